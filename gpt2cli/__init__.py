@@ -1,0 +1,41 @@
+"""GPT-2 in your terminal: write, fine-tune, chat, understand. The README shows how to use it from Python."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# the names people import from here, and the modules that hold them
+_HOMES = {
+    "GPTConfig": "gpt2cli.config",
+    "SamplingConfig": "gpt2cli.config",
+    "GPT2Error": "gpt2cli.errors",
+    "decode": "gpt2cli.tokenizer",
+    "encode": "gpt2cli.tokenizer",
+    "load": "gpt2cli.checkpoints.load",
+    "generate": "gpt2cli.generation.text",
+    "stream": "gpt2cli.generation.text",
+    "TextGeneration": "gpt2cli.generation.text",
+}
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from gpt2cli.checkpoints.load import load as load
+    from gpt2cli.config import GPTConfig as GPTConfig
+    from gpt2cli.config import SamplingConfig as SamplingConfig
+    from gpt2cli.errors import GPT2Error as GPT2Error
+    from gpt2cli.generation.text import TextGeneration as TextGeneration
+    from gpt2cli.generation.text import generate as generate
+    from gpt2cli.generation.text import stream as stream
+    from gpt2cli.tokenizer import decode as decode
+    from gpt2cli.tokenizer import encode as encode
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: torch takes a second that `gpt2 --help` need not spend."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gpt2cli' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

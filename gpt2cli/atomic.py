@@ -1,0 +1,47 @@
+"""Writing files so that a crash leaves the old one or the new one, never a mix or a half."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to, which becomes `target` at the end, or is deleted if anything goes wrong.
+
+    The new file's bytes are on disk before it takes the name, and the name is before this returns. It gets the
+    permissions that the umask gives.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(target.parent)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a small file in UTF-8, the old one staying until the new one is on disk."""
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync_directory(path: Path) -> None:
+    """Bring a directory's names to disk, where the platform can."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,103 @@
+"""Every default in one place: the model's shape, the published sizes, and how to sample."""
+
+import math
+from dataclasses import dataclass
+
+from gpt2cli.errors import UsageError
+
+VOCAB_SIZE = 50257
+"""Tokens in GPT-2's vocabulary; a checkpoint may pad its tables with more rows than that."""
+
+HEAD_SIZE = 64
+"""Width of one attention head in every published GPT-2: `n_head` of a checkpoint that does not say."""
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT-2. The defaults are those of the 124M model."""
+
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    block_size: int = 1024
+    vocab_size: int = VOCAB_SIZE
+    dropout: float = 0.1  # only while training
+    layer_norm_epsilon: float = 1e-5
+    tied: bool = True  # whether the output head is the token embedding
+
+    def __post_init__(self) -> None:
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.n_embd % self.n_head:
+            raise UsageError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+
+    @property
+    def head_size(self) -> int:
+        return self.n_embd // self.n_head
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model that goes by a short name: its home on the Hub and its shape."""
+
+    repo: str
+    config: GPTConfig
+
+
+PUBLISHED = {
+    "gpt2": PublishedModel("openai-community/gpt2", GPTConfig()),
+    "gpt2-medium": PublishedModel("openai-community/gpt2-medium", GPTConfig(24, 16, 1024)),
+    "gpt2-large": PublishedModel("openai-community/gpt2-large", GPTConfig(36, 20, 1280)),
+    "gpt2-xl": PublishedModel("openai-community/gpt2-xl", GPTConfig(48, 25, 1600)),
+    "distilgpt2": PublishedModel("distilbert/distilgpt2", GPTConfig(6, 12, 768)),
+}
+DEFAULT_MODEL = "gpt2"
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the next token is chosen, and when to stop. Raises UsageError for a value out of its range.
+
+    temperature         divides the logits; 0 takes the likeliest token
+    top_k               keeps the k likeliest tokens; 0 keeps all
+    top_p               keeps the likeliest tokens that together reach this probability
+    min_p               drops tokens less likely than this share of the likeliest one's probability
+    repetition_penalty  above 1, tokens already in the context become less likely
+    seed                sample i draws from a random stream seeded with seed + i; None picks a seed
+    stop                texts that end a sample when it comes to them; they are left out
+    """
+
+    max_new_tokens: int = 100
+    temperature: float = 0.7
+    top_k: int = 40
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self.max_new_tokens >= 0, "max_new_tokens", "0 or more", self.max_new_tokens)
+        _check(0 <= self.temperature < math.inf, "temperature", "a finite number, 0 or more", self.temperature)
+        _check(self.top_k >= 0, "top_k", "0 (off) or more", self.top_k)
+        _check(0 < self.top_p <= 1, "top_p", "above 0 and at most 1", self.top_p)
+        _check(0 <= self.min_p <= 1, "min_p", "from 0 to 1", self.min_p)
+        _check(
+            0 < self.repetition_penalty < math.inf,
+            "repetition_penalty",
+            "a finite number above 0",
+            self.repetition_penalty,
+        )
+        _check(self.seed is None or 0 <= self.seed < 2**63, "seed", "from 0 to 2^63 - 1", self.seed)
+        _check(all(self.stop), "stop", "a text of at least one character", "''")
+        _check(self.num_samples >= 1, "num_samples", "1 or more", self.num_samples)
+
+
+def _check(holds: bool, name: str, must_be: str, value: object) -> None:
+    if not holds:
+        raise UsageError(f"{name} must be {must_be}, not {value}")
