@@ -1,0 +1,194 @@
+"""GPT-2, from the top down: the model, a block, its two halves, and the cache of keys and values.
+
+"Language Models are Unsupervised Multitask Learners", Radford et al. 2019. Every attribute bears the name that its
+weights have on the Hugging Face Hub. Shapes: B sequences in a batch, T tokens in each, C = n_embd, V = vocab_size,
+H heads of size D = C / H, S tokens that attention can see.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt2cli.config import GPTConfig
+from gpt2cli.errors import UsageError
+
+
+class GPT(nn.Module):
+    """A stack of transformer blocks between a token embedding and an output head, which share their weights."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = embedding(config.vocab_size, config.n_embd)
+        self.wpe = embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if not self.wte.weight.is_meta:  # otherwise a checkpoint is about to bring the weights
+            self.initialise()
+
+    def forward(self, idx: Tensor, cache: "KVCache | None" = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of `idx` (B, T)."""
+        return self.head(self.hidden(idx, cache))
+
+    def hidden(self, idx: Tensor, cache: "KVCache | None" = None) -> Tensor:
+        """The final hidden states (B, T, C) of token ids `idx` (B, T), which stand behind what `cache` holds.
+
+        The cache takes up the new tokens. Raises UsageError if all together are more than `block_size`.
+        """
+        T = idx.shape[1]
+        end = T + (max(cache.lengths) if cache else 0)
+        if end > self.config.block_size:
+            raise UsageError(f"{end} tokens do not fit into the model's window of {self.config.block_size}")
+        if cache is None:
+            positions, mask = torch.arange(T, device=idx.device), None
+        else:
+            positions, mask = cache.positions_and_mask(T)
+        x = self.drop(self.wte(idx) + self.wpe(positions))
+        for layer, block in enumerate(self.h):
+            x = block(x, mask, None if cache is None else (cache, layer))
+        if cache is not None:
+            cache.lengths = [length + T for length in cache.lengths]
+        final: Tensor = self.ln_f(x)
+        return final
+
+    def head(self, x: Tensor) -> Tensor:
+        """Logits (..., V) of final hidden states (..., C)."""
+        return F.linear(x, self.wte.weight if self.lm_head is None else self.lm_head.weight)
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """GPT-2's initial weights: normal with 0.02, positions with 0.01 (as in OpenAI's `model.py`), no biases.
+
+        The layers that write into the residual stream are scaled by 1/sqrt(2 * n_layer), the number of such layers
+        (section 2.3 of the paper), so that the stream's variance does not grow with depth.
+        """
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 2:
+                std = 0.01 if name == "wpe.weight" else 0.02
+                if name.endswith("c_proj.weight"):
+                    std /= math.sqrt(2 * self.config.n_layer)
+                nn.init.normal_(parameter, std=std)
+
+
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """A table without values: nn.Embedding would draw random ones, which takes a second on the meta device."""
+    table: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)  # type: ignore[no-untyped-call]
+    return table
+
+
+LayerCache = tuple["KVCache", int]
+"""The cache, and which layer's part of it."""
+
+
+class Block(nn.Module):
+    """Attention, then the MLP, each on a normalised copy of the residual stream and added back to it."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), mask, past)
+        x = x + self.mlp(self.ln_2(x))
+        return x
+
+
+class CausalSelfAttention(nn.Module):
+    """Every token looks at itself and those before it, in H ways at once."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # query, key and value in one product
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None) -> Tensor:
+        B, T, C = x.shape
+        heads = (t.view(B, T, self.n_head, -1).transpose(1, 2) for t in self.c_attn(x).split(C, dim=2))
+        q, k, v = heads  # (B, H, T, D) each
+        if past is not None:
+            cache, layer = past
+            k, v = cache.append(layer, k, v)  # (B, H, S, D)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and T > 1,  # a single token may see everything before it
+        )
+        y = self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+        out: Tensor = self.resid_dropout(y)
+        return out
+
+
+class MLP(nn.Module):
+    """Four times as wide inside, with GPT-2's tanh form of GELU (Hendrycks & Gimpel 2016)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.c_fc(x), approximate="tanh")
+        x = self.dropout(self.c_proj(x))
+        return x
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, in memory taken once; rows may differ in length.
+
+    `lengths[b]` tokens of row b count. Prompts of different lengths go in padded on the right; setting `lengths` to
+    the true ones afterwards is all it takes, since what lies beyond them is never looked at and then overwritten.
+    """
+
+    def __init__(self, model: GPT, batch_size: int, capacity: int) -> None:
+        shape = (batch_size, model.config.n_head, capacity, model.config.head_size)
+        weight = model.ln_f.weight  # packed models keep these as they are, in the type that activations have
+        # zeros, because what masked attention multiplies by 0 must be finite
+        self.k = [torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in model.h]
+        self.v = [torch.zeros_like(k) for k in self.k]
+        self.lengths = [0] * batch_size
+        self.capacity = capacity
+
+    def positions_and_mask(self, T: int) -> tuple[Tensor, Tensor | None]:
+        """Where T new tokens stand, (T,) or (B, T), and what they may see, (B, 1, T, S); None: all before them."""
+        device, start = self.k[0].device, self.lengths[0]
+        new = torch.arange(T, device=device)
+        if len(set(self.lengths)) == 1 and (T == 1 or start == 0):
+            return new + start, None
+        positions = torch.tensor(self.lengths, device=device)[:, None] + new
+        seen = torch.arange(max(self.lengths) + T, device=device)
+        return positions, seen <= positions[:, None, :, None]
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Take up the keys and values (B, H, T, D) of new tokens; give back all so far, (B, H, S, D)."""
+        T, end = k.shape[2], max(self.lengths) + k.shape[2]
+        for store, fresh in ((self.k[layer], k), (self.v[layer], v)):
+            if len(set(self.lengths)) == 1:
+                store[:, :, end - T : end] = fresh
+            else:
+                for row, start in enumerate(self.lengths):
+                    store[row, :, start : start + T] = fresh[row]
+        return self.k[layer][:, :, :end], self.v[layer][:, :, :end]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order; a row may come more than once."""
+        index = torch.tensor(rows, device=self.k[0].device)
+        self.k = [k.index_select(0, index) for k in self.k]
+        self.v = [v.index_select(0, index) for v in self.v]
+        self.lengths = [self.lengths[row] for row in rows]
