@@ -1,0 +1,76 @@
+"""From tensors under our names to a model: the shape that they have, and whether they are all there and sane."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt2cli.config import HEAD_SIZE, GPTConfig
+from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.model.gpt import GPT
+
+# what projects call the number of heads in their configs; a bare state dict does not hold it
+N_HEAD = ("n_head", "n_heads", "num_heads", "num_attention_heads")
+
+
+def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object) -> GPTConfig:
+    """The shape that tensors (under our names) have; only what they cannot tell comes from `config`.
+
+    Raises CheckpointError, naming the field, if `config` says otherwise or nothing says how many heads there are.
+    """
+    for name in ("wte.weight", "wpe.weight"):
+        if name not in tensors or tensors[name].dim() != 2:
+            raise CheckpointError(f"{where} has no matrix {name}: it is not a GPT-2, or not a whole one")
+    vocab_size, n_embd = tensors["wte.weight"].shape
+    block_size = tensors["wpe.weight"].shape[0]
+    n_layer = sum(name.endswith(".ln_1.weight") for name in tensors)
+    said = {"n_layer": n_layer, "n_embd": n_embd, "n_positions": block_size, "vocab_size": vocab_size}
+    for name, value in said.items():
+        if config.get(name, value) != value:
+            raise CheckpointError(f"{where}: {name} is {config[name]!r} in the config, but {value} in the weights")
+    epsilon = config.get("layer_norm_epsilon", GPTConfig.layer_norm_epsilon)
+    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
+        raise CheckpointError(f"{where}: layer_norm_epsilon is {epsilon!r}, not a small number")
+    n_head = next((config[name] for name in N_HEAD if name in config), None)
+    if n_head is None and n_embd % HEAD_SIZE:
+        raise CheckpointError(
+            f"{where} does not say how many heads it has: put a config.json with n_embd and n_head beside it"
+        )
+    try:
+        return GPTConfig(
+            n_layer=n_layer,
+            n_head=n_embd // HEAD_SIZE if n_head is None else n_head,
+            n_embd=n_embd,
+            block_size=block_size,
+            vocab_size=vocab_size,
+            layer_norm_epsilon=epsilon,
+            tied="lm_head.weight" not in tensors,
+        )
+    except UsageError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+
+
+def build(config: GPTConfig, tensors: dict[str, Tensor], where: object) -> GPT:
+    """A GPT that uses these very tensors. Raises CheckpointError, naming up to five, if any does not fit."""
+    with torch.device("meta"):
+        model = GPT(config)
+    wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
+    complaints = [f"{name} is missing" for name in wanted if name not in tensors]
+    complaints += [f"{name} is unknown" for name in tensors if name not in wanted]
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted.get(name, tensor.shape):
+            complaints.append(f"{name} is {tuple(tensor.shape)}, not {tuple(wanted[name])}")
+        elif not tensor.is_floating_point():
+            complaints.append(f"{name} is {tensor.dtype}, not floating point")
+        elif not _is_finite(tensor):
+            complaints.append(f"{name} has values that are not finite")
+    if complaints:
+        more = f", and {len(complaints) - 5} more" if len(complaints) > 5 else ""
+        raise CheckpointError(f"{where} does not fit: {', '.join(complaints[:5])}{more}: fetch or save it again")
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # one pass without a copy says yes for every sane tensor; a sum can overflow, so no is asked again
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())

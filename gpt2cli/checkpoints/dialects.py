@@ -1,0 +1,147 @@
+"""The names that other projects give to GPT-2's weights, each project a table.
+
+Ours are the Hub's names with torch's orientation of a linear layer, (out, in). A table says what a tensor is called
+elsewhere, with `*` for the number of a block; three names for one of ours are query, key and value apart.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gpt2cli.errors import CheckpointError
+
+# what frameworks put before the names of a wrapped model: torch.compile, DataParallel, transformers, Lightning
+_WRAPPERS = re.compile(r"^(_orig_mod\.|module\.|transformer\.|model\.)+")
+_MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one project names its tensors."""
+
+    name: str
+    signature: str  # a tensor that only this project calls so
+    modules: Mapping[str, str | tuple[str, str, str]]  # our name for a module: theirs
+    leaves: dict[str, str] = field(default_factory=dict)  # our weight or bias of a LayerNorm: theirs
+    buffers: tuple[str, ...] = ()  # ends of names that hold a causal mask, no weights
+    conv1d: bool = False  # matrices stored (in, out), as OpenAI's code did
+    qkv_bias_optional: bool = False
+
+
+_BLOCK = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+_SAME = {name: name for name in ("wte", "wpe", *(f"h.*.{part}" for part in _BLOCK), "ln_f", "lm_head")}
+_MASKS = (".attn.bias", ".attn.masked_bias")
+
+DIALECTS = (
+    # openai-community/gpt2 and what transformers' save_pretrained writes
+    Dialect("hub", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS, conv1d=True),
+    # ours and nanoGPT's differ from the Hub's in orientation alone, which the shapes tell
+    Dialect("ours", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS),
+    Dialect(
+        "original",
+        "trf_blocks.0.attn.qkv.weight",
+        {
+            "wte": "tok_emb",
+            "wpe": "pos_emb",
+            "h.*.ln_1": "trf_blocks.*.ln1",
+            "h.*.attn.c_attn": "trf_blocks.*.attn.qkv",
+            "h.*.attn.c_proj": "trf_blocks.*.attn.out_proj",
+            "h.*.ln_2": "trf_blocks.*.ln2",
+            "h.*.mlp.c_fc": "trf_blocks.*.mlp.fc1",
+            "h.*.mlp.c_proj": "trf_blocks.*.mlp.fc2",
+            "ln_f": "final_norm",
+            "lm_head": "out_head",
+        },
+        buffers=(".attn.mask",),
+        qkv_bias_optional=True,
+    ),
+    Dialect(
+        "LLMs-from-scratch",
+        "trf_blocks.0.att.W_query.weight",
+        {
+            "wte": "tok_emb",
+            "wpe": "pos_emb",
+            "h.*.ln_1": "trf_blocks.*.norm1",
+            "h.*.attn.c_attn": ("trf_blocks.*.att.W_query", "trf_blocks.*.att.W_key", "trf_blocks.*.att.W_value"),
+            "h.*.attn.c_proj": "trf_blocks.*.att.out_proj",
+            "h.*.ln_2": "trf_blocks.*.norm2",
+            "h.*.mlp.c_fc": "trf_blocks.*.ff.layers.0",
+            "h.*.mlp.c_proj": "trf_blocks.*.ff.layers.2",
+            "ln_f": "final_norm",
+            "lm_head": "out_head",
+        },
+        leaves={"weight": "scale", "bias": "shift"},
+        buffers=(".att.mask",),
+        qkv_bias_optional=True,
+    ),
+)
+
+
+def recognise(tensors: dict[str, Tensor]) -> Dialect:
+    """The dialect of a state dict whose wrappers are stripped. Raises CheckpointError if it is none of them."""
+    for dialect in DIALECTS:
+        qkv = tensors.get(dialect.signature)
+        if qkv is not None and qkv.dim() == 2 and (not dialect.conv1d or 3 * qkv.shape[0] == qkv.shape[1]):
+            return dialect
+    some = ", ".join(sorted(tensors)[:5]) or "none"
+    raise CheckpointError(f"no GPT-2 that gpt2cli knows has tensors with these names: {some}")
+
+
+def to_ours(tensors: dict[str, Tensor], biases: bool = True) -> dict[str, Tensor]:
+    """The same weights under our names and in our orientation: views where that is possible, no copies.
+
+    A head equal to the token embedding is left out, since the model ties them. Biases that a project leaves out
+    (`biases` False for all, as in nanoGPT; of query, key and value where its table says so) come back as zeros.
+    Names that no table knows stay as they are, for the loader to complain of.
+    """
+    tensors = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+    dialect = recognise(tensors)
+    left = {name: tensor for name, tensor in tensors.items() if not name.endswith(dialect.buffers)}
+    ours: dict[str, Tensor] = {}
+    n_layer = _count_blocks(left, dialect)
+    for module in dialect.modules:
+        for block in range(n_layer if "*" in module else 1):
+            _take(left, ours, dialect, module, str(block))
+    head = ours.get("lm_head.weight")
+    if head is not None and _same(head, ours.get("wte.weight")):
+        del ours["lm_head.weight"]
+    if not biases:
+        _add_zero_biases(ours, (*_BLOCK, "ln_f"))
+    elif dialect.qkv_bias_optional and "h.0.attn.c_attn.bias" not in ours:
+        _add_zero_biases(ours, ("attn.c_attn",))
+    return ours | left
+
+
+def _count_blocks(tensors: dict[str, Tensor], dialect: Dialect) -> int:
+    """How many transformer blocks the names number, counted from 0."""
+    prefix = re.escape(dialect.signature.split("0.")[0])
+    numbers = [int(found[1]) for name in tensors if (found := re.match(rf"{prefix}(\d{{1,6}})\.", name))]
+    return min(max(numbers) + 1, len(tensors))
+
+
+def _take(left: dict[str, Tensor], ours: dict[str, Tensor], dialect: Dialect, module: str, block: str) -> None:
+    """Move one module's weight and bias from `left`, where they have their names, to `ours`."""
+    theirs = dialect.modules[module]
+    sources = [theirs] if isinstance(theirs, str) else theirs
+    is_norm = "ln_" in module
+    for leaf in ("weight", "bias"):
+        their_leaf = dialect.leaves.get(leaf, leaf) if is_norm else leaf
+        names = [f"{name}.{their_leaf}".replace("*", block) for name in sources]
+        if any(name not in left for name in names):
+            continue
+        parts = [left.pop(name) for name in names]
+        name = f"{module}.{leaf}".replace("*", block)
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        ours[name] = tensor.t() if dialect.conv1d and name.endswith(_MATRICES) and tensor.dim() == 2 else tensor
+
+
+def _same(a: Tensor, b: Tensor | None) -> bool:
+    return b is not None and a.shape == b.shape and (a.data_ptr() == b.data_ptr() or torch.equal(a, b))
+
+
+def _add_zero_biases(ours: dict[str, Tensor], modules: tuple[str, ...]) -> None:
+    for name in [name for name in ours if name.endswith(tuple(f"{module}.weight" for module in modules))]:
+        ours.setdefault(name.removesuffix("weight") + "bias", ours[name].new_zeros(ours[name].shape[0]))

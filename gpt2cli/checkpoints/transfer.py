@@ -1,0 +1,169 @@
+"""Bringing one file over an unreliable line: resumed where it broke off, tried again, checked against its digest.
+
+Nothing here knows about HTTP: the caller opens the line, and says with `TemporaryError` that trying again may help.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+from typing import TypeVar
+
+from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
+
+DELAYS = (0.5, 1.0, 2.0, 4.0)
+"""Seconds before each further try."""
+LONGEST_WAIT = 60.0
+"""Seconds to wait at most, whatever a server asks for."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository: its plain name, its size in bytes, and its digest in hex.
+
+    The digest is the sha256 of the content (64 digits), or git's sha1 of the blob (40) for small files.
+    """
+
+    name: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Received:
+    """So many bytes of a file are there, of so many."""
+
+    file: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth telling while the download goes on."""
+
+    text: str
+
+
+Progress = Callable[[Received | Note], None]
+"""Is told how a download goes."""
+OpenBody = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
+"""Starts sending from an offset; yields the offset it really starts from, and the bytes."""
+
+
+def ignore(event: Received | Note) -> None:
+    """The progress for those who do not care."""
+
+
+class TemporaryError(Exception):
+    """A failure that may pass. `wait` is how many seconds the server asks for, if it does."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class _MismatchError(Exception):
+    """The bytes are not those that were announced."""
+
+
+def persist(attempt: Callable[[], T], progress: Progress) -> T:
+    """Call `attempt` until it no longer raises TemporaryError, with growing pauses. Raises NetworkError in the end."""
+    for delay in DELAYS:
+        try:
+            return attempt()
+        except TemporaryError as error:
+            wait = min(delay if error.wait is None else error.wait, LONGEST_WAIT)
+            progress(Note(f"{error}: trying again in {wait:.3g} s"))
+        sleep(wait)
+    try:
+        return attempt()
+    except TemporaryError as error:
+        raise NetworkError(f"{error}, {len(DELAYS) + 1} times over: try again later, what came is kept") from None
+
+
+def fetch(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress) -> None:
+    """Make `part` the whole file, on disk and checked; bytes that it already holds are not asked for again.
+
+    Raises NetworkError if the bytes do not come (those that came stay), and CheckpointError if they are the wrong
+    ones (they are deleted).
+    """
+    resumed = part.exists()
+    try:
+        persist(lambda: _attempt(file, part, open_body, progress), progress)
+    except _MismatchError as error:
+        part.unlink()
+        if not resumed:
+            raise CheckpointError(f"{file.name}: {error}: deleted it; try again, or use another source") from None
+        # a power cut may have spoilt what an earlier run left
+        progress(Note(f"{file.name}: {error}: starting over"))
+        fetch(file, part, open_body, progress)
+
+
+def matches(path: Path, file: RemoteFile) -> bool:
+    """Whether the path holds exactly this file."""
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    digest, _ = _hash_part(path, file)
+    return digest.hexdigest() == file.digest
+
+
+def _attempt(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress) -> None:
+    digest, done = _hash_part(part, file)
+    progress(Received(file.name, done, file.size))
+    reason, wait = "the connection closed", None
+    if done < file.size:
+        try:
+            with open_body(done) as (start, chunks), part.open("ab") as out:
+                if start != done:
+                    out.truncate(0)
+                    digest, done = _new_digest(file), 0
+                for chunk in chunks:
+                    done += len(chunk)
+                    if done > file.size:
+                        raise _MismatchError(f"more than the announced {file.size} bytes came")
+                    digest.update(chunk)
+                    _append(out.fileno(), chunk, part)
+                    progress(Received(file.name, done, file.size))
+                os.fsync(out.fileno())
+        except TemporaryError as error:
+            reason, wait = str(error), error.wait
+    if done < file.size:
+        raise TemporaryError(f"{file.name}: got {done} of {file.size} bytes ({reason})", wait)
+    if digest.hexdigest() != file.digest:
+        got, expected = digest.hexdigest()[:12], file.digest[:12]
+        raise _MismatchError(f"{digest.name} mismatch (expected {expected}..., got {got}...)")
+
+
+def _hash_part(part: Path, file: RemoteFile) -> "tuple[hashlib._Hash, int]":
+    """The digest so far and the length of what is on disk; something longer than the file is emptied."""
+    digest = _new_digest(file)
+    if not part.exists():
+        return digest, 0
+    if part.stat().st_size > file.size:
+        os.truncate(part, 0)
+    with part.open("rb") as existing:
+        while chunk := existing.read(2**20):
+            digest.update(chunk)
+        return digest, existing.tell()
+
+
+def _new_digest(file: RemoteFile) -> "hashlib._Hash":
+    if len(file.digest) == 64:
+        return hashlib.sha256()
+    # git's name for a file: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+    return hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+
+
+def _append(handle: int, chunk: bytes, part: Path) -> None:
+    """Write at once: what has arrived is then in the file even if this process is killed."""
+    try:
+        while chunk:
+            chunk = chunk[os.write(handle, chunk) :]
+    except OSError as error:
+        raise ResourceError(f"cannot write {part} ({error.strerror}): free some space, what came is kept") from None

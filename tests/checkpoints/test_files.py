@@ -1,0 +1,234 @@
+"""Damaged, hostile and mistaken files: refused in one line, in bounded time."""
+
+import json
+import os
+import pickle
+import random
+import struct
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gpt2cli.checkpoints.files import read_checkpoint, read_safetensors
+from gpt2cli.checkpoints.load import load_directory, load_file
+from gpt2cli.config import GPTConfig
+from gpt2cli.errors import CheckpointError
+from tests import models
+
+CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=37, vocab_size=100)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.small_model(CONFIG)
+
+
+@pytest.fixture
+def directory(model, tmp_path):
+    return models.save_hub_directory(model, tmp_path)
+
+
+def header_and_rest(raw: bytes) -> tuple[dict, bytes]:
+    length = int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8 : 8 + length]), raw[8 + length :]
+
+
+def with_header(header: bytes, rest: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header)) + header + rest
+
+
+@pytest.mark.parametrize(
+    ("content", "guess"),
+    [
+        (b"<!DOCTYPE html><html>Sign in</html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "a Git LFS pointer"),
+        (b"PK\x03\x04" + bytes(600), "a zip or PyTorch file"),
+        (b"", "an empty file"),
+        (b"GGUF" + bytes(600), "GGUF"),
+        (pickle.dumps([1, 2]), "a pickle"),
+        (b"just words, many of them", "text"),
+    ],
+)
+def test_other_things_in_place_of_weights_are_named(directory, content, guess):
+    file = directory / "model.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"is not safetensors; looks like {guess}"):
+        load_directory(directory)
+
+
+@pytest.mark.parametrize(("change", "state"), [(-1, "truncated"), (-4000, "truncated"), (3, "followed by other bytes")])
+def test_wrong_length_tells_expected_and_actual(directory, change, state):
+    file = directory / "model.safetensors"
+    raw = file.read_bytes()
+    file.write_bytes(raw[:change] if change < 0 else raw + bytes(change))
+    with pytest.raises(CheckpointError, match=f"{state}: {len(raw)} bytes expected, {len(raw) + change} found"):
+        load_directory(directory)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        struct.pack("<Q", 2**62) + b"{" + bytes(600),
+        with_header(b"{%s,%s}" % (2 * (b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}',)), bytes(4)),
+        with_header(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
+        with_header(b'{"a":{"dtype":"F32","shape":[1]}}', bytes(4)),
+        with_header(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}', bytes(4)),
+        with_header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,4]}}', bytes(4)),
+        with_header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,1e400]}}', bytes(4)),
+        with_header(b'{"__metadata__":3,"a":7}', bytes(4)),
+        with_header(b"{" + b" " * 17_000_000 + b"}"),
+    ],
+    ids=["huge length", "duplicate", "deep", "no offsets", "shape", "negative", "infinite", "no objects", "long"],
+)
+def test_hostile_headers_are_refused_quickly(tmp_path, raw):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(raw)
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_safetensors(file)
+    assert time.perf_counter() - start < 1
+
+
+def test_mutated_headers_never_end_in_a_traceback(directory):
+    file = directory / "model.safetensors"
+    raw, choose = file.read_bytes(), random.Random(0)
+    length = int.from_bytes(raw[:8], "little")
+    refused = 0
+    for _ in range(300):
+        mutated = bytearray(raw)
+        for _ in range(choose.randint(1, 4)):
+            mutated[choose.randrange(8 + length)] = choose.randrange(256)
+        file.write_bytes(mutated)
+        try:
+            load_directory(directory)
+        except CheckpointError as error:
+            refused += 1
+            assert str(file) in str(error) or str(directory) in str(error) or "no GPT-2" in str(error)
+    assert refused > 250
+
+
+def change_state(directory, change):
+    state = models.hub_state(models.small_model(CONFIG))
+    change(state)
+    save_file(state, directory / "model.safetensors")
+
+
+def test_missing_extra_and_misshapen_tensors_are_named_up_to_five(directory):
+    def spoil(state):
+        for name in ("ln_f.bias", "h.1.ln_2.weight", "h.0.attn.c_attn.bias"):
+            del state[name]
+        state["h.0.mlp.c_fc.bias"] = torch.zeros(7)
+        for n in range(3):
+            state[f"surprise.{n}"] = torch.zeros(1)
+
+    change_state(directory, spoil)
+    with pytest.raises(CheckpointError) as error:
+        load_directory(directory)
+    message = str(error.value)
+    assert "ln_f.bias is missing" in message
+    assert "h.1.ln_2.weight is missing" in message
+    assert message.count(" is ") == 5
+    assert "and 2 more" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["ln_f.bias", "h.1.attn.c_attn.bias", "h.1.mlp.c_proj.weight", "wpe.weight", "h.0.ln_1.weight"]
+)
+def test_each_missing_tensor_is_noticed(directory, name):
+    change_state(directory, lambda state: state.pop(name))
+    with pytest.raises(CheckpointError, match=name.replace("h.0.ln_1.weight", "n_layer")):
+        load_directory(directory)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_weight_that_is_not_finite_is_named(directory, value):
+    change_state(directory, lambda state: state["h.1.mlp.c_fc.weight"].view(-1)[77:78].fill_(value))
+    with pytest.raises(CheckpointError, match=r"h\.1\.mlp\.c_fc\.weight has values that are not finite"):
+        load_directory(directory)
+
+
+def test_large_finite_weights_whose_sum_overflows_are_accepted(directory):
+    change_state(directory, lambda state: state["wte.weight"].fill_(3e38))
+    assert load_directory(directory).wte.weight.max().item() == pytest.approx(3e38)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("n_head", 5, "n_head 5"),
+        ("n_head", "three", "n_head"),
+        ("n_head", None, "n_head"),
+        ("n_layer", 3, "n_layer is 3"),
+        ("n_embd", 64, "n_embd is 64"),
+        ("vocab_size", 50257, "vocab_size is 50257"),
+        ("layer_norm_epsilon", "tiny", "layer_norm_epsilon"),
+        ("activation_function", "relu", "activation_function is 'relu'"),
+        ("model_type", "llama", "model_type is 'llama'"),
+        ("scale_attn_by_inverse_layer_idx", True, "scale_attn_by_inverse_layer_idx"),
+    ],
+)
+def test_a_bad_config_names_its_field(directory, field, value, says):
+    config = models.hub_config(CONFIG) | {field: value}
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=says):
+        load_directory(directory)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "nonsense"])
+def test_a_config_that_is_no_json_object_is_refused(directory, content):
+    (directory / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_directory(directory)
+
+
+def test_weights_in_a_pickle_only_are_refused(directory):
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickle only, refused"):
+        load_directory(directory)
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path):
+    torch.save({"model": Bomb(tmp_path / "executed")}, tmp_path / "bomb.pt")
+    with pytest.raises(CheckpointError, match="would run code, refused"):
+        load_file(tmp_path / "bomb.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_truncated_or_rewritten_pt_is_refused(model, tmp_path):
+    torch.save(models.our_checkpoint(model), tmp_path / "a.pt")
+    raw = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "short.pt").write_bytes(raw[: len(raw) // 2])
+    with zipfile.ZipFile(tmp_path / "other.pt", "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    for name in ("short.pt", "other.pt"):
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("saved", [[1, 2], torch.zeros(3), {"wte.weight": torch.zeros(3)}, {}])
+def test_a_pt_that_holds_no_state_dict_is_refused(tmp_path, saved):
+    torch.save(saved, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError):
+        load_file(tmp_path / "a.pt")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of memory maps")
+def test_reading_is_by_memory_map(model, tmp_path):
+    torch.save(models.our_checkpoint(model), tmp_path / "a.pt")
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    for file in ("a.pt", "a.safetensors"):
+        contents = read_checkpoint(tmp_path / file)
+        assert f"{tmp_path}/{file}" in Path("/proc/self/maps").read_text()
+        assert contents.tensors["wte.weight"].shape == (100, 48)

@@ -1,0 +1,70 @@
+"""What the tests share: a home directory of their own, a local Hub, and the command as a process."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import HubServer
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+NOT_INHERITED = (
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"),
+    *("NO_COLOR", "FORCE_COLOR"),
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data directory, in this process and in those it starts."""
+    monkeypatch.setenv("GPT2CLI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for name in NOT_INHERITED:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A running Hub with one model, for this process and for those it starts. No token of the user's gets near it."""
+    from huggingface_hub import constants
+
+    files = {"config.json": b'{"model_type": "gpt2"}', "model.safetensors": random.Random(0).randbytes(300_000)}
+    with HubServer(files).running() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        # the client read the variable when it was imported
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield server
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    """Runs the command with these arguments and gives back what it wrote; `env` adds to the environment."""
+
+    def start(
+        *args: str, input: str | None = None, env: dict[str, str] | None = None, timeout: float = 60
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "gpt2cli", *args],
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env=clean_environment() | (env or {}),
+            timeout=timeout,
+        )
+
+    return start
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would change what the command does or how it looks."""
+    return {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
