@@ -1,0 +1,85 @@
+"""From logits to the next token: penalise, cool, cut, draw."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gpt2cli.config import VOCAB_SIZE, SamplingConfig
+from gpt2cli.errors import DivergedError
+
+
+class Sampler:
+    """Chooses the next tokens of a batch. Row i draws from a random stream of its own, seeded with `seeds[i]`.
+
+    The streams live on the CPU, one uniform number a token, so that a seed means the same text on every device and
+    in every batch.
+    """
+
+    def __init__(self, config: SamplingConfig, seeds: Sequence[int]) -> None:
+        self.config = config
+        self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def choose(self, logits: Tensor, contexts: Sequence[Sequence[int]], rows: Sequence[int]) -> list[int]:
+        """The next token of each of `rows`, given its logits (len(rows), V) and the tokens it has so far.
+
+        Raises DivergedError if a largest logit is not finite.
+        """
+        logits = logits[:, :VOCAB_SIZE].float()  # rows that pad a checkpoint's table stand for no text
+        if self.config.repetition_penalty != 1:
+            logits = penalise_repetition(logits, contexts, self.config.repetition_penalty)
+        if self.config.temperature == 0:
+            best, ids = logits.max(dim=-1)
+            self._check(best, contexts, rows)
+            return [int(token) for token in ids]
+        probabilities, ids = distribution(logits, self.config)
+        self._check(probabilities[:, 0], contexts, rows)
+        uniform = torch.stack([torch.rand((), generator=self._streams[row], dtype=torch.float64) for row in rows])
+        return draw(probabilities, ids, uniform)
+
+    def _check(self, best: Tensor, contexts: Sequence[Sequence[int]], rows: Sequence[int]) -> None:
+        for value, context in zip(best.tolist(), contexts, strict=True):
+            if not -float("inf") < value < float("inf"):
+                raise DivergedError(f"the model's logits are not finite at token {len(context)}: try --precision fp32")
+
+
+def penalise_repetition(logits: Tensor, contexts: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Logits (B, V) with those of the tokens in each context divided by the penalty, or multiplied if negative.
+
+    Keskar et al. 2019, "CTRL", section 4.1, in the form that treats negative logits rightly (transformers).
+    """
+    logits = logits.clone()
+    for row, context in zip(logits, contexts, strict=True):
+        seen = torch.tensor(sorted(set(context)), device=logits.device)
+        values = row[seen]
+        row[seen] = torch.where(values > 0, values / penalty, values * penalty)
+    return logits
+
+
+def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
+    """The probabilities (B, K) of the tokens that may come next, most likely first, and their ids (B, K).
+
+    Temperature, then top-k, top-p (Holtzman et al. 2019, nucleus sampling) and min-p (Nguyen et al. 2024), each on
+    what the one before it left. Tokens that top-p or min-p cut have probability 0.
+    """
+    k = min(config.top_k or logits.shape[-1], logits.shape[-1])
+    values, ids = (found.cpu() for found in logits.topk(k, dim=-1))  # sorted; little is left to do with them
+    probabilities = ((values - values[:, :1]) / config.temperature).double().softmax(dim=-1)
+    if config.top_p < 1:
+        before = probabilities.cumsum(dim=-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= config.top_p, 0)
+    if config.min_p > 0:
+        probabilities = probabilities.masked_fill(probabilities < config.min_p * probabilities[:, :1], 0)
+    return probabilities / probabilities.sum(dim=-1, keepdim=True), ids
+
+
+def draw(probabilities: Tensor, ids: Tensor, uniform: Tensor) -> list[int]:
+    """One of `ids` (B, K) a row, by inverting the cumulative `probabilities` (B, K) at `uniform` (B,) in [0, 1).
+
+    Probabilities of 0 stand at the end of a row.
+    """
+    cumulative = probabilities.cumsum(dim=-1)
+    index = torch.searchsorted(cumulative, uniform[:, None], right=True)
+    last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1  # rounding may end the sum a little below 1
+    index = index.minimum(last)
+    return [int(token) for token in ids.gather(1, index)[:, 0]]

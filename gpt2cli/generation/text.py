@@ -1,0 +1,131 @@
+"""From prompt text to sample texts: truncation, streaming, stop texts, and how fast it went."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+from gpt2cli import tokenizer
+from gpt2cli.config import SamplingConfig
+from gpt2cli.generation.decode import generate as generate_tokens
+from gpt2cli.generation.decode import random_seed
+from gpt2cli.model.gpt import GPT
+
+
+class Sample:
+    """One continuation, as far as it has come: its text, the ids of its tokens, and why it ended."""
+
+    def __init__(self, seed: int, stop: tuple[str, ...] = ()) -> None:
+        self.seed = seed
+        self.text = ""
+        self.tokens: list[int] = []
+        self.finish_reason: Literal["length", "stop", "eos"] | None = None
+        self._stop = stop
+        self._decoder = tokenizer.StreamDecoder()
+        self._held = ""  # may turn out to be the beginning of a stop text
+
+    def push(self, token: int) -> str:
+        """Take up the next token. Returns the text that is now certain, possibly none."""
+        if token == tokenizer.END_OF_TEXT_ID:
+            self.finish_reason = "eos"
+            return ""
+        self.tokens.append(token)
+        return self._release(self._decoder.push(token))
+
+    def finish(self) -> str:
+        """End the sample. Returns the text that was held back."""
+        if self.finish_reason == "stop":
+            return ""
+        rest = self._release(self._decoder.finish(), last=True)
+        self.finish_reason = self.finish_reason or "length"
+        return rest
+
+    def _release(self, fresh: str, last: bool = False) -> str:
+        """Add fresh text; move to `text` what cannot belong to a stop text any more, and return it."""
+        self._held += fresh
+        found = [self._held.index(stop) for stop in self._stop if stop in self._held]
+        if found:
+            end = min(found)
+            self.finish_reason = "stop"
+        else:
+            end = len(self._held) - (0 if last else self._possible_stop())
+        shown, self._held = self._held[:end], self._held[end:]
+        self.text += shown
+        if found:
+            self._drop_tokens_behind_text()
+        return shown
+
+    def _possible_stop(self) -> int:
+        """How many characters at the end of the held text may be the beginning of a stop text."""
+        for length in range(len(self._held), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stop):
+                return length
+        return 0
+
+    def _drop_tokens_behind_text(self) -> None:
+        """Keep the tokens that lie wholly in the text before the stop."""
+        room = len(self.text.encode())
+        for n, token in enumerate(self.tokens):
+            room -= len(tokenizer.encoding().decode_single_token_bytes(token))
+            if room < 0:
+                del self.tokens[n:]
+                return
+
+
+class TextGeneration:
+    """The continuing of one prompt, `num_samples` times in one batch. Iterate over it to make it happen.
+
+    dropped        how many tokens at the prompt's beginning did not fit into the window and were left out
+    prompt_ids     the tokens that the model reads; `<|endoftext|>` where the prompt is empty
+    samples        the continuations; complete when the iteration is
+    prefill_tok_s  prompt tokens a second, until the first new token
+    decode_tok_s   new tokens a second behind the first of each sample, None if there were no such
+    """
+
+    def __init__(self, model: GPT, prompt: str, sampling: SamplingConfig) -> None:
+        ids = tokenizer.encode(prompt) or [tokenizer.END_OF_TEXT_ID]
+        self.model = model
+        self.sampling = sampling
+        self.dropped = max(0, len(ids) - model.config.block_size)
+        self.prompt_ids = ids[self.dropped :]
+        seed = random_seed() if sampling.seed is None else sampling.seed
+        self.samples = [Sample(seed + i, sampling.stop) for i in range(sampling.num_samples)]
+        self.prefill_tok_s: float | None = None
+        self.decode_tok_s: float | None = None
+
+    def __iter__(self) -> Iterator[tuple[Sample, str]]:
+        """Yield (sample, new text) as soon as text is certain."""
+        tokens = generate_tokens(
+            self.model,
+            [self.prompt_ids] * len(self.samples),
+            self.sampling,
+            [sample.seed for sample in self.samples],
+            is_finished=lambda row: self.samples[row].finish_reason is not None,
+        )
+        start = first = time.perf_counter()
+        n = 0
+        for row, token in tokens:
+            n += 1
+            if n == 1:
+                first = time.perf_counter()
+                self.prefill_tok_s = len(self.prompt_ids) / (first - start)
+            text = self.samples[row].push(token)
+            if text:
+                yield self.samples[row], text
+        if n > len(self.samples):
+            self.decode_tok_s = (n - len(self.samples)) / (time.perf_counter() - first)
+        for sample in self.samples:
+            text = sample.finish()
+            if text:
+                yield sample, text
+
+
+def stream(model: GPT, prompt: str, sampling: SamplingConfig | None = None) -> Iterator[str]:
+    """Continue a prompt once; yield the continuation piece by piece, never half a character."""
+    for _, text in TextGeneration(model, prompt, replace(sampling or SamplingConfig(), num_samples=1)):
+        yield text
+
+
+def generate(model: GPT, prompt: str, sampling: SamplingConfig | None = None) -> str:
+    """Continue a prompt once; return the continuation. TextGeneration makes several in one batch."""
+    return "".join(stream(model, prompt, sampling))
