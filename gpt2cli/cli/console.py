@@ -1,0 +1,58 @@
+"""The two streams of a command: results on stdout, everything else on stderr."""
+
+import json
+import os
+import re
+import sys
+from typing import Any, TextIO
+
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+# C0 and C1 controls and DEL, except newline and tab: on a terminal they could move the cursor, or worse
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    r"""The text with its control characters spelled out (ESC becomes \x1b), safe to show on a terminal."""
+    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+class Console:
+    """Writes for one command. `quiet` silences notes and progress, never results or errors."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._out = terminal(sys.stdout)
+        self.err = terminal(sys.stderr)
+
+    def write(self, text: str, style: str | None = None) -> None:
+        """Put text on stdout at once: raw into a pipe, with visible controls (and the style) on a terminal."""
+        if sys.stdout.isatty():
+            self._out.out(visible(text), style=style, end="")
+        else:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def json(self, value: Any) -> None:
+        """Put one object on stdout, as one line of JSON."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Say something on the side."""
+        if not self.quiet:
+            self.err.print(Text(visible(text), style="dim"), soft_wrap=True)
+
+
+def report_error(message: str) -> None:
+    """Show an error as one line on stderr."""
+    line = Text.assemble(("error:", "bold red"), " ", visible(" ".join(message.split())))
+    terminal(sys.stderr).print(line, soft_wrap=True)
+
+
+def terminal(stream: TextIO) -> RichConsole:
+    """A stream as rich sees it, with no guessing at what looks like markup, a number or an emoji in a text."""
+    if os.environ.get("NO_COLOR"):  # rich itself would leave bold and dim
+        return RichConsole(file=stream, highlight=False, emoji=False, markup=False, color_system=None)
+    return RichConsole(file=stream, highlight=False, emoji=False, markup=False)

@@ -1,0 +1,113 @@
+"""Options that several commands share, each declared once."""
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from gpt2cli.config import PUBLISHED
+
+MODEL_PANEL = "Model"
+SAMPLING_PANEL = "Sampling"
+OUTPUT_PANEL = "Output"
+MACHINE_PANEL = "Machine"
+
+
+class Precision(str, Enum):
+    """What the weights are held in for inference."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|OWNER/REPO|DIR",
+        help=f"{', '.join(PUBLISHED)}, a Hub repository `owner/name\\[@revision]`, or a local directory.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--ckpt",
+        metavar="FILE",
+        help="A checkpoint file (.pt or .safetensors): ours, the Hub's, nanoGPT's, LLMs-from-scratch's.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Never touch the network (also: HF_HUB_OFFLINE=1).", rich_help_panel=MODEL_PANEL),
+]
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to compute.", rich_help_panel=MACHINE_PANEL),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option("--precision", help="What the weights are held in.", rich_help_panel=MACHINE_PANEL),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, help="Processor threads to use.", show_default="all cores", rich_help_panel=MACHINE_PANEL
+    ),
+]
+MaxNewTokens = Annotated[
+    int,
+    typer.Option(
+        "--max-new-tokens", "-n", help="How many tokens to write at the most.", rich_help_panel=SAMPLING_PANEL
+    ),
+]
+Temperature = Annotated[
+    float, typer.Option("--temp", help="Above 1 wilder, below 1 tamer, 0 greedy.", rich_help_panel=SAMPLING_PANEL)
+]
+TopK = Annotated[
+    int, typer.Option("--top-k", help="Choose among the k likeliest tokens; 0 for all.", rich_help_panel=SAMPLING_PANEL)
+]
+TopP = Annotated[
+    float,
+    typer.Option(
+        "--top-p",
+        help="Choose among the likeliest that together reach this probability.",
+        rich_help_panel=SAMPLING_PANEL,
+    ),
+]
+MinP = Annotated[
+    float,
+    typer.Option(
+        "--min-p",
+        help="Drop tokens below this share of the likeliest one's probability.",
+        rich_help_panel=SAMPLING_PANEL,
+    ),
+]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option("--repetition-penalty", help="Above 1, shun tokens already used.", rich_help_panel=SAMPLING_PANEL),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", help="The same seed gives the same text.", show_default="random", rich_help_panel=SAMPLING_PANEL
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        metavar="TEXT",
+        help="End before this text; may be given more than once.",
+        rich_help_panel=SAMPLING_PANEL,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.", rich_help_panel=OUTPUT_PANEL)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT_PANEL)]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON lines, and nothing else, on stdout.", rich_help_panel=OUTPUT_PANEL)
+]
