@@ -1,6 +1,6 @@
 """GPT-2 in your terminal: write, fine-tune, chat, understand. The README shows how to use it from Python."""
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # typing itself takes long enough to import for a Ctrl-C to come in between
 
 __version__ = "0.1.0"
 
@@ -19,6 +19,8 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from gpt2cli.checkpoints.load import load as load
     from gpt2cli.config import GPTConfig as GPTConfig
     from gpt2cli.config import SamplingConfig as SamplingConfig
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from gpt2cli.tokenizer import encode as encode
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a public name when it is first asked for: torch takes a second that `gpt2 --help` need not spend."""
     if name not in _HOMES:
         raise AttributeError(f"module 'gpt2cli' has no attribute {name!r}")

@@ -1,5 +1,16 @@
-"""`python -m gpt2cli` is the same as `gpt2`."""
+"""The `gpt2` command, and `python -m gpt2cli`: so little of it that a Ctrl-C while the rest is imported is heard."""
 
-from gpt2cli.cli.app import main
+import sys
 
-main()
+
+def main() -> None:
+    try:
+        from gpt2cli.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

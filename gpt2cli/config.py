@@ -1,7 +1,8 @@
-"""Every default in one place: the model's shape, the published sizes, and how to sample."""
+"""Every default in one place: the model's shape, the published sizes, how to sample, and how to train."""
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from gpt2cli.errors import UsageError
 
@@ -94,8 +95,92 @@ class SamplingConfig:
             self.repetition_penalty,
         )
         _check(self.seed is None or 0 <= self.seed < 2**63, "seed", "from 0 to 2^63 - 1", self.seed)
+        _check(not isinstance(self.stop, str), "stop", "a tuple of texts", f"the text {self.stop!r}")
         _check(all(self.stop), "stop", "a text of at least one character", "''")
-        _check(self.num_samples >= 1, "num_samples", "1 or more", self.num_samples)
+        _check(1 <= self.num_samples <= 100_000, "num_samples", "from 1 to 100,000", self.num_samples)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Raises UsageError for a value out of its range.
+
+    batch_size      records (or blocks of text) in one forward and backward pass
+    grad_accum      such passes in one optimizer step
+    warmup          optimizer steps in which the learning rate rises to `learning_rate`
+    max_length      tokens of a record at the most, the response's end included; None: the model's window
+    eval_every, sample_every, save_every
+                    in optimizer steps; 0 for never, None for a tenth of the run
+    patience        end after so many evaluations without a better one; 0 for never
+    """
+
+    epochs: int = 3
+    max_steps: int | None = None
+    batch_size: int = 8
+    grad_accum: int = 1
+    learning_rate: float = 5e-5
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: int = 10
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    dropout: float = 0.1
+    max_length: int | None = None
+    loss_on: Literal["response", "all"] = "response"
+    eval_every: int | None = None
+    sample_every: int | None = None
+    save_every: int | None = None
+    patience: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, "epochs", "1 or more", self.epochs)
+        _check(self.max_steps is None or self.max_steps >= 1, "max_steps", "1 or more", self.max_steps)
+        _check(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
+        _check(self.grad_accum >= 1, "grad_accum", "1 or more", self.grad_accum)
+        _check(0 < self.learning_rate < math.inf, "learning_rate", "a finite number above 0", self.learning_rate)
+        _check(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}", self.schedule)
+        _check(self.warmup >= 0, "warmup", "0 or more", self.warmup)
+        _check(0 <= self.weight_decay < math.inf, "weight_decay", "a finite number, 0 or more", self.weight_decay)
+        _check(self.clip > 0, "clip", "above 0", self.clip)
+        _check(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+        _check(self.max_length is None or self.max_length >= 2, "max_length", "2 or more", self.max_length)
+        _check(self.loss_on in ("response", "all"), "loss_on", "response or all", self.loss_on)
+        for name in ("eval_every", "sample_every", "save_every"):
+            every = getattr(self, name)
+            _check(every is None or every >= 0, name, "0 (never) or more", every)
+        _check(self.patience >= 0, "patience", "0 (off) or more", self.patience)
+        _check(0 <= self.seed < 2**63, "seed", "from 0 to 2^63 - 1", self.seed)
+
+
+SCHEDULES = ("cosine", "linear", "constant")
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adaptation (Hu et al. 2021): trains alpha / rank * B A beside each frozen matrix of the blocks."""
+
+    rank: int = 16
+    alpha: float = 16.0
+    learning_rate: float = 3e-4  # adapters take a higher one than whole matrices
+
+    def __post_init__(self) -> None:
+        _check(self.rank >= 1, "lora_rank", "1 or more", self.rank)
+        _check(0 < self.alpha < math.inf, "lora_alpha", "a finite number above 0", self.alpha)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How records become training data."""
+
+    val_fraction: float = 0.1
+    test_fraction: float = 0.05
+    subset: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.val_fraction < 1, "val_fraction", "at least 0 and below 1", self.val_fraction)
+        _check(0 <= self.test_fraction < 1, "test_fraction", "at least 0 and below 1", self.test_fraction)
+        _check(self.val_fraction + self.test_fraction < 1, "val_fraction + test_fraction", "below 1", "more")
+        _check(self.subset is None or self.subset >= 1, "subset", "1 or more", self.subset)
 
 
 def _check(holds: bool, name: str, must_be: str, value: object) -> None:

@@ -6,16 +6,31 @@ from pathlib import Path
 
 import platformdirs
 
+from gpt2cli.errors import UsageError
+
 
 def home() -> Path:
     """The directory that holds everything which gpt2cli keeps for its user."""
     chosen = os.environ.get("GPT2CLI_HOME")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
+    return expand(chosen) if chosen else Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
+
+
+def expand(path: str | Path) -> Path:
+    """The path with `~` or `~somebody` as the home directory. Raises UsageError if that person has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no such home directory: give the whole path") from None
 
 
 def models() -> Path:
     """Downloaded weights, one directory a Hub repository."""
     return home() / "models"
+
+
+def datasets() -> Path:
+    """Prepared training data, and the downloads that it was made from."""
+    return home() / "datasets"
 
 
 def asset(name: str) -> Path:

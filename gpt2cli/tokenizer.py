@@ -62,6 +62,11 @@ class StreamDecoder:
         """The text that this token completes, possibly none."""
         return self._utf8.decode(encoding().decode_single_token_bytes(token))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no bytes are held back."""
+        return not self._utf8.getstate()[0]
+
     def finish(self) -> str:
         """What is left at the end: nothing, or U+FFFD for a character that never became whole."""
         return self._utf8.decode(b"", final=True)

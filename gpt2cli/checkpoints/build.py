@@ -72,5 +72,6 @@ def build(config: GPTConfig, tensors: dict[str, Tensor], where: object) -> GPT:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # one pass without a copy says yes for every sane tensor; a sum can overflow, so no is asked again
-    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
+    # one pass without a copy says yes for every sane tensor; a sum can overflow, so no is asked again, in fp32:
+    # what only fp64 can hold is lost when the model is made ready
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.float().isfinite().all())

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,7 +24,7 @@ from gpt2cli import paths
 from gpt2cli.atomic import write_text
 from gpt2cli.checkpoints.transfer import RemoteFile
 from gpt2cli.config import PUBLISHED
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import ResourceError, UsageError
 
 DEFAULT_REVISION = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -79,6 +79,20 @@ def short_name(repo: str) -> str:
 def repo_directory(repo: str) -> Path:
     """Where everything about one repository is kept."""
     return paths.models() / repo.replace("/", "--")
+
+
+def staging_directory(repo: str, commit: str) -> Path:
+    """Where the files of one commit are on their way."""
+    return repo_directory(repo) / ".staging" / commit
+
+
+def check_space(needed: int) -> None:
+    """Raise ResourceError if so many bytes do not fit on the disk."""
+    models = paths.models()
+    free = shutil.disk_usage(models).free
+    if needed > free:
+        sizes = f"{needed / 1e6:,.1f} MB are needed in {models}, {free / 1e6:,.1f} MB are free"
+        raise ResourceError(f"{sizes}: make room, or set GPT2CLI_HOME to a directory on another disk")
 
 
 def find(repo: str, revision: str) -> CachedModel | None:
@@ -161,12 +175,21 @@ def sweep(repo: str, keep: str | None = None) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def sweep_if_idle(repo: str) -> None:
+    """Delete what a killed run left beside a model that is whole, unless a process is at work on it just now."""
+    from filelock import FileLock, Timeout
+
+    if any((repo_directory(repo) / ".staging").glob("*")):
+        with suppress(Timeout, OSError), FileLock(_lock_file(repo), timeout=0):
+            sweep(repo)
+
+
 @contextmanager
 def lock(repo: str, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold a repository's directory against other processes. Calls `on_wait`, once, if one of them has it now."""
     from filelock import FileLock, Timeout
 
-    file = paths.models() / ".locks" / f"{repo_directory(repo).name}.lock"
+    file = _lock_file(repo)
     file.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(file)
     try:
@@ -178,6 +201,10 @@ def lock(repo: str, on_wait: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def _lock_file(repo: str) -> Path:
+    return paths.models() / ".locks" / f"{repo_directory(repo).name}.lock"
 
 
 def _refs(repo: str) -> Mapping[str, str]:

@@ -95,8 +95,12 @@ def to_ours(tensors: dict[str, Tensor], biases: bool = True) -> dict[str, Tensor
 
     A head equal to the token embedding is left out, since the model ties them. Biases that a project leaves out
     (`biases` False for all, as in nanoGPT; of query, key and value where its table says so) come back as zeros.
-    Names that no table knows stay as they are, for the loader to complain of.
+    Names that no table knows stay as they are, for the loader to complain of. Raises CheckpointError, naming the
+    tensor, for one that cannot be computed with, or query, key and value that do not go together.
     """
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+            raise CheckpointError(f"{name} is no plain tensor (sparse, quantized or empty): save it as dense fp32")
     tensors = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
     dialect = recognise(tensors)
     left = {name: tensor for name, tensor in tensors.items() if not name.endswith(dialect.buffers)}
@@ -133,6 +137,9 @@ def _take(left: dict[str, Tensor], ours: dict[str, Tensor], dialect: Dialect, mo
         if any(name not in left for name in names):
             continue
         parts = [left.pop(name) for name in names]
+        if any(part.dim() == 0 or part.shape != parts[0].shape for part in parts[1:]):
+            shapes = ", ".join(f"{name} {tuple(part.shape)}" for name, part in zip(names, parts, strict=True))
+            raise CheckpointError(f"query, key and value differ in shape ({shapes}): fetch or save them again")
         name = f"{module}.{leaf}".replace("*", block)
         tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
         ours[name] = tensor.t() if dialect.conv1d and name.endswith(_MATRICES) and tensor.dim() == 2 else tensor
@@ -144,4 +151,4 @@ def _same(a: Tensor, b: Tensor | None) -> bool:
 
 def _add_zero_biases(ours: dict[str, Tensor], modules: tuple[str, ...]) -> None:
     for name in [name for name in ours if name.endswith(tuple(f"{module}.weight" for module in modules))]:
-        ours.setdefault(name.removesuffix("weight") + "bias", ours[name].new_zeros(ours[name].shape[0]))
+        ours.setdefault(name.removesuffix("weight") + "bias", ours[name].new_zeros(ours[name].shape[:1]))

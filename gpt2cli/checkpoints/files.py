@@ -5,6 +5,7 @@ A file is mapped into memory, so that weights are paged in as they are used, and
 """
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from gpt2cli.errors import CheckpointError
 
 MAX_HEADER = 16 * 2**20
-"""Bytes of safetensors header that are believed. The 1.5B model's takes 60 thousand."""
+"""Bytes of safetensors header, or of other JSON, that are believed. The 1.5B model's takes 60 thousand."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,19 @@ def read_safetensors(path: Path) -> Contents:
         raise CheckpointError(f"{path} is damaged ({error}): fetch it again") from None
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises CheckpointError for anything else."""
+    if path.stat().st_size > MAX_HEADER:
+        raise CheckpointError(f"{path} is too large for what it should be: fetch it again")
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): fetch it again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds no JSON object: fetch it again")
+    return value
+
+
 def _check_safetensors(path: Path) -> dict[str, Any]:
     """Check the header by hand: the reader says little about what is wrong, and lets duplicate names pass."""
     size = path.stat().st_size
@@ -89,7 +103,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_pt(path: Path) -> Contents:
     """Open a file of torch.save: a bare state dict, or a dict with one under a well-known key."""
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own plans for the kinds of tensors that it finds
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for a damaged zip
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise CheckpointError(

@@ -1,20 +1,22 @@
 """From a name or a file to a model that is ready to run."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from gpt2cli.checkpoints import hub
+from gpt2cli.checkpoints import adapters, hub
 from gpt2cli.checkpoints.build import N_HEAD, build, read_shape
 from gpt2cli.checkpoints.dialects import to_ours
-from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_safetensors
+from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json, read_safetensors
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.device import pick_device, pick_dtype
 from gpt2cli.model.gpt import GPT
+from gpt2cli.paths import expand
 
 
 def load(
@@ -28,25 +30,31 @@ def load(
 ) -> GPT:
     """A model in evaluation mode, from a published name, a Hub repository or a directory, or from a file `ckpt`.
 
-    A name that is not in the cache is downloaded, with `progress` told how far; with `offline` that is an error.
+    If `ckpt` is a directory with a low-rank adapter in PEFT's format, the model is its base with the adapter merged;
+    `model` may then name the base, and does so in place of what the adapter says. A name that is not in the cache is
+    downloaded, with `progress` told how far; with `offline` that is an error.
     Raises UsageError, CheckpointError, NetworkError or ResourceError.
     """
-    if model is not None and ckpt is not None:
+    path = None if ckpt is None else expand(ckpt)
+    adapter = path is not None and adapters.is_adapter(path)
+    if model is not None and path is not None and not adapter:
         raise UsageError("give a model or a checkpoint, not both")
     target = pick_device(device)
     dtype = pick_dtype(precision, target)
-    if ckpt is not None:
-        gpt = load_file(Path(ckpt).expanduser())
+    if path is not None:
+        gpt = load_adapted(path, model, offline, progress) if adapter else load_file(path)
     else:
-        gpt = load_directory(find_directory(model or DEFAULT_MODEL, offline, progress))
+        gpt = load_directory(find_directory(DEFAULT_MODEL if model is None else model, offline, progress))
     return gpt.to(target, dtype).eval()
 
 
 def find_directory(model: str, offline: bool, progress: Progress) -> Path:
     """The directory that holds a model: a local one, or the one that the cache keeps for a name."""
-    path = Path(model).expanduser()
-    if model not in PUBLISHED and path.is_dir():
+    path = expand(model)
+    if model and model not in PUBLISHED and path.is_dir():
         return path
+    if model.startswith((".", "~")) or path.is_absolute():
+        raise UsageError(f"there is no directory {model}: give one in the Hub's layout, or a name such as gpt2")
     return hub.resolve(model, offline=offline, progress=progress)
 
 
@@ -55,11 +63,33 @@ def load_directory(directory: Path) -> GPT:
     config_file = directory / "config.json"
     if not config_file.is_file():
         raise CheckpointError(f"{directory} holds no config.json: give a directory in the Hub's layout")
-    config = _read_json(config_file)
+    config = read_json(config_file)
     _check_hub_config(config, config_file)
     tensors = to_ours(_read_weights(directory))
     shape = read_shape(tensors, config, config_file)
     return build(shape, tensors, directory)
+
+
+def load_adapted(path: Path, base: str | None, offline: bool = False, progress: Progress = ignore) -> GPT:
+    """The model `base`, or else the one that the adapter in the directory `path` names, with the adapter merged.
+
+    The base may also be a checkpoint file, as it is if one was fine-tuned further.
+    """
+    adapter = adapters.read_adapter(path)
+    if base is None and adapter.base is None:
+        raise UsageError(f"{path} does not say which model it adapts: name that as --model")
+    name = str(adapter.base) if base is None else base
+    try:
+        file = expand(name)
+        found = file if file.is_file() else find_directory(name, offline, progress)
+    except UsageError:
+        if base is not None:
+            raise
+        raise CheckpointError(f"{path} adapts {adapter.base!r}, which is no model here: name it as --model") from None
+    gpt = load_file(found) if found.is_file() else load_directory(found)
+    gpt.float()  # so that what is held in fewer bits is rounded once, at the end
+    adapters.merge_adapter(gpt, adapter, path)
+    return gpt
 
 
 def load_file(path: Path) -> GPT:
@@ -71,18 +101,43 @@ def load_file(path: Path) -> GPT:
     contents = read_checkpoint(path)
     config = _config_in(contents)
     tensors = to_ours(contents.tensors, biases=config.get("bias", True) is not False)
-    shape = read_shape(tensors, config or _config_beside(path, tensors), path)
+    config = config or _config_beside(path, tensors)
+    _check_hub_config(config, path)
+    shape = read_shape(tensors, config, path)
     return build(shape, tensors, path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint says besides its weights and config, if it says it."""
+
+    template: dict[str, str] | None  # the prompt template that the model was trained with
+    provenance: dict[str, Any]  # where it came from
+
+
+def read_facts(ckpt: str | Path) -> Facts:
+    """What a checkpoint file or adapter directory says of itself. Raises CheckpointError if it cannot be read."""
+    path = expand(ckpt)
+    file = path / adapters.WEIGHTS if adapters.is_adapter(path) else path
+    if not file.is_file():
+        raise CheckpointError(f"{file} is not there: check the name of the checkpoint")
+    extra = read_checkpoint(file).extra
+    template, provenance = (_decoded(extra.get(name)) for name in ("template", "provenance"))
+    if template is not None and not (isinstance(template, dict) and all(map(_is_text, template.items()))):
+        raise CheckpointError(f"{file}: template is not a table of texts: save the checkpoint again")
+    return Facts(template, provenance if isinstance(provenance, dict) else {})
+
+
+def _is_text(item: tuple[Any, Any]) -> bool:
+    return all(isinstance(part, str) for part in item)
+
+
+def _decoded(value: Any) -> Any:
+    """A fact as it was: in the header of safetensors all but texts are JSON."""
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): fetch it again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object: fetch it again")
-    return value
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
 
 
 def _check_hub_config(config: dict[str, Any], path: Path) -> None:
@@ -104,7 +159,7 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
     if whole.is_file():
         return read_safetensors(whole).tensors
     if index.is_file():
-        shards = _read_json(index).get("weight_map")
+        shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or any(Path(str(name)).name != name for name in shards.values()):
             raise CheckpointError(f"{index}: weight_map must name files in the same directory: fetch it again")
         tensors: dict[str, Tensor] = {}
@@ -121,12 +176,7 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
 def _config_in(contents: Contents) -> dict[str, Any]:
     """The config that a file carries: nanoGPT's `model_args`, ours, or as JSON in the metadata of safetensors."""
     for key in ("model_args", "config"):
-        config = contents.extra.get(key)
-        if isinstance(config, str):
-            try:
-                config = json.loads(config)
-            except ValueError:
-                continue
+        config = _decoded(contents.extra.get(key))
         if isinstance(config, dict) and any(name in config for name in N_HEAD):
             return config
     return {}
@@ -137,5 +187,5 @@ def _config_beside(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     file, wte = path.parent / "config.json", tensors.get("wte.weight")
     if not file.is_file() or wte is None:
         return {}
-    config = _read_json(file)
+    config = read_json(file)
     return config if wte.dim() == 2 and config.get("n_embd", config.get("emb_dim")) == wte.shape[1] else {}

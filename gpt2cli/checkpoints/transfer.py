@@ -72,19 +72,24 @@ class _MismatchError(Exception):
     """The bytes are not those that were announced."""
 
 
-def persist(attempt: Callable[[], T], progress: Progress) -> T:
-    """Call `attempt` until it no longer raises TemporaryError, with growing pauses. Raises NetworkError in the end."""
-    for delay in DELAYS:
+def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[], int] = lambda: 0) -> T:
+    """Call `attempt` until it no longer raises TemporaryError, with growing pauses. Raises NetworkError in the end.
+
+    The count of tries starts over whenever one has brought `position` further than it ever was.
+    """
+    tries, furthest = 0, position()
+    while True:
         try:
             return attempt()
         except TemporaryError as error:
-            wait = min(delay if error.wait is None else error.wait, LONGEST_WAIT)
+            if position() > furthest:
+                tries, furthest = 0, position()
+            tries += 1
+            if tries > len(DELAYS):
+                raise NetworkError(f"{error}, {tries} times over: try again later, what came is kept") from None
+            wait = min(DELAYS[tries - 1] if error.wait is None else error.wait, LONGEST_WAIT)
             progress(Note(f"{error}: trying again in {wait:.3g} s"))
         sleep(wait)
-    try:
-        return attempt()
-    except TemporaryError as error:
-        raise NetworkError(f"{error}, {len(DELAYS) + 1} times over: try again later, what came is kept") from None
 
 
 def fetch(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress) -> None:
@@ -95,7 +100,7 @@ def fetch(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress)
     """
     resumed = part.exists()
     try:
-        persist(lambda: _attempt(file, part, open_body, progress), progress)
+        persist(lambda: _attempt(file, part, open_body, progress), progress, lambda: size_of(part))
     except _MismatchError as error:
         part.unlink()
         if not resumed:
@@ -103,6 +108,11 @@ def fetch(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress)
         # a power cut may have spoilt what an earlier run left
         progress(Note(f"{file.name}: {error}: starting over"))
         fetch(file, part, open_body, progress)
+
+
+def size_of(path: Path) -> int:
+    """How many bytes are there already."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def matches(path: Path, file: RemoteFile) -> bool:

@@ -1,14 +1,19 @@
 """The `gpt2` command: its subcommands, and the one place where an error becomes a line and an exit code."""
 
+import os
 import signal
 import sys
-from types import FrameType
+import traceback
+from contextlib import suppress
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
 
-from gpt2cli.cli import download_weights, generate
-from gpt2cli.cli.console import report_error
+from gpt2cli.cli import download_weights, finetune, generate, prepare_alpaca
+from gpt2cli.cli.console import report_error, visible
+from gpt2cli.cli.interrupts import Terminated, leave
+from gpt2cli.cli.streams import close_streams, open_streams
 from gpt2cli.errors import GPT2Error, ResourceError, UsageError
 
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
@@ -21,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (generate, download_weights):
+for module in (generate, prepare_alpaca, finetune, download_weights):
     module.register(app)
 
 
@@ -38,33 +43,32 @@ def top(
         print(ctx.get_help())
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived: unwinds like Ctrl-C does, so that files and locks are let go in order."""
-
-
-def terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
 def main() -> None:
     """Run the command line and leave with the exit code of the contract."""
-    signal.signal(signal.SIGTERM, terminate)
-    # a locale without UTF-8 shows what it lacks as escapes rather than failing
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, leave)
+    open_streams()
+    if os.environ.get("NO_COLOR"):
+        from typer import rich_utils
+
+        rich_utils.COLOR_SYSTEM = None  # for the pages of --help, where rich would leave bold and dim
     try:
         code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Terminated:
         code = TERMINATED
     except SystemExit as exit:  # typer's own, for a pipe that its reader closed
         code = CLOSED_PIPE if exit.code == 1 else exit.code
+    except BrokenPipeError:
+        code = CLOSED_PIPE
     except Exception as error:
-        if "--debug" in sys.argv:
-            raise
         message, code = describe(error)
-        report_error(message)
+        with suppress(OSError, SystemExit):  # where nobody can read it, the code still says it
+            if "--debug" in takewhile(lambda argument: argument != "--", sys.argv):
+                sys.stderr.write(visible(traceback.format_exc()))
+            report_error(message)
+    close_streams()
     sys.exit(code)
 
 
@@ -74,7 +78,10 @@ def describe(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, CommandLineError):
         command = error.ctx.command_path if error.ctx else app.info.name
-        return f"{error.format_message().rstrip('.')} (see `{command} --help`)", UsageError.exit_code
+        hint = f"see `{command} --help`"
+        if type(error).__name__ == "NoSuchOption" and error.ctx and error.ctx.info_name == "generate":
+            hint += ", or put `--` before a prompt that begins with -"
+        return f"{error.format_message().rstrip('.')} ({hint})", UsageError.exit_code
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{where}", ResourceError.exit_code

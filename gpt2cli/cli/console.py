@@ -4,7 +4,8 @@ import json
 import os
 import re
 import sys
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, Literal, TextIO
 
 from rich.console import Console as RichConsole
 from rich.text import Text
@@ -25,6 +26,12 @@ class Console:
         self.quiet = quiet
         self._out = terminal(sys.stdout)
         self.err = terminal(sys.stderr)
+        self._in_line = False
+
+    @property
+    def animates(self) -> bool:
+        """Whether stderr can redraw a line. (For rich, FORCE_COLOR makes a terminal of everything.)"""
+        return sys.stderr.isatty() and not self.err.is_dumb_terminal
 
     def write(self, text: str, style: str | None = None) -> None:
         """Put text on stdout at once: raw into a pipe, with visible controls (and the style) on a terminal."""
@@ -33,16 +40,24 @@ class Console:
         else:
             sys.stdout.write(text)
         sys.stdout.flush()
+        self._in_line = not text.endswith("\n") if text else self._in_line
+
+    def end_line(self) -> None:
+        """Give what comes next a line of its own, where results and notes meet: on a terminal."""
+        if self._in_line and sys.stdout.isatty():
+            with suppress(OSError):  # something worse may be on its way
+                self.write("\n")
 
     def json(self, value: Any) -> None:
-        """Put one object on stdout, as one line of JSON."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        """Put one object on stdout, as one line of JSON, in ASCII: right in any locale, harmless to any terminal."""
+        sys.stdout.write(json.dumps(value) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Say something on the side."""
         if not self.quiet:
-            self.err.print(Text(visible(text), style="dim"), soft_wrap=True)
+            with suppress(OSError):  # a full disk behind stderr is no reason to stop
+                self.err.print(Text(visible(text), style="dim"), soft_wrap=True)
 
 
 def report_error(message: str) -> None:
@@ -51,8 +66,7 @@ def report_error(message: str) -> None:
     terminal(sys.stderr).print(line, soft_wrap=True)
 
 
-def terminal(stream: TextIO) -> RichConsole:
+def terminal(stream: TextIO, width: int | None = None) -> RichConsole:
     """A stream as rich sees it, with no guessing at what looks like markup, a number or an emoji in a text."""
-    if os.environ.get("NO_COLOR"):  # rich itself would leave bold and dim
-        return RichConsole(file=stream, highlight=False, emoji=False, markup=False, color_system=None)
-    return RichConsole(file=stream, highlight=False, emoji=False, markup=False)
+    colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"  # rich would leave bold and dim
+    return RichConsole(file=stream, width=width, highlight=False, emoji=False, markup=False, color_system=colors)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.console import Console, visible
+from gpt2cli.cli.console import Console, terminal, visible
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED
 from gpt2cli.errors import UsageError
 
@@ -34,12 +34,21 @@ def register(app: typer.Typer) -> None:
     app.command("download-weights", epilog=EXAMPLES)(download_weights)
 
 
+def complete_cached(incomplete: str) -> list[str]:
+    """The models on disk, for the shell."""
+    from gpt2cli.checkpoints import cache
+
+    models = cache.list_models()
+    return [model.model if model.revision == "main" else f"{model.model}@{model.revision}" for model in models]
+
+
 def download_weights(
     model: Annotated[
         str | None,
         typer.Argument(
             help=f"One of {', '.join(PUBLISHED)}, or a Hub repository `owner/name\\[@revision]`.",
             show_default=DEFAULT_MODEL,
+            autocompletion=lambda: list(PUBLISHED),
         ),
     ] = None,
     revision: Annotated[
@@ -60,7 +69,13 @@ def download_weights(
     ] = False,
     remove: Annotated[
         str | None,
-        typer.Option("--remove", metavar="MODEL", help="Delete a model from disk.", rich_help_panel=DISK_PANEL),
+        typer.Option(
+            "--remove",
+            metavar="MODEL",
+            help="Delete a model from disk.",
+            rich_help_panel=DISK_PANEL,
+            autocompletion=complete_cached,
+        ),
     ] = None,
     json: options.Json = False,
     offline: options.Offline = False,
@@ -76,7 +91,7 @@ def download_weights(
     elif remove is not None:
         remove_model(console, remove, revision, json)
     else:
-        found = download(console, model or DEFAULT_MODEL, revision, force, offline)
+        found = download(console, DEFAULT_MODEL if model is None else model, revision, force, offline)
         if json:
             console.json(as_json(found))
         else:
@@ -118,7 +133,6 @@ def show_models(console: Console, json: bool) -> None:
 
 
 def print_table(models: "list[CachedModel]") -> None:
-    from rich.console import Console as RichConsole
     from rich.filesize import decimal
     from rich.table import Table
     from rich.text import Text
@@ -128,13 +142,13 @@ def print_table(models: "list[CachedModel]") -> None:
     table.add_column("revision")
     table.add_column("size", justify="right")
     table.add_column("downloaded (UTC)")
-    table.add_column("path", overflow="fold")
+    table.add_column("path")
     for model in models:
         when = model.downloaded_at[:16].replace("T", " ")
         cells = (model.model, model.revision, decimal(model.bytes), when, str(model.path))
         table.add_row(*(Text(visible(cell)) for cell in cells))
-    # nothing is folded in a pipe, where a path may go on to another program
-    RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000).print(table)
+    # wider than any terminal, so that nothing is folded: a path is there to be copied
+    terminal(sys.stdout, width=10_000).print(table)
 
 
 def remove_model(console: Console, name: str, revision: str | None, json: bool) -> None:

@@ -9,8 +9,11 @@ from rich.filesize import decimal
 
 from gpt2cli.checkpoints.transfer import Note, Progress, Received, ignore
 from gpt2cli.cli.console import Console
+from gpt2cli.cli.describe import counted
 
 SECONDS_BETWEEN_LINES = 10.0
+WIDE = 70
+"""Columns that a terminal needs for all that there is to say in one line."""
 
 
 @contextmanager
@@ -18,7 +21,7 @@ def showing_downloads(console: Console) -> Iterator[Progress]:
     """What to give as `progress` to `checkpoints.hub`. Shows nothing at all if nothing is downloaded."""
     if console.quiet:
         yield ignore
-    elif console.err.is_terminal:
+    elif console.animates:
         bar = _Bar(console)
         try:
             yield bar
@@ -31,33 +34,35 @@ def showing_downloads(console: Console) -> Iterator[Progress]:
 
 
 class _Bar:
-    """A bar for each file."""
+    """One bar for all files of a model."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._tasks: dict[str, bars.TaskID] = {}
-        self._display = bars.Progress(
-            bars.TextColumn("{task.description}", markup=False),
-            bars.BarColumn(),
-            bars.DownloadColumn(),
-            bars.TransferSpeedColumn(),
-            bars.TimeRemainingColumn(),
-            console=console.err,
-        )
+        self._files: dict[str, Received] = {}
+        columns: list[bars.ProgressColumn] = [bars.TextColumn("{task.description}"), bars.BarColumn(None)]
+        if console.err.width >= WIDE:
+            columns += [bars.DownloadColumn(), bars.TransferSpeedColumn(), bars.TimeRemainingColumn()]
+        else:
+            columns.append(bars.TaskProgressColumn())
+        self._display = bars.Progress(*columns, console=console.err)
+        self._task = self._display.add_task("downloading", total=None)
 
     def __call__(self, event: Received | Note) -> None:
         if isinstance(event, Note):
             self._console.note(event.text)
             return
-        if not self._tasks:
+        if not self._files:
             self._display.start()
-        if event.file not in self._tasks:
-            # starts at what an earlier run left, which would otherwise count as speed
-            self._tasks[event.file] = self._display.add_task(event.file, total=event.total, completed=event.done)
-        self._display.update(self._tasks[event.file], completed=event.done)
+        announced = event.file not in self._files
+        self._files[event.file] = event
+        done = sum(file.done for file in self._files.values())
+        if announced:  # begins anew from what an earlier run left, which would otherwise count as speed
+            self._display.reset(self._task, total=sum(file.total for file in self._files.values()), completed=done)
+        else:
+            self._display.update(self._task, completed=done)
 
     def stop(self) -> None:
-        if self._tasks:
+        if self._files:
             self._display.stop()
 
 
@@ -67,13 +72,16 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._start = self._last_line = time.monotonic()
-        self._sizes: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._transferred = 0
 
     def __call__(self, event: Received | Note) -> None:
         if isinstance(event, Note):
             self._console.note(event.text)
             return
-        self._sizes[event.file] = event.total
+        before = self._done.get(event.file, event.done)  # what an earlier run left did not come now
+        self._transferred += max(0, event.done - before)
+        self._done[event.file] = event.done
         now = time.monotonic()
         if now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
@@ -81,7 +89,6 @@ class _Lines:
             self._console.note(f"{event.file}: {decimal(event.done)} of {decimal(event.total)} ({percent} %)")
 
     def summarize(self) -> None:
-        if self._sizes:
-            count, size = len(self._sizes), decimal(sum(self._sizes.values()))
-            seconds = time.monotonic() - self._start
-            self._console.note(f"downloaded {count} file{'s' * (count > 1)}, {size}, in {seconds:.1f} s")
+        if self._done:
+            files, size = counted(len(self._done), "file"), decimal(self._transferred)
+            self._console.note(f"downloaded {files}, {size}, in {time.monotonic() - self._start:.1f} s")

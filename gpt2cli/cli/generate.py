@@ -10,6 +10,7 @@ import typer
 
 from gpt2cli.cli import options
 from gpt2cli.cli.console import Console
+from gpt2cli.cli.describe import counted
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import DataError, UsageError
 
@@ -78,9 +79,10 @@ def generate(
 ) -> None:
     """Continue a prompt with GPT-2, and show the text as it is written."""
     console = Console(quiet)
-    sampling = SamplingConfig(
-        max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ()), num_samples
-    )
+    with options.named_as_typed("gpt2 generate"):
+        sampling = SamplingConfig(
+            max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ()), num_samples
+        )
     text = read_prompt(prompt, prompt_file)
 
     import torch
@@ -98,14 +100,18 @@ def generate(
 
     run = TextGeneration(gpt, text, sampling)
     if run.dropped:
-        console.note(f"the prompt is too long: its first {run.dropped} tokens are left out, {len(run.prompt_ids)} stay")
+        dropped, kept = counted(run.dropped, "token"), len(run.prompt_ids)
+        console.note(f"the prompt is too long: left out {dropped} at its beginning, kept the last {kept:,}")
     if json:
         for _ in run:
             pass
         for sample in run.samples:
             console.json(as_json(text, sample, run, load_s))
     else:
-        show(console, run, None if no_echo else text, live=not no_stream)
+        try:
+            show(console, run, None if no_echo else text, live=not no_stream)
+        finally:  # what is said of an error or Ctrl-C is not part of the text
+            console.end_line()
     if stats:
         console.note(describe_speed(run, load_s))
 
@@ -115,7 +121,10 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
     if prompt is not None and file is not None:
         raise UsageError("give the prompt as an argument or as --prompt-file, not both")
     if file is not None:
-        return decode(file.read_bytes(), str(file)).removesuffix("\n")
+        try:
+            return decode(file.read_bytes(), str(file)).removesuffix("\n")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise DataError(f"cannot read {file} ({error.strerror}): name a file as --prompt-file") from None
     if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
         return decode(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
     # the very bytes that were typed: a locale without UTF-8 has misread them
@@ -170,10 +179,10 @@ def as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s: float)
 
 def describe_speed(run: "TextGeneration", load_s: float) -> str:
     new = sum(len(sample.tokens) for sample in run.samples)
-    parts = [f"loaded in {load_s:.2f} s", f"{len(run.prompt_ids)} prompt tokens"]
+    parts = [f"loaded in {load_s:.2f} s", counted(len(run.prompt_ids), "prompt token")]
     if run.prefill_tok_s:
         parts[-1] += f" at {run.prefill_tok_s:.0f} tokens/s"
-    parts.append(f"{new} new tokens")
+    parts.append(counted(new, "new token"))
     if run.decode_tok_s:
         parts[-1] += f" at {run.decode_tok_s:.1f} tokens/s"
     parts.append(f"seed {run.samples[0].seed}")

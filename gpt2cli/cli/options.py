@@ -1,16 +1,48 @@
 """Options that several commands share, each declared once."""
 
+import glob
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gpt2cli.config import PUBLISHED
+from gpt2cli.errors import UsageError
 
 MODEL_PANEL = "Model"
 SAMPLING_PANEL = "Sampling"
 OUTPUT_PANEL = "Output"
 MACHINE_PANEL = "Machine"
+
+ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
+OPTION_OF = {"max_new_tokens": "-n", "temperature": "--temp", "learning_rate": "--lr"}
+"""Where the option that sets a config's field is not called like it."""
+
+
+def unescape(texts: list[str] | None) -> list[str] | None:
+    r"""The texts with `\n`, `\t`, `\r` and `\\` as what they stand for: shells pass them on as they are."""
+    return texts and [re.sub(r"\\[ntr\\]", lambda found: ESCAPES[found[0]], text) for text in texts]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """The published names, and the directories that begin so, for the shell."""
+    beginning = glob.glob(glob.escape(incomplete) + "*")  # noqa: PTH207 (Path would not keep what is typed: ./x)
+    return [*PUBLISHED, *(path for path in beginning if Path(path).is_dir())]
+
+
+@contextmanager
+def named_as_typed(command: str) -> Iterator[None]:
+    """Let a config's complaint about one of its fields name the option that sets it."""
+    try:
+        yield
+    except UsageError as error:
+        field, _, complaint = str(error).partition(" ")
+        option = OPTION_OF.get(field, "--" + field.replace("_", "-"))
+        raise UsageError(f"{option} {complaint} (see `{command} --help`)") from None
 
 
 class Precision(str, Enum):
@@ -30,14 +62,16 @@ Model = Annotated[
         metavar="NAME|OWNER/REPO|DIR",
         help=f"{', '.join(PUBLISHED)}, a Hub repository `owner/name\\[@revision]`, or a local directory.",
         rich_help_panel=MODEL_PANEL,
+        autocompletion=complete_model,
     ),
 ]
 Checkpoint = Annotated[
     str | None,
     typer.Option(
         "--ckpt",
-        metavar="FILE",
-        help="A checkpoint file (.pt or .safetensors): ours, the Hub's, nanoGPT's, LLMs-from-scratch's.",
+        metavar="FILE|DIR",
+        help="A checkpoint file (.pt or .safetensors): ours, the Hub's, nanoGPT's, LLMs-from-scratch's. "
+        "Or a directory with a LoRA adapter in PEFT's format; --model may then name its base.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -56,7 +90,12 @@ PrecisionOption = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        "--threads", min=1, help="Processor threads to use.", show_default="all cores", rich_help_panel=MACHINE_PANEL
+        "--threads",
+        min=1,
+        max=1024,
+        help="Processor threads to use.",
+        show_default="all cores",
+        rich_help_panel=MACHINE_PANEL,
     ),
 ]
 MaxNewTokens = Annotated[
@@ -102,8 +141,10 @@ Stop = Annotated[
     typer.Option(
         "--stop",
         metavar="TEXT",
-        help="End before this text; may be given more than once.",
+        help=r"End before this text, where \n, \t, \r and \\ mean newline, tab, return and backslash; may be given "
+        "more than once.",
         rich_help_panel=SAMPLING_PANEL,
+        callback=unescape,
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.", rich_help_panel=OUTPUT_PANEL)]

@@ -25,22 +25,24 @@ class Sampler:
 
         Raises DivergedError if a largest logit is not finite.
         """
+        narrow = logits.dtype != torch.float32
         logits = logits[:, :VOCAB_SIZE].float()  # rows that pad a checkpoint's table stand for no text
         if self.config.repetition_penalty != 1:
             logits = penalise_repetition(logits, contexts, self.config.repetition_penalty)
         if self.config.temperature == 0:
             best, ids = logits.max(dim=-1)
-            self._check(best, contexts, rows)
+            self._check(best, contexts, narrow)
             return [int(token) for token in ids]
         probabilities, ids = distribution(logits, self.config)
-        self._check(probabilities[:, 0], contexts, rows)
+        self._check(probabilities[:, 0], contexts, narrow)
         uniform = torch.stack([torch.rand((), generator=self._streams[row], dtype=torch.float64) for row in rows])
         return draw(probabilities, ids, uniform)
 
-    def _check(self, best: Tensor, contexts: Sequence[Sequence[int]], rows: Sequence[int]) -> None:
+    def _check(self, best: Tensor, contexts: Sequence[Sequence[int]], narrow: bool) -> None:
+        advice = "try --precision fp32" if narrow else "try another checkpoint, or a milder repetition penalty"
         for value, context in zip(best.tolist(), contexts, strict=True):
             if not -float("inf") < value < float("inf"):
-                raise DivergedError(f"the model's logits are not finite at token {len(context)}: try --precision fp32")
+                raise DivergedError(f"the model's logits are not finite at token {len(context)}: {advice}")
 
 
 def penalise_repetition(logits: Tensor, contexts: Sequence[Sequence[int]], penalty: float) -> Tensor:
@@ -64,7 +66,8 @@ def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor
     """
     k = min(config.top_k or logits.shape[-1], logits.shape[-1])
     values, ids = (found.cpu() for found in logits.topk(k, dim=-1))  # sorted; little is left to do with them
-    probabilities = ((values - values[:, :1]) / config.temperature).double().softmax(dim=-1)
+    values = values.double()  # where a temperature near 0 is not 0
+    probabilities = ((values - values[:, :1]) / config.temperature).softmax(dim=-1)
     if config.top_p < 1:
         before = probabilities.cumsum(dim=-1) - probabilities
         probabilities = probabilities.masked_fill(before >= config.top_p, 0)

@@ -1,7 +1,8 @@
 """From prompt text to sample texts: truncation, streaming, stop texts, and how fast it went."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -22,6 +23,7 @@ class Sample:
         self.finish_reason: Literal["length", "stop", "eos"] | None = None
         self._stop = stop
         self._decoder = tokenizer.StreamDecoder()
+        self._ends: list[float] = []  # how long the text was after each token; without end if in mid-character
         self._held = ""  # may turn out to be the beginning of a stop text
 
     def push(self, token: int) -> str:
@@ -30,7 +32,10 @@ class Sample:
             self.finish_reason = "eos"
             return ""
         self.tokens.append(token)
-        return self._release(self._decoder.push(token))
+        fresh = self._decoder.push(token)
+        length = len(self.text) + len(self._held) + len(fresh)
+        self._ends.append(length if self._decoder.is_empty else math.inf)
+        return self._release(fresh)
 
     def finish(self) -> str:
         """End the sample. Returns the text that was held back."""
@@ -64,12 +69,9 @@ class Sample:
 
     def _drop_tokens_behind_text(self) -> None:
         """Keep the tokens that lie wholly in the text before the stop."""
-        room = len(self.text.encode())
-        for n, token in enumerate(self.tokens):
-            room -= len(tokenizer.encoding().decode_single_token_bytes(token))
-            if room < 0:
-                del self.tokens[n:]
-                return
+        while self._ends and self._ends[-1] > len(self.text):
+            self._ends.pop()
+            self.tokens.pop()
 
 
 class TextGeneration:
@@ -118,6 +120,20 @@ class TextGeneration:
             text = sample.finish()
             if text:
                 yield sample, text
+
+
+def complete(model: GPT, prompts: Sequence[str], sampling: SamplingConfig) -> list[Sample]:
+    """Continue each of several prompts once, in one batch. Sample i's seed is the sampling's + i."""
+    seed = random_seed() if sampling.seed is None else sampling.seed
+    samples = [Sample(seed + i, sampling.stop) for i in range(len(prompts))]
+    ids = [(tokenizer.encode(prompt) or [tokenizer.END_OF_TEXT_ID])[-model.config.block_size :] for prompt in prompts]
+    for row, token in generate_tokens(
+        model, ids, sampling, [sample.seed for sample in samples], lambda row: samples[row].finish_reason is not None
+    ):
+        samples[row].push(token)
+    for sample in samples:
+        sample.finish()
+    return samples
 
 
 def stream(model: GPT, prompt: str, sampling: SamplingConfig | None = None) -> Iterator[str]:

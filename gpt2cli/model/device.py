@@ -1,4 +1,7 @@
-"""Where to compute, and in which type."""
+"""What the machine has: devices, types that it computes fast in, memory."""
+
+import sys
+from pathlib import Path
 
 import torch
 
@@ -30,7 +33,37 @@ def pick_device(name: str = "auto") -> torch.device:
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The type that weights are held in; `auto` is bf16 on a CUDA device that has it, otherwise fp32."""
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and _computes_bf16() else torch.float32
     if precision not in DTYPES:
         raise UsageError(f"precision must be auto, {', '.join(DTYPES)}, not {precision}")
     return DTYPES[precision]
+
+
+def _computes_bf16() -> bool:
+    """Whether the CUDA device does so itself; an emulation, which torch counts too, is slower than fp32."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def fast_training_dtype(device: torch.device) -> torch.dtype | None:
+    """bf16 where the device multiplies matrices faster in it than in fp32, else None: for autocast while training."""
+    if device.type == "cuda":
+        return torch.bfloat16 if _computes_bf16() else None
+    if device.type == "cpu" and any(
+        getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ):
+        return torch.bfloat16
+    return None
+
+
+def peak_rss_mb() -> float:
+    """The most memory, in MB of 2^20 bytes, that this process has had resident; 0 where the platform does not tell."""
+    if sys.platform == "win32":
+        return 0.0
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux counts into getrusage's figure what the parent process had before this one began
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 2**10
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import UsageError
@@ -27,6 +28,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.checkpointing = False  # recompute blocks in the backward pass rather than keep what is inside them
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if not self.wte.weight.is_meta:  # otherwise a checkpoint is about to bring the weights
             self.initialise()
@@ -35,24 +37,30 @@ class GPT(nn.Module):
         """Logits (B, T, V) of the token after each of `idx` (B, T)."""
         return self.head(self.hidden(idx, cache))
 
-    def hidden(self, idx: Tensor, cache: "KVCache | None" = None) -> Tensor:
-        """The final hidden states (B, T, C) of token ids `idx` (B, T), which stand behind what `cache` holds.
+    def hidden(self, idx: Tensor, cache: "KVCache | None" = None, lengths: Sequence[int] | None = None) -> Tensor:
+        """The final hidden states (B, T, C) of token ids `idx` (B, T).
 
-        The cache takes up the new tokens. Raises UsageError if all together are more than `block_size`.
+        With a `cache`, the tokens stand behind those that it holds, and it takes them up. With `lengths`, the one row
+        holds sequences of these lengths, end to end, each of which sees only itself: a batch without padding.
+        Raises UsageError if a sequence is longer than `block_size`.
         """
-        T = idx.shape[1]
-        end = T + (max(cache.lengths) if cache else 0)
-        if end > self.config.block_size:
-            raise UsageError(f"{end} tokens do not fit into the model's window of {self.config.block_size}")
+        sequences = lengths or [idx.shape[1]]
+        longest = max(sequences) + (max(cache.lengths) if cache else 0)
+        if longest > self.config.block_size:
+            raise UsageError(f"{longest} tokens do not fit into the model's window of {self.config.block_size}")
         if cache is None:
-            positions, mask = torch.arange(T, device=idx.device), None
+            positions, mask = torch.cat([torch.arange(n, device=idx.device) for n in sequences]), None
         else:
-            positions, mask = cache.positions_and_mask(T)
+            positions, mask = cache.positions_and_mask(idx.shape[1])
         x = self.drop(self.wte(idx) + self.wpe(positions))
         for layer, block in enumerate(self.h):
-            x = block(x, mask, None if cache is None else (cache, layer))
+            past = None if cache is None else (cache, layer)
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, mask, past, lengths, use_reentrant=False)
+            else:
+                x = block(x, mask, past, lengths)
         if cache is not None:
-            cache.lengths = [length + T for length in cache.lengths]
+            cache.lengths = [length + idx.shape[1] for length in cache.lengths]
         final: Tensor = self.ln_f(x)
         return final
 
@@ -97,8 +105,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), mask, past)
+    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None, lengths: Sequence[int] | None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), mask, past, lengths)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -114,24 +122,32 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None, lengths: Sequence[int] | None) -> Tensor:
         B, T, C = x.shape
         heads = (t.view(B, T, self.n_head, -1).transpose(1, 2) for t in self.c_attn(x).split(C, dim=2))
         q, k, v = heads  # (B, H, T, D) each
         if past is not None:
             cache, layer = past
             k, v = cache.append(layer, k, v)  # (B, H, S, D)
-        y = F.scaled_dot_product_attention(
+        if lengths is None:
+            y = self.attend(q, k, v, mask)
+        else:
+            qs, ks, vs = (t.split(list(lengths), dim=2) for t in (q, k, v))
+            y = torch.cat([self.attend(*qkv, mask) for qkv in zip(qs, ks, vs, strict=True)], dim=2)
+        y = self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+        out: Tensor = self.resid_dropout(y)
+        return out
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix values (B, H, S, D) for queries (B, H, T, D); without a mask, each sees those before it."""
+        return F.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and T > 1,  # a single token may see everything before it
+            is_causal=mask is None and q.shape[2] > 1,  # a single token may see everything there is
         )
-        y = self.c_proj(y.transpose(1, 2).reshape(B, T, C))
-        out: Tensor = self.resid_dropout(y)
-        return out
 
 
 class MLP(nn.Module):

@@ -96,6 +96,43 @@ def test_llms_from_scratch_without_query_key_value_biases(model, tmp_path):
     assert_same(load(ckpt=tmp_path / "gpt.pth"), without)
 
 
+@pytest.mark.parametrize("which", ["query", "key", "value"])
+@pytest.mark.parametrize("shape", [(48,), (), (47, 48), (48, 47), (48, 48, 1)], ids=str)
+def test_query_key_and_value_that_do_not_go_together(model, tmp_path, which, shape):
+    name = f"trf_blocks.1.att.W_{which}.weight"
+    torch.save(models.llms_from_scratch_state(model) | {name: torch.zeros(shape)}, tmp_path / "gpt.pth")
+    with pytest.raises(CheckpointError, match=rf"trf_blocks\.1\.att\.W_{which}\.weight"):
+        load(ckpt=tmp_path / "gpt.pth")
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse", "quantized"])
+def test_tensors_that_cannot_be_computed_with_are_named(model, tmp_path, kind):
+    plain = torch.zeros(48)
+    odd = {
+        "meta": lambda: plain.to("meta"),
+        "sparse": plain.to_sparse,
+        "quantized": lambda: torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+    }[kind]()
+    torch.save(model.state_dict() | {"h.0.ln_1.bias": odd}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"h\.0\.ln_1\.bias is no plain tensor"):
+        load(ckpt=tmp_path / "a.pt")
+
+
+def test_a_config_beside_a_file_is_checked_as_in_a_directory(model, tmp_path):
+    models.save_hub_directory(model, tmp_path)
+    for field, value in (("activation_function", "relu"), ("model_type", "llama")):
+        (tmp_path / "config.json").write_text(json.dumps(models.hub_config(CONFIG) | {field: value}))
+        for where in ({"ckpt": tmp_path / "model.safetensors"}, {"model": str(tmp_path)}):
+            with pytest.raises(CheckpointError, match=f"{field} is '{value}'"):
+                load(**where)
+
+
+def test_a_head_in_another_type_than_the_embedding(model, tmp_path):
+    state = model.state_dict() | {"lm_head.weight": model.wte.weight.detach().half()}
+    torch.save({"config": models.our_checkpoint(model)["config"], "model": state}, tmp_path / "a.pt")
+    assert_same(load(ckpt=tmp_path / "a.pt"), model, atol=0.1)
+
+
 def test_heads_that_nothing_tells_are_not_guessed(model, tmp_path):
     torch.save(models.llms_from_scratch_state(model), tmp_path / "gpt.pth")
     with pytest.raises(CheckpointError, match="does not say how many heads"):

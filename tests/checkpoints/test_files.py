@@ -151,6 +151,15 @@ def test_a_weight_that_is_not_finite_is_named(directory, value):
         load_directory(directory)
 
 
+def test_weights_beyond_what_fp32_holds_are_named(directory):
+    def spoil(state):
+        state["ln_f.bias"] = torch.full((48,), 1e300, dtype=torch.float64)
+
+    change_state(directory, spoil)
+    with pytest.raises(CheckpointError, match=r"ln_f\.bias has values that are not finite"):
+        load_directory(directory)
+
+
 def test_large_finite_weights_whose_sum_overflows_are_accepted(directory):
     change_state(directory, lambda state: state["wte.weight"].fill_(3e38))
     assert load_directory(directory).wte.weight.max().item() == pytest.approx(3e38)
@@ -178,7 +187,7 @@ def test_a_bad_config_names_its_field(directory, field, value, says):
         load_directory(directory)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "nonsense"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "nonsense", " " * (2**24 + 1)], ids=len)
 def test_a_config_that_is_no_json_object_is_refused(directory, content):
     (directory / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):

@@ -15,7 +15,7 @@ import pytest
 from gpt2cli.checkpoints import cache, transfer
 from gpt2cli.checkpoints import hub as client
 from gpt2cli.checkpoints.transfer import Note, Received
-from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
+from gpt2cli.errors import CheckpointError, NetworkError, ResourceError, UsageError
 from tests.hub_server import COMMIT, Faults, HubServer
 
 REPO = "openai-community/gpt2"
@@ -161,13 +161,66 @@ def test_a_body_cut_short_is_resumed_at_once(hub: HubServer, naps: list[float]) 
     path = client.resolve("gpt2")
     assert (path / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
     assert hub.requests("GET", WEIGHTS) == [None, "bytes=100000-", "bytes=200000-"]
-    assert naps == [0.5, 1.0]
+    assert naps == [0.5, 0.5]  # each try brought something
+
+
+def test_a_line_that_drops_often_is_no_reason_to_give_up(hub: HubServer) -> None:
+    hub.faults[WEIGHTS] = Faults(truncate_at=30_000)
+    assert (client.resolve("gpt2") / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+    assert len(hub.requests("GET", WEIGHTS)) == 10
+
+
+def test_a_server_without_ranges_that_always_drops_is_given_up(hub: HubServer) -> None:
+    hub.faults[WEIGHTS] = Faults(truncate_at=100_000, ignore_range=True)
+    with pytest.raises(NetworkError, match="got 100000 of 300000 bytes"):
+        client.resolve("gpt2")
+
+
+def test_what_the_caller_raises_in_mid_body_stays_what_it_is(hub: HubServer, home: Path) -> None:
+    def progress(event: Received | Note) -> None:
+        if isinstance(event, Received) and event.done:
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match=r"^mine$"):
+        client.resolve("gpt2", progress=progress)
+
+
+def test_a_config_beyond_all_measure_is_not_fetched(hub: HubServer, home: Path) -> None:
+    hub.files["config.json"] = bytes(2**24 + 1)
+    with pytest.raises(CheckpointError, match=r"config\.json is too large"):
+        client.resolve("gpt2")
+    assert written(home) == set()
+
+
+def test_what_an_interrupted_force_left_goes_with_the_next_use(hub: HubServer) -> None:
+    path = client.resolve("gpt2")
+    part().parent.mkdir(parents=True)
+    part().write_bytes(b"half")
+    with cache.lock(REPO, lambda: None):
+        assert client.resolve("gpt2") == path
+        assert part().exists()
+    assert client.resolve("gpt2") == path
+    assert not part().exists()
+
+
+@pytest.mark.parametrize("endpoint", ["http://[", "foo", "", "ftp://x", "http://a b", "http://a:99999"])
+def test_an_endpoint_that_is_no_address(
+    home: Path, monkeypatch: pytest.MonkeyPatch, naps: list[float], endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(UsageError, match=r"HF_ENDPOINT is .*no address"):
+        client.resolve("gpt2")
+    assert naps == []
 
 
 def test_a_body_always_cut_short_is_resumed_by_a_later_run(hub: HubServer) -> None:
-    hub.faults[WEIGHTS] = Faults(truncate_at=1000)
+    def progress(event: Received | Note) -> None:
+        if isinstance(event, Received) and event.done == 5000:
+            hub.faults[WEIGHTS] = Faults(truncate_at=0)
+
+    hub.faults[WEIGHTS] = Faults(truncate_at=5000)
     with pytest.raises(NetworkError, match="got 5000 of 300000 bytes"):
-        client.resolve("gpt2")
+        client.resolve("gpt2", progress=progress)
     assert part().read_bytes() == hub.files[WEIGHTS][:5000]
     hub.faults.clear()
     hub.log.clear()
@@ -226,8 +279,8 @@ def test_retry_after_may_be_a_date(hub: HubServer, naps: list[float]) -> None:
 
 def test_a_server_that_hangs(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    hub.faults[WEIGHTS] = Faults(hang_at=1000)
-    with pytest.raises(NetworkError, match=r"got 5000 of 300000 bytes \(no answer in time"):
+    hub.faults[WEIGHTS] = Faults(hang_at=0)
+    with pytest.raises(NetworkError, match=r"got 0 of 300000 bytes \(no answer in time"):
         client.resolve("gpt2")
 
 

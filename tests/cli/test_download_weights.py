@@ -112,6 +112,7 @@ def test_force_fetches_again_and_quiet_is_quiet(hub: HubServer, run: Run) -> Non
         ["gpt2@main", "--revision", "v1"],
         ["gpt2", "--revision", "../x"],
         ["../../x"],
+        [""],
         ["--remove", "../../x"],
     ],
 )
@@ -145,9 +146,9 @@ def test_each_kind_of_failure_has_its_exit_code(hub: HubServer, home: Path, run:
 
 
 def test_a_server_that_hangs_is_given_up(hub: HubServer, run: Run) -> None:
-    hub.faults[WEIGHTS] = Faults(hang_at=100)
+    hub.faults[WEIGHTS] = Faults(hang_at=0)
     result = run("download-weights", env={"HF_HUB_DOWNLOAD_TIMEOUT": "1"})
-    assert "got 500 of 300000 bytes (no answer in time" in one_error(result, 5)
+    assert "got 0 of 300000 bytes (no answer in time" in one_error(result, 5)
     assert result.stderr.count("trying again") == 4
 
 
@@ -215,12 +216,89 @@ def test_a_bar_on_a_terminal(hub: HubServer, home: Path) -> None:
     assert f"{path_of(home)}" in shown.replace("\r\n", "")
 
 
-def in_terminal(command: list[str]) -> str:
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_a_narrow_terminal_has_one_line_for_it_and_whole_paths(hub: HubServer, home: Path) -> None:
+    hub.faults[WEIGHTS] = Faults(chunk_delay=0.1)
+    shown = in_terminal([*COMMAND, "gpt2"], COLUMNS="40")
+    bars, _, rest = shown.rpartition("downloading")
+    assert "━" in bars
+    assert "100%" in rest
+    assert "\x1b[1A" not in shown  # the cursor never goes up, for there is one line
+    assert str(path_of(home)) in in_terminal([*COMMAND, "--list"], COLUMNS="40", NO_COLOR="1")
+    assert "\x1b" not in in_terminal([*COMMAND, "--list"], NO_COLOR="1")
+
+
+def test_no_bar_where_nothing_can_be_redrawn(hub: HubServer, home: Path, run: Run) -> None:
+    in_file = run("download-weights", env={"FORCE_COLOR": "1", "TERM": "xterm"}).stderr
+    assert "downloaded 2 files" in in_file
+    for control in ("\x1b[2K", "\x1b[?25l", "\x1b[1A", "\r"):
+        assert control not in in_file
+    if os.name == "posix":
+        dumb = in_terminal([*COMMAND, "--force"], TERM="dumb")
+        assert "downloaded 2 files" in dumb
+        assert "\x1b" not in dumb
+
+
+def test_a_server_cannot_write_to_the_terminal(hub: HubServer, run: Run) -> None:
+    hub.faults["config.json"] = Faults(headers={"X-HF-Warning": "topic; \x1b]0;gotcha\x07"})
+    for arguments, env in (((), {}), (("--quiet", "--force"), {}), (("--force",), {"HF_DEBUG": "1"})):
+        result = run("download-weights", *arguments, env=env)
+        assert result.returncode == 0
+        assert "gotcha" not in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "code"),
+    [
+        ({"HF_ENDPOINT": "http://["}, 2),
+        ({"HF_ENDPOINT": "foo"}, 2),
+        ({"GPT2CLI_HOME": "~nosuch/x"}, 2),
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, 5),
+        ({"ALL_PROXY": "foo://127.0.0.1:9"}, 5),
+    ],
+    ids=str,
+)
+def test_a_wrong_environment_is_told_at_once(hub: HubServer, run: Run, env: dict[str, str], code: int) -> None:
+    result = run("download-weights", env=env)
+    one_error(result, code)
+    assert "trying again" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("generate --model gpt2-", ["gpt2-large", "gpt2-medium", "gpt2-xl"]),
+        ("generate --model ./mod", ["./models-of-mine"]),
+        ("download-weights gpt2-m", ["gpt2-medium"]),
+        ("download-weights --remove ", ["gpt2"]),
+    ],
+)
+def test_the_shell_completes_models(
+    hub: HubServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, offered: list[str]
+) -> None:
+    assert run("download-weights").returncode == 0
+    (tmp_path / "models-of-mine").mkdir()
+    code = (
+        "import os, sys; sys.argv = ['gpt2']; os.environ['_TYPER_COMPLETE_ARGS'] = 'gpt2 ' + sys.stdin.read()\n"
+        "from gpt2cli.cli.app import app\n"
+        "try: app(prog_name='gpt2')\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    env = clean_environment() | {"_GPT2_COMPLETE": "complete_zsh"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=words, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60
+    )
+    assert [name for name in offered if f'"{name}"' not in done.stdout] == [], done.stdout + done.stderr
+    assert done.stdout.count('"') == 2 * len(offered)
+
+
+def in_terminal(command: list[str], **env: str) -> str:
     """Everything that a command shows when its streams are a terminal."""
     import pty
 
     master, slave = pty.openpty()
-    environment = clean_environment() | {"TERM": "xterm", "COLUMNS": "200"}
+    environment = clean_environment() | {"TERM": "xterm", "COLUMNS": "200"} | env
     with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
         os.close(slave)
         shown = b""
@@ -241,12 +319,14 @@ def test_lines_elsewhere_are_few(capsys: pytest.CaptureFixture[str], monkeypatch
         for done in range(25):
             progress(Received("a.safetensors", done, 24))
         progress(Note("a note"))
+        progress(Received("b.safetensors", 90, 100))  # where an earlier run left it
+        progress(Received("b.safetensors", 100, 100))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "a.safetensors: 9 bytes of 24 bytes (37 %)",
         "a.safetensors: 19 bytes of 24 bytes (79 %)",
         "a note",
-        "downloaded 1 file, 24 bytes, in 26.0 s",
+        "downloaded 2 files, 34 bytes, in 28.0 s",
     ]
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pexpect
 import pytest
@@ -92,6 +93,66 @@ def test_prompt_files_and_stop_texts(run, directory, tmp_path):
     assert_one_error(both, 2, "not both")
 
 
+def test_a_stop_text_may_be_typed_with_escapes(run, tmp_path):
+    directory = parrot(tmp_path, tokenizer.encode("\n")[0])
+    for stop, reason in ((r"\n", "stop"), ("\n", "stop"), (r"\\n", "length"), (r"\t", "length")):
+        done = run("generate", "x", "--model", directory, "-n", "3", "--stop", stop, "--json")
+        assert json.loads(done.stdout)["finish_reason"] == reason
+
+
+def test_json_is_ascii_in_any_locale_and_on_a_terminal(run, directory):
+    args = ("generate", "caf\u00e9 \u009b \U0001f30d", "--model", directory, "-n", "2", "--seed", "0", "--json")
+    for env in ({}, {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}):
+        done = run(*args, env=env)
+        assert done.stdout.isascii()
+        assert json.loads(done.stdout)["prompt"] == args[1]
+    screen = terminal(*args).read().decode()
+    assert screen.isascii()
+    assert "\x1b" not in screen
+
+
+@pytest.mark.parametrize(("closing", "wanted"), [(">&-", 0), ("2>&-", 0), ("<&-", 0), ("<&- >&- 2>&-", 0)])
+def test_closed_streams_are_no_bug(directory, closing, wanted):
+    done = in_shell(f"generate x --model {directory} -n 3 --stats {closing}")
+    assert (done.returncode, "Traceback" in done.stderr) == (wanted, False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's disk that is always full")
+def test_a_full_disk_behind_a_stream(directory):
+    for args, code in (
+        (f"generate x --model {directory} -n 3 --stats 2>/dev/full", 0),
+        ("generate x --temp=-1 2>/dev/full", 2),
+        ("generate x --temp=-1 --debug 2>/dev/full", 2),
+        ("generate x --temp=-1 2>&-", 2),
+        (f"generate x --model {directory} -n 3 >/dev/full", 6),
+        ("--help >/dev/full", 6),
+    ):
+        done = in_shell(args)
+        assert (args, done.returncode) == (args, code)
+        assert "Traceback" not in done.stderr
+
+
+def in_shell(args):
+    command = f"exec {sys.executable} -m gpt2cli {args}"
+    return subprocess.run(command, shell=True, capture_output=True, text=True, env=clean_environment(), timeout=60)
+
+
+def test_ctrl_c_while_it_starts_is_quiet(tmp_path):
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    env = clean_environment() | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "gpt2cli", "--help"], capture_output=True, env=env, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_an_error_in_mid_text_has_a_line_of_its_own(tmp_path):
+    model = models.small_model()
+    with torch.no_grad():
+        model.ln_f.weight.fill_(3e38)
+    models.save_hub_directory(model, tmp_path)
+    screen = terminal("generate", "One day", "--model", str(tmp_path), NO_COLOR="1").read().decode()
+    assert "One day\r\nerror: " in screen
+
+
 def test_a_prompt_longer_than_the_window_keeps_its_end_and_generation_goes_on(run, directory):
     done = run("generate", "--model", directory, "-n", "50", "--json", input="word " * 100)
     sample = json.loads(done.stdout)
@@ -99,7 +160,7 @@ def test_a_prompt_longer_than_the_window_keeps_its_end_and_generation_goes_on(ru
     assert sample["stats"]["prompt_tokens"] == 37
     assert sample["stats"]["new_tokens"] == 50
     assert done.stderr.count("\n") == 1
-    assert f"its first {n_tokens - 37} tokens are left out" in done.stderr
+    assert f"left out {n_tokens - 37} tokens at its beginning, kept the last 37" in done.stderr
 
 
 def test_an_empty_prompt_starts_from_end_of_text(run, directory):
@@ -122,10 +183,28 @@ def test_prompts_that_are_no_utf8_are_refused_with_the_byte(raw, offset, directo
 
 @pytest.mark.parametrize(
     "wrong",
-    ["--temp=nan", "--temp=-1", "--top-p=0", "--top-p=1.1", "--top-k=-1", "-n=-1", "--temp=hot", "--wrong"],
+    [
+        *("--temp nan", "--temp -1", "--top-p 0", "--top-p 1.1", "--top-k -1", "-n -1", "--temp hot", "--wrong"),
+        *("--threads 100000000", "--num-samples 100001", "--repetition-penalty 0"),
+    ],
 )
 def test_options_out_of_range_are_usage_errors(run, wrong):
-    assert_one_error(run("generate", "x", wrong), 2)
+    done = run("generate", "x", *wrong.split())
+    assert_one_error(done, 2, wrong.split()[0], "generate --help`")
+
+
+@pytest.mark.parametrize("model", ["", "./nosuch", "/nosuch/model", "~nosuch/model", "nosuch"])
+def test_models_that_are_not_there_are_usage_errors(run, home, model):
+    assert_one_error(run("generate", "x", "--model", model), 2)
+    assert not home.exists()
+
+
+def test_a_prompt_that_looks_like_an_option(run, directory):
+    assert_one_error(run("generate", "--wrong", "--model", directory), 2, "put `--` before a prompt")
+    done = run("generate", "--model", directory, "-n", "2", "--", "--debug")
+    assert done.stdout.startswith("--debug")
+    failed = run("generate", "--device", "abacus", "--", "--debug")
+    assert_one_error(failed, 2, "abacus")
 
 
 def test_logits_that_are_not_finite_end_with_7(run, tmp_path):
@@ -145,8 +224,9 @@ def test_controls_are_shown_on_a_terminal_and_raw_in_a_pipe(run, tmp_path, what)
         directory, prompt = parrot(tmp_path, tokenizer.encode("a")[0]), what
     else:
         directory, prompt = parrot(tmp_path, token), "x"
-    piped = run("generate", prompt, "--model", directory, "-n", "2")
-    assert what in piped.stdout or what == "\r"
+    command = [sys.executable, "-m", "gpt2cli", "generate", prompt, "--model", directory, "-n", "2"]
+    piped = subprocess.run(command, capture_output=True, env=clean_environment(), timeout=60)
+    assert what.encode() in piped.stdout
     child = terminal("generate", prompt, "--model", directory, "-n", "2")
     screen = child.read().decode()
     assert shown in screen
@@ -223,7 +303,7 @@ def test_a_device_that_is_not_there_is_refused(run, directory):
 
 
 def test_out_of_memory_is_6(directory):
-    command = [sys.executable, "-m", "gpt2cli", "generate", "x", "--model", directory, "--num-samples", "200000"]
+    command = [sys.executable, "-m", "gpt2cli", "generate", "x", "--model", directory, "--num-samples", "100000"]
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (5 * 2**30, 5 * 2**30))  # noqa: E731
     done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), preexec_fn=limit)
     assert (done.returncode, done.stderr.count("\n")) == (6, 1)
@@ -253,15 +333,17 @@ def test_half_precisions_write_too(run, directory, precision):
     assert len(json.loads(done.stdout)["tokens"]) == 9
 
 
-def test_files_that_cannot_be_read_are_6(run, directory, tmp_path):
-    done = run("generate", "--prompt-file", str(tmp_path / "missing.txt"), "--model", directory)
-    assert_one_error(done, 6, "No such file", "missing.txt")
+def test_a_prompt_file_that_is_not_there_is_3(run, directory, tmp_path):
+    for file in (tmp_path / "missing.txt", tmp_path):
+        done = run("generate", "--prompt-file", str(file), "--model", directory)
+        assert_one_error(done, 3, f"cannot read {file}", "--prompt-file")
 
 
-def test_an_error_shows_its_traceback_with_debug(run):
+def test_an_error_shows_its_traceback_with_debug_and_keeps_its_code(run):
     done = run("generate", "x", "--device", "abacus", "--debug")
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: device 'abacus' is not there")
 
 
 def test_help_and_version_import_no_torch():
@@ -281,3 +363,5 @@ def test_help_is_grouped_and_has_examples(run):
     for group in ("Sampling", "Output", "Model", "Machine", "Examples"):
         assert group in page
     assert run().stdout == top.stdout
+    assert b"\x1b" in terminal("--help").read()
+    assert b"\x1b" not in terminal("--help", NO_COLOR="1").read()

@@ -96,6 +96,21 @@ def test_logits_that_are_not_finite_say_at_which_token(temperature, value):
         Sampler(SamplingConfig(temperature=temperature), [0, 1]).choose(logits, [[1], [1, 2, 3]], [0, 1])
 
 
+@pytest.mark.parametrize(("dtype", "advised"), [(torch.float32, False), (torch.bfloat16, True), (torch.float16, True)])
+def test_fp32_is_advised_only_where_it_is_something_new(dtype, advised):
+    with pytest.raises(DivergedError) as caught:
+        Sampler(SamplingConfig(), [0]).choose(torch.full((1, 9), math.nan, dtype=dtype), [[1]], [0])
+    assert ("--precision fp32" in str(caught.value)) == advised
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e300])
+def test_extreme_temperatures_are_numbers_like_any_other(temperature):
+    probabilities, ids = distribution(torch.tensor([[1.0, 3.0, 2.0]]), SamplingConfig(temperature=temperature))
+    assert ids.tolist() == [[1, 2, 0]]
+    expected = [1 / 3, 1 / 3, 1 / 3] if temperature > 1 else [1.0, 0.0, 0.0]
+    assert probabilities[0].tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -114,6 +129,8 @@ def test_logits_that_are_not_finite_say_at_which_token(temperature, value):
         {"seed": 2**63},
         {"stop": ("a", "")},
         {"num_samples": 0},
+        {"num_samples": 100_001},
+        {"stop": "END"},
     ],
     ids=str,
 )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpt2cli import SamplingConfig, TextGeneration, decode, encode, generate, stream
 from gpt2cli.generation.text import Sample
-from gpt2cli.tokenizer import END_OF_TEXT_ID
+from gpt2cli.tokenizer import END_OF_TEXT_ID, vocabulary
 from tests import models
 
 
@@ -43,15 +43,35 @@ def test_stop_texts_cut_where_the_first_of_them_is_complete(text, stop):
 def test_tokens_belong_to_the_text(text, stop):
     sample, _ = feed(text, (stop,))
     if sample.finish_reason == "stop":
-        assert sample.text.encode().startswith(b"".join(bytes_of(sample.tokens)))
+        assert sample.text.startswith(decode(sample.tokens))
     else:
         assert decode(sample.tokens) == sample.text
 
 
-def bytes_of(tokens):
-    from gpt2cli.tokenizer import encoding
+# "a", "é" and "🌍" as they come byte by byte, whole tokens, and bytes that are no UTF-8 wherever they stand
+BYTES = [vocabulary()[spelling] for spelling in ("a", "b", "Ã", "©", "ð", "Ł", "Į", "į", "ÿ", "Ġthe", "é")]
 
-    return [encoding().decode_single_token_bytes(token) for token in tokens]
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(BYTES), max_size=12), st.text("aét �", min_size=1, max_size=3))
+def test_tokens_belong_to_the_text_also_if_it_holds_stray_bytes(tokens, stop):
+    sample = Sample(0, (stop,))
+    for token in tokens:
+        sample.push(token)
+        if sample.finish_reason:
+            break
+    sample.finish()
+    whole = decode(tokens)
+    if sample.finish_reason == "length":
+        assert (sample.tokens, sample.text) == (tokens, whole)
+        return
+    kept = len(sample.tokens)
+    assert sample.text == whole[: whole.index(stop)]
+    assert sample.tokens == tokens[:kept]
+    assert sample.text.startswith(decode(sample.tokens))
+    # one more would reach into the stop text, or end in mid-character
+    one_more = decode(tokens[: kept + 1])
+    assert len(one_more) > len(sample.text) or one_more.endswith("\ufffd")
 
 
 def test_what_may_begin_a_stop_text_is_held_back():

@@ -1,0 +1,143 @@
+"""A repository on the Hugging Face Hub, at the other end of the line: the one module that uses the Hub's own client.
+
+The client knows the addresses, the headers and the token. What it is told is turned into our errors here.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpt2cli import __version__
+from gpt2cli.checkpoints import cache
+from gpt2cli.checkpoints.refusals import MissingFileError, refusal
+from gpt2cli.checkpoints.transfer import Progress, RemoteFile, TemporaryError, persist
+from gpt2cli.errors import NetworkError, UsageError
+
+MAX_SIZE = 2**40
+AT_FAULT = "check HF_ENDPOINT and the proxy"
+_ADDRESS = re.compile(r"https?://[^\s/?#]+(/\S*)?")
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def prepare_client() -> None:
+    """Make the Hub's client fit for use. Raises UsageError for a wrong HF_ENDPOINT, at which its import would fail."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        valid = _ADDRESS.fullmatch(endpoint) and urlsplit(endpoint).port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"HF_ENDPOINT is {endpoint!r}, no address such as https://huggingface.co: set it, or unset it")
+    # read when the client is imported, which would else ask for more than the model, to describe the machine
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub.utils import logging as client_logging
+
+    # it would repeat what a server tells it to (X-HF-Warning), with whatever that does to a terminal
+    client_logging.set_verbosity(logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository at a revision, at the other end of the line."""
+
+    repo: str
+    revision: str
+    progress: Progress
+    kind: str = "model"  # or "dataset"
+
+    def head(self, name: str) -> tuple[str, RemoteFile]:
+        """The commit that the revision is at, and a file's size and digest. Raises MissingFileError, NetworkError."""
+        return persist(lambda: self._head(name), self.progress)
+
+    def file(self, name: str) -> RemoteFile | None:
+        """A file's size and digest, or None if the repository does not have it."""
+        try:
+            commit, file = self.head(name)
+        except MissingFileError:
+            return None
+        if commit != self.revision:
+            raise NetworkError(f"{self.repo}: the server answers for another commit than asked: try again later")
+        return file
+
+    def _head(self, name: str) -> tuple[str, RemoteFile]:
+        from huggingface_hub import constants, get_hf_file_metadata
+
+        with self._errors(name):
+            found = get_hf_file_metadata(self._url(name), headers=_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        commit, digest, size = found.commit_hash or "", found.etag or "", found.size
+        if not cache.COMMIT.fullmatch(commit) or not _DIGEST.fullmatch(digest):
+            raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
+        if size is None or not 0 < size <= MAX_SIZE:
+            raise NetworkError(f"{self.repo}: the server's size for {name} makes no sense: is HF_ENDPOINT a Hub?")
+        return commit, RemoteFile(name, size, digest)
+
+    @contextmanager
+    def body(self, name: str, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """A file's bytes from an offset on, or from 0 if the server does not do parts: see transfer.OpenBody."""
+        from huggingface_hub import constants, get_session
+
+        headers = _headers() | {"Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with ExitStack() as stack:
+            with self._errors(name):
+                line = get_session().stream(
+                    "GET", self._url(name), headers=headers, timeout=timeout, follow_redirects=True
+                )
+                response = stack.enter_context(line)
+            if response.status_code not in (200, 206):
+                raise self._refusal(response, name)
+            # not `with self._errors`: the caller's own exceptions come through here
+            yield offset if response.status_code == 206 else 0, self._chunks(response, name)
+
+    def _chunks(self, response: Any, name: str) -> Iterator[bytes]:
+        with self._errors(name):
+            yield from response.iter_bytes()
+
+    def _url(self, name: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(self.repo, name, revision=self.revision, repo_type=self.kind)
+
+    @contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        """Turn the client's exceptions into ours. Their texts stay out: they may quote a header, and so a token."""
+        from huggingface_hub import constants
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+
+        try:
+            yield
+        except HfHubHTTPError as error:
+            raise self._refusal(error.response, name) from None
+        except HTTPError as error:
+            kind, host = type(error).__name__, urlsplit(constants.ENDPOINT).hostname
+            if kind == "UnsupportedProtocol":
+                raise NetworkError(
+                    f"{self.repo}: {host} sends to an address that is not of the web: {AT_FAULT}"
+                ) from None
+            what = "no answer in time" if kind.endswith("Timeout") else "no connection"
+            raise TemporaryError(f"{what} from {host} ({kind})") from None
+        except ImportError:
+            raise NetworkError("the proxy is of a kind (SOCKS) that is not supported: unset ALL_PROXY") from None
+        except ValueError:
+            raise NetworkError(f"{self.repo}: an address is wrong, the server's or a proxy's: {AT_FAULT}") from None
+
+    def _refusal(self, response: Any, name: str) -> Exception:
+        return refusal(response.status_code, response.headers, self.repo, self.revision, name)
+
+
+def _headers() -> dict[str, str]:
+    """The Hub client's headers, with the token if there is one. Raises NetworkError for what cannot be a token."""
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    headers: dict[str, str] = build_hf_headers(library_name="gpt2cli", library_version=__version__)
+    token = headers.get("authorization", "")
+    if not (token.isascii() and token.isprintable()):
+        raise NetworkError("HF_TOKEN holds characters that no token has: set it again, or unset it")
+    return headers

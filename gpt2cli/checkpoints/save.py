@@ -1,0 +1,113 @@
+"""From a model to one file, `.pt` or `.safetensors`, that `load(ckpt=...)` and any PyTorch opens."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gpt2cli.atomic import replacing
+from gpt2cli.errors import ResourceError, UsageError
+from gpt2cli.model.gpt import GPT
+from gpt2cli.model.lora import merged_state
+
+FORMAT, VERSION = "gpt2cli", 1
+SUFFIXES = (".pt", ".safetensors")
+
+
+def save_checkpoint(
+    model: GPT, path: Path, *, template: dict[str, str] | None = None, provenance: dict[str, Any] | None = None
+) -> None:
+    """Write a model to `path`, whose suffix says how: `.pt` (a plain dict) or `.safetensors` (the facts in its header).
+
+    The file holds the format and its version, the config, the weights in the type that the model holds them in,
+    adapters merged, the prompt template that the model was trained with, and where it came from. `provenance` is
+    anything that JSON can say. The model stays as it is. A file that is there already stays until the new one is
+    complete. Raises UsageError for another suffix, and ResourceError if the file cannot be written.
+    """
+    check_target(path)
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": dataclasses.asdict(model.config),
+        "template": template,
+        "provenance": provenance or {},
+    }
+    facts = json.loads(json.dumps(facts))  # plain types only: the file must open with weights_only
+    state = own_tensors(merged_state(model))
+    with writing(path) as temporary:
+        if path.suffix == ".safetensors":
+            save_file(state, temporary, as_metadata(facts))
+        else:
+            with temporary.open("wb") as file:  # by its name, torch would put that into the file
+                torch.save(facts | {"model": state}, file)
+
+
+def check_target(path: Path) -> None:
+    """See whether a checkpoint may go by this name, before hours of training. Raises UsageError or ResourceError."""
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path} is no name for a checkpoint: let it end in {' or '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory: name a file in it")
+    if not path.parent.is_dir():
+        raise ResourceError(f"cannot write {path}: there is no directory {path.parent}: make it, or write elsewhere")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """As `atomic.replacing`, with a ResourceError if the disk is full, read-only or missing.
+
+    Inside, only write: torch and safetensors have no exception of their own for a disk, so any error is taken as one.
+    """
+    outside = sys.exc_info()[1]
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except (OSError, RuntimeError, SafetensorError) as error:
+        first = _first_of(error, outside)
+        if not isinstance(first, Exception):
+            raise first from None  # Ctrl-C, which torch's writer turned into a complaint about its file
+        reason = (first.strerror if isinstance(first, OSError) else None) or str(first).partition("\n")[0]
+        raise ResourceError(f"cannot write {path} ({reason}): make room, or write elsewhere") from None
+
+
+def own_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same values in main memory, each contiguous and in a storage of its own: copies only where it takes them.
+
+    Otherwise a file would hold the whole of what a tensor is a part of, or refuse to hold one thing twice.
+    """
+    own, seen = {}, set()
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in seen:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        own[name] = tensor
+    return own
+
+
+def as_metadata(facts: dict[str, Any]) -> dict[str, str]:
+    """Facts as the header of a safetensors file takes them: texts as they are, all else as JSON, None left out."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in facts.items()
+        if value is not None
+    }
+
+
+def _first_of(error: BaseException, outside: BaseException | None) -> BaseException:
+    """What went wrong first: torch's writer covers an error with one about where in the file it stopped.
+
+    `outside` was being handled before, such as a Ctrl-C that made the caller save, and is no part of it.
+    """
+    while error.__context__ is not None and error.__context__ is not outside:
+        error = error.__context__
+    return error

@@ -1,0 +1,55 @@
+"""What to say of a training run, its events and its numbers, in plain words."""
+
+from collections.abc import Iterator
+
+from gpt2cli.training.events import Finished, Started
+
+ENDINGS = {
+    "done": "done",
+    "patience": "stopped early, as the validation loss no longer gets better",
+    "interrupted": "interrupted",
+}
+
+
+def describe_start(event: Started) -> str:
+    size = f"{event.parameters:,} parameters"
+    if event.trainable_parameters < event.parameters:
+        size = f"{event.trainable_parameters:,} of {size}"
+    records = f"{counted(event.train_examples, 'record')} ({event.val_examples:,} held out)"
+    if event.step:
+        return f"going on after step {event.step} of {event.total_steps}: {size}, {records}"
+    steps = f"{counted(event.total_steps, 'step')} in {counted(event.epochs, 'epoch')}"
+    return f"training {size} on {records}: {steps}"
+
+
+def describe_end(event: Finished) -> Iterator[str]:
+    ending = ENDINGS.get(event.reason, event.reason)
+    yield (
+        f"{ending}: {counted(event.steps, 'step')}, {counted(event.tokens_seen, 'token')} in "
+        f"{duration(event.train_seconds)} ({event.train_tok_s:,.0f} tokens/s, {event.peak_rss_mb:,.0f} MB at the most)"
+    )
+    losses = []
+    if event.final_train_loss is not None:
+        losses.append(f"training {event.final_train_loss:.3f}")
+    if event.final_val_loss is not None:
+        losses.append(f"validation {event.final_val_loss:.3f}")
+        if event.best_val_loss is not None and event.best_val_loss < event.final_val_loss:
+            losses[-1] += f" (best {event.best_val_loss:.3f})"
+    if losses:
+        yield f"loss: {', '.join(losses)}"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def duration(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def shortened(text: str, length: int) -> str:
+    """The text as one line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 3] + "..."

@@ -1,0 +1,27 @@
+"""The three streams that the shell gives, made to bear whatever it did to them."""
+
+import os
+import sys
+from typing import TextIO
+
+
+def open_streams() -> None:
+    """Put /dev/null in place of closed streams, and escapes in place of characters that a locale does not have."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 (it stays open)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def close_streams() -> None:
+    """Let go of what cannot be written any more: Python would try again at its end, and change the exit code."""
+    _let_go(sys.stdout)
+    _let_go(sys.stderr)
+
+
+def _let_go(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

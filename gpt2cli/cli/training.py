@@ -1,0 +1,150 @@
+"""Running a training job in front of somebody: the engine, and all who listen to it."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gpt2cli.checkpoints.save import check_target
+from gpt2cli.cli.console import Console
+from gpt2cli.cli.downloads import showing_downloads
+from gpt2cli.cli.interrupts import held_back
+from gpt2cli.cli.live import JsonEvents, LiveView
+from gpt2cli.data.load import load_data
+from gpt2cli.data.prepared import is_prepared
+from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.model.device import pick_device
+from gpt2cli.training.distributed import joined_ranks, launched_rank
+from gpt2cli.training.engine import Job, train
+from gpt2cli.training.events import Event, Finished
+from gpt2cli.training.run_directory import RunDirectory, new_run_path, newest_run, read_config
+from gpt2cli.training.settings import Settings
+from gpt2cli.training.setup import find_data, load_model, make_job, write_results
+from gpt2cli.training.state import Resumable, read_newest, read_state
+from gpt2cli.training.tracking import WandbTracker
+
+DECIDED = {"loss_on", "val_fraction"}
+"""Settings that prepared data brings along."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """What the command's options say about the run's surroundings rather than the run."""
+
+    out: Path
+    run: Path | None  # a run's directory, or one of its checkpoints
+    resume: bool
+    given: frozenset[str]  # names of the options that were typed
+    device: str
+    threads: int | None
+    offline: bool
+    compile: bool
+    wandb_project: str | None
+    json: bool
+    quiet: bool
+
+
+def run_training(asked: Settings, show: Show) -> None:
+    """Train as `asked`, or go on with a run; show it, and write down what it gives."""
+    console = Console(show.quiet or launched_rank() > 0)
+    check_target(show.out)
+    if show.threads:
+        torch.set_num_threads(show.threads)
+    with ExitStack() as stack:
+        ranks = stack.enter_context(joined_ranks(pick_device(show.device)))
+        path = find_run(asked, show)
+        directory = stack.enter_context(RunDirectory(path, console.note)) if ranks.is_first else None
+        settings = settings_of(path, asked, show.given) if show.resume else asked
+        if directory and not show.resume:
+            directory.write_config(settings.as_dict())
+        progress = stack.enter_context(showing_downloads(console))
+        model = load_model(settings, show.device, show.offline, progress)
+        if show.compile:
+            model.compile(dynamic=True)
+        data = find_data(settings, show.offline, progress)
+        if is_prepared(data) and show.given & DECIDED:
+            said = ", ".join(sorted(show.given & DECIDED))
+            raise UsageError(f"{said} was decided when {data} was prepared: leave it out, or prepare the data again")
+        splits = load_data(data, settings.train, settings.records, model.config.block_size, settings.skip_bad)
+        resume = find_checkpoint(show.run or path, console) if show.resume else None
+        interrupts = stack.enter_context(
+            held_back(lambda: console.note("ending after this step; once more to leave at once"))
+        )
+        job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts))
+        listeners = open_listeners(stack, console, directory, settings, show)
+        finished = run(job, listeners)
+        interrupts.raise_received()
+        if directory:
+            losses = {"train": finished.final_train_loss, "val": finished.final_val_loss}
+            write_results(model, settings, splits, show.out, path, losses)
+            console.note(f"wrote {show.out}; the run is in {path}")
+
+
+def run(job: Job, listeners: list[Callable[[Event], None]]) -> Finished:
+    """Let the engine run to its end, telling every listener of every event."""
+    for event in train(job):
+        for listen in listeners:
+            listen(event)
+    assert isinstance(event, Finished)
+    return event
+
+
+def open_listeners(
+    stack: ExitStack, console: Console, directory: RunDirectory | None, settings: Settings, show: Show
+) -> list[Callable[[Event], None]]:
+    """Who hears of the run: nobody in processes other than the first."""
+    if directory is None:
+        return []
+    view = stack.enter_context(LiveView(console))
+    listeners: list[Callable[[Event], None]] = [directory.handle, view.handle]
+    if show.json:
+        listeners.append(JsonEvents(console).handle)
+    if show.wandb_project:
+        tracker = WandbTracker(show.wandb_project, settings.as_dict(), directory.path, note=view.note)
+        listeners.append(stack.enter_context(tracker).handle)
+    return listeners
+
+
+def find_run(asked: Settings, show: Show) -> Path:
+    """The run's directory. Raises UsageError if there is none to resume."""
+    if not show.resume:
+        label = Path(asked.data).stem if asked.data else "alpaca"
+        return show.run or new_run_path(label)
+    if show.run is None:
+        newest = newest_run()
+        if newest is None:
+            raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
+        return newest
+    return show.run.parent.parent if show.run.name.startswith("step-") else show.run
+
+
+def settings_of(path: Path, asked: Settings, given: frozenset[str]) -> Settings:
+    """The settings that a run was begun with. Raises CheckpointError if options that were typed say otherwise."""
+    then = Settings.from_dict(read_config(path))
+    before, now = then.flat(), asked.flat()
+    changed = [
+        f"{name} was {before[name]!r}, is {now[name]!r}"
+        for name in sorted(given & set(now))
+        if before[name] != now[name]
+    ]
+    if changed:
+        raise CheckpointError(f"cannot resume {path} with other settings: {'; '.join(changed)}: leave them out")
+    return then
+
+
+def find_checkpoint(path: Path, console: Console) -> Resumable | None:
+    """The checkpoint that was named, or the newest whole one of a run; None to begin anew, if there is none yet."""
+    if path.name.startswith("step-"):
+        return read_state(path)
+    damaged = 0
+    for found in read_newest(path / "checkpoints"):
+        if isinstance(found, Resumable):
+            return found
+        console.note(f"{found}: trying the one before")
+        damaged += 1
+    if damaged:
+        raise CheckpointError(f"no checkpoint in {path} is whole: start a new run")
+    console.note(f"{path} has no checkpoint yet: starting from the beginning")
+    return None

@@ -1,0 +1,158 @@
+"""Alpaca's records as token sequences: prompt, response, end of text, and which of them are learned."""
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
+from gpt2cli.data.records import Record, read_records
+from gpt2cli.data.splits import sample
+from gpt2cli.errors import DataError
+from gpt2cli.prompts import ALPACA, PromptTemplate
+from gpt2cli.tokenizer import END_OF_TEXT_ID
+
+BATCH, BATCH_CHARACTERS = 1000, 2**22
+"""Records, or their characters, whose tokens are held as Python's numbers at a time."""
+
+Progress = Callable[[int, int], None]
+"""Is told how many records are done, of how many."""
+
+
+def ignore(done: int, total: int) -> None:
+    """The progress for those who do not care."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of a file's records: `records` is the sum of those bad, dropped, left out and kept.
+
+    bad            wrong in form, skipped because that was asked for
+    dropped_empty  no response
+    left_out       not chosen, when a subset was asked for
+    dropped_long   the prompt alone leaves no room for a response
+    truncated      kept, but cut to the maximal length
+    kept           the sequences that came out, of so many tokens, so many of them targets
+    """
+
+    records: int
+    bad: int
+    dropped_empty: int
+    left_out: int
+    dropped_long: int
+    truncated: int
+    kept: int
+    tokens: int
+    targets: int
+
+
+@dataclass(frozen=True, eq=False)
+class Alpaca:
+    """A file of records, tokenized, in its own order."""
+
+    dataset: TokenDataset
+    counts: Counts
+
+
+def read_alpaca(
+    path: Path,
+    *,
+    max_length: int,
+    loss_on: Literal["response", "all"] = "response",
+    subset: int | None = None,
+    seed: int = 0,
+    template: PromptTemplate = ALPACA,
+    skip_bad: bool = False,
+    progress: Progress = ignore,
+) -> Alpaca:
+    """Read and tokenize a file: see `read_records` for its form and errors, and `Counts` for what is dropped.
+    Raises DataError if no record is left.
+
+    A `subset` is drawn by chance, with this seed, from the records that have a response.
+    """
+    read = read_records(path, skip_bad)
+    answered = [record for record in read.good if record.output.strip()]
+    chosen = answered if subset is None else [answered[i] for i in sample(len(answered), subset, seed)]
+    tokenized = _Sequences(template, max_length, loss_on)
+    done = 0
+    for batch in _batches(chosen):
+        tokenized.add(batch)
+        done += len(batch)
+        progress(done, len(chosen))
+    if done == tokenized.dropped_long:
+        empty, long = len(read.good) - len(answered), tokenized.dropped_long
+        why = f"{empty} have no output, and the prompts of {long} alone fill the {max_length} tokens"
+        raise DataError(f"{path}: no record is left ({why}): give other data, or a larger --max-length")
+    dataset = tokenized.dataset()
+    counts = Counts(
+        records=len(read.good) + read.bad,
+        bad=read.bad,
+        dropped_empty=len(read.good) - len(answered),
+        left_out=len(answered) - len(chosen),
+        dropped_long=tokenized.dropped_long,
+        truncated=tokenized.truncated,
+        kept=len(dataset),
+        tokens=dataset.n_tokens,
+        targets=dataset.n_targets,
+    )
+    return Alpaca(dataset, counts)
+
+
+def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """The records in portions whose tokens, as Python's numbers, take tens of megabytes at most."""
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += len(record.instruction) + len(record.input) + len(record.output)
+        if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class _Sequences:
+    """Token sequences that grow, two bytes a token."""
+
+    def __init__(self, template: PromptTemplate, max_length: int, loss_on: Literal["response", "all"]) -> None:
+        self._template, self._max_length, self._loss_on = template, max_length, loss_on
+        self._tokens = array("H")
+        self._offsets = array("q", [0])
+        self._loss_from = array("i")
+        self.truncated = self.dropped_long = 0
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Tokenize these records: prompt, response and end of text, cut to the maximal length.
+
+        Prompt and response are encoded apart, as they are when a model answers.
+        """
+        # a text of more characters has more tokens than fit, and might have 100 million
+        most = self._max_length * LONGEST_TOKEN + 1
+        prompts = [self._template.prompt(record.instruction, record.input)[:most] for record in records]
+        encoded = encode_many(prompts + [record.output[:most] for record in records])
+        for prompt, response in zip(encoded[: len(records)], encoded[len(records) :], strict=True):
+            self._append(prompt, [*response, END_OF_TEXT_ID])
+
+    def _append(self, prompt: list[int], response: list[int]) -> None:
+        room = self._max_length - len(prompt)
+        if room < 1:
+            self.dropped_long += 1
+            return
+        self.truncated += len(response) > room
+        self._tokens.extend(prompt)
+        self._tokens.extend(response[:room])
+        self._offsets.append(len(self._tokens))
+        self._loss_from.append(len(prompt) if self._loss_on == "response" else 1)
+
+    def dataset(self) -> TokenDataset:
+        """All that was kept, which is to be more than nothing."""
+        return TokenDataset(
+            torch.frombuffer(self._tokens, dtype=torch.uint16),
+            torch.frombuffer(self._offsets, dtype=torch.int64),
+            torch.frombuffer(self._loss_from, dtype=torch.int32),
+        )

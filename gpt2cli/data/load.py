@@ -1,0 +1,107 @@
+"""Whatever somebody gives as training data, made ready: the one entrance for finetune and evaluate."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.data import alpaca
+from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.prepared import fingerprint, is_prepared, read_prepared
+from gpt2cli.data.records import SUFFIXES
+from gpt2cli.data.splits import Splits, sample, split
+from gpt2cli.data.text import read_text, text_files
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.prompts import ALPACA
+
+ACCEPTED = "give a directory from `gpt2 prepare-alpaca`, an Alpaca .json or .jsonl, a .txt, or a folder of .txt"
+
+
+def load_data(
+    path: Path,
+    train: TrainConfig,
+    data: DataConfig,
+    block_size: int,
+    skip_bad: bool = False,
+    progress: alpaca.Progress = alpaca.ignore,
+) -> Splits:
+    """Data of any kind for a model with this window, divided into train, val and test.
+
+    A directory of `prepare-alpaca` was divided when it was prepared, and keeps its lengths, `loss_on` and template,
+    which `info` tells; of the configs only `subset` (of `train`) matters then. `info` always has kind, source,
+    max_length, loss_on, seed and fingerprint, and for records their counts.
+
+    Raises UsageError for a path that is nothing of the sort, or a max_length beyond the window, and DataError for
+    data that is damaged, wrong, empty, or prepared for a longer window.
+    """
+    max_length = train.max_length or block_size
+    if max_length > block_size:
+        raise UsageError(f"max_length {max_length} is more than the model's window of {block_size} tokens: lower it")
+    if not path.exists():
+        raise UsageError(f"{path} is not there: {ACCEPTED}")
+    if path.is_dir():
+        return _load_directory(path, max_length, data)
+    if path.suffix in SUFFIXES:
+        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress)
+    if path.suffix == ".txt":
+        return _load_text(path, [path], max_length, data)
+    raise UsageError(f"{path} is no kind of data that is known here: {ACCEPTED}")
+
+
+def load_alpaca(
+    path: Path,
+    max_length: int,
+    loss_on: Literal["response", "all"],
+    data: DataConfig,
+    skip_bad: bool = False,
+    progress: alpaca.Progress = alpaca.ignore,
+    source: str | None = None,
+) -> Splits:
+    """A file of records, tokenized and divided; `info` calls it `source`. Raises what `read_alpaca` raises."""
+    read = alpaca.read_alpaca(
+        path,
+        max_length=max_length,
+        loss_on=loss_on,
+        subset=data.subset,
+        seed=data.seed,
+        skip_bad=skip_bad,
+        progress=progress,
+    )
+    of = split(len(read.dataset), data)
+    train, val, test = (read.dataset.select(chosen) for chosen in (of.train, of.val, of.test))
+    info = {"kind": "alpaca", "source": source or str(path), "max_length": max_length, "loss_on": loss_on}
+    info |= {"seed": data.seed, "subset": data.subset, "counts": asdict(read.counts)}
+    return _described(Splits(train, val, test, ALPACA, info))
+
+
+def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig) -> Splits:
+    read = read_text(files, block_size, data)
+    info = {"kind": "text", "source": str(path), "max_length": block_size, "loss_on": "all", "seed": data.seed}
+    info |= {"subset": data.subset, "files": read.files}
+    return _described(Splits(read.train, read.val, read.test, None, info))
+
+
+def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
+    if not is_prepared(path):
+        files = text_files(path)
+        if not files:
+            raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
+        return _load_text(path, files, max_length, data)
+    prepared = read_prepared(path)
+    longest = max(_longest(part) for part in prepared.by_name().values())
+    if longest - 1 > max_length:  # the last token is predicted, not read
+        fit = f"prepare it again with --max-length {max_length}"
+        raise DataError(f"{path} was prepared with up to {longest} tokens a record, more than {max_length}: {fit}")
+    if data.subset is None:
+        return prepared
+    chosen = prepared.train.select(sample(len(prepared.train), data.subset, data.seed))
+    return _described(replace(prepared, train=chosen, info=prepared.info | {"subset": data.subset}))
+
+
+def _longest(part: TokenDataset) -> int:
+    return int(part.lengths.max()) if len(part) else 0
+
+
+def _described(splits: Splits) -> Splits:
+    """The same with its fingerprint."""
+    return replace(splits, info=splits.info | {"fingerprint": fingerprint(splits)})

@@ -1,0 +1,133 @@
+"""Low-rank adaptation: training a few small matrices beside the frozen ones of a model.
+
+"LoRA: Low-Rank Adaptation of Large Language Models", Hu et al. 2021. A linear layer's update is taken to have a low
+rank r: W + alpha/r * B A, with A (r, in) and B (out, r). Only A and B are trained; afterwards they can be merged into
+W, and the model is a plain GPT again.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt2cli.config import LoRAConfig
+from gpt2cli.errors import CheckpointError
+from gpt2cli.model.gpt import GPT
+
+ADAPTED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+"""The linear layers of a block, all of which get an adapter."""
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer and its trainable update: y = x W^T + b + alpha/r * dropout(x) A^T B^T (section 4.1).
+
+    The layer's own weight and bias move in as they are, under their own names: no copies.
+    """
+
+    def __init__(self, linear: nn.Linear, config: LoRAConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        linear.requires_grad_(False)
+        self.weight, self.bias = linear.weight, linear.bias
+        self.scale = config.alpha / config.rank
+        self.dropout = dropout
+        # whatever W is held in, the optimizer's small steps need fp32
+        device, dtype = linear.weight.device, torch.float32
+        self.lora_A = nn.Parameter(torch.empty(config.rank, linear.in_features, device=device, dtype=dtype))
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, config.rank, device=device, dtype=dtype))
+        # as in the paper's code and PEFT: B = 0 makes training start from the base model
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., out) from x (..., in)."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        low = F.linear(x, self.lora_A.to(x.dtype)) * self.scale  # (..., r): the smallest place to scale
+        return y + F.linear(low, self.lora_B.to(low.dtype))
+
+    def update(self) -> Tensor:
+        """What the adapter adds to W, (out, in)."""
+        return low_rank_update(self.lora_A, self.lora_B, self.scale)
+
+
+def add_lora(model: GPT, config: LoRAConfig, dropout: float = 0.0) -> None:
+    """Freeze the model and put an adapter beside every linear layer of its blocks, in place.
+
+    A's first values come from torch's global random stream; the model computes what it did before.
+    """
+    model.requires_grad_(False)
+    for block in model.h:
+        for name in ADAPTED:
+            linear = block.get_submodule(name)
+            if not isinstance(linear, nn.Linear):
+                raise ValueError(f"{name} is a {type(linear).__name__}, not a linear layer: merge its adapter first")
+            block.set_submodule(name, LoRALinear(linear, config, dropout).train(linear.training))
+
+
+@torch.no_grad()
+def merge_lora(model: GPT) -> None:
+    """Add each adapter's update to its weight, in place, and take the adapters away: a plain GPT, all of it trainable.
+
+    Weights that are mapped from a file are changed in memory only, since files are mapped copy-on-write.
+    """
+    for name, layer in list(_adapters(model)):
+        layer.weight += layer.update()  # computed in fp32 and rounded once, whatever W is held in
+        model.set_submodule(name, _linear(layer))
+    model.requires_grad_(True)
+
+
+@torch.no_grad()
+def merged_state(model: GPT) -> dict[str, Tensor]:
+    """The state dict that the model would have after `merge_lora`; the model stays as it is.
+
+    Without adapters this is the model's own state dict. Only weights with an adapter are copies.
+    """
+    state: dict[str, Tensor] = model.state_dict()
+    for name, layer in _adapters(model):
+        del state[f"{name}.lora_A"], state[f"{name}.lora_B"]
+        state[f"{name}.weight"] = (layer.weight + layer.update()).to(layer.weight.dtype)
+    return state
+
+
+def lora_state(model: GPT) -> dict[str, Tensor]:
+    """The adapters' tensors, not copied: `h.0.attn.c_attn.lora_A` (r, in), `h.0.attn.c_attn.lora_B` (out, r), ..."""
+    state = {}
+    for name, layer in _adapters(model):
+        state[f"{name}.lora_A"] = layer.lora_A.detach()
+        state[f"{name}.lora_B"] = layer.lora_B.detach()
+    return state
+
+
+@torch.no_grad()
+def load_lora_state(model: GPT, state: dict[str, Tensor]) -> None:
+    """Give the model's adapters the values of `lora_state`, in place.
+
+    Raises CheckpointError, naming a tensor, if the names or shapes are not those of the model's adapters.
+    """
+    own = lora_state(model)
+    for name in sorted(own.keys() ^ state.keys()):
+        raise CheckpointError(f"the adapters do not fit: {name} is {'missing' if name in own else 'unknown'}")
+    for name, tensor in own.items():
+        if state[name].shape != tensor.shape:
+            shapes = f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+            raise CheckpointError(f"the adapters do not fit: {shapes}: is it the same model and lora_rank?")
+        tensor.copy_(state[name])
+
+
+def low_rank_update(A: Tensor, B: Tensor, scale: float) -> Tensor:
+    """scale * B A, (out, in) in fp32, from A (r, in) and B (out, r)."""
+    return (B.float() * scale) @ A.float()
+
+
+def _adapters(model: GPT) -> Iterator[tuple[str, LoRALinear]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear))
+
+
+def _linear(layer: LoRALinear) -> nn.Linear:
+    """A plain layer with this one's weight and bias."""
+    out_features, in_features = layer.weight.shape
+    linear = nn.Linear(in_features, out_features, device="meta")
+    linear.weight, linear.bias = layer.weight, layer.bias
+    return linear.train(layer.training)

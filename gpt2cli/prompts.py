@@ -1,0 +1,51 @@
+"""The one and only Alpaca template: how an instruction becomes the text that a model continues."""
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from gpt2cli.errors import DataError
+
+_FIELD = re.compile(r"\{(instruction|input)\}")
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """Two texts in which `{instruction}` and `{input}` stand for what is asked; no other braces mean anything."""
+
+    with_input: str
+    without_input: str
+
+    def prompt(self, instruction: str, input: str = "") -> str:
+        """The text before the answer. A blank input is none."""
+        template = self.with_input if input.strip() else self.without_input
+        parts = {"instruction": instruction, "input": input}
+        # in one pass, and not by str.format: what is put in may hold braces of its own
+        return _FIELD.sub(lambda match: parts[match[1]], template)
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain strings by name, as a checkpoint stores them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Any) -> "PromptTemplate":
+        """The template that `to_dict` gave. Raises DataError for anything else."""
+        names = [field.name for field in fields(cls)]
+        if not isinstance(stored, dict) or any(not isinstance(stored.get(name), str) for name in names):
+            raise DataError(f"the prompt template stored with this is damaged: {' and '.join(names)} must be texts")
+        return cls(*(stored[name] for name in names))
+
+
+# the wording of https://github.com/tatsu-lab/stanford_alpaca, which models tuned on Alpaca know
+ALPACA = PromptTemplate(
+    with_input=(
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+    ),
+    without_input=(
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Response:\n"
+    ),
+)

@@ -1,0 +1,263 @@
+"""The training engine: a generator that takes optimizer steps, and tells of each.
+
+It neither prints nor writes anything but checkpoints; whoever iterates over it shows and stores the events.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from gpt2cli.config import SamplingConfig, TrainConfig
+from gpt2cli.data.batches import make_rows, records_of_step, seed_for, steps_per_epoch
+from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
+from gpt2cli.generation.text import complete
+from gpt2cli.model.device import peak_rss_mb
+from gpt2cli.model.gpt import GPT
+from gpt2cli.training import state
+from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
+from gpt2cli.training.loss import SequenceLoss
+from gpt2cli.training.optim import clip_gradients, learning_rate, make_optimizer
+
+SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2)
+
+
+@dataclass
+class Job:
+    """Everything that a run is made of.
+
+    autocast      the type to compute in, None for the weights' own
+    max_tokens    in one forward pass, more than which a batch is split
+    prompts       (what to show, what the model reads) of the samples
+    identity      settings and data, which a resumed run must share
+    checkpoints   where to save, None for nowhere
+    should_stop   asked after every step: whether to save and leave
+    """
+
+    model: GPT
+    train: TokenDataset
+    val: TokenDataset | None
+    config: TrainConfig
+    ranks: Ranks = field(default_factory=Ranks)
+    autocast: torch.dtype | None = None
+    max_tokens: int = 1024
+    prompts: list[tuple[str, str]] = field(default_factory=list)
+    identity: dict[str, Any] = field(default_factory=dict)
+    checkpoints: Path | None = None
+    resume: state.Resumable | None = None
+    should_stop: Callable[[], bool] = lambda: False
+
+    @property
+    def records_per_step(self) -> int:
+        return self.config.batch_size * self.config.grad_accum * self.ranks.world_size
+
+    @property
+    def total_steps(self) -> int:
+        if self.config.max_steps is not None:
+            return self.config.max_steps
+        return self.config.epochs * steps_per_epoch(len(self.train), self.records_per_step)
+
+    def every(self, steps: int | None) -> int:
+        """The interval that a setting means: None is a tenth of the run."""
+        return max(1, self.total_steps // 10) if steps is None else steps
+
+
+def train(job: Job) -> Iterator[Event]:
+    """Train `job.model` in place; yield what happens, the last event being Finished.
+
+    Raises DataError if there is nothing to train on, DivergedError before a step whose loss or gradient is not finite,
+    CheckpointError if `job.resume` is of another run, and ResourceError if a checkpoint cannot be written.
+    """
+    if not len(job.train):
+        raise DataError("no record is left to train on: give more data, or a smaller --val-fraction")
+    run = _Run(job)
+    yield from run.begin()
+    while run.now.step < job.total_steps:
+        yield run.take_step()
+        stopping = bool(job.ranks.sum(float(job.should_stop()))[0])
+        last = stopping or run.now.step == job.total_steps
+        yield from run.evaluate(last and not stopping)
+        yield from run.sample(last and not stopping)
+        if run.out_of_patience():
+            last = True
+        yield from run.save(last)
+        if stopping:
+            yield run.finish("interrupted")
+            return
+        if run.out_of_patience():
+            yield run.finish("patience")
+            return
+    yield run.finish("done")
+
+
+class _Run:
+    """A job under way: what `train` goes through in order, each part a screen."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.now = state.Counters()
+        self.device = job.model.wte.weight.device
+        self.optimizer = make_optimizer(job.model, job.config)
+        self.loss: nn.Module = SequenceLoss(job.model)
+        if job.ranks.world_size > 1:
+            self.loss = nn.parallel.DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
+
+    def begin(self) -> Iterator[Event]:
+        job = self.job
+        if job.resume:
+            changed = state.differences(job.resume.identity, job.identity)
+            if changed:
+                raise CheckpointError(
+                    f"cannot resume {job.resume.path}: {'; '.join(changed)}: start a new run, or undo that"
+                )
+            state.restore(job.model, self.optimizer, job.resume)
+            self.now = job.resume.counters
+        parameters = list(job.model.parameters())
+        yield Started(
+            self.now.step,
+            job.total_steps,
+            -(-job.total_steps // steps_per_epoch(len(job.train), job.records_per_step)),
+            len(job.train),
+            len(job.val) if job.val else 0,
+            sum(p.numel() for p in parameters if p.requires_grad),
+            sum(p.numel() for p in parameters),
+        )
+        if self.now.step == 0:
+            yield from self.evaluate(at_start=True)
+
+    def take_step(self) -> Step:
+        """One optimizer step: the loss is the mean over all tokens that count in it, over passes and processes."""
+        job, start = self.job, time.perf_counter()
+        records = records_of_step(len(job.train), job.records_per_step, self.now.step, job.config.seed)
+        lengths = job.train.lengths[records]
+        n_targets = int((lengths - job.train.loss_from[records]).sum())
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed_for("dropout", job.config.seed, self.now.step, job.ranks.rank))
+            loss = self.accumulate(records, n_targets)
+        lr = learning_rate(self.now.step, job.total_steps, job.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        grad_norm = clip_gradients(job.model, job.config.clip)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            shown = ", ".join(map(str, sorted(records)[:8])) + (", ..." if len(records) > 8 else "")
+            raise DivergedError(
+                f"loss {loss}, gradient norm {grad_norm} at step {self.now.step + 1} (training records {shown}): "
+                "lower --lr, or look at these records"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        seconds, tokens = time.perf_counter() - start, int(lengths.sum())
+        self.now.step += 1
+        self.now.tokens_seen += tokens
+        self.now.train_seconds += seconds
+        self.now.train_loss = loss
+        epoch = self.now.step / steps_per_epoch(len(job.train), job.records_per_step)
+        return Step(self.now.step, epoch, loss, lr, grad_norm, tokens, tokens / seconds)
+
+    def accumulate(self, records: list[int], n_targets: int) -> float:
+        """Leave the gradients of the step's mean loss with the parameters; return that loss."""
+        job, total = self.job, 0.0
+        job.model.train()
+        mine = records[job.ranks.rank :: job.ranks.world_size]
+        batches = [mine[i : i + job.config.batch_size] for i in range(0, len(mine), job.config.batch_size)]
+        rows = [row for batch in batches for row in make_rows(job.train, batch, job.max_tokens, self.device)]
+        # a process without a record of its own still has to meet the others
+        weight = 1.0 if rows else 0.0
+        rows = rows or make_rows(job.train, records[:1], job.max_tokens, self.device)
+        for i, row in enumerate(rows):
+            with self.no_sync(i < len(rows) - 1), self.autocast():
+                loss = self.loss(row.idx, row.lengths, row.positions, row.targets)
+                # DistributedDataParallel averages over the processes, hence the factor
+                (loss * (weight * job.ranks.world_size / max(1, n_targets))).backward()
+            total += weight * float(loss.detach())
+        job.model.eval()
+        return job.ranks.sum(total)[0] / max(1, n_targets)
+
+    def no_sync(self, wanted: bool) -> AbstractContextManager[Any]:
+        if wanted and isinstance(self.loss, nn.parallel.DistributedDataParallel):
+            return self.loss.no_sync()
+        return nullcontext()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        dtype = self.job.autocast
+        return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
+
+    def evaluate(self, last: bool = False, at_start: bool = False) -> Iterator[Event]:
+        """The loss on the validation split, where it is time for it."""
+        every = self.job.every(self.job.config.eval_every)
+        if not self.job.val or not every or not (at_start or last or self.now.step % every == 0):
+            return
+        value = mean_loss(self.job.model, self.job.val, self.job.max_tokens, self.autocast(), self.job.ranks)
+        best = self.now.best_val_loss is None or value < self.now.best_val_loss
+        self.now.val_loss = value
+        self.now.worse_evaluations = 0 if best else self.now.worse_evaluations + 1
+        if best:
+            self.now.best_val_loss = value
+        yield Evaluated(self.now.step, self.now.tokens_seen, value, best)
+
+    def sample(self, last: bool) -> Iterator[Event]:
+        """Answers to the fixed prompts, where it is time for them."""
+        every = self.job.every(self.job.config.sample_every)
+        if not self.job.prompts or not every or not (last or self.now.step % every == 0):
+            return
+        answers = complete(self.job.model, [prompt for _, prompt in self.job.prompts], SAMPLE)
+        shown = [shown for shown, _ in self.job.prompts]
+        yield Sampled(self.now.step, list(zip(shown, (answer.text for answer in answers), strict=True)))
+
+    def save(self, last: bool) -> Iterator[Event]:
+        """A checkpoint, where it is time for one."""
+        every = self.job.every(self.job.config.save_every)
+        if self.job.checkpoints is None or not every or not (last or self.now.step % every == 0):
+            return
+        if self.job.ranks.is_first:
+            try:
+                path = state.save_state(
+                    self.job.checkpoints, self.job.model, self.optimizer, self.now, self.job.identity
+                )
+            except (OSError, SafetensorError) as error:
+                where, why = self.job.checkpoints, getattr(error, "strerror", None) or error
+                raise ResourceError(f"cannot save to {where} ({why}): the checkpoint before is intact") from None
+            yield Saved(self.now.step, path)
+        self.job.ranks.wait()
+
+    def out_of_patience(self) -> bool:
+        return 0 < self.job.config.patience <= self.now.worse_evaluations
+
+    def finish(self, reason: str) -> Finished:
+        now = self.now
+        rate = now.tokens_seen / now.train_seconds if now.train_seconds else 0.0
+        return Finished(
+            now.step,
+            now.tokens_seen,
+            now.train_seconds,
+            rate,
+            peak_rss_mb(),
+            now.train_loss,
+            now.val_loss,
+            now.best_val_loss,
+            reason,
+        )
+
+
+@torch.no_grad()
+def mean_loss(
+    model: GPT, data: TokenDataset, max_tokens: int, autocast: AbstractContextManager[Any], ranks: Ranks
+) -> float:
+    """The mean loss, in nats, over all tokens of `data` that count; each process reads its share."""
+    mine = list(range(len(data)))[ranks.rank :: ranks.world_size]
+    total, n = 0.0, 0
+    with autocast:
+        for row in make_rows(data, mine, max_tokens, model.wte.weight.device):
+            total += float(SequenceLoss(model)(row.idx, row.lengths, row.positions, row.targets))
+            n += len(row.targets)
+    total, count = ranks.sum(total, n)
+    return total / count

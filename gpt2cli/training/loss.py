@@ -1,0 +1,77 @@
+"""The training loss: cross-entropy of the tokens that count, without ever holding all their logits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt2cli.model.gpt import GPT
+
+ROWS = 256
+"""Target tokens whose logits are held at once: 51 MB in fp32 over GPT-2's vocabulary."""
+WORDS = 8192
+"""Rows of the head that are cast to 16 bits at once."""
+
+
+class SequenceLoss(nn.Module):
+    """The summed loss of a row of sequences, as a module, because DistributedDataParallel wraps modules."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, idx: Tensor, lengths: Sequence[int], positions: Tensor, targets: Tensor) -> Tensor:
+        """Sum of the losses, in nats, of predicting `targets` (N,) at `positions` (N,) of the row `idx` (1, T)."""
+        hidden = self.model.hidden(idx, lengths=lengths)[0, positions]
+        head = self.model.wte.weight if self.model.lm_head is None else self.model.lm_head.weight
+        return summed_cross_entropy(hidden, head, targets)
+
+
+def summed_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """Sum of -log softmax(hidden head^T)[target], for hidden (N, C), head (V, C) and targets (N,).
+
+    The gradients are worked out in the forward pass, a few rows at a time, so that no more than `ROWS` rows of logits
+    exist at once, and none of them is computed twice (the idea of Liger Kernel's fused linear cross-entropy).
+    """
+    loss: Tensor = _SummedCrossEntropy.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.dtype
+        wants_hidden, wants_head = ctx.needs_input_grad[:2]
+        total = torch.zeros((), device=hidden.device)
+        d_hidden = torch.zeros_like(hidden) if wants_hidden else None
+        d_head = torch.zeros_like(head) if wants_head else None
+        with torch.autocast(device, enabled=False):
+            for start in range(0, len(targets), ROWS):
+                rows, target = hidden[start : start + ROWS].to(dtype), targets[start : start + ROWS, None]
+                logits = torch.cat([F.linear(rows, part.to(dtype)).float() for part in torch.split(head, WORDS)], dim=1)
+                log_z = logits.logsumexp(dim=-1, keepdim=True)
+                total += (log_z - logits.gather(1, target)).sum()
+                if not (wants_hidden or wants_head):
+                    continue
+                d_logits = logits.sub_(log_z).exp_().scatter_add_(1, target, -torch.ones_like(log_z))
+                for word in range(0, len(head), WORDS):
+                    part = d_logits[:, word : word + WORDS].to(dtype)
+                    if d_hidden is not None:
+                        d_hidden[start : start + ROWS] += part @ head[word : word + WORDS].to(dtype)
+                    if d_head is not None:
+                        d_head[word : word + WORDS] += part.t() @ rows
+        ctx.gradients = d_hidden, d_head
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        d_hidden, d_head = ctx.gradients
+        ctx.gradients = None
+        return (
+            None if d_hidden is None else d_hidden.mul_(grad),
+            None if d_head is None else d_head.mul_(grad),
+            None,
+        )

@@ -1,0 +1,130 @@
+"""The picture of a run: training and validation loss over its steps."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt2cli import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike, NDArray
+
+MANY = 60  # points; fewer are drawn one by one
+TRAINING, VALIDATION = "#3b6fb6", "#d1632b"
+
+
+@dataclass
+class Losses:
+    """What the picture shows: losses in nats by step, and how many tokens had been trained on after each step."""
+
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    val_steps: list[int] = field(default_factory=list)
+    val_losses: list[float] = field(default_factory=list)
+
+
+def plot_losses(metrics: Path | Losses, out: Path) -> str | None:
+    """Draw the losses (those in a run's metrics.jsonl, if given its path) into the PNG file `out`.
+
+    Returns None, or what kept them from being drawn: a picture is never worth a run.
+    """
+    try:
+        draw(metrics if isinstance(metrics, Losses) else read_losses(metrics), out)
+    except ImportError as error:
+        return f"no {out.name}: matplotlib cannot be imported ({error})"
+    except Exception as error:
+        return f"no {out.name}: {type(error).__name__}: {error}"
+    return None
+
+
+def read_losses(metrics: Path) -> Losses:
+    """The losses in a run's metrics.jsonl; none if there is no such file."""
+    found = Losses()
+    tokens = 0
+    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else ():
+        fields = json.loads(line)
+        if fields["kind"] == "step":
+            tokens += fields["tokens"]
+            found.steps.append(fields["step"])
+            found.losses.append(fields["loss"])
+            found.tokens.append(tokens)
+        elif fields["kind"] == "eval":
+            found.val_steps.append(fields["step"])
+            found.val_losses.append(fields["val_loss"])
+    return found
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Exponential moving averages over about a thirtieth of the values, unbiased at the start (as in Adam)."""
+    keep = 1 - 1 / max(1.0, len(values) / 30)
+    average, weight, result = 0.0, 0.0, []
+    for value in values:
+        average = keep * average + (1 - keep) * value
+        weight = keep * weight + (1 - keep)
+        result.append(average / weight)
+    return result
+
+
+def draw(data: Losses, out: Path) -> None:
+    # says on stderr that it builds its font cache, or that the home directory is not writable, unless somebody listens
+    logging.getLogger("matplotlib").addHandler(logging.NullHandler())
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")  # not pyplot, which keeps global state
+    axes = figure.add_subplot()
+    draw_training(axes, data)
+    if data.val_steps:
+        axes.plot(data.val_steps, data.val_losses, "o-", ms=4, color=VALIDATION, label="validation", clip_on=False)
+    axes.set_xlim(0, max([1, *data.steps, *data.val_steps]))
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if data.steps or data.val_steps:
+        axes.legend(frameon=False)
+    else:
+        axes.text(0.5, 0.5, "no steps yet", transform=axes.transAxes, ha="center", color="gray")
+    if data.steps:
+        draw_tokens(axes, data)
+    save(figure, out)
+
+
+def draw_training(axes: "Axes", data: Losses) -> None:
+    if len(data.steps) > MANY:
+        axes.plot(data.steps, data.losses, color=TRAINING, alpha=0.25, linewidth=0.8)
+        axes.plot(data.steps, smooth(data.losses), color=TRAINING, label="training (smoothed)")
+    elif data.steps:
+        axes.plot(data.steps, data.losses, ".-", color=TRAINING, label="training", clip_on=False)
+
+
+def draw_tokens(axes: "Axes", data: Losses) -> None:
+    """A second axis at the top: the tokens seen by the steps below."""
+    import numpy as np
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    steps, tokens = [0, *data.steps], [0, *data.tokens]
+
+    def tokens_at(step: "ArrayLike") -> "ArrayLike":
+        at: NDArray[np.float64] = np.interp(np.asarray(step, dtype=float), steps, tokens)
+        return at
+
+    def step_at(token: "ArrayLike") -> "ArrayLike":
+        at: NDArray[np.float64] = np.interp(np.asarray(token, dtype=float), tokens, steps)
+        return at
+
+    top = axes.secondary_xaxis("top", functions=(tokens_at, step_at))
+    top.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    top.xaxis.set_major_formatter(EngFormatter(sep=""))
+    top.set_xlabel("tokens")
+
+
+def save(figure: "Figure", out: Path) -> None:
+    with atomic.replacing(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -1,0 +1,130 @@
+"""From settings to a job that `train()` can run, and from the trained model to the files people asked for."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gpt2cli import paths
+from gpt2cli.checkpoints.adapters import save_adapter
+from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.checkpoints.transfer import Progress, ignore
+from gpt2cli.config import DEFAULT_MODEL, DataConfig, GPTConfig
+from gpt2cli.data.load import load_alpaca
+from gpt2cli.data.prepared import is_prepared, write_prepared
+from gpt2cli.data.source import fetch_source
+from gpt2cli.data.splits import Splits
+from gpt2cli.model.device import fast_training_dtype, pick_device
+from gpt2cli.model.gpt import GPT
+from gpt2cli.model.lora import add_lora, lora_state
+from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.engine import Job
+from gpt2cli.training.lean import make_lean
+from gpt2cli.training.settings import Settings
+from gpt2cli.training.state import Resumable
+
+TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+"""More than these in one forward pass are no faster, and cost memory."""
+SAMPLE_INSTRUCTIONS = (
+    "Give three tips for staying healthy.",
+    "What is the capital of France?",
+    "Rewrite this sentence in the past tense: The cat sits on the mat.",
+)
+
+
+def load_model(settings: Settings, device: str, offline: bool = False, progress: Progress = ignore) -> GPT:
+    """The model that a run begins from, in fp32 and ready to be trained; with an adapter if it is to have one."""
+    if settings.from_scratch:
+        torch.manual_seed(settings.train.seed)
+        model = GPT(settings.from_scratch).to(pick_device(device))
+    else:
+        model = load(
+            settings.model, ckpt=settings.ckpt, device=device, precision="fp32", offline=offline, progress=progress
+        )
+        set_dropout(model, settings.train.dropout)
+    for parameter in model.parameters():  # memory of its own, in place of a map of the file
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    if settings.lora:
+        torch.manual_seed(settings.train.seed)
+        add_lora(model, settings.lora)
+    model.checkpointing = settings.grad_checkpointing
+    return model
+
+
+def set_dropout(model: GPT, dropout: float) -> None:
+    """Give every dropout of a model this probability."""
+    model.config = replace(model.config, dropout=dropout)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = dropout  # type: ignore[assignment]
+
+
+def find_data(settings: Settings, offline: bool = False, progress: Progress = ignore) -> Path:
+    """Where a run's data is: as the settings say, or Alpaca, fetched and prepared if that has not been done yet."""
+    if settings.data is not None:
+        return paths.expand(settings.data)
+    prepared = paths.datasets() / "alpaca-cleaned"
+    if not is_prepared(prepared):
+        file = fetch_source("cleaned", offline, progress)
+        length = settings.train.max_length or GPTConfig.block_size
+        write_prepared(load_alpaca(file, length, settings.train.loss_on, DataConfig(), source="cleaned"), prepared)
+    return prepared
+
+
+def make_job(
+    settings: Settings,
+    model: GPT,
+    splits: Splits,
+    ranks: Ranks,
+    checkpoints: Path | None,
+    resume: Resumable | None,
+    should_stop: Callable[[], bool],
+) -> Job:
+    """Put a run together; a resumed one must have the same settings, shape and data, which `train` checks."""
+    device = model.wte.weight.device
+    autocast = fast_training_dtype(device) if settings.precision in ("auto", "bf16") else None
+    if autocast and device.type == "cpu":
+        make_lean(model, autocast)
+    shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}
+    identity = settings.identity() | shape | {"data": splits.train.fingerprint(), "world_size": ranks.world_size}
+    return Job(
+        model,
+        splits.train,
+        splits.val if len(splits.val) else None,
+        settings.train,
+        ranks,
+        autocast,
+        TOKENS_PER_PASS[device.type],
+        sample_prompts(settings, splits),
+        identity,
+        checkpoints,
+        resume,
+        should_stop,
+    )
+
+
+def sample_prompts(settings: Settings, splits: Splits) -> list[tuple[str, str]]:
+    """What is asked while training: instructions in the template, or plain beginnings for plain text."""
+    if splits.template is None:
+        return [(text, text) for text in settings.sample_prompts or ("Once upon a time",)]
+    return [(text, splits.template.prompt(text)) for text in settings.sample_prompts or SAMPLE_INSTRUCTIONS]
+
+
+def write_results(model: GPT, settings: Settings, splits: Splits, out: Path, run: Path, losses: dict[str, Any]) -> None:
+    """Write the whole model to `out`, with any adapter merged, and the adapter alone into the run's directory."""
+    template = splits.template.to_dict() if splits.template else None
+    provenance = {"settings": settings.as_dict(), "data": splits.info, "losses": losses}
+    if settings.lora:
+        base = settings.ckpt or settings.model or DEFAULT_MODEL
+        if paths.expand(base).exists():
+            base = str(paths.expand(base).absolute())
+        save_adapter(
+            run / "adapter", lora_state(model), settings.lora, base=base, template=template, provenance=provenance
+        )
+    save_checkpoint(model, out, template=template, provenance=provenance)

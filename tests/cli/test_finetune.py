@@ -1,0 +1,264 @@
+"""`gpt2 finetune` as a process: what it writes, and that nothing which happens to it costs more than a little time."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt2cli.config import GPTConfig
+from tests import models
+from tests.conftest import clean_environment
+from tests.training.records import write_records
+
+SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
+COMMAND = [sys.executable, "-m", "gpt2cli", "finetune"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return str(models.save_hub_directory(models.small_model(SHAPE), tmp_path_factory.mktemp("base")))
+
+
+@pytest.fixture
+def args(base, tmp_path):
+    """A short run: 48 records, 3 epochs of 6 steps, saved at every step."""
+    data = write_records(tmp_path / "records.json", 48)
+    fixed = ["--model", base, "--data", str(data), "--val-fraction", "0.125", "--batch-size", "7", "--lr", "1e-3"]
+    fixed += ["--save-every", "1", "--sample-every", "0", "--eval-every", "6", "--device", "cpu", "--epochs", "3"]
+    return [*fixed, "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt")]
+
+
+def finetune(*args: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*COMMAND, *args], capture_output=True, text=True, env=clean_environment() | env, stdin=subprocess.DEVNULL
+    )
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def learned(run: Path) -> list[tuple]:
+    """What must be the same to the bit: the losses of all steps and evaluations."""
+    return [(line["step"], line["kind"], line.get("loss", line.get("val_loss"))) for line in metrics(run)]
+
+
+def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
+    done = finetune(*args, "--sample-every", "9", "--json")
+    assert done.returncode == 0, done.stderr
+    kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
+    assert kinds.count("step") == 18
+    assert kinds[0] == "started"
+    assert kinds[-1] == "finished"
+    names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
+    assert names == {"config.json", "metrics.jsonl", "samples.md", "loss.png", "summary.json", "checkpoints"}
+    steps = [line for line in metrics(tmp_path / "run") if line["kind"] == "step"]
+    assert set(steps[0]) == {"kind", "step", "epoch", "loss", "lr", "grad_norm", "tokens", "tok_s"}
+    assert steps[-1]["loss"] < steps[0]["loss"] - 1
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    wanted = "steps tokens_seen train_seconds train_tok_s peak_rss_mb final_train_loss final_val_loss best_val_loss"
+    assert set(wanted.split()) <= set(summary)
+    assert summary["tokens_seen"] == sum(step["tokens"] for step in steps)
+    saved = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert {"config", "model", "template", "provenance"} <= set(saved)
+    assert "### Instruction" in json.dumps(saved["template"])
+    told = run("generate", "The", "--ckpt", str(tmp_path / "out.pt"), "-n", "3", "--json")
+    assert len(json.loads(told.stdout)["tokens"]) == 3
+
+
+def test_lora_trains_an_adapter_and_leaves_the_base_alone(args, base, tmp_path, run):
+    before = (Path(base) / "model.safetensors").read_bytes()
+    done = finetune(*args, "--lora", "--lora-rank", "4", "--lr", "1e-2")
+    assert done.returncode == 0, done.stderr
+    assert (Path(base) / "model.safetensors").read_bytes() == before
+    steps = [line["loss"] for line in metrics(tmp_path / "run") if line["kind"] == "step"]
+    assert steps[-1] < steps[0] - 0.2
+    prompt = ("generate", "The", "-n", "9", "--temp", "0")
+    merged = run(*prompt, "--ckpt", str(tmp_path / "out.pt"))
+    adapter = run(*prompt, "--model", base, "--ckpt", str(tmp_path / "run" / "adapter"))
+    assert merged.returncode == adapter.returncode == 0, adapter.stderr
+    assert merged.stdout == adapter.stdout
+
+
+def test_from_scratch_on_plain_text(tmp_path):
+    (tmp_path / "tale.txt").write_text("Once there was a fox who liked the rain. " * 60)
+    shape = ["--n-layer", "1", "--n-head", "2", "--n-embd", "32", "--block-size", "32"]
+    done = finetune(
+        "--from-scratch", *shape, "--data", str(tmp_path / "tale.txt"), "--max-steps", "12", "--lr", "1e-2",
+        "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out.safetensors"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    steps = [line["loss"] for line in metrics(tmp_path / "run") if line["kind"] == "step"]
+    assert len(steps) == 12
+    assert steps[-1] < steps[0] - 2
+    assert (tmp_path / "out.safetensors").is_file()
+
+
+def start(args: list[str], until_step: int, run: Path) -> "subprocess.Popen[str]":
+    """A run that has come to this step."""
+    process = subprocess.Popen(
+        [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (run / "checkpoints").is_dir() and list((run / "checkpoints").glob(f"step-{until_step:08d}")):
+            return process
+        time.sleep(0.005)
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_an_ended_run_resumes_bit_for_bit(args, tmp_path, how):
+    whole = [*args[:-4], "--run-dir", str(tmp_path / "whole"), "--out", str(tmp_path / "whole.pt"), "--epochs", "3"]
+    assert finetune(*whole).returncode == 0
+    process = start(args, 5, tmp_path / "run")
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[how]
+    assert process.returncode == code, err
+    assert not (tmp_path / "out.pt").exists()
+    done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
+    assert done.returncode == 0, done.stderr
+    assert learned(tmp_path / "run") == learned(tmp_path / "whole")
+    expected, found = (torch.load(tmp_path / name, weights_only=True)["model"] for name in ("whole.pt", "out.pt"))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    again = finetune("--resume", "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
+    assert again.returncode == 0
+    assert learned(tmp_path / "run") == learned(tmp_path / "whole")
+
+
+def test_a_signal_while_loading_leaves_at_once(args, tmp_path):
+    process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, env=clean_environment())
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode in (143, -15)
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_a_second_run_in_the_same_directory_is_refused(args, tmp_path):
+    first = start([*args, "--epochs", "200"], 1, tmp_path / "run")
+    second = finetune(*args)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 6
+    assert f"locked by pid {first.pid}" in second.stderr
+
+
+def test_resuming_with_other_settings_lists_them(args, tmp_path):
+    assert finetune(*args, "--max-steps", "2").returncode == 0
+    resume = ["--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt")]
+    other = finetune(*resume, "--lr", "0.5", "--lora")
+    assert other.returncode == 4
+    assert "learning_rate was 0.001, is 0.5" in other.stderr
+    assert "lora was False, is True" in other.stderr
+    write_records(tmp_path / "records.json", 40)
+    changed = finetune(*resume)
+    assert changed.returncode == 4
+    assert "data was" in changed.stderr
+    assert finetune("--resume", str(tmp_path / "nowhere")).returncode == 4
+    assert finetune(str(tmp_path / "run")).returncode == 2
+
+
+def test_a_damaged_newest_checkpoint_falls_back_and_a_named_one_is_refused(args, tmp_path):
+    assert finetune(*args, "--max-steps", "4").returncode == 0
+    newest = tmp_path / "run" / "checkpoints" / "step-00000004"
+    (newest / "weights.safetensors").write_bytes(b"nothing")
+    named = finetune("--resume", str(newest))
+    assert named.returncode == 4
+    assert "damaged" in named.stderr
+    done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
+    assert done.returncode == 0
+    assert "step-00000004/weights.safetensors is damaged" in done.stderr
+
+
+def test_a_run_that_diverges_ends_with_7(args, tmp_path):
+    done = finetune(*args, "--lr", "1e30", "--warmup", "0")
+    assert done.returncode == 7
+    assert "error: loss" in done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_a_full_disk_is_6_and_costs_no_checkpoint(args, tmp_path):
+    assert finetune(*args, "--max-steps", "2").returncode == 0
+    before = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    (tmp_path / "run" / "config.json").write_text(
+        (tmp_path / "run" / "config.json").read_text().replace('"max_steps": 2', '"max_steps": 4')
+    )
+    for name in before:
+        file = tmp_path / "run" / "checkpoints" / name / "state.json"
+        file.write_text(file.read_text().replace('"max_steps": 2', '"max_steps": 4'))
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
+    done = subprocess.run(
+        [*COMMAND, "--resume", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        preexec_fn=limit,
+    )
+    assert done.returncode == 6, done.stderr
+    assert "the checkpoint before is intact" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == before
+
+
+def torchrun(*args: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(free_port()),
+        *args,
+    ]
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("extra", [[], ["--lora"]], ids=["full", "lora"])
+def test_two_processes_equal_one(args, tmp_path, extra):
+    args = [*args, "--dropout", "0", "--max-steps", "6", "--precision", "fp32", *extra]
+    assert finetune(*args, "--batch-size", "6", "--run-dir", str(tmp_path / "one")).returncode == 0
+    two = [*args, "--batch-size", "3", "--run-dir", str(tmp_path / "two"), "--out", str(tmp_path / "two.pt")]
+    done = subprocess.run(
+        torchrun("-m", "gpt2cli", "finetune", *two),
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the run is in") == 1
+    expected, found = learned(tmp_path / "one"), learned(tmp_path / "two")
+    assert [line[:2] for line in found] == [line[:2] for line in expected]
+    assert [line[2] for line in found] == pytest.approx([line[2] for line in expected], rel=1e-4)
+
+
+def test_when_one_process_dies_the_others_go(args, tmp_path):
+    command = torchrun("-m", "gpt2cli", "finetune", *args, "--epochs", "300")
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=clean_environment())
+    while not (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir():
+        assert process.poll() is None
+        time.sleep(0.05)
+    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    assert len(workers) == 2
+    os.kill(int(workers[1]), signal.SIGKILL)
+    began = time.monotonic()
+    assert process.wait(timeout=60) != 0
+    assert time.monotonic() - began < 60
+    assert not Path(f"/proc/{workers[0]}").exists()

@@ -1,0 +1,69 @@
+"""The one entrance: every kind of data that is accepted, and what is said of the others."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.data.load import load_data
+from gpt2cli.data.prepared import Splits, fingerprint, write_prepared
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.prompts import ALPACA
+from tests.data.records import many, write_json
+
+
+def load(path: Path, train: TrainConfig | None = None, data: DataConfig | None = None, block_size: int = 64) -> Splits:
+    return load_data(path, train or TrainConfig(), data or DataConfig(), block_size)
+
+
+def test_every_kind(tmp_path: Path) -> None:
+    records = write_json(tmp_path / "a.json", many(40))
+    found = load(records)
+    assert (found.template, found.info["kind"], found.info["max_length"]) == (ALPACA, "alpaca", 64)
+    assert [len(part) for part in found.by_name().values()] == [34, 4, 2]
+    everyone = [tuple(ids.tolist()) for part in found.by_name().values() for ids, _ in part]
+    assert len(set(everyone)) == len(everyone) == found.info["counts"]["kept"] == 40
+    write_prepared(found, tmp_path / "prepared")
+    assert fingerprint(load(tmp_path / "prepared")) == fingerprint(found) == load(records).info["fingerprint"]
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Once upon a time. " * 50, encoding="utf-8")
+    one, all_of_them = load(folder / "a.txt"), load(folder)
+    assert (one.template, one.info["kind"], one.info["loss_on"]) == (None, "text", "all")
+    assert one.info["fingerprint"] == all_of_them.info["fingerprint"]
+    assert int(one.train.lengths.max()) == 65
+    shorter = load(folder, TrainConfig(max_length=16))
+    assert int(shorter.train.lengths.max()) == 17
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    records = write_json(tmp_path / "a.json", many(40))
+    assert fingerprint(load(records)) != fingerprint(load(records, data=DataConfig(seed=1)))
+
+
+def test_a_subset_of_what_is_prepared(tmp_path: Path) -> None:
+    write_prepared(load(write_json(tmp_path / "a.json", many(40))), tmp_path / "prepared")
+    found = load(tmp_path / "prepared", data=DataConfig(subset=5))
+    assert [len(part) for part in found.by_name().values()] == [5, 4, 2]
+    assert found.info["fingerprint"] == fingerprint(found)
+
+
+def test_a_window_that_is_too_small(tmp_path: Path) -> None:
+    found = load(write_json(tmp_path / "a.json", many(40)))
+    write_prepared(found, tmp_path / "prepared")
+    longest = max(int(part.lengths.max()) for part in found.by_name().values())
+    load(tmp_path / "prepared", block_size=longest - 1)
+    for train, window in ((TrainConfig(), longest - 2), (TrainConfig(max_length=longest - 2), 64)):
+        with pytest.raises(DataError, match=f"--max-length {longest - 2}"):
+            load(tmp_path / "prepared", train, block_size=window)
+    with pytest.raises(UsageError, match="window of 64"):
+        load(tmp_path / "a.json", TrainConfig(max_length=65))
+
+
+def test_what_is_not_accepted(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    for path, kind in (("a.csv", UsageError), ("nowhere", UsageError), ("folder", DataError)):
+        with pytest.raises(kind, match=r"an Alpaca \.json or \.jsonl") as error:
+            load(tmp_path / path)
+        assert str(tmp_path / path) in str(error.value)

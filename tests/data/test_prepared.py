@@ -1,0 +1,167 @@
+"""The prepared dataset on disk: equal to what was in memory, refused when damaged, whole after a kill."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.data.dataset import TokenDataset, empty
+from gpt2cli.data.load import load_data
+from gpt2cli.data.prepared import FILE, Splits, default_directory, fingerprint, read_prepared, write_prepared
+from gpt2cli.errors import DataError
+from tests.data.records import many, write_json
+
+PARTS = ("train", "val", "test")
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> Splits:
+    return load_data(write_json(tmp_path / "a.json", many(40)), TrainConfig(), DataConfig(), 128)
+
+
+def test_prepared_equals_in_memory(tmp_path: Path, splits: Splits) -> None:
+    assert write_prepared(splits, tmp_path / "deep" / "out") == tmp_path / "deep" / "out" / FILE
+    assert [path.name for path in (tmp_path / "deep" / "out").iterdir()] == [FILE]
+    read = read_prepared(tmp_path / "deep" / "out")
+    assert (read.info, read.template) == (splits.info, splits.template)
+    for name, part in splits.by_name().items():
+        there = read.by_name()[name]
+        assert there.fingerprint() == part.fingerprint()
+        assert [(ids.tolist(), start) for ids, start in there] == [(ids.tolist(), start) for ids, start in part]
+
+
+def test_empty_splits_and_no_template(tmp_path: Path, splits: Splits) -> None:
+    bare = replace(splits, val=empty(), test=empty(), template=None)
+    write_prepared(bare, tmp_path / "out")
+    read = read_prepared(tmp_path / "out")
+    assert (len(read.val), len(read.test), read.template) == (0, 0, None)
+    assert fingerprint(read) == fingerprint(bare) == read.info["fingerprint"]
+
+
+def test_damaged_at_any_byte(tmp_path: Path, splits: Splits) -> None:
+    file = write_prepared(splits, tmp_path / "out")
+    whole = file.read_bytes()
+    draw = random.Random(0)
+    for _ in range(150):
+        at = draw.randrange(len(whole))
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << draw.randrange(8)]) + whole[at + 1 :])
+        try:
+            read = read_prepared(tmp_path / "out")
+        except DataError as error:
+            assert "\n" not in str(error)
+            assert str(file) in str(error)
+        else:  # a blank that fills up the header, for another one
+            assert (fingerprint(read), read.info) == (splits.info["fingerprint"], splits.info)
+    for content in (whole[: len(whole) // 2], whole + b"x", b"", b"<html>", b"version https://git-lfs.github.com"):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match="prepare it again"):
+            read_prepared(tmp_path / "out")
+
+
+def _no_train(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    for name, part in (("tokens", 0), ("loss_from", 0), ("offsets", 1)):
+        tensors[f"train.{name}"] = tensors[f"train.{name}"][:part].clone()
+
+
+def _outside(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    tensors["val.offsets"][1] = 10**9
+
+
+def _no_target(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    tensors["val.loss_from"][0] = 10_000
+
+
+def _no_token(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    tensors["test.tokens"][0] = 60_000
+
+
+def _float(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    tensors["test.tokens"] = tensors["test.tokens"].to(torch.float32)
+
+
+def _missing(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    del tensors["test.tokens"]
+
+
+def _version(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["version"] = 99
+
+
+def _template(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["template"] = ["{instruction}"]
+
+
+def _nothing(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    "change", [_nothing, _no_train, _outside, _no_target, _no_token, _float, _missing, _version, _template]
+)
+def test_a_file_with_other_contents_is_refused(
+    tmp_path: Path, splits: Splits, change: Callable[[dict[str, Any], dict[str, Any]], None]
+) -> None:
+    file = write_prepared(splits, tmp_path / "out")
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    described = {"version": 1, "template": splits.template and splits.template.to_dict(), **splits.info}
+    change(tensors, described)
+    text = json.dumps(described)
+    members = ("tokens", "offsets", "loss_from")
+    parts = [TokenDataset(*(tensors.get(f"{name}.{m}", torch.zeros(0)) for m in members)) for name in PARTS]
+    changed = Splits(parts[0], parts[1], parts[2], None)
+    digest = hashlib.sha256((text + fingerprint(changed)).encode()).hexdigest()
+    save_file(tensors, file, metadata={"gpt2cli": text, "sha256": digest})
+    with nullcontext() if change is _nothing else pytest.raises(DataError):
+        read_prepared(tmp_path / "out")
+
+
+# writes a dataset, and is killed at the n-th fsync or rename
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from gpt2cli.data.prepared import read_prepared, write_prepared
+left = int(sys.argv[1])
+def counted(act):
+    def acting(*args):
+        global left
+        left -= 1
+        if left < 0: os.kill(os.getpid(), signal.SIGKILL)
+        return act(*args)
+    return acting
+os.fsync, Path.replace = counted(os.fsync), counted(Path.replace)
+splits = read_prepared(Path(sys.argv[2]))
+write_prepared(replace(splits, info=splits.info | {"source": "new"}), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs kill -9")
+def test_killed_in_mid_write(tmp_path: Path, splits: Splits) -> None:
+    sources = []
+    for step in range(4):
+        write_prepared(splits, tmp_path / "out")
+        command = [sys.executable, "-c", KILLED, str(step), str(tmp_path / "out")]
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        assert done.returncode == (-signal.SIGKILL if step < 3 else 0)
+        sources.append(read_prepared(tmp_path / "out").info["source"])
+    old = splits.info["source"]
+    assert sources == [old, old, "new", "new"]
+
+
+def test_where_a_dataset_goes(home: Path) -> None:
+    sources = ["cleaned", "original", "../a b.json", "https://x.org/t/r%20.jsonl?key=1", ".json"]
+    names = ["alpaca-cleaned", "alpaca-original", "a_b", "r_20", "json"]
+    assert [default_directory(source) for source in sources] == [home / "datasets" / name for name in names]

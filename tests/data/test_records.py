@@ -1,0 +1,107 @@
+"""Files of records that somebody else wrote, and the ways in which they are wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.data.records import read_records
+from gpt2cli.errors import DataError, UsageError
+from tests.data.records import RECORDS, write_json
+
+GOOD = json.dumps(RECORDS[0])
+
+
+def test_json_and_lines_hold_the_same(tmp_path: Path) -> None:
+    whole = write_json(tmp_path / "a.json", RECORDS)
+    lines = tmp_path / "a.jsonl"
+    lines.write_text("\n\n".join(json.dumps(record) for record in RECORDS) + "\r\n", encoding="utf-8")
+    assert read_records(whole) == read_records(lines)
+    found = [(record.instruction, record.input, record.output) for record in read_records(whole).good]
+    assert found == [(record["instruction"], record.get("input", ""), record["output"]) for record in RECORDS]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_byte_order_mark_is_fine(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"\xef\xbb\xbf" + (f"[{GOOD}]" if name == "a.json" else GOOD).encode())
+    assert len(read_records(file).good) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'[{"instruction": "a",\n "output" "b"}]', "bad JSON at line 2, column 11 (Expecting ':' delimiter"),
+        (b"<!DOCTYPE html>", "line 1, column 1 (Expecting value; looks like HTML)"),
+        (f"{GOOD}\n{GOOD}".encode(), "name it .jsonl"),
+        (b"", "looks like an empty file"),
+        (b'{"a": 1}', "holds an object, not a list"),
+        (b"null", "holds null, not a list"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deep"),
+        (b'[{"instruction": NaN, "output": ""}]', "NaN is no JSON"),
+        (b"[-Infinity]", "-Infinity is no JSON"),
+        (b"[" + b"9" * 5000 + b"]", "bad JSON"),
+        (b'["\xff"]', "not valid UTF-8 at byte 2"),
+        (b'\xef\xbb\xbf["\xff"]', "not valid UTF-8 at byte 5"),
+        (b"[]", "holds no records"),
+    ],
+)
+def test_what_is_no_list_of_records(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_records(file, skip_bad=True)
+    assert told in str(error.value)
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ('"text"', "is a text, not an object"),
+        ('{"instruction": "a"}', "has no 'output'"),
+        ('{"output": "a"}', "has no 'instruction'"),
+        ('{"instruction": "a", "output": ["b"]}', "has a list as 'output', not a text"),
+        ('{"instruction": null, "output": "b"}', "has null as 'instruction'"),
+        ('{"instruction": "a", "output": "b", "input": 0}', "has a number as 'input'"),
+        ('{"instruction": "a", "output": "\\ud800"}', "has half a surrogate pair in 'output'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_wrong_record_is_named_or_counted(tmp_path: Path, name: str, record: str, told: str) -> None:
+    file = tmp_path / name
+    file.write_text(f"[{GOOD}, {record}]" if name == "a.json" else f"{GOOD}\n{record}\n", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read_records(file)
+    assert f"record 1 (counted from 0) {told}" in str(error.value)
+    skipped = read_records(file, skip_bad=True)
+    assert (len(skipped.good), skipped.bad) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"instruction": }', "line 3, column 17 (Expecting value)"),
+        (b'{"instruction": NaN}', "line 3 (NaN is no JSON)"),
+        (b"[" * 100_000, "line 3 (nested too deep)"),
+        (b'"\xff"', "line 3 (not valid UTF-8 at byte 1 of the line)"),
+    ],
+)
+def test_a_wrong_line_is_named_or_counted(tmp_path: Path, line: bytes, told: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(GOOD.encode() + b"\n\n" + line + b"\n" + GOOD.encode())
+    with pytest.raises(DataError) as error:
+        read_records(file)
+    assert told in str(error.value)
+    skipped = read_records(file, skip_bad=True)
+    assert (len(skipped.good), skipped.bad) == (2, 1)
+
+
+def test_null_is_no_input(tmp_path: Path) -> None:
+    file = write_json(tmp_path / "a.json", [{"instruction": "a", "input": None, "output": "b"}])
+    assert read_records(file).good[0].input == ""
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\.json"):
+        read_records(write_json(tmp_path / "a.csv", RECORDS))

@@ -1,0 +1,184 @@
+"""Fetching records: from the Hub, from an address that breaks off and lies, from disk; kept for the next time."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.checkpoints.transfer import Note, Received
+from gpt2cli.data import source
+from gpt2cli.data.source import CLEANED_FILE, CLEANED_REPO, fetch_source
+from gpt2cli.errors import DataError, NetworkError, UsageError
+from tests.data.records import RECORDS, write_json
+from tests.hub_server import Faults, HubServer
+
+CONTENT = json.dumps(RECORDS * 200).encode()
+
+
+@dataclass
+class Web:
+    """A web server with one file. Each answer is taken from `script`, and is a good one when that is empty."""
+
+    script: list[str] = field(default_factory=list)
+    content: bytes = CONTENT
+    asked: int = 0
+    url: str = ""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    web: Web
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the tests' output clean."""
+
+    def do_GET(self) -> None:
+        self.web.asked += 1
+        fault = self.web.script.pop(0) if self.web.script else ""
+        if fault.isdecimal():
+            self.send_response(int(fault))
+            self.send_header("Retry-After", "0")
+            self.end_headers()
+        elif fault.startswith("http") or fault.startswith("file"):
+            self.send_response(302)
+            self.send_header("Location", fault)
+            self.end_headers()
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.web.content)))
+            self.end_headers()
+            self.wfile.write(self.web.content[: 1000 if fault == "short" else None])
+
+
+@pytest.fixture
+def web(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    monkeypatch.setattr("gpt2cli.checkpoints.transfer.DELAYS", (0.0, 0.0))
+    found = Web()
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"web": found})) as server:
+        found.url = f"http://127.0.0.1:{server.server_address[1]}/some%20dir/records.json"
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield found
+        server.shutdown()
+
+
+def left(home: Path) -> list[str]:
+    return [path.name for path in (home / "datasets" / "downloads").glob("*") if not path.name.endswith(".lock")]
+
+
+def test_cleaned_comes_from_the_hub_and_is_kept(hub: HubServer, home: Path) -> None:
+    hub.repo, hub.files = CLEANED_REPO, {CLEANED_FILE: CONTENT}
+    with pytest.raises(NetworkError, match="--source"):
+        fetch_source("cleaned", offline=True)
+    assert hub.log == []
+    seen: list[Received | Note] = []
+    file = fetch_source("cleaned", progress=seen.append)
+    assert file.read_bytes() == CONTENT
+    assert seen[-1] == Received(CLEANED_FILE, len(CONTENT), len(CONTENT))
+    requests = len(hub.log)
+    assert fetch_source("cleaned", offline=True, progress=seen.append) == file
+    assert isinstance(seen[-1], Note)
+    assert "downloaded before" in seen[-1].text
+    assert len(hub.log) == requests
+    assert left(home) == [file.name]
+
+
+def test_cleaned_goes_on_where_it_broke_off(hub: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt2cli.checkpoints.transfer.DELAYS", ())
+    hub.repo, hub.files = CLEANED_REPO, {CLEANED_FILE: CONTENT}
+    hub.faults[CLEANED_FILE] = Faults(truncate_at=1000, truncate_times=1)
+    with pytest.raises(NetworkError, match=f"got 1000 of {len(CONTENT)} bytes"):
+        fetch_source("cleaned")
+    assert fetch_source("cleaned").read_bytes() == CONTENT
+    assert hub.requests("GET", CLEANED_FILE) == [None, "bytes=1000-"]
+
+
+def test_an_address_is_fetched_once(web: Web, home: Path) -> None:
+    file = fetch_source(web.url + "?key=secret")
+    assert file.read_bytes() == CONTENT
+    assert file.name.endswith("-records.json")
+    assert fetch_source(web.url + "?key=secret", offline=True) == file
+    assert web.asked == 1
+    assert fetch_source(web.url) != file
+    assert len(left(home)) == 2
+
+
+@pytest.mark.parametrize("fault", ["503", "429", "short"])
+def test_what_may_pass_is_tried_again(web: Web, fault: str) -> None:
+    web.script = [fault, fault]
+    assert fetch_source(web.url).read_bytes() == CONTENT
+    assert web.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "asked"),
+    [
+        ("404", "HTTP 404", 1),
+        ("401", "HTTP 401", 1),
+        ("503", "HTTP 503", 3),
+        ("short", f"got 1000 of {len(CONTENT)} bytes", 3),
+        ("http://example.org/records.json", "not https", 1),
+        ("file:///etc/hostname.json", "HTTP 302", 1),
+    ],
+)
+def test_what_does_not_pass(web: Web, home: Path, fault: str, told: str, asked: int) -> None:
+    web.script = [fault] * 9
+    with pytest.raises(NetworkError) as error:
+        fetch_source(web.url + "?key=secret")
+    assert told in str(error.value)
+    assert "secret" not in str(error.value)
+    assert web.asked == asked
+    assert all(name.startswith(".part-") for name in left(home))
+
+
+@pytest.mark.parametrize("content", [b"<html>Please log in</html>", b"[", b"[]", b'{"a": 1}', b"[1, 2]"])
+def test_what_is_no_file_of_records_is_not_kept(web: Web, home: Path, content: bytes) -> None:
+    web.content = content
+    with pytest.raises(DataError, match="is no file of records") as error:
+        fetch_source(web.url)
+    assert str(home) not in str(error.value)
+    assert left(home) == []
+    web.content = CONTENT
+    assert fetch_source(web.url).read_bytes() == CONTENT
+
+
+def test_more_than_anybody_wants(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "MAX_BYTES", 1000)
+    with pytest.raises(NetworkError, match="more than 1,000 bytes"):
+        fetch_source(web.url)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://example.org/a.json",
+        "ftp://example.org/a.json",
+        "file:///etc/passwd.json",
+        "https://me:secret@example.org/a.json",
+        "https:///a.json",
+        "https://[/a.json",
+        "https://example.org:999999/a.json",
+        "https://example.org/a.csv",
+        "nowhere.json",
+        "",
+    ],
+)
+def test_what_is_not_fetched(home: Path, address: str) -> None:
+    with pytest.raises(UsageError) as error:
+        fetch_source(address)
+    assert "secret" not in str(error.value)
+    assert not home.exists()
+
+
+def test_nobody_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt2cli.checkpoints.transfer.DELAYS", ())
+    with pytest.raises(NetworkError, match=r"no connection from 127\.0\.0\.1"):
+        fetch_source("http://127.0.0.1:9/a.json")
+
+
+def test_a_path_is_used_where_it_is(home: Path, tmp_path: Path) -> None:
+    file = write_json(tmp_path / "a.json", RECORDS)
+    assert fetch_source(str(file), offline=True) == file
+    assert not home.exists()

@@ -1,0 +1,34 @@
+"""Splits: every record in exactly one, by the seed, none that is wanted left empty."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2cli.config import DataConfig
+from gpt2cli.data.splits import permutation, sample, split
+
+FRACTIONS = st.floats(0, 0.49)
+
+
+@given(st.integers(0, 300), FRACTIONS, FRACTIONS, st.integers(0, 9))
+def test_disjoint_complete_and_never_without_training(n: int, val: float, test: float, seed: int) -> None:
+    data = DataConfig(val, test, seed=seed)
+    found = split(n, data)
+    assert sorted(found.train + found.val + found.test) == list(range(n))
+    assert bool(found.train) == (n > 0)
+    assert bool(found.val) == (n > 1 and val > 0)
+    assert bool(found.test) <= (test > 0)
+    assert found == split(n, data)
+
+
+def test_the_shares() -> None:
+    found = split(1000, DataConfig(0.1, 0.05))
+    assert (len(found.train), len(found.val), len(found.test)) == (850, 100, 50)
+    assert found != split(1000, DataConfig(0.1, 0.05, seed=1))
+    # what validates does not depend on how much is tested
+    assert found.val == split(1000, DataConfig(0.1, 0)).val
+
+
+def test_the_order_is_the_same_on_every_machine() -> None:
+    assert permutation(8, 0) == [3, 7, 5, 2, 4, 1, 6, 0]
+    assert sample(8, 3, 0) == sorted(permutation(8, 0)[:3])
+    assert sample(3, 8, 0) == [0, 1, 2]

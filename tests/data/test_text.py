@@ -1,0 +1,81 @@
+"""Plain text in blocks: every token is a target exactly once, and none is invented."""
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2cli.config import DataConfig
+from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.text import Text, blocks, read_text, text_files
+from gpt2cli.errors import DataError
+from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
+
+STORY = "The fox saw the crow. " * 40 + "<|endoftext|>"
+
+
+def targets(data: TokenDataset) -> list[int]:
+    """All tokens that are learned, in order."""
+    return [token for i in range(len(data)) for token in data[i][0][data[i][1] :].tolist()]
+
+
+@given(st.integers(0, 40), st.integers(1, 12))
+def test_blocks_cover_a_stream_exactly_once(length: int, block_size: int) -> None:
+    stream = torch.arange(length).to(torch.uint16)
+    data = blocks(stream, block_size)
+    assert targets(data) == list(range(1, length))
+    assert all(2 <= n <= block_size + 1 for n in data.lengths.tolist())
+    assert (data.lengths[:-1] == block_size + 1).all()
+    # what is read: every token but the last, each before what it predicts
+    assert [token for i in range(len(data)) for token in data[i][0][:-1].tolist()] == list(range(length - 1))
+
+
+@pytest.mark.parametrize("data", [DataConfig(0, 0), DataConfig(0.2, 0.1), DataConfig(0.5, 0)])
+def test_one_text_is_cut_at_its_end(tmp_path: Path, data: DataConfig) -> None:
+    file = tmp_path / "story.txt"
+    file.write_text("\ufeff" + STORY, encoding="utf-8")
+    text = read_text([file], 32, data)
+    ids = encode(STORY, allow_special=False)
+    assert END_OF_TEXT_ID not in ids
+    assert text.train[0][0][0] == END_OF_TEXT_ID
+    assert targets(text.train) + targets(text.val) + targets(text.test) == [*ids, END_OF_TEXT_ID]
+    n = len(ids) + 1
+    assert (text.val.n_targets, text.test.n_targets) == (round(n * data.val_fraction), round(n * data.test_fraction))
+
+
+def test_several_texts_are_divided_whole(tmp_path: Path) -> None:
+    stories = {f"{i}.txt": f"Story {i} goes on and on. " * (i + 1) for i in range(8)}
+    for name, story in (stories | {"empty.txt": "", "notes.md": "no"}).items():
+        (tmp_path / name).write_text(story, encoding="utf-8")
+    text: Text = read_text(text_files(tmp_path), 16, DataConfig(0.25, 0.1))
+    assert text.files == 8
+    found: list[list[str]] = []
+    for part, count in ((text.train, 5), (text.val, 2), (text.test, 1)):
+        learned = targets(part)
+        assert learned.count(END_OF_TEXT_ID) == count
+        found.append([name for name, story in stories.items() if _holds(learned, [*encode(story), END_OF_TEXT_ID])])
+    assert sorted(chain.from_iterable(found)) == sorted(stories)
+    assert [len(names) for names in found] == [5, 2, 1]
+
+
+def _holds(ids: list[int], part: list[int]) -> bool:
+    return any(ids[i : i + len(part)] == part and (i == 0 or ids[i - 1] == END_OF_TEXT_ID) for i in range(len(ids)))
+
+
+def test_a_subset_of_blocks(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(STORY, encoding="utf-8")
+    text = read_text(text_files(tmp_path), 16, DataConfig(0.1, 0, subset=3))
+    assert len(text.train) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"caf\xe9!", "a.txt is not valid UTF-8 at byte 3"), (b"", "no text"), (b"\xef\xbb\xbf", "no")],
+)
+def test_what_is_no_text(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(DataError, match=told):
+        read_text(text_files(tmp_path), 16, DataConfig())

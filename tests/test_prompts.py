@@ -1,0 +1,44 @@
+"""The template: Alpaca's words, whatever is put into them, there and back as a plain dict."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2cli.errors import DataError
+from gpt2cli.prompts import ALPACA, PromptTemplate
+
+
+def test_the_wording() -> None:
+    assert ALPACA.prompt("Add.", "1 and 2") == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+        "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 and 2\n\n"
+        "### Response:\n"
+    )
+    alone = (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nAdd.\n\n### Response:\n"
+    )
+    assert ALPACA.prompt("Add.") == ALPACA.prompt("Add.", " \n") == alone
+
+
+@given(st.text(), st.text(min_size=1).filter(str.strip))
+def test_what_is_put_in_comes_out_as_it_is(instruction: str, given_input: str) -> None:
+    template = PromptTemplate("a{instruction}b{input}c{other}{}", "x{instruction}y")
+    assert template.prompt(instruction, given_input) == f"a{instruction}b{given_input}c{{other}}{{}}"
+    assert template.prompt(instruction) == f"x{instruction}y"
+
+
+def test_braces_mean_nothing_in_an_instruction() -> None:
+    template = PromptTemplate("{instruction}|{input}", "{instruction}")
+    assert template.prompt("{input}", "{instruction} {0}") == "{input}|{instruction} {0}"
+
+
+def test_there_and_back() -> None:
+    assert PromptTemplate.from_dict(ALPACA.to_dict()) == ALPACA
+    assert set(map(type, ALPACA.to_dict().values())) == {str}
+
+
+@pytest.mark.parametrize("stored", [None, "text", {}, {"with_input": "a"}, {"with_input": "a", "without_input": 1}])
+def test_what_is_no_template(stored: object) -> None:
+    with pytest.raises(DataError, match="prompt template"):
+        PromptTemplate.from_dict(stored)

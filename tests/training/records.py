@@ -1,0 +1,54 @@
+"""A few records of our own, and small data sets and jobs made of them."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from gpt2cli.config import GPTConfig, TrainConfig
+from gpt2cli.data.dataset import TokenDataset, from_sequences
+from gpt2cli.training.engine import Job, train
+from gpt2cli.training.events import Event
+from tests import models
+
+SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=48, vocab_size=120)
+COLOURS = ("red", "green", "blue", "yellow", "black", "white", "brown", "grey", "pink", "orange")
+THINGS = ("door", "boat", "hat", "cup", "kite", "lamp")
+
+
+def write_records(path: Path, n: int = 60) -> Path:
+    """Records that a model can learn: what colour a thing has."""
+    pairs = [(colour, thing) for thing in THINGS for colour in COLOURS][:n]
+    records = [
+        {"instruction": f"Name the colour of the {colour} {thing}.", "input": "", "output": f"The {thing} is {colour}."}
+        for colour, thing in pairs
+    ]
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+def dataset(n: int = 24, seed: int = 0, vocab_size: int = 120) -> TokenDataset:
+    """Random sequences of different lengths, their masks uneven too."""
+    draw = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(4, 30, (n,), generator=draw).tolist()
+    sequences = [torch.randint(vocab_size, (length,), generator=draw).to(torch.uint16) for length in lengths]
+    return from_sequences(sequences, [1 + i % (length - 1) for i, length in enumerate(lengths)])
+
+
+def job(**changes) -> Job:
+    """A small run in fp32 without dropout, unless told otherwise."""
+    train_names = TrainConfig.__dataclass_fields__
+    config = {"epochs": 2, "learning_rate": 1e-2, "dropout": 0.0, "warmup": 2, "sample_every": 0, "save_every": 0}
+    config |= {name: changes.pop(name) for name in list(changes) if name in train_names}
+    dropout = config["dropout"]
+    shape = GPTConfig(**{**SHAPE.__dict__, "dropout": dropout})
+    defaults = {"model": models.small_model(shape), "train": dataset(), "val": None, "config": TrainConfig(**config)}
+    return Job(**(defaults | changes))
+
+
+def events_of(job: Job, kind: type[Event]) -> list:
+    return [event for event in train(job) if isinstance(event, kind)]
+
+
+def weights_of(job: Job) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in job.model.state_dict().items()}

@@ -1,0 +1,252 @@
+"""The engine's laws: what is the same must be the same, and what goes wrong does no harm."""
+
+import math
+import random
+
+import pytest
+import torch
+
+from gpt2cli.config import GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.data.batches import make_rows, records_of_step, steps_per_epoch
+from gpt2cli.data.dataset import from_sequences
+from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
+from gpt2cli.model.lora import add_lora
+from gpt2cli.training import state
+from gpt2cli.training.engine import train
+from gpt2cli.training.events import Evaluated, Finished, Sampled, Saved, Started, Step
+from gpt2cli.training.optim import learning_rate, make_optimizer
+from tests import models
+from tests.training.records import dataset, events_of, job, weights_of
+
+
+def losses_of(run):
+    return [step.loss.hex() for step in events_of(run, Step)]
+
+
+def test_every_epoch_sees_every_record_once_in_an_order_of_its_own():
+    epochs = [[r for step in range(4) for r in records_of_step(22, 6, 4 * epoch + step, seed=3)] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(22)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[0] != [r for step in range(4) for r in records_of_step(22, 6, step, seed=4)]
+    assert steps_per_epoch(22, 6) == 4
+
+
+def test_rows_hold_every_record_once_and_no_padding():
+    data = dataset(20)
+    rows = make_rows(data, range(20), 50, torch.device("cpu"))
+    assert sum(row.idx.shape[1] for row in rows) == data.n_tokens - 20
+    assert sum(len(row.targets) for row in rows) == data.n_targets
+    assert all(row.idx.shape[1] <= 50 for row in rows)
+
+
+def test_training_lowers_the_loss():
+    steps = events_of(job(epochs=40, schedule="constant"), Step)
+    assert steps[-1].loss < 0.5 * steps[0].loss
+
+
+@pytest.mark.parametrize(("batch_size", "grad_accum"), [(8, 1), (4, 2), (2, 4), (1, 8)])
+def test_accumulation_equals_one_batch(batch_size, grad_accum):
+    whole, parts = job(batch_size=8), job(batch_size=batch_size, grad_accum=grad_accum)
+    expected, found = events_of(whole, Step), events_of(parts, Step)
+    assert [s.loss for s in found] == pytest.approx([s.loss for s in expected], rel=1e-5)
+    assert [s.grad_norm for s in found] == pytest.approx([s.grad_norm for s in expected], rel=1e-3)
+    for name, weight in weights_of(whole).items():
+        torch.testing.assert_close(weight, weights_of(parts)[name], atol=2e-4, rtol=0, msg=name)
+
+
+def test_the_last_partial_window_counts():
+    steps = events_of(job(train=dataset(10), batch_size=4, grad_accum=2, epochs=1), Step)
+    assert [step.tokens for step in steps] == [
+        int(dataset(10).lengths[records_of_step(10, 8, i, 0)].sum()) for i in (0, 1)
+    ]
+    assert sum(step.tokens for step in steps) == dataset(10).n_tokens
+
+
+def test_data_smaller_than_one_batch_is_still_one_step():
+    assert len(events_of(job(train=dataset(3), batch_size=8, epochs=1), Step)) == 1
+
+
+def test_no_data_is_an_error():
+    with pytest.raises(DataError, match="no record is left"):
+        list(train(job(train=from_sequences([], []))))
+
+
+def test_dropout_follows_from_the_seed_and_leaves_the_random_state_alone():
+    run = job(dropout=0.2)
+    torch.manual_seed(9)
+    expected = torch.rand(1)
+    torch.manual_seed(9)
+    first = losses_of(run)
+    assert torch.equal(torch.rand(1), expected)
+    assert losses_of(job(dropout=0.2)) == first
+    assert losses_of(job(dropout=0.2, seed=1)) != first
+    assert losses_of(job(dropout=0.0)) != first
+
+
+def test_evaluating_sampling_and_saving_change_nothing(tmp_path):
+    plain = losses_of(job(dropout=0.2))
+    busy = job(dropout=0.2, val=dataset(5, seed=1), eval_every=1, sample_every=2, save_every=1)
+    busy.prompts = []
+    busy.checkpoints = tmp_path
+    assert losses_of(busy) == plain
+    assert not busy.model.training
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_resumed_run_is_bit_for_bit_the_unbroken_one(tmp_path, lora):
+    def make(checkpoints=None, resume=None):
+        more = {"val": dataset(5, seed=1), "checkpoints": checkpoints, "resume": resume}
+        run = job(dropout=0.2, eval_every=2, save_every=1, epochs=4, **more)
+        torch.manual_seed(4)
+        if lora:
+            add_lora(run.model, LoRAConfig(rank=2))
+        return run
+
+    unbroken = make()
+    expected = losses_of(unbroken)
+    for killed_after in random.Random(0).sample(range(1, len(expected)), 3):
+        checkpoints, first = tmp_path / str(killed_after), []
+        for event in train(make(checkpoints)):
+            if isinstance(event, Step):
+                first.append(event.loss.hex())
+            if isinstance(event, Saved) and event.step == killed_after:
+                break
+        [found] = state.read_newest(checkpoints)
+        resumed = make(checkpoints, found)
+        assert first + losses_of(resumed) == expected
+        for name, weight in weights_of(unbroken).items():
+            assert torch.equal(weight, weights_of(resumed)[name]), name
+
+
+def test_a_finished_run_has_nothing_to_do(tmp_path):
+    events_of(job(save_every=1, checkpoints=tmp_path), Step)
+    [found] = state.read_newest(tmp_path)
+    events = list(train(job(save_every=1, checkpoints=tmp_path, resume=found)))
+    assert [type(event) for event in events] == [Started, Finished]
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    events_of(job(save_every=1, checkpoints=tmp_path), Step)
+    newest, before = state.checkpoints(tmp_path)
+    weights = newest / state.WEIGHTS
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(raw)
+    error, found = state.read_newest(tmp_path)
+    assert "is damaged" in str(error)
+    assert found.path == before
+    with pytest.raises(CheckpointError, match="is damaged"):
+        state.read_state(newest)
+
+
+@pytest.mark.parametrize("file", [state.WEIGHTS, state.OPTIMIZER, state.STATE])
+def test_a_pickle_in_a_checkpoint_is_refused(tmp_path, file):
+    import pickle
+
+    events_of(job(save_every=1, checkpoints=tmp_path), Step)
+    newest = state.checkpoints(tmp_path)[0]
+    (newest / file).write_bytes(pickle.dumps(print))
+    with pytest.raises(CheckpointError):
+        state.read_state(newest)
+
+
+def test_resuming_another_run_lists_the_differences(tmp_path):
+    events_of(job(save_every=1, checkpoints=tmp_path, identity={"lora_rank": 8, "data": "abc", "seed": 0}), Step)
+    [found] = state.read_newest(tmp_path)
+    other = job(resume=found, identity={"lora_rank": 16, "data": "xyz", "seed": 0})
+    with pytest.raises(CheckpointError, match="lora_rank was 8, is 16; data was 'abc', is 'xyz'"):
+        list(train(other))
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path):
+    saved = events_of(job(save_every=1, checkpoints=tmp_path), Saved)
+    assert len(saved) > state.KEEP
+    assert sorted(path.name for path in tmp_path.iterdir()) == [event.path.name for event in saved[-state.KEEP :]]
+
+
+@pytest.mark.parametrize("spoil", ["weight", "gradient"])
+def test_numbers_that_are_not_finite_end_it_before_the_step(tmp_path, spoil):
+    run = job(save_every=1, checkpoints=tmp_path)
+    events = train(run)
+    step = next(event for event in events if isinstance(event, Saved)).step
+    if spoil == "weight":
+        with torch.no_grad():
+            run.model.ln_f.bias[0] = math.nan
+    else:
+        run.model.ln_f.bias.register_hook(lambda gradient: gradient * math.inf)
+    before = weights_of(run)
+    with pytest.raises(DivergedError, match=rf"at step {step + 1} \(training records \d+"):
+        next(events)
+    for name, weight in weights_of(run).items():
+        torch.testing.assert_close(weight, before[name], equal_nan=True, atol=0, rtol=0)
+    assert next(state.read_newest(tmp_path)).counters.step == step
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    run = job(save_every=1, checkpoints=tmp_path)
+    events = train(run)
+    first = next(event for event in events if isinstance(event, Saved))
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state, "save_file", full)
+    with pytest.raises(ResourceError, match="No space left on device"):
+        list(events)
+    assert [path.name for path in tmp_path.iterdir()] == [first.path.name]
+    assert next(state.read_newest(tmp_path)).counters.step == 1
+
+
+def test_an_asked_for_end_saves_first(tmp_path):
+    run = job(checkpoints=tmp_path, save_every=1000)
+    asked = iter([False, False, True])
+    run.should_stop = lambda: next(asked)
+    events = list(train(run))
+    assert isinstance(events[-2], Saved)
+    assert (events[-1].reason, events[-1].steps) == ("interrupted", 3)
+    assert next(state.read_newest(tmp_path)).counters.step == 3
+
+
+def test_patience_ends_a_run_that_gets_no_better():
+    run = job(epochs=50, learning_rate=3e-2, val=dataset(6, seed=5), eval_every=1, patience=3)
+    events = list(train(run))
+    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    assert events[-1].reason == "patience"
+    assert [event.best for event in evaluations[-4:]] == [True, False, False, False]
+    assert events[-1].best_val_loss == min(event.val_loss for event in evaluations)
+
+
+def test_samples_are_answers_to_the_prompts():
+    shape = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=48)
+    run = job(sample_every=3, model=models.small_model(shape), prompts=[("shown", "read")])
+    samples = events_of(run, Sampled)
+    assert [sample.step for sample in samples] == [3, 6]
+    assert samples[0].answers[0][0] == "shown"
+
+
+def test_matrices_decay_and_vectors_do_not():
+    optimizer = make_optimizer(job().model, TrainConfig(weight_decay=0.3))
+    decayed, plain = optimizer.param_groups
+    assert {p.dim() for p in decayed["params"]} == {2}
+    assert {p.dim() for p in plain["params"]} == {1}
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_schedules_count_optimizer_steps(schedule):
+    config = TrainConfig(learning_rate=1.0, schedule=schedule, warmup=4)
+    rates = [learning_rate(step, 20, config) for step in range(20)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    if schedule == "constant":
+        assert set(rates[4:]) == {1.0}
+    else:
+        assert rates[4:] == sorted(rates[4:], reverse=True)
+        assert 0 < rates[-1] < 0.1
+        assert rates[12] == pytest.approx(0.5)
+
+
+def test_steps_in_the_run_have_the_schedules_rate():
+    steps = events_of(job(warmup=2), Step)
+    assert [step.lr for step in steps] == [
+        learning_rate(i, len(steps), job(warmup=2).config) for i in range(len(steps))
+    ]

@@ -1,0 +1,92 @@
+"""The loss in chunks against the plain one, rows of sequences against sequences alone."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gpt2cli.data.batches import make_rows
+from gpt2cli.training import loss as loss_module
+from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.engine import mean_loss
+from gpt2cli.training.loss import SequenceLoss, summed_cross_entropy
+from tests import models
+from tests.training.records import SHAPE, dataset
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 40])
+def test_chunks_give_the_plain_loss_and_gradients(monkeypatch, n):
+    monkeypatch.setattr(loss_module, "ROWS", 8)
+    monkeypatch.setattr(loss_module, "WORDS", 13)
+    torch.manual_seed(n)
+    hidden, head = torch.randn(n, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    targets = torch.randint(50, (n,))
+    plain = F.cross_entropy(hidden @ head.t(), targets, reduction="sum")
+    expected = torch.autograd.grad(plain * 0.3, (hidden, head))
+    ours = summed_cross_entropy(hidden, head, targets)
+    found = torch.autograd.grad(ours * 0.3, (hidden, head))
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(found, expected)
+
+
+def test_in_bf16_it_is_the_plain_loss_to_bf16s_precision():
+    torch.manual_seed(0)
+    hidden, head = torch.randn(300, 64), torch.randn(500, 64) * 0.3
+    targets = torch.randint(500, (300,))
+    plain = F.cross_entropy(hidden @ head.t(), targets, reduction="sum")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = summed_cross_entropy(hidden, head, targets)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, plain, rtol=2e-3, atol=0)
+
+
+def plain_loss(model, data):
+    """Every record alone, all logits, torch's own cross-entropy."""
+    total = torch.zeros(())
+    for i in range(len(data)):
+        ids, loss_from = data[i]
+        logits = model(ids[None, :-1])[0, loss_from - 1 :]
+        total = total + F.cross_entropy(logits, ids[loss_from:], reduction="sum")
+    return total
+
+
+@pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
+@pytest.mark.parametrize("tied", [True, False])
+def test_loss_and_gradients_of_packed_rows_equal_the_plain_path(max_tokens, tied):
+    shape = type(SHAPE)(**{**SHAPE.__dict__, "tied": tied})
+    model, data = models.small_model(shape), dataset(12)
+    plain_loss(model, data).backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    rows = make_rows(data, range(12), max_tokens, CPU)
+    losses = [SequenceLoss(model)(row.idx, row.lengths, row.positions, row.targets) for row in rows]
+    sum(losses).backward()
+    torch.testing.assert_close(sum(losses), plain_loss(model, data), rtol=1e-5, atol=0)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_recomputing_blocks_changes_nothing():
+    model, data = models.small_model(SHAPE).train(), dataset(6)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.2
+    gradients = []
+    for model.checkpointing in (False, True):
+        torch.manual_seed(1)
+        model.zero_grad()
+        for row in make_rows(data, range(6), 1000, CPU):
+            SequenceLoss(model)(row.idx, row.lengths, row.positions, row.targets).backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_mean_loss_weighs_every_token_alike():
+    from contextlib import nullcontext
+
+    model, data = models.small_model(SHAPE), dataset(10)
+    with torch.no_grad():
+        expected = float(plain_loss(model, data)) / data.n_targets
+    for max_tokens in (1, 30, 1000):
+        assert mean_loss(model, data, max_tokens, nullcontext(), Ranks()) == pytest.approx(expected, rel=1e-5)
