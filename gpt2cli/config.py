@@ -57,6 +57,8 @@ PUBLISHED = {
     "distilgpt2": PublishedModel("distilbert/distilgpt2", GPTConfig(6, 12, 768)),
 }
 DEFAULT_MODEL = "gpt2"
+TINY = "tiny"
+"""The model that comes with the package."""
 
 
 @dataclass(frozen=True)

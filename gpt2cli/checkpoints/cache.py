@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 from gpt2cli import paths
 from gpt2cli.atomic import write_text
 from gpt2cli.checkpoints.transfer import RemoteFile
-from gpt2cli.config import PUBLISHED
+from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import ResourceError, UsageError
 
 DEFAULT_REVISION = "main"
@@ -49,7 +49,7 @@ def parse_name(name: str) -> tuple[str, str]:
 
     Raises UsageError for anything else: a name becomes part of paths and addresses, so it is held to plain characters.
     """
-    if name == "tiny":
+    if name == TINY:
         raise UsageError("tiny comes with gpt2cli, there is nothing to download: use --model tiny")
     base, at, revision = name.partition("@")
     repo = PUBLISHED[base].repo if base in PUBLISHED else base

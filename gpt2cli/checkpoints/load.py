@@ -12,11 +12,11 @@ from gpt2cli.checkpoints.build import N_HEAD, build, read_shape
 from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json, read_safetensors
 from gpt2cli.checkpoints.transfer import Progress, ignore
-from gpt2cli.config import DEFAULT_MODEL, PUBLISHED
+from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.device import pick_device, pick_dtype
 from gpt2cli.model.gpt import GPT
-from gpt2cli.paths import expand
+from gpt2cli.paths import asset, expand
 
 
 def load(
@@ -50,6 +50,8 @@ def load(
 
 def find_directory(model: str, offline: bool, progress: Progress) -> Path:
     """The directory that holds a model: a local one, or the one that the cache keeps for a name."""
+    if model == TINY:
+        return asset(TINY)
     path = expand(model)
     if model and model not in PUBLISHED and path.is_dir():
         return path
@@ -65,9 +67,17 @@ def load_directory(directory: Path) -> GPT:
         raise CheckpointError(f"{directory} holds no config.json: give a directory in the Hub's layout")
     config = read_json(config_file)
     _check_hub_config(config, config_file)
-    tensors = to_ours(_read_weights(directory))
+    tensors = to_ours(_with_all_rows(_read_weights(directory)))
     shape = read_shape(tensors, config, config_file)
     return build(shape, tensors, directory)
+
+
+def _with_all_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The bundled model's token embedding, in which the tokens that its books lack share a row, written out."""
+    if "wte.index" not in tensors:
+        return tensors
+    rows = tensors["wte.weight"][tensors["wte.index"].long()]
+    return {name: tensor for name, tensor in tensors.items() if name != "wte.index"} | {"wte.weight": rows}
 
 
 def load_adapted(path: Path, base: str | None, offline: bool = False, progress: Progress = ignore) -> GPT:

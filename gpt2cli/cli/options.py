@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gpt2cli.config import PUBLISHED
+from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import UsageError
 
 MODEL_PANEL = "Model"
@@ -31,7 +31,7 @@ def unescape(texts: list[str] | None) -> list[str] | None:
 def complete_model(incomplete: str) -> list[str]:
     """The published names, and the directories that begin so, for the shell."""
     beginning = glob.glob(glob.escape(incomplete) + "*")  # noqa: PTH207 (Path would not keep what is typed: ./x)
-    return [*PUBLISHED, *(path for path in beginning if Path(path).is_dir())]
+    return [*PUBLISHED, TINY, *(path for path in beginning if Path(path).is_dir())]
 
 
 @contextmanager
@@ -60,7 +60,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME|OWNER/REPO|DIR",
-        help=f"{', '.join(PUBLISHED)}, a Hub repository `owner/name\\[@revision]`, or a local directory.",
+        help=f"{', '.join(PUBLISHED)}, tiny, a Hub repository `owner/name\\[@revision]`, or a local directory.",
         rich_help_panel=MODEL_PANEL,
         autocompletion=complete_model,
     ),

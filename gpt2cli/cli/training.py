@@ -21,7 +21,7 @@ from gpt2cli.training.engine import Job, train
 from gpt2cli.training.events import Event, Finished
 from gpt2cli.training.run_directory import RunDirectory, new_run_path, newest_run, read_config
 from gpt2cli.training.settings import Settings
-from gpt2cli.training.setup import find_data, load_model, make_job, write_results
+from gpt2cli.training.setup import compile_blocks, find_data, load_model, make_job, write_results
 from gpt2cli.training.state import Resumable, read_newest, read_state
 from gpt2cli.training.tracking import WandbTracker
 
@@ -62,7 +62,7 @@ def run_training(asked: Settings, show: Show) -> None:
         progress = stack.enter_context(showing_downloads(console))
         model = load_model(settings, show.device, show.offline, progress)
         if show.compile:
-            model.compile(dynamic=True)
+            compile_blocks(model)
         data = find_data(settings, show.offline, progress)
         if is_prepared(data) and show.given & DECIDED:
             said = ", ".join(sorted(show.given & DECIDED))

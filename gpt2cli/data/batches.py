@@ -1,4 +1,4 @@
-"""Which records a step sees, and how they become rows without padding."""
+"""Which records a step sees, and how they become rows without padding or repetition."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,20 +8,24 @@ import torch
 from torch import Tensor
 
 from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.model.gpt import Packing
+
+PREFIX_KEY = 16
+"""Tokens that sequences must begin with alike to be read together: Alpaca's template begins with more."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Sequences end to end in one row, for one forward pass: see `GPT.hidden`.
+    """Sequences in one row, for one forward pass: see `model.gpt.Packing`.
 
     idx        (1, T) the tokens that are read
-    lengths    how many of them belong to each sequence
+    packing    which of them belong to which sequence
     positions  (N,) where in the row a token is predicted that counts
     targets    (N,) those tokens
     """
 
     idx: Tensor
-    lengths: list[int]
+    packing: Packing
     positions: Tensor
     targets: Tensor
 
@@ -47,28 +51,74 @@ def steps_per_epoch(n: int, per_step: int) -> int:
 
 
 def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, device: torch.device) -> list[Row]:
-    """The records in rows of at most `max_tokens` tokens each; a longer record has a row of its own."""
-    groups: list[list[int]] = []
+    """The records in rows of at most `max_tokens` tokens each; a longer record has a row of its own.
+
+    A beginning that several records of a row share stands in it once: the same losses and gradients for less work.
+    With Alpaca's template that is a good part of a short record.
+    """
+    rows: list[list[_Group]] = []
     room = 0
-    lengths = data.lengths[list(records)].tolist()
-    for record, length in zip(records, lengths, strict=True):
-        if length > room or not groups:
-            groups.append([])
-            room = max_tokens
-        groups[-1].append(record)
-        room -= length
-    return [make_row(data, group, device) for group in groups]
+    for alike in _alike(data, records):
+        prefix = _common_prefix(data, alike)
+        for record in alike:
+            length = len(data[record][0]) - 1
+            begun = bool(rows) and bool(rows[-1]) and rows[-1][-1].members is alike
+            cost = length - prefix if begun else length
+            if not rows or cost > room:
+                rows.append([])
+                room, begun, cost = max_tokens, False, length
+            if not begun:
+                rows[-1].append(_Group(prefix, [], alike))
+            rows[-1][-1].records.append(record)
+            room -= cost
+    return [_make_row(data, groups, device) for groups in rows]
 
 
-def make_row(data: TokenDataset, records: Sequence[int], device: torch.device) -> Row:
-    inputs, positions, targets, lengths, start = [], [], [], [], 0
+@dataclass(frozen=True)
+class _Group:
+    """Records of one row, which begin with the same `prefix` tokens; `members` are all that do, in any row."""
+
+    prefix: int
+    records: list[int]
+    members: list[int]
+
+
+def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device) -> Row:
+    pieces: list[Tensor] = []
+    beginnings: list[int | None] = []
+    positions, targets, start = [], [], 0
+    for group in groups:
+        beginning, prefix = None, 0
+        if len(group.records) > 1 and group.prefix:
+            beginning, prefix = len(pieces), group.prefix
+            pieces.append(data[group.records[0]][0][:prefix])
+            beginnings.append(None)
+            start += prefix
+        for record in group.records:
+            ids, loss_from = data[record]
+            pieces.append(ids[prefix:-1])
+            beginnings.append(beginning)
+            positions.append(torch.arange(start + loss_from - 1 - prefix, start + len(pieces[-1])))
+            targets.append(ids[loss_from:])
+            start += len(pieces[-1])
+    idx, places, wanted = (torch.cat(parts).to(device) for parts in (pieces, positions, targets))
+    return Row(idx[None], Packing([len(piece) for piece in pieces], beginnings, device), places, wanted)
+
+
+def _alike(data: TokenDataset, records: Sequence[int]) -> list[list[int]]:
+    """The records grouped by how they begin."""
+    groups: dict[tuple[int, ...], list[int]] = {}
     for record in records:
         ids, loss_from = data[record]
-        inputs.append(ids[:-1])
-        positions.append(torch.arange(start + loss_from - 1, start + len(ids) - 1))
-        targets.append(ids[loss_from:])
-        lengths.append(len(ids) - 1)
-        start += len(ids) - 1
-    return Row(
-        torch.cat(inputs)[None].to(device), lengths, torch.cat(positions).to(device), torch.cat(targets).to(device)
-    )
+        key = (*ids[:PREFIX_KEY].tolist(),) if loss_from > PREFIX_KEY else (-1, record)
+        groups.setdefault(key, []).append(record)
+    return list(groups.values())
+
+
+def _common_prefix(data: TokenDataset, records: Sequence[int]) -> int:
+    """How many tokens all records begin with, none of them a place where a token is predicted that counts."""
+    sequences = [data[record] for record in records]
+    end = min(loss_from for _, loss_from in sequences) - 1
+    first = sequences[0][0][:end]
+    same = torch.stack([ids[:end] == first for ids, _ in sequences]).all(dim=0)
+    return int(same.cumprod(dim=0).sum())

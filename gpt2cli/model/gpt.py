@@ -37,28 +37,29 @@ class GPT(nn.Module):
         """Logits (B, T, V) of the token after each of `idx` (B, T)."""
         return self.head(self.hidden(idx, cache))
 
-    def hidden(self, idx: Tensor, cache: "KVCache | None" = None, lengths: Sequence[int] | None = None) -> Tensor:
+    def hidden(self, idx: Tensor, cache: "KVCache | None" = None, packing: "Packing | None" = None) -> Tensor:
         """The final hidden states (B, T, C) of token ids `idx` (B, T).
 
-        With a `cache`, the tokens stand behind those that it holds, and it takes them up. With `lengths`, the one row
-        holds sequences of these lengths, end to end, each of which sees only itself: a batch without padding.
-        Raises UsageError if a sequence is longer than `block_size`.
+        With a `cache`, the tokens stand behind those that it holds, and it takes them up. With a `packing`, the one
+        row holds several sequences. Raises UsageError if a sequence is longer than `block_size`.
         """
-        sequences = lengths or [idx.shape[1]]
-        longest = max(sequences) + (max(cache.lengths) if cache else 0)
+        longest = packing.longest if packing else idx.shape[1] + (max(cache.lengths) if cache else 0)
         if longest > self.config.block_size:
             raise UsageError(f"{longest} tokens do not fit into the model's window of {self.config.block_size}")
-        if cache is None:
-            positions, mask = torch.cat([torch.arange(n, device=idx.device) for n in sequences]), None
-        else:
+        mask = None
+        if packing is not None:
+            positions = packing.positions
+        elif cache is not None:
             positions, mask = cache.positions_and_mask(idx.shape[1])
+        else:
+            positions = torch.arange(idx.shape[1], device=idx.device)
         x = self.drop(self.wte(idx) + self.wpe(positions))
         for layer, block in enumerate(self.h):
             past = None if cache is None else (cache, layer)
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, mask, past, lengths, use_reentrant=False)
+                x = checkpoint(block, x, mask, past, packing, use_reentrant=False)
             else:
-                x = block(x, mask, past, lengths)
+                x = block(x, mask, past, packing)
         if cache is not None:
             cache.lengths = [length + idx.shape[1] for length in cache.lengths]
         final: Tensor = self.ln_f(x)
@@ -105,8 +106,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None, lengths: Sequence[int] | None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), mask, past, lengths)
+    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None, packing: "Packing | None") -> Tensor:
+        x = x + self.attn(self.ln_1(x), mask, past, packing)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -122,21 +123,29 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None, lengths: Sequence[int] | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None, packing: "Packing | None") -> Tensor:
         B, T, C = x.shape
         heads = (t.view(B, T, self.n_head, -1).transpose(1, 2) for t in self.c_attn(x).split(C, dim=2))
         q, k, v = heads  # (B, H, T, D) each
         if past is not None:
             cache, layer = past
             k, v = cache.append(layer, k, v)  # (B, H, S, D)
-        if lengths is None:
-            y = self.attend(q, k, v, mask)
-        else:
-            qs, ks, vs = (t.split(list(lengths), dim=2) for t in (q, k, v))
-            y = torch.cat([self.attend(*qkv, mask) for qkv in zip(qs, ks, vs, strict=True)], dim=2)
+        y = self.attend(q, k, v, mask) if packing is None else self.attend_apart(q, k, v, packing)
         y = self.c_proj(y.transpose(1, 2).reshape(B, T, C))
         out: Tensor = self.resid_dropout(y)
         return out
+
+    def attend_apart(self, q: Tensor, k: Tensor, v: Tensor, packing: "Packing") -> Tensor:
+        """`attend` for each piece of a packed row, (1, H, T, D): to itself, and to the beginning it goes on from."""
+        qs, ks, vs = (torch.split(t, packing.lengths, dim=2) for t in (q, k, v))
+        parts = []
+        for i, (beginning, mask) in enumerate(zip(packing.beginnings, packing.masks, strict=True)):
+            seen_k, seen_v = ks[i], vs[i]
+            if beginning is not None:
+                seen_k = torch.cat([ks[beginning], seen_k], dim=2)
+                seen_v = torch.cat([vs[beginning], seen_v], dim=2)
+            parts.append(self.attend(qs[i], seen_k, seen_v, mask))
+        return torch.cat(parts, dim=2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Mix values (B, H, S, D) for queries (B, H, T, D); without a mask, each sees those before it."""
@@ -163,6 +172,25 @@ class MLP(nn.Module):
         x = F.gelu(self.c_fc(x), approximate="tanh")
         x = self.dropout(self.c_proj(x))
         return x
+
+
+class Packing:
+    """How one row, (1, T), holds several sequences without padding, each of which sees only its own tokens.
+
+    The row is made of pieces, end to end, `lengths[i]` tokens each. A piece is a sequence, or a beginning that several
+    sequences share, which is so read once for all; or it goes on from the beginning that is piece `beginnings[i]`.
+    """
+
+    def __init__(self, lengths: Sequence[int], beginnings: Sequence[int | None], device: torch.device) -> None:
+        self.lengths = list(lengths)
+        self.beginnings = list(beginnings)
+        before = [0 if i is None else self.lengths[i] for i in self.beginnings]
+        self.longest = max(a + n for a, n in zip(before, self.lengths, strict=True))
+        steps = torch.arange(self.longest, device=device)
+        own = [steps[a : a + n] for a, n in zip(before, self.lengths, strict=True)]
+        self.positions = torch.cat(own)
+        # (n, a + n): the beginning and what came before; on its own a piece needs none, and is faster without
+        self.masks = [steps[: a + len(at)] <= at[:, None] if a else None for a, at in zip(before, own, strict=True)]
 
 
 class KVCache:

@@ -175,7 +175,7 @@ class _Run:
         rows = rows or make_rows(job.train, records[:1], job.max_tokens, self.device)
         for i, row in enumerate(rows):
             with self.no_sync(i < len(rows) - 1), self.autocast():
-                loss = self.loss(row.idx, row.lengths, row.positions, row.targets)
+                loss = self.loss(row)
                 # DistributedDataParallel averages over the processes, hence the factor
                 (loss * (weight * job.ranks.world_size / max(1, n_targets))).backward()
             total += weight * float(loss.detach())
@@ -257,7 +257,7 @@ def mean_loss(
     total, n = 0.0, 0
     with autocast:
         for row in make_rows(data, mine, max_tokens, model.wte.weight.device):
-            total += float(SequenceLoss(model)(row.idx, row.lengths, row.positions, row.targets))
+            total += float(SequenceLoss(model)(row))
             n += len(row.targets)
     total, count = ranks.sum(total, n)
     return total / count

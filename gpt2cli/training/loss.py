@@ -1,12 +1,12 @@
 """The training loss: cross-entropy of the tokens that count, without ever holding all their logits."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt2cli.data.batches import Row
 from gpt2cli.model.gpt import GPT
 
 ROWS = 256
@@ -22,11 +22,11 @@ class SequenceLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, idx: Tensor, lengths: Sequence[int], positions: Tensor, targets: Tensor) -> Tensor:
-        """Sum of the losses, in nats, of predicting `targets` (N,) at `positions` (N,) of the row `idx` (1, T)."""
-        hidden = self.model.hidden(idx, lengths=lengths)[0, positions]
+    def forward(self, row: Row) -> Tensor:
+        """Sum of the losses, in nats, of predicting the row's targets."""
+        hidden = self.model.hidden(row.idx, packing=row.packing)[0, row.positions]
         head = self.model.wte.weight if self.model.lm_head is None else self.model.lm_head.weight
-        return summed_cross_entropy(hidden, head, targets)
+        return summed_cross_entropy(hidden, head, row.targets)
 
 
 def summed_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         total = torch.zeros((), device=hidden.device)
         d_hidden = torch.zeros_like(hidden) if wants_hidden else None
-        d_head = torch.zeros_like(head) if wants_head else None
+        d_head = torch.empty_like(head) if wants_head else None
         with torch.autocast(device, enabled=False):
             for start in range(0, len(targets), ROWS):
                 rows, target = hidden[start : start + ROWS].to(dtype), targets[start : start + ROWS, None]
@@ -62,7 +62,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
                     if d_hidden is not None:
                         d_hidden[start : start + ROWS] += part @ head[word : word + WORDS].to(dtype)
                     if d_head is not None:
-                        d_head[word : word + WORDS] += part.t() @ rows
+                        more = part.t() @ rows
+                        d_head[word : word + WORDS] = more if start == 0 else d_head[word : word + WORDS] + more
         ctx.gradients = d_hidden, d_head
         return total
 

@@ -35,6 +35,18 @@ def dataset(n: int = 24, seed: int = 0, vocab_size: int = 120) -> TokenDataset:
     return from_sequences(sequences, [1 + i % (length - 1) for i, length in enumerate(lengths)])
 
 
+def alike(n: int = 12, seed: int = 0) -> TokenDataset:
+    """Sequences of which each begins in one of two ways, as instructions in a template do, and one that is alone."""
+    draw = torch.Generator().manual_seed(seed)
+    beginnings = [torch.randint(120, (length,), generator=draw) for length in (18, 21)]
+    rests = [
+        torch.randint(120, (int(length),), generator=draw) for length in torch.randint(3, 20, (n,), generator=draw)
+    ]
+    sequences = [torch.cat([beginnings[i % 2], rest]) for i, rest in enumerate(rests)] + [torch.arange(30)]
+    loss_from = [len(beginnings[i % 2]) + 1 + i % 2 for i in range(n)] + [5]
+    return from_sequences([sequence.to(torch.uint16) for sequence in sequences], loss_from)
+
+
 def job(**changes) -> Job:
     """A small run in fp32 without dropout, unless told otherwise."""
     train_names = TrainConfig.__dataclass_fields__

@@ -10,7 +10,7 @@ from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.engine import mean_loss
 from gpt2cli.training.loss import SequenceLoss, summed_cross_entropy
 from tests import models
-from tests.training.records import SHAPE, dataset
+from tests.training.records import SHAPE, alike, dataset
 
 CPU = torch.device("cpu")
 
@@ -51,20 +51,29 @@ def plain_loss(model, data):
     return total
 
 
-@pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
+@pytest.mark.parametrize("max_tokens", [1, 60, 10_000])
 @pytest.mark.parametrize("tied", [True, False])
-def test_loss_and_gradients_of_packed_rows_equal_the_plain_path(max_tokens, tied):
+@pytest.mark.parametrize("make_data", [dataset, alike])
+def test_loss_and_gradients_of_packed_rows_equal_the_plain_path(max_tokens, tied, make_data):
     shape = type(SHAPE)(**{**SHAPE.__dict__, "tied": tied})
-    model, data = models.small_model(shape), dataset(12)
+    model, data = models.small_model(shape), make_data(12)
     plain_loss(model, data).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    rows = make_rows(data, range(12), max_tokens, CPU)
-    losses = [SequenceLoss(model)(row.idx, row.lengths, row.positions, row.targets) for row in rows]
+    rows = make_rows(data, range(len(data)), max_tokens, CPU)
+    losses = [SequenceLoss(model)(row) for row in rows]
     sum(losses).backward()
     torch.testing.assert_close(sum(losses), plain_loss(model, data), rtol=1e-5, atol=0)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_common_beginning_is_read_once():
+    data = alike(12)
+    rows = make_rows(data, range(13), 10_000, CPU)
+    assert [row.packing.beginnings.count(None) for row in rows] == [3]
+    assert sum(row.idx.shape[1] for row in rows) == data.n_tokens - 13 - 5 * (18 + 21)
+    assert sum(len(row.targets) for row in rows) == data.n_targets
 
 
 def test_recomputing_blocks_changes_nothing():
@@ -77,7 +86,7 @@ def test_recomputing_blocks_changes_nothing():
         torch.manual_seed(1)
         model.zero_grad()
         for row in make_rows(data, range(6), 1000, CPU):
-            SequenceLoss(model)(row.idx, row.lengths, row.positions, row.targets).backward()
+            SequenceLoss(model)(row).backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
     torch.testing.assert_close(gradients[0], gradients[1])
 
