@@ -1,4 +1,4 @@
-"""GPT-2 in your terminal: write, fine-tune, chat, understand. The README shows how to use it from Python."""
+"""GPT-2 in your terminal: let it write, and fine-tune it. The README shows how to use it from Python."""
 
 TYPE_CHECKING = False  # typing itself takes long enough to import for a Ctrl-C to come in between
 

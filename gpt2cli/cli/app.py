@@ -21,7 +21,7 @@ CommandLineError: Any = typer.BadParameter.__base__  # typer keeps the name of i
 
 app = typer.Typer(
     name="gpt2",
-    help="GPT-2 in your terminal: write, fine-tune, chat, understand.",
+    help="GPT-2 in your terminal: let it write, and fine-tune it.",
     invoke_without_command=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from gpt2cli import SamplingConfig, encode, generate, load
 
 TALE = (
-    "Once upon a time there was a king who had three sons, and he loved them all so much that he did not know which "
-    "of them he should make king after him. When the time came for him to die, he called them to his bed and spoke to them."
+    "Once upon a time there was a king who had three sons, and he loved them all so much that he did not know which of"
+    " them he should make king after him. When the time came for him to die, he called them to his bed and spoke to"
+    " them."
 )
 
 
