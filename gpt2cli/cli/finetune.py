@@ -1,13 +1,15 @@
 """`gpt2 finetune`: train on instructions or on plain text."""
 
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpt2cli import paths
 from gpt2cli.cli import options
-from gpt2cli.config import SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import PUBLISHED, SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +30,19 @@ torchrun --nproc-per-node 2 -m gpt2cli finetune --data records.json
 """
 DATA, TRAINING, ADAPTER, SCRATCH, RUN = "Data", "Training", "LoRA", "From scratch", "Run"
 TRAIN, RECORDS, LORA, SHAPE = TrainConfig(), DataConfig(), LoRAConfig(), GPTConfig()
-NAMES = {"lr": "learning_rate", "sample_prompt": "sample_prompts"}  # options whose setting has another name
+NAMES = {
+    "wandb": "wandb_project",
+    "lr": "learning_rate",
+    "sample_prompt": "sample_prompts",
+}  # options whose setting has another name
+
+
+class Computing(str, Enum):
+    """What a forward pass computes in; the weights that are trained stay in fp32."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
 
 
 def register(app: typer.Typer) -> None:
@@ -176,7 +190,10 @@ def finetune(
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
     device: options.Device = "auto",
-    precision: options.PrecisionOption = options.Precision.auto,
+    precision: Annotated[
+        Computing,
+        typer.Option("--precision", help="What to compute in.", rich_help_panel=options.MACHINE_PANEL),
+    ] = Computing.auto,
     threads: options.Threads = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
@@ -185,29 +202,54 @@ def finetune(
     """Fine-tune GPT-2 on instructions (Alpaca's, or your own), or train it on plain text."""
     if run is not None and not resume:
         raise UsageError(f"{run} is the name of a run, which only --resume takes: did you mean --data {run}?")
+    given = frozenset(NAMES.get(name, name) for name in ctx.params if was_given(ctx, name))
+    if not resume:
+        refuse_idle(given, lora, from_scratch)
     with options.named_as_typed("gpt2 finetune"):
         asked = make_settings(ctx.params)
     from gpt2cli.cli.training import Show, run_training
 
     show = Show(
-        out=out,
         run=run or run_dir,
         resume=resume,
-        given=frozenset(NAMES.get(name, name) for name in ctx.params if was_given(ctx, name)),
+        given=given,
         device=device,
         threads=threads,
         offline=offline,
         compile=compile,
-        wandb_project=wandb_project if wandb else None,
         json=json,
         quiet=quiet,
     )
     run_training(asked, show)
 
 
+def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
+    """Raise UsageError for options that were typed and would do nothing."""
+    shape = {"n_layer", "n_head", "n_embd", "block_size"}
+    for names, holds, why in (
+        ({"lora_rank", "lora_alpha"}, lora, "is about the adapter: add --lora"),
+        (shape, from_scratch, "is about a new model: add --from-scratch"),
+        (
+            {"model", "ckpt"},
+            not from_scratch,
+            "is a model that exists, and --from-scratch makes a new one: leave one out",
+        ),
+    ):
+        for name in sorted(names & given):
+            if not holds:
+                raise UsageError(f"--{name.replace('_', '-')} {why}")
+
+
 def was_given(ctx: typer.Context, name: str) -> bool:
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def wherever(place: str | None) -> str | None:
+    """A path that is there, such that it also means the same elsewhere; anything else as it is."""
+    if not place or place in PUBLISHED or not paths.expand(place).exists():
+        return place
+    return str(paths.expand(place).absolute())
 
 
 def make_settings(values: dict[str, Any]) -> "Settings":
@@ -225,9 +267,9 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         "learning_rate": default_lr if values["lr"] is None else values["lr"]
     }
     return Settings(
-        model=values["model"],
-        ckpt=values["ckpt"],
-        data=values["data"],
+        model=wherever(values["model"]),
+        ckpt=wherever(values["ckpt"]),
+        data=wherever(values["data"]),
         train=TrainConfig(**train),
         records=DataConfig(values["val_fraction"], test_fraction=0, subset=values["subset"], seed=values["seed"]),
         lora=lora,
@@ -236,4 +278,6 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         grad_checkpointing=values["grad_checkpointing"],
         skip_bad=values["skip_bad"],
         sample_prompts=tuple(values["sample_prompt"] or ()),
+        out=str(paths.expand(values["out"]).absolute()),
+        wandb_project=values["wandb_project"] if values["wandb"] else None,
     )

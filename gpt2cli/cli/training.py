@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,7 +33,6 @@ DECIDED = {"loss_on", "val_fraction"}
 class Show:
     """What the command's options say about the run's surroundings rather than the run."""
 
-    out: Path
     run: Path | None  # a run's directory, or one of its checkpoints
     resume: bool
     given: frozenset[str]  # names of the options that were typed
@@ -41,7 +40,6 @@ class Show:
     threads: int | None
     offline: bool
     compile: bool
-    wandb_project: str | None
     json: bool
     quiet: bool
 
@@ -49,25 +47,26 @@ class Show:
 def run_training(asked: Settings, show: Show) -> None:
     """Train as `asked`, or go on with a run; show it, and write down what it gives."""
     console = Console(show.quiet or launched_rank() > 0)
-    check_target(show.out)
     if show.threads:
         torch.set_num_threads(show.threads)
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks(pick_device(show.device)))
         path = find_run(asked, show)
         directory = stack.enter_context(RunDirectory(path, console.note)) if ranks.is_first else None
+        if directory and not show.resume and (path / "config.json").exists():
+            raise UsageError(f"{path} holds a run already: add --resume to go on with it, or choose another --run-dir")
         settings = settings_of(path, asked, show.given) if show.resume else asked
-        if directory and not show.resume:
-            directory.write_config(settings.as_dict())
+        out = Path(settings.out)
+        check_target(out)
+        refuse_decided(settings, show)
         progress = stack.enter_context(showing_downloads(console))
         model = load_model(settings, show.device, show.offline, progress)
         if show.compile:
             compile_blocks(model)
         data = find_data(settings, show.offline, progress)
-        if is_prepared(data) and show.given & DECIDED:
-            said = ", ".join(sorted(show.given & DECIDED))
-            raise UsageError(f"{said} was decided when {data} was prepared: leave it out, or prepare the data again")
         splits = load_data(data, settings.train, settings.records, model.config.block_size, settings.skip_bad)
+        if directory and not show.resume:  # not before: a run that could not begin is none to resume
+            directory.write_config(settings.as_dict())
         resume = find_checkpoint(show.run or path, console) if show.resume else None
         interrupts = stack.enter_context(
             held_back(lambda: console.note("ending after this step; once more to leave at once"))
@@ -75,11 +74,13 @@ def run_training(asked: Settings, show: Show) -> None:
         job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts))
         listeners = open_listeners(stack, console, directory, settings, show)
         finished = run(job, listeners)
+        if interrupts:
+            console.note(f"go on with: gpt2 finetune --resume {path}")
         interrupts.raise_received()
         if directory:
             losses = {"train": finished.final_train_loss, "val": finished.final_val_loss}
-            write_results(model, settings, splits, show.out, path, losses)
-            console.note(f"wrote {show.out}; the run is in {path}")
+            write_results(model, settings, splits, out, path, losses)
+            console.note(f"wrote {out}; the run is in {path}")
 
 
 def run(job: Job, listeners: list[Callable[[Event], None]]) -> Finished:
@@ -101,8 +102,8 @@ def open_listeners(
     listeners: list[Callable[[Event], None]] = [directory.handle, view.handle]
     if show.json:
         listeners.append(JsonEvents(console).handle)
-    if show.wandb_project:
-        tracker = WandbTracker(show.wandb_project, settings.as_dict(), directory.path, note=view.note)
+    if settings.wandb_project:
+        tracker = WandbTracker(settings.wandb_project, settings.as_dict(), directory.path, note=view.note)
         listeners.append(stack.enter_context(tracker).handle)
     return listeners
 
@@ -131,7 +132,18 @@ def settings_of(path: Path, asked: Settings, given: frozenset[str]) -> Settings:
     ]
     if changed:
         raise CheckpointError(f"cannot resume {path} with other settings: {'; '.join(changed)}: leave them out")
-    return then
+    kept = {name: getattr(asked, name) for name in ("out", "wandb_project") if name in given}
+    return replace(then, **kept)
+
+
+def refuse_decided(settings: Settings, show: Show) -> None:
+    """Raise UsageError for options that were typed about what prepared data has brought along."""
+    prepared = settings.data is None or is_prepared(Path(settings.data))
+    if prepared and show.given & DECIDED and not show.resume:
+        said = " and ".join(sorted(show.given & DECIDED))
+        raise UsageError(
+            f"{said} is decided when data is prepared: give it to `gpt2 prepare-alpaca`, or give other --data"
+        )
 
 
 def find_checkpoint(path: Path, console: Console) -> Resumable | None:

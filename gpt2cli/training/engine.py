@@ -81,22 +81,17 @@ def train(job: Job) -> Iterator[Event]:
         raise DataError("no record is left to train on: give more data, or a smaller --val-fraction")
     run = _Run(job)
     yield from run.begin()
-    while run.now.step < job.total_steps:
+    while run.now.step < job.total_steps and not run.out_of_patience():
         yield run.take_step()
         stopping = bool(job.ranks.sum(float(job.should_stop()))[0])
-        last = stopping or run.now.step == job.total_steps
-        yield from run.evaluate(last and not stopping)
-        yield from run.sample(last and not stopping)
-        if run.out_of_patience():
-            last = True
-        yield from run.save(last)
-        if stopping:
+        last = run.now.step == job.total_steps
+        yield from run.evaluate(last)
+        yield from run.sample(last)
+        yield from run.save(last or stopping or run.out_of_patience())
+        if stopping and not last:
             yield run.finish("interrupted")
             return
-        if run.out_of_patience():
-            yield run.finish("patience")
-            return
-    yield run.finish("done")
+    yield run.finish("patience" if run.out_of_patience() else "done")
 
 
 class _Run:

@@ -35,6 +35,8 @@ def summed_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor) -> Tenso
     The gradients are worked out in the forward pass, a few rows at a time, so that no more than `ROWS` rows of logits
     exist at once, and none of them is computed twice (the idea of Liger Kernel's fused linear cross-entropy).
     """
+    if not torch.is_grad_enabled():  # the function below cannot see that
+        hidden, head = hidden.detach(), head.detach()
     loss: Tensor = _SummedCrossEntropy.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
     return loss
 

@@ -26,6 +26,8 @@ class Settings:
     grad_checkpointing: bool = False
     skip_bad: bool = False
     sample_prompts: tuple[str, ...] = ()
+    out: str = "finetuned.pt"
+    wandb_project: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"sample_prompts": list(self.sample_prompts)}
@@ -51,8 +53,8 @@ class Settings:
             ) from None
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its own name."""
-        groups = ("train", "records", "lora", "from_scratch")
+        """Every setting that bears on what is learned, by its own name."""
+        groups = ("train", "records", "lora", "from_scratch", "out", "wandb_project")
         flat = {name: value for name, value in self.as_dict().items() if name not in groups}
         flat |= asdict(self.records) | asdict(self.train)
         flat |= {f"lora_{name}": value for name, value in asdict(self.lora or LoRAConfig()).items()}

@@ -13,7 +13,7 @@ from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.checkpoints.transfer import Progress, ignore
-from gpt2cli.config import DEFAULT_MODEL, DataConfig, GPTConfig
+from gpt2cli.config import DEFAULT_MODEL, DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data.load import load_alpaca
 from gpt2cli.data.prepared import is_prepared, write_prepared
 from gpt2cli.data.source import fetch_source
@@ -78,8 +78,9 @@ def find_data(settings: Settings, offline: bool = False, progress: Progress = ig
     prepared = paths.datasets() / "alpaca-cleaned"
     if not is_prepared(prepared):
         file = fetch_source("cleaned", offline, progress)
-        length = settings.train.max_length or GPTConfig.block_size
-        write_prepared(load_alpaca(file, length, settings.train.loss_on, DataConfig(), source="cleaned"), prepared)
+        # with the defaults, whatever this run asks for: later runs use it too
+        splits = load_alpaca(file, GPTConfig.block_size, TrainConfig.loss_on, DataConfig(), source="cleaned")
+        write_prepared(splits, prepared)
     return prepared
 
 

@@ -84,7 +84,8 @@ def save_state(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     for old in checkpoints(directory)[KEEP:]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old != final:
+            shutil.rmtree(old, ignore_errors=True)
     return final
 
 

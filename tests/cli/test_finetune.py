@@ -28,11 +28,15 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def args(base, tmp_path):
+    return arguments(base, tmp_path)
+
+
+def arguments(base: str, work: Path) -> list[str]:
     """A short run: 48 records, 3 epochs of 6 steps, saved at every step."""
-    data = write_records(tmp_path / "records.json", 48)
+    data = write_records(work / "records.json", 48)
     fixed = ["--model", base, "--data", str(data), "--val-fraction", "0.125", "--batch-size", "7", "--lr", "1e-3"]
     fixed += ["--save-every", "1", "--sample-every", "0", "--eval-every", "6", "--device", "cpu", "--epochs", "3"]
-    return [*fixed, "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt")]
+    return [*fixed, "--run-dir", str(work / "run"), "--out", str(work / "out.pt")]
 
 
 def finetune(*args: str, **env: str) -> "subprocess.CompletedProcess[str]":
@@ -114,10 +118,17 @@ def start(args: list[str], until_step: int, run: Path) -> "subprocess.Popen[str]
     raise AssertionError(process.communicate()[1])
 
 
+@pytest.fixture(scope="module")
+def unbroken(base, tmp_path_factory):
+    """The directory of a run that nothing happened to."""
+    work = tmp_path_factory.mktemp("unbroken")
+    done = finetune(*arguments(base, work))
+    assert done.returncode == 0, done.stderr
+    return work
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_an_ended_run_resumes_bit_for_bit(args, tmp_path, how):
-    whole = [*args[:-4], "--run-dir", str(tmp_path / "whole"), "--out", str(tmp_path / "whole.pt"), "--epochs", "3"]
-    assert finetune(*whole).returncode == 0
+def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, how):
     process = start(args, 5, tmp_path / "run")
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
@@ -126,12 +137,12 @@ def test_an_ended_run_resumes_bit_for_bit(args, tmp_path, how):
     assert not (tmp_path / "out.pt").exists()
     done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
     assert done.returncode == 0, done.stderr
-    assert learned(tmp_path / "run") == learned(tmp_path / "whole")
-    expected, found = (torch.load(tmp_path / name, weights_only=True)["model"] for name in ("whole.pt", "out.pt"))
+    assert learned(tmp_path / "run") == learned(unbroken / "run")
+    expected, found = (torch.load(work / "out.pt", weights_only=True)["model"] for work in (unbroken, tmp_path))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     again = finetune("--resume", "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
     assert again.returncode == 0
-    assert learned(tmp_path / "run") == learned(tmp_path / "whole")
+    assert learned(tmp_path / "run") == learned(unbroken / "run")
 
 
 def test_a_signal_while_loading_leaves_at_once(args, tmp_path):
@@ -262,3 +273,47 @@ def test_when_one_process_dies_the_others_go(args, tmp_path):
     assert process.wait(timeout=60) != 0
     assert time.monotonic() - began < 60
     assert not Path(f"/proc/{workers[0]}").exists()
+
+
+def test_a_run_is_gone_on_with_from_anywhere_and_ends_where_it_was_to(args, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = [arg.replace(f"{tmp_path}/", "") for arg in args]
+    process = start(relative, 3, tmp_path / "run")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert "go on with: gpt2 finetune --resume run" in err
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = finetune("--resume", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.pt").is_file()
+    assert not (tmp_path / "elsewhere" / "finetuned.pt").exists()
+    again = finetune(*args)
+    assert again.returncode == 2
+    assert "holds a run already" in again.stderr
+
+
+def test_a_run_that_could_not_begin_is_none_to_resume(args, tmp_path, home):
+    missing = finetune("--model", "tiny", "--data", str(tmp_path / "missing.json"))
+    assert missing.returncode == 2
+    resumed = finetune("--resume")
+    assert resumed.returncode == 2
+    assert "there is no run to resume" in resumed.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (["--lora-rank", "4"], "add --lora"),
+        (["--n-layer", "2"], "add --from-scratch"),
+        (["--from-scratch", "--model", "tiny"], "leave one out"),
+        (["--precision", "fp16"], "fp16"),
+        (["--lr", "-1"], "--lr must be"),
+        (["--loss-on", "all"], "prepare-alpaca"),
+    ],
+    ids=str,
+)
+def test_options_that_would_do_nothing_are_refused(home, option, says):
+    done = finetune(*option)
+    assert done.returncode == 2
+    assert says in done.stderr

@@ -30,6 +30,13 @@ def test_chunks_give_the_plain_loss_and_gradients(monkeypatch, n):
     torch.testing.assert_close(found, expected)
 
 
+def test_without_gradients_none_are_worked_out(monkeypatch):
+    head = torch.randn(50, 16, requires_grad=True)
+    monkeypatch.setattr(torch, "empty_like", lambda tensor: pytest.fail("memory for a gradient"))
+    with torch.no_grad():
+        assert summed_cross_entropy(torch.randn(3, 16), head, torch.tensor([1, 2, 3])) > 0
+
+
 def test_in_bf16_it_is_the_plain_loss_to_bf16s_precision():
     torch.manual_seed(0)
     hidden, head = torch.randn(300, 64), torch.randn(500, 64) * 0.3
