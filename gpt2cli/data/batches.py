@@ -60,9 +60,9 @@ def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, devic
     room = 0
     for alike in _alike(data, records):
         prefix = _common_prefix(data, alike)
-        for record in alike:
-            length = len(data[record][0]) - 1
-            begun = bool(rows) and bool(rows[-1]) and rows[-1][-1].members is alike
+        for record, tokens in zip(alike, data.lengths[alike].tolist(), strict=True):
+            length = tokens - 1  # the last is predicted, not read
+            begun = bool(rows) and rows[-1][-1].members is alike
             cost = length - prefix if begun else length
             if not rows or cost > room:
                 rows.append([])

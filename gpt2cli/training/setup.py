@@ -15,7 +15,7 @@ from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import DEFAULT_MODEL, DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data.load import load_alpaca
-from gpt2cli.data.prepared import is_prepared, write_prepared
+from gpt2cli.data.prepared import default_directory, is_prepared, write_prepared
 from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits
 from gpt2cli.model.device import fast_training_dtype, pick_device
@@ -75,7 +75,7 @@ def find_data(settings: Settings, offline: bool = False, progress: Progress = ig
     """Where a run's data is: as the settings say, or Alpaca, fetched and prepared if that has not been done yet."""
     if settings.data is not None:
         return paths.expand(settings.data)
-    prepared = paths.datasets() / "alpaca-cleaned"
+    prepared = default_directory("cleaned")
     if not is_prepared(prepared):
         file = fetch_source("cleaned", offline, progress)
         # with the defaults, whatever this run asks for: later runs use it too
