@@ -109,6 +109,7 @@ class TrainConfig:
     batch_size      records (or blocks of text) in one forward and backward pass
     grad_accum      such passes in one optimizer step
     warmup          optimizer steps in which the learning rate rises to `learning_rate`
+    sampled_softmax so many drawn tokens to learn against, in place of all, until the end nears; 0 for all
     max_length      tokens of a record at the most, the response's end included; None: the model's window
     eval_every, sample_every, save_every
                     in optimizer steps; 0 for never, None for a tenth of the run
@@ -125,6 +126,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     dropout: float = 0.1
+    sampled_softmax: int = 0
     max_length: int | None = None
     loss_on: Literal["response", "all"] = "response"
     eval_every: int | None = None
@@ -144,6 +146,7 @@ class TrainConfig:
         _check(0 <= self.weight_decay < math.inf, "weight_decay", "a finite number, 0 or more", self.weight_decay)
         _check(self.clip > 0, "clip", "above 0", self.clip)
         _check(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+        _check(self.sampled_softmax >= 0, "sampled_softmax", "0 (off) or more", self.sampled_softmax)
         _check(self.max_length is None or self.max_length >= 2, "max_length", "2 or more", self.max_length)
         _check(self.loss_on in ("response", "all"), "loss_on", "response or all", self.loss_on)
         for name in ("eval_every", "sample_every", "save_every"):

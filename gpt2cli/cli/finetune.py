@@ -141,6 +141,15 @@ def finetune(
     block_size: Annotated[
         int, typer.Option("--block-size", help="Tokens of context.", rich_help_panel=SCRATCH)
     ] = SHAPE.block_size,
+    sampled_softmax: Annotated[
+        int,
+        typer.Option(
+            "--sampled-softmax",
+            help="Learn against so many drawn tokens, not all, for nine tenths of the run: faster for narrow models.",
+            show_default="all",
+            rich_help_panel=SCRATCH,
+        ),
+    ] = TRAIN.sampled_softmax,
     out: Annotated[
         Path,
         typer.Option("--out", metavar="FILE", help="Where the weights go: .pt or .safetensors.", rich_help_panel=RUN),

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from gpt2cli.config import SamplingConfig, TrainConfig
 from gpt2cli.data.batches import make_rows, records_of_step, seed_for, steps_per_epoch
@@ -27,6 +27,7 @@ from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import clip_gradients, learning_rate, make_optimizer
+from gpt2cli.training.sampled import SAMPLED_SHARE, Negatives
 
 SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2)
 
@@ -103,6 +104,9 @@ class _Run:
         self.device = job.model.wte.weight.device
         self.optimizer = make_optimizer(job.model, job.config)
         self.loss: nn.Module = SequenceLoss(job.model)
+        self.negatives = None
+        if job.config.sampled_softmax:
+            self.negatives = Negatives(job.train, job.model.config.vocab_size, job.config.sampled_softmax)
         if job.ranks.world_size > 1:
             self.loss = nn.parallel.DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
 
@@ -168,14 +172,21 @@ class _Run:
         # a process without a record of its own still has to meet the others
         weight = 1.0 if rows else 0.0
         rows = rows or make_rows(job.train, records[:1], job.max_tokens, self.device)
+        negatives = self.draw_negatives()
         for i, row in enumerate(rows):
             with self.no_sync(i < len(rows) - 1), self.autocast():
-                loss = self.loss(row)
+                loss = self.loss(row, negatives)
                 # DistributedDataParallel averages over the processes, hence the factor
                 (loss * (weight * job.ranks.world_size / max(1, n_targets))).backward()
             total += weight * float(loss.detach())
         job.model.eval()
         return job.ranks.sum(total)[0] / max(1, n_targets)
+
+    def draw_negatives(self) -> tuple[Tensor, Tensor] | None:
+        """The tokens that this step learns against, the same in every pass and process; None for all there are."""
+        if self.negatives is None or self.now.step >= SAMPLED_SHARE * self.job.total_steps:
+            return None
+        return self.negatives.draw(seed_for("negatives", self.job.config.seed, self.now.step), self.device)
 
     def no_sync(self, wanted: bool) -> AbstractContextManager[Any]:
         if wanted and isinstance(self.loss, nn.parallel.DistributedDataParallel):

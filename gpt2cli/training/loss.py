@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from gpt2cli.data.batches import Row
 from gpt2cli.model.gpt import GPT
+from gpt2cli.training.sampled import sampled_cross_entropy
 
 ROWS = 256
 """Target tokens whose logits are held at once: 51 MB in fp32 over GPT-2's vocabulary."""
@@ -22,10 +23,12 @@ class SequenceLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, row: Row) -> Tensor:
-        """Sum of the losses, in nats, of predicting the row's targets."""
+    def forward(self, row: Row, negatives: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Sum of the losses, in nats, of predicting the row's targets; against `negatives` alone, if they are given."""
         hidden = self.model.hidden(row.idx, packing=row.packing)[0, row.positions]
         head = self.model.wte.weight if self.model.lm_head is None else self.model.lm_head.weight
+        if negatives is not None:
+            return sampled_cross_entropy(hidden, head, row.targets, negatives)
         return summed_cross_entropy(hidden, head, row.targets)
 
 
