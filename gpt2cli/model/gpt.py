@@ -139,8 +139,8 @@ class CausalSelfAttention(nn.Module):
         """`attend` for each piece of a packed row, (1, H, T, D): to itself, and to the beginning it goes on from."""
         if packing.uniform:  # one call for all
             B, D = len(packing.lengths), q.shape[3]
-            apart = (t.view(self.n_head, B, -1, D).transpose(0, 1) for t in (q, k, v))
-            return self.attend(*apart, None).transpose(0, 1).reshape(q.shape)
+            q_, k_, v_ = (t.view(self.n_head, B, -1, D).transpose(0, 1) for t in (q, k, v))
+            return self.attend(q_, k_, v_, None).transpose(0, 1).reshape(q.shape)
         qs, ks, vs = (torch.split(t, packing.lengths, dim=2) for t in (q, k, v))
         parts = []
         for i, (beginning, mask) in enumerate(zip(packing.beginnings, packing.masks, strict=True)):
