@@ -145,7 +145,7 @@ def finetune(
         int,
         typer.Option(
             "--sampled-softmax",
-            help="Learn against so many drawn tokens, not all, for nine tenths of the run: faster for narrow models.",
+            help="Learn against so many drawn tokens, not all, until the end nears: faster for narrow models.",
             show_default="all",
             rich_help_panel=SCRATCH,
         ),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from gpt2cli.data.dataset import TokenDataset
 
-SAMPLED_SHARE = 0.9
+SAMPLED_SHARE = 0.95
 """Of a run's steps; in the rest the whole vocabulary is learned against, so that rare tokens find their level."""
 FLATTENED = 0.75
 """The power of a count that its probability is proportional to, as for word2vec's negatives (Mikolov et al. 2013)."""
