@@ -6,7 +6,7 @@ H heads of size D = C / H, S tokens that attention can see.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +37,18 @@ class GPT(nn.Module):
         """Logits (B, T, V) of the token after each of `idx` (B, T)."""
         return self.head(self.hidden(idx, cache))
 
-    def hidden(self, idx: Tensor, cache: "KVCache | None" = None, packing: "Packing | None" = None) -> Tensor:
+    def hidden(
+        self,
+        idx: Tensor,
+        cache: "KVCache | None" = None,
+        packing: "Packing | None" = None,
+        lookup: Callable[[Tensor, Tensor], Tensor] = F.embedding,
+    ) -> Tensor:
         """The final hidden states (B, T, C) of token ids `idx` (B, T).
 
         With a `cache`, the tokens stand behind those that it holds, and it takes them up. With a `packing`, the one
-        row holds several sequences. Raises UsageError if a sequence is longer than `block_size`.
+        row holds several sequences. `lookup` takes the rows of tokens out of the embedding. Raises UsageError if a
+        sequence is longer than `block_size`.
         """
         longest = packing.longest if packing else idx.shape[1] + (max(cache.lengths) if cache else 0)
         if longest > self.config.block_size:
@@ -53,7 +60,7 @@ class GPT(nn.Module):
             positions, mask = cache.positions_and_mask(idx.shape[1])
         else:
             positions = torch.arange(idx.shape[1], device=idx.device)
-        x = self.drop(self.wte(idx) + self.wpe(positions))
+        x = self.drop(lookup(idx, self.wte.weight) + self.wpe(positions))
         for layer, block in enumerate(self.h):
             past = None if cache is None else (cache, layer)
             if self.checkpointing and self.training:
