@@ -59,6 +59,8 @@ PUBLISHED = {
 DEFAULT_MODEL = "gpt2"
 TINY = "tiny"
 """The model that comes with the package."""
+LESSONS = "lessons"
+"""The few dozen instructions that come with the package, as a name for data."""
 
 
 @dataclass(frozen=True)

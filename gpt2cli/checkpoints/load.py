@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gpt2cli.checkpoints import adapters, hub
+from gpt2cli.checkpoints import adapters, compact, hub
 from gpt2cli.checkpoints.build import N_HEAD, build, read_shape
 from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json, read_safetensors
@@ -67,17 +67,9 @@ def load_directory(directory: Path) -> GPT:
         raise CheckpointError(f"{directory} holds no config.json: give a directory in the Hub's layout")
     config = read_json(config_file)
     _check_hub_config(config, config_file)
-    tensors = to_ours(_with_all_rows(_read_weights(directory)))
+    tensors = to_ours(compact.expand(_read_weights(directory), directory))
     shape = read_shape(tensors, config, config_file)
     return build(shape, tensors, directory)
-
-
-def _with_all_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The bundled model's token embedding, in which the tokens that its books lack share a row, written out."""
-    if "wte.index" not in tensors:
-        return tensors
-    rows = tensors["wte.weight"][tensors["wte.index"].long()]
-    return {name: tensor for name, tensor in tensors.items() if name != "wte.index"} | {"wte.weight": rows}
 
 
 def load_adapted(path: Path, base: str | None, offline: bool = False, progress: Progress = ignore) -> GPT:
@@ -110,7 +102,7 @@ def load_file(path: Path) -> GPT:
         raise CheckpointError(f"{path} is not there: check the name of the checkpoint")
     contents = read_checkpoint(path)
     config = _config_in(contents)
-    tensors = to_ours(contents.tensors, biases=config.get("bias", True) is not False)
+    tensors = to_ours(compact.expand(contents.tensors, path), biases=config.get("bias", True) is not False)
     config = config or _config_beside(path, tensors)
     _check_hub_config(config, path)
     shape = read_shape(tensors, config, path)

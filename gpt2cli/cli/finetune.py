@@ -59,7 +59,7 @@ def finetune(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Alpaca .json or .jsonl, what prepare-alpaca made, a .txt, or a folder of .txt.",
+            help="Alpaca .json or .jsonl, what prepare-alpaca made, a .txt, a folder of .txt, or the bundled lessons.",
             show_default="Alpaca",
             rich_help_panel=DATA,
         ),

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.config import LESSONS, DataConfig, TrainConfig
 from gpt2cli.data import alpaca
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.prepared import fingerprint, is_prepared, read_prepared
@@ -12,9 +12,19 @@ from gpt2cli.data.records import SUFFIXES
 from gpt2cli.data.splits import Splits, sample, split
 from gpt2cli.data.text import read_text, text_files
 from gpt2cli.errors import DataError, UsageError
+from gpt2cli.paths import asset, expand
 from gpt2cli.prompts import ALPACA
 
-ACCEPTED = "give a directory from `gpt2 prepare-alpaca`, an Alpaca .json or .jsonl, a .txt, or a folder of .txt"
+ACCEPTED = (
+    "give a directory from `gpt2 prepare-alpaca`, an Alpaca .json or .jsonl, a .txt, a folder of .txt, "
+    f"or {LESSONS}, which comes with gpt2cli"
+)
+
+
+def data_path(data: str) -> Path:
+    """Where data is: the path, or, if nothing is there, the records that come with the package under their name."""
+    path = expand(data)
+    return asset("lessons.jsonl") if data == LESSONS and not path.exists() else path
 
 
 def load_data(

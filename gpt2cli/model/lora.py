@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2cli.config import LoRAConfig
-from gpt2cli.errors import CheckpointError
 from gpt2cli.model.gpt import GPT
 
 ADAPTED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -98,22 +97,6 @@ def lora_state(model: GPT) -> dict[str, Tensor]:
         state[f"{name}.lora_A"] = layer.lora_A.detach()
         state[f"{name}.lora_B"] = layer.lora_B.detach()
     return state
-
-
-@torch.no_grad()
-def load_lora_state(model: GPT, state: dict[str, Tensor]) -> None:
-    """Give the model's adapters the values of `lora_state`, in place.
-
-    Raises CheckpointError, naming a tensor, if the names or shapes are not those of the model's adapters.
-    """
-    own = lora_state(model)
-    for name in sorted(own.keys() ^ state.keys()):
-        raise CheckpointError(f"the adapters do not fit: {name} is {'missing' if name in own else 'unknown'}")
-    for name, tensor in own.items():
-        if state[name].shape != tensor.shape:
-            shapes = f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-            raise CheckpointError(f"the adapters do not fit: {shapes}: is it the same model and lora_rank?")
-        tensor.copy_(state[name])
 
 
 def low_rank_update(A: Tensor, B: Tensor, scale: float) -> Tensor:

@@ -14,7 +14,7 @@ from gpt2cli.checkpoints.load import load
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import DEFAULT_MODEL, DataConfig, GPTConfig, TrainConfig
-from gpt2cli.data.load import load_alpaca
+from gpt2cli.data.load import data_path, load_alpaca
 from gpt2cli.data.prepared import default_directory, is_prepared, write_prepared
 from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits
@@ -74,7 +74,7 @@ def set_dropout(model: GPT, dropout: float) -> None:
 def find_data(settings: Settings, offline: bool = False, progress: Progress = ignore) -> Path:
     """Where a run's data is: as the settings say, or Alpaca, fetched and prepared if that has not been done yet."""
     if settings.data is not None:
-        return paths.expand(settings.data)
+        return data_path(settings.data)
     prepared = default_directory("cleaned")
     if not is_prepared(prepared):
         file = fetch_source("cleaned", offline, progress)
@@ -95,7 +95,8 @@ def make_job(
 ) -> Job:
     """Put a run together; a resumed one must have the same settings, shape and data, which `train` checks."""
     device = model.wte.weight.device
-    autocast = fast_training_dtype(device) if settings.precision in ("auto", "bf16") else None
+    chosen = {"fp32": None, "bf16": torch.bfloat16}
+    autocast = chosen.get(settings.precision, fast_training_dtype(device))
     if autocast and device.type == "cpu":
         make_lean(model, autocast)
     shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}

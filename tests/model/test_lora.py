@@ -8,12 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from gpt2cli.config import GPTConfig, LoRAConfig
-from gpt2cli.errors import CheckpointError
 from gpt2cli.model.lora import (
     ADAPTED,
     LoRALinear,
     add_lora,
-    load_lora_state,
     lora_state,
     merge_lora,
     merged_state,
@@ -141,27 +139,6 @@ def test_merged_state_is_that_of_the_merged_model_and_changes_nothing(adapted):
     merge_lora(adapted)
     assert state.keys() == adapted.state_dict().keys()
     assert all(torch.equal(state[name], tensor) for name, tensor in adapted.state_dict().items())
-
-
-def test_state_goes_from_model_to_model(adapted):
-    other = models.small_model(CONFIG)
-    add_lora(other, LORA)
-    load_lora_state(other, lora_state(adapted))
-    with torch.no_grad():
-        assert torch.equal(other(IDX), adapted(IDX))
-
-
-def test_state_that_does_not_fit_is_refused(adapted):
-    state = lora_state(adapted)
-    other = models.small_model(CONFIG)
-    add_lora(other, LoRAConfig(rank=5))
-    with pytest.raises(CheckpointError, match=r"h\.0\.attn\.c_attn\.lora_A is \(4, 48\), not \(5, 48\)"):
-        load_lora_state(other, state)
-    with pytest.raises(CheckpointError, match=r"h\.0\.attn\.c_attn\.lora_A is unknown"):
-        load_lora_state(models.small_model(CONFIG), state)
-    del state["h.1.mlp.c_fc.lora_B"]
-    with pytest.raises(CheckpointError, match=r"h\.1\.mlp\.c_fc\.lora_B is missing"):
-        load_lora_state(adapted, state)
 
 
 def test_under_autocast_it_learns_and_adapters_stay_fp32(model):

@@ -1,0 +1,59 @@
+"""Make the model that comes with the package out of a training run's result.
+
+    python tests/bundle_tiny.py tiny.pt --data tales/ --val-fraction 0.06
+
+The weights go into gpt2cli/assets/tiny in 8 bits, with one shared row of the embedding for all tokens that the training
+data lacks. `--data` and `--val-fraction` are those of the run: they tell which tokens occur, and what to validate on.
+Prints the size, and the loss on the validation split before and after.
+"""
+
+import argparse
+import json
+import math
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from gpt2cli import load
+from gpt2cli.checkpoints import compact
+from gpt2cli.config import TINY, DataConfig, TrainConfig
+from gpt2cli.data.load import load_data
+from gpt2cli.model.gpt import GPT
+from gpt2cli.paths import asset
+from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.engine import mean_loss
+from tests.models import hub_config
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ckpt", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--val-fraction", type=float, default=0.06)
+    args = parser.parse_args()
+    model = load(ckpt=args.ckpt, device="cpu", precision="fp32")
+    data = DataConfig(args.val_fraction, test_fraction=0)
+    splits = load_data(args.data, TrainConfig(), data, model.config.block_size)
+
+    def loss(of: GPT) -> float:
+        return mean_loss(of, splits.val, 1024, nullcontext(), Ranks())
+
+    before = loss(model)
+    occurs = torch.bincount(splits.train.tokens.int(), minlength=model.config.vocab_size) > 0
+    small = compact.quantize(compact.share_rows(model.state_dict(), occurs))
+    file = asset(TINY) / "model.safetensors"
+    save_file(small, file)
+    (asset(TINY) / "config.json").write_text(json.dumps(hub_config(model.config), indent=1) + "\n")
+    after = loss(load(TINY, device="cpu", precision="fp32"))
+    print(f"{int(occurs.sum()):,} of {len(occurs):,} tokens occur; {file.stat().st_size / 1e6:.2f} MB")
+    for what, value in (("as trained", before), ("as bundled", after)):
+        print(f"{what}: validation loss {value:.4f}, perplexity {math.exp(value):.2f}")
+
+
+if __name__ == "__main__":
+    main()
