@@ -59,6 +59,8 @@ PUBLISHED = {
 DEFAULT_MODEL = "gpt2"
 TINY = "tiny"
 """The model that comes with the package."""
+FINETUNED = "finetuned.pt"
+"""Where `finetune` writes, and what `chat` opens, if nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -191,3 +193,7 @@ class DataConfig:
 def _check(holds: bool, name: str, must_be: str, value: object) -> None:
     if not holds:
         raise UsageError(f"{name} must be {must_be}, not {value}")
+
+
+CHAT = SamplingConfig(max_new_tokens=256)
+"""An answer has an end of its own, unlike a text: the limit is there for models that do not find it."""

@@ -59,6 +59,11 @@ class Console:
             with suppress(OSError):  # a full disk behind stderr is no reason to stop
                 self.err.print(Text(visible(text), style="dim"), soft_wrap=True)
 
+    def tell(self, text: str) -> None:
+        """Answer on the side what somebody asked for, also when quiet."""
+        with suppress(OSError):
+            self.err.print(Text(visible(text)), soft_wrap=True)
+
 
 def report_error(message: str) -> None:
     """Show an error as one line on stderr."""
