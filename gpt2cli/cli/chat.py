@@ -138,7 +138,7 @@ def converse(session: "Session") -> None:
             line = editor.read()
             if line.strip():
                 take(session, line)
-                session.console.tell("")
+                session.console.err.print()
 
 
 def take(session: "Session", line: str) -> None:

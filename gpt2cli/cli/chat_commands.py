@@ -41,9 +41,7 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def help_page(session: "Session", argument: str) -> None:
-    width = max(len(command.usage) for command in COMMANDS.values())
-    lines = [f"{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()]
-    session.console.tell("\n".join([*lines, "", KEYS]))
+    session.console.table({command.usage: command.help for command in COMMANDS.values()} | {"": ""} | KEYS)
 
 
 def set_value(session: "Session", argument: str) -> None:
@@ -72,8 +70,7 @@ def show_settings(session: "Session", argument: str) -> None:
     }
     if session.input:
         facts["read"] = f"{counted(len(session.input), 'character')}, as the next instruction's input"
-    width = max(map(len, facts))
-    session.console.tell("\n".join(f"{name:<{width}}  {fact}" for name, fact in facts.items()))
+    session.console.table(facts)
 
 
 def shown(session: "Session", name: str) -> str:
@@ -161,19 +158,22 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     command.usage.split()[0]: command
     for command in (
-        Command("/help", "this list", help_page),
-        Command("/set NAME VALUE", "a setting, as in: /set temp 0.9", set_value, tuple(SETTINGS)),
-        Command("/show", "the settings", show_settings),
-        Command("/regen", "the last answer anew", regenerate),
+        Command("/help", "show this list", help_page),
+        Command("/set NAME VALUE", "change a setting, as in: /set temp 0.9", set_value, tuple(SETTINGS)),
+        Command("/show", "show the settings", show_settings),
+        Command("/regen", "answer the last instruction anew", regenerate),
         Command("/clear", "forget the exchanges so far", clear),
-        Command("/read FILE", "a text that the next instruction is about", read, "path"),
-        Command("/save FILE", "the exchanges: Alpaca's records if FILE ends in .json or .jsonl", save, "path"),
-        Command("/turns N", "take up to N earlier exchanges along; 0: each instruction stands alone", set_turns),
+        Command("/read FILE", "read what the next instruction is about", read, "path"),
+        Command("/save FILE", "write the exchanges down, in Alpaca's format if .json or .jsonl", save, "path"),
+        Command("/turns N", "take up to N earlier exchanges along; 0 for none", set_turns),
         Command("/exit", "leave", leave),
     )
 }
-KEYS = """Alt-Enter, or \\ before Enter, begins a new line; a paste may have many. Tab completes commands.
-Ctrl-C stops an answer, drops a line, or leaves; Ctrl-D leaves. Up and Ctrl-R find what was typed before."""
+KEYS = {
+    "Enter": "send; Alt-Enter, or \\ before Enter, begins a new line",
+    "Tab": "complete a command; Up and Ctrl-R find what was typed before",
+    "Ctrl-C": "stop an answer, drop a line, or leave; Ctrl-D leaves",
+}
 USE_SET = "/set temp 0.9"
 
 
