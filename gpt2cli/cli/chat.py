@@ -75,14 +75,13 @@ def chat(
         ckpt = default_checkpoint()
     text = read_prompt(prompt) if once else ""
     name = str(ckpt or model)
-    template = read_template(console, ckpt, name)
 
     with nullcontext() if once else typing_unseen():
         gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, offline)
 
         from gpt2cli.cli.chat_session import Session
 
-        session = Session(console, name, gpt, template, sampling, stats)
+        session = Session(console, name, gpt, read_template(console, ckpt, name), sampling, stats)
         if stats:
             console.note(f"loaded in {load_s:.2f} s")
         if once:

@@ -57,7 +57,7 @@ def set_value(session: "Session", argument: str) -> None:
     except UsageError as error:
         raise UsageError(str(error).replace(field, name, 1)) from None
     except ValueError:
-        raise UsageError(f"{name} is a {'whole number' if parse is not float else 'number'}, not {value!r}") from None
+        raise UsageError(f"{name} must be a {'number' if parse is float else 'whole number'}, not {value!r}") from None
     session.console.note(f"{name} is {shown(session, name)}")
 
 
@@ -152,7 +152,7 @@ class Command:
     usage: str
     help: str
     run: Callable[["Session", str], None]
-    argument: Literal["path"] | tuple[str, ...] = ()
+    argument: Literal["path"] | tuple[str, ...] | None = None
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -165,7 +165,7 @@ COMMANDS: Mapping[str, Command] = {
         Command("/clear", "forget the exchanges so far", clear),
         Command("/read FILE", "read what the next instruction is about", read, "path"),
         Command("/save FILE", "write the exchanges down, in Alpaca's format if .json or .jsonl", save, "path"),
-        Command("/turns N", "take up to N earlier exchanges along; 0 for none", set_turns),
+        Command("/turns N", "take up to N earlier exchanges along; 0 for none", set_turns, ()),
         Command("/exit", "leave", leave),
     )
 }

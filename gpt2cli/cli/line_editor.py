@@ -18,8 +18,8 @@ from prompt_toolkit.output import create_output
 
 from gpt2cli import paths
 
-Argument = Literal["path"] | tuple[str, ...]
-"""What may follow a command: a file's name, or one of some words."""
+Argument = Literal["path"] | tuple[str, ...] | None
+"""What follows a command: a file's name, one of some words (none: that cannot be foreseen), or nothing."""
 
 PROMPT, CONTINUATION = "> ", "  "
 
@@ -80,7 +80,7 @@ def keys() -> KeyBindings:
 class PrivateHistory(FileHistory):
     """What was typed in earlier runs, in a file that only its owner can read.
 
-    A session goes on where it cannot be written, and where what was typed is not valid Unicode.
+    A session goes on where it cannot be written.
     """
 
     def __init__(self, file: Path) -> None:
@@ -96,8 +96,8 @@ class PrivateHistory(FileHistory):
         return []
 
     def store_string(self, string: str) -> None:
-        with suppress(OSError, UnicodeEncodeError):
-            super().store_string(string)
+        with suppress(OSError):
+            super().store_string(string.encode(errors="replace").decode())
 
 
 class CommandCompleter(Completer):
@@ -111,9 +111,12 @@ class CommandCompleter(Completer):
         command, blank, rest = document.text_before_cursor.partition(" ")
         if not command.startswith("/"):
             return
-        argument = self._arguments.get(command, ())
-        if blank and argument == "path":
-            yield from self._paths.get_completions(Document(rest), complete_event)
+        if not blank:
+            found = ((name, argument) for name, argument in self._arguments.items() if name.startswith(command))
+            yield from (Completion(name + " " * (argument is not None), -len(command)) for name, argument in found)
             return
-        typed, words = (rest, argument) if blank else (command, self._arguments)
-        yield from (Completion(word, -len(typed)) for word in words if word.startswith(typed))
+        argument = self._arguments.get(command)
+        if argument == "path":
+            yield from self._paths.get_completions(Document(rest), complete_event)
+        else:
+            yield from (Completion(word, -len(rest)) for word in argument or () if word.startswith(rest))
