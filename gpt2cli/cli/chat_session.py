@@ -80,7 +80,7 @@ class Session:
         too_many = taken if taken < len(wanted) else None
         if too_many is not None and too_many != self._taken:  # once, not with every answer
             left_out = counted(len(wanted) - taken, "older exchange")
-            self.console.note(f"left out {left_out}: the window holds the last {taken} beside this instruction")
+            self.console.note(f"left out {left_out} for want of room in the window, took {taken} along")
         self._taken = too_many
         return prompt
 

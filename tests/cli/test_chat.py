@@ -12,8 +12,11 @@ import torch
 
 from gpt2cli import tokenizer
 from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.cli.chat import read_template
 from gpt2cli.cli.chat_commands import COMMANDS
+from gpt2cli.cli.console import Console
 from gpt2cli.config import GPTConfig
+from gpt2cli.errors import CheckpointError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import ALPACA
 from tests.conftest import Run, clean_environment
@@ -60,13 +63,13 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Person:
-    """Somebody at a terminal."""
+    """Somebody at a terminal. stdout may be elsewhere."""
 
-    def __init__(self, *args: str, cwd: Path, **env: str) -> None:
+    def __init__(self, *args: str, cwd: Path, stdout: str | Path = "/dev/tty", **env: str) -> None:
         environment = clean_environment() | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "NO_COLOR": "1"} | env
-        command = ["-m", "gpt2cli", "chat", *args]
+        command = ["-c", 'exec > "$0" "$@"', str(stdout), sys.executable, "-m", "gpt2cli", "chat", *args]
         self.child = pexpect.spawn(
-            sys.executable, command, env=environment, cwd=str(cwd), timeout=30, dimensions=(30, 100), echo=False
+            "/bin/sh", command, env=environment, cwd=str(cwd), timeout=30, dimensions=(30, 100), echo=False
         )
         self.greeting = self.sees(LINE_BEGINS)
 
@@ -180,7 +183,7 @@ def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) ->
     with_two = person.asks("Please invent")
     assert alone[0] == alone[1] < prompt_tokens(with_two) <= 24 and "left out" not in with_two
     said = person.asks("Please invent")
-    assert "left out 1 older exchange: the window holds the last 2 beside" in said
+    assert "left out 1 older exchange for want of room in the window, took 2 along" in said
     assert prompt_tokens(said) == prompt_tokens(with_two)
     assert "left out" not in person.asks("Please invent")  # it is said once
     assert "whole number" in person.asks("/turns some")
@@ -209,10 +212,12 @@ def test_ctrl_c_stops_the_answer_then_drops_the_line_then_leaves(tuned: Path, ho
     assert b"Traceback" not in person.child.before
 
 
-def test_what_was_typed_comes_back_in_the_next_run(tuned: Path, home: Path) -> None:
-    person = Person(cwd=tuned)
+def test_what_was_typed_comes_back_in_the_next_run(tuned: Path, home: Path, tmp_path: Path) -> None:
+    person = Person(cwd=tuned, stdout=tmp_path / "answers.txt")
+    person.asks("/show")
     person.asks("Please\\\rinvent invent")
     assert person.leaves("/exit\r") == 0
+    assert (tmp_path / "answers.txt").read_text() == "Paris\n"  # nothing else is on stdout
     person = Person(cwd=tuned, LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     person.child.setwinsize(12, 30)
     person.types(UP + UP)
@@ -253,7 +258,6 @@ def test_a_prompt_longer_than_the_window_keeps_its_end(run: Run, tuned: Path, mo
 
 def test_what_is_wrong_is_one_line_and_a_code(run: Run, tmp_path: Path) -> None:
     model = speaker()
-    save_checkpoint(model, tmp_path / "template.pt", template={"only": "this"})
     with torch.no_grad():
         model.ln_f.weight.fill_(3e38)
     save_checkpoint(model, tmp_path / "diverging.pt", template=TEMPLATE)
@@ -262,9 +266,14 @@ def test_what_is_wrong_is_one_line_and_a_code(run: Run, tmp_path: Path) -> None:
         (2, "--temp must be", "--temp", "nan", "--model", "tiny"),
         (2, "device 'abacus' is not there", "--device", "abacus", "--model", "tiny"),
         (3, "not valid UTF-8 at byte 1", "--prompt", "a\udcff", "--model", "tiny"),
-        (4, "template.pt: the prompt template", "--ckpt", str(tmp_path / "template.pt")),
         (7, "not finite at token 6", "--ckpt", str(tmp_path / "diverging.pt"), "--prompt", "so long"),
     ):
         done = run("chat", *args)
         assert (done.returncode, done.stdout) == (code, ""), done.stderr
         assert done.stderr.startswith("error: ") and says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_damaged_template_is_the_checkpoints_fault(tmp_path: Path) -> None:
+    save_checkpoint(speaker(), tmp_path / "a.pt", template={"only": "this"})
+    with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template .* is damaged"):
+        read_template(Console(), str(tmp_path / "a.pt"), "a.pt")
