@@ -61,6 +61,8 @@ TINY = "tiny"
 """The model that comes with the package."""
 LESSONS = "lessons"
 """The few dozen instructions that come with the package, as a name for data."""
+FINETUNED = "finetuned.pt"
+"""Where `finetune` writes, and what `chat` opens, if nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -193,3 +195,7 @@ class DataConfig:
 def _check(holds: bool, name: str, must_be: str, value: object) -> None:
     if not holds:
         raise UsageError(f"{name} must be {must_be}, not {value}")
+
+
+CHAT = SamplingConfig(max_new_tokens=256)
+"""An answer has an end of its own, unlike a text: the limit is there for models that do not find it."""

@@ -23,6 +23,22 @@ class PromptTemplate:
         # in one pass, and not by str.format: what is put in may hold braces of its own
         return _FIELD.sub(lambda match: parts[match[1]], template)
 
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """What stands before each part: an answer that comes to one has ended, and the model goes on by itself.
+
+        A heading is the last line before a field or before the answer; if the part begins on the same line, it
+        counts at the beginning of a line only.
+        """
+        found: dict[str, None] = {}  # in order, each once
+        for template in (self.with_input, self.without_input):
+            for text in _FIELD.split(template)[::2]:
+                line = text.rstrip().rpartition("\n")[2].strip()
+                alone = text.rstrip(" \t").endswith("\n")
+                if line:
+                    found[line if alone else "\n" + line] = None
+        return tuple(found)
+
     def to_dict(self) -> dict[str, str]:
         """Plain strings by name, as a checkpoint stores them."""
         return asdict(self)

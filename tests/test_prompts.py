@@ -42,3 +42,10 @@ def test_there_and_back() -> None:
 def test_what_is_no_template(stored: object) -> None:
     with pytest.raises(DataError, match="prompt template"):
         PromptTemplate.from_dict(stored)
+
+
+def test_headings_are_where_an_answer_has_ended() -> None:
+    assert ALPACA.headings == ("### Instruction:", "### Input:", "### Response:")
+    # what begins a line only by chance is none elsewhere in it
+    assert PromptTemplate("Q: {instruction} {input}\nA: ", "Q: {instruction}\nA: ").headings == ("\nQ:", "\nA:")
+    assert PromptTemplate("{instruction}{input}", "{instruction}\n").headings == ()

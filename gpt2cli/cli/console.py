@@ -4,10 +4,12 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal, TextIO
 
 from rich.console import Console as RichConsole
+from rich.table import Table
 from rich.text import Text
 
 # C0 and C1 controls and DEL, except newline and tab: on a terminal they could move the cursor, or worse
@@ -58,6 +60,14 @@ class Console:
         if not self.quiet:
             with suppress(OSError):  # a full disk behind stderr is no reason to stop
                 self.err.print(Text(visible(text), style="dim"), soft_wrap=True)
+
+    def table(self, rows: Mapping[str, str]) -> None:
+        """Answer on the side what somebody asked for, also when quiet: names, and what there is to say of each."""
+        grid = Table.grid(padding=(0, 2))
+        for name, text in rows.items():
+            grid.add_row(Text(visible(name), no_wrap=True), Text(visible(text)))
+        with suppress(OSError):
+            self.err.print(grid)
 
 
 def report_error(message: str) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from gpt2cli import paths
 from gpt2cli.cli import options
-from gpt2cli.config import PUBLISHED, SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import FINETUNED, PUBLISHED, SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def finetune(
     out: Annotated[
         Path,
         typer.Option("--out", metavar="FILE", help="Where the weights go: .pt or .safetensors.", rich_help_panel=RUN),
-    ] = Path("finetuned.pt"),
+    ] = Path(FINETUNED),
     run_dir: Annotated[
         Path | None,
         typer.Option(

@@ -1,21 +1,17 @@
 """`gpt2 generate`: continue a prompt."""
 
-import os
-import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpt2cli.cli import options
 from gpt2cli.cli.console import Console
-from gpt2cli.cli.describe import counted
+from gpt2cli.cli.generating import as_json, describe_speed, note_dropped, open_model, read_prompt
 from gpt2cli.config import SamplingConfig
-from gpt2cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from gpt2cli.generation.text import Sample, TextGeneration
+    from gpt2cli.generation.text import TextGeneration
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -65,9 +61,7 @@ def generate(
         bool, typer.Option("--no-stream", help="Print when all is written.", rich_help_panel=options.OUTPUT_PANEL)
     ] = False,
     json: options.Json = False,
-    stats: Annotated[
-        bool, typer.Option("--stats", help="Say how fast it went, on stderr.", rich_help_panel=options.OUTPUT_PANEL)
-    ] = False,
+    stats: options.Stats = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
     device: options.Device = "auto",
@@ -85,23 +79,12 @@ def generate(
         )
     text = read_prompt(prompt, prompt_file)
 
-    import torch
+    gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, offline)
 
-    from gpt2cli.checkpoints.load import load
-    from gpt2cli.cli.downloads import showing_downloads
     from gpt2cli.generation.text import TextGeneration
 
-    if threads:
-        torch.set_num_threads(threads)
-    start = time.perf_counter()
-    with showing_downloads(console) as progress:
-        gpt = load(model, ckpt=ckpt, device=device, precision=precision.value, offline=offline, progress=progress)
-    load_s = time.perf_counter() - start
-
     run = TextGeneration(gpt, text, sampling)
-    if run.dropped:
-        dropped, kept = counted(run.dropped, "token"), len(run.prompt_ids)
-        console.note(f"the prompt is too long: left out {dropped} at its beginning, kept the last {kept:,}")
+    note_dropped(console, run)
     if json:
         for _ in run:
             pass
@@ -113,29 +96,7 @@ def generate(
         finally:  # what is said of an error or Ctrl-C is not part of the text
             console.end_line()
     if stats:
-        console.note(describe_speed(run, load_s))
-
-
-def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from the argument, the file or stdin; a newline at the end of the latter two is not part of it."""
-    if prompt is not None and file is not None:
-        raise UsageError("give the prompt as an argument or as --prompt-file, not both")
-    if file is not None:
-        try:
-            return decode(file.read_bytes(), str(file)).removesuffix("\n")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise DataError(f"cannot read {file} ({error.strerror}): name a file as --prompt-file") from None
-    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
-        return decode(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
-    # the very bytes that were typed: a locale without UTF-8 has misread them
-    return decode(os.fsencode(prompt or ""), "the prompt")
-
-
-def decode(content: bytes, where: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not valid UTF-8 at byte {error.start}: convert it to UTF-8") from None
+        console.note(f"loaded in {load_s:.2f} s · {describe_speed(run)}")
 
 
 def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) -> None:
@@ -158,32 +119,3 @@ def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) 
             begin(number)
             console.write(sample.text)
         console.write("\n")
-
-
-def as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s: float) -> dict[str, Any]:
-    return {
-        "prompt": prompt,
-        "text": sample.text,
-        "tokens": sample.tokens,
-        "finish_reason": sample.finish_reason,
-        "seed": sample.seed,
-        "stats": {
-            "prompt_tokens": len(run.prompt_ids),
-            "new_tokens": len(sample.tokens),
-            "prefill_tok_s": run.prefill_tok_s,
-            "decode_tok_s": run.decode_tok_s,
-            "load_s": load_s,
-        },
-    }
-
-
-def describe_speed(run: "TextGeneration", load_s: float) -> str:
-    new = sum(len(sample.tokens) for sample in run.samples)
-    parts = [f"loaded in {load_s:.2f} s", counted(len(run.prompt_ids), "prompt token")]
-    if run.prefill_tok_s:
-        parts[-1] += f" at {run.prefill_tok_s:.0f} tokens/s"
-    parts.append(counted(new, "new token"))
-    if run.decode_tok_s:
-        parts[-1] += f" at {run.decode_tok_s:.1f} tokens/s"
-    parts.append(f"seed {run.samples[0].seed}")
-    return " · ".join(parts)

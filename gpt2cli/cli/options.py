@@ -152,3 +152,4 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON lines, and nothing else, on stdout.", rich_help_panel=OUTPUT_PANEL)
 ]
+Stats = Annotated[bool, typer.Option("--stats", help="Say how fast it went, on stderr.", rich_help_panel=OUTPUT_PANEL)]

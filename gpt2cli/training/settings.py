@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, UsageError
 
 # what may differ between a run and its continuation: it changes what is shown and saved, not what is learned
@@ -26,7 +26,7 @@ class Settings:
     grad_checkpointing: bool = False
     skip_bad: bool = False
     sample_prompts: tuple[str, ...] = ()
-    out: str = "finetuned.pt"
+    out: str = FINETUNED
     wandb_project: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,0 +1,151 @@
+"""`gpt2 chat`: ask a model, and read its answers."""
+
+import sys
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpt2cli.cli import options
+from gpt2cli.cli.chat_commands import COMMANDS, run_command
+from gpt2cli.cli.console import Console, report_error
+from gpt2cli.cli.generating import as_json, open_model, read_prompt
+from gpt2cli.cli.streams import typing_unseen
+from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
+from gpt2cli.errors import CheckpointError, DataError, GPT2Error, UsageError
+from gpt2cli.prompts import ALPACA, PromptTemplate
+
+if TYPE_CHECKING:
+    from gpt2cli.cli.chat_session import Session
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+gpt2 chat
+
+gpt2 chat --ckpt tuned.pt --temp 0.2 --stats
+
+gpt2 chat --prompt "Name three primary colours." --json
+
+cat question.txt | gpt2 chat --model tiny
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(chat)
+
+
+def chat(
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", metavar="TEXT", help="Answer this and leave; `-` reads it from stdin, as a pipe does."
+        ),
+    ] = None,
+    max_new_tokens: options.MaxNewTokens = CHAT.max_new_tokens,
+    temp: options.Temperature = CHAT.temperature,
+    top_k: options.TopK = CHAT.top_k,
+    top_p: options.TopP = CHAT.top_p,
+    min_p: options.MinP = CHAT.min_p,
+    repetition_penalty: options.RepetitionPenalty = CHAT.repetition_penalty,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    json: options.Json = False,
+    stats: options.Stats = False,
+    model: options.Model = None,
+    ckpt: options.Checkpoint = None,
+    device: options.Device = "auto",
+    precision: options.PrecisionOption = options.Precision.auto,
+    threads: options.Threads = None,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Ask a fine-tuned model, finetuned.pt unless you name another, and read its answers as they are written."""
+    console = Console(quiet)
+    with options.named_as_typed("gpt2 chat"):
+        sampling = SamplingConfig(
+            max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ())
+        )
+    once = prompt is not None or not sys.stdin.isatty()
+    if json and not once:
+        raise UsageError("--json is for a single answer: add --prompt TEXT, or ask through a pipe")
+    if ckpt is None and model is None:
+        ckpt = default_checkpoint()
+    text = read_prompt(prompt) if once else ""
+    name = str(ckpt or model)
+
+    with nullcontext() if once else typing_unseen():
+        gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, offline)
+
+        from gpt2cli.cli.chat_session import Session
+
+        session = Session(console, name, gpt, read_template(console, ckpt, name), sampling, stats)
+        if stats:
+            console.note(f"loaded in {load_s:.2f} s")
+        if once:
+            answer_once(session, text, json, load_s)
+        else:
+            converse(session)
+
+
+def default_checkpoint() -> str:
+    if not Path(FINETUNED).exists():
+        raise UsageError(
+            f"there is no {FINETUNED} here to chat with: make one with `gpt2 finetune`, or name a --ckpt or a --model"
+        )
+    return FINETUNED
+
+
+def read_template(console: Console, ckpt: str | None, name: str) -> PromptTemplate:
+    """The template that a checkpoint carries, or else Alpaca's, which is said."""
+    from gpt2cli.checkpoints.load import read_facts
+
+    stored = read_facts(ckpt).template if ckpt else None
+    if stored is None:
+        console.note(f"{name} was never tuned to answer, as far as it says: asking it in Alpaca's template")
+        return ALPACA
+    try:
+        return PromptTemplate.from_dict(stored)
+    except DataError as error:
+        raise CheckpointError(f"{ckpt}: {error}") from None
+
+
+def answer_once(session: "Session", text: str, json: bool, load_s: float) -> None:
+    """Answer one instruction, for scripts."""
+    from gpt2cli.cli.chat_session import show
+
+    run = session.start(session.template.prompt(text))
+    if json:
+        for _ in run:
+            pass
+        session.console.json(as_json(text, run.samples[0], run, load_s))
+    else:
+        show(session.console, run)
+    session.note_end(run, "-n raises it")
+
+
+def converse(session: "Session") -> None:
+    """Take instructions and commands from a person until they leave."""
+    from gpt2cli.cli.line_editor import LineEditor
+
+    editor = LineEditor({name: command.argument for name, command in COMMANDS.items()})
+    session.console.note(f"chatting with {session.name}: /help lists what can be typed, Ctrl-D leaves")
+    with suppress(EOFError):  # Ctrl-D, or /exit
+        while True:
+            line = editor.read()
+            if line.strip():
+                take(session, line)
+                session.console.err.print()
+
+
+def take(session: "Session", line: str) -> None:
+    """Do what a line says, or say what is wrong with it."""
+    try:
+        if line.startswith("/"):
+            run_command(session, line)
+        else:
+            session.ask(line.strip())
+    except GPT2Error as error:
+        report_error(str(error))

@@ -1,0 +1,192 @@
+"""What can be said to a chat besides instructions: the commands that begin with a slash."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gpt2cli import atomic, paths
+from gpt2cli.cli.describe import counted
+from gpt2cli.cli.generating import read_file
+from gpt2cli.cli.options import unescape
+from gpt2cli.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from gpt2cli.cli.chat_session import Session
+    from gpt2cli.generation.conversation import Exchange
+
+
+def parse_seed(text: str) -> int | None:
+    return None if text == "random" else int(text)
+
+
+def parse_stop(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(unescape([text]) or ())
+
+
+SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "temp": ("temperature", float),
+    "top-k": ("top_k", int),
+    "top-p": ("top_p", float),
+    "min-p": ("min_p", float),
+    "repetition-penalty": ("repetition_penalty", float),
+    "max-new-tokens": ("max_new_tokens", int),
+    "seed": ("seed", parse_seed),
+    "stop": ("stop", parse_stop),
+}
+"""What /set knows, under the options' names: the field of SamplingConfig, and how to read its value."""
+
+
+def help_page(session: "Session", argument: str) -> None:
+    session.console.table({command.usage: command.help for command in COMMANDS.values()} | {"": ""} | KEYS)
+
+
+def set_value(session: "Session", argument: str) -> None:
+    name, _, value = argument.partition(" ")
+    if name not in SETTINGS:
+        raise UsageError(f"there is no setting {name!r}: {nearest(name, SETTINGS)}" if name else USE_SET)
+    if not value.strip():
+        raise UsageError(f"{name} to what? As in: {USE_SET}")
+    field, parse = SETTINGS[name]
+    try:
+        changed: dict[str, Any] = {field: parse(value.strip())}
+        session.sampling = replace(session.sampling, **changed)
+    except UsageError as error:
+        raise UsageError(str(error).replace(field, name, 1)) from None
+    except ValueError:
+        raise UsageError(f"{name} must be a {'number' if parse is float else 'whole number'}, not {value!r}") from None
+    session.console.note(f"{name} is {shown(session, name)}")
+
+
+def show_settings(session: "Session", argument: str) -> None:
+    facts = {
+        "model": f"{session.name}, with a window of {counted(session.model.config.block_size, 'token')}",
+        **{name: shown(session, name) for name in SETTINGS},
+        "turns": str(session.turns),
+        "so far": counted(len(session.exchanges), "exchange"),
+    }
+    if session.input:
+        facts["read"] = f"{counted(len(session.input), 'character')}, as the next instruction's input"
+    session.console.table(facts)
+
+
+def shown(session: "Session", name: str) -> str:
+    value = getattr(session.sampling, SETTINGS[name][0])
+    if name == "stop":
+        return " ".join(map(repr, value)) or "none"
+    return "random" if value is None else str(value)
+
+
+def regenerate(session: "Session", argument: str) -> None:
+    session.regenerate()
+
+
+def clear(session: "Session", argument: str) -> None:
+    session.console.note(f"forgot {counted(len(session.exchanges), 'exchange')}")
+    session.forget()
+
+
+def read(session: "Session", argument: str) -> None:
+    if not argument:
+        raise UsageError("read what? As in: /read FILE")
+    path = paths.expand(argument)
+    with disk_trouble(path):
+        session.input = read_file(path, "/read FILE")
+    session.console.note(f"read {counted(len(session.input), 'character')}: now say what to do with it")
+
+
+def save(session: "Session", argument: str) -> None:
+    if not argument:
+        raise UsageError("save to where? As in: /save FILE")
+    if not session.exchanges:
+        raise UsageError("nothing was asked yet: there is nothing to save")
+    path = paths.expand(argument).absolute()
+    if path.exists() and path not in session.saved:
+        raise UsageError(f"{path} is there already: choose another name")
+    with disk_trouble(path):
+        atomic.write_text(path, as_file(session.exchanges, path.suffix))
+    session.saved.add(path)
+    session.console.note(f"wrote {counted(len(session.exchanges), 'exchange')} to {path}")
+
+
+@contextmanager
+def disk_trouble(path: Path) -> Iterator[None]:
+    """Let an error of the disk be one that a session survives."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"{error.strerror or error}: {path}") from None
+
+
+def as_file(exchanges: "list[Exchange]", suffix: str) -> str:
+    """Alpaca's records for .json and .jsonl, as `gpt2 finetune --data` takes them; else a text to read."""
+    records = [asdict(exchange) for exchange in exchanges]
+    if suffix == ".json":
+        return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
+    if suffix == ".jsonl":
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    asked = ("\n\n".join(filter(None, (each.instruction, each.input))) for each in exchanges)
+    quoted = ("> " + text.replace("\n", "\n> ") for text in asked)
+    return "\n".join(f"{text}\n\n{each.output}\n" for text, each in zip(quoted, exchanges, strict=True))
+
+
+def set_turns(session: "Session", argument: str) -> None:
+    if not argument.isdecimal():
+        raise UsageError(f"/turns takes a whole number, not {argument!r}")
+    session.turns = int(argument)
+    told = f"takes up to {counted(session.turns, 'earlier exchange')} along, as far as they fit into the window"
+    session.console.note(f"each instruction {told if session.turns else 'stands alone'}")
+
+
+def leave(session: "Session", argument: str) -> None:
+    raise EOFError
+
+
+@dataclass(frozen=True)
+class Command:
+    """How it is written, what it does in a few words, the doing, and what Tab offers behind it."""
+
+    usage: str
+    help: str
+    run: Callable[["Session", str], None]
+    argument: Literal["path"] | tuple[str, ...] | None = None
+
+
+COMMANDS: Mapping[str, Command] = {
+    command.usage.split()[0]: command
+    for command in (
+        Command("/help", "show this list", help_page),
+        Command("/set NAME VALUE", "change a setting, as in: /set temp 0.9", set_value, tuple(SETTINGS)),
+        Command("/show", "show the settings", show_settings),
+        Command("/regen", "answer the last instruction anew", regenerate),
+        Command("/clear", "forget the exchanges so far", clear),
+        Command("/read FILE", "read what the next instruction is about", read, "path"),
+        Command("/save FILE", "write the exchanges down, in Alpaca's format if .json or .jsonl", save, "path"),
+        Command("/turns N", "take up to N earlier exchanges along; 0 for none", set_turns, ()),
+        Command("/exit", "leave", leave),
+    )
+}
+KEYS = {
+    "Enter": "send; Alt-Enter, or \\ before Enter, begins a new line",
+    "Tab": "complete a command; Up and Ctrl-R find what was typed before",
+    "Ctrl-C": "stop an answer, drop a line, or leave; Ctrl-D leaves",
+}
+USE_SET = "/set temp 0.9"
+
+
+def run_command(session: "Session", line: str) -> None:
+    """Do what a line that begins with a slash says. Raises UsageError, or what the command raises."""
+    name, *rest = line.split(maxsplit=1)
+    if name not in COMMANDS:
+        raise UsageError(f"there is no command {name}: {nearest(name, COMMANDS)}")
+    COMMANDS[name].run(session, rest[0].strip() if rest else "")
+
+
+def nearest(typed: str, words: Mapping[str, object]) -> str:
+    """A question after the word that was probably meant, or all words."""
+    begun = [word for word in words if word.startswith(typed)]
+    close = begun or get_close_matches(typed, words, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(words)}"

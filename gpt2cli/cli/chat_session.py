@@ -1,0 +1,112 @@
+"""One conversation: what was said so far, how answers are made, and what is said about them."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gpt2cli.cli.console import Console
+from gpt2cli.cli.describe import counted
+from gpt2cli.cli.generating import describe_speed, note_dropped
+from gpt2cli.config import SamplingConfig
+from gpt2cli.errors import UsageError
+from gpt2cli.generation.conversation import Exchange, compose
+from gpt2cli.generation.text import TextGeneration
+from gpt2cli.model.gpt import GPT
+from gpt2cli.prompts import PromptTemplate
+
+
+@dataclass
+class Session:
+    """A model, the person's settings, and their exchanges so far. Answers go to stdout, all else to stderr.
+
+    sampling  how the next answer is drawn; a seed in it goes up by one with each answer
+    turns     how many earlier exchanges an instruction takes along, at the most
+    input     what the next instruction is about
+    saved     files that this session has written, and may write again
+    """
+
+    console: Console
+    name: str
+    model: GPT
+    template: PromptTemplate
+    sampling: SamplingConfig
+    stats: bool = False
+    turns: int = 0
+    input: str = ""
+    exchanges: list[Exchange] = field(default_factory=list)
+    saved: set[Path] = field(default_factory=set)
+    _taken: int | None = None  # exchanges in the last prompt, if fewer than asked for
+
+    def ask(self, instruction: str) -> None:
+        """Answer an instruction. Ctrl-C ends the answer and keeps what there is of it."""
+        asked = Exchange(instruction, self.input)
+        self.exchanges.append(self._answer(asked, self.exchanges))
+        self.input = ""
+
+    def regenerate(self) -> None:
+        """Answer the last instruction anew. Raises UsageError if there is none."""
+        if not self.exchanges:
+            raise UsageError("nothing was asked yet: type an instruction")
+        *earlier, last = self.exchanges
+        self.exchanges[-1] = self._answer(last, earlier)
+
+    def forget(self) -> None:
+        """Begin anew, with the same settings."""
+        self.exchanges.clear()
+        self.input, self._taken = "", None
+
+    def start(self, prompt: str) -> TextGeneration:
+        """An answer about to be written. It also ends where the model goes on to the template's next heading."""
+        stop = (*self.sampling.stop, *self.template.headings)
+        run = TextGeneration(self.model, prompt, replace(self.sampling, stop=stop))
+        note_dropped(self.console, run)
+        return run
+
+    def _answer(self, asked: Exchange, earlier: list[Exchange]) -> Exchange:
+        run = self.start(self._prompt(asked, earlier))
+        try:
+            show(self.console, run)
+        except KeyboardInterrupt:
+            self.console.note("stopped")
+        self.note_end(run, "/set max-new-tokens raises it")
+        if self.sampling.seed is not None:
+            self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % 2**63)
+        return replace(asked, output=run.samples[0].text.strip())
+
+    def _prompt(self, asked: Exchange, earlier: list[Exchange]) -> str:
+        wanted = [exchange for exchange in earlier if exchange.output][-self.turns :] if self.turns else []
+        block_size = self.model.config.block_size
+        prompt, taken = compose(self.template, wanted, asked, block_size, self.sampling.max_new_tokens)
+        too_many = taken if taken < len(wanted) else None
+        if too_many is not None and too_many != self._taken:  # once, not with every answer
+            left_out = counted(len(wanted) - taken, "older exchange")
+            self.console.note(f"left out {left_out} for want of room in the window, took {taken} along")
+        self._taken = too_many
+        return prompt
+
+    def note_end(self, run: TextGeneration, advice: str) -> None:
+        """Say why an answer ended if that is not plain, and how fast it came if that was asked for."""
+        sample = run.samples[0]
+        if sample.finish_reason == "length":
+            limit = counted(self.sampling.max_new_tokens, "token")
+            self.console.note(f"ended at the limit of {limit}: {advice}")
+        elif sample.finish_reason and not sample.text.strip():
+            self.console.note("the model had nothing to say")
+        if self.stats:
+            self.console.note(describe_speed(run))
+
+
+def show(console: Console, run: TextGeneration) -> None:
+    """Put an answer on stdout as it is written, without blank space at either end."""
+    begun, blank = False, ""
+    try:
+        for _, text in run:
+            text = blank + text if begun else text.lstrip()
+            shown = text.rstrip()
+            blank = text[len(shown) :]
+            console.write(shown)
+            begun = begun or bool(shown)
+    finally:  # a line of its own for what comes next, also if an error or Ctrl-C does
+        if begun:
+            with suppress(OSError):  # something worse may be on its way
+                console.write("\n")

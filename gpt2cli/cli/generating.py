@@ -1,0 +1,101 @@
+"""What `gpt2 generate` and `gpt2 chat` share: reading the prompt, opening the model, and telling how it went."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2cli.cli.console import Console
+from gpt2cli.cli.describe import counted
+from gpt2cli.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from gpt2cli.generation.text import Sample, TextGeneration
+    from gpt2cli.model.gpt import GPT
+
+
+def read_prompt(prompt: str | None, file: Path | None = None) -> str:
+    """The prompt from the argument, the file or stdin; a newline at the end of the latter two is not part of it."""
+    if prompt is not None and file is not None:
+        raise UsageError("give the prompt as an argument or as --prompt-file, not both")
+    if file is not None:
+        return read_file(file, "--prompt-file")
+    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
+        return decode(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
+    # the very bytes that were typed: a locale without UTF-8 has misread them
+    return decode(os.fsencode(prompt or ""), "the prompt")
+
+
+def read_file(file: Path, option: str) -> str:
+    """A file's text, without a newline at its end. Raises DataError, naming the option, if there is no such file."""
+    try:
+        return decode(file.read_bytes(), str(file)).removesuffix("\n")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise DataError(f"cannot read {file} ({error.strerror}): name a file as {option}") from None
+
+
+def decode(content: bytes, where: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} is not valid UTF-8 at byte {error.start}: convert it to UTF-8") from None
+
+
+def open_model(
+    console: Console,
+    model: str | None,
+    ckpt: str | None,
+    device: str,
+    precision: str,
+    threads: int | None,
+    offline: bool,
+) -> "tuple[GPT, float]":
+    """Load what the options name, showing any download; the model, and the seconds that it took."""
+    import torch
+
+    from gpt2cli.checkpoints.load import load
+    from gpt2cli.cli.downloads import showing_downloads
+
+    if threads:
+        torch.set_num_threads(threads)
+    start = time.perf_counter()
+    with showing_downloads(console) as progress:
+        gpt = load(model, ckpt=ckpt, device=device, precision=precision, offline=offline, progress=progress)
+    return gpt, time.perf_counter() - start
+
+
+def note_dropped(console: Console, run: "TextGeneration") -> None:
+    """Say so if the prompt did not fit into the window."""
+    if run.dropped:
+        dropped, kept = counted(run.dropped, "token"), len(run.prompt_ids)
+        console.note(f"the prompt is too long: left out {dropped} at its beginning, kept the last {kept:,}")
+
+
+def as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s: float) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "text": sample.text,
+        "tokens": sample.tokens,
+        "finish_reason": sample.finish_reason,
+        "seed": sample.seed,
+        "stats": {
+            "prompt_tokens": len(run.prompt_ids),
+            "new_tokens": len(sample.tokens),
+            "prefill_tok_s": run.prefill_tok_s,
+            "decode_tok_s": run.decode_tok_s,
+            "load_s": load_s,
+        },
+    }
+
+
+def describe_speed(run: "TextGeneration") -> str:
+    new = sum(len(sample.tokens) for sample in run.samples)
+    parts = [counted(len(run.prompt_ids), "prompt token")]
+    if run.prefill_tok_s:
+        parts[-1] += f" at {run.prefill_tok_s:.0f} tokens/s"
+    parts.append(counted(new, "new token"))
+    if run.decode_tok_s:
+        parts[-1] += f" at {run.decode_tok_s:.1f} tokens/s"
+    parts.append(f"seed {run.samples[0].seed}")
+    return " · ".join(parts)
