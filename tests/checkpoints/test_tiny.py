@@ -1,10 +1,13 @@
 """The model in the box has learned something, and works without a network."""
 
+import json
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from gpt2cli import SamplingConfig, encode, generate, load
+from tests import models
 
 TALE = (
     "Once upon a time there was a king who had three sons, and he loved them all so much that he did not know which of"
@@ -19,7 +22,7 @@ def tiny():
 
 
 def test_it_is_a_gpt2_with_gpt2s_vocabulary(tiny):
-    assert (tiny.config.n_layer, tiny.config.n_embd, tiny.config.vocab_size) == (4, 128, 50257)
+    assert (tiny.config.n_layer, tiny.config.n_embd, tiny.config.vocab_size) == (4, 192, 50257)
 
 
 def test_it_knows_how_tales_go(tiny):
@@ -28,14 +31,50 @@ def test_it_knows_how_tales_go(tiny):
         loss = F.cross_entropy(tiny(ids)[0, :-1], ids[0, 1:])
         scrambled = ids[:, torch.randperm(ids.shape[1], generator=torch.Generator().manual_seed(0))]
         nonsense = F.cross_entropy(tiny(scrambled)[0, :-1], scrambled[0, 1:])
-    assert loss < 4.2 < 6 < nonsense
+    assert loss < 3 < 6 < nonsense
 
 
 def test_its_greedy_text_is_the_same_everywhere(tiny):
-    text = generate(tiny, "Once upon a time there was a", SamplingConfig(max_new_tokens=12, temperature=0))
-    assert text == generate(tiny, "Once upon a time there was a", SamplingConfig(max_new_tokens=12, top_k=1))
-    assert all(word.isascii() for word in text.split())
-    assert len(text.split()) >= 8
+    text = generate(tiny, "Once upon a time there was a", SamplingConfig(max_new_tokens=24, temperature=0))
+    assert text == " man who had a son, and he was very much astonished at the sight of the king.\n\n'What is"
+
+
+@pytest.mark.parametrize(("precision", "off"), [("bf16", 0.03), ("fp16", 0.001)])
+def test_16_bits_know_it_as_well(tiny, precision, off):
+    ids = torch.tensor([encode(TALE)])
+    with torch.no_grad():
+        losses = [
+            F.cross_entropy(model(ids)[0, :-1].float(), ids[0, 1:])
+            for model in (tiny, load("tiny", device="cpu", offline=True, precision=precision))
+        ]
+    assert abs(losses[0] - losses[1]) < off
+
+
+def test_transformers_loads_it(tiny, tmp_path):
+    from transformers import GPT2LMHeadModel
+
+    theirs = GPT2LMHeadModel.from_pretrained(models.save_hub_directory(tiny, tmp_path / "hub"))
+    ids = torch.tensor([encode(TALE)])
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, tiny(ids), atol=1e-4, rtol=1e-5)
+
+
+def test_lessons_lower_the_loss_on_what_it_has_not_seen(run, home, tmp_path):
+    asked = ("--model", "tiny", "--data", "lessons", "--max-steps", "12", "--lr", "1e-3", "--sample-every", "0")
+    done = run(
+        "finetune",
+        *asked,
+        "--eval-every",
+        "12",
+        "--out",
+        str(tmp_path / "pupil.pt"),
+        "--run-dir",
+        str(tmp_path / "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    before, after = [line["val_loss"] for line in lines if line["kind"] == "eval"]
+    assert after < before - 0.8
 
 
 def test_generate_tells_a_tale_offline(run, home):

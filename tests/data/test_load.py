@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.config import DataConfig, TrainConfig
-from gpt2cli.data.load import load_data
+from gpt2cli.config import LESSONS, DataConfig, TrainConfig
+from gpt2cli.data.load import data_path, load_data
 from gpt2cli.data.prepared import Splits, fingerprint, write_prepared
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.prompts import ALPACA
@@ -67,3 +67,13 @@ def test_what_is_not_accepted(tmp_path: Path) -> None:
         with pytest.raises(kind, match=r"an Alpaca \.json or \.jsonl") as error:
             load(tmp_path / path)
         assert str(tmp_path / path) in str(error.value)
+
+
+def test_lessons_are_records_that_come_with_the_package_unless_a_path_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lessons = load_data(data_path(LESSONS), TrainConfig(), DataConfig(), 256)
+    assert len(lessons.train) + len(lessons.val) + len(lessons.test) == 62
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / LESSONS).mkdir()
+    assert data_path(LESSONS) == Path(LESSONS)
