@@ -60,13 +60,14 @@ def read_losses(metrics: Path) -> Losses:
 
 
 def smooth(values: list[float]) -> list[float]:
-    """Exponential moving averages over about a thirtieth of the values, unbiased at the start (as in Adam)."""
-    keep = 1 - 1 / max(1.0, len(values) / 30)
-    average, weight, result = 0.0, 0.0, []
-    for value in values:
-        average = keep * average + (1 - keep) * value
-        weight = keep * weight + (1 - keep)
-        result.append(average / weight)
+    """Exponential moving averages over about a thirtieth of the values.
+
+    Near the start, where losses fall fast, it is a quarter of those so far, if that is less.
+    """
+    average, result = 0.0, []
+    for i, value in enumerate(values):
+        average += (value - average) / max(1.0, min(len(values) / 30, 1 + i / 4))
+        result.append(average)
     return result
 
 
@@ -109,7 +110,8 @@ def draw_tokens(axes: "Axes", data: Losses) -> None:
     import numpy as np
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    steps, tokens = [0, *data.steps], [0, *data.tokens]
+    # one more point, far out: a tick beyond the run would otherwise be drawn at its end
+    steps, tokens = [0, *data.steps, 2 * data.steps[-1]], [0, *data.tokens, 2 * data.tokens[-1]]
 
     def tokens_at(step: "ArrayLike") -> "ArrayLike":
         at: NDArray[np.float64] = np.interp(np.asarray(step, dtype=float), steps, tokens)
