@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2cli import atomic, paths
-from gpt2cli.cli.describe import counted
+from gpt2cli.cli.describe import counted, shortened
 from gpt2cli.cli.generating import read_file
 from gpt2cli.cli.options import unescape
 from gpt2cli.errors import ResourceError, UsageError
@@ -57,7 +57,8 @@ def set_value(session: "Session", argument: str) -> None:
     except UsageError as error:
         raise UsageError(str(error).replace(field, name, 1)) from None
     except ValueError:
-        raise UsageError(f"{name} must be a {'number' if parse is float else 'whole number'}, not {value!r}") from None
+        kind = "number" if parse is float else "whole number"
+        raise UsageError(f"{name} must be a {kind}, not {shortened(value, 40)!r}") from None
     session.console.note(f"{name} is {shown(session, name)}")
 
 
@@ -134,9 +135,13 @@ def as_file(exchanges: "list[Exchange]", suffix: str) -> str:
 
 
 def set_turns(session: "Session", argument: str) -> None:
-    if not argument.isdecimal():
-        raise UsageError(f"/turns takes a whole number, not {argument!r}")
-    session.turns = int(argument)
+    try:
+        turns = int(argument)
+    except ValueError:  # also for thousands of digits
+        turns = -1
+    if turns < 0:
+        raise UsageError(f"/turns takes a whole number, 0 or more, not {shortened(argument, 40)!r}")
+    session.turns = turns
     told = f"takes up to {counted(session.turns, 'earlier exchange')} along, as far as they fit into the window"
     session.console.note(f"each instruction {told if session.turns else 'stands alone'}")
 
@@ -171,6 +176,7 @@ COMMANDS: Mapping[str, Command] = {
 }
 KEYS = {
     "Enter": "send; Alt-Enter, or \\ before Enter, begins a new line",
+    "Space": "before a slash, make it an instruction",
     "Tab": "complete a command; Up and Ctrl-R find what was typed before",
     "Ctrl-C": "stop an answer, drop a line, or leave; Ctrl-D leaves",
 }

@@ -68,9 +68,7 @@ class Person:
     def __init__(self, *args: str, cwd: Path, stdout: str | Path = "/dev/tty", **env: str) -> None:
         environment = clean_environment() | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "NO_COLOR": "1"} | env
         command = ["-c", 'exec > "$0" "$@"', str(stdout), sys.executable, "-m", "gpt2cli", "chat", *args]
-        self.child = pexpect.spawn(
-            "/bin/sh", command, env=environment, cwd=str(cwd), timeout=30, dimensions=(30, 100), echo=False
-        )
+        self.child = pexpect.spawn("/bin/sh", command, env=environment, cwd=str(cwd), timeout=30, dimensions=(30, 100))
         self.greeting = self.sees(LINE_BEGINS)
 
     def sees(self, text: str) -> str:
@@ -162,7 +160,7 @@ def test_pasted_and_typed_lines_make_one_instruction_and_files_its_input(person:
     person.sees("ked.txt")
     assert "read 12 characters" in person.asks("")
     person.asks("Where is")
-    person.asks("so long")
+    person.asks(" /so long")  # the space makes an instruction of it
     assert "is there already" in person.asks(f"/save {tmp_path}/asked.txt")
     assert "No such file or directory" in person.asks(f"/save {tmp_path}/nowhere/said.txt")
     person.types("/sav" + TAB)
@@ -171,8 +169,12 @@ def test_pasted_and_typed_lines_make_one_instruction_and_files_its_input(person:
     assert [list(record.values()) for record in json.loads((tmp_path / "said.json").read_text())] == [
         ["one\ntwo\n three\nfour\nbe silent", "", ""],
         ["Where is", "Rome? invent", "Paris"],
-        ["so long", "", "la" + " la" * 19],
+        ["/so long", "", "la" + " la" * 19],
     ]
+    person.asks("/set max-new-tokens 2")
+    person.asks("/regen")
+    person.asks(f"/save {tmp_path}/said.json")  # which is this chat's own
+    assert json.loads((tmp_path / "said.json").read_text())[-1]["output"] == "la la"
 
 
 def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) -> None:
@@ -186,7 +188,8 @@ def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) ->
     assert "left out 1 older exchange for want of room in the window, took 2 along" in said
     assert prompt_tokens(said) == prompt_tokens(with_two)
     assert "left out" not in person.asks("Please invent")  # it is said once
-    assert "whole number" in person.asks("/turns some")
+    for wrong in ("some", "-1", "9" * 5000):
+        assert "whole number" in person.asks(f"/turns {wrong}")
     assert "stands alone" in person.asks("/turns 0")
     assert prompt_tokens(person.asks("Please invent")) == alone[0]
 
