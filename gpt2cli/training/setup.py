@@ -127,7 +127,7 @@ def sample_prompts(settings: Settings, splits: Splits) -> list[tuple[str, str]]:
 def write_results(model: GPT, settings: Settings, splits: Splits, out: Path, run: Path, losses: dict[str, Any]) -> None:
     """Write the whole model to `out`, with any adapter merged, and the adapter alone into the run's directory."""
     template = splits.template.to_dict() if splits.template else None
-    provenance = {"settings": settings.as_dict(), "data": splits.info, "losses": losses}
+    provenance: dict[str, Any] = {"settings": settings.as_dict(), "data": splits.info, "losses": losses}
     if settings.lora:
         base = settings.ckpt or settings.model or DEFAULT_MODEL
         if paths.expand(base).exists():
@@ -135,4 +135,5 @@ def write_results(model: GPT, settings: Settings, splits: Splits, out: Path, run
         save_adapter(
             run / "adapter", lora_state(model), settings.lora, base=base, template=template, provenance=provenance
         )
+        provenance["adapter"] = str((run / "adapter").absolute())  # where `gpt2 export --format peft` finds it
     save_checkpoint(model, out, template=template, provenance=provenance)
