@@ -7,7 +7,9 @@ import json
 from pathlib import PurePath
 from typing import Any
 
+from gpt2cli.checkpoints.save import SUFFIXES
 from gpt2cli.config import PUBLISHED, GPTConfig
+from gpt2cli.paths import expand
 from gpt2cli.prompts import PromptTemplate
 
 _USE = """```python
@@ -94,7 +96,8 @@ def _front(fields: dict[str, Any], base: str | None) -> str:
 def _repository(base: str) -> str | None:
     """The Hub repository that a base is, or None if it is a file, a directory or the bundled model."""
     repo = hub_name(base).partition("@")[0]
-    return repo if repo.count("/") == 1 and not repo.startswith((".", "/", "~")) else None
+    is_path = repo.startswith((".", "/", "~")) or repo.endswith(SUFFIXES) or expand(repo).exists()
+    return repo if repo.count("/") == 1 and not is_path else None
 
 
 def _base(provenance: dict[str, Any]) -> str | None:

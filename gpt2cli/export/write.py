@@ -104,8 +104,8 @@ def _export_adapter(request: Request, offline: bool, progress: Progress) -> None
     base = request.model or adapter.base
     base = hub_name(base) if base else None
     card = write_adapter_card(request.out.name, request.place, facts.provenance, facts.prompt_template(source), base)
-    if request.push and base and expand(base).exists():
-        base = None  # a path on this machine means nothing elsewhere
+    if base and expand(base).exists():
+        base = None if request.push else str(expand(base).absolute())  # a path means nothing on other machines
     with _writing_directory(request.out) as directory:
         adapters.save_adapter(directory, adapter.tensors, adapter.config, base=base, template=facts.template)
         (directory / CARD).write_text(card, encoding="utf-8")

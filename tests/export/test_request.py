@@ -12,6 +12,7 @@ from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, GPT2Error, NetworkError, ResourceError, UsageError
 from gpt2cli.export import huggingface, write
+from gpt2cli.export.card import write_card
 from gpt2cli.export.request import FORMATS, Request
 from gpt2cli.export.write import export
 from gpt2cli.model.lora import add_lora, lora_state
@@ -203,6 +204,26 @@ def test_a_damaged_template_is_said(model, tmp_path):
     save_checkpoint(model, tmp_path / "a.pt", template={"words": "none"})
     with pytest.raises(GPT2Error, match=r"prompt template .* is damaged"):
         export(Request(None, str(tmp_path / "a.pt"), "hf", tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "base", "shown"),
+    [
+        ({"model": "gpt2-medium"}, "openai-community/gpt2-medium", "openai-community/gpt2-medium"),
+        ({"model": "owner/name@v1"}, "owner/name", "owner/name@v1"),
+        ({"model": None}, "openai-community/gpt2", "openai-community/gpt2"),
+        ({"model": "tiny"}, None, "tiny"),
+        ({"model": "models/mine"}, None, "mine"),
+        ({"model": None, "ckpt": "runs/tuned.pt"}, None, "tuned.pt"),
+        ({"model": None, "ckpt": "/home/me/tuned.pt"}, None, "tuned.pt"),
+    ],
+)
+def test_only_what_is_on_the_hub_is_named_as_a_base_there(tmp_path, monkeypatch, settings, base, shown):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    card = write_card("a", "a", CONFIG, {"settings": settings}, None)
+    assert f"fine-tuned from {shown} with" in card
+    assert (f'base_model: "{base}"' in card) if base else ("base_model" not in card)
 
 
 def test_the_card_tells_what_is_known_and_keeps_paths_to_itself(model, tmp_path):
