@@ -157,6 +157,17 @@ def test_peft_is_for_adapters(ckpt, adapter, tmp_path):
     assert export(Request(None, str(merged), "peft", tmp_path / "out"))  # found beside the run that made both
 
 
+def test_the_base_of_an_adapter_is_found_from_everywhere_here_and_not_told_elsewhere(adapter, tmp_path, monkeypatch):
+    models.save_hub_directory(models.small_model(CONFIG), tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    told = []
+    for push in (None, "owner/name"):
+        export(Request("base", adapter, "peft", tmp_path / "out", push=push, force=True))
+        told.append(json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"])
+        assert str(tmp_path) not in (tmp_path / "out" / "README.md").read_text()
+    assert told == [str(tmp_path / "base"), None]
+
+
 @pytest.mark.parametrize("format", ["hf", "gguf", "peft"])
 def test_an_adapter_for_another_base(adapter, tmp_path, format):
     other = models.save_hub_directory(models.small_model(GPTConfig(1, 2, 48, block_size=16)), tmp_path / "other")
