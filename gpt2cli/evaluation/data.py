@@ -18,7 +18,7 @@ from gpt2cli.data.splits import Splits
 from gpt2cli.data.text import read_tokens, text_files
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.prompts import PromptTemplate
-from gpt2cli.tokenizer import END_OF_TEXT_ID, decode, encode
+from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
 
 Split = Literal["test", "val", "train", "all"]
 
@@ -91,7 +91,9 @@ def _read_file(path: Path, source: str) -> Instructions:
     records = [record for record in read_records(path).good if record.output.strip()]
     if not records:
         raise DataError(f"{path}: no record has an output to compare with: give other data")
-    return Instructions(source, "all", [Task(record, [*encode(record.output), END_OF_TEXT_ID]) for record in records])
+    responses = encode_many([record.output for record in records])
+    tasks = [Task(record, [*ids, END_OF_TEXT_ID]) for record, ids in zip(records, responses, strict=True)]
+    return Instructions(source, "all", tasks)
 
 
 def _of_splits(splits: Splits, path: Path, source: str, split: Split) -> Instructions:

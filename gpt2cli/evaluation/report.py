@@ -18,7 +18,7 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t
 """Control characters, of which HTML allows none, become the small pictures that Unicode has for them."""
 WIDTH, BAR, STEP = 320, 14, 40
 """Of a chart, in its own units: its width, a bar's height, and from one bar to the next."""
-CHARTED = ("perplexity", "accuracy", "bleu", "chrf", "rouge_l", "bertscore")
+CHARTED = ("perplexity", "accuracy", "bleu", "chrf", "rouge_l", "bertscore", "ended")
 VERDICTS = {1: "better", 0: "even", -1: "worse"}
 
 
@@ -79,7 +79,7 @@ def _figures(evaluation: Evaluation) -> str:
             cells.append(f"<td>{text(metric.shown(model.figures[metric.key].value))}{below}</td>")
         arrow = {1: "↑", -1: "↓", 0: ""}[metric.better]
         hint = {1: "more is better", -1: "less is better", 0: ""}[metric.better]
-        label = f'{text(metric.label)} <i title="{hint}">{arrow}</i>'
+        label = f'{text(metric.label)}&nbsp;<i title="{hint}">{arrow}</i>'
         rows.append(f'<tr><th scope="row">{label}</th>{"".join(cells)}</tr>')
     return f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
@@ -88,16 +88,16 @@ def _change(metric: Metric, change: Estimate) -> str:
     shown = text(metric.shown_change(change.value))
     if change.low is None or change.high is None:
         return f"<small>{shown}</small>"
-    between = f"{metric.shown_change(change.low)} to {metric.shown_change(change.high)}"
+    low, high = (f"<u>{text(metric.shown_change(end))}</u>" for end in (change.low, change.high))
     verdict = VERDICTS[metric.verdict(change)]
-    return f'<small><b class="{verdict}">{shown}</b> <span>{text(between)}</span></small>'
+    return f'<small><b class="{verdict}">{shown}</b> <span>{low} to {high}</span></small>'
 
 
 def _chart(evaluation: Evaluation, metric: Metric) -> str:
     """A bar a model, with a whisker over the interval that its figure lies in."""
     figures = [model.figures[metric.key] for model in evaluation.models]
     most = max(max(figure.value, figure.high or 0) for figure in figures)
-    scale = WIDTH / most if 0 < most < float("inf") else 0.0
+    scale = (WIDTH - 1) / most if 0 < most < float("inf") else 0.0
     bars = "".join(
         _bar(metric, figure, name, i, scale)
         for i, (figure, name) in enumerate(zip(figures, _names(evaluation), strict=True))
