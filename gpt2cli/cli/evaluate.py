@@ -1,5 +1,6 @@
 """`gpt2 evaluate`: how well models predict and answer, side by side."""
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -158,6 +159,8 @@ def evaluate(
         from gpt2cli.evaluation.scores import check_bertscore
 
         check_bertscore()
+        if offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"  # its package brings its model itself
     if threads:
         import torch
 

@@ -55,12 +55,15 @@ def evaluate(job: Job) -> Iterator[Event]:
     loading a model raises.
     """
     plans, chosen, skipped = _plan(job)
-    if skipped:
-        yield Note(f"left out {skipped:,} records whose prompts alone fill the window of {job.max_length:,} tokens")
+    if skipped and isinstance(job.data, Instructions):
+        of = f"{skipped:,} of {len(job.data.tasks):,} records"
+        yield Note(f"left out {of}, whose prompts alone fill the window of {job.max_length:,} tokens")
     found, kept = [], []
     names = [candidate.name for candidate in job.candidates]
     for candidate, plan in zip(job.candidates, plans, strict=True):
-        kept.append(Kept(candidate.fingerprint(), asdict(candidate.machine), _identity(job, plan)))
+        kept.append(
+            Kept(candidate.fingerprint(), _identity(job, plan), candidate.machine.device, candidate.machine.precision)
+        )
         found.append((yield from _examine(candidate, plan, job, kept[-1])))
         if kept[-1].problem:
             yield Note(f"{kept[-1].problem}: an interrupted run would begin anew")
@@ -132,7 +135,7 @@ def check_stride(stride: int | None, block_size: int) -> int:
 
 def _score(name: str, model: GPT, source: Source, kept: Kept) -> Generator[Event, None, Tensor]:
     """The losses of all that is to be predicted; progress in tokens read."""
-    max_tokens = TOKENS_PER_PASS[model.wte.weight.device.type]
+    max_tokens = TOKENS_PER_PASS[model.ln_f.weight.device.type]
     total, done, again, parts = sum(source.lengths), 0, 0, []
     yield Progress(name, "scoring", done, total)
     for i, chosen in enumerate(portions(source.lengths, max_tokens)):

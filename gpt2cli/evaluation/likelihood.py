@@ -107,7 +107,7 @@ def score(model: GPT, source: Source, chosen: range, max_tokens: int) -> Sums:
     """Predict the targets of these sequences. Raises DivergedError if a loss is not finite."""
     data, unit_of = source.part(chosen)
     losses, right, units = [], [], []
-    for row in make_rows(data, range(len(data)), max_tokens, model.wte.weight.device):
+    for row in make_rows(data, range(len(data)), max_tokens, model.ln_f.weight.device):
         hidden = model.hidden(row.idx, packing=row.packing)[0, row.positions]
         row_losses, row_right = token_losses(model, hidden, row.targets)
         losses.append(row_losses.cpu().double())
