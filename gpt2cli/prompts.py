@@ -30,10 +30,14 @@ class PromptTemplate:
         """
         for template in (self.with_input, self.without_input):
             pattern, known = "", set[str]()
-            for i, piece in enumerate(_FIELD.split(template)):  # texts, with the names of fields between them
-                is_field = i % 2 == 1
-                pattern += f"(?P={piece})" if piece in known else f"(?P<{piece}>.*?)" if is_field else re.escape(piece)
-                known |= {piece} if is_field else set()
+            for i, piece in enumerate(_FIELD.split(template)):
+                if i % 2 == 0:  # a text; between two of them is the name of a field
+                    pattern += re.escape(piece)
+                elif piece in known:
+                    pattern += f"(?P={piece})"
+                else:
+                    known.add(piece)
+                    pattern += rf"(?P<{piece}>.*?\S.*?)" if piece == "input" else f"(?P<{piece}>.*?)"
             # first as the whole text: an instruction may hold the template's own words
             for found in (re.fullmatch(pattern, text, re.DOTALL), re.match(pattern, text, re.DOTALL)):
                 parts = found.groupdict() if found else {}
