@@ -9,6 +9,7 @@ import typer
 
 from gpt2cli import paths
 from gpt2cli.cli import options
+from gpt2cli.cli.chat import default_checkpoint
 from gpt2cli.cli.console import Console
 from gpt2cli.config import ANSWERS, FINETUNED, PUBLISHED, EvaluationConfig, SamplingConfig
 from gpt2cli.errors import UsageError
@@ -149,8 +150,6 @@ def evaluate(
             stride, DEFAULTS.answers if answers is None else answers, sampling, bertscore, seed=seed
         )
     if not model and not ckpt:
-        from gpt2cli.cli.chat import default_checkpoint
-
         ckpt = [default_checkpoint("evaluate")]
     if out is not None:
         out = paths.expand(out)
