@@ -108,15 +108,20 @@ def check_bertscore() -> None:
 def bertscore(
     answers: Sequence[str], references: Sequence[str], model: str = BERTSCORE_MODEL, layer: int = BERTSCORE_LAYER
 ) -> Score:
-    """The mean of BERTScore's F1 (Zhang et al. 2020), by the authors' package, not rescaled.
+    """The mean of BERTScore's F1 (Zhang et al. 2020), by the authors' package, not rescaled; 0 for an empty answer.
 
     Its model comes from the Hub on first use, or from a directory. Raises NetworkError if it does not.
     """
     import bert_score
 
+    # the package stumbles over an empty text with transformers 5
+    said = [(answer, reference) for answer, reference in zip(answers, references, strict=True) if answer.strip()]
+    if not said:
+        return mean_of([0.0] * len(answers))
     try:
-        _, _, f1 = bert_score.score(list(answers), list(references), model_type=model, num_layers=layer)
+        _, _, f1 = bert_score.score(*map(list, zip(*said, strict=True)), model_type=model, num_layers=layer)
     except OSError as error:  # how transformers says so
         reason = str(error).splitlines()[0]
         raise NetworkError(f"--bertscore cannot get its model {model} ({reason}): go online once") from None
-    return mean_of(f1.tolist())
+    found = iter(f1.tolist())
+    return mean_of(next(found) if answer.strip() else 0.0 for answer in answers)

@@ -74,6 +74,10 @@ def test_bertscore_is_the_authors(tmp_path):
     from tests.evaluation.bert import save_bert
 
     model = str(save_bert(tmp_path))
-    _, _, f1 = theirs.score(SAID, REFERENCES, model_type=model, num_layers=2)
-    assert bertscore(SAID, REFERENCES, model, 2).of_each() == pytest.approx(f1.tolist())
+    _, _, f1 = theirs.score(SAID[:3], REFERENCES[:3], model_type=model, num_layers=2)
+    assert bertscore(SAID[:3], REFERENCES[:3], model, 2).of_each() == pytest.approx(f1.tolist())
+    assert bertscore(["", *SAID[:3], " "], ["a", *REFERENCES[:3], "b"], model, 2).of_each() == pytest.approx(
+        [0, *f1.tolist(), 0]
+    )
+    assert bertscore(["", " "], ["a", "b"], model, 2).of_each() == [0, 0]
     assert bertscore(REFERENCES, REFERENCES, model, 2).of_each() == pytest.approx([1] * 5)
