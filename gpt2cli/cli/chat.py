@@ -72,7 +72,7 @@ def chat(
     if json and not once:
         raise UsageError("--json is for a single answer: add --prompt TEXT, or ask through a pipe")
     if ckpt is None and model is None:
-        ckpt = default_checkpoint()
+        ckpt = default_checkpoint("chat with")
     text = read_prompt(prompt) if once else ""
     name = str(ckpt or model)
 
@@ -90,10 +90,11 @@ def chat(
             converse(session)
 
 
-def default_checkpoint() -> str:
+def default_checkpoint(purpose: str) -> str:
+    """What `finetune` has made, if no model is named. Raises UsageError if it is not here."""
     if not Path(FINETUNED).exists():
         raise UsageError(
-            f"there is no {FINETUNED} here to chat with: make one with `gpt2 finetune`, or name a --ckpt or a --model"
+            f"there is no {FINETUNED} here to {purpose}: make one with `gpt2 finetune`, or name a --ckpt or a --model"
         )
     return FINETUNED
 
