@@ -239,9 +239,9 @@ def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
         ({"lora_rank", "lora_alpha"}, lora, "is about the adapter: add --lora"),
         (shape, from_scratch, "is about a new model: add --from-scratch"),
         (
-            {"model", "ckpt"},
+            {"model", "ckpt", "lora"},
             not from_scratch,
-            "is a model that exists, and --from-scratch makes a new one: leave one out",
+            "is about a model that exists, and --from-scratch makes a new one: leave one out",
         ),
     ):
         for name in sorted(names & given):
