@@ -44,7 +44,10 @@ class AdamW:
                 continue
             gradients = [p.grad for p in moving if p.grad is not None]
             states = [self.state.get(p) or self.begin(p) for p in moving]
-            divisor = torch.tensor(max(1.0, gradient_norm / self.clip), device=moving[0].device)
+            divisor: Tensor | None = torch.tensor(max(1.0, gradient_norm / self.clip), device=moving[0].device)
+            if moving[0].device.type == "mps":  # whose kernel does not say that it divides
+                torch._foreach_div_(gradients, divisor)
+                divisor = None
             steps = [state["step"].add_(1) for state in states]
             torch._fused_adamw_(
                 moving,

@@ -116,9 +116,7 @@ def restore(model: torch.nn.Module, optimizer: AdamW, found: Resumable) -> None:
         if found.counters.step and any(value is None for value in state.values()):
             raise CheckpointError(f"{found.path} has no optimizer state of {name}: resume from an older checkpoint")
         optimizer.state[parameter] = {
-            key: value.clone().to(parameter.device if key != "step" else value.device)
-            for key, value in state.items()
-            if value is not None
+            key: value.clone().to(parameter.device) for key, value in state.items() if value is not None
         }
 
 

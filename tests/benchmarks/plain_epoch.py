@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,8 +77,10 @@ def main() -> None:
     args = parser.parse_args()
     config = TrainConfig(epochs=args.epochs, learning_rate=args.lr, seed=args.seed)
     model = load(args.model, device="cpu", precision="fp32", offline=True)
-    splits = load_data(data_path(args.data), config, DataConfig(), model.config.block_size)
-    result = {"before": validate(model, splits.val)}
+    splits = load_data(
+        data_path(args.data), config, DataConfig(test_fraction=0, seed=args.seed), model.config.block_size
+    )
+    result: dict[str, Any] = {"before": validate(model, splits.val)}
     model = model.requires_grad_(True)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
@@ -90,6 +93,7 @@ def main() -> None:
         command += ["--epochs", str(args.epochs), "--lr", str(args.lr), "--seed", str(args.seed), "--quiet"]
         command += ["--precision", args.precision, "--eval-every", "0", "--sample-every", "0", "--save-every", "0"]
         subprocess.run([*command, "--run-dir", str(Path(name) / "run"), "--out", str(out)], check=True)
+        result["summary"] = json.loads((Path(name) / "run" / "summary.json").read_text())
         result["finetune"] = validate(load(ckpt=out, device="cpu", precision="fp32"), splits.val)
     result["ratio"] = result["finetune"] / result["plain"]
     print(json.dumps(result | vars(args)))

@@ -1,7 +1,10 @@
 """The engine's laws: what is the same must be the same, and what goes wrong does no harm."""
 
+import itertools
 import math
+import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -181,6 +184,41 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
     saved = events_of(job(save_every=1, checkpoints=tmp_path), Saved)
     assert len(saved) > state.KEEP
     assert sorted(path.name for path in tmp_path.iterdir()) == [event.path.name for event in saved[-state.KEEP :]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to end at a chosen moment")
+def test_killed_anywhere_in_a_save_one_whole_checkpoint_remains(tmp_path, monkeypatch):
+    run = job(save_every=1, checkpoints=tmp_path)
+    model, optimizer = run.model, AdamW(run.model, run.config)
+    for step in range(1, state.KEEP + 1):
+        state.save_state(tmp_path, model, optimizer, state.Counters(step), {})
+    for killed_at in itertools.count(1):
+        child = os.fork()
+        if child == 0:  # nothing is unwound or cleared away, as after kill -9
+            left = itertools.count(killed_at, -1)
+
+            def ending_after(function, left=left):
+                def call(*args, **kwargs):
+                    result = function(*args, **kwargs)
+                    if next(left) == 1:
+                        os._exit(9)
+                    return result
+
+                return call
+
+            for module, name in ((state, "save_file"), (state, "_sync"), (state, "sync_directory"), (os, "unlink")):
+                monkeypatch.setattr(module, name, ending_after(getattr(module, name)))
+            for name in ("mkdir", "write_text", "rename"):
+                monkeypatch.setattr(Path, name, ending_after(getattr(Path, name)))
+            state.save_state(tmp_path, model, optimizer, state.Counters(state.KEEP + 1), {})
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert list(state.read_newest(tmp_path))[-1].counters.step in (state.KEEP, state.KEEP + 1)
+        if code == 0:
+            break
+        assert code == 9
+    assert killed_at > 9  # the writes, each made durable, and the renaming
+    assert len(state.checkpoints(tmp_path)) == state.KEEP
 
 
 @pytest.mark.parametrize("spoil", ["weight", "gradient"])
