@@ -44,10 +44,10 @@ class AdamW:
                 continue
             gradients = [p.grad for p in moving if p.grad is not None]
             states = [self.state.get(p) or self.begin(p) for p in moving]
-            divisor: Tensor | None = torch.tensor(max(1.0, gradient_norm / self.clip), device=moving[0].device)
-            if moving[0].device.type == "mps":  # whose kernel does not say that it divides
+            divisor = torch.tensor(max(1.0, gradient_norm / self.clip), device=moving[0].device)
+            kernel_divides = moving[0].device.type != "mps"  # where it is not known to
+            if not kernel_divides:
                 torch._foreach_div_(gradients, divisor)
-                divisor = None
             steps = [state["step"].add_(1) for state in states]
             torch._fused_adamw_(
                 moving,
@@ -63,7 +63,7 @@ class AdamW:
                 weight_decay=decay,
                 amsgrad=False,
                 maximize=False,
-                grad_scale=divisor,
+                grad_scale=divisor if kernel_divides else None,
             )
             for parameter in moving:
                 parameter.grad = None
