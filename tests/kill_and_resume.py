@@ -32,18 +32,19 @@ def learned(run: Path) -> list[tuple[str, int, str]]:
     return [(line["kind"], line["step"], line.get("loss", line.get("val_loss")).hex()) for line in lines]
 
 
-def finish(command: list[str], choose: random.Random, longest: float) -> int:
+def finish(command: list[str], run: Path, choose: random.Random, longest: float) -> int:
     """Start the command, kill it after a random time, until it ends by itself; how often it was killed."""
     kills = 0
     while True:
-        process = subprocess.Popen([*command, *(["--resume"] if kills else [])], stderr=subprocess.PIPE, text=True)
+        begun = ["--resume"] if (run / "config.json").exists() else []
+        process = subprocess.Popen([*command, *begun], stderr=subprocess.PIPE, text=True)
         try:
             _, err = process.communicate(timeout=choose.uniform(1.0, longest))
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
             kills += 1
-            if kills > 30:
+            if kills > 100:
                 raise SystemExit("the run does not get on") from None
             continue
         if process.returncode:
@@ -62,18 +63,8 @@ def main() -> None:
         base = models.save_hub_directory(models.small_model(SHAPE), work / "base")
         data = write_records(work / "records.json", 60)
         command = [sys.executable, "-m", "gpt2cli", "finetune", "--model", str(base), "--data", str(data), "--quiet"]
-        command += [
-            "--batch-size",
-            "3",
-            "--epochs",
-            "4",
-            "--save-every",
-            "2",
-            "--eval-every",
-            "5",
-            "--sample-every",
-            "0",
-        ]
+        command += ["--batch-size", "3", "--epochs", "4"]
+        command += ["--save-every", "2", "--eval-every", "5", "--sample-every", "0"]
         start = time.monotonic()
         whole = ["--run-dir", str(work / "whole"), "--out", str(work / "whole.pt")]
         subprocess.run([*command, *whole], check=True)
@@ -81,7 +72,7 @@ def main() -> None:
         expected, weights = learned(work / "whole"), torch.load(work / "whole.pt", weights_only=True)["model"]
         for number in range(1, args.rounds + 1):
             run, out = work / f"run-{number}", work / f"out-{number}.pt"
-            kills = finish([*command, "--run-dir", str(run), "--out", str(out)], choose, longest)
+            kills = finish([*command, "--run-dir", str(run), "--out", str(out)], run, choose, longest)
             found = torch.load(out, weights_only=True)["model"]
             same = learned(run) == expected and all(torch.equal(found[key], value) for key, value in weights.items())
             print(f"round {number}: killed {kills} times, {'the same to the bit' if same else 'DIFFERENT'}", flush=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,11 @@ gpt2 finetune --resume
 
 torchrun --nproc-per-node 2 -m gpt2cli finetune --data records.json
 """
-DATA, TRAINING, ADAPTER, SCRATCH, RUN = "Data", "Training", "LoRA", "From scratch", "Run"
+# options by the panel of the help page that they stand in
+of_data, of_training, of_adapter, of_scratch, of_run, of_machine = (
+    partial(typer.Option, rich_help_panel=panel)
+    for panel in ("Data", "Training", "LoRA", "From scratch", "Run", options.MACHINE_PANEL)
+)
 TRAIN, RECORDS, LORA, SHAPE = TrainConfig(), DataConfig(), LoRAConfig(), GPTConfig()
 NAMES = {
     "wandb": "wandb_project",
@@ -56,153 +61,95 @@ def finetune(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
+        of_data(
             "--data",
             metavar="PATH",
             help="Alpaca .json or .jsonl, what prepare-alpaca made, a .txt, a folder of .txt, or the bundled lessons.",
             show_default="Alpaca",
-            rich_help_panel=DATA,
         ),
     ] = None,
-    subset: Annotated[
-        int | None, typer.Option("--subset", help="Take so many records, chosen at random.", rich_help_panel=DATA)
-    ] = RECORDS.subset,
+    subset: Annotated[int | None, of_data("--subset", help="Take so many records, chosen at random.")] = RECORDS.subset,
     val_fraction: Annotated[
-        float, typer.Option("--val-fraction", help="The share of records to validate on.", rich_help_panel=DATA)
+        float, of_data("--val-fraction", help="The share of records to validate on.")
     ] = RECORDS.val_fraction,
     max_length: Annotated[
-        int | None,
-        typer.Option(
-            "--max-length", help="Tokens of a record at the most.", show_default="the window", rich_help_panel=DATA
-        ),
+        int | None, of_data("--max-length", help="Tokens of a record at the most.", show_default="the window")
     ] = TRAIN.max_length,
     loss_on: Annotated[
-        str, typer.Option("--loss-on", metavar="response|all", help="What to learn to write.", rich_help_panel=DATA)
+        str, of_data("--loss-on", metavar="response|all", help="What to learn to write.")
     ] = TRAIN.loss_on,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Count malformed records instead of failing.", rich_help_panel=DATA)
-    ] = False,
-    epochs: Annotated[
-        int, typer.Option("--epochs", help="Times over the data.", rich_help_panel=TRAINING)
-    ] = TRAIN.epochs,
+    skip_bad: Annotated[bool, of_data("--skip-bad", help="Count malformed records instead of failing.")] = False,
+    epochs: Annotated[int, of_training("--epochs", help="Times over the data.")] = TRAIN.epochs,
     max_steps: Annotated[
-        int | None,
-        typer.Option("--max-steps", help="Optimizer steps, in place of --epochs.", rich_help_panel=TRAINING),
+        int | None, of_training("--max-steps", help="Optimizer steps, in place of --epochs.")
     ] = TRAIN.max_steps,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Records in one pass.", rich_help_panel=TRAINING)
-    ] = TRAIN.batch_size,
-    grad_accum: Annotated[
-        int, typer.Option("--grad-accum", help="Passes in one optimizer step.", rich_help_panel=TRAINING)
-    ] = TRAIN.grad_accum,
+    batch_size: Annotated[int, of_training("--batch-size", help="Records in one pass.")] = TRAIN.batch_size,
+    grad_accum: Annotated[int, of_training("--grad-accum", help="Passes in one optimizer step.")] = TRAIN.grad_accum,
     lr: Annotated[
         float | None,
-        typer.Option(
+        of_training(
             "--lr",
             help="The highest learning rate.",
             show_default=f"{TRAIN.learning_rate:g}, {LORA.learning_rate:g} with --lora",
-            rich_help_panel=TRAINING,
         ),
     ] = None,
     schedule: Annotated[
-        str, typer.Option("--schedule", metavar="|".join(SCHEDULES), help="How it falls.", rich_help_panel=TRAINING)
+        str, of_training("--schedule", metavar="|".join(SCHEDULES), help="How it falls.")
     ] = TRAIN.schedule,
-    warmup: Annotated[
-        int, typer.Option("--warmup", help="Steps in which it rises first.", rich_help_panel=TRAINING)
-    ] = TRAIN.warmup,
-    weight_decay: Annotated[
-        float, typer.Option("--weight-decay", help="Of matrices only.", rich_help_panel=TRAINING)
-    ] = TRAIN.weight_decay,
-    clip: Annotated[
-        float, typer.Option("--clip", help="The largest norm of a gradient.", rich_help_panel=TRAINING)
-    ] = TRAIN.clip,
-    dropout: Annotated[
-        float, typer.Option("--dropout", help="The share of activations to drop.", rich_help_panel=TRAINING)
-    ] = TRAIN.dropout,
+    warmup: Annotated[int, of_training("--warmup", help="Steps in which it rises first.")] = TRAIN.warmup,
+    weight_decay: Annotated[float, of_training("--weight-decay", help="Of matrices only.")] = TRAIN.weight_decay,
+    clip: Annotated[float, of_training("--clip", help="The largest norm of a gradient.")] = TRAIN.clip,
+    dropout: Annotated[float, of_training("--dropout", help="The share of activations to drop.")] = TRAIN.dropout,
     patience: Annotated[
-        int,
-        typer.Option(
-            "--patience", help="End after so many evaluations without a better one; 0: never.", rich_help_panel=TRAINING
-        ),
+        int, of_training("--patience", help="End after so many evaluations without a better one; 0: never.")
     ] = TRAIN.patience,
-    lora: Annotated[
-        bool, typer.Option("--lora", help="Train a low-rank adapter only.", rich_help_panel=ADAPTER)
-    ] = False,
-    lora_rank: Annotated[int, typer.Option("--lora-rank", help="Its rank.", rich_help_panel=ADAPTER)] = LORA.rank,
-    lora_alpha: Annotated[
-        float, typer.Option("--lora-alpha", help="Its weight is alpha / rank.", rich_help_panel=ADAPTER)
-    ] = LORA.alpha,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Train a new model of this shape.", rich_help_panel=SCRATCH)
-    ] = False,
-    n_layer: Annotated[int, typer.Option("--n-layer", help="Blocks.", rich_help_panel=SCRATCH)] = SHAPE.n_layer,
-    n_head: Annotated[int, typer.Option("--n-head", help="Heads.", rich_help_panel=SCRATCH)] = SHAPE.n_head,
-    n_embd: Annotated[int, typer.Option("--n-embd", help="Width.", rich_help_panel=SCRATCH)] = SHAPE.n_embd,
-    block_size: Annotated[
-        int, typer.Option("--block-size", help="Tokens of context.", rich_help_panel=SCRATCH)
-    ] = SHAPE.block_size,
+    lora: Annotated[bool, of_adapter("--lora", help="Train a low-rank adapter only.")] = False,
+    lora_rank: Annotated[int, of_adapter("--lora-rank", help="Its rank.")] = LORA.rank,
+    lora_alpha: Annotated[float, of_adapter("--lora-alpha", help="Its weight is alpha / rank.")] = LORA.alpha,
+    from_scratch: Annotated[bool, of_scratch("--from-scratch", help="Train a new model of this shape.")] = False,
+    n_layer: Annotated[int, of_scratch("--n-layer", help="Blocks.")] = SHAPE.n_layer,
+    n_head: Annotated[int, of_scratch("--n-head", help="Heads.")] = SHAPE.n_head,
+    n_embd: Annotated[int, of_scratch("--n-embd", help="Width.")] = SHAPE.n_embd,
+    block_size: Annotated[int, of_scratch("--block-size", help="Tokens of context.")] = SHAPE.block_size,
     sampled_softmax: Annotated[
         int,
-        typer.Option(
+        of_scratch(
             "--sampled-softmax",
             help="Learn against so many drawn tokens, not all, until the end nears: faster for narrow models.",
             show_default="all",
-            rich_help_panel=SCRATCH,
         ),
     ] = TRAIN.sampled_softmax,
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="FILE", help="Where the weights go: .pt or .safetensors.", rich_help_panel=RUN),
-    ] = Path(FINETUNED),
+    out: Annotated[Path, of_run("--out", metavar="FILE", help="Where the weights go: .pt or .safetensors.")] = Path(
+        FINETUNED
+    ),
     run_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--run-dir", metavar="DIR", help="Where the run's files go.", show_default="a new one", rich_help_panel=RUN
-        ),
+        Path | None, of_run("--run-dir", metavar="DIR", help="Where the run's files go.", show_default="a new one")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with RUN, --run-dir, or the newest run.", rich_help_panel=RUN)
-    ] = False,
+    resume: Annotated[bool, of_run("--resume", help="Go on with RUN, --run-dir, or the newest run.")] = False,
     eval_every: Annotated[
-        int | None,
-        typer.Option("--eval-every", help="Steps; 0: never.", show_default="a tenth of the run", rich_help_panel=RUN),
+        int | None, of_run("--eval-every", help="Steps; 0: never.", show_default="a tenth of the run")
     ] = TRAIN.eval_every,
     sample_every: Annotated[
-        int | None,
-        typer.Option("--sample-every", help="Steps; 0: never.", show_default="a tenth of the run", rich_help_panel=RUN),
+        int | None, of_run("--sample-every", help="Steps; 0: never.", show_default="a tenth of the run")
     ] = TRAIN.sample_every,
     save_every: Annotated[
-        int | None,
-        typer.Option("--save-every", help="Steps; 0: never.", show_default="a tenth of the run", rich_help_panel=RUN),
+        int | None, of_run("--save-every", help="Steps; 0: never.", show_default="a tenth of the run")
     ] = TRAIN.save_every,
     sample_prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sample-prompt", metavar="TEXT", help="What to ask while training; repeatable.", rich_help_panel=RUN
-        ),
+        list[str] | None, of_run("--sample-prompt", metavar="TEXT", help="What to ask while training; repeatable.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.", rich_help_panel=RUN)] = TRAIN.seed,
-    wandb: Annotated[bool, typer.Option("--wandb/--no-wandb", help="Track with W&B.", rich_help_panel=RUN)] = False,
-    wandb_project: Annotated[
-        str, typer.Option("--wandb-project", help="The project's name there.", rich_help_panel=RUN)
-    ] = "gpt2cli",
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the model (CUDA).", rich_help_panel=options.MACHINE_PANEL)
-    ] = False,
+    seed: Annotated[int, of_run("--seed", help="Of everything random.")] = TRAIN.seed,
+    wandb: Annotated[bool, of_run("--wandb/--no-wandb", help="Track with W&B.")] = False,
+    wandb_project: Annotated[str, of_run("--wandb-project", help="The project's name there.")] = "gpt2cli",
+    compile: Annotated[bool, of_machine("--compile", help="Compile the model (CUDA).")] = False,
     grad_checkpointing: Annotated[
-        bool,
-        typer.Option(
-            "--grad-checkpointing", help="Less memory, a third more time.", rich_help_panel=options.MACHINE_PANEL
-        ),
+        bool, of_machine("--grad-checkpointing", help="Less memory, a third more time.")
     ] = False,
     json: options.Json = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
     device: options.Device = "auto",
-    precision: Annotated[
-        Computing,
-        typer.Option("--precision", help="What to compute in.", rich_help_panel=options.MACHINE_PANEL),
-    ] = Computing.auto,
+    precision: Annotated[Computing, of_machine("--precision", help="What to compute in.")] = Computing.auto,
     threads: options.Threads = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
@@ -239,9 +186,9 @@ def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
         ({"lora_rank", "lora_alpha"}, lora, "is about the adapter: add --lora"),
         (shape, from_scratch, "is about a new model: add --from-scratch"),
         (
-            {"model", "ckpt"},
+            {"model", "ckpt", "lora"},
             not from_scratch,
-            "is a model that exists, and --from-scratch makes a new one: leave one out",
+            "is about a model that exists, and --from-scratch makes a new one: leave one out",
         ),
     ):
         for name in sorted(names & given):

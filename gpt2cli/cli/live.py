@@ -66,7 +66,7 @@ class LiveView:
             case Step():
                 self._show_step()
             case Evaluated():
-                better = self._better if event.best else ""
+                better = self._better if event.best and event.step else ""
                 self._say(f"step {event.step}: validation loss {event.val_loss:.3f}{better}")
             case Sampled():
                 self._show_answers(event)

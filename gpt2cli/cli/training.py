@@ -8,14 +8,17 @@ from pathlib import Path
 import torch
 
 from gpt2cli.checkpoints.save import check_target
+from gpt2cli.checkpoints.transfer import Progress
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.downloads import showing_downloads
 from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.live import JsonEvents, LiveView
 from gpt2cli.data.load import load_data
 from gpt2cli.data.prepared import is_prepared
+from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, UsageError
-from gpt2cli.model.device import pick_device
+from gpt2cli.model.device import fast_training_dtype, pick_device
+from gpt2cli.model.gpt import GPT
 from gpt2cli.training.distributed import joined_ranks, launched_rank
 from gpt2cli.training.engine import Job, train
 from gpt2cli.training.events import Event, Finished
@@ -59,12 +62,9 @@ def run_training(asked: Settings, show: Show) -> None:
         out = Path(settings.out)
         check_target(out)
         refuse_decided(settings, show)
-        progress = stack.enter_context(showing_downloads(console))
-        model = load_model(settings, show.device, show.offline, progress)
-        if show.compile:
-            compile_blocks(model)
-        data = find_data(settings, show.offline, progress)
-        splits = load_data(data, settings.train, settings.records, model.config.block_size, settings.skip_bad)
+        if settings.precision == "bf16" and fast_training_dtype(pick_device(show.device)) is None:
+            console.note("this device computes bf16 many times more slowly than fp32")
+        model, splits = load_both(settings, show, stack.enter_context(showing_downloads(console)))
         if directory and not show.resume:  # not before: a run that could not begin is none to resume
             directory.write_config(settings.as_dict())
         resume = find_checkpoint(show.run or path, console) if show.resume else None
@@ -72,8 +72,7 @@ def run_training(asked: Settings, show: Show) -> None:
             held_back(lambda: console.note("ending after this step; once more to leave at once"))
         )
         job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts))
-        listeners = open_listeners(stack, console, directory, settings, show)
-        finished = run(job, listeners)
+        finished = run(job, open_listeners(stack, console, directory, settings, show))
         if interrupts:
             console.note(f"go on with: gpt2 finetune --resume {path}")
         interrupts.raise_received()
@@ -81,6 +80,15 @@ def run_training(asked: Settings, show: Show) -> None:
             losses = {"train": finished.final_train_loss, "val": finished.final_val_loss}
             write_results(model, settings, splits, out, path, losses)
             console.note(f"wrote {out}; the run is in {path}")
+
+
+def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, Splits]:
+    """The model that the run begins from, and its data."""
+    model = load_model(settings, show.device, show.offline, progress)
+    if show.compile:
+        compile_blocks(model)
+    data = find_data(settings, show.offline, progress)
+    return model, load_data(data, settings.train, settings.records, model.config.block_size, settings.skip_bad)
 
 
 def run(job: Job, listeners: list[Callable[[Event], None]]) -> Finished:

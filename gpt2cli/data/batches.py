@@ -37,15 +37,33 @@ def seed_for(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
-def records_of_step(n: int, per_step: int, step: int, seed: int) -> list[int]:
-    """The records, out of n, of optimizer step `step` (counted from 0), a function of nothing but these numbers.
+def records_of_step(kinds: Tensor, per_step: int, step: int, seed: int) -> list[int]:
+    """The records of optimizer step `step` (counted from 0), a function of nothing but what is given.
 
-    Every epoch has an order of its own; its last step takes what is left.
+    Every epoch has an order of its own; its last step takes what is left. The order is random but for one thing:
+    records of the same of the `kinds`, (n,), come together in a step, as far as they go round, and the steps are then
+    shuffled.
     """
+    n = len(kinds)
     epoch, i = divmod(step, steps_per_epoch(n, per_step))
     shuffle = torch.Generator().manual_seed(seed_for("order", seed, epoch))
-    order: list[int] = torch.randperm(n, generator=shuffle)[i * per_step : (i + 1) * per_step].tolist()
-    return order
+    order = torch.randperm(n, generator=shuffle)
+    order = order[kinds[order].argsort(stable=True)]
+    whole = n // per_step
+    if i < whole:
+        i = int(torch.randperm(whole, generator=shuffle)[i])
+    records: list[int] = order[i * per_step : (i + 1) * per_step].tolist()
+    return records
+
+
+def kinds_of(data: TokenDataset) -> Tensor:
+    """A number for each sequence, (n,), the same for those that can be read together: they begin alike."""
+    shared = data.loss_from > PREFIX_KEY
+    places = data.offsets[:-1][shared][:, None] + torch.arange(PREFIX_KEY)
+    kinds = torch.zeros(len(data), dtype=torch.int64)
+    beginnings = data.tokens.view(torch.int16)[places]  # torch does not sort uint16
+    kinds[shared] = torch.unique(beginnings, dim=0, return_inverse=True)[1] + 1
+    return kinds
 
 
 def steps_per_epoch(n: int, per_step: int) -> int:

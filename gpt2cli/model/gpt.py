@@ -42,13 +42,15 @@ class GPT(nn.Module):
         idx: Tensor,
         cache: "KVCache | None" = None,
         packing: "Packing | None" = None,
+        wanted: Tensor | None = None,
         lookup: Callable[[Tensor, Tensor], Tensor] = F.embedding,
     ) -> Tensor:
         """The final hidden states (B, T, C) of token ids `idx` (B, T).
 
         With a `cache`, the tokens stand behind those that it holds, and it takes them up. With a `packing`, the one
-        row holds several sequences. `lookup` takes the rows of tokens out of the embedding. Raises UsageError if a
-        sequence is longer than `block_size`.
+        row holds several sequences. With `wanted`, (N,), only the states at these positions are worked out, (B, N, C).
+        `lookup` takes the rows of tokens out of the embedding. Raises UsageError if a sequence is longer than
+        `block_size`.
         """
         longest = packing.longest if packing else idx.shape[1] + (max(cache.lengths) if cache else 0)
         if longest > self.config.block_size:
@@ -63,10 +65,11 @@ class GPT(nn.Module):
         x = self.drop(lookup(idx, self.wte.weight) + self.wpe(positions))
         for layer, block in enumerate(self.h):
             past = None if cache is None else (cache, layer)
+            kept = wanted if layer == len(self.h) - 1 else None
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, mask, past, packing, use_reentrant=False)
+                x = checkpoint(block, x, mask, past, packing, kept, use_reentrant=False)
             else:
-                x = block(x, mask, past, packing)
+                x = block(x, mask, past, packing, kept)
         if cache is not None:
             cache.lengths = [length + idx.shape[1] for length in cache.lengths]
         final: Tensor = self.ln_f(x)
@@ -113,8 +116,17 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None, packing: "Packing | None") -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        past: LayerCache | None,
+        packing: "Packing | None",
+        kept: Tensor | None = None,
+    ) -> Tensor:
         x = x + self.attn(self.ln_1(x), mask, past, packing)
+        if kept is not None:  # nobody looks at the other tokens after this
+            x = x[:, kept]
         x = x + self.mlp(self.ln_2(x))
         return x
 

@@ -40,11 +40,15 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., out) from x (..., in)."""
-        y = F.linear(x, self.weight, self.bias)
+        y = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         low = F.linear(x, self.lora_A.to(x.dtype)) * self.scale  # (..., r): the smallest place to scale
         return y + F.linear(low, self.lora_B.to(low.dtype))
+
+    def to_dtype(self, dtype: torch.dtype) -> None:
+        """Hold the frozen layer in this type, and the adapter as it is."""
+        self.weight.data, self.bias.data = self.weight.data.to(dtype), self.bias.data.to(dtype)
 
     def update(self) -> Tensor:
         """What the adapter adds to W, (out, in)."""

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gpt2cli.config import SamplingConfig, TrainConfig
-from gpt2cli.data.batches import make_rows, records_of_step, seed_for, steps_per_epoch
+from gpt2cli.data.batches import kinds_of, make_rows, records_of_step, seed_for, steps_per_epoch
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
 from gpt2cli.generation.text import complete
@@ -26,7 +26,7 @@ from gpt2cli.training import state
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
 from gpt2cli.training.loss import SequenceLoss
-from gpt2cli.training.optim import clip_gradients, learning_rate, make_optimizer
+from gpt2cli.training.optim import AdamW, learning_rate
 from gpt2cli.training.sampled import SAMPLED_SHARE, Negatives
 
 SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2)
@@ -102,8 +102,9 @@ class _Run:
         self.job = job
         self.now = state.Counters()
         self.device = job.model.wte.weight.device
-        self.optimizer = make_optimizer(job.model, job.config)
+        self.optimizer = AdamW(job.model, job.config)
         self.loss: nn.Module = SequenceLoss(job.model)
+        self.kinds = kinds_of(job.train)
         self.negatives = None
         if job.config.sampled_softmax:
             self.negatives = Negatives(job.train, job.model.config.vocab_size, job.config.sampled_softmax)
@@ -136,24 +137,21 @@ class _Run:
     def take_step(self) -> Step:
         """One optimizer step: the loss is the mean over all tokens that count in it, over passes and processes."""
         job, start = self.job, time.perf_counter()
-        records = records_of_step(len(job.train), job.records_per_step, self.now.step, job.config.seed)
+        records = records_of_step(self.kinds, job.records_per_step, self.now.step, job.config.seed)
         lengths = job.train.lengths[records]
         n_targets = int((lengths - job.train.loss_from[records]).sum())
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_for("dropout", job.config.seed, self.now.step, job.ranks.rank))
             loss = self.accumulate(records, n_targets)
         lr = learning_rate(self.now.step, job.total_steps, job.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        grad_norm = clip_gradients(job.model, job.config.clip)
+        grad_norm = self.optimizer.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             shown = ", ".join(map(str, sorted(records)[:8])) + (", ..." if len(records) > 8 else "")
             raise DivergedError(
                 f"loss {loss}, gradient norm {grad_norm} at step {self.now.step + 1} (training records {shown}): "
                 "lower --lr, or look at these records"
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.step(lr, grad_norm)
         seconds, tokens = time.perf_counter() - start, int(lengths.sum())
         self.now.step += 1
         self.now.tokens_seen += tokens

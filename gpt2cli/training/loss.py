@@ -27,7 +27,7 @@ class SequenceLoss(nn.Module):
         """Sum of the losses, in nats, of predicting the row's targets; against `negatives` alone, if they are given."""
         tied = TiedGradient() if self.model.lm_head is None and negatives is None else None
         lookup = tied.lookup if tied else F.embedding
-        hidden = self.model.hidden(row.idx, packing=row.packing, lookup=lookup)[0, row.positions]
+        hidden = self.model.hidden(row.idx, packing=row.packing, wanted=row.positions, lookup=lookup)[0]
         head = self.model.wte.weight if self.model.lm_head is None else self.model.lm_head.weight
         if negatives is not None:
             return sampled_cross_entropy(hidden, head, row.targets, negatives)
@@ -92,18 +92,17 @@ class _SummedCrossEntropy(torch.autograd.Function):
             for start in range(0, len(targets), ROWS):
                 rows, target = hidden[start : start + ROWS].to(dtype), targets[start : start + ROWS, None]
                 logits = torch.cat([F.linear(rows, part.to(dtype)).float() for part in torch.split(head, WORDS)], dim=1)
-                log_z = logits.logsumexp(dim=-1, keepdim=True)
-                total += (log_z - logits.gather(1, target)).sum()
+                log_p = logits.log_softmax(dim=-1)
+                total -= log_p.gather(1, target).sum()
                 if not (wants_hidden or wants_head):
                     continue
-                d_logits = logits.sub_(log_z).exp_().scatter_add_(1, target, -torch.ones_like(log_z))
+                d_logits = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=log_p.dtype))
                 for word in range(0, len(head), WORDS):
                     part = d_logits[:, word : word + WORDS].to(dtype)
                     if d_hidden is not None:
                         d_hidden[start : start + ROWS] += part @ head[word : word + WORDS].to(dtype)
                     if d_head is not None:
-                        more = part.t() @ rows
-                        d_head[word : word + WORDS] = more if start == 0 else d_head[word : word + WORDS] + more
+                        _add_product(d_head[word : word + WORDS], part.t(), rows, first=start == 0)
         ctx.gradients, ctx.tied = (d_hidden, d_head), tied
         return total
 
@@ -117,3 +116,13 @@ class _SummedCrossEntropy(torch.autograd.Function):
         if ctx.tied:
             ctx.tied.of_head, d_head = d_head, None
         return d_hidden, d_head, None, None
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
+    """Add the matrix product of a and b to `total`, whose values count as zeros if it is the first."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b, beta=0.0 if first else 1.0)  # without a copy
+    elif first:
+        total.copy_(a @ b)
+    else:
+        total += a @ b

@@ -18,7 +18,7 @@ from gpt2cli.data.load import data_path, prepared_alpaca
 from gpt2cli.data.splits import Splits
 from gpt2cli.model.device import TOKENS_PER_PASS, fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
-from gpt2cli.model.lora import add_lora, lora_state
+from gpt2cli.model.lora import LoRALinear, add_lora, lora_state, merge_lora
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.engine import Job
 from gpt2cli.training.lean import make_lean
@@ -42,13 +42,23 @@ def load_model(settings: Settings, device: str, offline: bool = False, progress:
             settings.model, ckpt=settings.ckpt, device=device, precision="fp32", offline=offline, progress=progress
         )
         set_dropout(model, settings.train.dropout)
-    for parameter in model.parameters():  # memory of its own, in place of a map of the file
-        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     if settings.lora:
         torch.manual_seed(settings.train.seed)
         add_lora(model, settings.lora)
+        dtype = compute_dtype(settings, model.wte.weight.device)
+        for layer in model.h.modules():
+            if isinstance(layer, LoRALinear) and dtype:  # frozen, so autocast would make the same 16 bits at every step
+                layer.to_dtype(dtype)
+    for parameter in model.parameters():  # memory of its own, in place of a map of the file
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     model.checkpointing = settings.grad_checkpointing
     return model
+
+
+def compute_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
+    """What autocast computes in; None: in the weights' own fp32."""
+    chosen = {"fp32": None, "bf16": torch.bfloat16}
+    return chosen.get(settings.precision, fast_training_dtype(device))
 
 
 def compile_blocks(model: GPT) -> None:
@@ -83,8 +93,7 @@ def make_job(
 ) -> Job:
     """Put a run together; a resumed one must have the same settings, shape and data, which `train` checks."""
     device = model.wte.weight.device
-    chosen = {"fp32": None, "bf16": torch.bfloat16}
-    autocast = chosen.get(settings.precision, fast_training_dtype(device))
+    autocast = compute_dtype(settings, device)
     if autocast and device.type == "cpu":
         make_lean(model, autocast)
     shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}
@@ -113,15 +122,21 @@ def sample_prompts(settings: Settings, splits: Splits) -> list[tuple[str, str]]:
 
 
 def write_results(model: GPT, settings: Settings, splits: Splits, out: Path, run: Path, losses: dict[str, Any]) -> None:
-    """Write the whole model to `out`, with any adapter merged, and the adapter alone into the run's directory."""
+    """Write the whole model to `out`, with any adapter merged, and the adapter alone into the run's directory.
+
+    That is the end of the model as it was trained: an adapter is merged in place.
+    """
     template = splits.template.to_dict() if splits.template else None
     provenance: dict[str, Any] = {"settings": settings.as_dict(), "data": splits.info, "losses": losses}
     if settings.lora:
         base = settings.ckpt or settings.model or DEFAULT_MODEL
         if paths.expand(base).exists():
             base = str(paths.expand(base).absolute())
-        save_adapter(
-            run / "adapter", lora_state(model), settings.lora, base=base, template=template, provenance=provenance
-        )
-        provenance["adapter"] = str((run / "adapter").absolute())  # where `gpt2 export --format peft` finds it
+        adapter = run / "adapter"
+        save_adapter(adapter, lora_state(model), settings.lora, base=base, template=template, provenance=provenance)
+        provenance["adapter"] = str(adapter.absolute())  # where `gpt2 export --format peft` finds it
+        if model.h[0].mlp.c_fc.weight.dtype == torch.float32:  # type: ignore[union-attr]
+            merge_lora(model)
+        else:  # into the weights as they were before they were rounded
+            model = load(ckpt=adapter, device="cpu", precision="fp32", offline=True)
     save_checkpoint(model, out, template=template, provenance=provenance)

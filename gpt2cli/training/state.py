@@ -23,6 +23,7 @@ from torch import Tensor
 from gpt2cli.atomic import sync_directory
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.errors import CheckpointError
+from gpt2cli.training.optim import AdamW
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 KEEP = 2
@@ -56,7 +57,7 @@ class Resumable:
 def save_state(
     directory: Path,
     model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     counters: Counters,
     identity: dict[str, Any],
 ) -> Path:
@@ -94,7 +95,7 @@ def trained_weights(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(model: torch.nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.contiguous()
         for name, parameter in model.named_parameters()
@@ -102,7 +103,7 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer)
     }
 
 
-def restore(model: torch.nn.Module, optimizer: torch.optim.Optimizer, found: Resumable) -> None:
+def restore(model: torch.nn.Module, optimizer: AdamW, found: Resumable) -> None:
     """Put weights and optimizer back as they were. Raises CheckpointError if they are of another model."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if {name: p.shape for name, p in trained.items()} != {name: t.shape for name, t in found.weights.items()}:
@@ -115,9 +116,7 @@ def restore(model: torch.nn.Module, optimizer: torch.optim.Optimizer, found: Res
         if found.counters.step and any(value is None for value in state.values()):
             raise CheckpointError(f"{found.path} has no optimizer state of {name}: resume from an older checkpoint")
         optimizer.state[parameter] = {
-            key: value.clone().to(parameter.device if key != "step" else value.device)
-            for key, value in state.items()
-            if value is not None
+            key: value.clone().to(parameter.device) for key, value in state.items() if value is not None
         }
 
 

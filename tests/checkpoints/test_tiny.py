@@ -62,16 +62,7 @@ def test_transformers_loads_it(tiny, tmp_path):
 def test_lessons_lower_the_loss_on_what_it_has_not_seen(run, home, tmp_path):
     asked = ("--model", "tiny", "--data", "lessons", "--max-steps", "12", "--lr", "1e-3", "--sample-every", "0")
     asked += ("--out", str(tmp_path / "pupil.pt"), "--run-dir", str(tmp_path / "run"))
-    done = run(
-        "finetune",
-        *asked,
-        "--eval-every",
-        "12",
-        "--out",
-        str(tmp_path / "pupil.pt"),
-        "--run-dir",
-        str(tmp_path / "run"),
-    )
+    done = run("finetune", *asked, "--eval-every", "12")
     assert done.returncode == 0, done.stderr
     lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     before, after = [line["val_loss"] for line in lines if line["kind"] == "eval"]

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpt2cli.checkpoints.load import load
 from gpt2cli.config import GPTConfig
+from gpt2cli.model.device import fast_training_dtype
 from tests import models
 from tests.conftest import clean_environment
 from tests.training.records import write_records
@@ -77,10 +79,14 @@ def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
     assert len(json.loads(told.stdout)["tokens"]) == 3
 
 
-def test_lora_trains_an_adapter_and_leaves_the_base_alone(args, base, tmp_path, run):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_lora_trains_an_adapter_and_leaves_the_base_alone(args, base, tmp_path, run, precision):
     before = (Path(base) / "model.safetensors").read_bytes()
-    done = finetune(*args, "--lora", "--lora-rank", "4", "--lr", "1e-2")
+    more = ["--precision", precision, "--sample-every", "9"]
+    done = finetune(*args, "--lora", "--lora-rank", "4", "--lr", "1e-2", *more)
     assert done.returncode == 0, done.stderr
+    slowly = precision == "bf16" and fast_training_dtype(torch.device("cpu")) is None
+    assert ("bf16 many times more slowly" in done.stderr) == slowly
     assert (Path(base) / "model.safetensors").read_bytes() == before
     steps = [line["loss"] for line in metrics(tmp_path / "run") if line["kind"] == "step"]
     assert steps[-1] < steps[0] - 0.2
@@ -89,6 +95,9 @@ def test_lora_trains_an_adapter_and_leaves_the_base_alone(args, base, tmp_path, 
     adapter = run(*prompt, "--model", base, "--ckpt", str(tmp_path / "run" / "adapter"))
     assert merged.returncode == adapter.returncode == 0, adapter.stderr
     assert merged.stdout == adapter.stdout
+    # whatever the base was held in, it is merged into as it was
+    weights, expected = load(ckpt=tmp_path / "out.pt"), load(base, ckpt=tmp_path / "run" / "adapter")
+    torch.testing.assert_close(weights.state_dict(), expected.state_dict(), atol=1e-7, rtol=1e-6)
 
 
 def test_from_scratch_on_plain_text(tmp_path):

@@ -1,34 +1,53 @@
 """The engine's laws: what is the same must be the same, and what goes wrong does no harm."""
 
+import itertools
 import math
+import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
 from gpt2cli.config import GPTConfig, LoRAConfig, TrainConfig
-from gpt2cli.data.batches import make_rows, records_of_step, steps_per_epoch
+from gpt2cli.data.batches import kinds_of, make_rows, records_of_step, steps_per_epoch
 from gpt2cli.data.dataset import from_sequences
 from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
 from gpt2cli.model.lora import add_lora
 from gpt2cli.training import state
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Evaluated, Finished, Sampled, Saved, Started, Step
-from gpt2cli.training.optim import learning_rate, make_optimizer
+from gpt2cli.training.loss import SequenceLoss
+from gpt2cli.training.optim import AdamW, learning_rate
 from tests import models
-from tests.training.records import dataset, events_of, job, weights_of
+from tests.training.records import alike, dataset, events_of, job, weights_of
 
 
 def losses_of(run):
     return [step.loss.hex() for step in events_of(run, Step)]
 
 
-def test_every_epoch_sees_every_record_once_in_an_order_of_its_own():
-    epochs = [[r for step in range(4) for r in records_of_step(22, 6, 4 * epoch + step, seed=3)] for epoch in range(3)]
+@pytest.mark.parametrize("n_kinds", [1, 2, 22])
+def test_every_epoch_sees_every_record_once_in_an_order_of_its_own(n_kinds):
+    def epoch_of(number, seed=3):
+        kinds = torch.arange(22) % n_kinds
+        return [r for step in range(4) for r in records_of_step(kinds, 6, 4 * number + step, seed)]
+
+    epochs = [epoch_of(number) for number in range(3)]
     assert all(sorted(epoch) == list(range(22)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] != [r for step in range(4) for r in records_of_step(22, 6, step, seed=4)]
+    if n_kinds < 22:
+        assert epochs[0] != epochs[1] != epochs[2]
+        assert epochs[0] != epoch_of(0, seed=4)
     assert steps_per_epoch(22, 6) == 4
+
+
+def test_steps_are_of_records_that_begin_alike():
+    kinds = kinds_of(alike(40))
+    assert kinds.tolist() == [1 + (i + kinds[0] + 1) % 2 for i in range(40)] + [0]
+    mixed = 0
+    for step in range(10):
+        mixed += len(kinds[records_of_step(kinds, 4, step, seed=0)].unique()) > 1
+    assert mixed <= 2  # where one kind goes over into the next
 
 
 def test_rows_hold_every_record_once_and_no_padding():
@@ -60,7 +79,7 @@ def test_accumulation_equals_one_batch(batch_size, grad_accum):
 def test_the_last_partial_window_counts():
     steps = events_of(job(train=dataset(10), batch_size=4, grad_accum=2, epochs=1), Step)
     assert [step.tokens for step in steps] == [
-        int(dataset(10).lengths[records_of_step(10, 8, i, 0)].sum()) for i in (0, 1)
+        int(dataset(10).lengths[records_of_step(kinds_of(dataset(10)), 8, i, 0)].sum()) for i in (0, 1)
     ]
     assert sum(step.tokens for step in steps) == dataset(10).n_tokens
 
@@ -167,6 +186,41 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [event.path.name for event in saved[-state.KEEP :]]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to end at a chosen moment")
+def test_killed_anywhere_in_a_save_one_whole_checkpoint_remains(tmp_path, monkeypatch):
+    run = job(save_every=1, checkpoints=tmp_path)
+    model, optimizer = run.model, AdamW(run.model, run.config)
+    for step in range(1, state.KEEP + 1):
+        state.save_state(tmp_path, model, optimizer, state.Counters(step), {})
+    for killed_at in itertools.count(1):
+        child = os.fork()
+        if child == 0:  # nothing is unwound or cleared away, as after kill -9
+            left = itertools.count(killed_at, -1)
+
+            def ending_after(function, left=left):
+                def call(*args, **kwargs):
+                    result = function(*args, **kwargs)
+                    if next(left) == 1:
+                        os._exit(9)
+                    return result
+
+                return call
+
+            for module, name in ((state, "save_file"), (state, "_sync"), (state, "sync_directory"), (os, "unlink")):
+                monkeypatch.setattr(module, name, ending_after(getattr(module, name)))
+            for name in ("mkdir", "write_text", "rename"):
+                monkeypatch.setattr(Path, name, ending_after(getattr(Path, name)))
+            state.save_state(tmp_path, model, optimizer, state.Counters(state.KEEP + 1), {})
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert list(state.read_newest(tmp_path))[-1].counters.step in (state.KEEP, state.KEEP + 1)
+        if code == 0:
+            break
+        assert code == 9
+    assert killed_at > 9  # the writes, each made durable, and the renaming
+    assert len(state.checkpoints(tmp_path)) == state.KEEP
+
+
 @pytest.mark.parametrize("spoil", ["weight", "gradient"])
 def test_numbers_that_are_not_finite_end_it_before_the_step(tmp_path, spoil):
     run = job(save_every=1, checkpoints=tmp_path)
@@ -246,12 +300,25 @@ def test_samples_are_answers_to_the_prompts():
     assert samples[0].answers[0][0] == "shown"
 
 
-def test_matrices_decay_and_vectors_do_not():
-    optimizer = make_optimizer(job().model, TrainConfig(weight_decay=0.3))
-    decayed, plain = optimizer.param_groups
-    assert {p.dim() for p in decayed["params"]} == {2}
-    assert {p.dim() for p in plain["params"]} == {1}
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+@pytest.mark.parametrize("clip", [0.01, 1e9])
+def test_the_optimizer_is_torchs_behind_its_clipping(clip):
+    ours, theirs = job().model, job().model
+    matrices = [p for p in theirs.parameters() if p.dim() == 2]
+    vectors = [p for p in theirs.parameters() if p.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, lr=1e-2, fused=True)
+    optimizer = AdamW(ours, TrainConfig(weight_decay=0.3, clip=clip))
+    for _ in range(3):
+        for model in (ours, theirs):
+            SequenceLoss(model)(make_rows(dataset(6), range(6), 1000, torch.device("cpu"))[0]).backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip)
+        reference.step()
+        reference.zero_grad()
+        assert optimizer.gradient_norm() == pytest.approx(float(norm), rel=1e-5)
+        optimizer.step(1e-2, optimizer.gradient_norm())
+        assert all(p.grad is None for p in ours.parameters())
+    for (name, mine), their in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, their, atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
