@@ -42,12 +42,12 @@ class GPT(nn.Module):
         idx: Tensor,
         cache: "KVCache | None" = None,
         packing: "Packing | None" = None,
-        lookup: Callable[[Tensor, Tensor], Tensor] = F.embedding,
+        lookup: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """The final hidden states (B, T, C) of token ids `idx` (B, T).
 
         With a `cache`, the tokens stand behind those that it holds, and it takes them up. With a `packing`, the one
-        row holds several sequences. `lookup` takes the rows of tokens out of the embedding. Raises UsageError if a
+        row holds several sequences. A `lookup` takes the rows of tokens out of the embedding in a way of its own. Raises UsageError if a
         sequence is longer than `block_size`.
         """
         longest = packing.longest if packing else idx.shape[1] + (max(cache.lengths) if cache else 0)
@@ -60,7 +60,8 @@ class GPT(nn.Module):
             positions, mask = cache.positions_and_mask(idx.shape[1])
         else:
             positions = torch.arange(idx.shape[1], device=idx.device)
-        x = self.drop(lookup(idx, self.wte.weight) + self.wpe(positions))
+        tokens = self.wte(idx) if lookup is None else lookup(idx, self.wte.weight)
+        x = self.drop(tokens + self.wpe(positions))
         for layer, block in enumerate(self.h):
             past = None if cache is None else (cache, layer)
             if self.checkpointing and self.training:
@@ -74,7 +75,8 @@ class GPT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Logits (..., V) of final hidden states (..., C)."""
-        return F.linear(x, self.wte.weight if self.lm_head is None else self.lm_head.weight)
+        logits: Tensor = F.linear(x, self.wte.weight) if self.lm_head is None else self.lm_head(x)
+        return logits
 
     @torch.no_grad()
     def initialise(self) -> None:
