@@ -1,6 +1,7 @@
 """Writing files so that a crash leaves the old one or the new one, never a mix or a half."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,16 +20,47 @@ def replacing(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _settle(temporary)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(target.parent)
+
+
+@contextmanager
+def replacing_directory(target: Path) -> Iterator[Path]:
+    """As `replacing`, for a directory of plain files: it comes whole, and the one that was there goes, or stays."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    old = temporary.with_suffix(".old")
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            _settle(path)
+        temporary.chmod(0o777 & ~_umask())
+        sync_directory(temporary)
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+    sync_directory(target.parent)
+
+
+def _settle(file: Path) -> None:
+    """Give a file the permissions that the umask gives, and have its bytes on disk."""
+    file.chmod(0o666 & ~_umask())
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_text(target: Path, text: str) -> None:

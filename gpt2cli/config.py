@@ -199,3 +199,31 @@ def _check(holds: bool, name: str, must_be: str, value: object) -> None:
 
 CHAT = SamplingConfig(max_new_tokens=256)
 """An answer has an end of its own, unlike a text: the limit is there for models that do not find it."""
+
+ANSWERS = SamplingConfig(max_new_tokens=256, temperature=0, seed=0)
+"""What answers are compared with references is to be the same every time."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How to evaluate. Raises UsageError for a value out of its range.
+
+    stride      tokens by which the window moves over plain text; None: half of the window
+    answers     instructions that are answered, drawn by chance; 0 for none
+    sampling    how the answers are; answer i draws from a random stream seeded with its seed + i
+    bertscore   whether to compare answers by BERTScore too
+    resamples   of the bootstrap, from which the intervals come; `seed` is its own
+    """
+
+    stride: int | None = None
+    answers: int = 64
+    sampling: SamplingConfig = ANSWERS
+    bertscore: bool = False
+    resamples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.stride is None or self.stride >= 1, "stride", "1 or more", self.stride)
+        _check(self.answers >= 0, "answers", "0 (none) or more", self.answers)
+        _check(self.sampling.max_new_tokens >= 1, "max_new_tokens", "1 or more", self.sampling.max_new_tokens)
+        _check(self.resamples >= 1, "resamples", "1 or more", self.resamples)

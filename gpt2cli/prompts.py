@@ -23,6 +23,29 @@ class PromptTemplate:
         # in one pass, and not by str.format: what is put in may hold braces of its own
         return _FIELD.sub(lambda match: parts[match[1]], template)
 
+    def split(self, text: str) -> tuple[str, str] | None:
+        """The instruction and the input of a prompt, or of a text that begins with one; None for any other text.
+
+        Of several ways to divide a prompt it takes one; `prompt` makes the same text of them all.
+        """
+        for template in (self.with_input, self.without_input):
+            pattern, known = "", set[str]()
+            for i, piece in enumerate(_FIELD.split(template)):
+                if i % 2 == 0:  # a text; between two of them is the name of a field
+                    pattern += re.escape(piece)
+                elif piece in known:
+                    pattern += f"(?P={piece})"
+                else:
+                    known.add(piece)
+                    pattern += rf"(?P<{piece}>.*?\S.*?)" if piece == "input" else f"(?P<{piece}>.*?)"
+            # first as the whole text: an instruction may hold the template's own words
+            for found in (re.fullmatch(pattern, text, re.DOTALL), re.match(pattern, text, re.DOTALL)):
+                parts = found.groupdict() if found else {}
+                instruction, input = parts.get("instruction", ""), parts.get("input", "")
+                if found and self.prompt(instruction, input) == found[0]:
+                    return instruction, input
+        return None
+
     @property
     def headings(self) -> tuple[str, ...]:
         """What stands before each part: an answer that comes to one has ended, and the model goes on by itself.

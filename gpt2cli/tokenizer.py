@@ -93,16 +93,20 @@ def vocabulary() -> dict[str, int]:
     return tokens | {END_OF_TEXT: END_OF_TEXT_ID}
 
 
-def _read_ranks() -> dict[bytes, int]:
-    """Every token's bytes and its id: the 256 bytes first, then the merges in the order they were learned."""
+def merges() -> list[str]:
+    """GPT-2's `merges.txt`: two tokens in the spelling of the release, with a space between, in order of rank."""
     path = paths.asset("vocab.bpe")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != VOCAB_SHA256:
         raise CheckpointError(f"the vocabulary {path} is damaged: reinstall gpt2cli")
+    return content.decode().splitlines()[1:]  # the first line is a version
+
+
+def _read_ranks() -> dict[bytes, int]:
+    """Every token's bytes and its id: the 256 bytes first, then the merges in the order they were learned."""
     byte_of = _byte_of_char()
     ranks = {bytes([byte]): rank for rank, byte in enumerate(byte_of.values())}
-    merges = content.decode().splitlines()[1:]  # the first line is a version
-    for rank, merge in enumerate(merges, start=len(ranks)):
+    for rank, merge in enumerate(merges(), start=len(ranks)):
         ranks[bytes([byte_of[char] for char in merge if char != " "])] = rank
     return ranks
 

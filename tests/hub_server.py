@@ -1,5 +1,6 @@
-"""A local server that speaks as much of the Hub's API as a download needs, and lies, hangs and breaks off on demand."""
+"""A local server that speaks as much of the Hub's API as downloads and uploads need, and goes wrong on demand."""
 
+import base64
 import hashlib
 import json
 import re
@@ -44,6 +45,9 @@ class HubServer:
     authorizations_elsewhere: set[str | None] = field(default_factory=set)
     url: str = ""
     closing: threading.Event = field(default_factory=threading.Event)
+    made: list[dict[str, Any]] = field(default_factory=list)  # what was asked for when the repository was made
+    stored: dict[str, bytes] = field(default_factory=dict)  # large files by their sha256, not part of a commit yet
+    messages: list[str] = field(default_factory=list)  # of the commits
 
     def requests(self, method: str, name: str) -> list[str | None]:
         """The Range headers of all such requests so far."""
@@ -80,6 +84,96 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or self._chunked()
+        step = self._step()
+        self.hub.log.append((self.command, step, None))
+        self.hub.authorizations.add(self.headers.get("Authorization"))
+        if self._refuses(step):
+            return None
+        answer = getattr(self, f"_{step}", None)
+        return self._json(answer(body)) if answer else self._status(404, {})
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or self._chunked()
+        self.hub.log.append((self.command, "put", None))
+        if self._refuses("put"):
+            return
+        digest = self.path.rpartition("/")[2]
+        assert digest == hashlib.sha256(content).hexdigest()
+        self.hub.stored[digest] = content
+        self._json({})
+
+    def _step(self) -> str:
+        """What part of an upload a request is."""
+        return {
+            "/api/repos/create": "create",
+            "/api/validate-yaml": "validate",
+            f"/api/models/{self.hub.repo}/preupload/main": "preupload",
+            f"/{self.hub.repo}.git/info/lfs/objects/batch": "batch",
+            f"/api/models/{self.hub.repo}/commit/main": "commit",
+        }.get(self.path, "unknown")
+
+    def _chunked(self) -> bytes:
+        """A body of which the client did not know the length."""
+        parts = []
+        while self.headers.get("Transfer-Encoding") == "chunked":
+            part = self.rfile.read(int(self.rfile.readline(), 16))
+            self.rfile.readline()
+            if not part:
+                break
+            parts.append(part)
+        return b"".join(parts)
+
+    def _refuses(self, step: str) -> bool:
+        faults = self.hub.faults.get(step, Faults())
+        if faults.hang_at is not None:
+            self.hub.closing.wait()
+        if not faults.status or faults.status_times <= 0:
+            return False
+        faults.status_times -= 1
+        self._status(faults.status, faults.headers)
+        return True
+
+    def _create(self, body: bytes) -> dict[str, Any]:
+        self.hub.made.append(json.loads(body))
+        return {"url": f"{self.hub.url}/{self.hub.repo}"}
+
+    def _validate(self, body: bytes) -> dict[str, Any]:
+        return {"errors": [], "warnings": []}
+
+    def _preupload(self, body: bytes) -> dict[str, Any]:
+        files = json.loads(body)["files"]
+        modes = ["lfs" if file["path"].endswith((".safetensors", ".gguf")) else "regular" for file in files]
+        answers = [{"path": file["path"], "uploadMode": mode} for file, mode in zip(files, modes, strict=True)]
+        return {"files": [answer | {"shouldIgnore": False} for answer in answers]}
+
+    def _batch(self, body: bytes) -> dict[str, Any]:
+        wanted = json.loads(body)["objects"]
+        return {
+            "transfer": "basic",
+            "objects": [{**f, "actions": {"upload": {"href": f"{self.hub.url}/put/{f['oid']}"}}} for f in wanted],
+        }
+
+    def _commit(self, body: bytes) -> dict[str, Any]:
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                self.hub.messages.append(value["summary"])
+            elif line["key"] == "lfsFile":
+                self.hub.files[value["path"]] = self.hub.stored[value["oid"]]
+            else:
+                self.hub.files[value["path"]] = base64.b64decode(value["content"])
+        return {"success": True, "commitUrl": f"{self.hub.url}/{self.hub.repo}/commit/{COMMIT}", "commitOid": COMMIT}
+
+    def _json(self, value: dict[str, Any]) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def _answer(self) -> None:
         hub = self.hub
         match = re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", unquote(self.path))
@@ -113,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
     def _file(self, content: bytes, faults: Faults, large: bool) -> None:

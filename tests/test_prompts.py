@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from gpt2cli.errors import DataError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 
+PIECES = ["a", " ", "\n", "\n\n### Instruction:\n", "\n\n### Input:\n", "\n\n### Response:\n", "{input}"]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
+
 
 def test_the_wording() -> None:
     assert ALPACA.prompt("Add.", "1 and 2") == (
@@ -49,3 +52,17 @@ def test_headings_are_where_an_answer_has_ended() -> None:
     # what begins a line only by chance is none elsewhere in it
     assert PromptTemplate("Q: {instruction} {input}\nA: ", "Q: {instruction}\nA: ").headings == ("\nQ:", "\nA:")
     assert PromptTemplate("{instruction}{input}", "{instruction}\n").headings == ()
+
+
+@given(TEXTS, TEXTS)
+def test_a_prompt_is_divided_into_parts_that_make_it_again(instruction, input):
+    prompt = ALPACA.prompt(instruction, input)
+    found = ALPACA.split(prompt)
+    assert found is not None and ALPACA.prompt(*found) == prompt
+    followed = ALPACA.split(prompt + "An answer.")
+    assert followed is not None and (prompt + "An answer.").startswith(ALPACA.prompt(*followed))
+
+
+def test_other_texts_are_no_prompts():
+    assert ALPACA.split("Once upon a time") is None
+    assert PromptTemplate("{instruction} {instruction} {input}", "{instruction}!").split("a a b") == ("a", "b")

@@ -44,9 +44,11 @@ def test_generate_downloads_on_first_use_and_never_again(hub_with_gpt2, run):
     assert json.loads(listed)["model"] == "gpt2"
 
 
-def test_every_option_in_the_table_is_there(run):
-    page = run("generate", "--help", env={"COLUMNS": "200"}).stdout
-    rows = re.findall(r"^\| (`.*?) \|", README, re.MULTILINE)
+@pytest.mark.parametrize(("command", "section", "at_least"), [("generate", "Write", 15), ("evaluate", "Know how", 6)])
+def test_every_option_in_the_table_is_there(run, command, section, at_least):
+    page = run(command, "--help", env={"COLUMNS": "200"}).stdout
+    [text] = [part for part in README.split("\n## ") if part.startswith(section)]
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     options = re.findall(r"`(-[-\w]+)", " ".join(rows))
-    assert len(options) >= 15
+    assert len(options) >= at_least
     assert [option for option in options if option not in page] == []

@@ -66,10 +66,14 @@ def save_adapter(
     tensors' file. Each file that is there already stays until the new one is complete. Raises ResourceError if
     the disk is full, or the parent directory is not there.
     """
+    name, at, revision = (base or "").partition("@")
+    if at and Path(str(base)).exists():
+        name, revision = str(base), ""
     described = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": name or None,
+        "revision": revision or None,
         "r": config.rank,
         "lora_alpha": int(config.alpha) if config.alpha == int(config.alpha) else config.alpha,
         "lora_dropout": 0.0,

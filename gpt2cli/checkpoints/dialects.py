@@ -1,4 +1,4 @@
-"""The names that other projects give to GPT-2's weights, each project a table.
+"""The names that other projects give to GPT-2's weights, each project a table, read in both directions.
 
 Ours are the Hub's names with torch's orientation of a linear layer, (out, in). A table says what a tensor is called
 elsewhere, with `*` for the number of a block; three names for one of ours are query, key and value apart.
@@ -15,6 +15,7 @@ from gpt2cli.errors import CheckpointError
 
 # what frameworks put before the names of a wrapped model: torch.compile, DataParallel, transformers, Lightning
 _WRAPPERS = re.compile(r"^(_orig_mod\.|module\.|transformer\.|model\.)+")
+_BLOCK_NUMBER = re.compile(r"^h\.(\d+)\.")
 _MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
@@ -29,6 +30,7 @@ class Dialect:
     buffers: tuple[str, ...] = ()  # ends of names that hold a causal mask, no weights
     conv1d: bool = False  # matrices stored (in, out), as OpenAI's code did
     qkv_bias_optional: bool = False
+    wrapper: str = ""  # what a model saved by the project puts before all names but the head's
 
 
 _BLOCK = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
@@ -37,9 +39,9 @@ _MASKS = (".attn.bias", ".attn.masked_bias")
 
 DIALECTS = (
     # openai-community/gpt2 and what transformers' save_pretrained writes
-    Dialect("hub", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS, conv1d=True),
-    # ours and nanoGPT's differ from the Hub's in orientation alone, which the shapes tell
-    Dialect("ours", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS),
+    Dialect("hub", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS, conv1d=True, wrapper="transformer."),
+    # nanoGPT's and ours differ from the Hub's in orientation alone, which the shapes tell
+    Dialect("nanogpt", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS, wrapper="transformer."),
     Dialect(
         "original",
         "trf_blocks.0.attn.qkv.weight",
@@ -57,6 +59,23 @@ DIALECTS = (
         },
         buffers=(".attn.mask",),
         qkv_bias_optional=True,
+    ),
+    # llama.cpp's
+    Dialect(
+        "gguf",
+        "blk.0.attn_qkv.weight",
+        {
+            "wte": "token_embd",
+            "wpe": "position_embd",
+            "h.*.ln_1": "blk.*.attn_norm",
+            "h.*.attn.c_attn": "blk.*.attn_qkv",
+            "h.*.attn.c_proj": "blk.*.attn_output",
+            "h.*.ln_2": "blk.*.ffn_norm",
+            "h.*.mlp.c_fc": "blk.*.ffn_up",
+            "h.*.mlp.c_proj": "blk.*.ffn_down",
+            "ln_f": "output_norm",
+            "lm_head": "output",
+        },
     ),
     Dialect(
         "LLMs-from-scratch",
@@ -117,6 +136,25 @@ def to_ours(tensors: dict[str, Tensor], biases: bool = True) -> dict[str, Tensor
     elif dialect.qkv_bias_optional and "h.0.attn.c_attn.bias" not in ours:
         _add_zero_biases(ours, ("attn.c_attn",))
     return ours | left
+
+
+def from_ours(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Weights under our names, as the dialect of this name has them: the way back from `to_ours`. Views, no copies."""
+    dialect = next(dialect for dialect in DIALECTS if dialect.name == name)
+    theirs: dict[str, Tensor] = {}
+    for our_name, tensor in tensors.items():
+        module, _, leaf = our_name.rpartition(".")
+        block = _BLOCK_NUMBER.search(module)
+        found = dialect.modules[_BLOCK_NUMBER.sub("h.*.", module)]
+        targets = [found] if isinstance(found, str) else found
+        if "ln_" in module:
+            leaf = dialect.leaves.get(leaf, leaf)
+        if dialect.conv1d and our_name.endswith(_MATRICES):
+            tensor = tensor.t()
+        wrapper = "" if module == "lm_head" else dialect.wrapper
+        for target, part in zip(targets, tensor.chunk(len(targets)), strict=True):
+            theirs[f"{wrapper}{target}.{leaf}".replace("*", block[1] if block else "")] = part
+    return theirs
 
 
 def _count_blocks(tensors: dict[str, Tensor], dialect: Dialect) -> int:

@@ -1,7 +1,7 @@
 """Checkpoint files, read without trust.
 
 A file is mapped into memory, so that weights are paged in as they are used, and nothing runs what it says: it is
-`.safetensors`, or `.pt` read by torch's `weights_only` unpickler.
+`.safetensors`, `.gguf`, or `.pt` read by torch's `weights_only` unpickler.
 """
 
 import json
@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gpt2cli.checkpoints.gguf_format import MAGIC, read_gguf
 from gpt2cli.errors import CheckpointError
 
 MAX_HEADER = 16 * 2**20
@@ -29,7 +30,7 @@ class Contents:
 
 
 def read_checkpoint(path: Path) -> Contents:
-    """Open a `.safetensors` or `.pt` file by memory map, whatever its name ends in.
+    """Open a `.safetensors`, `.pt` or `.gguf` file by memory map, whatever its name ends in.
 
     Raises CheckpointError for a file that is damaged, is something else, or holds a pickle that runs code.
     """
@@ -39,10 +40,12 @@ def read_checkpoint(path: Path) -> Contents:
         return read_safetensors(path)
     if start.startswith(b"PK\x03\x04"):
         return _read_pt(path)
+    if start.startswith(MAGIC):
+        return Contents(*read_gguf(path))
     if start[8:9] == b"{":
         return read_safetensors(path)
     raise CheckpointError(
-        f"{path} is not a checkpoint; looks like {looks_like(start)}: give a .pt or .safetensors file"
+        f"{path} is not a checkpoint; looks like {looks_like(start)}: give a .pt, .safetensors or .gguf file"
     )
 
 
@@ -138,7 +141,7 @@ def looks_like(start: bytes) -> str:
         return "a zip or PyTorch file"
     if start.startswith(b"\x80"):
         return "a pickle"
-    if start.startswith(b"GGUF"):
+    if start.startswith(MAGIC):
         return "GGUF"
     if start.startswith(b"\x1f\x8b"):
         return "gzip"

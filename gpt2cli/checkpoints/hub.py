@@ -1,5 +1,7 @@
 """Fetching models from the Hugging Face Hub into the cache: what to fetch, what to believe, what to say if it fails.
 
+And the way back, which is short: `upload`.
+
 `remote` asks, `transfer` writes the bytes and checks them, `cache` knows where they belong. A server's answers are
 untrusted: none becomes part of a path before it has been checked.
 """
@@ -68,6 +70,18 @@ def download_from_dataset(repo: str, name: str, part: Path, *, progress: Progres
     newest = Remote(repo, cache.DEFAULT_REVISION, progress, "dataset")
     commit, file = newest.head(name)
     fetch(file, part, partial(replace(newest, revision=commit).body, name), progress)
+
+
+def upload(repo: str, files: list[Path], *, private: bool = False, progress: Progress = ignore) -> str:
+    """Put files into a repository, made (privately or not) if it is not there, and return its address.
+
+    Raises UsageError for what is no name, NetworkError if the Hub does not answer, or refuses.
+    """
+    name, revision = cache.parse_name(repo)
+    if is_offline():
+        raise NetworkError("cannot upload, the network is off (HF_HUB_OFFLINE): unset that")
+    prepare_client()
+    return Remote(name, revision, progress).upload(files, private)
 
 
 def is_offline() -> bool:

@@ -13,10 +13,11 @@ from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json, read_safetensors
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
-from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.errors import CheckpointError, DataError, UsageError
 from gpt2cli.model.device import pick_device, pick_dtype
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import asset, expand
+from gpt2cli.prompts import PromptTemplate
 
 
 def load(
@@ -116,13 +117,31 @@ class Facts:
     template: dict[str, str] | None  # the prompt template that the model was trained with
     provenance: dict[str, Any]  # where it came from
 
+    def prompt_template(self, where: object) -> PromptTemplate | None:
+        """The template, if there is one. Raises CheckpointError if it lacks a part."""
+        try:
+            return None if self.template is None else PromptTemplate.from_dict(self.template)
+        except DataError as error:
+            raise CheckpointError(f"{where}: {error}") from None
 
-def read_facts(ckpt: str | Path) -> Facts:
-    """What a checkpoint file or adapter directory says of itself. Raises CheckpointError if it cannot be read."""
-    path = expand(ckpt)
-    file = path / adapters.WEIGHTS if adapters.is_adapter(path) else path
-    if not file.is_file():
-        raise CheckpointError(f"{file} is not there: check the name of the checkpoint")
+
+NO_FACTS = Facts(None, {})
+
+
+def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
+    """What a checkpoint file or an adapter's directory says of itself, or without one the directory of a model.
+
+    A model that goes by a name says nothing. Raises CheckpointError if there is something that cannot be read.
+    """
+    if ckpt is None:
+        file = expand(model or DEFAULT_MODEL) / hub.WEIGHTS
+        if model in (None, TINY, *PUBLISHED) or not file.is_file():
+            return NO_FACTS
+    else:
+        path = expand(ckpt)
+        file = path / adapters.WEIGHTS if adapters.is_adapter(path) else path
+        if not file.is_file():
+            raise CheckpointError(f"{file} is not there: check the name of the checkpoint")
     extra = read_checkpoint(file).extra
     template, provenance = (_decoded(extra.get(name)) for name in ("template", "provenance"))
     if template is not None and not (isinstance(template, dict) and all(map(_is_text, template.items()))):

@@ -38,6 +38,19 @@ def refusal(status: int, headers: Mapping[str, str], repo: str, revision: str, n
     return NetworkError(f"the server answers HTTP {status} for {name} of {repo}: try again later")
 
 
+def upload_refusal(status: int, headers: Mapping[str, str], repo: str) -> Exception:
+    """The exception for an HTTP status that answers an upload: TemporaryError or NetworkError, as `refusal`."""
+    if status == 401:
+        return NetworkError(f"the Hub does not know you (HTTP 401): set HF_TOKEN to a token that may write to {repo}")
+    if status == 403:
+        return NetworkError(f"{repo} is not yours to write to (HTTP 403): use another name, or a token that may write")
+    if status == 409:
+        return NetworkError(f"{repo} was changed meanwhile (HTTP 409): push again")
+    if status == 413:
+        return NetworkError(f"there is no more room for {repo} (HTTP 413): see your storage on the Hub")
+    return refusal(status, headers, repo, "main", "the upload")
+
+
 def _retry_after(value: str) -> float | None:
     """Seconds from a Retry-After header, which holds seconds or a date; None if it holds neither."""
     try:

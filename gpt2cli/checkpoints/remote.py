@@ -9,16 +9,19 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from gpt2cli import __version__
 from gpt2cli.checkpoints import cache
-from gpt2cli.checkpoints.refusals import MissingFileError, refusal
+from gpt2cli.checkpoints.refusals import MissingFileError, refusal, upload_refusal
 from gpt2cli.checkpoints.transfer import Progress, RemoteFile, TemporaryError, persist
 from gpt2cli.errors import NetworkError, UsageError
 
 MAX_SIZE = 2**40
+UPLOAD_TIMEOUT = 120.0
+"""Seconds that a server may think about a part of an upload. The client itself would wait for ever."""
 AT_FAULT = "check HF_ENDPOINT and the proxy"
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(/\S*)?")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -96,6 +99,37 @@ class Remote:
             # not `with self._errors`: the caller's own exceptions come through here
             yield offset if response.status_code == 206 else 0, self._chunks(response, name)
 
+    def upload(self, files: list[Path], private: bool) -> str:
+        """Put files into the repository, which is made if it is not there, in one commit; return its address.
+
+        A private repository is made if `private`; one that is there stays as it is. Raises NetworkError.
+        """
+        from huggingface_hub import constants, get_session
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+        disable_progress_bars()
+        get_session().timeout = UPLOAD_TIMEOUT
+        persist(lambda: self._upload(files, private), self.progress)
+        return f"{constants.ENDPOINT}/{self.repo}"
+
+    def _upload(self, files: list[Path], private: bool) -> None:
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        _headers()  # complains of a token that is none
+        api = HfApi(library_name="gpt2cli", library_version=__version__)
+        with self._errors("the upload", uploading=True):
+            try:
+                api.create_repo(self.repo, private=private, exist_ok=True)
+                # the client's own operations remember what has become of them, so that each try takes new ones
+                operations = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file) for file in files]
+                api.create_commit(self.repo, operations, commit_message="Upload from gpt2 export")
+            except (AttributeError, LookupError, TypeError, ValueError):
+                raise NetworkError(f"{self.repo}: the server's answer makes no sense: is HF_ENDPOINT a Hub?") from None
+            except RuntimeError as error:  # around what went wrong with one file
+                if error.__cause__ is None:
+                    raise TemporaryError(f"the upload to {self.repo} broke off") from None
+                raise error.__cause__ from None
+
     def _chunks(self, response: Any, name: str) -> Iterator[bytes]:
         with self._errors(name):
             yield from response.iter_bytes()
@@ -106,7 +140,7 @@ class Remote:
         return hf_hub_url(self.repo, name, revision=self.revision, repo_type=self.kind)
 
     @contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
+    def _errors(self, name: str, uploading: bool = False) -> Iterator[None]:
         """Turn the client's exceptions into ours. Their texts stay out: they may quote a header, and so a token."""
         from huggingface_hub import constants
         from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
@@ -114,6 +148,8 @@ class Remote:
         try:
             yield
         except HfHubHTTPError as error:
+            if uploading:
+                raise upload_refusal(error.response.status_code, error.response.headers, self.repo) from None
             raise self._refusal(error.response, name) from None
         except HTTPError as error:
             kind, host = type(error).__name__, urlsplit(constants.ENDPOINT).hostname

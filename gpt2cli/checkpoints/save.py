@@ -64,12 +64,21 @@ def check_target(path: Path) -> None:
 def writing(path: Path) -> Iterator[Path]:
     """As `atomic.replacing`, with a ResourceError if the disk is full, read-only or missing.
 
+    Inside, only write: see `disk_errors`.
+    """
+    with disk_errors(path), replacing(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into a ResourceError that names it.
+
     Inside, only write: torch and safetensors have no exception of their own for a disk, so any error is taken as one.
     """
     outside = sys.exc_info()[1]
     try:
-        with replacing(path) as temporary:
-            yield temporary
+        yield
     except (OSError, RuntimeError, SafetensorError) as error:
         first = _first_of(error, outside)
         if not isinstance(first, Exception):

@@ -13,7 +13,7 @@ from gpt2cli.cli.console import Console, report_error
 from gpt2cli.cli.generating import as_json, open_model, read_prompt
 from gpt2cli.cli.streams import typing_unseen
 from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
-from gpt2cli.errors import CheckpointError, DataError, GPT2Error, UsageError
+from gpt2cli.errors import GPT2Error, UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def chat(
     if json and not once:
         raise UsageError("--json is for a single answer: add --prompt TEXT, or ask through a pipe")
     if ckpt is None and model is None:
-        ckpt = default_checkpoint()
+        ckpt = default_checkpoint("chat with")
     text = read_prompt(prompt) if once else ""
     name = str(ckpt or model)
 
@@ -81,7 +81,7 @@ def chat(
 
         from gpt2cli.cli.chat_session import Session
 
-        session = Session(console, name, gpt, read_template(console, ckpt, name), sampling, stats)
+        session = Session(console, name, gpt, read_template(console, ckpt, name, model), sampling, stats)
         if stats:
             console.note(f"loaded in {load_s:.2f} s")
         if once:
@@ -90,26 +90,23 @@ def chat(
             converse(session)
 
 
-def default_checkpoint() -> str:
+def default_checkpoint(purpose: str) -> str:
+    """What `finetune` has made, if no model is named. Raises UsageError if it is not here."""
     if not Path(FINETUNED).exists():
         raise UsageError(
-            f"there is no {FINETUNED} here to chat with: make one with `gpt2 finetune`, or name a --ckpt or a --model"
+            f"there is no {FINETUNED} here to {purpose}: make one with `gpt2 finetune`, or name a --ckpt or a --model"
         )
     return FINETUNED
 
 
-def read_template(console: Console, ckpt: str | None, name: str) -> PromptTemplate:
-    """The template that a checkpoint carries, or else Alpaca's, which is said."""
+def read_template(console: Console, ckpt: str | None, name: str, model: str | None = None) -> PromptTemplate:
+    """The template that a checkpoint carries, or an exported directory, or else Alpaca's, which is said."""
     from gpt2cli.checkpoints.load import read_facts
 
-    stored = read_facts(ckpt).template if ckpt else None
+    stored = read_facts(ckpt, model).prompt_template(name)
     if stored is None:
         console.note(f"{name} was never tuned to answer, as far as it says: asking it in Alpaca's template")
-        return ALPACA
-    try:
-        return PromptTemplate.from_dict(stored)
-    except DataError as error:
-        raise CheckpointError(f"{ckpt}: {error}") from None
+    return stored or ALPACA
 
 
 def answer_once(session: "Session", text: str, json: bool, load_s: float) -> None:

@@ -70,7 +70,8 @@ Checkpoint = Annotated[
     typer.Option(
         "--ckpt",
         metavar="FILE|DIR",
-        help="A checkpoint file (.pt or .safetensors): ours, the Hub's, nanoGPT's, LLMs-from-scratch's. "
+        help="A checkpoint file (.pt, .safetensors or .gguf): ours, the Hub's, llama.cpp's, nanoGPT's, "
+        "LLMs-from-scratch's. "
         "Or a directory with a LoRA adapter in PEFT's format; --model may then name its base.",
         rich_help_panel=MODEL_PANEL,
     ),

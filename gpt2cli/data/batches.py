@@ -22,12 +22,14 @@ class Row:
     packing    which of them belong to which sequence
     positions  (N,) where in the row a token is predicted that counts
     targets    (N,) those tokens
+    records    which records they are of, in the order of their targets
     """
 
     idx: Tensor
     packing: Packing
     positions: Tensor
     targets: Tensor
+    records: list[int]
 
 
 def seed_for(*parts: int | str) -> int:
@@ -102,7 +104,8 @@ def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device
             targets.append(ids[loss_from:])
             start += len(pieces[-1])
     idx, places, wanted = (torch.cat(parts).to(device) for parts in (pieces, positions, targets))
-    return Row(idx[None], Packing([len(piece) for piece in pieces], beginnings, device), places, wanted)
+    records = [record for group in groups for record in group.records]
+    return Row(idx[None], Packing([len(piece) for piece in pieces], beginnings, device), places, wanted, records)
 
 
 def _alike(data: TokenDataset, records: Sequence[int]) -> list[list[int]]:

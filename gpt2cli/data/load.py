@@ -4,11 +4,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from gpt2cli.config import LESSONS, DataConfig, TrainConfig
+from gpt2cli.checkpoints.transfer import Progress, ignore
+from gpt2cli.config import LESSONS, DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data import alpaca
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.prepared import fingerprint, is_prepared, read_prepared
+from gpt2cli.data.prepared import default_directory, fingerprint, is_prepared, read_prepared, write_prepared
 from gpt2cli.data.records import SUFFIXES
+from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits, sample, split
 from gpt2cli.data.text import read_text, text_files
 from gpt2cli.errors import DataError, UsageError
@@ -25,6 +27,17 @@ def data_path(data: str) -> Path:
     """Where data is: the path, or, if nothing is there, the records that come with the package under their name."""
     path = expand(data)
     return asset("lessons.jsonl") if data == LESSONS and not path.exists() else path
+
+
+def prepared_alpaca(offline: bool = False, progress: Progress = ignore) -> Path:
+    """Where Alpaca's data is if nobody gave other data: fetched, and prepared, if that has not been done yet."""
+    prepared = default_directory("cleaned")
+    if not is_prepared(prepared):
+        file = fetch_source("cleaned", offline, progress)
+        # with the defaults, whatever this run asks for: later ones use it too
+        splits = load_alpaca(file, GPTConfig.block_size, TrainConfig.loss_on, DataConfig(), source="cleaned")
+        write_prepared(splits, prepared)
+    return prepared
 
 
 def load_data(

@@ -8,6 +8,8 @@ import torch
 from gpt2cli.errors import UsageError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+"""More than these in one forward pass over whole sequences are no faster, and cost memory."""
 
 
 def available_devices() -> list[str]:

@@ -13,12 +13,10 @@ from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.checkpoints.transfer import Progress, ignore
-from gpt2cli.config import DEFAULT_MODEL, DataConfig, GPTConfig, TrainConfig
-from gpt2cli.data.load import data_path, load_alpaca
-from gpt2cli.data.prepared import default_directory, is_prepared, write_prepared
-from gpt2cli.data.source import fetch_source
+from gpt2cli.config import DEFAULT_MODEL
+from gpt2cli.data.load import data_path, prepared_alpaca
 from gpt2cli.data.splits import Splits
-from gpt2cli.model.device import fast_training_dtype, pick_device
+from gpt2cli.model.device import TOKENS_PER_PASS, fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import add_lora, lora_state
 from gpt2cli.training.distributed import Ranks
@@ -27,8 +25,6 @@ from gpt2cli.training.lean import make_lean
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.state import Resumable
 
-TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
-"""More than these in one forward pass are no faster, and cost memory."""
 SAMPLE_INSTRUCTIONS = (
     "Give three tips for staying healthy.",
     "What is the capital of France?",
@@ -73,15 +69,7 @@ def set_dropout(model: GPT, dropout: float) -> None:
 
 def find_data(settings: Settings, offline: bool = False, progress: Progress = ignore) -> Path:
     """Where a run's data is: as the settings say, or Alpaca, fetched and prepared if that has not been done yet."""
-    if settings.data is not None:
-        return data_path(settings.data)
-    prepared = default_directory("cleaned")
-    if not is_prepared(prepared):
-        file = fetch_source("cleaned", offline, progress)
-        # with the defaults, whatever this run asks for: later runs use it too
-        splits = load_alpaca(file, GPTConfig.block_size, TrainConfig.loss_on, DataConfig(), source="cleaned")
-        write_prepared(splits, prepared)
-    return prepared
+    return prepared_alpaca(offline, progress) if settings.data is None else data_path(settings.data)
 
 
 def make_job(
@@ -127,7 +115,7 @@ def sample_prompts(settings: Settings, splits: Splits) -> list[tuple[str, str]]:
 def write_results(model: GPT, settings: Settings, splits: Splits, out: Path, run: Path, losses: dict[str, Any]) -> None:
     """Write the whole model to `out`, with any adapter merged, and the adapter alone into the run's directory."""
     template = splits.template.to_dict() if splits.template else None
-    provenance = {"settings": settings.as_dict(), "data": splits.info, "losses": losses}
+    provenance: dict[str, Any] = {"settings": settings.as_dict(), "data": splits.info, "losses": losses}
     if settings.lora:
         base = settings.ckpt or settings.model or DEFAULT_MODEL
         if paths.expand(base).exists():
@@ -135,4 +123,5 @@ def write_results(model: GPT, settings: Settings, splits: Splits, out: Path, run
         save_adapter(
             run / "adapter", lora_state(model), settings.lora, base=base, template=template, provenance=provenance
         )
+        provenance["adapter"] = str((run / "adapter").absolute())  # where `gpt2 export --format peft` finds it
     save_checkpoint(model, out, template=template, provenance=provenance)

@@ -160,6 +160,7 @@ def test_pasted_and_typed_lines_make_one_instruction_and_files_its_input(person:
     person.sees("ked.txt")
     assert "read 12 characters" in person.asks("")
     person.asks("Where is")
+    person.asks("Say [bold]this[/z] hostile")
     person.asks(" /so long")  # the space makes an instruction of it
     assert "is there already" in person.asks(f"/save {tmp_path}/asked.txt")
     assert "No such file or directory" in person.asks(f"/save {tmp_path}/nowhere/said.txt")
@@ -169,6 +170,7 @@ def test_pasted_and_typed_lines_make_one_instruction_and_files_its_input(person:
     assert [list(record.values()) for record in json.loads((tmp_path / "said.json").read_text())] == [
         ["one\ntwo\n three\nfour\nbe silent", "", ""],
         ["Where is", "Rome? invent", "Paris"],
+        ["Say [bold]this[/z] hostile", "", HOSTILE.strip()],
         ["/so long", "", "la" + " la" * 19],
     ]
     person.asks("/set max-new-tokens 2")
@@ -197,7 +199,9 @@ def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) ->
 def test_ctrl_c_stops_the_answer_then_drops_the_line_then_leaves(tuned: Path, home: Path, tmp_path: Path) -> None:
     person = Person("-n", "1000000", cwd=tuned)
     person.types("so long\r")
-    person.sees("la la la la")  # while it is written
+    person.sees("la la la la")  # while it is written: a million tokens would take an hour
+    person.child.setwinsize(12, 30)
+    person.sees("la la la la")  # and a window that changes its size does not stop it
     person.types("typed too early")
     person.types(CTRL_C)
     said = person.sees(LINE_BEGINS)
@@ -230,6 +234,7 @@ def test_what_was_typed_comes_back_in_the_next_run(tuned: Path, home: Path, tmp_
     person.sees(LINE_BEGINS)  # drawn anew
     assert HARMLESS in person.asks("say hostile")
     assert person.leaves(CTRL_D) == 0
+    assert b"Aborted" not in person.child.before and b"error" not in person.child.before
 
 
 def test_a_pipe_and_a_prompt_are_answered_once(run: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,182 @@
+"""GGUF, llama.cpp's file format, read without trust: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+
+The gguf package, which writes it in export/gguf_file.py, is not made for files from strangers: it allocates what a
+header asks for, and makes an object of each of the vocabulary's 100,000 strings, which takes a second.
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt2cli.errors import CheckpointError
+
+MAGIC = b"GGUF"
+ARCHITECTURE = "gpt2"
+TEMPLATE = "gpt2cli.template"
+"""The field that holds the prompt template, as JSON."""
+BLOCK = 32
+"""Weights that share a scale in q8_0."""
+MAX_HEADER = 4 * 2**20
+"""Bytes of header that are believed. GPT-2's vocabulary makes it 2 million."""
+MAX_COUNT = 20_000
+"""Fields, and tensors, that are believed. The 1.5B model has 580 tensors."""
+_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+_PLAIN = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
+_Q8_0 = 8
+_FIELDS = {
+    "n_layer": "block_count",
+    "n_head": "attention.head_count",
+    "n_embd": "embedding_length",
+    "n_positions": "context_length",
+    "layer_norm_epsilon": "attention.layer_norm_epsilon",
+}
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A file's tensors under its own names, and of its fields the config, and the template that we put there.
+
+    Tensors of f32, f16 and bf16 are mapped into memory, those of q8_0 become fp32. Raises CheckpointError for a file
+    that is damaged, holds no GPT-2, or holds tensors of other types.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = _Header(file.read(MAX_HEADER))
+    try:
+        fields, described, start = header.read()
+    except (struct.error, LookupError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: bad GGUF header ({error}): fetch or export it again") from None
+    architecture = fields.get("general.architecture")
+    if architecture != ARCHITECTURE:
+        raise CheckpointError(f"{path} is a model of the kind {architecture!r}, not gpt2: use llama.cpp for it")
+    sizes = {tensor.name: _byte_count(path, tensor) for tensor in described}
+    end = start + max((tensor.offset + sizes[tensor.name] for tensor in described), default=0)
+    if size < end:
+        raise CheckpointError(f"{path} is truncated: {end} bytes expected, {size} found: fetch it again")
+    if size > end + -end % header.alignment:
+        raise CheckpointError(f"{path} is followed by other bytes: {end} expected, {size} found: fetch it again")
+    if sum(sizes.values()) > size - start:  # q8_0 would be unpacked again and again
+        raise CheckpointError(f"{path} is damaged: its tensors overlap: fetch or export it again")
+    content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    tensors = {}
+    for tensor in described:
+        begin = start + tensor.offset
+        tensors[tensor.name] = _as_tensor(content[begin : begin + sizes[tensor.name]], tensor)
+    return tensors, _facts(fields)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A tensor as the header has it: its ggml type, and where it begins in the data, in bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+
+class _Header:
+    """The first bytes of a file, read one value after the other and never beyond their end."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._at = len(MAGIC)
+        self.alignment = 32
+
+    def read(self) -> tuple[dict[str, Any], list[_Described], int]:
+        """The fields (without those that are arrays), the tensors, and where the data begins.
+
+        Raises ValueError, LookupError or struct.error for what cannot be.
+        """
+        version, n_tensors, n_fields = self._number("I"), self._number("Q"), self._number("Q")
+        if version not in (2, 3):
+            raise ValueError(f"version {version}, where 2 and 3 are known")
+        if max(n_tensors, n_fields) > MAX_COUNT:
+            raise ValueError(f"{n_tensors} tensors and {n_fields} fields")
+        fields: dict[str, Any] = {}
+        for _ in range(n_fields):
+            name = self._text()
+            if name in fields:
+                raise ValueError("a name that comes twice")
+            fields[name] = self._value(self._number("I"))
+        alignment = fields.get("general.alignment", self.alignment)
+        if type(alignment) is not int or not 8 <= alignment <= 2**16 or alignment & (alignment - 1):
+            raise ValueError(f"an alignment of {alignment!r}")
+        self.alignment = alignment
+        tensors = [self._tensor() for _ in range(n_tensors)]
+        if len({tensor.name for tensor in tensors}) < n_tensors:
+            raise ValueError("a name that comes twice")
+        return fields, tensors, self._at + -self._at % alignment
+
+    def _tensor(self) -> _Described:
+        name, n_dimensions = self._text(), self._number("I")
+        if not 1 <= n_dimensions <= 4:
+            raise ValueError(f"{n_dimensions} dimensions")
+        shape = tuple(self._number("Q") for _ in range(n_dimensions))[::-1]  # ggml's first is the innermost
+        kind, offset = self._number("I"), self._number("Q")
+        if 0 in shape or offset % self.alignment:
+            raise ValueError("a tensor that is empty or misplaced")
+        return _Described(name, shape, kind, offset)
+
+    def _value(self, kind: int) -> Any:
+        """A field's value, or None for an array: the vocabulary is known."""
+        if kind == _STRING:
+            return self._text()
+        if kind != _ARRAY:
+            return self._number(_NUMBERS[kind])
+        kind, length = self._number("I"), self._number("Q")
+        if kind == _STRING:
+            for _ in range(length):
+                self._skip(self._number("Q"))
+        else:
+            self._skip(length * struct.calcsize(_NUMBERS[kind]))
+        return None
+
+    def _number(self, code: str) -> Any:
+        [value] = struct.unpack_from(f"<{code}", self._content, self._at)
+        self._at += struct.calcsize(code)
+        return value
+
+    def _text(self) -> str:
+        length = self._number("Q")
+        self._skip(length)
+        return self._content[self._at - length : self._at].decode()
+
+    def _skip(self, length: int) -> None:
+        if length > len(self._content) - self._at:
+            raise ValueError(f"{length} bytes from byte {self._at} on, where it ends")
+        self._at += length
+
+
+def _byte_count(path: Path, tensor: _Described) -> int:
+    count = math.prod(tensor.shape)
+    if tensor.kind in _PLAIN:
+        return count * _PLAIN[tensor.kind].itemsize
+    if tensor.kind == _Q8_0 and tensor.shape[-1] % BLOCK == 0:
+        return count // BLOCK * (2 + BLOCK)
+    raise CheckpointError(
+        f"{path}: {tensor.name} is of ggml's type {tensor.kind}, and only f32, f16, bf16 and q8_0 are read: "
+        "convert the model to one of these"
+    )
+
+
+def _as_tensor(content: Tensor, tensor: _Described) -> Tensor:
+    if tensor.kind in _PLAIN:
+        return content.view(_PLAIN[tensor.kind]).view(tensor.shape)
+    blocks = content.view(-1, 2 + BLOCK)  # a scale in fp16, then the weights in int8
+    scales = blocks[:, :2].contiguous().view(torch.float16).float()
+    return (blocks[:, 2:].view(torch.int8) * scales).view(tensor.shape)
+
+
+def _facts(fields: dict[str, Any]) -> dict[str, Any]:
+    config = {ours: fields.get(f"{ARCHITECTURE}.{theirs}") for ours, theirs in _FIELDS.items()}
+    epsilon = config["layer_norm_epsilon"]
+    if isinstance(epsilon, float):
+        config["layer_norm_epsilon"] = float(f"{epsilon:.6g}")  # 1e-05, of which fp32 makes 9.9999997e-06
+    facts = {"config": {name: value for name, value in config.items() if value is not None}}
+    return facts | {"template": fields.get(TEMPLATE)}

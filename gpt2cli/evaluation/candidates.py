@@ -1,0 +1,141 @@
+"""The models that are compared: where each is, how it is asked, and what it has learned from."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.checkpoints import adapters
+from gpt2cli.checkpoints.load import find_directory, load, read_facts
+from gpt2cli.checkpoints.transfer import Progress, ignore
+from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.errors import CheckpointError, DataError, UsageError
+from gpt2cli.evaluation.data import Instructions, Texts
+from gpt2cli.model.gpt import GPT
+from gpt2cli.paths import expand
+from gpt2cli.prompts import ALPACA, PromptTemplate
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and in what to compute, and whether the network may be used."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the models, by the name that it was given.
+
+    model, ckpt  what `load` takes
+    template     how it is asked: as it was tuned, or in Alpaca's template
+    trained_on   what it says of its training data, if it does: `Splits.info`
+    settings     and of its training
+    """
+
+    name: str
+    model: str | None
+    ckpt: str | None
+    machine: Machine
+    template: PromptTemplate = ALPACA
+    trained_on: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, progress: Progress = ignore) -> GPT:
+        """The model, ready to run. Raises what `checkpoints.load.load` raises."""
+        machine = self.machine
+        return load(
+            self.model,
+            ckpt=self.ckpt,
+            device=machine.device,
+            precision=machine.precision,
+            offline=machine.offline,
+            progress=progress,
+        )
+
+    def block_size(self, progress: Progress = ignore) -> int:
+        """The model's window. It is loaded for that, from a map of its files, so that a bad one is found at once."""
+        at = {"device": "cpu", "precision": "fp32", "offline": self.machine.offline}
+        return load(self.model, ckpt=self.ckpt, progress=progress, **at).config.block_size  # type: ignore[arg-type]
+
+    def fingerprint(self) -> str:
+        """sha256, in hex, of the files that it is made of."""
+        digest = hashlib.sha256()
+        for path in self._files():
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            with path.open("rb") as file:
+                while chunk := file.read(2**20):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    def _files(self) -> list[Path]:
+        path = None if self.ckpt is None else expand(self.ckpt)
+        if path is None or self.model is not None:
+            base = _weights(find_directory(str(self.model), self.machine.offline, ignore))
+        elif adapters.is_adapter(path):
+            name = str(adapters.read_adapter(path).base)
+            file = expand(name)
+            base = [file] if file.is_file() else _weights(find_directory(name, self.machine.offline, ignore))
+        else:
+            base = []
+        if path is None:
+            return base
+        return base + (_weights(path) if path.is_dir() else [path])
+
+    def has_learned(self, data: Instructions | Texts, path: Path) -> bool:
+        """Whether some of this data is among what the model says that it was trained on."""
+        source = self.trained_on.get("source")
+        if isinstance(data, Instructions) and data.fingerprint and self.trained_on.get("fingerprint"):
+            same_division = data.fingerprint == self.trained_on["fingerprint"]
+            if same_division and data.split in ("test", "val"):
+                return False
+            if same_division:
+                return True
+        return isinstance(source, str) and bool(source) and Path(source).absolute() == path.absolute()
+
+
+def _weights(directory: Path) -> list[Path]:
+    return sorted([*directory.glob("*.safetensors"), *directory.glob("*config.json")])
+
+
+def candidates(models: Sequence[str], ckpts: Sequence[str], machine: Machine) -> list[Candidate]:
+    """Models first, so that a base model is what the others are compared with.
+
+    An adapter goes onto the model, if a single one is given, and otherwise onto the one that it names itself.
+    """
+    base = models[0] if len(models) == 1 else None
+    return [
+        *(Candidate(name, name, None, machine) for name in models),
+        *(_from_checkpoint(ckpt, base, machine) for ckpt in ckpts),
+    ]
+
+
+def _from_checkpoint(ckpt: str, base: str | None, machine: Machine) -> Candidate:
+    facts = read_facts(ckpt)
+    try:
+        template = ALPACA if facts.template is None else PromptTemplate.from_dict(facts.template)
+    except DataError as error:
+        raise CheckpointError(f"{ckpt}: {error}") from None
+    told = {name: facts.provenance.get(name) for name in ("data", "settings")}
+    data, settings = (value if isinstance(value, dict) else {} for value in told.values())
+    adapted = base if adapters.is_adapter(expand(ckpt)) else None
+    return Candidate(ckpt, adapted, ckpt, machine, template, data, settings)
+
+
+def division(chosen: Sequence[Candidate], path: Path, block_size: int) -> tuple[int, TrainConfig, DataConfig]:
+    """How the records at `path` were divided when one of these learned from them, else as `finetune` would by itself:
+    the window, and the configs for `load_data`."""
+    for candidate in chosen:
+        told, settings = candidate.trained_on, candidate.settings
+        if told.get("kind") != "alpaca" or Path(str(told.get("source"))).absolute() != path.absolute():
+            continue
+        try:
+            window = int(told["max_length"])
+            train = TrainConfig(max_length=window, loss_on=told["loss_on"])
+            return window, train, DataConfig(**settings["records"])
+        except (KeyError, TypeError, ValueError, UsageError):  # written by hand, or by another version
+            continue
+    return block_size, TrainConfig(), DataConfig(test_fraction=0)

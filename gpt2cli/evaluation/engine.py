@@ -1,0 +1,168 @@
+"""The evaluation engine: a generator that scores models, lets them answer, and compares them.
+
+It neither prints nor writes anything but what is kept for a run that is interrupted (see `kept.py`).
+"""
+
+import hashlib
+import json
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from gpt2cli.config import EvaluationConfig
+from gpt2cli.data.splits import sample
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.evaluation.answers import Answer, answer
+from gpt2cli.evaluation.candidates import Candidate
+from gpt2cli.evaluation.comparison import Found, compare
+from gpt2cli.evaluation.data import Instructions, Texts, sequences
+from gpt2cli.evaluation.events import Event, Finished, Note, Progress
+from gpt2cli.evaluation.kept import Kept
+from gpt2cli.evaluation.likelihood import RecordSource, Source, Sums, TextSource, collect, portions, score
+from gpt2cli.model.device import TOKENS_PER_PASS
+from gpt2cli.model.gpt import GPT
+from gpt2cli.prompts import PromptTemplate
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that an evaluation is made of.
+
+    max_length  tokens of a record at the most: what the smallest of the models' windows holds
+    """
+
+    candidates: Sequence[Candidate]
+    data: Instructions | Texts
+    config: EvaluationConfig
+    max_length: int
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one model is to do."""
+
+    prompts: dict[int, list[int]]  # of the tasks to answer
+    template: PromptTemplate
+    source: Source | None  # None for plain text: that depends on the model's window
+
+
+def evaluate(job: Job) -> Iterator[Event]:
+    """Evaluate each model in turn, then compare; yield what happens, the last event being Finished.
+
+    Raises DataError if nothing is left to evaluate on, DivergedError for losses that are not finite, and whatever
+    loading a model raises.
+    """
+    plans, chosen, skipped = _plan(job)
+    if skipped and isinstance(job.data, Instructions):
+        of = f"{skipped:,} of {len(job.data.tasks):,} records"
+        yield Note(f"left out {of}, whose prompts alone fill the window of {job.max_length:,} tokens")
+    found, kept = [], []
+    names = [candidate.name for candidate in job.candidates]
+    for candidate, plan in zip(job.candidates, plans, strict=True):
+        kept.append(
+            Kept(candidate.fingerprint(), _identity(job, plan), candidate.machine.device, candidate.machine.precision)
+        )
+        found.append((yield from _examine(candidate, plan, job, kept[-1])))
+        if kept[-1].problem:
+            yield Note(f"{kept[-1].problem}: an interrupted run would begin anew")
+    yield Finished(compare(names, job.data, job.config, job.max_length, found, chosen, skipped))
+    for findings in kept:
+        findings.discard()
+
+
+def _plan(job: Job) -> tuple[list[_Plan], list[int], int]:
+    """What each model does, the tasks that are answered, and how many are left out, as they fit no model's window."""
+    if isinstance(job.data, Texts):
+        return [_Plan({}, candidate.template, None) for candidate in job.candidates], [], 0
+    tasks, prepared = job.data.tasks, {}
+    for candidate in job.candidates:
+        if candidate.template not in prepared:
+            prepared[candidate.template] = sequences(tasks, candidate.template, job.max_length)
+    fitting = sorted(set.intersection(*(set(fits) for _, _, fits in prepared.values())))
+    if not fitting:
+        raise DataError(
+            f"{job.data.source}: no record is left: every prompt alone fills the window of {job.max_length} tokens"
+        )
+    chosen = [fitting[i] for i in sample(len(fitting), job.config.answers, job.config.seed)]
+    plans = []
+    for candidate in job.candidates:
+        prompts, data, fits = prepared[candidate.template]
+        source = RecordSource(data, fits, len(tasks))
+        plans.append(_Plan({i: prompts[i] for i in chosen}, candidate.template, source))
+    return plans, chosen, len(tasks) - len(fitting)
+
+
+def _identity(job: Job, plan: _Plan) -> list[Any]:
+    """What a model's findings depend on, besides the model: not on how many answers are asked for."""
+    digest = hashlib.sha256()
+    if isinstance(job.data, Texts):
+        for text in job.data.tokens:
+            digest.update(len(text).to_bytes(8, "little"))
+            digest.update(text.numpy().tobytes())
+    else:
+        digest.update(json.dumps([[asdict(task.record), task.response] for task in job.data.tasks]).encode())
+    sampling = replace(job.config.sampling, stop=(*job.config.sampling.stop, *plan.template.headings))
+    return [digest.hexdigest(), plan.template.to_dict(), job.max_length, job.config.stride, asdict(sampling)]
+
+
+def _examine(candidate: Candidate, plan: _Plan, job: Job, kept: Kept) -> Generator[Event, None, Found]:
+    """Let one model predict and answer."""
+    model = candidate.load()
+    source = plan.source or _text_source(job, model)
+    table = yield from _score(candidate.name, model, source, kept)
+    answers = yield from _answer(candidate.name, model, plan, job, kept)
+    return Found(table, answers)
+
+
+def _text_source(job: Job, model: GPT) -> TextSource:
+    assert isinstance(job.data, Texts)
+    window = model.config.block_size
+    return TextSource(job.data.tokens, window, check_stride(job.config.stride, window))
+
+
+def check_stride(stride: int | None, block_size: int) -> int:
+    """The stride to take, by default half of the window. Raises UsageError for one that leaves tokens out."""
+    chosen = max(1, block_size // 2) if stride is None else stride
+    if chosen >= block_size:
+        raise UsageError(
+            f"--stride must be below the model's window of {block_size} tokens, so that each has one before it, "
+            f"not {chosen}"
+        )
+    return chosen
+
+
+def _score(name: str, model: GPT, source: Source, kept: Kept) -> Generator[Event, None, Tensor]:
+    """The losses of all that is to be predicted; progress in tokens read."""
+    max_tokens = TOKENS_PER_PASS[model.ln_f.weight.device.type]
+    total, done, again, parts = sum(source.lengths), 0, 0, []
+    yield Progress(name, "scoring", done, total)
+    for i, chosen in enumerate(portions(source.lengths, max_tokens)):
+        finding = kept.found.get(f"score {i}")
+        if finding is None:
+            part = score(model, source, chosen, max_tokens)
+            kept.add(f"score {i}", [part.units, part.losses, part.right, part.tokens])
+        else:
+            part = Sums(*finding)
+            again += sum(source.lengths[j] for j in chosen)
+        parts.append(part)
+        done += sum(source.lengths[j] for j in chosen)
+        yield Progress(name, "scoring", done, total, again)
+    return collect(parts, source.units)
+
+
+def _answer(name: str, model: GPT, plan: _Plan, job: Job, kept: Kept) -> Generator[Event, None, dict[int, Answer]]:
+    """The answers to all prompts, by task."""
+    found = {i: Answer(*kept.found[f"answer {i}"]) for i in plan.prompts if f"answer {i}" in kept.found}
+    left = {i: prompt for i, prompt in plan.prompts.items() if i not in found}
+    again, total = len(found), len(plan.prompts)
+    if total:
+        yield Progress(name, "answering", again, total, again)
+    sampling = job.config.sampling
+    sampling = replace(sampling, stop=(*sampling.stop, *plan.template.headings))
+    for i, said in answer(model, left, sampling):
+        kept.add(f"answer {i}", [said.text, said.tokens, said.finish_reason])
+        found[i] = said
+        yield Progress(name, "answering", len(found), total, again)
+    return found

@@ -1,0 +1,141 @@
+"""How well a model predicts what is written: each token's loss, and whether it was the likeliest one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gpt2cli.data.batches import make_rows
+from gpt2cli.data.dataset import TokenDataset, from_sequences
+from gpt2cli.errors import DivergedError
+from gpt2cli.model.gpt import GPT
+from gpt2cli.tokenizer import END_OF_TEXT_ID
+
+ROWS = 128
+"""Tokens whose logits are held at once: 26 MB in fp32 over GPT-2's vocabulary."""
+CHUNK = 256
+"""Tokens of a plain text that count as one thing when things are drawn by chance: neighbours depend on each other."""
+PASSES = 4
+"""Forward passes between two looks at whether to stop, and in what is kept of an interrupted evaluation."""
+
+
+class Source(Protocol):
+    """Sequences to predict, made when they are needed, and whose tokens they are: records' or chunks of text.
+
+    lengths  the tokens of each sequence
+    units    how many records, or chunks, there are
+    """
+
+    lengths: list[int]
+    units: int
+
+    def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
+        """These sequences, and for each of them the unit of each of its targets."""
+        ...
+
+
+class RecordSource:
+    """A unit is a record: sequence i is that of record `of[i]`, out of `units`."""
+
+    def __init__(self, data: TokenDataset, of: Sequence[int], units: int) -> None:
+        self._data, self._of = data, list(of)
+        self.lengths: list[int] = data.lengths.tolist()
+        self.units = units
+
+    def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
+        data = self._data.select(chosen)
+        n_targets: list[int] = (data.lengths - data.loss_from).tolist()
+        return data, [torch.full((n,), self._of[i]) for i, n in zip(chosen, n_targets, strict=True)]
+
+
+class TextSource:
+    """Windows that slide over each text by `stride` tokens; the first token stands after an end-of-text.
+
+    Every token of a text is predicted once, with all that its window holds before it: at least `block_size - stride`
+    tokens, where the text has that many. The windows are those of the recipe in transformers' documentation
+    ("Perplexity of fixed-length models"), whose `max_length` is our block_size.
+    """
+
+    def __init__(self, texts: Sequence[Tensor], block_size: int, stride: int) -> None:
+        end = torch.tensor([END_OF_TEXT_ID], dtype=torch.uint16)
+        self._streams = [torch.cat([end, text]) for text in texts]
+        self._windows: list[
+            tuple[int, int, int, int, int]
+        ] = []  # text, start, end, first target, unit before the first
+        self.units = 0
+        for i, stream in enumerate(self._streams):
+            start, scored = 0, 1
+            while scored < len(stream):
+                stop = min(start + block_size, len(stream))
+                self._windows.append((i, start, stop, scored, self.units))
+                start, scored = start + stride, stop
+            self.units += -(-(len(stream) - 1) // CHUNK)
+        self.lengths = [stop - start for _, start, stop, _, _ in self._windows]
+
+    def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
+        windows = [self._windows[i] for i in chosen]
+        cut = [self._streams[i][start:stop] for i, start, stop, _, _ in windows]
+        data = from_sequences(cut, [scored - start for _, start, _, scored, _ in windows])
+        return data, [(torch.arange(scored, stop) - 1) // CHUNK + unit for _, _, stop, scored, unit in windows]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Of some units: summed losses in nats, how many tokens were the likeliest ones, and how many there were."""
+
+    units: list[int]
+    losses: list[float]
+    right: list[int]
+    tokens: list[int]
+
+
+def portions(lengths: Sequence[int], max_tokens: int) -> list[range]:
+    """All sequences, in runs of about PASSES * max_tokens tokens."""
+    found, start, size = [], 0, 0
+    for i, length in enumerate(lengths):
+        size += length
+        if size >= PASSES * max_tokens or i == len(lengths) - 1:
+            found.append(range(start, i + 1))
+            start, size = i + 1, 0
+    return found
+
+
+@torch.inference_mode()
+def score(model: GPT, source: Source, chosen: range, max_tokens: int) -> Sums:
+    """Predict the targets of these sequences. Raises DivergedError if a loss is not finite."""
+    data, unit_of = source.part(chosen)
+    losses, right, units = [], [], []
+    for row in make_rows(data, range(len(data)), max_tokens, model.ln_f.weight.device):
+        hidden = model.hidden(row.idx, packing=row.packing)[0, row.positions]
+        row_losses, row_right = token_losses(model, hidden, row.targets)
+        losses.append(row_losses.cpu().double())
+        right.append(row_right.cpu())
+        units += [unit_of[i] for i in row.records]
+    ids, index, counts = torch.unique(torch.cat(units), return_inverse=True, return_counts=True)
+    total = torch.zeros(len(ids), dtype=torch.float64).index_add_(0, index, torch.cat(losses))
+    if not total.isfinite().all():
+        raise DivergedError("the model's losses are not finite: try --precision fp32, or another checkpoint")
+    hits = torch.zeros(len(ids), dtype=torch.int64).index_add_(0, index, torch.cat(right).long())
+    return Sums(ids.tolist(), total.tolist(), hits.tolist(), counts.tolist())
+
+
+def token_losses(model: GPT, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """-log p of each target (N,) in nats, and whether it has the largest logit, for final hidden states (N, C)."""
+    losses, right = [], []
+    for start in range(0, len(targets), ROWS):
+        logits = model.head(hidden[start : start + ROWS]).float()
+        target = targets[start : start + ROWS, None]
+        losses.append((logits.logsumexp(dim=-1, keepdim=True) - logits.gather(1, target))[:, 0])
+        right.append(logits.argmax(dim=-1) == target[:, 0])
+    return torch.cat(losses), torch.cat(right)
+
+
+def collect(parts: Sequence[Sums], units: int) -> Tensor:
+    """(units, 3) float64: each unit's summed loss, likeliest tokens, and tokens."""
+    table = torch.zeros(units, 3, dtype=torch.float64)
+    for part in parts:
+        values = torch.tensor([part.losses, part.right, part.tokens], dtype=torch.float64).t()
+        table.index_add_(0, torch.tensor(part.units, dtype=torch.int64), values)
+    return table

@@ -1,0 +1,135 @@
+"""What an evaluation gives, and how it is said in JSON."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpt2cli.evaluation.answers import Answer
+from gpt2cli.evaluation.bootstrap import Estimate
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of the figures: its name in JSON, how people call it, which way is better, and how it is written."""
+
+    key: str
+    label: str
+    better: int  # 1 for more, -1 for less, 0 for neither
+    digits: int
+    scale: float = 1.0
+    unit: str = ""
+
+    def shown(self, value: float) -> str:
+        """The figure as it is read: never a stray power of ten, whatever its size."""
+        if not math.isfinite(value):
+            return "too large"
+        scaled = value * self.scale
+        return f"{scaled:,.0f}{self.unit}" if abs(scaled) >= 1e4 else f"{scaled:,.{self.digits}f}{self.unit}"
+
+    def shown_change(self, value: float) -> str:
+        """A difference, with its sign."""
+        text = self.shown(abs(value))
+        nothing = not any(digit in text for digit in "123456789") and math.isfinite(value)
+        return text if nothing else ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+    def verdict(self, change: Estimate) -> int:
+        """1 for a change to the better that is no accident, -1 for one to the worse, 0 if there is no telling."""
+        if change.low is None or change.high is None or not change.low * change.high > 0:
+            return 0
+        return self.better if change.low > 0 else -self.better
+
+
+METRICS = (
+    Metric("loss", "loss", -1, 3),
+    Metric("perplexity", "perplexity", -1, 2),
+    Metric("accuracy", "next token right", 1, 1, 100, " %"),
+    Metric("bleu", "BLEU", 1, 1),
+    Metric("chrf", "chrF", 1, 1),
+    Metric("rouge_l", "ROUGE-L", 1, 1, 100),
+    Metric("bertscore", "BERTScore", 1, 1, 100),
+    Metric("exact_match", "exact match", 1, 1, 100, " %"),
+    Metric("answer_tokens", "tokens an answer", 0, 1),
+    Metric("ended", "came to an end", 1, 1, 100, " %"),
+)
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model's figures by `Metric.key`, and their differences to the first model's (none for itself)."""
+
+    model: str
+    tokens: int
+    figures: dict[str, Estimate]
+    differences: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class RecordResult:
+    """An instruction that was answered, with each model's answer and how near that comes (ROUGE-L, 0 to 1)."""
+
+    instruction: str
+    input: str
+    reference: str
+    answers: list[Answer]
+    rouge_l: list[float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was found out.
+
+    kind     alpaca or text
+    split    test, val, train or all
+    records  of the data that were scored, or texts
+    skipped  records whose prompt alone fills the window
+    answered what was answered
+    """
+
+    data: str
+    kind: str
+    split: str
+    records: int
+    skipped: int
+    reference_tokens: float | None
+    settings: dict[str, Any]
+    models: list[ModelResult]
+    answered: list[RecordResult] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """Those that there are figures of."""
+        return [metric for metric in METRICS if metric.key in self.models[0].figures]
+
+    def as_dict(self, with_records: bool = False) -> dict[str, Any]:
+        """For JSON: shares from 0 to 1, BLEU and chrF from 0 to 100, null for a figure too large for a number."""
+        told: dict[str, Any] = {"data": self.data, "kind": self.kind, "split": self.split, "records": self.records}
+        told |= {"skipped": self.skipped, "answers": len(self.answered), "reference_tokens": self.reference_tokens}
+        told |= {"settings": self.settings, "models": [_model_as_dict(model) for model in self.models]}
+        if with_records:
+            told["answered"] = [_record_as_dict(record) for record in self.answered]
+        return told
+
+
+def _model_as_dict(result: ModelResult) -> dict[str, Any]:
+    told: dict[str, Any] = {"model": result.model}
+    told |= {key: _number(figure.value) for key, figure in result.figures.items()}
+    told["tokens"] = result.tokens
+    told["intervals"] = {key: [_number(e.low), _number(e.high)] for key, e in result.figures.items()}
+    told["difference"] = {
+        key: {"value": _number(e.value), "low": _number(e.low), "high": _number(e.high)}
+        for key, e in result.differences.items()
+    } or None
+    return told
+
+
+def _record_as_dict(record: RecordResult) -> dict[str, Any]:
+    answers = [
+        {"text": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason, "rouge_l": score}
+        for answer, score in zip(record.answers, record.rouge_l, strict=True)
+    ]
+    told = {"instruction": record.instruction, "input": record.input, "reference": record.reference}
+    return told | {"answers": answers}
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

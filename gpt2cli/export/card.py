@@ -1,0 +1,156 @@
+"""The model card: a README for people who find an exported model, with what the checkpoint says of its origin.
+
+A card may go out into the world: of what is a path on this machine, it gives the last part only.
+"""
+
+import json
+from pathlib import PurePath
+from typing import Any
+
+from gpt2cli.checkpoints.save import SUFFIXES
+from gpt2cli.config import PUBLISHED, GPTConfig
+from gpt2cli.paths import expand
+from gpt2cli.prompts import PromptTemplate
+
+_USE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+model = AutoModelForCausalLM.from_pretrained("{place}")
+{ask}
+ids = model.generate(**inputs, max_new_tokens=100, do_sample=True, temperature=0.7, top_k=40)
+print(tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+"""
+_ASK = 'inputs = tokenizer("Once upon a time", return_tensors="pt")'
+_ASK_CHAT = """messages = [{"role": "user", "content": "Name three primary colours."}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")"""
+_PEFT = """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "{place}")
+```
+"""
+
+
+def hub_name(base: str) -> str:
+    """A model's name as the Hub knows it: `openai-community/gpt2` for `gpt2`."""
+    name, at, revision = base.partition("@")
+    return (PUBLISHED[name].repo if name in PUBLISHED else name) + at + revision
+
+
+def write_card(
+    name: str,
+    place: str,
+    config: GPTConfig,
+    provenance: dict[str, Any],
+    template: PromptTemplate | None,
+    model: str | None = None,
+) -> str:
+    """The card of a whole model.
+
+    `place` is where it will be, a directory or a repository on the Hub; `model` what it is, if it has a name already.
+    """
+    base = _base(provenance) or model
+    use = _USE.replace("{place}", place).replace("{ask}", _ASK_CHAT if template else _ASK)
+    shape = (
+        f"{config.n_layer} blocks, {config.n_head} heads, width {config.n_embd}, a window of {config.block_size} tokens"
+    )
+    return "\n".join(
+        [
+            _front({"library_name": "transformers", "pipeline_tag": "text-generation"}, base),
+            f"# {_plain(name)}\n",
+            f"A GPT-2 ({shape}){_origin(base, provenance)}.\n",
+            f"## Use\n\n{use}",
+            *_history(provenance, template),
+        ]
+    )
+
+
+def write_adapter_card(
+    name: str, place: str, provenance: dict[str, Any], template: PromptTemplate | None, base: str | None
+) -> str:
+    """The card of a low-rank adapter alone."""
+    use = _PEFT.replace("{place}", place).replace("{base}", _shown(base) if base else "the base's name or directory")
+    return "\n".join(
+        [
+            _front({"library_name": "peft", "pipeline_tag": "text-generation"}, base),
+            f"# {_plain(name)}\n",
+            f"A LoRA adapter{_origin(base, provenance)}.\n",
+            f"## Use\n\n{use}",
+            *_history(provenance, template),
+        ]
+    )
+
+
+def _front(fields: dict[str, Any], base: str | None) -> str:
+    """The block of YAML that the Hub reads. JSON is YAML, and quotes what needs it."""
+    if base and (repo := _repository(base)):
+        fields = fields | {"base_model": repo}
+    fields = fields | {"tags": ["gpt2", "gpt2cli"]}
+    return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in fields.items()), "---", ""])
+
+
+def _repository(base: str) -> str | None:
+    """The Hub repository that a base is, or None if it is a file, a directory or the bundled model."""
+    repo = hub_name(base).partition("@")[0]
+    is_path = repo.startswith((".", "/", "~")) or repo.endswith(SUFFIXES) or expand(repo).exists()
+    return repo if repo.count("/") == 1 and not is_path else None
+
+
+def _base(provenance: dict[str, Any]) -> str | None:
+    settings = _table(provenance, "settings")
+    if not settings or settings.get("from_scratch"):
+        return None
+    base = settings.get("ckpt") or settings.get("model") or "gpt2"
+    return base if isinstance(base, str) else None
+
+
+def _origin(base: str | None, provenance: dict[str, Any]) -> str:
+    if not _table(provenance, "settings"):
+        return f", exported from {_shown(base)} with gpt2cli" if base else ", exported with gpt2cli"
+    return f", fine-tuned from {_shown(base)} with gpt2cli" if base else ", trained with gpt2cli"
+
+
+def _history(provenance: dict[str, Any], template: PromptTemplate | None) -> list[str]:
+    """Sections for what is known of the prompt, the data, the settings and the losses."""
+    parts = []
+    if template is not None:
+        parts.append(f"## Prompt\n\n{_fenced(template.without_input)}")
+        parts.append(f"With an input:\n\n{_fenced(template.with_input)}")
+    data, settings = _table(provenance, "data"), _table(provenance, "settings")
+    rows: dict[str, Any] = {name: data[name] for name in ("kind", "source", "subset", "fingerprint") if name in data}
+    rows |= {name: value for name, value in _table(data, "counts").items() if value}
+    train = _table(settings, "train")
+    lora = {f"lora_{name}": value for name, value in _table(settings, "lora").items() if name != "learning_rate"}
+    for title, table in (("Data", rows), ("Settings", train | lora), ("Losses", _table(provenance, "losses"))):
+        shown = {name: value for name, value in table.items() if value is not None}
+        if shown:
+            lines = [f"| {_plain(name)} | {_plain(value)} |" for name, value in shown.items()]
+            parts.append("\n".join([f"## {title}\n", "| | |", "|---|---|", *lines, ""]))
+    return parts
+
+
+def _table(facts: dict[str, Any], name: str) -> dict[str, Any]:
+    found = facts.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _shown(base: str) -> str:
+    return hub_name(base) if _repository(base) else PurePath(base).name
+
+
+def _plain(value: object) -> str:
+    """A value as one line of text that means nothing to Markdown, HTML or a table."""
+    if isinstance(value, float):
+        value = f"{value:.6g}"
+    text = " ".join(str(value).split())
+    if text.startswith(("/", "~", "\\")) or text[1:3] == ":\\":
+        text = PurePath(text.replace("\\", "/")).name
+    return "".join(f"\\{char}" if char in "\\`*_|[]<>#&" else char for char in text)
+
+
+def _fenced(text: str) -> str:
+    return "".join(f"    {line}\n" for line in text.splitlines())

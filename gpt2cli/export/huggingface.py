@@ -1,0 +1,99 @@
+"""A model as a directory that transformers, and what reads its format, opens: weights, config, tokenizer and card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gpt2cli import tokenizer
+from gpt2cli.checkpoints.dialects import from_ours
+from gpt2cli.checkpoints.save import as_metadata, own_tensors
+from gpt2cli.config import GPTConfig
+from gpt2cli.export.chat_template import as_jinja
+from gpt2cli.prompts import PromptTemplate
+
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+CARD = "README.md"
+FILES = (
+    *("config.json", "generation_config.json", "model.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
+    CARD,
+)
+"""All that such a directory holds."""
+
+
+def write_folder(
+    directory: Path,
+    tensors: dict[str, Tensor],
+    config: GPTConfig,
+    dtype: str,
+    template: PromptTemplate | None,
+    card: str,
+) -> None:
+    """Fill an empty directory with `FILES`. `tensors` are under our names; `dtype` is one of f32, f16 and bf16."""
+    theirs = from_ours({name: tensor.to(DTYPES[dtype]) for name, tensor in tensors.items()}, "hub")
+    facts = {"format": "pt", "template": template.to_dict() if template else None}
+    save_file(own_tensors(theirs), directory / "model.safetensors", as_metadata(facts))
+    end = {"bos_token_id": tokenizer.END_OF_TEXT_ID, "eos_token_id": tokenizer.END_OF_TEXT_ID}
+    for name, content in (
+        ("config.json", _model_config(config, dtype) | end),
+        ("generation_config.json", end | {"pad_token_id": tokenizer.END_OF_TEXT_ID}),
+        ("tokenizer.json", _tokenizer()),
+        ("vocab.json", tokenizer.vocabulary()),  # with merges.txt what tokenizers read before there was tokenizer.json
+        ("tokenizer_config.json", _tokenizer_config(config, template)),
+    ):
+        (directory / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *tokenizer.merges(), ""]), encoding="utf-8")
+    (directory / CARD).write_text(card, encoding="utf-8")
+
+
+def _model_config(config: GPTConfig, dtype: str) -> dict[str, Any]:
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "n_positions": config.block_size,
+        "n_ctx": config.block_size,  # the same, for readers that know the older name
+        "vocab_size": config.vocab_size,
+        "layer_norm_epsilon": config.layer_norm_epsilon,
+        "attn_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "resid_pdrop": config.dropout,
+        "tie_word_embeddings": config.tied,
+        "dtype": str(DTYPES[dtype]).removeprefix("torch."),
+    }
+
+
+def _tokenizer() -> dict[str, Any]:
+    """GPT-2's byte-pair encoding in the format of the tokenizers library."""
+    bytes_as_characters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    end_of_text = {"id": tokenizer.END_OF_TEXT_ID, "content": tokenizer.END_OF_TEXT, "special": True}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [end_of_text | plain],
+        "normalizer": None,
+        "pre_tokenizer": bytes_as_characters,
+        "post_processor": None,
+        "decoder": bytes_as_characters,
+        "model": {"type": "BPE", "vocab": tokenizer.vocabulary(), "merges": tokenizer.merges()},
+    }
+
+
+def _tokenizer_config(config: GPTConfig, template: PromptTemplate | None) -> dict[str, Any]:
+    special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), tokenizer.END_OF_TEXT)
+    fields = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": config.block_size,
+    }
+    return fields | special | ({"chat_template": as_jinja(template)} if template else {})

@@ -1,0 +1,125 @@
+"""What to export, as what, and where to: all that can be refused before a model is loaded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2cli.checkpoints import adapters, cache, hub
+from gpt2cli.checkpoints.save import SUFFIXES
+from gpt2cli.config import PUBLISHED, TINY
+from gpt2cli.errors import NetworkError, ResourceError, UsageError
+from gpt2cli.export import huggingface
+from gpt2cli.paths import expand
+
+
+@dataclass(frozen=True)
+class Format:
+    """What an export is: one file, whose name ends in one of `suffixes`, or a directory that holds `files` alone.
+
+    dtypes    what its weights may be written in, the default first; empty: in what they are
+    goes_to_hub  whether people look for it on the Hub
+    """
+
+    suffixes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = tuple(huggingface.DTYPES)
+    goes_to_hub: bool = False
+
+
+FORMATS = {
+    "hf": Format(files=huggingface.FILES, goes_to_hub=True),
+    "gguf": Format(suffixes=(".gguf",), dtypes=(*huggingface.DTYPES, "q8_0"), goes_to_hub=True),
+    "peft": Format(files=(adapters.CONFIG, adapters.WEIGHTS, huggingface.CARD), dtypes=(), goes_to_hub=True),
+    "nanogpt": Format(suffixes=SUFFIXES),
+    "original": Format(suffixes=SUFFIXES),
+    "gpt2cli": Format(suffixes=SUFFIXES),
+}
+DTYPES = FORMATS["gguf"].dtypes
+"""All that weights can be written in; as llama.cpp calls them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """An export that is asked for. `model` and `ckpt` are as for `load`, one of them given.
+
+    dtype  what weights are written in, None for the format's default
+    force  replace an earlier export at `out`
+    push   a repository on the Hub, `owner/name`, where it will be read; None if it stays here
+    """
+
+    model: str | None
+    ckpt: str | None
+    format: str
+    out: Path
+    dtype: str | None = None
+    force: bool = False
+    push: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where others will find it, in one word."""
+        return self.push or self.out.name
+
+    def check(self) -> None:
+        """Raise UsageError, NetworkError or ResourceError for what cannot be."""
+        if self.model is None and self.ckpt is None:
+            raise UsageError("say what to export: --ckpt FILE, or --model NAME")
+        if self.format not in FORMATS:
+            raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {self.format!r}")
+        form = FORMATS[self.format]
+        self._check_options(form)
+        self._check_place(form)
+
+    def _check_options(self, form: Format) -> None:
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.dtype is not None and self.dtype not in form.dtypes:
+            can = f"it takes {', '.join(form.dtypes)}" if form.dtypes else "an adapter is exported as it is"
+            raise UsageError(f"--dtype {self.dtype} is not for --format {self.format}: {can}")
+        if self.push is not None:
+            if not form.goes_to_hub:
+                names = ", ".join(name for name, other in FORMATS.items() if other.goes_to_hub)
+                raise UsageError(f"--push takes the formats {names}, not {self.format}")
+            if "@" in self.push or "/" not in self.push:
+                raise UsageError(f"--push takes owner/name, not {self.push[:200]!r}")
+            cache.parse_name(self.push)
+            if hub.is_offline():
+                raise NetworkError("--push cannot be, the network is off (HF_HUB_OFFLINE): unset that")
+
+    def _check_place(self, form: Format) -> None:
+        if form.suffixes and self.out.suffix not in form.suffixes:
+            raise UsageError(f"{self.out} is no name for {self.format}: let it end in {' or '.join(form.suffixes)}")
+        if not self.out.absolute().parent.is_dir():
+            raise ResourceError(f"cannot write {self.out}: there is no directory {self.out.parent}: make it first")
+        if not self.out.exists():
+            return
+        out = self.out.resolve()
+        for source in self._sources():
+            if source in (out, *out.parents) or out in source.parents:
+                raise UsageError(f"{self.out} is what is to be exported: write elsewhere")
+        self._check_free(form)
+
+    def _sources(self) -> Iterator[Path]:
+        """The files and directories that are read, as far as they have been named."""
+        names = [self.model, self.ckpt]
+        if self.ckpt is not None and self.model is None and adapters.is_adapter(expand(self.ckpt)):
+            names.append(adapters.read_adapter(expand(self.ckpt)).base)
+        for name in names:
+            if name and name not in PUBLISHED and name != TINY and expand(name).exists():
+                yield expand(name).resolve()
+
+    def _check_free(self, form: Format) -> None:
+        """Raise UsageError unless what is at `out` may be replaced: nobody's work is deleted that no export wrote."""
+        if form.files:
+            if not self.out.is_dir():
+                raise UsageError(f"{self.out} is a file, and {self.format} is a directory: write elsewhere")
+            there = sorted(path.name for path in self.out.iterdir())
+            strangers = [name for name in there if name not in form.files]
+            if strangers:
+                raise UsageError(f"{self.out} holds {strangers[0]}, which no export wrote: write elsewhere")
+            if not there:
+                return
+        elif self.out.is_dir():
+            raise UsageError(f"{self.out} is a directory, and {self.format} is one file: name a file in it")
+        if not self.force:
+            raise UsageError(f"{self.out} is there already: use --force to replace it, or write elsewhere")

@@ -1,0 +1,134 @@
+"""Models and adapters in the formats of other programs; each of them also comes back in through `load`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gpt2cli.atomic import replacing_directory
+from gpt2cli.checkpoints import adapters
+from gpt2cli.checkpoints.dialects import from_ours
+from gpt2cli.checkpoints.load import Facts, load, load_adapted, read_facts
+from gpt2cli.checkpoints.save import as_metadata, disk_errors, own_tensors, save_checkpoint, writing
+from gpt2cli.checkpoints.transfer import Progress, ignore
+from gpt2cli.config import HEAD_SIZE, VOCAB_SIZE, GPTConfig
+from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.export.card import hub_name, write_adapter_card, write_card
+from gpt2cli.export.gguf_file import write_gguf
+from gpt2cli.export.huggingface import CARD, DTYPES, write_folder
+from gpt2cli.export.request import FORMATS, Request
+from gpt2cli.model.gpt import GPT
+from gpt2cli.paths import expand
+
+
+def export(request: Request, *, offline: bool = False, progress: Progress = ignore) -> list[Path]:
+    """Write what the request asks for, and return the files.
+
+    Nothing is at the final path before it is whole, and what was there stays until then. Raises UsageError for a
+    request that cannot be, CheckpointError for a model that the format cannot hold, ResourceError if the disk is
+    full, and what `load` raises.
+    """
+    request.check()
+    if request.format == "peft":
+        _export_adapter(request, offline, progress)
+    else:
+        model = load(
+            request.model, ckpt=request.ckpt, device="cpu", precision="fp32", offline=offline, progress=progress
+        )
+        _export_model(request, model, read_facts(request.ckpt, request.model))
+    return sorted(request.out.iterdir()) if request.out.is_dir() else [request.out]
+
+
+def _export_model(request: Request, model: GPT, facts: Facts) -> None:
+    config, out = model.config, request.out
+    dtype = request.dtype or FORMATS[request.format].dtypes[0]
+    template = facts.prompt_template(request.ckpt or request.model)
+    _check_fits(request.format, out.suffix, config)
+    if request.format == "gpt2cli":
+        save_checkpoint(model.to(DTYPES[dtype]), out, template=facts.template, provenance=facts.provenance)
+        return
+    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    if request.format == "hf":
+        card = write_card(out.name, request.place, config, facts.provenance, template, request.model)
+        with _writing_directory(out) as directory:
+            write_folder(directory, tensors, config, dtype, template, card)
+    elif request.format == "gguf":
+        with writing(out) as temporary:
+            write_gguf(temporary, tensors, config, dtype, out.stem, template)
+    else:
+        _write_state_dict(out, request.format, tensors, config, DTYPES[dtype])
+
+
+def _check_fits(format: str, suffix: str, config: GPTConfig) -> None:
+    """Raise CheckpointError for a model that the other program, or we, would read wrong or not at all."""
+    if format in ("hf", "gguf") and config.vocab_size < VOCAB_SIZE:
+        why, instead = f"has a vocabulary of {config.vocab_size} tokens, not GPT-2's", "use --format nanogpt or gpt2cli"
+    elif format == "nanogpt" and not config.tied:
+        why, instead = "has an output head of its own, which nanoGPT's has not", "use --format hf"
+    elif format in ("nanogpt", "original") and config.layer_norm_epsilon != GPTConfig.layer_norm_epsilon:
+        why, instead = f"has a layer_norm_epsilon of {config.layer_norm_epsilon}, fixed at 1e-05", "use --format hf"
+    elif format == "original" and suffix == ".pt" and config.head_size != HEAD_SIZE:
+        why = f"has {config.n_head} heads, which a bare state dict does not say and nobody would guess"
+        instead = "let --out end in .safetensors, whose header says it"
+    else:
+        return
+    raise CheckpointError(f"{format} cannot hold this model: it {why}: {instead}")
+
+
+def _write_state_dict(
+    out: Path, format: str, tensors: dict[str, Tensor], config: GPTConfig, dtype: torch.dtype
+) -> None:
+    """One file for nanoGPT's `sample.py`, or for the `load_state_dict` of the original project's model."""
+    tensors = own_tensors({name: tensor.to(dtype) for name, tensor in tensors.items()})
+    tensors.setdefault("lm_head.weight", tensors["wte.weight"])  # both name it, also where it is the embedding
+    state = from_ours(tensors, format)
+    names = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "dropout")
+    args: dict[str, Any] = {name: getattr(config, name) for name in names} | {"bias": True}
+    with writing(out) as temporary:
+        if out.suffix == ".safetensors":
+            save_file(own_tensors(state), temporary, as_metadata({"format": "pt", "model_args": args}))
+        else:
+            with temporary.open("wb") as file:  # by its name, torch would put that into the file
+                torch.save({"model": state, "model_args": args} if format == "nanogpt" else state, file)
+
+
+def _export_adapter(request: Request, offline: bool, progress: Progress) -> None:
+    source = _adapter_of(request)
+    if request.model is not None:
+        load_adapted(source, request.model, offline, progress)  # raises if it is for another base
+    adapter, facts = adapters.read_adapter(source), read_facts(source)
+    base = request.model or adapter.base
+    base = hub_name(base) if base else None
+    card = write_adapter_card(request.out.name, request.place, facts.provenance, facts.prompt_template(source), base)
+    if base and expand(base).exists():
+        base = None if request.push else str(expand(base).absolute())  # a path means nothing on other machines
+    with _writing_directory(request.out) as directory:
+        adapters.save_adapter(directory, adapter.tensors, adapter.config, base=base, template=facts.template)
+        (directory / CARD).write_text(card, encoding="utf-8")
+
+
+def _adapter_of(request: Request) -> Path:
+    """The adapter's directory that `--ckpt` is, or the one that was trained with the checkpoint that it is."""
+    if request.ckpt is None:
+        raise UsageError("--format peft is for adapters: give one as --ckpt, such as a LoRA run's adapter/")
+    path = expand(request.ckpt)
+    if adapters.is_adapter(path):
+        return path
+    beside = read_facts(path).provenance.get("adapter")
+    if beside is None:
+        raise CheckpointError(f"{path} was not made with --lora, and peft holds adapters alone: use --format hf")
+    if not (isinstance(beside, str) and adapters.is_adapter(Path(beside))):
+        raise CheckpointError(
+            f"{path} holds its adapter merged, which is not in {beside!r} any more: give it as --ckpt"
+        )
+    return Path(beside)
+
+
+@contextmanager
+def _writing_directory(out: Path) -> Iterator[Path]:
+    with disk_errors(out), replacing_directory(out.resolve()) as temporary:
+        yield temporary

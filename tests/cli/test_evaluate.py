@@ -1,0 +1,186 @@
+"""`gpt2 evaluate` as a process: what it prints and writes, and what happens when it is stopped or given nonsense."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from gpt2cli import tokenizer
+from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.cli.app import app, describe
+from gpt2cli.config import GPTConfig
+from gpt2cli.errors import GPT2Error
+from tests import models
+from tests.conftest import Run, clean_environment
+from tests.data.records import many, write_json
+
+SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
+COMMAND = [sys.executable, "-m", "gpt2cli", "evaluate"]
+HOSTILE = {"instruction": "<script>alert(1)</script> [bold]x[/y] \x1b[2J", "output": "<b>[bold]& \x1b]52;c;x\x07</b>"}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with two checkpoints, records, and a text."""
+    directory = tmp_path_factory.mktemp("work")
+    for seed, name in enumerate(("a.pt", "b.pt")):
+        save_checkpoint(models.small_model(SHAPE, seed), directory / name)
+    write_json(directory / "records.json", [HOSTILE, *many(20)])
+    (directory / "text.txt").write_text("Once upon a time there was a fox. " * 60)
+    (directory / "empty.txt").write_text("")
+    return directory
+
+
+def call(*args: str) -> None:
+    """The command in this process, which spares it starting one; errors come as they are raised."""
+    app(["evaluate", *args], standalone_mode=False)
+
+
+@pytest.fixture(autouse=True)
+def inside(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+
+
+def test_json_has_what_the_contract_says_for_each_model(run: Run, tmp_path: Path) -> None:
+    args = ("--data", "records.json", "--model", "tiny", "--ckpt", "a.pt", "--ckpt", "b.pt")
+    done = run("evaluate", *args, "--answers", "4", "-n", "5", "--json", "--out", str(tmp_path / "out.json"))
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
+    told = json.loads(done.stdout)
+    assert (told["data"], told["split"], told["records"], told["answers"]) == ("records.json", "all", 21, 4)
+    assert [model["model"] for model in told["models"]] == ["tiny", "a.pt", "b.pt"]
+    assert len({model["tokens"] for model in told["models"]}) == 1
+    wanted = ["loss", "perplexity", "accuracy", "bleu", "chrf", "rouge_l", "exact_match", "answer_tokens", "ended"]
+    assert all(key in model for key in wanted for model in told["models"])
+    first, *others = told["models"]
+    assert first["difference"] is None
+    for other in others:
+        change = other["difference"]["loss"]
+        assert change["value"] == pytest.approx(other["loss"] - first["loss"])
+        assert change["low"] <= change["value"] <= change["high"]
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written.pop("answered")[0]["answers"][0]["tokens"] <= 5
+    assert written == told
+
+
+def test_figures_and_answers_on_stdout_and_a_page(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    call("--data", "records.json", "--ckpt", "a.pt", "--ckpt", "b.pt", "-n", "3", "--out", str(page))
+    told = capsys.readouterr()
+    assert "perplexity" in told.out and "difference (95 %)" in told.out
+    assert f"wrote {page}" in told.err and "\x1b" not in told.out + told.err
+    html = page.read_text()
+    assert "<script>alert(1)" not in html and "&lt;script&gt;alert(1)&lt;/script&gt; [bold]x[/y] ␛[2J" in html
+    umask = os.umask(0)
+    os.umask(umask)
+    assert page.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_on_a_terminal_progress_is_shown_and_nothing_that_was_said_moves_the_cursor(work: Path, home: Path) -> None:
+    write_json(work / "hostile.json", [HOSTILE])
+    child = pexpect.spawn(
+        COMMAND[0],
+        [*COMMAND[1:], "--data", "hostile.json", "--ckpt", "a.pt", "-n", "3"],
+        env=clean_environment() | {"TERM": "xterm", "NO_COLOR": "1"},
+        timeout=60,
+        dimensions=(40, 120),
+    )
+    child.expect_exact("answering a.pt")
+    child.expect(pexpect.EOF)
+    shown = child.before.decode()
+    assert r"<script>alert(1)</script> [bold]x[/y] \x1b[2J" in shown and r"<b>[bold]& \x1b]52;c;x\x07</b>" in shown
+    assert "\x1b[2J" not in shown and "\x07" not in shown
+
+
+def test_a_text_is_scored_whole(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("--data", "text.txt", "--ckpt", "a.pt", "--stride", "16", "--json")
+    [told] = json.loads(capsys.readouterr().out)["models"]
+    assert told["tokens"] == len(tokenizer.encode(Path("text.txt").read_text()))
+    assert "bleu" not in told and told["perplexity"] > 1
+
+
+def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, home: Path, run: Run) -> None:
+    write_json(work / "much.json", many(128))
+    args = ["--data", "much.json", "--ckpt", "a.pt", "-n", "30", "--answers", "128", "--json", "--out", "much.html"]
+    child = subprocess.Popen(
+        [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+    kept: list[Path] = []
+    limit = time.monotonic() + 60
+    while not (kept and b"answer " in kept[0].read_bytes()):
+        assert child.poll() is None and time.monotonic() < limit
+        kept = list((home / "evaluations").glob("*.jsonl"))
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=30)
+    assert (child.returncode, out) == (130, "") and "the same command goes on from there" in err
+    assert not (work / "much.html").exists()
+    kept[0].write_bytes(kept[0].read_bytes() + b"torn")
+    done = run("evaluate", *args)
+    assert done.returncode == 0 and "going on with what was kept" in done.stderr
+    assert list((home / "evaluations").iterdir()) == []
+
+
+def test_a_full_disk_leaves_what_was_there(work: Path, home: Path) -> None:
+    (work / "report.html").write_text("mine")
+    done = subprocess.run(
+        [*COMMAND, "--data", "records.json", "--ckpt", "a.pt", "-n", "3", "--out", "report.html"],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
+    )
+    assert done.returncode == 6 and done.stderr.count("error: ") == 1, done.stderr
+    assert (work / "report.html").read_text() == "mine" and not list(work.glob(".report*"))
+
+
+def test_records_that_finetune_held_out_are_found_again(
+    run: Run, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = ("--data", "records.json", "--ckpt", "a.pt", "--max-steps", "1", "--seed", "3", "--val-fraction", "0.3")
+    assert run("finetune", *trained, "--out", "tuned.pt", "--sample-every", "0", "--quiet").returncode == 0
+    args = ("--data", "records.json", "--ckpt", "tuned.pt", "--answers", "0", "--json")
+    for split, records, noted in ((("--split", "val"), 6, False), ((), 21, True), (("--split", "train"), 15, True)):
+        call(*args, *split)
+        told = capsys.readouterr()
+        assert json.loads(told.out)["records"] == records
+        assert ("tuned.pt has learned from this very data" in told.err) == noted
+
+
+def test_what_is_wrong_is_said_before_anything_is_done(home: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "none.json", [])
+    a = ("--ckpt", "a.pt")
+    for code, says, *args in (
+        (2, "there is no finetuned.pt here to evaluate"),
+        (2, "--stride must be 1 or more", *a, "--stride", "0"),
+        (2, "below the model's window of 64 tokens", *a, "--data", "text.txt", "--stride", "64"),
+        (2, "--stride is for plain text", *a, "--data", "records.json", "--stride", "8"),
+        (2, "holds no instructions", *a, "--data", "text.txt", "--answers", "3"),
+        (2, "no name for a report", *a, "--data", "records.json", "--out", "report.pdf"),
+        (2, "is what is to be evaluated", *a, "--data", "records.json", "--out", "./records.json"),
+        (2, "--answers must be", *a, "--answers", "-1"),
+        (2, "device 'abacus' is not there", *a, "--device", "abacus"),
+        (2, "is not there", *a, "--data", "nowhere.json"),
+        (3, "no text", *a, "--data", "empty.txt"),
+        (3, "no records", *a, "--data", str(tmp_path / "none.json")),
+        (4, "b.safetensors is not there", *a, "--ckpt", "b.safetensors", "--data", "records.json"),
+        (5, "the network is off", *a, "--offline"),
+        (6, "there is no directory", *a, "--data", "records.json", "--out", "nowhere/report.html"),
+    ):
+        with pytest.raises(GPT2Error) as caught:
+            call(*args)
+        assert describe(caught.value)[1] == code and says in str(caught.value), (args, caught.value)
+
+
+def test_an_empty_set_is_one_line_and_a_code(run: Run) -> None:
+    done = run("evaluate", "--ckpt", "a.pt", "--data", "empty.txt", "--json")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "error: empty.txt: there is no text to evaluate on: give another file\n"

@@ -1,0 +1,105 @@
+"""Laws of a whole evaluation: continued equals unbroken, a model equals itself."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, TrainConfig
+from gpt2cli.errors import DataError
+from gpt2cli.evaluation import engine
+from gpt2cli.evaluation.candidates import Machine, candidates
+from gpt2cli.evaluation.data import read_data
+from gpt2cli.evaluation.engine import Job, evaluate
+from gpt2cli.evaluation.events import Finished, Progress
+from tests import models
+from tests.data.records import many, write_json
+
+SHAPE = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=64)
+CONFIG = EvaluationConfig(answers=5, sampling=replace(ANSWERS, max_new_tokens=4), resamples=50)
+CPU = Machine("cpu", "fp32")
+
+
+@pytest.fixture
+def job(tmp_path, home, monkeypatch) -> Job:
+    """Two models, and records in several portions."""
+    monkeypatch.setitem(engine.TOKENS_PER_PASS, "cpu", 100)
+    files = []
+    for seed in (0, 1):
+        files.append(str(tmp_path / f"{seed}.pt"))
+        save_checkpoint(models.small_model(SHAPE, seed), tmp_path / f"{seed}.pt")
+    path = write_json(tmp_path / "records.json", many(30))
+    data = read_data(path, "records.json", None, 64, TrainConfig(), DataConfig())
+    return Job(candidates([], files, CPU), data, CONFIG, 64)
+
+
+def finished(job: Job) -> Finished:
+    *_, last = evaluate(job)
+    assert isinstance(last, Finished)
+    return last
+
+
+@pytest.mark.parametrize("events", [1, 6, 13, 18])
+def test_a_run_that_was_interrupted_goes_on_where_it_was(job, home, events, monkeypatch):
+    whole = finished(job)
+    assert list((home / "evaluations").iterdir()) == []  # nothing is left of a run that has ended
+    broken = evaluate(job)
+    done = [next(broken) for _ in range(events)]
+    broken.close()
+    steps = {(event.model, event.stage): event.done for event in done if isinstance(event, Progress)}
+    again = list(evaluate(job))
+    for key, before in steps.items():
+        first = next(event for event in again if isinstance(event, Progress) and (event.model, event.stage) == key)
+        kept = max(event.kept for event in again if isinstance(event, Progress) and (event.model, event.stage) == key)
+        assert kept == before and first.done in (0, before)
+    assert again[-1] == whole
+    assert list((home / "evaluations").iterdir()) == []
+
+
+def test_what_was_kept_is_of_this_very_checkpoint(job, tmp_path, home):
+    broken = evaluate(job)
+    for event in broken:
+        if isinstance(event, Progress) and event.stage == "answering" and event.done == event.total:
+            break
+    broken.close()
+    save_checkpoint(models.small_model(SHAPE, 7), tmp_path / "0.pt")
+    again = [event for event in evaluate(job) if isinstance(event, Progress)]
+    assert all(event.kept == 0 for event in again if event.model.endswith("0.pt"))
+
+
+def test_a_model_is_no_better_than_itself_and_an_answer_does_not_depend_on_how_many_there_are(job):
+    same = replace(job, candidates=[job.candidates[0], job.candidates[0]])
+    evaluation = finished(same).evaluation
+    first, second = evaluation.models
+    assert first.figures == second.figures and first.differences == {}
+    assert all((e.value, e.low, e.high) == (0, 0, 0) for e in second.differences.values())
+    more = finished(replace(same, config=replace(CONFIG, answers=30))).evaluation
+    answers = {record.instruction: record.answers for record in more.answered}
+    assert len(answers) == 30
+    assert all(answers[record.instruction] == record.answers for record in evaluation.answered)
+
+
+def test_records_that_fit_no_window_are_left_out_for_all_models(job, tmp_path):
+    short = tmp_path / "short.pt"
+    save_checkpoint(models.small_model(replace(SHAPE, block_size=46), 3), short)
+    records = [*many(3), {"instruction": "word " * 30, "output": "it does not fit"}]
+    path = write_json(tmp_path / "more.json", records)
+    data = read_data(path, "more.json", None, 46, TrainConfig(), DataConfig())
+    both = Job(candidates([], [job.candidates[0].ckpt, str(short)], CPU), data, CONFIG, 46)
+    evaluation = finished(both).evaluation
+    assert (evaluation.records, evaluation.skipped, len(evaluation.answered)) == (3, 1, 3)
+    assert evaluation.models[0].tokens == evaluation.models[1].tokens
+    with pytest.raises(DataError, match="no record is left"):
+        finished(replace(both, max_length=8))
+
+
+def test_numbers_too_large_are_null_in_json(job):
+    model = models.small_model(SHAPE)
+    with torch.no_grad():
+        model.ln_f.weight.mul_(1e6)
+    save_checkpoint(model, Path(job.candidates[1].ckpt))
+    told = json.loads(json.dumps(finished(job).evaluation.as_dict(), allow_nan=False))
+    assert told["models"][1]["perplexity"] is None and told["models"][1]["loss"] > 700
