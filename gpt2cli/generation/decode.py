@@ -124,9 +124,7 @@ def prefill(model: GPT, contexts: Sequence[Sequence[int]], capacity: int) -> tup
     return logits, cache
 
 
-def decode_next(
-    model: GPT, contexts: Sequence[Sequence[int]], cache: KVCache, draft: Sequence[int] = ()
-) -> Tensor:
+def decode_next(model: GPT, contexts: Sequence[Sequence[int]], cache: KVCache, draft: Sequence[int] = ()) -> Tensor:
     """The logits (B, V) after each context's last token, which is not yet in the cache; all before it are.
 
     A `draft` of what comes next, for a batch of one, makes it (1 + len(draft), V): those after each of its tokens too.

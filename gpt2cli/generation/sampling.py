@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from gpt2cli.config import VOCAB_SIZE, SamplingConfig
 from gpt2cli.errors import DivergedError
 
-
 ROWS = 32
 """Into so many rows logits are laid to find the largest: the fewest steps for a vocabulary of 50,257."""
 
@@ -83,10 +82,14 @@ def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor
 
 
 def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As `logits.topk(k)` for (B, V), in half the time: the k largest are in the k columns of V's with the largest maxima."""
+    """As `logits.topk(k)` for (B, V), in half the time.
+
+    V numbers are laid in columns: the k largest are in those k columns that have the largest maxima.
+    """
     columns = -(-logits.shape[-1] // ROWS)
     if k >= columns // 2:
-        return tuple(logits.topk(k, dim=-1))
+        values, ids = logits.topk(k, dim=-1)
+        return values, ids
     table = F.pad(logits, (0, ROWS * columns - logits.shape[-1]), value=-math.inf).view(-1, ROWS, columns)
     chosen = table.amax(dim=1).topk(k).indices  # (B, k)
     candidates = table.gather(2, chosen[:, None].expand(-1, ROWS, -1)).flatten(1)

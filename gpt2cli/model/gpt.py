@@ -28,6 +28,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.precision = "fp32"  # what the weights are held in, or were stored in
         self.checkpointing = False  # recompute blocks in the backward pass rather than keep what is inside them
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if not self.wte.weight.is_meta:  # otherwise a checkpoint is about to bring the weights
@@ -47,8 +48,8 @@ class GPT(nn.Module):
         """The final hidden states (B, T, C) of token ids `idx` (B, T).
 
         With a `cache`, the tokens stand behind those that it holds, and it takes them up. With a `packing`, the one
-        row holds several sequences. A `lookup` takes the rows of tokens out of the embedding in a way of its own. Raises UsageError if a
-        sequence is longer than `block_size`.
+        row holds several sequences. A `lookup` takes the rows of tokens out of the embedding in a way of its own.
+        Raises UsageError if a sequence is longer than `block_size`.
         """
         longest = packing.longest if packing else idx.shape[1] + (max(cache.lengths) if cache else 0)
         if longest > self.config.block_size:

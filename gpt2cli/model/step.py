@@ -4,11 +4,15 @@
 queries, PyTorch's attention kernel costs more than the two small products that attention is made of.
 """
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2cli.model.gpt import GPT, Block, KVCache
+
 
 def step(model: GPT, idx: Tensor, cache: KVCache) -> Tensor:
     """The final hidden states (B, T, C) of new tokens `idx` (B, T), which the cache takes up.
@@ -24,10 +28,12 @@ def step(model: GPT, idx: Tensor, cache: KVCache) -> Tensor:
     else:
         positions = torch.tensor(cache.lengths, device=idx.device)[:, None] + torch.arange(T, device=idx.device)
         where = (torch.arange(B, device=idx.device)[:, None], positions)
-        mask = (positions[:, :, None] < torch.arange(end, device=idx.device)).repeat_interleave(cache.k[0].shape[1], dim=0)
+        mask = (positions[:, :, None] < torch.arange(end, device=idx.device)).repeat_interleave(
+            cache.k[0].shape[1], dim=0
+        )
     x = model.wte(idx) + model.wpe(positions)
-    for layer, block in enumerate(model.h):
-        x += _attend(block, x, cache.k[layer], cache.v[layer], start, end, where, mask)
+    for block, keys, values in zip(cast("Iterable[Block]", model.h), cache.k, cache.v, strict=True):
+        x += _attend(block, x, keys, values, start, end, where, mask)
         mlp = block.mlp
         x += mlp.c_proj(F.gelu(mlp.c_fc(block.ln_2(x)), approximate="tanh"))
     cache.lengths = [length + T for length in cache.lengths]
