@@ -34,7 +34,8 @@ class PromptLookup:
         length = self._best_length()
         if length == 0:
             self.acceptance += RATE / 10
-        return list(context[start : start + min(length, room)])
+        followed = context[start:]  # up to the end of the text, which goes round if the text does
+        return [followed[i % len(followed)] for i in range(min(length, room))]
 
     def learn(self, accepted: int, drafted: int) -> None:
         """Take in that the first `accepted` of `drafted` tokens were right."""

@@ -6,6 +6,8 @@ These are layers for a CPU; activations stay in fp32, whatever the weights are h
 
 import warnings
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import cast
 
 import torch
@@ -77,17 +79,25 @@ def pack(model: GPT, precision: str) -> None:
             parameter.data = parameter.float().clone()  # memory of its own: the file that it is mapped from can go
     around = "int8" if precision == "int4" else precision
     table = model.wte.weight
-    head = _pack_matrix(table if model.lm_head is None else model.lm_head.weight, None, around)
-    if isinstance(head, SplitLinear) and model.lm_head is None:
-        table = head.weight[: len(table)]
-    model.wte, model.lm_head = _pack_table(table, around), head  # type: ignore[assignment]
-    for block in blocks:
-        for half, name in ((block.attn, "c_attn"), (block.attn, "c_proj"), (block.mlp, "c_fc"), (block.mlp, "c_proj")):
-            layer = getattr(half, name)
-            after_gelu = half is block.mlp and name == "c_proj"
-            weight = round_weights(layer.weight, precision) if precision == "int4" else layer.weight
-            setattr(half, name, _pack_matrix(weight, layer.bias.float(), around, after_gelu))
-    use_huge_pages()
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # fbgemm lays out a matrix in one thread
+        head = pool.submit(_pack_matrix, table if model.lm_head is None else model.lm_head.weight, None, around)
+        packed_blocks = [pool.submit(_pack_block, block, precision, around) for block in blocks]
+    for done in packed_blocks:
+        done.result()  # raises what went wrong in there
+    packed_head = head.result()
+    if isinstance(packed_head, SplitLinear) and model.lm_head is None:
+        table = packed_head.weight[: len(table)]
+    model.wte, model.lm_head = _pack_table(table, around), packed_head  # type: ignore[assignment]
+    Thread(target=use_huge_pages, daemon=True).start()  # half a second that need not be waited for
+
+
+@torch.no_grad()  # which is each thread's own
+def _pack_block(block: Block, precision: str, around: str) -> None:
+    for half, name in ((block.attn, "c_attn"), (block.attn, "c_proj"), (block.mlp, "c_fc"), (block.mlp, "c_proj")):
+        layer = getattr(half, name)
+        weight = round_weights(layer.weight, precision) if precision == "int4" else layer.weight
+        bias = layer.bias.float().clone()
+        setattr(half, name, _pack_matrix(weight, bias, around, after_gelu=layer is block.mlp.c_proj))
 
 
 def round_weights(weight: Tensor, precision: str) -> Tensor:
@@ -100,18 +110,21 @@ def round_weights(weight: Tensor, precision: str) -> Tensor:
     return weight.to(DTYPES[precision]).float()
 
 
+@torch.no_grad()
 def _pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, after_gelu: bool = False) -> nn.Module:
     if precision == "fp32":
         return SplitLinear(weight.float(), bias)
     if precision == "int8":
         return Int8Linear(weight.float(), bias, after_gelu)
-    return HalfLinear(round_weights(weight, precision), bias)
+    # fbgemm rounds to fp16 itself, of which bf16's values are a part, but for those below 6e-5
+    return HalfLinear(weight.float() if precision == "fp16" else round_weights(weight, precision), bias)
 
 
 def _pack_table(table: Tensor, precision: str) -> nn.Module:
     if precision == "int8":
         return Int8Embedding(table.float())
-    held = table.float() if precision == "fp32" else round_weights(table, precision).half()
+    held = table.half() if precision == "fp16" else round_weights(table, precision)
+    held = held.half() if precision == "bf16" else held
     return nn.Embedding.from_pretrained(held)  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -125,7 +138,7 @@ class SplitLinear(nn.Module):
         super().__init__()
         self.out = len(weight)
         parts = torch.get_num_threads()
-        self.weight = F.pad(weight, (0, 0, 0, -self.out % parts)).clone()
+        self.weight = F.pad(weight, (0, 0, 0, -self.out % parts)).clone(memory_format=torch.contiguous_format)
         self.bias = bias
         self._parts = self.weight.view(parts, -1, self.weight.shape[1])
 
