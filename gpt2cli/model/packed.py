@@ -2,6 +2,7 @@
 
 Decoding a token multiplies one row of activations by every matrix, and lasts as long as it takes to read them all.
 These are layers for a CPU; activations stay in fp32, whatever the weights are held in. They have no gradients.
+Each tells as `nbytes` how many bytes a product reads of it.
 """
 
 import warnings
@@ -128,6 +129,10 @@ def _pack_table(table: Tensor, precision: str) -> nn.Module:
     return nn.Embedding.from_pretrained(held)  # type: ignore[no-untyped-call, no-any-return]
 
 
+def _nbytes(bias: Tensor | None) -> int:
+    return 0 if bias is None else bias.nbytes
+
+
 class SplitLinear(nn.Module):
     """A matrix in fp32. Few rows are multiplied by a part of it in each thread, which so reads on and on in memory.
 
@@ -141,6 +146,7 @@ class SplitLinear(nn.Module):
         self.weight = F.pad(weight, (0, 0, 0, -self.out % parts)).clone(memory_format=torch.contiguous_format)
         self.bias = bias
         self._parts = self.weight.view(parts, -1, self.weight.shape[1])
+        self.nbytes = self.weight.nbytes + _nbytes(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
@@ -157,6 +163,7 @@ class HalfLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+        self.nbytes = 2 * weight.numel() + _nbytes(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.quantized.linear_dynamic_fp16.default(x, self._packed)
@@ -182,6 +189,7 @@ class Int8Linear(nn.Module):
             )
             self._packed = torch.ops.quantized.linear_prepack(quantized, None)
         self.bias = bias
+        self.nbytes = numbers.nbytes + scale.nbytes + _nbytes(bias)
         levels = 255 if getattr(torch.cpu, "_is_vnni_supported", bool)() else 127
         self._zero = levels // 8 if after_gelu else levels // 2 + 1  # what is never far below 0 needs few levels there
         self._step = 1 / (levels - self._zero)
