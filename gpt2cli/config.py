@@ -227,3 +227,24 @@ class EvaluationConfig:
         _check(self.answers >= 0, "answers", "0 (none) or more", self.answers)
         _check(self.sampling.max_new_tokens >= 1, "max_new_tokens", "1 or more", self.sampling.max_new_tokens)
         _check(self.resamples >= 1, "resamples", "1 or more", self.resamples)
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """How to measure speed. Raises UsageError for a value out of its range.
+
+    prompt_tokens   tokens that are read in one pass
+    new_tokens      tokens that are written, the first of which comes of reading
+    repeats         such runs, of whose speeds the median is told
+    seed            of the prompt, whose tokens are drawn by chance
+    """
+
+    prompt_tokens: int = 64
+    new_tokens: int = 128
+    repeats: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.prompt_tokens >= 1, "prompt_tokens", "1 or more", self.prompt_tokens)
+        _check(self.new_tokens >= 2, "new_tokens", "2 or more (the first comes of reading)", self.new_tokens)
+        _check(self.repeats >= 1, "repeats", "1 or more", self.repeats)

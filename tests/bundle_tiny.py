@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from gpt2cli import load
 from gpt2cli.checkpoints import compact
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import TINY, DataConfig, TrainConfig
 from gpt2cli.data.load import load_data
 from gpt2cli.model.gpt import GPT
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--val-fraction", type=float, default=0.06)
     args = parser.parse_args()
-    model = load(ckpt=args.ckpt, device="cpu", precision="fp32")
+    model = load_plain(ckpt=args.ckpt, device="cpu")
     data = DataConfig(args.val_fraction, test_fraction=0)
     splits = load_data(args.data, TrainConfig(), data, model.config.block_size)
 
@@ -49,7 +49,7 @@ def main() -> None:
     file = asset(TINY) / "model.safetensors"
     save_file(small, file)
     (asset(TINY) / "config.json").write_text(json.dumps(hub_config(model.config), indent=1) + "\n")
-    after = loss(load(TINY, device="cpu", precision="fp32"))
+    after = loss(load_plain(TINY, device="cpu"))
     print(f"{int(occurs.sum()):,} of {len(occurs):,} tokens occur; {file.stat().st_size / 1e6:.2f} MB")
     for what, value in (("as trained", before), ("as bundled", after)):
         print(f"{what}: validation loss {value:.4f}, perplexity {math.exp(value):.2f}")

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from gpt2cli import SamplingConfig, encode
-from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.export.request import DTYPES, Request
 from gpt2cli.export.write import export
@@ -98,7 +98,7 @@ def main() -> None:
     args = parser.parse_args()
     texts = [*HARD, *random_texts(3000)]
     books = [file.read_text(encoding="utf-8") for file in sorted(args.texts.glob("*.txt"))] if args.texts else []
-    model = load(None if args.ckpt else args.model, ckpt=args.ckpt, device="cpu", precision="fp32")
+    model = load_plain(None if args.ckpt else args.model, ckpt=args.ckpt, device="cpu")
     middles = [text[len(text) // 2 :][:8000] for text in books]
     tales = [encode(text)[: model.config.block_size] for text in middles or [TALE]]
     greedy, loss = ours(model, tales)

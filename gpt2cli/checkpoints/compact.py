@@ -1,6 +1,8 @@
-"""How a checkpoint is stored small: 8 bits a weight, and one row of the embedding for all tokens that never occur.
+"""How a checkpoint is stored small: 8 or 4 bits a weight, and one row of the embedding for all tokens that never occur.
 
-NAME, NAME.scale        a matrix in int8, and what each of its rows is to be multiplied by
+NAME, NAME.scale        a matrix in int8 (out, in), and what each of its rows is to be multiplied by (out,)
+                        or two weights of 4 bits in each uint8 (out, in / 2), the even one in the lower half and 8 more
+                        than it is, and what each group of a row is to be multiplied by (out, groups)
 wte.weight, wte.index   rows of the embedding, and for each token of the vocabulary, which of them is its own
 """
 
@@ -8,20 +10,40 @@ import torch
 from torch import Tensor
 
 from gpt2cli.errors import CheckpointError
+from gpt2cli.model.quantization import dequantize_groups, quantize_groups, quantize_rows
 
 SCALE, INDEX, TABLE = ".scale", "wte.index", "wte.weight"
-LARGEST = 127
 
 
-def quantize(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same with every matrix in int8: each row's largest weight becomes 127 times its scale."""
+def quantize(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
+    """Weights under our names with every matrix in `bits`, 8 or 4; embeddings and head take 8 in any case."""
     small = dict(tensors)
     for name, tensor in tensors.items():
-        if tensor.dim() == 2:
-            scale = tensor.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST
-            small[name] = (tensor / scale[:, None]).round().to(torch.int8)
-            small[name + SCALE] = scale
+        if tensor.dim() != 2:
+            continue
+        if bits == 4 and name.startswith("h.") and tensor.shape[1] % 2 == 0:
+            numbers, small[name + SCALE] = quantize_groups(tensor)
+            small[name] = _pack_halves(numbers)
+        else:
+            small[name], small[name + SCALE] = quantize_rows(tensor)
     return small
+
+
+def precision(tensors: dict[str, Tensor]) -> str:
+    """What stored tensors are held in, in the words of `packed.PRECISIONS`, as far as it is fewer bits than fp32."""
+    types = {tensor.dtype for name, tensor in tensors.items() if name + SCALE in tensors}
+    return "int4" if torch.uint8 in types else "int8" if torch.int8 in types else "fp32"
+
+
+def _pack_halves(numbers: Tensor) -> Tensor:
+    """Numbers (out, in) from -8 to 7, two in each uint8."""
+    shifted = (numbers + 8).to(torch.uint8)
+    return shifted[:, 0::2] | shifted[:, 1::2] << 4
+
+
+def _unpack_halves(packed: Tensor) -> Tensor:
+    halves = torch.stack([packed & 15, packed >> 4], dim=2).flatten(1)
+    return halves.to(torch.int8) - 8
 
 
 def share_rows(tensors: dict[str, Tensor], occurs: Tensor) -> dict[str, Tensor]:
@@ -36,14 +58,22 @@ def expand(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
     """Stored tensors as they were: floats, and a row for every token. Raises CheckpointError if they do not fit."""
     whole = dict(tensors)
     for name, tensor in tensors.items():
+        scale = tensors.get(name + SCALE)
         if tensor.dtype is torch.int8:
-            scale = whole.pop(name + SCALE, None)
             if tensor.dim() != 2 or scale is None or scale.shape != tensor.shape[:1]:
                 raise CheckpointError(f"{where}: {name} is in 8 bits without a scale a row: get the file again")
-            whole[name] = tensor * scale[:, None]
+            whole[name] = tensor * whole.pop(name + SCALE)[:, None]
+        elif tensor.dtype is torch.uint8 and scale is not None:
+            if tensor.dim() != 2 or scale.dim() != 2 or len(scale) != len(tensor) or not _divides(scale, tensor):
+                raise CheckpointError(f"{where}: {name} is in 4 bits without a scale a group: get the file again")
+            whole[name] = dequantize_groups(_unpack_halves(tensor), whole.pop(name + SCALE))
     if INDEX in tensors:
         index = whole.pop(INDEX).long()
         if TABLE not in whole or index.dim() != 1 or not len(index) or int(index.max()) >= len(whole[TABLE]):
             raise CheckpointError(f"{where}: {INDEX} names rows that are not there: get the file again")
         whole[TABLE] = whole[TABLE][index]
     return whole
+
+
+def _divides(scale: Tensor, packed: Tensor) -> bool:
+    return scale.shape[1] > 0 and 2 * packed.shape[1] % scale.shape[1] == 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gpt2cli.checkpoints import adapters, compact, hub
@@ -14,8 +15,9 @@ from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json, read
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, DataError, UsageError
-from gpt2cli.model.device import pick_device, pick_dtype
+from gpt2cli.model.device import pick_device
 from gpt2cli.model.gpt import GPT
+from gpt2cli.model.packed import PRECISIONS, prepare
 from gpt2cli.paths import asset, expand
 from gpt2cli.prompts import PromptTemplate
 
@@ -29,7 +31,25 @@ def load(
     offline: bool = False,
     progress: Progress = ignore,
 ) -> GPT:
-    """A model in evaluation mode, from a published name, a Hub repository or a directory, or from a file `ckpt`.
+    """As `load_plain`, with the weights laid out to be run fast, and never to be trained or saved.
+
+    `precision` is one of PRECISIONS, or auto: see `packed.pick_precision`.
+    """
+    target = pick_device(device)
+    if precision not in ("auto", *PRECISIONS):
+        raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, not {precision}")
+    return prepare(load_plain(model, ckpt=ckpt, device="cpu", offline=offline, progress=progress), target, precision)
+
+
+def load_plain(
+    model: str | None = None,
+    *,
+    ckpt: str | Path | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    progress: Progress = ignore,
+) -> GPT:
+    """A model in fp32 and evaluation mode: of a published name, a Hub repository or a directory, or from a file `ckpt`.
 
     If `ckpt` is a directory with a low-rank adapter in PEFT's format, the model is its base with the adapter merged;
     `model` may then name the base, and does so in place of what the adapter says. A name that is not in the cache is
@@ -41,12 +61,11 @@ def load(
     if model is not None and path is not None and not adapter:
         raise UsageError("give a model or a checkpoint, not both")
     target = pick_device(device)
-    dtype = pick_dtype(precision, target)
     if path is not None:
         gpt = load_adapted(path, model, offline, progress) if adapter else load_file(path)
     else:
         gpt = load_directory(find_directory(DEFAULT_MODEL if model is None else model, offline, progress))
-    return gpt.to(target, dtype).eval()
+    return gpt.to(target, torch.float32).eval()
 
 
 def find_directory(model: str, offline: bool, progress: Progress) -> Path:
@@ -68,9 +87,11 @@ def load_directory(directory: Path) -> GPT:
         raise CheckpointError(f"{directory} holds no config.json: give a directory in the Hub's layout")
     config = read_json(config_file)
     _check_hub_config(config, config_file)
-    tensors = to_ours(compact.expand(_read_weights(directory), directory))
-    shape = read_shape(tensors, config, config_file)
-    return build(shape, tensors, directory)
+    stored = _read_weights(directory)
+    tensors = to_ours(compact.expand(stored, directory))
+    model = build(read_shape(tensors, config, config_file), tensors, directory)
+    model.precision = compact.precision(stored)
+    return model
 
 
 def load_adapted(path: Path, base: str | None, offline: bool = False, progress: Progress = ignore) -> GPT:
@@ -106,8 +127,9 @@ def load_file(path: Path) -> GPT:
     tensors = to_ours(compact.expand(contents.tensors, path), biases=config.get("bias", True) is not False)
     config = config or _config_beside(path, tensors)
     _check_hub_config(config, path)
-    shape = read_shape(tensors, config, path)
-    return build(shape, tensors, path)
+    model = build(read_shape(tensors, config, path), tensors, path)
+    model.precision = compact.precision(contents.tensors)
+    return model
 
 
 @dataclass(frozen=True)

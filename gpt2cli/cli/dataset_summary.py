@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from gpt2cli.cli.bars import bar
 from gpt2cli.cli.console import terminal, visible
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.prepared import Splits
@@ -18,7 +19,6 @@ from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
 BUCKETS = 8
 BAR = 40
 """Signs of the longest bar in the histogram."""
-EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def show_summary(splits: Splits, directory: Path) -> None:
@@ -71,16 +71,9 @@ def histogram(lengths: Tensor, blocks: bool) -> Table:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(justify="right", style="dim")
     for i, count in enumerate(counts):
-        bar = _bar(count / max(counts), blocks)
-        table.add_row(f"{i * width:,}-{(i + 1) * width - 1:,}", bar, f"{count:,}")
+        length = bar(count / max(counts), BAR, blocks)
+        table.add_row(f"{i * width:,}-{(i + 1) * width - 1:,}", length, f"{count:,}")
     return table
-
-
-def _bar(share: float, blocks: bool) -> str:
-    if not blocks:
-        return "#" * max(round(share * BAR), int(share > 0))
-    whole, eighths = divmod(max(round(share * BAR * 8), int(share > 0)), 8)
-    return "█" * whole + EIGHTHS[eighths].strip()
 
 
 def show_example(console: RichConsole, train: TokenDataset, template: PromptTemplate | None) -> None:

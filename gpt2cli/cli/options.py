@@ -52,6 +52,8 @@ class Precision(str, Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+    int8 = "int8"
+    int4 = "int4"
 
 
 Model = Annotated[

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.checkpoints import adapters
-from gpt2cli.checkpoints.load import find_directory, load, read_facts
+from gpt2cli.checkpoints.load import find_directory, load, load_plain, read_facts
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, DataError, UsageError
@@ -58,8 +58,8 @@ class Candidate:
 
     def block_size(self, progress: Progress = ignore) -> int:
         """The model's window. It is loaded for that, from a map of its files, so that a bad one is found at once."""
-        at = {"device": "cpu", "precision": "fp32", "offline": self.machine.offline}
-        return load(self.model, ckpt=self.ckpt, progress=progress, **at).config.block_size  # type: ignore[arg-type]
+        at = {"device": "cpu", "offline": self.machine.offline}
+        return load_plain(self.model, ckpt=self.ckpt, progress=progress, **at).config.block_size  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
         """sha256, in hex, of the files that it is made of."""

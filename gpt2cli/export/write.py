@@ -12,7 +12,7 @@ from torch import Tensor
 from gpt2cli.atomic import replacing_directory
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.dialects import from_ours
-from gpt2cli.checkpoints.load import Facts, load, load_adapted, read_facts
+from gpt2cli.checkpoints.load import Facts, load_adapted, load_plain, read_facts
 from gpt2cli.checkpoints.save import as_metadata, disk_errors, own_tensors, save_checkpoint, writing
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import HEAD_SIZE, VOCAB_SIZE, GPTConfig
@@ -36,9 +36,7 @@ def export(request: Request, *, offline: bool = False, progress: Progress = igno
     if request.format == "peft":
         _export_adapter(request, offline, progress)
     else:
-        model = load(
-            request.model, ckpt=request.ckpt, device="cpu", precision="fp32", offline=offline, progress=progress
-        )
+        model = load_plain(request.model, ckpt=request.ckpt, device="cpu", offline=offline, progress=progress)
         _export_model(request, model, read_facts(request.ckpt, request.model))
     return sorted(request.out.iterdir()) if request.out.is_dir() else [request.out]
 

@@ -7,7 +7,6 @@ import torch
 
 from gpt2cli.errors import UsageError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """More than these in one forward pass over whole sequences are no faster, and cost memory."""
 
@@ -32,16 +31,7 @@ def pick_device(name: str = "auto") -> torch.device:
     raise UsageError(f"device {name!r} is not there; this machine has: {', '.join(available)}")
 
 
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type that weights are held in; `auto` is bf16 on a CUDA device that has it, otherwise fp32."""
-    if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and _computes_bf16() else torch.float32
-    if precision not in DTYPES:
-        raise UsageError(f"precision must be auto, {', '.join(DTYPES)}, not {precision}")
-    return DTYPES[precision]
-
-
-def _computes_bf16() -> bool:
+def computes_bf16() -> bool:
     """Whether the CUDA device does so itself; an emulation, which torch counts too, is slower than fp32."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
@@ -49,7 +39,7 @@ def _computes_bf16() -> bool:
 def fast_training_dtype(device: torch.device) -> torch.dtype | None:
     """bf16 where the device multiplies matrices faster in it than in fp32, else None: for autocast while training."""
     if device.type == "cuda":
-        return torch.bfloat16 if _computes_bf16() else None
+        return torch.bfloat16 if computes_bf16() else None
     if device.type == "cpu" and any(
         getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     ):

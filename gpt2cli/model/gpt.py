@@ -28,6 +28,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.precision = "fp32"  # what the weights are held in, or were stored in
         self.checkpointing = False  # recompute blocks in the backward pass rather than keep what is inside them
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if not self.wte.weight.is_meta:  # otherwise a checkpoint is about to bring the weights
@@ -43,14 +44,14 @@ class GPT(nn.Module):
         cache: "KVCache | None" = None,
         packing: "Packing | None" = None,
         wanted: Tensor | None = None,
-        lookup: Callable[[Tensor, Tensor], Tensor] = F.embedding,
+        lookup: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """The final hidden states (B, T, C) of token ids `idx` (B, T).
 
         With a `cache`, the tokens stand behind those that it holds, and it takes them up. With a `packing`, the one
         row holds several sequences. With `wanted`, (N,), only the states at these positions are worked out, (B, N, C).
-        `lookup` takes the rows of tokens out of the embedding. Raises UsageError if a sequence is longer than
-        `block_size`.
+        A `lookup` takes the rows of tokens out of the embedding in a way of its own. Raises UsageError if a sequence is
+        longer than `block_size`.
         """
         longest = packing.longest if packing else idx.shape[1] + (max(cache.lengths) if cache else 0)
         if longest > self.config.block_size:
@@ -62,7 +63,8 @@ class GPT(nn.Module):
             positions, mask = cache.positions_and_mask(idx.shape[1])
         else:
             positions = torch.arange(idx.shape[1], device=idx.device)
-        x = self.drop(lookup(idx, self.wte.weight) + self.wpe(positions))
+        tokens = self.wte(idx) if lookup is None else lookup(idx, self.wte.weight)
+        x = self.drop(tokens + self.wpe(positions))
         for layer, block in enumerate(self.h):
             past = None if cache is None else (cache, layer)
             kept = wanted if layer == len(self.h) - 1 else None
@@ -77,7 +79,8 @@ class GPT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Logits (..., V) of final hidden states (..., C)."""
-        return F.linear(x, self.wte.weight if self.lm_head is None else self.lm_head.weight)
+        logits: Tensor = F.linear(x, self.wte.weight) if self.lm_head is None else self.lm_head(x)
+        return logits
 
     @torch.no_grad()
     def initialise(self) -> None:

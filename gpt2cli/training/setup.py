@@ -10,7 +10,7 @@ from torch import nn
 
 from gpt2cli import paths
 from gpt2cli.checkpoints.adapters import save_adapter
-from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import DEFAULT_MODEL
@@ -38,9 +38,7 @@ def load_model(settings: Settings, device: str, offline: bool = False, progress:
         torch.manual_seed(settings.train.seed)
         model = GPT(settings.from_scratch).to(pick_device(device))
     else:
-        model = load(
-            settings.model, ckpt=settings.ckpt, device=device, precision="fp32", offline=offline, progress=progress
-        )
+        model = load_plain(settings.model, ckpt=settings.ckpt, device=device, offline=offline, progress=progress)
         set_dropout(model, settings.train.dropout)
     if settings.lora:
         torch.manual_seed(settings.train.seed)
@@ -138,5 +136,5 @@ def write_results(model: GPT, settings: Settings, splits: Splits, out: Path, run
         if model.h[0].mlp.c_fc.weight.dtype == torch.float32:  # type: ignore[union-attr]
             merge_lora(model)
         else:  # into the weights as they were before they were rounded
-            model = load(ckpt=adapter, device="cpu", precision="fp32", offline=True)
+            model = load_plain(ckpt=adapter, device="cpu", offline=True)
     save_checkpoint(model, out, template=template, provenance=provenance)

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from gpt2cli import tokenizer
-from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import ANSWERS
 from gpt2cli.data.load import data_path
 from gpt2cli.data.records import read_records
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=24)
     args = parser.parse_args()
-    model = load(args.model, device="cpu", precision="fp32")
+    model = load_plain(args.model, device="cpu")
     records = read_records(data_path(args.data)).good
     records = [records[i % len(records)] for i in range(args.records)]
     prompts = [tokenizer.encode(ALPACA.prompt(record.instruction, record.input)) for record in records]

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt2cli.checkpoints.adapters import read_adapter, save_adapter
-from gpt2cli.checkpoints.load import load, read_facts
+from gpt2cli.checkpoints.load import load_plain, read_facts
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.lora import add_lora, lora_state
@@ -88,7 +88,7 @@ def test_peft_opens_ours(adapter, adapted):
 
 @pytest.mark.parametrize("name_the_base", [True, False])
 def test_ours_comes_back_merged(adapter, adapted, base, name_the_base):
-    loaded = load(str(base) if name_the_base else None, ckpt=adapter, device="cpu")
+    loaded = load_plain(str(base) if name_the_base else None, ckpt=adapter, device="cpu")
     torch.testing.assert_close(logits_of(loaded), logits_of(adapted), atol=1e-5, rtol=0)
     assert not lora_state(loaded)
     assert not loaded.training
@@ -106,15 +106,15 @@ def test_ours_comes_back_merged(adapter, adapted, base, name_the_base):
 )
 def test_pefts_comes_in(base, tmp_path, options):
     expected = peft_adapter(tmp_path / "adapter", fan_in_fan_out=True, **options)
-    loaded = load(str(base), ckpt=tmp_path / "adapter", device="cpu")
+    loaded = load_plain(str(base), ckpt=tmp_path / "adapter", device="cpu")
     torch.testing.assert_close(logits_of(loaded), expected, atol=1e-5, rtol=0)
 
 
 def test_the_base_may_be_a_checkpoint_file(adapter, adapted, base):
     file = str(base / "model.safetensors")
-    by_option = load(file, ckpt=adapter, device="cpu")
+    by_option = load_plain(file, ckpt=adapter, device="cpu")
     change_config(adapter, base_model_name_or_path=file)
-    for loaded in (by_option, load(ckpt=adapter, device="cpu")):
+    for loaded in (by_option, load_plain(ckpt=adapter, device="cpu")):
         torch.testing.assert_close(logits_of(loaded), logits_of(adapted), atol=1e-5, rtol=0)
 
 
@@ -123,7 +123,7 @@ def test_the_merge_is_rounded_once(adapter, base, tmp_path, adapted):
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text((base / "config.json").read_text())
     save_file(half, tmp_path / "half" / "model.safetensors")
-    loaded = load(str(tmp_path / "half"), ckpt=adapter, device="cpu")
+    loaded = load_plain(str(tmp_path / "half"), ckpt=adapter, device="cpu")
     layer = adapted.h[0].attn.c_attn
     expected = half["h.0.attn.c_attn.weight"].t().float() + layer.update()
     assert torch.equal(loaded.h[0].attn.c_attn.weight, expected)
@@ -131,13 +131,13 @@ def test_the_merge_is_rounded_once(adapter, base, tmp_path, adapted):
 
 def test_the_base_file_stays_as_it_is(adapter, base):
     before = (base / "model.safetensors").read_bytes()
-    load(ckpt=adapter, device="cpu")
+    load_plain(ckpt=adapter, device="cpu")
     assert (base / "model.safetensors").read_bytes() == before
 
 
 def test_loading_draws_no_random_numbers(adapter):
     state = torch.get_rng_state()
-    load(ckpt=adapter, device="cpu")
+    load_plain(ckpt=adapter, device="cpu")
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -167,11 +167,11 @@ def test_writing_over_one_and_into_nowhere(adapted, adapter, tmp_path):
 def test_a_base_must_be_named_somewhere(adapted, adapter):
     change_config(adapter, base_model_name_or_path=None)
     with pytest.raises(UsageError, match="does not say which model it adapts: name that as --model"):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
     for name in ("/not/there", "~nobody-of-this-name/x", "a b"):
         change_config(adapter, base_model_name_or_path=name)
         with pytest.raises(CheckpointError, match="which is no model here: name it as --model"):
-            load(ckpt=adapter, offline=True)
+            load_plain(ckpt=adapter, offline=True)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_base_must_be_named_somewhere(adapted, adapter):
 def test_an_adapter_for_another_base_is_refused(adapter, tmp_path, config, message):
     other = models.save_hub_directory(models.small_model(config), tmp_path / "other")
     with pytest.raises(CheckpointError, match=f"an adapter for another base: .*{message}"):
-        load(str(other), ckpt=adapter)
+        load_plain(str(other), ckpt=adapter)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_an_adapter_for_another_base_is_refused(adapter, tmp_path, config, messa
 def test_what_cannot_be_applied_is_refused_by_name(adapter, fields):
     change_config(adapter, **fields)
     with pytest.raises(CheckpointError, match=f"{next(iter(fields))} is .*merge it with PEFT first"):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_what_cannot_be_applied_is_refused_by_name(adapter, fields):
 def test_bad_values_are_refused_by_name(adapter, fields):
     change_config(adapter, **fields)
     with pytest.raises(CheckpointError, match=rf"adapter_config\.json: {next(iter(fields))} is .*save the adapter"):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
 
 
 def cut_rank(tensors):
@@ -260,16 +260,16 @@ def spoil(tensors):
 def test_tensors_that_do_not_fit_are_named(adapter, change, message):
     change_tensors(adapter, change)
     with pytest.raises(CheckpointError, match=message):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
 
 
 def test_a_pickle_is_refused(adapter):
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"holds no adapter_model\.safetensors"):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
     (adapter / "adapter_model.bin").write_bytes(b"\x80\x02")
     with pytest.raises(CheckpointError, match="in a pickle only, refused"):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
 
 
 def test_damaged_files_are_refused(adapter):
@@ -277,19 +277,19 @@ def test_damaged_files_are_refused(adapter):
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-10])
     with pytest.raises(CheckpointError, match="is truncated"):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
     weights.write_bytes(b"<html>")
     with pytest.raises(CheckpointError, match="looks like HTML"):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
     weights.write_bytes(whole)
     config.write_text("{")
     with pytest.raises(CheckpointError, match=r"adapter_config\.json is not JSON"):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
     config.unlink()
     with pytest.raises(CheckpointError, match=r"holds no adapter_config\.json"):
-        load(ckpt=adapter)
+        load_plain(ckpt=adapter)
 
 
 def test_a_file_and_a_model_are_still_one_too_many(base):
     with pytest.raises(UsageError, match="not both"):
-        load(str(base), ckpt=base / "model.safetensors")
+        load_plain(str(base), ckpt=base / "model.safetensors")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from gpt2cli.checkpoints import save
-from gpt2cli.checkpoints.load import load, read_facts
+from gpt2cli.checkpoints.load import load_plain, read_facts
 from gpt2cli.checkpoints.save import check_target, save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
@@ -35,7 +35,7 @@ def model():
 
 def assert_same(file, model):
     with torch.no_grad():
-        assert torch.equal(load(ckpt=file, device="cpu")(IDX), model(IDX))
+        assert torch.equal(load_plain(ckpt=file, device="cpu")(IDX), model(IDX))
 
 
 @both
@@ -75,7 +75,7 @@ def test_the_same_model_makes_the_same_file(model, tmp_path):
 def test_a_head_of_its_own(tmp_path, name):
     model = models.small_model(GPTConfig(2, 3, 48, block_size=37, vocab_size=500, tied=False))
     save_checkpoint(model, tmp_path / name)
-    assert not load(ckpt=tmp_path / name).config.tied
+    assert not load_plain(ckpt=tmp_path / name).config.tied
     assert_same(tmp_path / name, model)
 
 
@@ -84,11 +84,11 @@ def test_a_head_of_its_own(tmp_path, name):
 def test_weights_mapped_from_a_file(model, tmp_path, name, source):
     """As the Hub's they are also transposed; ours are saved over the very file that they are mapped from."""
     if source == "hub":
-        mapped = load(str(models.save_hub_directory(model, tmp_path / "hub")), device="cpu")
+        mapped = load_plain(str(models.save_hub_directory(model, tmp_path / "hub")), device="cpu")
         assert not mapped.h[0].mlp.c_fc.weight.is_contiguous()
     else:
         save_checkpoint(model, tmp_path / name)
-        mapped = load(ckpt=tmp_path / name, device="cpu")
+        mapped = load_plain(ckpt=tmp_path / name, device="cpu")
     save_checkpoint(mapped, tmp_path / name)
     assert_same(tmp_path / name, model)
     assert (tmp_path / name).stat().st_size < 4 * sum(p.numel() for p in model.parameters()) + 20_000
@@ -108,7 +108,7 @@ def test_shared_storage_is_written_once_for_each_name(tmp_path, name):
 def test_half_precision_stays(tmp_path, name):
     model = models.small_model(CONFIG).bfloat16()
     save_checkpoint(model, tmp_path / name)
-    loaded = load(ckpt=tmp_path / name, device="cpu", precision="bf16")
+    loaded = load_plain(ckpt=tmp_path / name, device="cpu").bfloat16()
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
     assert (tmp_path / name).stat().st_size < 2 * sum(p.numel() for p in model.parameters()) + 20_000
 
@@ -124,7 +124,7 @@ def test_adapters_are_merged_in_the_file_and_stay_in_the_model(tmp_path, name):
         save_checkpoint(model, tmp_path / name)
         assert torch.equal(model(IDX), before)
         assert len(lora_state(model)) == 16
-        torch.testing.assert_close(load(ckpt=tmp_path / name, device="cpu")(IDX), before, atol=1e-5, rtol=0)
+        torch.testing.assert_close(load_plain(ckpt=tmp_path / name, device="cpu")(IDX), before, atol=1e-5, rtol=0)
 
 
 @both

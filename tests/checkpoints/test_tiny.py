@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from gpt2cli import SamplingConfig, encode, generate, load
+from gpt2cli.checkpoints.load import load_plain
 from tests import models
 
 TALE = (
@@ -18,7 +19,7 @@ TALE = (
 
 @pytest.fixture(scope="module")
 def tiny():
-    return load("tiny", device="cpu", offline=True)
+    return load_plain("tiny", device="cpu", offline=True)
 
 
 def test_it_is_a_gpt2_with_gpt2s_vocabulary(tiny):
@@ -39,8 +40,10 @@ def test_its_greedy_text_is_the_same_everywhere(tiny):
     assert text == " man who had a son, and he was very much astonished at the sight of the king.\n\n'What is"
 
 
-@pytest.mark.parametrize(("precision", "off"), [("bf16", 0.03), ("fp16", 0.001)])
-def test_16_bits_know_it_as_well(tiny, precision, off):
+@pytest.mark.parametrize(
+    ("precision", "off"), [("fp32", 1e-5), ("bf16", 0.01), ("fp16", 0.0005), ("int8", 0.02), ("int4", 0.04)]
+)
+def test_fewer_bits_know_it_as_well(tiny, precision, off):
     ids = torch.tensor([encode(TALE)])
     with torch.no_grad():
         losses = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gpt2cli import SamplingConfig, decode, encode, generate
-from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
@@ -57,7 +57,9 @@ def test_the_same_greedy_text(tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     asked = tokenizer("Once upon a time", return_tensors="pt")
     written = opened.generate(**asked, max_new_tokens=64, do_sample=False)[0, asked["input_ids"].shape[1] :]
-    ours = generate(load("tiny", device="cpu"), "Once upon a time", SamplingConfig(max_new_tokens=64, temperature=0))
+    ours = generate(
+        load_plain("tiny", device="cpu"), "Once upon a time", SamplingConfig(max_new_tokens=64, temperature=0)
+    )
     assert tokenizer.decode(written) == ours
     assert len(encode(ours)) > 50
 
@@ -154,6 +156,6 @@ def test_their_folders_come_in(model, folder, tmp_path, dtype, sharded):
     opened = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     opened.save_pretrained(tmp_path, max_shard_size="1MB" if sharded else "1GB")
     assert (tmp_path / "model.safetensors.index.json").exists() == sharded
-    back = load(str(tmp_path), device="cpu", precision="fp32")
+    back = load_plain(str(tmp_path), device="cpu")
     expected = models.small_model(CONFIG).to(getattr(torch, dtype)).float()
     assert all(torch.equal(a, b) for a, b in zip(back.parameters(), expected.parameters(), strict=True))

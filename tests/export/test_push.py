@@ -5,7 +5,7 @@ import torch
 
 from gpt2cli.checkpoints import hub as client
 from gpt2cli.checkpoints import remote, transfer
-from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.errors import NetworkError, UsageError
 from tests.hub_server import Faults
 
@@ -44,7 +44,7 @@ def test_out_to_the_hub_and_back(theirs, run, tmp_path):
     assert "private" in str(theirs.made[0])
     assert f'from_pretrained("{REPO}")' in theirs.files["README.md"].decode()
     assert theirs.messages == ["Upload from gpt2 export"]
-    back, tiny = load(REPO, device="cpu"), load("tiny", device="cpu")
+    back, tiny = load_plain(REPO, device="cpu"), load_plain("tiny", device="cpu")
     assert all(torch.equal(a, b) for a, b in zip(back.parameters(), tiny.parameters(), strict=True))
 
 

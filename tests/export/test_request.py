@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from gpt2cli.checkpoints.adapters import save_adapter
-from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, GPT2Error, NetworkError, ResourceError, UsageError
@@ -259,4 +259,4 @@ def test_the_card_tells_what_is_known_and_keeps_paths_to_itself(model, tmp_path)
     assert "fine-tuned from openai-community/gpt2" in card
     assert "### Response:" in card
     assert "apply_chat_template" in card
-    assert load(str(tmp_path / "out"), device="cpu").config == CONFIG
+    assert load_plain(str(tmp_path / "out"), device="cpu").config == CONFIG

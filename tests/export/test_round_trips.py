@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from gpt2cli.checkpoints.adapters import save_adapter
-from gpt2cli.checkpoints.load import load, read_facts
+from gpt2cli.checkpoints.load import load_plain, read_facts
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError
@@ -103,9 +103,9 @@ def test_out_and_back(arrow, model, adapted, ckpt, adapter, tmp_path):
     files = export(Request(None, str(adapter if is_adapter else ckpt), arrow.format, out, arrow.dtype))
     assert {file.name for file in files} == set(FORMATS[arrow.format].files or [out.name])
     if arrow.format == "hf":
-        back, facts = load(str(out), device="cpu", precision="fp32"), read_facts(None, str(out))
+        back, facts = load_plain(str(out), device="cpu"), read_facts(None, str(out))
     else:
-        back, facts = load(ckpt=out, device="cpu", precision="fp32"), read_facts(out)
+        back, facts = load_plain(ckpt=out, device="cpu"), read_facts(out)
     torch.testing.assert_close(
         logits_of(back), logits_of(adapted if is_adapter else model), atol=arrow.atol, rtol=0, equal_nan=False
     )
@@ -146,7 +146,7 @@ def test_all_the_way_round_nothing_changes(model, ckpt, tmp_path):
     for format, name in names.items():
         export(Request(*source, format, tmp_path / name))
         source = (str(tmp_path / name), None) if format == "hf" else (None, str(tmp_path / name))
-    back = load(ckpt=source[1], device="cpu")
+    back = load_plain(ckpt=source[1], device="cpu")
     assert all(torch.equal(a, b) for a, b in zip(back.parameters(), model.parameters(), strict=True))
 
 
@@ -155,11 +155,11 @@ def test_8_bits_know_tales_as_well(tmp_path):
     ids = torch.tensor([encode(TALE)])
     losses = [
         F.cross_entropy(logits_of(model, ids)[0, :-1], ids[0, 1:]).item()
-        for model in (load("tiny", device="cpu"), load(ckpt=tmp_path / "tiny.gguf", device="cpu"))
+        for model in (load_plain("tiny", device="cpu"), load_plain(ckpt=tmp_path / "tiny.gguf", device="cpu"))
     ]
     assert math.exp(losses[0]) < 40  # it does know them
     assert abs(math.exp(losses[1] - losses[0]) - 1) < 0.005
-    assert (tmp_path / "tiny.gguf").stat().st_size < 0.32 * sum(4 * p.numel() for p in load("tiny").parameters())
+    assert (tmp_path / "tiny.gguf").stat().st_size < 0.32 * sum(4 * p.numel() for p in load_plain("tiny").parameters())
 
 
 def test_a_width_that_8_bits_cannot_divide_takes_16(tmp_path):
@@ -167,7 +167,7 @@ def test_a_width_that_8_bits_cannot_divide_takes_16(tmp_path):
     save_checkpoint(model, tmp_path / "a.pt")
     export(Request(None, str(tmp_path / "a.pt"), "gguf", tmp_path / "a.gguf", "q8_0"))
     torch.testing.assert_close(
-        logits_of(load(ckpt=tmp_path / "a.gguf", device="cpu")), logits_of(model), atol=0.5, rtol=0
+        logits_of(load_plain(ckpt=tmp_path / "a.gguf", device="cpu")), logits_of(model), atol=0.5, rtol=0
     )
 
 
@@ -177,7 +177,7 @@ def test_a_head_of_its_own_and_a_longer_table(arrow, tmp_path):
     save_checkpoint(model, tmp_path / "a.pt")
     out = tmp_path / arrow.out
     export(Request(None, str(tmp_path / "a.pt"), arrow.format, out))
-    back = load(str(out), device="cpu") if arrow.format == "hf" else load(ckpt=out, device="cpu")
+    back = load_plain(str(out), device="cpu") if arrow.format == "hf" else load_plain(ckpt=out, device="cpu")
     assert back.config == model.config
     torch.testing.assert_close(logits_of(back, IDX[:, :20]), logits_of(model, IDX[:, :20]), atol=1e-5, rtol=0)
 
@@ -203,6 +203,8 @@ def test_what_a_format_cannot_tell_is_refused(config, format, out, message, tmp_
 def test_the_bundled_model_goes_out_in_every_format(format, tmp_path):
     out = tmp_path / ("a.gguf" if format == "gguf" else "a" if format == "hf" else "a.safetensors")
     export(Request("tiny", None, format, out))
-    back = load(str(out), device="cpu") if format == "hf" else load(ckpt=out, device="cpu")
+    back = load_plain(str(out), device="cpu") if format == "hf" else load_plain(ckpt=out, device="cpu")
     idx = torch.tensor([encode(TALE[:200])])
-    torch.testing.assert_close(logits_of(back, idx), logits_of(load("tiny", device="cpu"), idx), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        logits_of(back, idx), logits_of(load_plain("tiny", device="cpu"), idx), atol=1e-5, rtol=0
+    )

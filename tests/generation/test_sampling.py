@@ -17,7 +17,7 @@ from transformers import (
 
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import DivergedError, UsageError
-from gpt2cli.generation.sampling import Sampler, distribution, draw, penalise_repetition
+from gpt2cli.generation.sampling import Sampler, distribution, draw, largest, penalise_repetition
 
 configs = st.builds(
     SamplingConfig,
@@ -137,3 +137,14 @@ def test_extreme_temperatures_are_numbers_like_any_other(temperature):
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=f"^{next(iter(wrong))} must be"):
         SamplingConfig(**wrong)
+
+
+@pytest.mark.parametrize("k", [1, 2, 40, 700, 5000])
+@pytest.mark.parametrize("width", [50257, 331, 5003])
+def test_the_largest_are_those_of_topk(k, width):
+    logits = torch.randperm(3 * width, generator=torch.Generator().manual_seed(1)).float().view(3, width)
+    k = min(k, width)
+    values, ids = largest(logits, k)
+    theirs = logits.topk(k)
+    assert torch.equal(values, theirs.values)
+    assert torch.equal(ids, theirs.indices)

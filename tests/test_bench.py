@@ -1,0 +1,79 @@
+"""Measuring speed: what is counted, never how fast it was."""
+
+import pytest
+import torch
+
+from gpt2cli import bench
+from gpt2cli.config import BenchConfig, GPTConfig, SamplingConfig
+from gpt2cli.errors import UsageError
+from gpt2cli.generation.decode import generate
+from gpt2cli.model.packed import has_packed_kernels, prepare
+from tests import models
+
+CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301)
+
+
+@pytest.fixture(autouse=True)
+def small_buffer(monkeypatch):
+    monkeypatch.setattr(bench, "BUFFER_BYTES", 2**20)
+
+
+@pytest.mark.skipif(not has_packed_kernels(), reason="the layers are those of packed.py")
+@pytest.mark.parametrize(
+    ("precision", "each", "scale"), [("fp32", 4, 0), ("fp16", 2, 0), ("int8", 1, 4), ("int4", 1, 4)]
+)
+def test_the_bytes_of_a_token_are_those_counted_by_hand(precision, each, scale):
+    model = prepare(models.small_model(CONFIG), torch.device("cpu"), precision)
+    C, V, threads = CONFIG.n_embd, CONFIG.vocab_size, torch.get_num_threads()
+    rows = [3 * C, C, 4 * C, C]
+    widths = [C, C, C, 4 * C]
+    if precision == "fp32":  # rows are divided among threads
+        rows, V = [-(-row // threads) * threads for row in rows], -(-V // threads) * threads
+    matrices = sum(row * width for row, width in zip(rows, widths, strict=True))
+    vectors = 4 * (9 * C + 4 * C)  # biases, and two norms
+    block = each * matrices + scale * sum(rows) + vectors
+    assert bench.weight_bytes(model) == 2 * block + 4 * 2 * C + each * V * C + scale * V
+
+
+def test_the_bytes_of_a_model_that_is_not_packed_leave_out_the_positions():
+    model = models.small_model(CONFIG)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert bench.weight_bytes(model) == 4 * (parameters - CONFIG.block_size * CONFIG.n_embd)
+
+
+def test_exactly_so_many_tokens_are_decoded_those_of_greedy_decoding():
+    model = models.small_model(CONFIG)
+    run = bench.run_once(model, [3, 1, 4], 20)
+    greedy = generate(model, [[3, 1, 4]], SamplingConfig(max_new_tokens=20, temperature=0), [0], speculate=False)
+    assert run.tokens == [token for _, token in greedy]
+    assert (run.prompt_tokens, len(run.tokens)) == (3, 20)
+    assert run.prefill_tok_s == 3 / run.prefill_s
+    assert run.decode_tok_s == 19 / run.decode_s
+
+
+def test_an_end_of_text_does_not_end_a_run():
+    model = models.small_model(models.SMALL)
+    with torch.no_grad():
+        model.ln_f.weight.zero_()
+        model.ln_f.bias.copy_(model.wte.weight[50256] * 1000)
+    assert bench.run_once(model, [1], 9).tokens == [50256] * 9
+
+
+def test_speeds_are_medians_of_the_runs_after_the_first():
+    model = models.small_model(CONFIG)
+    warmed_up, *runs = bench.measure(model, BenchConfig(4, 5, 3))
+    assert isinstance(warmed_up, bench.WarmedUp)
+    assert [len(run.tokens) for run in runs] == [5] * 3
+    assert runs[0].tokens == runs[1].tokens == runs[2].tokens
+    speed = bench.summarize("small", model, 1.5, warmed_up, runs)
+    assert speed.prefill_tok_s == sorted(run.prefill_tok_s for run in runs)[1]
+    assert speed.decode_tok_s == sorted(run.decode_tok_s for run in runs)[1]
+    assert speed.roofline_tok_s == pytest.approx(speed.memory_bandwidth_gb_s * 1e9 / speed.weight_bytes_per_token)
+    assert speed.roofline_fraction == pytest.approx(speed.decode_tok_s / speed.roofline_tok_s)
+
+
+def test_what_does_not_fit_into_the_window_is_refused():
+    model = models.small_model(CONFIG)
+    assert list(bench.measure(model, BenchConfig(30, 10, 1)))
+    with pytest.raises(UsageError, match="window of 40: ask for 1 fewer"):
+        list(bench.measure(model, BenchConfig(30, 11, 1)))
