@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.load import data_path, load_data
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     config = TrainConfig(epochs=args.epochs, learning_rate=args.lr, seed=args.seed)
-    model = load(args.model, device="cpu", precision="fp32", offline=True)
+    model = load_plain(args.model, device="cpu", offline=True)
     splits = load_data(
         data_path(args.data), config, DataConfig(test_fraction=0, seed=args.seed), model.config.block_size
     )
@@ -94,7 +94,7 @@ def main() -> None:
         command += ["--precision", args.precision, "--eval-every", "0", "--sample-every", "0", "--save-every", "0"]
         subprocess.run([*command, "--run-dir", str(Path(name) / "run"), "--out", str(out)], check=True)
         result["summary"] = json.loads((Path(name) / "run" / "summary.json").read_text())
-        result["finetune"] = validate(load(ckpt=out, device="cpu", precision="fp32"), splits.val)
+        result["finetune"] = validate(load_plain(ckpt=out, device="cpu"), splits.val)
     result["ratio"] = result["finetune"] / result["plain"]
     print(json.dumps(result | vars(args)))
 

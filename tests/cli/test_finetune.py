@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
 from tests import models
@@ -96,7 +96,7 @@ def test_lora_trains_an_adapter_and_leaves_the_base_alone(args, base, tmp_path, 
     assert merged.returncode == adapter.returncode == 0, adapter.stderr
     assert merged.stdout == adapter.stdout
     # whatever the base was held in, it is merged into as it was
-    weights, expected = load(ckpt=tmp_path / "out.pt"), load(base, ckpt=tmp_path / "run" / "adapter")
+    weights, expected = load_plain(ckpt=tmp_path / "out.pt"), load_plain(base, ckpt=tmp_path / "run" / "adapter")
     torch.testing.assert_close(weights.state_dict(), expected.state_dict(), atol=1e-7, rtol=1e-6)
 
 
