@@ -10,18 +10,24 @@ import torch
 from torch import Tensor
 
 from gpt2cli.errors import CheckpointError
-from gpt2cli.model.quantization import dequantize_groups, quantize_groups, quantize_rows
+from gpt2cli.model.quantization import dequantize_groups, group_size, quantize_groups, quantize_rows
 
-SCALE, INDEX, TABLE = ".scale", "wte.index", "wte.weight"
+SCALE, INDEX, TABLE, POSITIONS = ".scale", "wte.index", "wte.weight", "wpe.weight"
+SMALLEST_GROUP = 8
+"""Weights that share a scale of 16 bits; were they fewer, 4 bits and their share of it would be more than 8."""
 
 
 def quantize(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
-    """Weights under our names with every matrix in `bits`, 8 or 4; embeddings and head take 8 in any case."""
+    """Weights under our names with every matrix in `bits`, 8 or 4.
+
+    The embedding and the head take 8 in any case, and so does a matrix whose width has no power of two for a group.
+    Positions stay in fp32: they are few, and every token has one added to it.
+    """
     small = dict(tensors)
     for name, tensor in tensors.items():
-        if tensor.dim() != 2:
+        if tensor.dim() != 2 or name == POSITIONS:
             continue
-        if bits == 4 and name.startswith("h.") and tensor.shape[1] % 2 == 0:
+        if bits == 4 and name.startswith("h.") and group_size(tensor.shape[1]) >= SMALLEST_GROUP:
             numbers, small[name + SCALE] = quantize_groups(tensor)
             small[name] = _pack_halves(numbers)
         else:
@@ -52,6 +58,31 @@ def share_rows(tensors: dict[str, Tensor], occurs: Tensor) -> dict[str, Tensor]:
     rows = torch.cat([table[~occurs].mean(dim=0, keepdim=True), table[occurs]])
     index = torch.where(occurs, occurs.cumsum(0), 0).to(torch.uint16)
     return tensors | {TABLE: rows, INDEX: index}
+
+
+def share_equal_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same with one embedding row for all tokens that have the commonest one, where a good part of them has it.
+
+    So it is in a model that was stored in that way, as the bundled one, also after tuning: what never occurs gets the
+    same gradients.
+    """
+    table = tensors[TABLE]
+    marks = table.double() @ torch.linspace(1, 2, table.shape[1], dtype=torch.float64)
+    values, counts = torch.unique(marks, return_counts=True)
+    alike = torch.nonzero(marks == values[counts.argmax()])[:, 0]
+    same = (table == table[alike[0]]).all(dim=1)
+    enough = int(same.sum()) > len(table) / 20 and len(table) <= torch.iinfo(torch.uint16).max
+    return share_rows(tensors, ~same) if enough else tensors
+
+
+def relative_error(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> float:
+    """How far `small` is from the matrices that `quantize` made it of: root mean square, as a share of theirs."""
+    squares = torch.zeros(2, dtype=torch.float64)
+    for name, tensor in tensors.items():
+        if name + SCALE in small:
+            back = expand({name: small[name], name + SCALE: small[name + SCALE]}, name)[name]
+            squares += torch.stack([(back - tensor).square().sum(), tensor.square().sum()]).double()
+    return float((squares[0] / squares[1].clamp(min=torch.finfo(torch.float64).tiny)).sqrt())
 
 
 def expand(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:

@@ -113,6 +113,7 @@ def load_adapted(path: Path, base: str | None, offline: bool = False, progress: 
     gpt = load_file(found) if found.is_file() else load_directory(found)
     gpt.float()  # so that what is held in fewer bits is rounded once, at the end
     adapters.merge_adapter(gpt, adapter, path)
+    gpt.precision = "fp32"
     return gpt
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2cli.atomic import replacing
+from gpt2cli.config import GPTConfig
 from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import merged_state
@@ -32,16 +33,28 @@ def save_checkpoint(
     anything that JSON can say. The model stays as it is. A file that is there already stays until the new one is
     complete. Raises UsageError for another suffix, and ResourceError if the file cannot be written.
     """
+    save_state(merged_state(model), model.config, path, template=template, provenance=provenance)
+
+
+def save_state(
+    state: dict[str, Tensor],
+    config: GPTConfig,
+    path: Path,
+    *,
+    template: dict[str, str] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """As `save_checkpoint`, for the tensors of a model of this shape, which may be stored small: see `compact.py`."""
     check_target(path)
     facts: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "config": dataclasses.asdict(model.config),
+        "config": dataclasses.asdict(config),
         "template": template,
         "provenance": provenance or {},
     }
     facts = json.loads(json.dumps(facts))  # plain types only: the file must open with weights_only
-    state = own_tensors(merged_state(model))
+    state = own_tensors(state)
     with writing(path) as temporary:
         if path.suffix == ".safetensors":
             save_file(state, temporary, as_metadata(facts))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gpt2cli.cli import bench, chat, download_weights, evaluate, export, finetune, generate, prepare_alpaca
+from gpt2cli.cli import bench, chat, download_weights, evaluate, export, finetune, generate, prepare_alpaca, quantize
 from gpt2cli.cli.console import report_error, visible
 from gpt2cli.cli.interrupts import Terminated, leave
 from gpt2cli.cli.streams import close_streams, open_streams
@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (generate, prepare_alpaca, finetune, chat, evaluate, export, bench, download_weights):
+for module in (generate, prepare_alpaca, finetune, chat, evaluate, quantize, export, bench, download_weights):
     module.register(app)
 
 

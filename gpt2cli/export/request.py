@@ -91,22 +91,10 @@ class Request:
             raise UsageError(f"{self.out} is no name for {self.format}: let it end in {' or '.join(form.suffixes)}")
         if not self.out.absolute().parent.is_dir():
             raise ResourceError(f"cannot write {self.out}: there is no directory {self.out.parent}: make it first")
-        if not self.out.exists():
-            return
-        out = self.out.resolve()
-        for source in self._sources():
-            if source in (out, *out.parents) or out in source.parents:
+        if self.out.exists():
+            if is_read(self.out, self.model, self.ckpt):
                 raise UsageError(f"{self.out} is what is to be exported: write elsewhere")
-        self._check_free(form)
-
-    def _sources(self) -> Iterator[Path]:
-        """The files and directories that are read, as far as they have been named."""
-        names = [self.model, self.ckpt]
-        if self.ckpt is not None and self.model is None and adapters.is_adapter(expand(self.ckpt)):
-            names.append(adapters.read_adapter(expand(self.ckpt)).base)
-        for name in names:
-            if name and name not in PUBLISHED and name != TINY and expand(name).exists():
-                yield expand(name).resolve()
+            self._check_free(form)
 
     def _check_free(self, form: Format) -> None:
         """Raise UsageError unless what is at `out` may be replaced: nobody's work is deleted that no export wrote."""
@@ -123,3 +111,19 @@ class Request:
             raise UsageError(f"{self.out} is a directory, and {self.format} is one file: name a file in it")
         if not self.force:
             raise UsageError(f"{self.out} is there already: use --force to replace it, or write elsewhere")
+
+
+def is_read(out: Path, model: str | None, ckpt: str | None) -> bool:
+    """Whether what is at `out` is, holds, or is part of what `load` reads for these two, by whatever name."""
+    there = out.resolve()
+    return any(source in (there, *there.parents) or there in source.parents for source in _sources(model, ckpt))
+
+
+def _sources(model: str | None, ckpt: str | None) -> Iterator[Path]:
+    """The files and directories that are read, as far as they have been named."""
+    names = [model, ckpt]
+    if ckpt is not None and model is None and adapters.is_adapter(expand(ckpt)):
+        names.append(adapters.read_adapter(expand(ckpt)).base)
+    for name in names:
+        if name and name not in PUBLISHED and name != TINY and expand(name).exists():
+            yield expand(name).resolve()

@@ -7,35 +7,59 @@ from torch import Tensor
 
 GROUP = 32
 """Weights of a row that share a scale in 4 bits."""
+CHUNK = 2**17
+"""Weights that are rounded at a time, so that all that is made of them on the way stays in the processor's cache."""
 _SHRINKINGS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+_LEAST = torch.finfo(torch.float32).tiny
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix (out, in) in int8, and a scale (out,) for each row, whose largest weight becomes 127."""
-    scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-    return (weight / scale[:, None]).round().to(torch.int8), scale
+    """A matrix (out, in) in int8, and a scale (out,) fp32 for each row, whose largest weight becomes 127 or -127."""
+    scale = (weight.float().abs().amax(dim=1) / 127).clamp(min=_LEAST)
+    return (weight / scale[:, None]).round_().to(torch.int8), scale
+
+
+def group_size(width: int) -> int:
+    """How many weights of a row of `width` share a scale in 4 bits: GROUP, or less where that does not divide it."""
+    return math.gcd(GROUP, width)
 
 
 def quantize_groups(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A matrix (out, in) in whole numbers from -8 to 7, int8, and a scale (out, in / group) for each group, fp16.
 
     A group's extreme weight becomes -8, of which there is no positive counterpart (ggml's q4_0), or somewhat beyond
-    it and is cut, if that makes the sum of the squared errors smaller.
+    it and is cut, if that makes the sum of the squared errors smaller. The scale is the one that makes it smallest
+    for the numbers found. What has been rounded so stays as it is when it is rounded again.
     """
-    groups = weight.float().view(len(weight), -1, math.gcd(GROUP, weight.shape[1]))
-    extreme = groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))
-    best = torch.full_like(extreme, float("inf"))
-    numbers, scale = torch.empty_like(groups, dtype=torch.int8), torch.empty_like(extreme, dtype=torch.float16)
+    group = group_size(weight.shape[1])
+    groups = weight.reshape(-1, group)
+    numbers = torch.empty(groups.shape, dtype=torch.int8)
+    scale = torch.empty(len(groups), dtype=torch.float16)
+    for start in range(0, len(groups), CHUNK // group):
+        part = slice(start, start + CHUNK // group)
+        numbers[part], scale[part] = _round_groups(groups[part].float())
+    return numbers.view(weight.shape), scale.view(len(weight), -1)
+
+
+def _round_groups(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers (n, group), in fp32, and scales (n,) for these groups.
+
+    For numbers q, the scale w.q / q.q leaves the squared error w.w - (w.q)^2 / q.q: the larger that, the better.
+    """
+    extreme = groups.gather(1, groups.abs().argmax(dim=1, keepdim=True))
+    inverse = torch.where(extreme.abs() < _LEAST, 0, -8 / extreme)
+    best, numbers, scale = torch.full_like(extreme, -1), torch.zeros_like(groups), torch.zeros_like(extreme)
     for shrinking in _SHRINKINGS:
-        candidate = (extreme * shrinking / -8).half()
-        divisor = torch.where(candidate == 0, 1, candidate.float())
-        rounded = (groups / divisor).round().clamp(-8, 7)
-        error = (rounded * candidate.float() - groups).square().sum(dim=2, keepdim=True)
-        better = error < best
-        best = torch.where(better, error, best)
-        scale = torch.where(better, candidate, scale)
-        numbers = torch.where(better, rounded.to(torch.int8), numbers)
-    return numbers.view_as(weight), scale[:, :, 0]
+        rounded = (groups * (inverse / shrinking)).round_().clamp_(-8, 7)
+        product = (groups * rounded).sum(dim=1, keepdim=True)
+        fitted = product / rounded.square().sum(dim=1, keepdim=True).clamp_(min=1)
+        gain = product * fitted
+        better = gain > best
+        best = torch.where(better, gain, best)
+        scale = torch.where(better, fitted, scale)
+        numbers = torch.where(better, rounded, numbers)
+    largest = torch.finfo(torch.float16).max
+    return numbers, scale[:, 0].clamp(-largest, largest)
 
 
 def dequantize_groups(numbers: Tensor, scale: Tensor) -> Tensor:

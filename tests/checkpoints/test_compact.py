@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from gpt2cli import load
 from gpt2cli.checkpoints import compact
 from gpt2cli.errors import CheckpointError
+from gpt2cli.model.quantization import dequantize_groups, quantize_groups
 from tests import models
 
 
@@ -28,6 +29,45 @@ def test_what_was_in_8_bits_stays_as_it_is(weights):
     again = compact.expand(compact.quantize(once), "it")
     for name, tensor in once.items():
         torch.testing.assert_close(again[name], tensor)
+
+
+def test_4_bits_come_back_to_the_bit(weights):
+    small = compact.quantize(weights, 4)
+    assert compact.precision(small) == "int4"
+    assert torch.equal(small["wpe.weight"], weights["wpe.weight"])
+    back = compact.expand(small, "it")
+    assert {name: tensor.shape for name, tensor in back.items()} == {n: t.shape for n, t in weights.items()}
+    for name, tensor in weights.items():
+        if name.startswith("h.") and tensor.dim() == 2:
+            assert small[name].dtype is torch.uint8
+            assert torch.equal(back[name], dequantize_groups(*quantize_groups(tensor))), name
+    again = compact.expand(compact.quantize(back, 4), "it")
+    for name, tensor in back.items():
+        torch.testing.assert_close(again[name], tensor)
+
+
+def test_a_width_without_groups_takes_8_bits():
+    small = compact.quantize({"h.0.mlp.c_fc.weight": torch.randn(4, 50)}, 4)
+    assert small["h.0.mlp.c_fc.weight"].dtype is torch.int8
+
+
+def test_equal_rows_are_found_and_shared(weights):
+    assert compact.share_equal_rows(weights) is weights
+    table = weights["wte.weight"].clone()
+    table[100:40000] = table[100]
+    small = compact.share_equal_rows(weights | {"wte.weight": table})
+    assert len(small["wte.weight"]) == len(table) - 39899
+    torch.testing.assert_close(compact.expand(small, "it")["wte.weight"], table)
+
+
+def test_the_error_is_that_of_what_comes_back(weights):
+    small = compact.quantize(weights, 4)
+    back = compact.expand(small, "it")
+    names = [name.removesuffix(".scale") for name in small if name.endswith(".scale")]
+    off, whole = (torch.cat([t.flatten() for t in ts]).norm() for ts in (
+        [back[name] - weights[name] for name in names], [weights[name] for name in names]
+    ))  # fmt: skip
+    assert compact.relative_error(weights, small) == pytest.approx(float(off / whole), rel=1e-4)
 
 
 def test_a_row_of_zeros_stays_zero():
@@ -68,3 +108,25 @@ def test_damage_is_named(weights, change, word):
     small = compact.quantize(weights) | change
     with pytest.raises(CheckpointError, match=word):
         compact.expand({name: tensor for name, tensor in small.items() if tensor is not None}, "it")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("scale", torch.ones(192, 0, dtype=torch.float16)),
+        ("scale", torch.ones(192, 5, dtype=torch.float16)),
+        ("scale", torch.ones(191, 3, dtype=torch.float16)),
+        ("scale", torch.ones(192, dtype=torch.float16)),
+        ("scale", None),
+        ("numbers", torch.zeros(192, 8, 3, dtype=torch.uint8)),
+    ],
+)
+def test_a_damaged_file_of_4_bits_is_refused(weights, tmp_path, name, change):
+    matrix = "h.0.mlp.c_fc.weight"
+    small = compact.quantize(weights, 4)
+    small[matrix + compact.SCALE if name == "scale" else matrix] = change
+    path = tmp_path / "small.safetensors"
+    save_file({name: tensor for name, tensor in small.items() if tensor is not None}, path)
+    (tmp_path / "config.json").write_text('{"n_embd": 48, "n_head": 3}')
+    with pytest.raises(CheckpointError, match=r"mlp\.c_fc\.weight"):
+        load(ckpt=path, device="cpu")

@@ -1,0 +1,62 @@
+"""What fewer bits cost: the perplexity of a model on some texts, in every precision and out of quantized files.
+
+    python tests/benchmarks/quality.py --texts FOLDER [--model tiny | --ckpt FILE] [--tokens 100000]
+
+The texts should be none that the model was trained on. Prints one JSON object a line: what ran, its perplexity, and by
+how many percent that is above fp32's.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+from pathlib import Path
+
+from gpt2cli.checkpoints.load import load, load_plain
+from gpt2cli.data.text import read_tokens, text_files
+from gpt2cli.evaluation.likelihood import TextSource, portions, score
+from gpt2cli.export.quantize import STORED, quantize
+from gpt2cli.model.gpt import GPT
+from gpt2cli.model.packed import PRECISIONS
+
+
+def perplexity(model: GPT, folder: Path, most: int) -> float:
+    """Of `most` tokens of each text, each predicted with at least half of the window before it."""
+    size = model.config.block_size
+    source = TextSource([read_tokens(file)[:most] for file in text_files(folder)], size, size // 2)
+    sums = [score(model, source, chosen, 1024) for chosen in portions(source.lengths, 1024)]
+    loss = math.fsum(loss for part in sums for loss in part.losses)
+    return math.exp(loss / sum(n for part in sums for n in part.tokens))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--ckpt")
+    parser.add_argument("--tokens", type=int, default=100_000, help="of each text, at the most")
+    args = parser.parse_args()
+    name = "tiny" if args.ckpt is None and args.model is None else args.model
+    plain = load_plain(name, ckpt=args.ckpt, device="cpu")
+    exact = perplexity(plain, args.texts, args.tokens)
+
+    def report(what: str, found: float) -> None:
+        line = {"run": what, "perplexity": round(found, 4), "above_fp32_percent": round((found / exact - 1) * 100, 3)}
+        print(json.dumps(line), flush=True)
+
+    report("plain fp32", exact)
+    for precision in PRECISIONS:
+        model = load(name, ckpt=args.ckpt, device="cpu", precision=precision)
+        report(f"packed {precision}", perplexity(model, args.texts, args.tokens))
+    with tempfile.TemporaryDirectory() as directory:
+        for bits in (bits for bits in (8, 4) if bits < STORED.get(plain.precision, 32)):
+            file = Path(directory) / f"{bits}.safetensors"
+            quantize(name, args.ckpt, bits, file)
+            report(
+                f"file of {bits} bits, fp32", perplexity(load_plain(ckpt=file, device="cpu"), args.texts, args.tokens)
+            )
+            report(f"file of {bits} bits, auto", perplexity(load(ckpt=file, device="cpu"), args.texts, args.tokens))
+
+
+if __name__ == "__main__":
+    main()
