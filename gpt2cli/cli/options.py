@@ -88,7 +88,11 @@ Device = Annotated[
 ]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option("--precision", help="What the weights are held in.", rich_help_panel=MACHINE_PANEL),
+    typer.Option(
+        "--precision",
+        help="What the weights are held in; auto is the fastest that changes nothing a person could notice.",
+        rich_help_panel=MACHINE_PANEL,
+    ),
 ]
 Threads = Annotated[
     int | None,
