@@ -68,9 +68,7 @@ def share_equal_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     table = tensors[TABLE]
     marks = table.double() @ torch.linspace(1, 2, table.shape[1], dtype=torch.float64)
-    values, counts = torch.unique(marks, return_counts=True)
-    alike = torch.nonzero(marks == values[counts.argmax()])[:, 0]
-    same = (table == table[alike[0]]).all(dim=1)
+    same = (table == table[marks.mode().indices]).all(dim=1)
     enough = int(same.sum()) > len(table) / 20 and len(table) <= torch.iinfo(torch.uint16).max
     return share_rows(tensors, ~same) if enough else tensors
 

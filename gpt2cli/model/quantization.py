@@ -9,7 +9,7 @@ GROUP = 32
 """Weights of a row that share a scale in 4 bits."""
 CHUNK = 2**17
 """Weights that are rounded at a time, so that all that is made of them on the way stays in the processor's cache."""
-_SHRINKINGS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+_SHRINKINGS = (1.0, 0.92, 0.84)  # six take twice as long, and make an error of 8.2% instead of 8.3
 _LEAST = torch.finfo(torch.float32).tiny
 
 
