@@ -14,6 +14,8 @@ from tests.hub_server import HubServer
 # a process a core: threads that wait for each other's turn cost more than they bring
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+PATIENCE = 240.0
+"""Seconds after which a process that a test waits for is taken to hang; a busy machine needs ten times its usual."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NOT_INHERITED = (
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"),
@@ -52,7 +54,7 @@ def run(home: Path) -> Run:
     """Runs the command with these arguments and gives back what it wrote; `env` adds to the environment."""
 
     def start(
-        *args: str, input: str | None = None, env: dict[str, str] | None = None, timeout: float = 60
+        *args: str, input: str | None = None, env: dict[str, str] | None = None, timeout: float = PATIENCE
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "gpt2cli", *args],

@@ -19,6 +19,7 @@ from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.lora import add_lora, lora_state
 from tests import models
+from tests.conftest import PATIENCE
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=37, vocab_size=500)
 IDX = torch.arange(20).reshape(2, 10) * 31 % 500
@@ -180,7 +181,7 @@ def test_files_without_room_keep_the_old_ones(tmp_path):
         (tmp_path / name).write_bytes(b"old")
     command = [sys.executable, "-c", SAVE_INTO_LITTLE_ROOM, str(tmp_path)]
     root = Path(__file__).parents[2]
-    lines = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60).stdout.splitlines()
+    lines = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=PATIENCE).stdout.splitlines()
     assert len(lines) == len(ROOM) * len(FILES)
     for line, name in zip(lines, FILES * len(ROOM), strict=True):
         assert line.startswith(f"cannot write {tmp_path / name} (")

@@ -19,7 +19,7 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import ALPACA
-from tests.conftest import Run, clean_environment
+from tests.conftest import PATIENCE, Run, clean_environment
 
 HOSTILE, HARMLESS = " [bold]x[/y\x1b[2J\rcr\x9d52;c\x07 end", r"[bold]x[/y\x1b[2J\x0dcr\x9d52;c\x07 end"
 ANSWERS = {  # after an instruction's last token
@@ -68,7 +68,9 @@ class Person:
     def __init__(self, *args: str, cwd: Path, stdout: str | Path = "/dev/tty", **env: str) -> None:
         environment = clean_environment() | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "NO_COLOR": "1"} | env
         command = ["-c", 'exec > "$0" "$@"', str(stdout), sys.executable, "-m", "gpt2cli", "chat", *args]
-        self.child = pexpect.spawn("/bin/sh", command, env=environment, cwd=str(cwd), timeout=30, dimensions=(30, 100))
+        self.child = pexpect.spawn(
+            "/bin/sh", command, env=environment, cwd=str(cwd), timeout=PATIENCE, dimensions=(30, 100)
+        )
         self.greeting = self.sees(LINE_BEGINS)
 
     def sees(self, text: str) -> str:

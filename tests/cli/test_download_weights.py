@@ -15,7 +15,7 @@ import pytest
 from gpt2cli.checkpoints.transfer import Note, Received
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.downloads import showing_downloads
-from tests.conftest import Run, clean_environment
+from tests.conftest import PATIENCE, Run, clean_environment
 from tests.hub_server import COMMIT, Faults, HubServer
 
 WEIGHTS = "model.safetensors"
@@ -185,7 +185,7 @@ def test_four_at_once_download_once(hub: HubServer, home: Path) -> None:
             subprocess.Popen(COMMAND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(3)
         ]
-        outputs = [other.communicate(timeout=60) for other in others]
+        outputs = [other.communicate(timeout=PATIENCE) for other in others]
         assert first.wait(60) == 0
     assert [other.returncode for other in others] == [0, 0, 0]
     assert {out for out, _ in outputs} == {f"{path_of(home)}\n"}
@@ -196,7 +196,7 @@ def test_four_at_once_download_once(hub: HubServer, home: Path) -> None:
 def test_offline_and_cached_opens_no_socket(hub: HubServer, home: Path, run: Run) -> None:
     def without_network(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", NO_NETWORK, "download-weights", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=PATIENCE)
 
     absent = without_network("gpt2", "--offline")
     assert "--model tiny" in one_error(absent, 5)
@@ -287,7 +287,13 @@ def test_the_shell_completes_models(
     )
     env = clean_environment() | {"_GPT2_COMPLETE": "complete_zsh"}
     done = subprocess.run(
-        [sys.executable, "-c", code], input=words, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60
+        [sys.executable, "-c", code],
+        input=words,
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=tmp_path,
+        timeout=PATIENCE,
     )
     assert [name for name in offered if f'"{name}"' not in done.stdout] == [], done.stdout + done.stderr
     assert done.stdout.count('"') == 2 * len(offered)

@@ -18,7 +18,7 @@ from gpt2cli.cli.app import app, describe
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import GPT2Error
 from tests import models
-from tests.conftest import Run, clean_environment
+from tests.conftest import PATIENCE, Run, clean_environment
 from tests.data.records import many, write_json
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
@@ -90,7 +90,7 @@ def test_on_a_terminal_progress_is_shown_and_nothing_that_was_said_moves_the_cur
         COMMAND[0],
         [*COMMAND[1:], "--data", "hostile.json", "--ckpt", "a.pt", "-n", "3"],
         env=clean_environment() | {"TERM": "xterm", "NO_COLOR": "1"},
-        timeout=60,
+        timeout=PATIENCE,
         dimensions=(40, 120),
     )
     child.expect_exact("answering a.pt")
@@ -114,13 +114,13 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, hom
         [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
     )
     kept: list[Path] = []
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + PATIENCE
     while not (kept and b"answer " in kept[0].read_bytes()):
         assert child.poll() is None and time.monotonic() < limit
         kept = list((home / "evaluations").glob("*.jsonl"))
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=30)
+    out, err = child.communicate(timeout=PATIENCE)
     assert (child.returncode, out) == (130, "") and "the same command goes on from there" in err
     assert not (work / "much.html").exists()
     kept[0].write_bytes(kept[0].read_bytes() + b"torn")

@@ -16,7 +16,7 @@ from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
 from tests import models
-from tests.conftest import clean_environment
+from tests.conftest import PATIENCE, clean_environment
 from tests.training.records import write_records
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
@@ -140,7 +140,7 @@ def unbroken(base, tmp_path_factory):
 def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, how):
     process = start(args, 5, tmp_path / "run")
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[how]
     assert process.returncode == code, err
     assert not (tmp_path / "out.pt").exists()
@@ -158,7 +158,7 @@ def test_a_signal_while_loading_leaves_at_once(args, tmp_path):
     process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, env=clean_environment())
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode in (143, -15)
     assert not (tmp_path / "out.pt").exists()
 
@@ -279,7 +279,7 @@ def test_when_one_process_dies_the_others_go(args, tmp_path):
     assert len(workers) == 2
     os.kill(int(workers[1]), signal.SIGKILL)
     began = time.monotonic()
-    assert process.wait(timeout=60) != 0
+    assert process.wait(timeout=PATIENCE) != 0
     assert time.monotonic() - began < 60
     assert not Path(f"/proc/{workers[0]}").exists()
 
@@ -289,7 +289,7 @@ def test_a_run_is_gone_on_with_from_anywhere_and_ends_where_it_was_to(args, tmp_
     relative = [arg.replace(f"{tmp_path}/", "") for arg in args]
     process = start(relative, 3, tmp_path / "run")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert "go on with: gpt2 finetune --resume run" in err
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -14,7 +14,7 @@ import torch
 
 from gpt2cli import tokenizer
 from tests import models
-from tests.conftest import clean_environment
+from tests.conftest import PATIENCE, clean_environment
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,9 @@ def parrot(directory, token: int) -> str:
 
 def terminal(*args: str, **env: str) -> pexpect.spawn:
     environment = clean_environment() | {"TERM": "xterm-256color", "COLUMNS": "80"} | env
-    return pexpect.spawn(sys.executable, ["-m", "gpt2cli", *args], env=environment, timeout=60, dimensions=(24, 80))
+    return pexpect.spawn(
+        sys.executable, ["-m", "gpt2cli", *args], env=environment, timeout=PATIENCE, dimensions=(24, 80)
+    )
 
 
 def assert_one_error(done: "subprocess.CompletedProcess[str]", code: int, *says: str) -> None:
@@ -134,13 +136,15 @@ def test_a_full_disk_behind_a_stream(directory):
 
 def in_shell(args):
     command = f"exec {sys.executable} -m gpt2cli {args}"
-    return subprocess.run(command, shell=True, capture_output=True, text=True, env=clean_environment(), timeout=60)
+    return subprocess.run(
+        command, shell=True, capture_output=True, text=True, env=clean_environment(), timeout=PATIENCE
+    )
 
 
 def test_ctrl_c_while_it_starts_is_quiet(tmp_path):
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     env = clean_environment() | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-m", "gpt2cli", "--help"], capture_output=True, env=env, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "gpt2cli", "--help"], capture_output=True, env=env, timeout=PATIENCE)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
@@ -225,7 +229,7 @@ def test_controls_are_shown_on_a_terminal_and_raw_in_a_pipe(run, tmp_path, what)
     else:
         directory, prompt = parrot(tmp_path, token), "x"
     command = [sys.executable, "-m", "gpt2cli", "generate", prompt, "--model", directory, "-n", "2"]
-    piped = subprocess.run(command, capture_output=True, env=clean_environment(), timeout=60)
+    piped = subprocess.run(command, capture_output=True, env=clean_environment(), timeout=PATIENCE)
     assert what.encode() in piped.stdout
     child = terminal("generate", prompt, "--model", directory, "-n", "2")
     screen = child.read().decode()
@@ -272,24 +276,24 @@ def start_slow_generation(directory):
 def test_signals_end_it_quietly(directory, number, code):
     process = start_slow_generation(directory)
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err.strip()) == (code, b"")
 
 
 def test_a_closed_pipe_ends_it_quietly(directory):
     process = start_slow_generation(directory)
     process.stdout.close()
-    assert process.wait(timeout=20) == 141
+    assert process.wait(timeout=PATIENCE) == 141
     assert process.stderr.read() == b""
 
 
 def test_text_is_streamed(directory):
     child = terminal("generate", "Hello", "--model", directory, "-n", "2000000")
     child.expect_exact("Hello")
-    size = len(child.read_nonblocking(100_000, timeout=20))
+    size = len(child.read_nonblocking(100_000, timeout=PATIENCE))
     assert size > 0
     time.sleep(0.5)
-    assert len(child.read_nonblocking(100_000, timeout=20)) > 0
+    assert len(child.read_nonblocking(100_000, timeout=PATIENCE)) > 0
     child.sendintr()
     child.read()
     child.wait()

@@ -13,7 +13,7 @@ from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.load import load_data
 from gpt2cli.data.prepared import FILE, fingerprint, read_prepared
 from tests.cli.test_download_weights import in_terminal, one_error
-from tests.conftest import Run, clean_environment
+from tests.conftest import PATIENCE, Run, clean_environment
 from tests.data.records import RECORDS, many, write_json
 from tests.hub_server import HubServer
 
@@ -169,7 +169,7 @@ def test_a_record_of_100_megabytes(home: Path, tmp_path: Path) -> None:
     records.write_text(f'[{GOOD}, {{"instruction": "Talk.", "output": "{huge}"}}]', encoding="utf-8")
     del huge
     command = [sys.executable, "-c", MEASURED, "prepare-alpaca", "--source", str(records), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)["counts"]
     assert (counts["kept"], counts["truncated"]) == (2, 1)

@@ -22,6 +22,7 @@ from gpt2cli.data.dataset import TokenDataset, empty
 from gpt2cli.data.load import load_data
 from gpt2cli.data.prepared import FILE, Splits, default_directory, fingerprint, read_prepared, write_prepared
 from gpt2cli.errors import DataError
+from tests.conftest import PATIENCE
 from tests.data.records import many, write_json
 
 PARTS = ("train", "val", "test")
@@ -154,7 +155,7 @@ def test_killed_in_mid_write(tmp_path: Path, splits: Splits) -> None:
     for step in range(4):
         write_prepared(splits, tmp_path / "out")
         command = [sys.executable, "-c", KILLED, str(step), str(tmp_path / "out")]
-        done = subprocess.run(command, capture_output=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
         assert done.returncode == (-signal.SIGKILL if step < 3 else 0)
         sources.append(read_prepared(tmp_path / "out").info["source"])
     old = splits.info["source"]

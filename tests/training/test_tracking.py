@@ -18,6 +18,7 @@ import torch
 from gpt2cli.training import tracking
 from gpt2cli.training.events import Evaluated, Finished, Note, Sampled, Started, Step
 from gpt2cli.training.tracking import WandbTracker
+from tests.conftest import PATIENCE
 
 BLOCK, HEADER = 32768, 7  # of the .wandb file: a leveldb log behind seven bytes of its own
 FINISHED = Finished(3, 300, 2.0, 200.0, 900.0, 2.25, 2.5, 2.5, "done")
@@ -195,7 +196,11 @@ def test_a_hung_client_keeps_no_process_alive_at_exit(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
     start = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "run")], env=environment, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert ended.returncode == 0 and ended.stderr == "" and time.monotonic() - start < 10
     os.kill(int(ended.stdout), signal.SIGKILL)  # it hangs as told
