@@ -98,7 +98,13 @@ def expand(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
             whole[name] = dequantize_groups(_unpack_halves(tensor), whole.pop(name + SCALE))
     if INDEX in tensors:
         index = whole.pop(INDEX).long()
-        if TABLE not in whole or index.dim() != 1 or not len(index) or int(index.max()) >= len(whole[TABLE]):
+        if (
+            TABLE not in whole
+            or index.dim() != 1
+            or not len(index)
+            or int(index.min()) < 0
+            or int(index.max()) >= len(whole[TABLE])
+        ):
             raise CheckpointError(f"{where}: {INDEX} names rows that are not there: get the file again")
         whole[TABLE] = whole[TABLE][index]
     return whole

@@ -80,12 +80,17 @@ def pack(model: GPT, precision: str) -> None:
             parameter.data = parameter.float().clone()  # memory of its own: the file that it is mapped from can go
     around = "int8" if precision == "int4" else precision
     table = model.wte.weight
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # fbgemm lays out a matrix in one thread
-        head = pool.submit(_pack_matrix, table if model.lm_head is None else model.lm_head.weight, None, around)
-        packed_blocks = [pool.submit(_pack_block, block, precision, around) for block in blocks]
-    for done in packed_blocks:
-        done.result()  # raises what went wrong in there
-    packed_head = head.result()
+    torch.backends.quantized.engine = "fbgemm"
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # PyTorch means to move its 8-bit types to another package, one day
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # fbgemm lays out a matrix in one thread
+            head = pool.submit(_pack_matrix, table if model.lm_head is None else model.lm_head.weight, None, around)
+            packed_blocks = [pool.submit(_pack_block, block, precision, around) for block in blocks]
+        for done in packed_blocks:
+            done.result()  # raises what went wrong in there
+        packed_head = head.result()
     if isinstance(packed_head, SplitLinear) and model.lm_head is None:
         table = packed_head.weight[: len(table)]
     model.wte, model.lm_head = _pack_table(table, around), packed_head  # type: ignore[assignment]
@@ -181,13 +186,10 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None, after_gelu: bool) -> None:
         super().__init__()
         numbers, scale = quantize_rows(weight)
-        torch.backends.quantized.engine = "fbgemm"
-        with warnings.catch_warnings():  # PyTorch means to move these types to another package, one day
-            warnings.simplefilter("ignore", UserWarning)
-            quantized = torch._make_per_channel_quantized_tensor(
-                numbers, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
-            )
-            self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+        quantized = torch._make_per_channel_quantized_tensor(
+            numbers, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
+        )
+        self._packed = torch.ops.quantized.linear_prepack(quantized, None)
         self.bias = bias
         self.nbytes = numbers.nbytes + scale.nbytes + _nbytes(bias)
         levels = 255 if getattr(torch.cpu, "_is_vnni_supported", bool)() else 127
