@@ -108,8 +108,8 @@ def test_a_text_is_scored_whole(home: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, home: Path, run: Run) -> None:
-    write_json(work / "much.json", many(128))
-    args = ["--data", "much.json", "--ckpt", "a.pt", "-n", "30", "--answers", "128", "--json", "--out", "much.html"]
+    write_json(work / "much.json", many(600))
+    args = ["--data", "much.json", "--ckpt", "a.pt", "-n", "30", "--answers", "600", "--json", "--out", "much.html"]
     child = subprocess.Popen(
         [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
     )

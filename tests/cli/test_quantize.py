@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,12 @@ from tests.training.records import write_records
 @pytest.fixture
 def ckpt(tmp_path):
     path = tmp_path / "tuned.pt"
-    save_checkpoint(models.small_model(), path, template=ALPACA.to_dict(), provenance={"settings": {"lr": 1}})
+    save_checkpoint(
+        models.small_model(replace(models.SMALL, block_size=128)),
+        path,
+        template=ALPACA.to_dict(),
+        provenance={"settings": {"lr": 1}},
+    )
     return path
 
 
@@ -37,7 +43,7 @@ def test_every_command_opens_it(run, ckpt, tmp_path, bits):
     assert (done.returncode, done.stderr) == (0, "")
     write_records(tmp_path / "data.json", 8)
     data = ("--data", str(tmp_path / "data.json"), "--quiet")
-    train = ("--max-steps", "1", "--max-length", "30", "--sample-every", "0", "--run-dir", str(tmp_path / "run"))
+    train = ("--max-steps", "1", "--max-length", "120", "--sample-every", "0", "--run-dir", str(tmp_path / "run"))
     done = run("finetune", "--ckpt", str(small), *data, *train, "--out", str(tmp_path / "further.pt"))
     assert done.returncode == 0, done.stderr
     done = run("export", "--ckpt", str(small), "--format", "hf", "--out", str(tmp_path / "hf"), "--quiet")
