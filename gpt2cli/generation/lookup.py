@@ -34,8 +34,9 @@ class PromptLookup:
         length = self._best_length()
         if length == 0:
             self.acceptance += RATE / 10
-        followed = context[start:]  # up to the end of the text, which goes round if the text does
-        return [followed[i % len(followed)] for i in range(min(length, room))]
+        length = min(length, room)
+        followed = context[start : start + length]  # where the text ends sooner, it goes round
+        return [followed[i % len(followed)] for i in range(length)]
 
     def learn(self, accepted: int, drafted: int) -> None:
         """Take in that the first `accepted` of `drafted` tokens were right."""

@@ -249,12 +249,15 @@ class KVCache:
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Take up the keys and values (B, H, T, D) of new tokens; give back all so far, (B, H, S, D)."""
         T, end = k.shape[2], max(self.lengths) + k.shape[2]
+        uniform = len(set(self.lengths)) == 1
+        if not uniform:
+            rows = torch.arange(len(self.lengths), device=k.device)[:, None]
+            places = torch.tensor(self.lengths, device=k.device)[:, None] + torch.arange(T, device=k.device)
         for store, fresh in ((self.k[layer], k), (self.v[layer], v)):
-            if len(set(self.lengths)) == 1:
+            if uniform:
                 store[:, :, end - T : end] = fresh
             else:
-                for row, start in enumerate(self.lengths):
-                    store[row, :, start : start + T] = fresh[row]
+                store[rows, :, places] = fresh.transpose(1, 2)
         return self.k[layer][:, :, :end], self.v[layer][:, :, :end]
 
     def select(self, rows: Sequence[int]) -> None:

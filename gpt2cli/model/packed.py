@@ -82,9 +82,8 @@ def pack(model: GPT, precision: str) -> None:
     table = model.wte.weight
     torch.backends.quantized.engine = "fbgemm"
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # PyTorch means to move its 8-bit types to another package, one day
+        # PyTorch means to move its 8-bit types to another package, one day
+        warnings.simplefilter("ignore", UserWarning)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # fbgemm lays out a matrix in one thread
             head = pool.submit(_pack_matrix, table if model.lm_head is None else model.lm_head.weight, None, around)
             packed_blocks = [pool.submit(_pack_block, block, precision, around) for block in blocks]
@@ -129,8 +128,9 @@ def _pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, after_gelu
 def _pack_table(table: Tensor, precision: str) -> nn.Module:
     if precision == "int8":
         return Int8Embedding(table.float())
-    held = table.half() if precision == "fp16" else round_weights(table, precision)
-    held = held.half() if precision == "bf16" else held
+    if precision == "bf16":
+        table = table.bfloat16()  # of whose values most are fp16's too
+    held = table if precision == "fp32" else table.half()
     return nn.Embedding.from_pretrained(held)  # type: ignore[no-untyped-call, no-any-return]
 
 

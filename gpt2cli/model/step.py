@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2cli.model.gpt import GPT, Block, KVCache
+from gpt2cli.model.gpt import GPT, Block, KVCache, LayerCache
 
 
 def step(model: GPT, idx: Tensor, cache: KVCache) -> Tensor:
@@ -19,21 +19,14 @@ def step(model: GPT, idx: Tensor, cache: KVCache) -> Tensor:
 
     The cache must have room for them, and row b's may stand at most at position block_size - 1.
     """
-    B, T = idx.shape
-    start, end = cache.lengths[0], max(cache.lengths) + T
-    if len(set(cache.lengths)) == 1:
-        where = None
-        positions = torch.arange(start, end, device=idx.device)
-        mask = None if T == 1 else positions[:, None] < torch.arange(end, device=idx.device)
-    else:
-        positions = torch.tensor(cache.lengths, device=idx.device)[:, None] + torch.arange(T, device=idx.device)
-        where = (torch.arange(B, device=idx.device)[:, None], positions)
-        mask = (positions[:, :, None] < torch.arange(end, device=idx.device)).repeat_interleave(
-            cache.k[0].shape[1], dim=0
-        )
+    T = idx.shape[1]
+    positions, seen = cache.positions_and_mask(T)
+    if seen is None and T > 1:
+        seen = torch.ones(T, T, dtype=torch.bool, device=idx.device).tril()
+    unseen = None if seen is None else ~seen
     x = model.wte(idx) + model.wpe(positions)
-    for block, keys, values in zip(cast("Iterable[Block]", model.h), cache.k, cache.v, strict=True):
-        x += _attend(block, x, keys, values, start, end, where, mask)
+    for layer, block in enumerate(cast("Iterable[Block]", model.h)):
+        x += _attend(block, x, (cache, layer), unseen)
         mlp = block.mlp
         x += mlp.c_proj(F.gelu(mlp.c_fc(block.ln_2(x)), approximate="tanh"))
     cache.lengths = [length + T for length in cache.lengths]
@@ -41,32 +34,17 @@ def step(model: GPT, idx: Tensor, cache: KVCache) -> Tensor:
     return final
 
 
-def _attend(
-    block: Block,
-    x: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    start: int,
-    end: int,
-    where: tuple[Tensor, Tensor] | None,
-    mask: Tensor | None,
-) -> Tensor:
-    """One block's attention: `mask`, (T, S) or (B * H, T, S), is True where a query must not look."""
+def _attend(block: Block, x: Tensor, past: LayerCache, unseen: Tensor | None) -> Tensor:
+    """One block's attention; `unseen`, (T, S) or (B, 1, T, S), is True where a query must not look."""
     B, T, C = x.shape
-    H, D = keys.shape[1], keys.shape[3]
-    qkv = block.attn.c_attn(block.ln_1(x)).view(B, T, 3, H, D)
-    q, k, v = qkv.unbind(2)  # (B, T, H, D) each
-    if where is None:
-        keys[:, :, start:end] = k.transpose(1, 2)
-        values[:, :, start:end] = v.transpose(1, 2)
-    else:
-        rows, positions = where
-        keys[rows, :, positions] = k
-        values[rows, :, positions] = v
-    q = (q * D**-0.5).transpose(1, 2).reshape(B * H, T, D)
-    scores = torch.bmm(q, keys.flatten(0, 1)[:, :end].transpose(1, 2))  # (B * H, T, S)
-    if mask is not None:
-        scores.masked_fill_(mask, float("-inf"))
-    y = torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1)[:, :end])
-    out: Tensor = block.attn.c_proj(y.view(B, H, T, D).transpose(1, 2).reshape(B, T, C))
+    qkv = block.attn.c_attn(block.ln_1(x)).view(B, T, 3, block.attn.n_head, -1)
+    q, k, v = qkv.transpose(1, 3).unbind(2)  # (B, H, T, D) each
+    cache, layer = past
+    keys, values = cache.append(layer, k, v)  # (B, H, S, D)
+    q = (q * q.shape[3] ** -0.5).reshape(-1, T, q.shape[3])
+    scores = torch.bmm(q, keys.flatten(0, 1).transpose(1, 2))  # (B * H, T, S)
+    if unseen is not None:
+        scores.view(B, -1, *scores.shape[1:]).masked_fill_(unseen, float("-inf"))
+    y = torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1))
+    out: Tensor = block.attn.c_proj(y.view(B, -1, T, q.shape[2]).transpose(1, 2).reshape(B, T, C))
     return out

@@ -26,7 +26,7 @@ class SequenceLoss(nn.Module):
     def forward(self, row: Row, negatives: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Sum of the losses, in nats, of predicting the row's targets; against `negatives` alone, if they are given."""
         tied = TiedGradient() if self.model.lm_head is None and negatives is None else None
-        lookup = tied.lookup if tied else F.embedding
+        lookup = tied.lookup if tied else None
         hidden = self.model.hidden(row.idx, packing=row.packing, wanted=row.positions, lookup=lookup)[0]
         head = self.model.wte.weight if self.model.lm_head is None else self.model.lm_head.weight
         if negatives is not None:
