@@ -154,6 +154,34 @@ def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, how):
     assert learned(tmp_path / "run") == learned(unbroken / "run")
 
 
+def is_evaluating(run: Path) -> bool:
+    """Whether the last line is that of a step: after each, there is an evaluation."""
+    lines = metrics(run) if (run / "metrics.jsonl").is_file() else []
+    return bool(lines) and lines[-1]["kind"] == "step"
+
+
+def is_saving(run: Path) -> bool:
+    return any((run / "checkpoints").glob(".step-*.tmp"))
+
+
+@pytest.mark.parametrize("phase", [is_evaluating, is_saving])
+def test_a_signal_while_it_evaluates_or_saves_costs_nothing(args, tmp_path, phase):
+    args = [*args, "--val-fraction", "0.5", "--eval-every", "1"]
+    whole = finetune(*args, "--run-dir", str(tmp_path / "whole"), "--out", str(tmp_path / "whole.pt"))
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, text=True, env=clean_environment())
+    while not phase(tmp_path / "run"):
+        assert process.poll() is None, "it was over before it was seen to be in this phase"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, err
+    done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
+    assert done.returncode == 0, done.stderr
+    assert learned(tmp_path / "run") == learned(tmp_path / "whole")
+    expected, found = (torch.load(tmp_path / name, weights_only=True)["model"] for name in ("whole.pt", "out.pt"))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_a_signal_while_loading_leaves_at_once(args, tmp_path):
     process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, env=clean_environment())
     time.sleep(1.0)
