@@ -19,6 +19,7 @@ from gpt2cli.generation.decode import decode_next, prefill
 from gpt2cli.model.device import peak_rss_mb
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.huge_pages import use_huge_pages
+from gpt2cli.model.packed import PackedGPT
 
 BUFFER_BYTES = 2**29
 """Read to measure the memory's bandwidth: more than the caches hold."""
@@ -127,18 +128,12 @@ def run_once(model: GPT, prompt: list[int], new_tokens: int) -> Run:
 def weight_bytes(model: GPT) -> int:
     """The bytes of weights that a decode step reads: the blocks, the last norm and the head, as they are held.
 
-    Weights in int4 are held in 8 bits on a CPU. The one row of each embedding that a step looks up is left out.
+    The one row of each embedding that a step looks up is left out.
     """
+    if isinstance(model, PackedGPT):
+        return model.nbytes
     head: nn.Module = model.wte if model.lm_head is None else model.lm_head
-    return sum(_nbytes(part) for part in (model.h, model.ln_f, head))
-
-
-def _nbytes(module: nn.Module) -> int:
-    told: int | None = getattr(module, "nbytes", None)  # by the layers of packed.py
-    if told is not None:
-        return told
-    own = sum(parameter.nbytes for parameter in module.parameters(recurse=False))
-    return own + sum(map(_nbytes, module.children()))
+    return sum(parameter.nbytes for part in (model.h, model.ln_f, head) for parameter in part.parameters())
 
 
 @torch.inference_mode()

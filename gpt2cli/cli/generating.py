@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli.cli.console import Console
@@ -13,6 +14,9 @@ from gpt2cli.errors import DataError, UsageError
 if TYPE_CHECKING:
     from gpt2cli.generation.text import Sample, TextGeneration
     from gpt2cli.model.gpt import GPT
+
+PATIENCE = 1.5
+"""Seconds that a person waits without wondering why."""
 
 
 def read_prompt(prompt: str | None, file: Path | None = None) -> str:
@@ -62,7 +66,18 @@ def open_model(
     start = time.perf_counter()
     with showing_downloads(console) as progress:
         gpt = load(model, ckpt=ckpt, device=device, precision=precision, offline=offline, progress=progress)
+    warm_up(console, gpt)
     return gpt, time.perf_counter() - start
+
+
+def warm_up(console: Console, gpt: "GPT") -> None:
+    """Have the model compile what it needs, and say so if that takes a while."""
+    said = Timer(PATIENCE, lambda: console.note("compiling for this processor, once"))
+    said.start()
+    try:
+        gpt.warm_up()
+    finally:
+        said.cancel()
 
 
 def note_dropped(console: Console, run: "TextGeneration") -> None:

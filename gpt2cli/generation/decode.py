@@ -11,7 +11,6 @@ from gpt2cli.errors import CheckpointError
 from gpt2cli.generation.lookup import PromptLookup
 from gpt2cli.generation.sampling import Sampler
 from gpt2cli.model.gpt import GPT, KVCache
-from gpt2cli.model.step import step
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 
 
@@ -133,7 +132,7 @@ def decode_next(model: GPT, contexts: Sequence[Sequence[int]], cache: KVCache, d
         if length == model.config.block_size:
             _reread(model, contexts[row], cache, row)
     idx = torch.tensor([[context[-1], *draft] for context in contexts], device=model.wpe.weight.device)
-    return model.head(step(model, idx, cache).flatten(0, 1))
+    return model.head(model.hidden(idx, cache).flatten(0, 1))
 
 
 def _reread(model: GPT, context: Sequence[int], cache: KVCache, row: int) -> None:

@@ -30,21 +30,20 @@ class Sampler:
 
         Raises DivergedError if a largest logit is not finite.
         """
-        narrow = logits.dtype != torch.float32
         logits = logits[:, :VOCAB_SIZE].float()  # rows that pad a checkpoint's table stand for no text
         if self.config.repetition_penalty != 1:
             logits = penalise_repetition(logits, contexts, self.config.repetition_penalty)
         if self.config.temperature == 0:
             best, ids = logits.max(dim=-1)
-            self._check(best, contexts, narrow)
+            self._check(best, contexts)
             return [int(token) for token in ids]
         probabilities, ids = distribution(logits, self.config)
-        self._check(probabilities[:, 0], contexts, narrow)
+        self._check(probabilities[:, 0], contexts)
         uniform = torch.stack([torch.rand((), generator=self._streams[row], dtype=torch.float64) for row in rows])
         return draw(probabilities, ids, uniform)
 
-    def _check(self, best: Tensor, contexts: Sequence[Sequence[int]], narrow: bool) -> None:
-        advice = "try --precision fp32" if narrow else "try another checkpoint, or a milder repetition penalty"
+    def _check(self, best: Tensor, contexts: Sequence[Sequence[int]]) -> None:
+        advice = "try --precision fp32, another checkpoint, or a milder repetition penalty"
         for value, context in zip(best.tolist(), contexts, strict=True):
             if not -float("inf") < value < float("inf"):
                 raise DivergedError(f"the model's logits are not finite at token {len(context)}: {advice}")

@@ -29,6 +29,7 @@ class GPT(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.precision = "fp32"  # what the weights are held in, or were stored in
+        self.key_size = config.head_size  # what a key takes in the cache
         self.checkpointing = False  # recompute blocks in the backward pass rather than keep what is inside them
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if not self.wte.weight.is_meta:  # otherwise a checkpoint is about to bring the weights
@@ -81,6 +82,9 @@ class GPT(nn.Module):
         """Logits (..., V) of final hidden states (..., C)."""
         logits: Tensor = F.linear(x, self.wte.weight) if self.lm_head is None else self.lm_head(x)
         return logits
+
+    def warm_up(self) -> None:
+        """Do beforehand what the first step would take longer for; here, nothing."""
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -228,10 +232,10 @@ class KVCache:
     """
 
     def __init__(self, model: GPT, batch_size: int, capacity: int) -> None:
-        shape = (batch_size, model.config.n_head, capacity, model.config.head_size)
+        shape = (batch_size, model.config.n_head, capacity, model.key_size)
         weight = model.ln_f.weight  # packed models keep these as they are, in the type that activations have
         # zeros, because what masked attention multiplies by 0 must be finite
-        self.k = [torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in model.h]
+        self.k = [torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(model.config.n_layer)]
         self.v = [torch.zeros_like(k) for k in self.k]
         self.lengths = [0] * batch_size
         self.capacity = capacity

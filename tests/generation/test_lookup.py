@@ -47,8 +47,8 @@ def test_drafts_grow_with_success_end_with_failure_and_are_tried_again():
 def test_speculation_changes_no_token_and_saves_steps(sampling, precision, monkeypatch):
     model = load("tiny", device="cpu", precision=precision)
     steps = []
-    step = decode.step
-    monkeypatch.setattr(decode, "step", lambda *args: steps.append(args[1].shape[1]) or step(*args))
+    hidden = model.hidden
+    monkeypatch.setattr(model, "hidden", lambda *args: steps.append(args[0].shape[1]) or hidden(*args))
     prompt = encode("The king said to the queen, and the queen said to the king, and the king said")
 
     def run(speculate):
