@@ -58,6 +58,7 @@ def bench(
     device: options.Device = "auto",
     precision: options.PrecisionOption = options.Precision.auto,
     threads: options.Threads = None,
+    compile: options.Compile = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -73,7 +74,7 @@ def bench(
         raise UsageError("--all takes every precision: leave --precision out")
     fetch(console, model, ckpt, offline)
     if not all:
-        speed = measure_here(console, model, ckpt, device, precision.value, threads, offline, config)
+        speed = measure_here(console, model, ckpt, device, precision.value, threads, compile, offline, config)
         if json:
             console.json(dataclasses.asdict(speed))
         else:
@@ -85,7 +86,7 @@ def bench(
     given = {"--model": model, "--ckpt": ckpt, "--device": device, "--threads": threads}
     given |= {"--prompt-tokens": prompt_tokens, "--new-tokens": new_tokens, "--repeats": repeats}
     arguments = [f"{name}={value}" for name, value in given.items() if value is not None]
-    arguments += ["--offline"] * offline + ["--debug"] * debug
+    arguments += ["--offline"] * offline + ["--debug"] * debug + ["--compile"] * compile
     speeds = []
     for each in options.Precision:
         if each is not options.Precision.auto:
@@ -115,6 +116,7 @@ def measure_here(
     device: str,
     precision: str,
     threads: int | None,
+    compile: bool,
     offline: bool,
     config: BenchConfig,
 ) -> "Speed":
@@ -123,7 +125,7 @@ def measure_here(
     from gpt2cli.cli.bench_view import showing_runs
     from gpt2cli.cli.generating import open_model
 
-    gpt, load_s = open_model(console, model, ckpt, device, precision, threads, offline)
+    gpt, load_s = open_model(console, model, ckpt, device, precision, threads, compile, offline)
     runs: list[Run] = []
     with showing_runs(console, gpt.precision, config.repeats + 1) as advance:
         for event in measure(gpt, config):

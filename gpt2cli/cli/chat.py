@@ -58,6 +58,7 @@ def chat(
     device: options.Device = "auto",
     precision: options.PrecisionOption = options.Precision.auto,
     threads: options.Threads = None,
+    compile: options.Compile = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -77,7 +78,7 @@ def chat(
     name = str(ckpt or model)
 
     with nullcontext() if once else typing_unseen():
-        gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, offline)
+        gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, compile, offline)
 
         from gpt2cli.cli.chat_session import Session
 

@@ -67,6 +67,7 @@ def generate(
     device: options.Device = "auto",
     precision: options.PrecisionOption = options.Precision.auto,
     threads: options.Threads = None,
+    compile: options.Compile = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -79,7 +80,7 @@ def generate(
         )
     text = read_prompt(prompt, prompt_file)
 
-    gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, offline)
+    gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, compile, offline)
 
     from gpt2cli.generation.text import TextGeneration
 

@@ -53,6 +53,7 @@ def open_model(
     device: str,
     precision: str,
     threads: int | None,
+    compile: bool,
     offline: bool,
 ) -> "tuple[GPT, float]":
     """Load what the options name, showing any download; the model, and the seconds that it took."""
@@ -66,6 +67,10 @@ def open_model(
     start = time.perf_counter()
     with showing_downloads(console) as progress:
         gpt = load(model, ckpt=ckpt, device=device, precision=precision, offline=offline, progress=progress)
+    if compile:
+        from gpt2cli.model.graphs import compile_steps
+
+        compile_steps(gpt)
     warm_up(console, gpt)
     return gpt, time.perf_counter() - start
 

@@ -43,6 +43,7 @@ def generate(
         context = contexts[row]
         return context[-1] != END_OF_TEXT_ID and len(context) < limit[row] and not is_finished(row)
 
+    speculate = speculate and model.one_token is None  # a graph is for one token
     with torch.inference_mode():
         logits, cache = prefill(model, contexts, capacity)
     while len(rows) > 1 or not speculate:
@@ -107,7 +108,7 @@ def prefill(model: GPT, contexts: Sequence[Sequence[int]], capacity: int) -> tup
     A prompt that stands in the batch many times is read once.
     """
     distinct = list(dict.fromkeys(tuple(context) for context in contexts))
-    cache = KVCache(model, len(distinct), capacity)
+    cache = model.cache_type(model, len(distinct), capacity)
     longest = max(map(len, distinct))
     idx = torch.tensor(
         [[*context, *[0] * (longest - len(context))] for context in distinct], device=model.wpe.weight.device
@@ -142,7 +143,7 @@ def _reread(model: GPT, context: Sequence[int], cache: KVCache, row: int) -> Non
     if kept:
         _, fresh = prefill(model, [kept], len(kept))
         for mine, new in zip(cache.k + cache.v, fresh.k + fresh.v, strict=True):
-            mine[row, :, : len(kept)] = new[0]
+            mine[row, :, : len(kept)] = new[0, :, : len(kept)]
 
 
 def _check_vocabulary(model: GPT, contexts: Sequence[Sequence[int]]) -> None:

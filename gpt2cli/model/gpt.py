@@ -30,6 +30,8 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.precision = "fp32"  # what the weights are held in, or were stored in
         self.key_size = config.head_size  # what a key takes in the cache
+        self.cache_type = KVCache  # what decoding makes to go on from
+        self.one_token: Callable[..., Tensor] | None = None  # `states` for a token a row, if that is compiled apart
         self.checkpointing = False  # recompute blocks in the backward pass rather than keep what is inside them
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if not self.wte.weight.is_meta:  # otherwise a checkpoint is about to bring the weights
@@ -64,6 +66,23 @@ class GPT(nn.Module):
             positions, mask = cache.positions_and_mask(idx.shape[1])
         else:
             positions = torch.arange(idx.shape[1], device=idx.device)
+        run = self.one_token if self.one_token is not None and cache is not None and idx.shape[1] == 1 else self.states
+        final = run(idx, positions, mask, cache, packing, wanted, lookup)
+        if cache is not None:
+            cache.lengths = [length + idx.shape[1] for length in cache.lengths]
+        return final
+
+    def states(
+        self,
+        idx: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: "KVCache | None",
+        packing: "Packing | None",
+        wanted: Tensor | None,
+        lookup: Callable[[Tensor, Tensor], Tensor] | None,
+    ) -> Tensor:
+        """`hidden` for tokens whose positions, and what they may see, are known."""
         tokens = self.wte(idx) if lookup is None else lookup(idx, self.wte.weight)
         x = self.drop(tokens + self.wpe(positions))
         for layer, block in enumerate(self.h):
@@ -73,8 +92,6 @@ class GPT(nn.Module):
                 x = checkpoint(block, x, mask, past, packing, kept, use_reentrant=False)
             else:
                 x = block(x, mask, past, packing, kept)
-        if cache is not None:
-            cache.lengths = [length + idx.shape[1] for length in cache.lengths]
         final: Tensor = self.ln_f(x)
         return final
 
