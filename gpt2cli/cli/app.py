@@ -12,7 +12,7 @@ import typer
 
 from gpt2cli.cli import bench, chat, download_weights, evaluate, export, finetune, generate, prepare_alpaca, quantize
 from gpt2cli.cli.console import report_error, visible
-from gpt2cli.cli.interrupts import Terminated, leave
+from gpt2cli.cli.interrupts import Terminated, terminate
 from gpt2cli.cli.streams import close_streams, open_streams
 from gpt2cli.errors import GPT2Error, ResourceError, UsageError
 
@@ -45,7 +45,7 @@ def top(
 
 def main() -> None:
     """Run the command line and leave with the exit code of the contract."""
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, terminate)
     open_streams()
     if os.environ.get("NO_COLOR"):
         from typer import rich_utils

@@ -25,14 +25,26 @@ class Interrupts:
             leave(self.received, None)
 
 
+_terminated = False
+
+
+def terminate(signum: int, frame: FrameType | None) -> None:
+    """The handler of SIGTERM outside of `held_back`."""
+    global _terminated
+    _terminated = True
+    raise Terminated
+
+
 def leave(signum: int, frame: FrameType | None) -> None:
-    """Unwind the program for a signal: the handler outside of `held_back`."""
+    """Unwind the program as the signal does outside of `held_back`."""
     raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
 
 
 @contextmanager
 def held_back(announce: Callable[[], None]) -> Iterator[Interrupts]:
     """Within, the first signal is only noted, and announced; a second one leaves at once."""
+    if _terminated:  # while a library was imported that takes any exception for a reason to do without something
+        raise Terminated
     interrupts = Interrupts()
 
     def handle(signum: int, frame: FrameType | None) -> None:

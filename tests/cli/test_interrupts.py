@@ -1,10 +1,12 @@
 """Signals while something is worth saving."""
 
 import signal
+from contextlib import suppress
 
 import pytest
 
-from gpt2cli.cli.interrupts import Terminated, held_back
+from gpt2cli.cli import interrupts as module
+from gpt2cli.cli.interrupts import Terminated, held_back, terminate
 
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
@@ -27,3 +29,11 @@ def test_afterwards_one_leaves_as_the_signal_would_have():
         signal.raise_signal(signal.SIGTERM)
     with pytest.raises(Terminated):
         interrupts.raise_received()
+
+
+def test_a_sigterm_that_somebody_else_caught_is_not_forgotten(monkeypatch):
+    monkeypatch.setattr(module, "_terminated", False)
+    with suppress(BaseException):
+        terminate(signal.SIGTERM, None)
+    with pytest.raises(Terminated), held_back(lambda: None):
+        raise AssertionError("it goes on")
