@@ -74,7 +74,10 @@ def run_training(asked: Settings, show: Show) -> None:
         job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts))
         finished = run(job, open_listeners(stack, console, directory, settings, show))
         if interrupts:
-            console.note(f"go on with: gpt2 finetune --resume {path}")
+            saved = any((path / "checkpoints").glob("step-*"))
+            console.note(
+                f"go on with: gpt2 finetune --resume {path}" if saved else "nothing was saved: --save-every was 0"
+            )
         interrupts.raise_received()
         if directory:
             losses = {"train": finished.final_train_loss, "val": finished.final_val_loss}

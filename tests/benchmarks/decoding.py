@@ -27,13 +27,14 @@ def tokens_a_second(model: GPT, prompt: str, sampling: SamplingConfig, samples: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--ckpt", help="in place of --model")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--prompt", default=TALE)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    model = gpt2cli.load(args.model, precision=args.precision)
+    model = gpt2cli.load(None if args.ckpt else args.model, ckpt=args.ckpt, precision=args.precision)
     model.warm_up()
     greedy = SamplingConfig(max_new_tokens=args.tokens, temperature=0)
     sampled = replace(greedy, temperature=0.7)
@@ -49,7 +50,7 @@ def main() -> None:
             ours.append(tokens_a_second(model, args.prompt, sampling, samples, speculate))
         ratio = statistics.median(b / a for a, b in zip(plain, ours, strict=True))
         speeds = f"{statistics.median(ours):,.0f} tokens/s, one without {statistics.median(plain):,.0f}"
-        print(f"{args.model} {model.precision}, {name}: {speeds}; {ratio:.2f} times", flush=True)
+        print(f"{args.ckpt or args.model} {model.precision}, {name}: {speeds}; {ratio:.2f} times", flush=True)
 
 
 if __name__ == "__main__":
