@@ -111,11 +111,13 @@ class PackedGPT(GPT):
         self.eval()
 
     def warm_up(self) -> None:
-        """Compile what the first step would wait for, or read it from where it was kept."""
+        """Compile what the first steps would wait for, or read it from where it was kept."""
         from gpt2cli.model.kernels.compiling import alone
+        from gpt2cli.model.kernels.products import MANY
 
         with alone():
-            self.head(self.hidden(torch.zeros(1, 1, dtype=torch.long)))
+            for n in (1, MANY):  # a prompt of few tokens is multiplied by as one token is
+                self.head(self.hidden(torch.zeros(1, min(n, self.config.block_size), dtype=torch.long))[:, :1])
 
     def hidden(
         self,
@@ -217,10 +219,11 @@ def _pack_matrix(weight: Tensor, bias: Tensor | None, precision: str) -> Any:
     from gpt2cli.model.kernels.products import Matrix, padded_shape
 
     shape = out, width = padded_shape(*weight.shape)
-    scale, groups = torch.ones(out), torch.zeros(1, 1, dtype=torch.float16)
+    scale, step, groups = torch.ones(out), torch.ones(out), torch.zeros(1, 1, dtype=torch.float16)
     if precision == "int4" and weight.shape[1] % GROUP == 0:
         numbers, fine_scale = quantize_groups(weight.float())
         groups = _padded(fine_scale, (out, width // GROUP), torch.float16)
+        step = _step(groups.float() * 8)
         halves = _padded(numbers + 8, shape, torch.uint8).view(out, -1, 2, GROUP // 2)
         weights = (halves[:, :, 0] | halves[:, :, 1] << 4).view(out, -1)
     elif precision in ("int8", "int4"):
@@ -229,11 +232,22 @@ def _pack_matrix(weight: Tensor, bias: Tensor | None, precision: str) -> Any:
         weights = _padded(numbers, shape, torch.int8)
     else:
         bits = {"fp32": torch.float32, "fp16": torch.uint16, "bf16": torch.int16}[precision]
-        weights = _padded(weight, shape, DTYPES[precision]).view(bits)
+        weights = _padded(weight, shape, DTYPES[precision])
+        step = step if precision == "fp32" else _step(weights)
+        weights = weights.view(bits)
     offset = torch.zeros(out)
     if bias is not None:
         offset[: len(bias)] = bias
-    return Matrix(weights.numpy(), groups.view(torch.uint16).numpy(), scale.numpy(), offset.numpy())
+    parts = (weights, groups.view(torch.uint16), scale, offset, step)
+    return Matrix(*(part.numpy() for part in parts))
+
+
+def _step(weights: Tensor) -> Tensor:
+    """What each row's weights are divided by to become whole numbers."""
+    from gpt2cli.model.kernels.panels import LARGEST
+
+    largest = torch.maximum(weights.amax(1), -weights.amin(1)).float() / LARGEST
+    return torch.where(largest > 0, largest, 1)
 
 
 def _padded(tensor: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:

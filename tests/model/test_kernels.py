@@ -22,7 +22,7 @@ def multiply(matrix, x, then=0, before=0.0):
     return y[:m]
 
 
-@pytest.mark.parametrize("m", [1, 2, 5, 131])
+@pytest.mark.parametrize("m", [1, 2, 5, 131, 300])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("width", [70, 96])
 def test_products_are_numpys(precision, m, width):
@@ -31,7 +31,8 @@ def test_products_are_numpys(precision, m, width):
     x = np.random.default_rng(0).standard_normal((m, width)) * np.logspace(-2, 2, m)[:, None]
     held = "int8" if precision == "int4" and width % 32 else precision
     exact = x @ round_weights(weight, held).double().numpy().T + bias.double().numpy()
-    near = {"atol": 1e-3 if held in ("int8", "int4") else 2e-6, "rtol": 1e-5}
+    rounded = held in ("int8", "int4") or (m > 32 and held != "fp32")
+    near = {"atol": 4e-3 if rounded else 2e-6, "rtol": 1e-5}
     matrix = _pack_matrix(weight, bias, precision)
     size = np.abs(x).max(axis=1, keepdims=True)
     np.testing.assert_allclose(multiply(matrix, x)[:, :50] / size, exact / size, **near)
@@ -41,18 +42,32 @@ def test_products_are_numpys(precision, m, width):
     np.testing.assert_allclose(multiply(matrix, x, then=1)[:, :50] / size, through / size, **near)
 
 
-@pytest.mark.parametrize("m", [1, 4])
+@pytest.mark.parametrize("m", [1, 4, 32])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_sums_of_whole_numbers_do_not_overflow(m, sign):
-    width = 6400  # four times gpt2-xl's
-    matrix = _pack_matrix(torch.ones(16, width), None, "int8")
-    np.testing.assert_allclose(multiply(matrix, np.full((m, width), sign * 7.0)), sign * 7.0 * width, rtol=1e-5)
+def test_the_largest_sums_of_whole_numbers_do_not_overflow(precision, m, sign):
+    width = 6400  # gpt2-xl's
+    matrix = _pack_matrix(torch.ones(16, width), None, precision)
+    np.testing.assert_allclose(multiply(matrix, np.full((m, width), sign * 7.0)), sign * 7.0 * width, rtol=2e-4)
 
 
-def test_a_row_of_zeros_gives_the_bias():
+@pytest.mark.parametrize("m", [2, 32])
+def test_a_row_of_zeros_gives_the_bias(m):
     for precision in PRECISIONS:
         matrix = _pack_matrix(torch.randn(16, 64), torch.ones(16), precision)
-        assert (multiply(matrix, np.zeros((2, 64))) == 1).all()
+        assert (multiply(matrix, np.zeros((m, 64))) == 1).all()
+
+
+@pytest.mark.parametrize("m", [2, 32])
+def test_what_is_not_a_number_shows(m):
+    for precision in PRECISIONS:
+        matrix = _pack_matrix(torch.randn(16, 64), torch.ones(16), precision)
+        for broken in (np.nan, np.inf):
+            x = np.ones((m, 64))
+            x[1, 3] = broken
+            y = multiply(matrix, x)
+            assert not np.isfinite(y[1]).any()
+            assert np.isfinite(y[0]).all()
 
 
 def test_exp_is_numpys_and_what_is_not_a_number_stays_so():

@@ -9,9 +9,9 @@ import numpy as np
 from numba import config, set_num_threads
 
 from gpt2cli.model.kernels.attention import attend
-from gpt2cli.model.kernels.functions import normalise
-from gpt2cli.model.kernels.products import ADD, GELU, OUTS, STORE, Matrix, product, rounded_up
-from gpt2cli.model.kernels.tiles import ROWS, STRIDE
+from gpt2cli.model.kernels.functions import ADD, GELU, STORE, normalise
+from gpt2cli.model.kernels.products import Matrix, product, rounded_up
+from gpt2cli.model.kernels.tiles import OUTS, ROWS, STRIDE
 
 
 class Weights(NamedTuple):

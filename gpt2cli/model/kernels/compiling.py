@@ -35,9 +35,9 @@ def _directory() -> Path | None:
 DIRECTORY = _directory()
 
 
-def compiled(function: Callable[..., Any], parallel: bool = False) -> Any:
+def compiled(function: Callable[..., Any], **options: bool) -> Any:
     """The function, compiled for the types that it is called with."""
-    dispatcher = njit(fastmath=FAST, error_model="numpy", parallel=parallel)(function)
+    dispatcher = njit(fastmath=FAST, error_model="numpy", **options)(function)
     if DIRECTORY is not None:
         before, config.CACHE_DIR = config.CACHE_DIR, str(DIRECTORY)
         try:
@@ -50,6 +50,11 @@ def compiled(function: Callable[..., Any], parallel: bool = False) -> Any:
 def parallel(function: Callable[..., Any]) -> Any:
     """As `compiled`, with the loops over `prange` divided among threads."""
     return compiled(function, parallel=True)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """As `compiled`, within what calls it: where a call, and counting who holds the arrays, would take longer."""
+    return compiled(function, forceinline=True)
 
 
 @contextmanager

@@ -1,12 +1,15 @@
-"""Functions of GPT-2 that are no products."""
+"""What comes before, between and after the products."""
 
 import math
 from typing import Any
 
 import numpy as np
 
-from gpt2cli.model.kernels.compiling import compiled
-from gpt2cli.model.kernels.tiles import power_of_two
+from gpt2cli.model.kernels.compiling import compiled, inlined
+from gpt2cli.model.kernels.tiles import OUTS, power_of_two
+
+STORE, GELU, ADD = 0, 1, 2
+"""What a product does with its results."""
 
 
 @compiled
@@ -26,7 +29,7 @@ def normalise(x: Any, ln: Any, epsilon: float, out: Any) -> None:
             out[r, c] = (x[r, c] - mean) * inverse * ln[0, c] + ln[1, c]
 
 
-@compiled
+@inlined
 def gelu(x: Any) -> Any:
     """GELU in its tanh form (Hendrycks & Gimpel 2016), where 1 + tanh(u) is 2 / (1 + exp(-2 u))."""
     u = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
@@ -47,7 +50,7 @@ def softmax(x: Any, n: int) -> None:
         x[i] /= total
 
 
-@compiled
+@inlined
 def exp(x: Any) -> Any:
     """e to the x, to a unit or two in the last place: unlike the C library's, this one is computed eight at a time.
 
@@ -62,3 +65,40 @@ def exp(x: Any) -> Any:
     for k in (720, 120, 24, 6, 2, 1, 1):
         series = series * f + np.float32(1 / k)
     return series * power_of_two(np.int32(n))
+
+
+@compiled
+def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
+    """Each row of x in whole numbers, int16, up to `largest` and the size of one, into `rows` and `steps`.
+
+    The size of one is not finite where a number of the row is not.
+    """
+    bits = x.view(np.int32)
+    for r in range(x.shape[0]):
+        extreme = np.int32(0)  # without their sign, numbers are in the order of their bits, what is not finite last
+        for c in range(x.shape[1]):
+            extreme = max(extreme, bits[r, c] & np.int32(0x7FFFFFFF))
+        steps.view(np.int32)[r] = extreme
+        inverse = np.float32(largest) / steps[r] if extreme > 0 else np.float32(0)
+        steps[r] /= np.float32(largest)
+        for c in range(x.shape[1]):
+            rows[r, c] = np.int16(np.int32(np.rint(x[r, c] * inverse)))
+
+
+@inlined
+def finish(sums: Any, n: int, scale: Any, bias: Any, y: Any, r: int, first: int, then: int) -> None:
+    """Take sums (n, OUTS) times `scale` plus `bias` to y, rows from r on and outputs from `first` on."""
+    factors, offsets = scale[first : first + OUTS], bias[first : first + OUTS]
+    for t in range(n):
+        out = y[r + t, first : first + OUTS]
+        for i in range(OUTS):
+            sums[t, i] = sums[t, i] * factors[i] + offsets[i]
+        if then == ADD:
+            for i in range(OUTS):
+                out[i] += sums[t, i]
+        elif then == GELU:
+            for i in range(OUTS):
+                out[i] = gelu(sums[t, i])
+        else:
+            for i in range(OUTS):
+                out[i] = sums[t, i]

@@ -11,24 +11,27 @@ from numba import prange, types
 from numba.extending import overload
 
 from gpt2cli.model.kernels.compiling import compiled, parallel
-from gpt2cli.model.kernels.functions import gelu
-from gpt2cli.model.kernels.tiles import ROWS, STRIDE, tile
+from gpt2cli.model.kernels.functions import STORE, finish, round_rows
+from gpt2cli.model.kernels.panels import product_by_panels
+from gpt2cli.model.kernels.tiles import OUTS, ROWS, STRIDE, tile
 
-OUTS = 16
-"""Rows of weights come in a multiple of this."""
 CHUNK = 128
 """Rows of activations that are multiplied before going on in the weights: what the processor's cache holds."""
-STORE, GELU, ADD = 0, 1, 2
-"""What a product does with its results."""
+MANY = 32
+"""So many rows of activations are worth making panels of weights."""
 
 
 class Matrix(NamedTuple):
-    """A linear layer: weights (out, in), with `scale` (out,) and `bias` (out,) fp32; `groups`: see `tiles.py`."""
+    """A linear layer: weights (out, in), with `scale` (out,) and `bias` (out,) fp32; `groups`: see `tiles.py`.
+
+    `step` (out,), fp32: see `panels.py`.
+    """
 
     weights: Any
     groups: Any
     scale: Any
     bias: Any
+    step: Any
 
 
 def padded_shape(out: int, width: int) -> tuple[int, int]:
@@ -60,43 +63,34 @@ def multiply(matrix: Matrix, x: Any) -> Any:
     return y
 
 
-@parallel
 def product(matrix: Matrix, x: Any, y: Any, then: int) -> None:
     """Multiply rows x (m, in) by a matrix: into y (m, out), through GELU into y, or added to y."""
+    by_panels = len(x) >= MANY and matrix.weights.dtype not in (np.float32, np.int8)
+    (product_by_panels if by_panels else _product)(matrix, x, y, then)
+
+
+@parallel
+def _product(matrix: Matrix, x: Any, y: Any, then: int) -> None:
     m = x.shape[0]
     rows, steps = activations(matrix.weights, x)
     blocks = len(matrix.scale) // OUTS
     for task in prange(-(-m // CHUNK) * blocks):
         start, first = task // blocks * CHUNK, task % blocks * OUTS
         sums = np.empty((ROWS, OUTS), np.float32)
-        if m == 1:
-            for i in range(OUTS):
-                (sums[0, i],) = tile(matrix.weights, matrix.groups, first + i, rows, 0, 1, 1)
-            _finish(sums, 1, matrix, steps, y, 0, first, then)
-        else:
-            for r in range(start, min(start + CHUNK, m), ROWS):
+        for r in range(start, min(start + CHUNK, m), ROWS):
+            if m == 1:
+                for i in range(OUTS):
+                    (sums[0, i],) = tile(matrix.weights, matrix.groups, first + i, rows, 0, 1, 1)
+            else:
                 for i in range(0, OUTS, 2):
                     eight = tile(matrix.weights, matrix.groups, first + i, rows, r, 2, 4)
                     sums[0, i], sums[1, i], sums[2, i], sums[3, i] = eight[:4]
                     sums[0, i + 1], sums[1, i + 1], sums[2, i + 1], sums[3, i + 1] = eight[4:]
-                _finish(sums, ROWS, matrix, steps, y, r, first, then)
-
-
-@compiled
-def _finish(sums: Any, n: int, matrix: Matrix, steps: Any, y: Any, r: int, first: int, then: int) -> None:
-    """Write the sums (n, OUTS) of rows from r on and outputs from `first` on."""
-    for t in range(n):
-        for i in range(OUTS):
-            sums[t, i] = sums[t, i] * matrix.scale[first + i] * steps[r + t] + matrix.bias[first + i]
-        if then == ADD:
-            for i in range(OUTS):
-                y[r + t, first + i] += sums[t, i]
-        elif then == GELU:
-            for i in range(OUTS):
-                y[r + t, first + i] = gelu(sums[t, i])
-        else:
-            for i in range(OUTS):
-                y[r + t, first + i] = sums[t, i]
+            n = min(m, ROWS)
+            for t in range(n):
+                for i in range(OUTS):
+                    sums[t, i] *= steps[r + t]
+            finish(sums, n, matrix.scale, matrix.bias, y, r, first, then)
 
 
 def activations(weights: Any, x: Any) -> Any:
@@ -110,25 +104,16 @@ def _activations(weights: Any, x: Any) -> Callable[[Any, Any], Any]:
         return x, np.ones(x.shape[0], np.float32)
 
     def for_int8(weights: Any, x: Any) -> Any:
-        return round_rows(x, min(32767, (2**31 - 1) // (127 * x.shape[1])))
+        return _rounded(x, min(32767, (2**31 - 1) // (127 * x.shape[1])))
 
     def for_int4(weights: Any, x: Any) -> Any:
-        return round_rows(x, 32767)  # sums are in whole numbers within a group only
+        return _rounded(x, 32767)  # sums are in whole numbers within a group only
 
     return {types.int8: for_int8, types.uint8: for_int4}.get(weights.dtype, as_they_are)
 
 
 @compiled
-def round_rows(x: Any, largest: int) -> tuple[Any, Any]:
-    """Each row in whole numbers, int16, up to `largest` and the size of one: so that no sum of products overflows."""
-    rows, steps = np.empty(x.shape, np.int16), np.empty(x.shape[0], np.float32)
-    for r in range(x.shape[0]):
-        extreme, broken = np.float32(0), np.float32(0)
-        for c in range(x.shape[1]):
-            extreme = max(extreme, abs(x[r, c]))
-            broken += x[r, c] * np.float32(0)  # stays 0 unless there is a number that is not finite
-        steps[r] = extreme / np.float32(largest) + broken
-        inverse = np.float32(largest) / extreme if extreme > 0 else np.float32(0)
-        for c in range(x.shape[1]):
-            rows[r, c] = np.int16(np.int32(np.rint(x[r, c] * inverse)))
+def _rounded(x: Any, largest: int) -> Any:
+    rows, steps = np.empty(x.shape, np.int16), np.empty(len(x), np.float32)
+    round_rows(x, largest, rows, steps)
     return rows, steps

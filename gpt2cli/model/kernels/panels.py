@@ -1,0 +1,191 @@
+"""Products of weights in 16 or 4 bits with many rows of activations: in whole numbers of 16 bits.
+
+Where many rows share the reading of weights, what takes the time is to multiply, and instructions for pairs of int16 do
+twice as many products as those for fp32. So sixteen rows of weights at a time become a panel of whole numbers, and
+activations too, each segment of a row with a step of its own. With 13 bits for both and their signs, sums are between
+those of fp16 and those of bf16 in precision.
+
+Numbers lie in pairs, neighbours in a row: a panel (in / 2, OUTS), of pairs, has those of its sixteen rows side by side.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.core.cgutils import alloca_once, for_range, for_range_slice, get_or_insert_function
+from numba.extending import intrinsic
+
+from gpt2cli.model.kernels.compiling import inlined, parallel
+from gpt2cli.model.kernels.functions import finish, round_rows
+from gpt2cli.model.kernels.tiles import (
+    FAST,
+    FLOAT,
+    INT,
+    LANES,
+    OUTS,
+    ROWS,
+    SHORT,
+    SIZE,
+    STRIDE,
+    Loop,
+    first_number,
+    multiply_pairs,
+    spread,
+)
+
+SEGMENT = STRIDE
+"""Activations that have a step in common."""
+LARGEST, LARGEST_ACTIVATION = 8191, 4096
+"""The largest of the whole numbers: the sum of a segment's products stays below 2^31."""
+CHUNK = 256
+"""Rows of activations that are multiplied by a panel before it is made anew: what the processor's cache holds."""
+
+
+@parallel
+def product_by_panels(matrix: Any, x: Any, y: Any, then: int) -> None:
+    """As `products.product`, for many rows."""
+    m, width = x.shape
+    rows, steps = np.empty((m, width), np.int16), np.empty((m, width // SEGMENT), np.float32)
+    for r in prange(m):
+        round_rows(x[r].reshape(-1, SEGMENT), LARGEST_ACTIVATION, rows[r].reshape(-1, SEGMENT), steps[r])
+    blocks = len(matrix.scale) // OUTS
+    for task in prange(-(-m // CHUNK) * blocks):
+        start, first = task // blocks * CHUNK, task % blocks * OUTS
+        numbers, panel = np.empty((OUTS, width), np.int16), np.empty((width // 2, OUTS), np.int32)
+        sums = np.empty((ROWS, OUTS), np.float32)
+        _fill(matrix, first, numbers, panel)
+        for r in range(start, min(start + CHUNK, m), ROWS):
+            _multiply(panel, rows, r, steps, sums)
+            finish(sums, ROWS, matrix.step, matrix.bias, y, r, first, then)
+
+
+@inlined
+def _fill(matrix: Any, first: int, numbers: Any, panel: Any) -> None:
+    """Make a panel of rows of weights from `first` on, by way of whole numbers (OUTS, in), int16."""
+    for o in range(OUTS):
+        _whole_numbers(matrix.weights, matrix.groups, first + o, matrix.step[first + o], numbers[o])
+    for k in range(0, len(panel), LANES):
+        for o in range(0, OUTS, LANES):
+            _transpose(numbers, o, k, panel)
+
+
+@intrinsic
+def _whole_numbers(typingctx: Any, weights: Any, groups: Any, o: Any, step: Any, out: Any) -> Any:
+    """Row o of the weights in units of `step`, fp32, into `out` (in,), int16."""
+    signature = types.void(weights, groups, o, step, out)
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        o = context.cast(b, arguments[2], signature.args[2], types.intp)
+        rows = [first_number(context, b, signature, arguments, i, o) for i in (0, 1)]
+        loop = Loop(b, weights.dtype, rows[0], rows[1], None)
+        target = context.make_array(out)(context, b, arguments[4])
+        length = b.extract_value(target.shape, 0)
+        with for_range_slice(b, _size(0), length, _size(loop.step), SIZE) as (at, _):
+            scale = loop.scale_at(0, at) if weights.dtype == types.uint8 else ir.Constant(FLOAT, 1)
+            for n, value in enumerate(loop.weights_at(0, at)):
+                value = _rounded(b, value, b.fdiv(scale, arguments[3]))
+                pointer = b.gep(target.data, [b.add(at, _size(n * value.type.count))])
+                b.store(value, b.bitcast(pointer, value.type.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _rounded(b: Any, values: Any, factor: Any) -> Any:
+    """Values, fp32 or int16, times a factor, in int16."""
+    real, whole = (ir.VectorType(kind, values.type.count) for kind in (FLOAT, INT))
+    if values.type.element == SHORT:
+        values = b.sitofp(values, real)
+    product = b.fmul(values, spread(b, factor, values.type.count))
+    nearest = get_or_insert_function(b.module, ir.FunctionType(real, [real]), f"llvm.rint.v{real.count}f32")
+    return b.trunc(b.fptosi(b.call(nearest, [product]), whole), ir.VectorType(SHORT, values.type.count))
+
+
+@intrinsic
+def _transpose(typingctx: Any, numbers: Any, o: Any, k: Any, panel: Any) -> Any:
+    """Eight pairs from the k-th on of eight rows of `numbers` from o on, into rows of the panel from k on."""
+    signature = types.void(numbers, o, k, panel)
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        source, target = (_pairs(context, b, signature, arguments, i) for i in (0, 3))
+        o, k = (context.cast(b, arguments[i], signature.args[i], types.intp) for i in (1, 2))
+        length = b.extract_value(context.make_array(panel)(context, b, arguments[3]).shape, 0)
+        places = [b.add(b.mul(length, b.add(o, _size(i))), k) for i in range(LANES)]
+        vectors = [_load(b, source, place) for place in places]
+        for _ in range(3):  # taking turns between the halves, three times, puts eight times eight in the other order
+            halves = zip(vectors[: LANES // 2], vectors[LANES // 2 :], strict=True)
+            vectors = [_alternate(b, upper, lower, side) for upper, lower in halves for side in (0, LANES // 2)]
+        for i, vector in enumerate(vectors):
+            at = b.add(b.mul(_size(OUTS), b.add(k, _size(i))), o)
+            b.store(vector, b.bitcast(b.gep(target, [at]), vector.type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _multiply(typingctx: Any, panel: Any, x: Any, r: Any, steps: Any, out: Any) -> Any:
+    """The dot products of the panel's rows of weights with x[r : r + ROWS] (m, in), into `out` (ROWS, OUTS), fp32.
+
+    `steps` (m, in / SEGMENT) are those of x.
+    """
+    signature = types.void(panel, x, r, steps, out)
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        weights, activations = (_pairs(context, b, signature, arguments, i) for i in (0, 1))
+        sizes, results = (context.make_array(signature.args[i])(context, b, arguments[i]) for i in (3, 4))
+        n_segments = b.extract_value(sizes.shape, 1)
+        rows = [b.add(context.cast(b, arguments[2], signature.args[2], types.intp), _size(t)) for t in range(ROWS)]
+        rows = [b.mul(row, n_segments) for row in rows]
+        places = [(t, o) for t in range(ROWS) for o in range(0, OUTS, LANES)]
+        whole, real = ([alloca_once(b, ir.VectorType(kind, LANES)) for _ in places] for kind in (INT, FLOAT))
+        _clear(b, real)
+        with for_range(b, n_segments) as segments:
+            _clear(b, whole)
+            with for_range_slice(b, _size(0), _size(SEGMENT // 2), _size(2), SIZE) as (k, _):
+                for pair in (k, b.add(k, _size(1))):
+                    at = b.mul(_size(OUTS), b.add(b.mul(segments.index, _size(SEGMENT // 2)), pair))
+                    w = {o: _shorts(b, _load(b, weights, b.add(at, _size(o)))) for o in range(0, OUTS, LANES)}
+                    at = [b.add(b.mul(b.add(row, segments.index), _size(SEGMENT // 2)), pair) for row in rows]
+                    xs = [_shorts(b, spread(b, b.load(b.gep(activations, [place])), LANES)) for place in at]
+                    for total, (t, o) in zip(whole, places, strict=True):
+                        b.store(b.add(b.load(total), multiply_pairs(b, w[o], xs[t])), total)
+            step = [spread(b, b.load(b.gep(sizes.data, [b.add(row, segments.index)])), LANES) for row in rows]
+            for number, total, (t, _) in zip(whole, real, places, strict=True):
+                value = b.fmul(b.sitofp(b.load(number), total.type.pointee), step[t], flags=FAST)
+                b.store(b.fadd(b.load(total), value, flags=FAST), total)
+        for total, (t, o) in zip(real, places, strict=True):
+            pointer = b.gep(results.data, [_size(t * OUTS + o)])
+            b.store(b.load(total), b.bitcast(pointer, total.type), align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _size(n: int) -> Any:
+    return ir.Constant(SIZE, n)
+
+
+def _pairs(context: Any, b: Any, signature: Any, arguments: Any, i: int) -> Any:
+    """The i-th argument's numbers, two at a time."""
+    return b.bitcast(context.make_array(signature.args[i])(context, b, arguments[i]).data, INT.as_pointer())
+
+
+def _load(b: Any, pairs: Any, at: Any) -> Any:
+    return b.load(b.bitcast(b.gep(pairs, [at]), ir.VectorType(INT, LANES).as_pointer()), align=4)
+
+
+def _shorts(b: Any, pairs: Any) -> Any:
+    return b.bitcast(pairs, ir.VectorType(SHORT, 2 * LANES))
+
+
+def _alternate(b: Any, first: Any, second: Any, start: int) -> Any:
+    """Half a vector from `start` on, of two in turn."""
+    order = [place for i in range(start, start + LANES // 2) for place in (i, LANES + i)]
+    return b.shuffle_vector(first, second, ir.Constant(ir.VectorType(INT, LANES), [ir.Constant(INT, n) for n in order]))
+
+
+def _clear(b: Any, vectors: Any) -> None:
+    for vector in vectors:
+        b.store(ir.Constant(vector.type.pointee, None), vector)
