@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub_server import HubServer
+from tests.processes import run_forked
 
 # a process a core: threads that wait for each other's turn cost more than they bring
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -56,6 +57,8 @@ def run(home: Path) -> Run:
     def start(
         *args: str, input: str | None = None, env: dict[str, str] | None = None, timeout: float = PATIENCE
     ) -> "subprocess.CompletedProcess[str]":
+        if env is None:  # much of what is in there is read before a forked process could be told
+            return run_forked(list(args), input, clean_environment(), timeout)
         return subprocess.run(
             [sys.executable, "-m", "gpt2cli", *args],
             input=input,
