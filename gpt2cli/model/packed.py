@@ -1,7 +1,7 @@
 """Weights packed for inference: the matrices of a GPT in fewer bits, laid out as a processor reads them fastest.
 
 Decoding a token multiplies one row of activations by every matrix, and lasts as long as it takes to read them all.
-This is for a CPU. Activations stay in fp32; where weights are whole numbers, they are multiplied by in 12 to 16 bits.
+This is for a CPU. Activations stay in fp32; where they are multiplied by whole numbers, it is in 12 to 16 bits.
 """
 
 from collections.abc import Callable
@@ -113,11 +113,12 @@ class PackedGPT(GPT):
     def warm_up(self) -> None:
         """Compile what the first steps would wait for, or read it from where it was kept."""
         from gpt2cli.model.kernels.compiling import alone
-        from gpt2cli.model.kernels.products import MANY
+        from gpt2cli.model.kernels.products import MANY, multiply
 
         with alone():
-            for n in (1, MANY):  # a prompt of few tokens is multiplied by as one token is
-                self.head(self.hidden(torch.zeros(1, min(n, self.config.block_size), dtype=torch.long))[:, :1])
+            self.head(self.hidden(torch.zeros(1, 1, dtype=torch.long)))
+            first = self._blocks[0].attn_c_attn
+            multiply(first, np.zeros((MANY, self.config.n_embd), np.float32), MANY)  # as a long prompt will be
 
     def hidden(
         self,
@@ -141,14 +142,14 @@ class PackedGPT(GPT):
         else:
             pieces, positions = _pieces(packing), packing.positions.numpy()
         with self._turn:
-            final = self._run(ids, positions, np.array(pieces), cache)
+            final = self._run(ids, positions, np.array(pieces), cache, T)
         if cache is not None:
             cache.lengths = [length + T for length in past]
         states = torch.from_numpy(final).reshape(B, T, -1)
         return states if wanted is None else states[:, wanted]
 
-    def _run(self, ids: Any, positions: Any, pieces: Any, cache: KVCache | None) -> Any:
-        """The final hidden states (m, C) of tokens `ids` (m,) at `positions` (m,)."""
+    def _run(self, ids: Any, positions: Any, pieces: Any, cache: KVCache | None, T: int) -> Any:
+        """The final hidden states (m, C) of tokens `ids` (m,) at `positions` (m,), T in a row of the input."""
         from gpt2cli.model.kernels.block import block, make_buffers, use_threads
         from gpt2cli.model.kernels.functions import normalise
         from gpt2cli.model.kernels.products import look_up
@@ -165,26 +166,27 @@ class PackedGPT(GPT):
         for layer, weights in enumerate(self._blocks):
             if cache is not None:
                 keys, values = cache.k[layer].numpy(), cache.v[layer].numpy()
-            block(buffers, pieces, keys, values, weights, config.layer_norm_epsilon)
+            block(buffers, pieces, keys, values, weights, config.layer_norm_epsilon, T)
         normalise(buffers.x, self._norm, config.layer_norm_epsilon, buffers.normed)
         return buffers.normed[:m, : config.n_embd]
 
     def head(self, x: Tensor) -> Tensor:
-        """Logits (..., V) of final hidden states (..., C)."""
+        """Logits (..., T, V) of final hidden states (..., T, C)."""
         from gpt2cli.model.kernels.block import use_threads
         from gpt2cli.model.kernels.products import multiply
 
         rows = x.reshape(-1, x.shape[-1]).numpy()
         with self._turn:
             use_threads(self._threads)
-            logits = torch.from_numpy(multiply(self._head, rows))
+            logits = torch.from_numpy(multiply(self._head, rows, x.shape[-2]))
         return logits[: len(rows), : self.config.vocab_size].view(*x.shape[:-1], self.config.vocab_size)
 
     @property
     def nbytes(self) -> int:
         """The bytes of weights that a token's step reads."""
         matrices = [matrix for block in self._blocks for matrix in block] + [self._norm, self._head]
-        return sum(part.nbytes for matrix in matrices for part in (matrix if isinstance(matrix, tuple) else [matrix]))
+        parts = (matrix[:-1] if isinstance(matrix, tuple) else [matrix] for matrix in matrices)  # all but its `step`
+        return sum(part.nbytes for matrix in parts for part in matrix)
 
 
 def _pieces(packing: Packing) -> list[tuple[int, int, int, int, int, int]]:
@@ -244,10 +246,11 @@ def _pack_matrix(weight: Tensor, bias: Tensor | None, precision: str) -> Any:
 
 def _step(weights: Tensor) -> Tensor:
     """What each row's weights are divided by to become whole numbers."""
+    from gpt2cli.model.kernels.functions import LEAST
     from gpt2cli.model.kernels.panels import LARGEST
 
     largest = torch.maximum(weights.amax(1), -weights.amin(1)).float() / LARGEST
-    return torch.where(largest > 0, largest, 1)
+    return torch.where(largest < LEAST, 1, largest)  # what is not finite stays so
 
 
 def _padded(tensor: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 
 from gpt2cli.model.packed import PRECISIONS, _pack_matrix, has_kernels, round_weights
 
+MANY = 32  # of kernels.products, which cannot be imported where there is no Numba
+
 pytestmark = pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
 
 
@@ -18,11 +20,11 @@ def multiply(matrix, x, then=0, before=0.0):
     padded = make_buffers(m, width).normed
     padded[:m, :width] = x
     y = np.full((len(padded), len(matrix.scale)), before, np.float32)
-    product(matrix, padded, y, then)
+    product(matrix, padded, y, then, m)
     return y[:m]
 
 
-@pytest.mark.parametrize("m", [1, 2, 5, 131, 300])
+@pytest.mark.parametrize("m", [1, 2, 5, 31, 32, 131])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("width", [70, 96])
 def test_products_are_numpys(precision, m, width):
@@ -31,8 +33,8 @@ def test_products_are_numpys(precision, m, width):
     x = np.random.default_rng(0).standard_normal((m, width)) * np.logspace(-2, 2, m)[:, None]
     held = "int8" if precision == "int4" and width % 32 else precision
     exact = x @ round_weights(weight, held).double().numpy().T + bias.double().numpy()
-    rounded = held in ("int8", "int4") or (m > 32 and held != "fp32")
-    near = {"atol": 4e-3 if rounded else 2e-6, "rtol": 1e-5}
+    by_panels = m >= MANY and held not in ("fp32", "int8")
+    near = {"atol": 3e-3 if by_panels else 1e-3 if held in ("int8", "int4") else 2e-6, "rtol": 1e-5}
     matrix = _pack_matrix(weight, bias, precision)
     size = np.abs(x).max(axis=1, keepdims=True)
     np.testing.assert_allclose(multiply(matrix, x)[:, :50] / size, exact / size, **near)
@@ -43,12 +45,12 @@ def test_products_are_numpys(precision, m, width):
 
 
 @pytest.mark.parametrize("m", [1, 4, 32])
-@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "int4"])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_sums_of_whole_numbers_do_not_overflow(precision, m, sign):
     width = 6400  # gpt2-xl's
     matrix = _pack_matrix(torch.ones(16, width), None, precision)
-    np.testing.assert_allclose(multiply(matrix, np.full((m, width), sign * 7.0)), sign * 7.0 * width, rtol=2e-4)
+    np.testing.assert_allclose(multiply(matrix, np.full((m, width), sign * 7.0)), sign * 7.0 * width, rtol=1e-5)
 
 
 @pytest.mark.parametrize("m", [2, 32])
@@ -59,15 +61,39 @@ def test_a_row_of_zeros_gives_the_bias(m):
 
 
 @pytest.mark.parametrize("m", [2, 32])
-def test_what_is_not_a_number_shows(m):
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_is_not_a_number_shows(m, broken):
+    weight = torch.randn(16, 64)
     for precision in PRECISIONS:
-        matrix = _pack_matrix(torch.randn(16, 64), torch.ones(16), precision)
-        for broken in (np.nan, np.inf):
-            x = np.ones((m, 64))
-            x[1, 3] = broken
-            y = multiply(matrix, x)
-            assert not np.isfinite(y[1]).any()
-            assert np.isfinite(y[0]).all()
+        x = np.ones((m, 64))
+        x[1, 3] = broken
+        y = multiply(_pack_matrix(weight, torch.ones(16), precision), x)
+        assert not np.isfinite(y[1]).any()
+        assert np.isfinite(y[0]).all()
+    weight[5, 7] = broken
+    for precision in ("fp32", "fp16", "bf16"):
+        y = multiply(_pack_matrix(weight, torch.ones(16), precision), np.ones((m, 64)))
+        assert not np.isfinite(y[:, 5]).any()
+        assert np.isfinite(y[:, 6]).all()
+
+
+@pytest.mark.parametrize("m", [2, 32])
+def test_what_is_nearly_nothing_is_harmless(m):
+    for precision in PRECISIONS:
+        matrix = _pack_matrix(torch.full((16, 64), 1e-38), torch.ones(16), precision)
+        np.testing.assert_allclose(multiply(matrix, np.full((m, 64), 1e-38)), 1)
+
+
+def test_what_stands_out_costs_its_neighbours_little():
+    """One activation in 64 that is a hundred times the others, whose weights are the smaller for it."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((MANY, 768)), rng.standard_normal((16, 768))
+    x[:, ::64] *= 100
+    weight[:, ::64] /= 100
+    matrix = _pack_matrix(torch.from_numpy(weight).float(), None, "fp16")
+    exact = x @ weight.T
+    error = np.linalg.norm(multiply(matrix, x)[:, :16] - exact) / np.linalg.norm(exact)
+    assert error < 2e-3  # bf16: 2.4e-3
 
 
 def test_exp_is_numpys_and_what_is_not_a_number_stays_so():

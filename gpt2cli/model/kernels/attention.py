@@ -8,7 +8,8 @@ from numba import prange
 from gpt2cli.model.kernels.compiling import compiled, parallel
 from gpt2cli.model.kernels.functions import softmax
 from gpt2cli.model.kernels.products import rounded_up
-from gpt2cli.model.kernels.tiles import LANES, ROWS, mix, tile
+from gpt2cli.model.kernels.tiles import ROWS, mix, tile
+from gpt2cli.model.kernels.vectors import LANES
 
 
 def key_size(head_size: int) -> int:

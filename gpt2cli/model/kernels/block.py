@@ -46,17 +46,19 @@ def make_buffers(m: int, n_embd: int) -> Buffers:
     return Buffers(*(np.zeros((rows, rounded_up(width, OUTS)), np.float32) for width in widths))
 
 
-def block(buffers: Buffers, pieces: Any, keys: Any, values: Any, weights: Weights, epsilon: float) -> None:
+def block(
+    buffers: Buffers, pieces: Any, keys: Any, values: Any, weights: Weights, epsilon: float, together: int
+) -> None:
     """Take the residual stream (m, C) through one block, in place.
 
     `keys` and `values` (B, H, S, D) are the cache, which takes up those of the new tokens; `pieces` say what may see
-    what: see `attend`.
+    what: see `attend`; `together`: see `product`.
     """
     x, normed, qkv, inner = buffers
     normalise(x, weights.ln_1, epsilon, normed)
-    product(weights.attn_c_attn, normed, qkv, STORE)
+    product(weights.attn_c_attn, normed, qkv, STORE, together)
     attend(weights.ln_1.shape[1], qkv, pieces, keys, values, normed)
-    product(weights.attn_c_proj, normed, x, ADD)
+    product(weights.attn_c_proj, normed, x, ADD, together)
     normalise(x, weights.ln_2, epsilon, normed)
-    product(weights.mlp_c_fc, normed, inner, GELU)
-    product(weights.mlp_c_proj, inner, x, ADD)
+    product(weights.mlp_c_fc, normed, inner, GELU, together)
+    product(weights.mlp_c_proj, inner, x, ADD, together)

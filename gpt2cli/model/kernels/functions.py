@@ -9,7 +9,9 @@ from gpt2cli.model.kernels.compiling import compiled, inlined
 from gpt2cli.model.kernels.tiles import OUTS, power_of_two
 
 STORE, GELU, ADD = 0, 1, 2
-"""What a product does with its results."""
+"""What a product does with its results: see `products.product`."""
+LEAST = np.float32(1e-30)
+"""What is smaller counts as zero where numbers are divided by it."""
 
 
 @compiled
@@ -69,9 +71,10 @@ def exp(x: Any) -> Any:
 
 @compiled
 def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
-    """Each row of x in whole numbers, int16, up to `largest` and the size of one, into `rows` and `steps`.
+    """Each row of x (n, width), fp32, in whole numbers up to `largest`, into `rows` (n, width), int16.
 
-    The size of one is not finite where a number of the row is not.
+    What one of them is worth goes into `steps` (n,), fp32; it is not finite where a number of the row is not. Rows of
+    nothing but numbers too small to be divided by become zeros.
     """
     bits = x.view(np.int32)
     for r in range(x.shape[0]):
@@ -79,7 +82,7 @@ def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
         for c in range(x.shape[1]):
             extreme = max(extreme, bits[r, c] & np.int32(0x7FFFFFFF))
         steps.view(np.int32)[r] = extreme
-        inverse = np.float32(largest) / steps[r] if extreme > 0 else np.float32(0)
+        inverse = np.float32(0) if steps[r] < LEAST else np.float32(largest) / steps[r]
         steps[r] /= np.float32(largest)
         for c in range(x.shape[1]):
             rows[r, c] = np.int16(np.int32(np.rint(x[r, c] * inverse)))
@@ -87,7 +90,10 @@ def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
 
 @inlined
 def finish(sums: Any, n: int, scale: Any, bias: Any, y: Any, r: int, first: int, then: int) -> None:
-    """Take sums (n, OUTS) times `scale` plus `bias` to y, rows from r on and outputs from `first` on."""
+    """Take sums (n, OUTS) times `scale` plus `bias` to y, rows from r on and outputs from `first` on.
+
+    `sums` are not the same afterwards.
+    """
     factors, offsets = scale[first : first + OUTS], bias[first : first + OUTS]
     for t in range(n):
         out = y[r + t, first : first + OUTS]

@@ -2,8 +2,8 @@
 
 Where many rows share the reading of weights, what takes the time is to multiply, and instructions for pairs of int16 do
 twice as many products as those for fp32. So sixteen rows of weights at a time become a panel of whole numbers, and
-activations too, each segment of a row with a step of its own. With 13 bits for both and their signs, sums are between
-those of fp16 and those of bf16 in precision.
+activations too: weights in 13 bits and a sign, by a step for each row, and activations in 14 and a sign, by a step for
+each segment, so that what stands out coarsens few others. That is between fp16 and bf16 in precision.
 
 Numbers lie in pairs, neighbours in a row: a panel (in / 2, OUTS), of pairs, has those of its sixteen rows side by side.
 """
@@ -18,33 +18,32 @@ from numba.extending import intrinsic
 
 from gpt2cli.model.kernels.compiling import inlined, parallel
 from gpt2cli.model.kernels.functions import finish, round_rows
-from gpt2cli.model.kernels.tiles import (
-    FAST,
+from gpt2cli.model.kernels.tiles import CHUNK, OUTS, ROWS
+from gpt2cli.model.kernels.vectors import (
+    ANY_ORDER,
     FLOAT,
     INT,
     LANES,
-    OUTS,
-    ROWS,
     SHORT,
     SIZE,
-    STRIDE,
-    Loop,
-    first_number,
+    TAKEN,
+    Rows,
     multiply_pairs,
+    size,
     spread,
 )
 
-SEGMENT = STRIDE
+SEGMENT = 16
 """Activations that have a step in common."""
-LARGEST, LARGEST_ACTIVATION = 8191, 4096
-"""The largest of the whole numbers: the sum of a segment's products stays below 2^31."""
-CHUNK = 256
-"""Rows of activations that are multiplied by a panel before it is made anew: what the processor's cache holds."""
+LARGEST = 8191
+"""The largest of the whole numbers that weights become."""
+LARGEST_ACTIVATION = (2**31 - 1) // (SEGMENT * LARGEST)
+"""The largest of those that activations become: no sum of a segment's products overflows."""
 
 
 @parallel
 def product_by_panels(matrix: Any, x: Any, y: Any, then: int) -> None:
-    """As `products.product`, for many rows."""
+    """What `products.product` does, for rows x (m, in) that are many: m is a multiple of ROWS."""
     m, width = x.shape
     rows, steps = np.empty((m, width), np.int16), np.empty((m, width // SEGMENT), np.float32)
     for r in prange(m):
@@ -77,22 +76,21 @@ def _whole_numbers(typingctx: Any, weights: Any, groups: Any, o: Any, step: Any,
 
     def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         o = context.cast(b, arguments[2], signature.args[2], types.intp)
-        rows = [first_number(context, b, signature, arguments, i, o) for i in (0, 1)]
-        loop = Loop(b, weights.dtype, rows[0], rows[1], None)
+        held, scales = (Rows(context, b, signature, arguments, i, o) for i in (0, 1))
         target = context.make_array(out)(context, b, arguments[4])
         length = b.extract_value(target.shape, 0)
-        with for_range_slice(b, _size(0), length, _size(loop.step), SIZE) as (at, _):
-            scale = loop.scale_at(0, at) if weights.dtype == types.uint8 else ir.Constant(FLOAT, 1)
-            for n, value in enumerate(loop.weights_at(0, at)):
-                value = _rounded(b, value, b.fdiv(scale, arguments[3]))
-                pointer = b.gep(target.data, [b.add(at, _size(n * value.type.count))])
+        with for_range_slice(b, size(0), length, size(TAKEN[weights.dtype]), SIZE) as (at, _):
+            scale = scales.group_scale(0, at) if weights.dtype == types.uint8 else ir.Constant(FLOAT, 1)
+            for n, value in enumerate(held.weights(0, at)):
+                value = _in_units(b, value, b.fdiv(scale, arguments[3]))
+                pointer = b.gep(target.data, [b.add(at, size(n * value.type.count))])
                 b.store(value, b.bitcast(pointer, value.type.as_pointer()), align=2)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def _rounded(b: Any, values: Any, factor: Any) -> Any:
+def _in_units(b: Any, values: Any, factor: Any) -> Any:
     """Values, fp32 or int16, times a factor, in int16."""
     real, whole = (ir.VectorType(kind, values.type.count) for kind in (FLOAT, INT))
     if values.type.element == SHORT:
@@ -111,13 +109,13 @@ def _transpose(typingctx: Any, numbers: Any, o: Any, k: Any, panel: Any) -> Any:
         source, target = (_pairs(context, b, signature, arguments, i) for i in (0, 3))
         o, k = (context.cast(b, arguments[i], signature.args[i], types.intp) for i in (1, 2))
         length = b.extract_value(context.make_array(panel)(context, b, arguments[3]).shape, 0)
-        places = [b.add(b.mul(length, b.add(o, _size(i))), k) for i in range(LANES)]
+        places = [b.add(b.mul(length, b.add(o, size(i))), k) for i in range(LANES)]
         vectors = [_load(b, source, place) for place in places]
         for _ in range(3):  # taking turns between the halves, three times, puts eight times eight in the other order
             halves = zip(vectors[: LANES // 2], vectors[LANES // 2 :], strict=True)
             vectors = [_alternate(b, upper, lower, side) for upper, lower in halves for side in (0, LANES // 2)]
         for i, vector in enumerate(vectors):
-            at = b.add(b.mul(_size(OUTS), b.add(k, _size(i))), o)
+            at = b.add(b.mul(size(OUTS), b.add(k, size(i))), o)
             b.store(vector, b.bitcast(b.gep(target, [at]), vector.type.as_pointer()), align=4)
         return context.get_dummy_value()
 
@@ -136,35 +134,31 @@ def _multiply(typingctx: Any, panel: Any, x: Any, r: Any, steps: Any, out: Any) 
         weights, activations = (_pairs(context, b, signature, arguments, i) for i in (0, 1))
         sizes, results = (context.make_array(signature.args[i])(context, b, arguments[i]) for i in (3, 4))
         n_segments = b.extract_value(sizes.shape, 1)
-        rows = [b.add(context.cast(b, arguments[2], signature.args[2], types.intp), _size(t)) for t in range(ROWS)]
+        rows = [b.add(context.cast(b, arguments[2], signature.args[2], types.intp), size(t)) for t in range(ROWS)]
         rows = [b.mul(row, n_segments) for row in rows]
         places = [(t, o) for t in range(ROWS) for o in range(0, OUTS, LANES)]
         whole, real = ([alloca_once(b, ir.VectorType(kind, LANES)) for _ in places] for kind in (INT, FLOAT))
         _clear(b, real)
         with for_range(b, n_segments) as segments:
             _clear(b, whole)
-            with for_range_slice(b, _size(0), _size(SEGMENT // 2), _size(2), SIZE) as (k, _):
-                for pair in (k, b.add(k, _size(1))):
-                    at = b.mul(_size(OUTS), b.add(b.mul(segments.index, _size(SEGMENT // 2)), pair))
-                    w = {o: _shorts(b, _load(b, weights, b.add(at, _size(o)))) for o in range(0, OUTS, LANES)}
-                    at = [b.add(b.mul(b.add(row, segments.index), _size(SEGMENT // 2)), pair) for row in rows]
+            with for_range_slice(b, size(0), size(SEGMENT // 2), size(2), SIZE) as (k, _):
+                for pair in (k, b.add(k, size(1))):  # two at a turn: a loop's own work is then small beside theirs
+                    at = b.mul(size(OUTS), b.add(b.mul(segments.index, size(SEGMENT // 2)), pair))
+                    w = {o: _shorts(b, _load(b, weights, b.add(at, size(o)))) for o in range(0, OUTS, LANES)}
+                    at = [b.add(b.mul(b.add(row, segments.index), size(SEGMENT // 2)), pair) for row in rows]
                     xs = [_shorts(b, spread(b, b.load(b.gep(activations, [place])), LANES)) for place in at]
                     for total, (t, o) in zip(whole, places, strict=True):
                         b.store(b.add(b.load(total), multiply_pairs(b, w[o], xs[t])), total)
             step = [spread(b, b.load(b.gep(sizes.data, [b.add(row, segments.index)])), LANES) for row in rows]
             for number, total, (t, _) in zip(whole, real, places, strict=True):
-                value = b.fmul(b.sitofp(b.load(number), total.type.pointee), step[t], flags=FAST)
-                b.store(b.fadd(b.load(total), value, flags=FAST), total)
+                value = b.fmul(b.sitofp(b.load(number), total.type.pointee), step[t], flags=ANY_ORDER)
+                b.store(b.fadd(b.load(total), value, flags=ANY_ORDER), total)
         for total, (t, o) in zip(real, places, strict=True):
-            pointer = b.gep(results.data, [_size(t * OUTS + o)])
+            pointer = b.gep(results.data, [size(t * OUTS + o)])
             b.store(b.load(total), b.bitcast(pointer, total.type), align=4)
         return context.get_dummy_value()
 
     return signature, generate
-
-
-def _size(n: int) -> Any:
-    return ir.Constant(SIZE, n)
 
 
 def _pairs(context: Any, b: Any, signature: Any, arguments: Any, i: int) -> Any:

@@ -1,4 +1,4 @@
-"""Products with the matrices of a GPT, in whatever type they are held: see `tiles.py`.
+"""Products with the matrices of a GPT, in whatever type they are held: see `vectors.py`.
 
 All arrays are contiguous. Rows of activations are m tokens, of whatever sequences.
 """
@@ -13,18 +13,18 @@ from numba.extending import overload
 from gpt2cli.model.kernels.compiling import compiled, parallel
 from gpt2cli.model.kernels.functions import STORE, finish, round_rows
 from gpt2cli.model.kernels.panels import product_by_panels
-from gpt2cli.model.kernels.tiles import OUTS, ROWS, STRIDE, tile
+from gpt2cli.model.kernels.tiles import CHUNK, OUTS, ROWS, STRIDE, tile
 
-CHUNK = 128
-"""Rows of activations that are multiplied before going on in the weights: what the processor's cache holds."""
 MANY = 32
 """So many rows of activations are worth making panels of weights."""
 
 
 class Matrix(NamedTuple):
-    """A linear layer: weights (out, in), with `scale` (out,) and `bias` (out,) fp32; `groups`: see `tiles.py`.
+    """A linear layer, with weights (out, in) and `groups` as in `vectors.py`, and (out,) fp32 for each of its rows:
 
-    `step` (out,), fp32: see `panels.py`.
+    scale   what one in its weights counts, if they are whole numbers of 8 bits; else 1
+    bias    what is added to its products
+    step    what one counts in the whole numbers that `panels.py` makes of its weights
     """
 
     weights: Any
@@ -53,19 +53,26 @@ def look_up(table: Matrix, ids: Any) -> Any:
     return rows * table.scale[ids, None]
 
 
-def multiply(matrix: Matrix, x: Any) -> Any:
-    """The product of rows x (m, in) with a matrix; there may be more rows and columns in it than asked for."""
+def multiply(matrix: Matrix, x: Any, together: int) -> Any:
+    """The product of rows x (m, in) with a matrix; there may be more rows and columns in it than asked for.
+
+    `together` is as in `product`.
+    """
     m, width = x.shape
     padded = np.zeros((1 if m == 1 else rounded_up(m, ROWS), rounded_up(width, STRIDE)), np.float32)
     padded[:m, :width] = x
     y = np.empty((len(padded), len(matrix.scale)), np.float32)
-    product(matrix, padded, y, STORE)
+    product(matrix, padded, y, STORE, together)
     return y
 
 
-def product(matrix: Matrix, x: Any, y: Any, then: int) -> None:
-    """Multiply rows x (m, in) by a matrix: into y (m, out), through GELU into y, or added to y."""
-    by_panels = len(x) >= MANY and matrix.weights.dtype not in (np.float32, np.int8)
+def product(matrix: Matrix, x: Any, y: Any, then: int, together: int) -> None:
+    """Multiply rows x (m, in) by a matrix: into y (m, out), through GELU into y, or added to y.
+
+    m is 1 or a multiple of ROWS. `together` is how many rows a text has at the least: how many texts there are has no
+    say in how they are multiplied, so that a text comes out the same whatever is beside it.
+    """
+    by_panels = together >= MANY and matrix.weights.dtype not in (np.float32, np.int8)
     (product_by_panels if by_panels else _product)(matrix, x, y, then)
 
 
@@ -104,16 +111,16 @@ def _activations(weights: Any, x: Any) -> Callable[[Any, Any], Any]:
         return x, np.ones(x.shape[0], np.float32)
 
     def for_int8(weights: Any, x: Any) -> Any:
-        return _rounded(x, min(32767, (2**31 - 1) // (127 * x.shape[1])))
+        return _rounded_rows(x, min(32767, (2**31 - 1) // (127 * x.shape[1])))
 
     def for_int4(weights: Any, x: Any) -> Any:
-        return _rounded(x, 32767)  # sums are in whole numbers within a group only
+        return _rounded_rows(x, 32767)  # sums are in whole numbers within a group only
 
     return {types.int8: for_int8, types.uint8: for_int4}.get(weights.dtype, as_they_are)
 
 
 @compiled
-def _rounded(x: Any, largest: int) -> Any:
+def _rounded_rows(x: Any, largest: int) -> Any:
     rows, steps = np.empty(x.shape, np.int16), np.empty(len(x), np.float32)
     round_rows(x, largest, rows, steps)
     return rows, steps
