@@ -24,6 +24,15 @@ NOT_INHERITED = (
 )
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have compiled what most tests run, before processes wait for each other to do it, and say so."""
+    if not hasattr(session.config, "workerinput"):
+        code = (
+            "from gpt2cli import load\nfor precision in ('fp16', 'int8'): load('tiny', precision=precision).warm_up()"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data directory, in this process and in those it starts."""

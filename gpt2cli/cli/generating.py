@@ -4,7 +4,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli.cli.console import Console
@@ -14,9 +13,6 @@ from gpt2cli.errors import DataError, UsageError
 if TYPE_CHECKING:
     from gpt2cli.generation.text import Sample, TextGeneration
     from gpt2cli.model.gpt import GPT
-
-PATIENCE = 1.5
-"""Seconds that a person waits without wondering why."""
 
 
 def read_prompt(prompt: str | None, file: Path | None = None) -> str:
@@ -71,18 +67,8 @@ def open_model(
         from gpt2cli.model.graphs import compile_steps
 
         compile_steps(gpt)
-    warm_up(console, gpt)
+    gpt.warm_up(lambda: console.note("compiling for this processor, once"))
     return gpt, time.perf_counter() - start
-
-
-def warm_up(console: Console, gpt: "GPT") -> None:
-    """Have the model compile what it needs, and say so if that takes a while."""
-    said = Timer(PATIENCE, lambda: console.note("compiling for this processor, once"))
-    said.start()
-    try:
-        gpt.warm_up()
-    finally:
-        said.cancel()
 
 
 def note_dropped(console: Console, run: "TextGeneration") -> None:

@@ -100,8 +100,8 @@ class GPT(nn.Module):
         logits: Tensor = F.linear(x, self.wte.weight) if self.lm_head is None else self.lm_head(x)
         return logits
 
-    def warm_up(self) -> None:
-        """Do beforehand what the first step would take longer for; here, nothing."""
+    def warm_up(self, tell: Callable[[], None] = lambda: None) -> None:
+        """Do beforehand what the first step would wait for, calling `tell` if that takes a while: here, nothing."""
 
     @torch.no_grad()
     def initialise(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import platformdirs
 from filelock import FileLock
+from llvmlite.binding import get_host_cpu_name
 from numba import config, njit
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -58,10 +59,18 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """While another process compiles, wait for it: Numba's index of what it keeps takes no two writers."""
+def first_time(precision: str, tell: Callable[[], None]) -> Iterator[None]:
+    """Around what compiles the loops for a precision: tell of it, unless they are there already.
+
+    While another process compiles, wait for it: Numba's index of what it keeps takes no two writers.
+    """
     if DIRECTORY is None:
+        tell()
         yield
-    else:
-        with FileLock(DIRECTORY / ".lock"):
-            yield
+        return
+    done = DIRECTORY / f"{get_host_cpu_name()}-{precision}"
+    with FileLock(DIRECTORY / ".lock"):
+        if not done.exists():
+            tell()
+        yield
+        done.touch()
