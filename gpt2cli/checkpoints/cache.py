@@ -55,8 +55,10 @@ def parse_name(name: str) -> tuple[str, str]:
     repo = PUBLISHED[base].repo if base in PUBLISHED else base
     is_repo = _REPO.fullmatch(repo) and "--" not in repo and ".." not in repo
     if not is_repo or (at and not _is_revision(revision)):
-        known = ", ".join(PUBLISHED)
-        raise UsageError(f"{name[:200]!r} is not a model: give {known}, or a Hub repository as owner/name[@revision]")
+        known = ", ".join([TINY, *PUBLISHED])
+        raise UsageError(
+            f"{name[:200]!r} is not a model: give {known}, a Hub repository as owner/name[@revision], or a directory"
+        )
     return repo, revision or DEFAULT_REVISION
 
 

@@ -58,7 +58,10 @@ def download(
     with cache.lock(repo, lambda: progress(Note(f"another process is downloading {model}: waiting for it"))):
         # the one that held the lock may have fetched it meanwhile
         found = None if force else cache.find(repo, revision)
-        return found or _download(Remote(repo, revision, progress), force)
+        try:
+            return found or _download(Remote(repo, revision, progress), force)
+        except NetworkError as error:
+            raise NetworkError(f"cannot fetch {model}: {error}; --model tiny needs no network") from None
 
 
 def download_from_dataset(repo: str, name: str, part: Path, *, progress: Progress = ignore) -> None:

@@ -86,7 +86,8 @@ def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[],
                 tries, furthest = 0, position()
             tries += 1
             if tries > len(DELAYS):
-                raise NetworkError(f"{error}, {tries} times over: try again later, what came is kept") from None
+                kept = ", what came is kept" if furthest else ""
+                raise NetworkError(f"{error}, {tries} times over: try again later{kept}") from None
             wait = min(DELAYS[tries - 1] if error.wait is None else error.wait, LONGEST_WAIT)
             progress(Note(f"{error}: trying again in {wait:.3g} s"))
         sleep(wait)

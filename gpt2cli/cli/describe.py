@@ -25,8 +25,9 @@ def describe_start(event: Started) -> str:
 def describe_end(event: Finished) -> Iterator[str]:
     ending = ENDINGS.get(event.reason, event.reason)
     yield (
-        f"{ending}: {counted(event.steps, 'step')}, {counted(event.tokens_seen, 'token')} in "
-        f"{duration(event.train_seconds)} ({event.train_tok_s:,.0f} tokens/s, {event.peak_rss_mb:,.0f} MB at the most)"
+        f"{ending}: {counted(event.steps, 'step')}, {counted(event.tokens_seen, 'token')}, "
+        f"{duration(event.train_seconds)} of training ({event.train_tok_s:,.0f} tokens/s, "
+        f"{event.peak_rss_mb:,.0f} MB at the most)"
     )
     losses = []
     if event.final_train_loss is not None:

@@ -251,7 +251,7 @@ def run(console: Console, job: "Job", json: bool, out: Path | None) -> None:
                 if json:
                     console.json(event.evaluation.as_dict())
                 else:
-                    show_evaluation(console, event.evaluation)
+                    show_evaluation(console, event.evaluation, out)
                 if out is not None:
                     console.note(f"wrote {out}")
         except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 
 from rich import progress as bars
@@ -82,8 +83,11 @@ class EvaluationProgress:
         return self._bar
 
 
-def show_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """Print the figures, and a few answers. What came from data or models is shown as it is, controls spelled."""
+def show_evaluation(console: Console, evaluation: Evaluation, report: Path | None) -> None:
+    """Print the figures, and a few answers, of which `report` has all.
+
+    What came from data or models is shown as it is, controls spelled.
+    """
     out = terminal(sys.stdout)
     out.print(Text(visible(headline(evaluation))), soft_wrap=True)
     out.print()
@@ -96,7 +100,8 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
         for model, answer in zip(evaluation.models, record.answers, strict=True):
             _say(out, _named(model.model), shortened(answer.text, 200) or "(nothing)", "")
     if len(evaluation.answered) > EXAMPLES:
-        console.note(f"{EXAMPLES} of {counted(len(evaluation.answered), 'answer')}: --out report.html shows them all")
+        rest = f"{report} has them all" if report else "--out report.html shows them all"
+        console.note(f"{EXAMPLES} of {counted(len(evaluation.answered), 'answer')}: {rest}")
 
 
 def _say(out: RichConsole, who: str, text: str, style: str) -> None:

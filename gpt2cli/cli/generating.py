@@ -52,7 +52,7 @@ def open_model(
     compile: bool,
     offline: bool,
 ) -> "tuple[GPT, float]":
-    """Load what the options name, showing any download; the model, and the seconds that it took."""
+    """Load what the options name, showing any download; the model, and the seconds that it takes once compiled."""
     import torch
 
     from gpt2cli.checkpoints.load import load
@@ -67,8 +67,13 @@ def open_model(
         from gpt2cli.model.graphs import compile_steps
 
         compile_steps(gpt)
-    gpt.warm_up(lambda: console.note("compiling for this processor, once"))
-    return gpt, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    if note := gpt.compiling_note():
+        console.note(note)
+        gpt.warm_up()
+    start = time.perf_counter()
+    gpt.warm_up()
+    return gpt, seconds + time.perf_counter() - start
 
 
 def note_dropped(console: Console, run: "TextGeneration") -> None:

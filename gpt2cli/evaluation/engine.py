@@ -110,6 +110,9 @@ def _identity(job: Job, plan: _Plan) -> list[Any]:
 def _examine(candidate: Candidate, plan: _Plan, job: Job, kept: Kept) -> Generator[Event, None, Found]:
     """Let one model predict and answer."""
     model = candidate.load()
+    if note := model.compiling_note():
+        yield Note(note)
+        model.warm_up()
     source = plan.source or _text_source(job, model)
     table = yield from _score(candidate.name, model, source, kept)
     answers = yield from _answer(candidate.name, model, plan, job, kept)

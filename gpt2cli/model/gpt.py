@@ -100,8 +100,12 @@ class GPT(nn.Module):
         logits: Tensor = F.linear(x, self.wte.weight) if self.lm_head is None else self.lm_head(x)
         return logits
 
-    def warm_up(self, tell: Callable[[], None] = lambda: None) -> None:
-        """Do beforehand what the first step would wait for, calling `tell` if that takes a while: here, nothing."""
+    def compiling_note(self) -> str | None:
+        """What to tell a person before `warm_up`, if it takes a while."""
+        return None
+
+    def warm_up(self) -> None:
+        """Do beforehand what the first step would wait for: here, nothing."""
 
     @torch.no_grad()
     def initialise(self) -> None:

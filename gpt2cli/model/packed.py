@@ -110,12 +110,18 @@ class PackedGPT(GPT):
         Thread(target=use_huge_pages, daemon=True).start()  # half a second that need not be waited for
         self.eval()
 
-    def warm_up(self, tell: Callable[[], None] = lambda: None) -> None:
-        """Compile what the first steps would wait for, calling `tell` before, or read it from where it was kept."""
-        from gpt2cli.model.kernels.compiling import first_time
+    def compiling_note(self) -> str | None:
+        """What to tell a person before `warm_up`, if it was never done before on this machine."""
+        from gpt2cli.model.kernels.compiling import are_kept
+
+        return None if are_kept(self.precision) else f"compiling for this processor, once for {self.precision}"
+
+    def warm_up(self) -> None:
+        """Compile what the first steps would wait for, or read it from where it was kept."""
+        from gpt2cli.model.kernels.compiling import alone
         from gpt2cli.model.kernels.products import MANY, multiply
 
-        with first_time(self.precision, tell):
+        with alone(self.precision):
             self.head(self.hidden(torch.zeros(1, 1, dtype=torch.long)))
             first = self._blocks[0].attn_c_attn
             multiply(first, np.zeros((MANY, self.config.n_embd), np.float32), MANY)  # as a long prompt will be

@@ -58,19 +58,24 @@ def inlined(function: Callable[..., Any]) -> Any:
     return compiled(function, forceinline=True)
 
 
-@contextmanager
-def first_time(precision: str, tell: Callable[[], None]) -> Iterator[None]:
-    """Around what compiles the loops for a precision: tell of it, unless they are there already.
+def are_kept(precision: str) -> bool:
+    """Whether the loops for a precision have been compiled before."""
+    return DIRECTORY is not None and _mark(DIRECTORY, precision).exists()
 
-    While another process compiles, wait for it: Numba's index of what it keeps takes no two writers.
+
+@contextmanager
+def alone(precision: str) -> Iterator[None]:
+    """Around what may compile the loops for a precision.
+
+    While another process does, wait for it: Numba's index of what it keeps takes no two writers.
     """
     if DIRECTORY is None:
-        tell()
         yield
         return
-    done = DIRECTORY / f"{get_host_cpu_name()}-{precision}"
     with FileLock(DIRECTORY / ".lock"):
-        if not done.exists():
-            tell()
         yield
-        done.touch()
+        _mark(DIRECTORY, precision).touch()
+
+
+def _mark(directory: Path, precision: str) -> Path:
+    return directory / f"{get_host_cpu_name()}-{precision}"
