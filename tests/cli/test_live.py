@@ -131,7 +131,7 @@ def test_quiet_is_quiet(terminal: bool) -> None:
 )
 def test_the_end_says_why(reason: str, words: str) -> None:
     text = shown([Finished(1, 1, 0.6, 330.1, 2101.5, None, None, None, reason)], terminal=False)
-    assert text.startswith(words) and "in 0:01" in text and "loss:" not in text
+    assert text.startswith(words) and "0:01 of training" in text and "loss:" not in text
 
 
 def test_a_resumed_run_says_where_it_goes_on() -> None:
