@@ -17,6 +17,8 @@ def use_huge_pages() -> None:
         return
     try:
         libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):  # what has been freed would be filled up again
+            libc.malloc_trim(0)
         mappings = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return
