@@ -71,7 +71,7 @@ def open_model(
     if note := gpt.compiling_note():
         console.note(note)
         gpt.warm_up()
-    start = time.perf_counter()
+    start = time.perf_counter()  # what a run takes that need not compile
     gpt.warm_up()
     return gpt, seconds + time.perf_counter() - start
 

@@ -25,7 +25,7 @@ from gpt2cli.training.events import Event, Finished
 from gpt2cli.training.run_directory import RunDirectory, new_run_path, newest_run, read_config
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.setup import compile_blocks, find_data, load_model, make_job, write_results
-from gpt2cli.training.state import Resumable, read_newest, read_state
+from gpt2cli.training.state import Resumable, checkpoints, read_newest, read_state
 from gpt2cli.training.tracking import WandbTracker
 
 DECIDED = {"loss_on", "val_fraction"}
@@ -74,7 +74,7 @@ def run_training(asked: Settings, show: Show) -> None:
         job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts))
         finished = run(job, open_listeners(stack, console, directory, settings, show))
         if interrupts:
-            saved = any((path / "checkpoints").glob("step-*"))
+            saved = checkpoints(path / "checkpoints")
             console.note(
                 f"go on with: gpt2 finetune --resume {path}" if saved else "nothing was saved: --save-every was 0"
             )

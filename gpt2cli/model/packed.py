@@ -241,7 +241,8 @@ def _pack_matrix(weight: Tensor, bias: Tensor | None, precision: str) -> Any:
     else:
         bits = {"fp32": torch.float32, "fp16": torch.uint16, "bf16": torch.int16}[precision]
         weights = _padded(weight, shape, DTYPES[precision])
-        step = step if precision == "fp32" else _step(weights)
+        if precision != "fp32":
+            step = _step(weights)
         weights = weights.view(bits)
     offset = torch.zeros(out)
     if bias is not None:

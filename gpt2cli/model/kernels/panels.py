@@ -106,17 +106,14 @@ def _transpose(typingctx: Any, numbers: Any, o: Any, k: Any, panel: Any) -> Any:
     signature = types.void(numbers, o, k, panel)
 
     def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        source, target = (_pairs(context, b, signature, arguments, i) for i in (0, 3))
         o, k = (context.cast(b, arguments[i], signature.args[i], types.intp) for i in (1, 2))
-        length = b.extract_value(context.make_array(panel)(context, b, arguments[3]).shape, 0)
-        places = [b.add(b.mul(length, b.add(o, size(i))), k) for i in range(LANES)]
-        vectors = [_load(b, source, place) for place in places]
+        source, target = Rows(context, b, signature, arguments, 0, o), Rows(context, b, signature, arguments, 3, k)
+        vectors = [source.load(i, b.mul(k, size(2)), INT, LANES) for i in range(LANES)]
         for _ in range(3):  # taking turns between the halves, three times, puts eight times eight in the other order
             halves = zip(vectors[: LANES // 2], vectors[LANES // 2 :], strict=True)
             vectors = [_alternate(b, upper, lower, side) for upper, lower in halves for side in (0, LANES // 2)]
         for i, vector in enumerate(vectors):
-            at = b.add(b.mul(size(OUTS), b.add(k, size(i))), o)
-            b.store(vector, b.bitcast(b.gep(target, [at]), vector.type.as_pointer()), align=4)
+            target.store(vector, i, o)
         return context.get_dummy_value()
 
     return signature, generate
@@ -131,43 +128,33 @@ def _multiply(typingctx: Any, panel: Any, x: Any, r: Any, steps: Any, out: Any) 
     signature = types.void(panel, x, r, steps, out)
 
     def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        weights, activations = (_pairs(context, b, signature, arguments, i) for i in (0, 1))
-        sizes, results = (context.make_array(signature.args[i])(context, b, arguments[i]) for i in (3, 4))
-        n_segments = b.extract_value(sizes.shape, 1)
-        rows = [b.add(context.cast(b, arguments[2], signature.args[2], types.intp), size(t)) for t in range(ROWS)]
-        rows = [b.mul(row, n_segments) for row in rows]
+        r = context.cast(b, arguments[2], signature.args[2], types.intp)
+        firsts = ((0, size(0)), (1, r), (3, r), (4, size(0)))
+        weights, activations, sizes, results = (Rows(context, b, signature, arguments, i, at) for i, at in firsts)
         places = [(t, o) for t in range(ROWS) for o in range(0, OUTS, LANES)]
         whole, real = ([alloca_once(b, ir.VectorType(kind, LANES)) for _ in places] for kind in (INT, FLOAT))
         _clear(b, real)
-        with for_range(b, n_segments) as segments:
+        with for_range(b, sizes.width) as segments:
             _clear(b, whole)
             with for_range_slice(b, size(0), size(SEGMENT // 2), size(2), SIZE) as (k, _):
                 for pair in (k, b.add(k, size(1))):  # two at a turn: a loop's own work is then small beside theirs
-                    at = b.mul(size(OUTS), b.add(b.mul(segments.index, size(SEGMENT // 2)), pair))
-                    w = {o: _shorts(b, _load(b, weights, b.add(at, size(o)))) for o in range(0, OUTS, LANES)}
-                    at = [b.add(b.mul(b.add(row, segments.index), size(SEGMENT // 2)), pair) for row in rows]
-                    xs = [_shorts(b, spread(b, b.load(b.gep(activations, [place])), LANES)) for place in at]
+                    at = b.add(b.mul(segments.index, size(SEGMENT // 2)), pair)
+                    first, place = b.mul(at, size(OUTS)), b.mul(at, size(2))
+                    w = {
+                        o: _shorts(b, weights.load(0, b.add(first, size(o)), INT, LANES)) for o in range(0, OUTS, LANES)
+                    }
+                    xs = [_shorts(b, spread(b, activations.load(t, place, INT), LANES)) for t in range(ROWS)]
                     for total, (t, o) in zip(whole, places, strict=True):
                         b.store(b.add(b.load(total), multiply_pairs(b, w[o], xs[t])), total)
-            step = [spread(b, b.load(b.gep(sizes.data, [b.add(row, segments.index)])), LANES) for row in rows]
+            step = [spread(b, sizes.load(t, segments.index, FLOAT), LANES) for t in range(ROWS)]
             for number, total, (t, _) in zip(whole, real, places, strict=True):
                 value = b.fmul(b.sitofp(b.load(number), total.type.pointee), step[t], flags=ANY_ORDER)
                 b.store(b.fadd(b.load(total), value, flags=ANY_ORDER), total)
         for total, (t, o) in zip(real, places, strict=True):
-            pointer = b.gep(results.data, [size(t * OUTS + o)])
-            b.store(b.load(total), b.bitcast(pointer, total.type), align=4)
+            results.store(b.load(total), t, size(o))
         return context.get_dummy_value()
 
     return signature, generate
-
-
-def _pairs(context: Any, b: Any, signature: Any, arguments: Any, i: int) -> Any:
-    """The i-th argument's numbers, two at a time."""
-    return b.bitcast(context.make_array(signature.args[i])(context, b, arguments[i]).data, INT.as_pointer())
-
-
-def _load(b: Any, pairs: Any, at: Any) -> Any:
-    return b.load(b.bitcast(b.gep(pairs, [at]), ir.VectorType(INT, LANES).as_pointer()), align=4)
 
 
 def _shorts(b: Any, pairs: Any) -> Any:

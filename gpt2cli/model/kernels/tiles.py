@@ -46,7 +46,7 @@ def tile(typingctx: Any, weights: Any, groups: Any, i: Any, x: Any, r: Any, outs
     literal. All are read past no end.
     """
     if weights.dtype not in TAKEN or not isinstance(outs, types.IntegerLiteral):
-        raise TypingError("tile takes weights of the types in its module's docstring, and literal sizes")
+        raise TypingError("tile takes weights of the types in vectors.py, and literal sizes")
     n_outs, n_rows = outs.literal_value, rows.literal_value
     signature = types.UniTuple(types.float32, n_outs * n_rows)(weights, groups, i, x, r, outs, rows)
 

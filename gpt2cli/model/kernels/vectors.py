@@ -31,7 +31,7 @@ TAKEN = {types.float32: 8, types.uint16: 8, types.int16: 8, types.int8: 16, type
 
 
 class Rows:
-    """Emits the reading of an array (n, width), contiguous, from one of its rows on."""
+    """Emits the reading and writing of an array (n, width), contiguous, from one of its rows on."""
 
     def __init__(self, context: Any, b: Any, signature: Any, arguments: Any, which: int, first: Any) -> None:
         self.b, self.dtype = b, signature.args[which].dtype
@@ -41,10 +41,16 @@ class Rows:
 
     def load(self, row: int, place: Any, kind: Any, count: int = 1) -> Any:
         """`count` numbers of type `kind` at a place in a row."""
-        b = self.b
-        pointer = b.gep(self.start, [b.add(b.mul(self.width, size(row)), place)])
         wanted = kind if count == 1 else ir.VectorType(kind, count)
-        return b.load(b.bitcast(pointer, wanted.as_pointer()), align=1)
+        return self.b.load(self._pointer(row, place, wanted), align=1)
+
+    def store(self, value: Any, row: int, place: Any) -> None:
+        """Write a vector to a place in a row."""
+        self.b.store(value, self._pointer(row, place, value.type), align=1)
+
+    def _pointer(self, row: int, place: Any, kind: Any) -> Any:
+        at = self.b.add(self.b.mul(self.width, size(row)), place)
+        return self.b.bitcast(self.b.gep(self.start, [at]), kind.as_pointer())
 
     def weights(self, row: int, place: Any) -> list[Any]:
         """The weights there, as vectors of what activations are; of int4, without their scale."""
