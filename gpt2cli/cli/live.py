@@ -23,7 +23,6 @@ from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, S
 
 SECONDS_BETWEEN_LINES = 10.0
 REFRESHES_A_SECOND = 4
-KEEP = 0.95  # of the smoothed loss, at each step
 BAR_WIDTHS = (8, 40)
 LINES_OF_AN_ANSWER = 6
 
@@ -129,7 +128,6 @@ class Progress:
         self._step: Step | None = None
         self._evaluated: Evaluated | None = None
         self._since = 0.0
-        self._loss = SmoothedLoss()
 
     def handle(self, event: Event) -> None:
         match event:
@@ -137,7 +135,6 @@ class Progress:
                 self._started, self._since = event, time.monotonic()
             case Step():
                 self._step = event
-                self._loss.add(event.loss)
             case Evaluated():
                 self._evaluated = event
 
@@ -150,7 +147,7 @@ class Progress:
         yield f"step {done:>{len(total)}}/{total}"
         if not self._step:
             return
-        yield f"loss {self._loss.value:.3f}"
+        yield f"loss {self._step.smoothed_loss:.3f}"
         if left := self._seconds_left():
             yield f"{duration(left)} left"
         if self._evaluated:
@@ -183,21 +180,6 @@ class Progress:
             return 0.0
         a_step = (time.monotonic() - self._since) / (self._step.step - self._started.step)
         return a_step * (self._started.total_steps - self._step.step)
-
-
-class SmoothedLoss:
-    """An exponential moving average, unbiased at the start (as in Adam)."""
-
-    def __init__(self) -> None:
-        self._sum = self._weight = 0.0
-
-    def add(self, loss: float) -> None:
-        self._sum = KEEP * self._sum + (1 - KEEP) * loss
-        self._weight = KEEP * self._weight + (1 - KEEP)
-
-    @property
-    def value(self) -> float:
-        return self._sum / self._weight
 
 
 class JsonEvents:

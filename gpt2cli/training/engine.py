@@ -153,12 +153,10 @@ class _Run:
             )
         self.optimizer.step(lr, grad_norm)
         seconds, tokens = time.perf_counter() - start, int(lengths.sum())
-        self.now.step += 1
-        self.now.tokens_seen += tokens
-        self.now.train_seconds += seconds
-        self.now.train_loss = loss
+        self.now.count(loss, n_targets, tokens, seconds)
         epoch = self.now.step / steps_per_epoch(len(job.train), job.records_per_step)
-        return Step(self.now.step, epoch, loss, lr, grad_norm, tokens, tokens / seconds)
+        smoothed = self.now.train_loss or loss
+        return Step(self.now.step, epoch, loss, smoothed, lr, grad_norm, tokens, n_targets, tokens / seconds)
 
     def accumulate(self, records: list[int], n_targets: int) -> float:
         """Leave the gradients of the step's mean loss with the parameters; return that loss."""

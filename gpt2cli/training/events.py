@@ -23,10 +23,12 @@ class Step:
 
     step: int  # counted from 1
     epoch: float  # epochs done, as a fraction
-    loss: float  # mean over the step's unmasked tokens, in nats
+    loss: float  # mean over the step's targets, the tokens that count, in nats
+    smoothed_loss: float  # the same over the targets of about the last 20 steps
     lr: float
     grad_norm: float  # before clipping
     tokens: int  # the records' own tokens in this step, over all processes
+    targets: int  # those of them that count
     tok_s: float
 
 
@@ -72,7 +74,7 @@ class Finished:
     train_seconds: float
     train_tok_s: float
     peak_rss_mb: float
-    final_train_loss: float | None
+    final_train_loss: float | None  # smoothed
     final_val_loss: float | None
     best_val_loss: float | None
     reason: str  # "done", "patience", "interrupted"

@@ -19,10 +19,11 @@ TRAINING, VALIDATION = "#3b6fb6", "#d1632b"
 
 @dataclass
 class Losses:
-    """What the picture shows: losses in nats by step, and how many tokens had been trained on after each step."""
+    """What the picture shows: losses in nats by step, over how many targets each is a mean, and tokens up to it."""
 
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     val_steps: list[int] = field(default_factory=list)
     val_losses: list[float] = field(default_factory=list)
@@ -52,6 +53,7 @@ def read_losses(metrics: Path) -> Losses:
             tokens += fields["tokens"]
             found.steps.append(fields["step"])
             found.losses.append(fields["loss"])
+            found.targets.append(fields["targets"])
             found.tokens.append(tokens)
         elif fields["kind"] == "eval":
             found.val_steps.append(fields["step"])
@@ -59,15 +61,17 @@ def read_losses(metrics: Path) -> Losses:
     return found
 
 
-def smooth(values: list[float]) -> list[float]:
-    """Exponential moving averages over about a thirtieth of the values.
+def smooth(losses: list[float], targets: list[int]) -> list[float]:
+    """Exponential moving averages over about a thirtieth of the steps, every target weighing alike.
 
-    Near the start, where losses fall fast, it is a quarter of those so far, if that is less.
+    Near the start, where losses fall fast, it is a quarter of the steps so far, if that is less.
     """
-    average, result = 0.0, []
-    for i, value in enumerate(values):
-        average += (value - average) / max(1.0, min(len(values) / 30, 1 + i / 4))
-        result.append(average)
+    total, count, result = 0.0, 0.0, []
+    for i, (loss, n) in enumerate(zip(losses, targets, strict=True)):
+        steps = max(1.0, min(len(losses) / 30, 1 + i / 4))
+        total += (loss * n - total) / steps
+        count += (n - count) / steps
+        result.append(total / count if count else loss)
     return result
 
 
@@ -100,7 +104,7 @@ def draw(data: Losses, out: Path) -> None:
 def draw_training(axes: "Axes", data: Losses) -> None:
     if len(data.steps) > MANY:
         axes.plot(data.steps, data.losses, color=TRAINING, alpha=0.25, linewidth=0.8)
-        axes.plot(data.steps, smooth(data.losses), color=TRAINING, label="training (smoothed)")
+        axes.plot(data.steps, smooth(data.losses, data.targets), color=TRAINING, label="training (smoothed)")
     elif data.steps:
         axes.plot(data.steps, data.losses, ".-", color=TRAINING, label="training", clip_on=False)
 

@@ -28,6 +28,8 @@ from gpt2cli.training.optim import AdamW
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 KEEP = 2
 """Checkpoints that stay when a new one has been written."""
+FADING = 0.95
+"""What the steps before still weigh in the smoothed loss after one more."""
 
 
 @dataclass
@@ -37,10 +39,24 @@ class Counters:
     step: int = 0  # optimizer steps done
     tokens_seen: int = 0
     train_seconds: float = 0.0
-    train_loss: float | None = None
+    loss_sum: float = 0.0  # of all targets, those of earlier steps fading
+    targets: float = 0.0  # how many, fading alike
     val_loss: float | None = None
     best_val_loss: float | None = None
     worse_evaluations: int = 0  # since the best one
+
+    @property
+    def train_loss(self) -> float | None:
+        """The smoothed loss, every target of a step weighing alike; None before the first step."""
+        return self.loss_sum / self.targets if self.targets else None
+
+    def count(self, loss: float, targets: int, tokens: int, seconds: float) -> None:
+        """Take account of a step: its mean loss, and over how many of its tokens."""
+        self.step += 1
+        self.tokens_seen += tokens
+        self.train_seconds += seconds
+        self.loss_sum = FADING * self.loss_sum + loss * targets
+        self.targets = FADING * self.targets + targets
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,14 @@ def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
     names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
     assert names == {"config.json", "metrics.jsonl", "samples.md", "loss.png", "summary.json", "checkpoints"}
     steps = [line for line in metrics(tmp_path / "run") if line["kind"] == "step"]
-    assert set(steps[0]) == {"kind", "step", "epoch", "loss", "lr", "grad_norm", "tokens", "tok_s"}
+    fields = "kind step epoch loss smoothed_loss lr grad_norm tokens targets tok_s"
+    assert set(steps[0]) == set(fields.split())
     assert steps[-1]["loss"] < steps[0]["loss"] - 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     wanted = "steps tokens_seen train_seconds train_tok_s peak_rss_mb final_train_loss final_val_loss best_val_loss"
     assert set(wanted.split()) <= set(summary)
     assert summary["tokens_seen"] == sum(step["tokens"] for step in steps)
+    assert summary["final_train_loss"] == steps[-1]["smoothed_loss"] > steps[-1]["loss"]
     saved = torch.load(tmp_path / "out.pt", weights_only=True)
     assert {"config", "model", "template", "provenance"} <= set(saved)
     assert "### Instruction" in json.dumps(saved["template"])

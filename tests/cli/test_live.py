@@ -17,8 +17,8 @@ STARTED = Started(0, 200, 3, 900, 100, 2_359_296, 124_439_808)
 FINISHED = Finished(200, 24_680, 3723.2, 330.1, 2101.5, 1.92, 2.10, 2.08, "done")
 EVENTS: list[Event] = [
     STARTED,
-    Step(1, 0.015, 4.0, 4.2e-5, 1.2, 1234, 12345.6),
-    Step(2, 0.03, 2.0, 4.2e-5, 1.2, 1234, 12345.6),
+    Step(1, 0.015, 4.0, 4.0, 4.2e-5, 1.2, 1234, 400, 12345.6),
+    Step(2, 0.03, 2.0, 2.974, 4.2e-5, 1.2, 1234, 400, 12345.6),
     Evaluated(2, 2468, 2.25, True),
     Sampled(2, [("Name the capital\nof France", HOSTILE + "\n" + "\n".join("23456789")), ("Say nothing", "")]),
     Saved(2, Path("/runs/step-2")),
@@ -114,7 +114,7 @@ def test_elsewhere_there_are_whole_plain_lines() -> None:
 def test_elsewhere_steps_are_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 3))
     monkeypatch.setattr("gpt2cli.cli.live.time.monotonic", lambda: float(next(clock)))
-    steps = [Step(number, number / 66, 2.0, 1e-4, 1.0, 10, 50.0) for number in range(1, 41)]
+    steps = [Step(number, number / 66, 9.0, 2.0, 1e-4, 1.0, 10, 5, 50.0) for number in range(1, 41)]
     lines = [line for line in shown([STARTED, *steps], terminal=False).splitlines() if line.startswith("step")]
     assert 3 < len(lines) < 30
     assert lines[0].startswith("step ") and "loss 2.000" in lines[0] and " left" in lines[0] and "50 tok/s" in lines[0]

@@ -24,7 +24,11 @@ from tests.training.records import alike, dataset, events_of, job, weights_of
 
 
 def losses_of(run):
-    return [step.loss.hex() for step in events_of(run, Step)]
+    return [bits_of(step) for step in events_of(run, Step)]
+
+
+def bits_of(step):
+    return step.loss.hex(), step.smoothed_loss.hex()
 
 
 @pytest.mark.parametrize("n_kinds", [1, 2, 22])
@@ -61,6 +65,14 @@ def test_rows_hold_every_record_once_and_no_padding():
 def test_training_lowers_the_loss():
     steps = events_of(job(epochs=40, schedule="constant"), Step)
     assert steps[-1].loss < 0.5 * steps[0].loss
+
+
+def test_the_smoothed_loss_weighs_every_target_alike():
+    steps = events_of(job(epochs=40, batch_size=3), Step)
+    assert steps[0].smoothed_loss == pytest.approx(steps[0].loss) and len({step.targets for step in steps}) > 1
+    weights = [step.targets * state.FADING ** (len(steps) - i) for i, step in enumerate(steps)]
+    expected = sum(w * step.loss for w, step in zip(weights, steps, strict=True)) / sum(weights)
+    assert steps[-1].smoothed_loss == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("batch_size", "grad_accum"), [(8, 1), (4, 2), (2, 4), (1, 8)])
@@ -130,7 +142,7 @@ def test_a_resumed_run_is_bit_for_bit_the_unbroken_one(tmp_path, lora):
         checkpoints, first = tmp_path / str(killed_after), []
         for event in train(make(checkpoints)):
             if isinstance(event, Step):
-                first.append(event.loss.hex())
+                first.append(bits_of(event))
             if isinstance(event, Saved) and event.step == killed_after:
                 break
         [found] = state.read_newest(checkpoints)

@@ -21,7 +21,7 @@ def events(first: int, last: int) -> list[Event]:
     """A run's events behind step `first`, up to `last`, with an evaluation and answers at each second step."""
     told: list[Event] = [Started(first, 4, 1, 10, 2, 5, 5)]
     for step in range(first + 1, last + 1):
-        told.append(Step(step, step / 4, 1 / step, 1e-4, 1.5, 100, 333.3))
+        told.append(Step(step, step / 4, 1 / step, 2 / step, 1e-4, 1.5, 100, 40, 333.3))
         if step % 2 == 0:
             told += [Evaluated(step, 100 * step, 2.5, True), Sampled(step, [("Say it", f"at step {step}")])]
     return told
@@ -37,8 +37,8 @@ def test_each_step_and_evaluation_is_a_line(tmp_path: Path) -> None:
     write(tmp_path, [*events(0, 2), Note("aside"), Saved(2, tmp_path)])
     first, _, evaluated = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert first == {
-        **{"kind": "step", "step": 1, "epoch": 0.25, "loss": 1.0, "lr": 1e-4},
-        **{"grad_norm": 1.5, "tokens": 100, "tok_s": 333.3},
+        **{"kind": "step", "step": 1, "epoch": 0.25, "loss": 1.0, "smoothed_loss": 2.0, "lr": 1e-4},
+        **{"grad_norm": 1.5, "tokens": 100, "targets": 40, "tok_s": 333.3},
     }
     assert evaluated == {"kind": "eval", "step": 2, "tokens_seen": 200, "val_loss": 2.5}
 

@@ -35,7 +35,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def step(number: int) -> Step:
-    return Step(number, number / 3, 3 / number, 1e-4, 1.5, 100, 333.3)
+    return Step(number, number / 3, 3 / number, 4 / number, 1e-4, 1.5, 100, 40, 333.3)
 
 
 def records(file: Path) -> Iterator[Any]:
