@@ -34,7 +34,7 @@ def describe_end(event: Finished) -> Iterator[str]:
         losses.append(f"training {event.final_train_loss:.3f}")
     if event.final_val_loss is not None:
         losses.append(f"validation {event.final_val_loss:.3f}")
-        if event.best_val_loss is not None and event.best_val_loss < event.final_val_loss:
+        if event.got_worse:
             losses[-1] += f" (best {event.best_val_loss:.3f})"
     if losses:
         yield f"loss: {', '.join(losses)}"

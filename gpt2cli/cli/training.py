@@ -22,9 +22,10 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.training.distributed import joined_ranks, launched_rank
 from gpt2cli.training.engine import Job, train
 from gpt2cli.training.events import Event, Finished
+from gpt2cli.training.results import Results
 from gpt2cli.training.run_directory import RunDirectory, new_run_path, newest_run, read_config
 from gpt2cli.training.settings import Settings
-from gpt2cli.training.setup import compile_blocks, find_data, load_model, make_job, write_results
+from gpt2cli.training.setup import compile_blocks, find_data, load_model, make_job
 from gpt2cli.training.state import Resumable, checkpoints, read_newest, read_state
 from gpt2cli.training.tracking import WandbTracker
 
@@ -72,7 +73,9 @@ def run_training(asked: Settings, show: Show) -> None:
             held_back(lambda: console.note("ending after this step; once more to leave at once"))
         )
         job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts))
-        finished = run(job, open_listeners(stack, console, directory, settings, show))
+        results = Results(model, settings, splits, path)
+        listeners = open_listeners(stack, console, directory, settings, show)
+        finished = run(job, [*listeners, results.handle] if directory else [])
         if interrupts:
             saved = checkpoints(path / "checkpoints")
             console.note(
@@ -80,9 +83,10 @@ def run_training(asked: Settings, show: Show) -> None:
             )
         interrupts.raise_received()
         if directory:
-            losses = {"train": finished.final_train_loss, "val": finished.final_val_loss}
-            write_results(model, settings, splits, out, path, losses)
+            results.write(out, finished)
             console.note(f"wrote {out}; the run is in {path}")
+            if finished.got_worse and results.best.exists():
+                console.note(f"the weights of the lowest validation loss are in {results.best}")
 
 
 def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, Splits]:

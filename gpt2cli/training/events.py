@@ -79,5 +79,14 @@ class Finished:
     best_val_loss: float | None
     reason: str  # "done", "patience", "interrupted"
 
+    @property
+    def got_worse(self) -> bool:
+        """Whether the validation loss had been lower than at the end."""
+        return (
+            self.best_val_loss is not None
+            and self.final_val_loss is not None
+            and self.best_val_loss < self.final_val_loss
+        )
+
 
 Event = Started | Step | Evaluated | Sampled | Saved | Note | Finished

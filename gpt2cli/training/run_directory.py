@@ -6,6 +6,7 @@ samples.md      its answers to the fixed prompts
 loss.png        its losses over steps
 summary.json    how it ended
 checkpoints/    the engine's
+best.pt, best-adapter/, adapter/    see results.py
 .lock, .pid     one process at a time works here
 """
 

@@ -1,24 +1,19 @@
-"""From settings to a job that `train()` can run, and from the trained model to the files people asked for."""
+"""From settings to a job that `train()` can run."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from gpt2cli import paths
-from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.checkpoints.transfer import Progress, ignore
-from gpt2cli.config import DEFAULT_MODEL
 from gpt2cli.data.load import data_path, prepared_alpaca
 from gpt2cli.data.splits import Splits
 from gpt2cli.model.device import TOKENS_PER_PASS, fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
-from gpt2cli.model.lora import LoRALinear, add_lora, lora_state, merge_lora
+from gpt2cli.model.lora import LoRALinear, add_lora
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.engine import Job
 from gpt2cli.training.lean import make_lean
@@ -117,24 +112,3 @@ def sample_prompts(settings: Settings, splits: Splits) -> list[tuple[str, str]]:
     if splits.template is None:
         return [(text, text) for text in settings.sample_prompts or ("Once upon a time",)]
     return [(text, splits.template.prompt(text)) for text in settings.sample_prompts or SAMPLE_INSTRUCTIONS]
-
-
-def write_results(model: GPT, settings: Settings, splits: Splits, out: Path, run: Path, losses: dict[str, Any]) -> None:
-    """Write the whole model to `out`, with any adapter merged, and the adapter alone into the run's directory.
-
-    That is the end of the model as it was trained: an adapter is merged in place.
-    """
-    template = splits.template.to_dict() if splits.template else None
-    provenance: dict[str, Any] = {"settings": settings.as_dict(), "data": splits.info, "losses": losses}
-    if settings.lora:
-        base = settings.ckpt or settings.model or DEFAULT_MODEL
-        if paths.expand(base).exists():
-            base = str(paths.expand(base).absolute())
-        adapter = run / "adapter"
-        save_adapter(adapter, lora_state(model), settings.lora, base=base, template=template, provenance=provenance)
-        provenance["adapter"] = str(adapter.absolute())  # where `gpt2 export --format peft` finds it
-        if model.h[0].mlp.c_fc.weight.dtype == torch.float32:  # type: ignore[union-attr]
-            merge_lora(model)
-        else:  # into the weights as they were before they were rounded
-            model = load_plain(ckpt=adapter, device="cpu", offline=True)
-    save_checkpoint(model, out, template=template, provenance=provenance)

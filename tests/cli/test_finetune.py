@@ -17,6 +17,7 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
 from tests import models
 from tests.conftest import PATIENCE, clean_environment
+from tests.processes import run_forked
 from tests.training.records import write_records
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
@@ -41,10 +42,8 @@ def arguments(base: str, work: Path) -> list[str]:
     return [*fixed, "--run-dir", str(work / "run"), "--out", str(work / "out.pt")]
 
 
-def finetune(*args: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*COMMAND, *args], capture_output=True, text=True, env=clean_environment() | env, stdin=subprocess.DEVNULL
-    )
+def finetune(*args: str) -> "subprocess.CompletedProcess[str]":
+    return run_forked(["finetune", *args], None, clean_environment(), PATIENCE)
 
 
 def metrics(run: Path) -> list[dict]:
@@ -64,7 +63,7 @@ def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
     assert kinds[0] == "started"
     assert kinds[-1] == "finished"
     names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
-    assert names == {"config.json", "metrics.jsonl", "samples.md", "loss.png", "summary.json", "checkpoints"}
+    assert names == {"config.json", "metrics.jsonl", "samples.md", "loss.png", "summary.json", "checkpoints", "best.pt"}
     steps = [line for line in metrics(tmp_path / "run") if line["kind"] == "step"]
     fields = "kind step epoch loss smoothed_loss lr grad_norm tokens targets tok_s"
     assert set(steps[0]) == set(fields.split())
@@ -149,8 +148,9 @@ def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, how):
     done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
     assert done.returncode == 0, done.stderr
     assert learned(tmp_path / "run") == learned(unbroken / "run")
-    expected, found = (torch.load(work / "out.pt", weights_only=True)["model"] for work in (unbroken, tmp_path))
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    for file in ("out.pt", "run/best.pt"):
+        expected, found = (torch.load(work / file, weights_only=True)["model"] for work in (unbroken, tmp_path))
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     again = finetune("--resume", "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
     assert again.returncode == 0
     assert learned(tmp_path / "run") == learned(unbroken / "run")

@@ -1,0 +1,68 @@
+"""What a run gives: the weights that it ended with, and those that did best."""
+
+import torch
+
+from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.config import DataConfig, LoRAConfig, TrainConfig
+from gpt2cli.data.splits import Splits
+from gpt2cli.model.lora import add_lora, merged_state
+from gpt2cli.prompts import ALPACA
+from gpt2cli.training.engine import train
+from gpt2cli.training.events import Evaluated, Finished
+from gpt2cli.training.results import Results
+from gpt2cli.training.settings import Settings
+from tests import models
+from tests.training.records import SHAPE, dataset, job
+
+
+def make(run, base, lora=None, **changes):
+    """A job that knows its records by heart long before its end, and what writes its results."""
+    work = job(val=dataset(6, seed=1), epochs=25, eval_every=2, save_every=1, **changes)
+    if lora:
+        torch.manual_seed(0)
+        add_lora(work.model, lora)
+    splits = Splits(work.train, work.val, work.train, ALPACA, {"kind": "random"})
+    settings = Settings(str(base), None, None, work.config, DataConfig(), lora)
+    return work, Results(work.model, settings, splits, run)
+
+
+def run_through(work, results):
+    """The model's weights at each evaluation, by the loss there, and the last event."""
+    seen = {}
+    for event in train(work):
+        results.handle(event)
+        if isinstance(event, Evaluated) and event.step:
+            seen[event.val_loss] = {name: tensor.clone() for name, tensor in merged_state(work.model).items()}
+    assert isinstance(event, Finished)
+    return seen, event
+
+
+def test_the_best_weights_stay_when_later_ones_are_worse(tmp_path):
+    work, results = make(tmp_path, "unused")
+    seen, finished = run_through(work, results)
+    results.write(tmp_path / "out.pt", finished)
+    assert finished.got_worse and finished.best_val_loss == min(seen)
+    for file, loss in ((results.best, min(seen)), (tmp_path / "out.pt", finished.final_val_loss)):
+        saved = torch.load(file, weights_only=True)
+        assert saved["provenance"]["losses"]["val"] == loss
+        assert saved["template"] == ALPACA.to_dict()
+        for name, tensor in seen[loss].items():
+            assert torch.equal(saved["model"][name], tensor), name
+
+
+def test_the_best_adapter_stays(tmp_path):
+    base = models.save_hub_directory(models.small_model(SHAPE), tmp_path / "base")
+    work, results = make(tmp_path, base, LoRAConfig(rank=2))
+    seen, finished = run_through(work, results)
+    results.write(tmp_path / "out.pt", finished)
+    assert finished.got_worse
+    for adapter, loss in ((results.best, min(seen)), (tmp_path / "adapter", finished.final_val_loss)):
+        torch.testing.assert_close(load_plain(ckpt=adapter).state_dict(), seen[loss])
+    torch.testing.assert_close(load_plain(ckpt=tmp_path / "out.pt").state_dict(), seen[finished.final_val_loss])
+
+
+def test_nothing_is_kept_where_nothing_is_to_be_saved(tmp_path):
+    work, results = make(tmp_path, "unused")
+    unsaved = Settings("unused", None, None, TrainConfig(save_every=0), DataConfig())
+    run_through(work, Results(work.model, unsaved, results.splits, tmp_path))
+    assert not list(tmp_path.iterdir())
