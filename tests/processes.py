@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-CONTEXT.set_forkserver_preload(["torch", "numba"])
+CONTEXT.set_forkserver_preload(["torch", "numba", "matplotlib.figure"])
 
 
 def run_forked(
