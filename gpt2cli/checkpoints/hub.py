@@ -19,7 +19,7 @@ from gpt2cli.atomic import sync_directory
 from gpt2cli.checkpoints import cache
 from gpt2cli.checkpoints.cache import CachedModel
 from gpt2cli.checkpoints.remote import Remote, prepare_client
-from gpt2cli.checkpoints.transfer import Note, Progress, RemoteFile, UnreachableError, fetch, ignore, matches, size_of
+from gpt2cli.checkpoints.transfer import LastingError, Note, Progress, RemoteFile, fetch, ignore, matches, size_of
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -61,7 +61,7 @@ def download(
         try:
             return found or _download(Remote(repo, revision, progress), force)
         except NetworkError as error:
-            way_out = "; --model tiny needs no network" if isinstance(error, UnreachableError) else ""
+            way_out = "; --model tiny needs no network" if isinstance(error, LastingError) else ""
             raise NetworkError(f"cannot fetch {model}: {error}{way_out}") from None
 
 

@@ -68,8 +68,8 @@ class TemporaryError(Exception):
         self.wait = wait
 
 
-class UnreachableError(NetworkError):
-    """What failed did not pass, however often it was tried."""
+class LastingError(NetworkError):
+    """A TemporaryError that did not pass, however often it was tried: there is no network, or the server is ill."""
 
 
 class _MismatchError(Exception):
@@ -77,7 +77,7 @@ class _MismatchError(Exception):
 
 
 def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[], int] = lambda: 0) -> T:
-    """Call `attempt` until it no longer raises TemporaryError, with growing pauses. Raises UnreachableError in the end.
+    """Call `attempt` until it no longer raises TemporaryError, with growing pauses. Raises LastingError in the end.
 
     The count of tries starts over whenever one has brought `position` further than it ever was.
     """
@@ -91,7 +91,7 @@ def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[],
             tries += 1
             if tries > len(DELAYS):
                 kept = ", what came is kept" if furthest else ""
-                raise UnreachableError(f"{error}, {tries} times over: try again later{kept}") from None
+                raise LastingError(f"{error}, {tries} times over: try again later{kept}") from None
             wait = min(DELAYS[tries - 1] if error.wait is None else error.wait, LONGEST_WAIT)
             progress(Note(f"{error}: trying again in {wait:.3g} s"))
         sleep(wait)

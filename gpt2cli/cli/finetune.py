@@ -133,7 +133,8 @@ def finetune(
         int | None, of_run("--sample-every", help="Steps; 0: never.", show_default="a tenth of the run")
     ] = TRAIN.sample_every,
     save_every: Annotated[
-        int | None, of_run("--save-every", help="Steps; 0: never.", show_default="a tenth of the run")
+        int | None,
+        of_run("--save-every", help="Steps; 0: never, nor the best weights.", show_default="a tenth of the run"),
     ] = TRAIN.save_every,
     sample_prompt: Annotated[
         list[str] | None, of_run("--sample-prompt", metavar="TEXT", help="What to ask while training; repeatable.")

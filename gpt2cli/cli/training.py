@@ -22,7 +22,7 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.training.distributed import joined_ranks, launched_rank
 from gpt2cli.training.engine import Job, train
 from gpt2cli.training.events import Event, Finished
-from gpt2cli.training.results import Results
+from gpt2cli.training.results import BEST, Results
 from gpt2cli.training.run_directory import RunDirectory, new_run_path, newest_run, read_config
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.setup import compile_blocks, find_data, load_model, make_job
@@ -61,7 +61,7 @@ def run_training(asked: Settings, show: Show) -> None:
             raise UsageError(f"{path} holds a run already: add --resume to go on with it, or choose another --run-dir")
         settings = settings_of(path, asked, show.given) if show.resume else asked
         out = Path(settings.out)
-        check_target(out)
+        check_out(out, path)
         refuse_decided(settings, show)
         if settings.precision == "bf16" and fast_training_dtype(pick_device(show.device)) is None:
             console.note("this device computes bf16 many times more slowly than fp32")
@@ -74,8 +74,7 @@ def run_training(asked: Settings, show: Show) -> None:
         )
         job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts))
         results = Results(model, settings, splits, path)
-        listeners = open_listeners(stack, console, directory, settings, show)
-        finished = run(job, [*listeners, results.handle] if directory else [])
+        finished = run(job, open_listeners(stack, console, directory, results, show))
         if interrupts:
             saved = checkpoints(path / "checkpoints")
             console.note(
@@ -87,6 +86,13 @@ def run_training(asked: Settings, show: Show) -> None:
             console.note(f"wrote {out}; the run is in {path}")
             if finished.got_worse and results.best.exists():
                 console.note(f"the weights of the lowest validation loss are in {results.best}")
+
+
+def check_out(out: Path, run: Path) -> None:
+    """Raise UsageError or ResourceError if the final weights cannot go there."""
+    check_target(out)
+    if out == (run / BEST).absolute():
+        raise UsageError(f"{out} is where the run keeps its best weights: choose another --out")
 
 
 def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, Splits]:
@@ -108,15 +114,16 @@ def run(job: Job, listeners: list[Callable[[Event], None]]) -> Finished:
 
 
 def open_listeners(
-    stack: ExitStack, console: Console, directory: RunDirectory | None, settings: Settings, show: Show
+    stack: ExitStack, console: Console, directory: RunDirectory | None, results: Results, show: Show
 ) -> list[Callable[[Event], None]]:
     """Who hears of the run: nobody in processes other than the first."""
     if directory is None:
         return []
     view = stack.enter_context(LiveView(console))
-    listeners: list[Callable[[Event], None]] = [directory.handle, view.handle]
+    listeners: list[Callable[[Event], None]] = [directory.handle, view.handle, results.handle]
     if show.json:
         listeners.append(JsonEvents(console).handle)
+    settings = results.settings
     if settings.wandb_project:
         tracker = WandbTracker(settings.wandb_project, settings.as_dict(), directory.path, note=view.note)
         listeners.append(stack.enter_context(tracker).handle)

@@ -86,7 +86,7 @@ def train(job: Job) -> Iterator[Event]:
         yield run.take_step()
         stopping = bool(job.ranks.sum(float(job.should_stop()))[0])
         last = run.now.step == job.total_steps
-        yield from run.evaluate(last)
+        yield from run.evaluate(last)  # before saving: a killed run's continuation tells of it once more
         yield from run.sample(last)
         yield from run.save(last or stopping or run.out_of_patience())
         if stopping and not last:
@@ -155,7 +155,7 @@ class _Run:
         seconds, tokens = time.perf_counter() - start, int(lengths.sum())
         self.now.count(loss, n_targets, tokens, seconds)
         epoch = self.now.step / steps_per_epoch(len(job.train), job.records_per_step)
-        smoothed = self.now.train_loss or loss
+        smoothed = loss if self.now.train_loss is None else self.now.train_loss
         return Step(self.now.step, epoch, loss, smoothed, lr, grad_norm, tokens, n_targets, tokens / seconds)
 
     def accumulate(self, records: list[int], n_targets: int) -> float:

@@ -38,7 +38,7 @@ class Evaluated:
 
     step: int
     tokens_seen: int  # training tokens so far
-    val_loss: float  # mean over the split's unmasked tokens, in nats
+    val_loss: float  # mean over the split's targets, in nats
     best: bool
 
 

@@ -64,7 +64,8 @@ def read_losses(metrics: Path) -> Losses:
 def smooth(losses: list[float], targets: list[int]) -> list[float]:
     """Exponential moving averages over about a thirtieth of the steps, every target weighing alike.
 
-    Near the start, where losses fall fast, it is a quarter of the steps so far, if that is less.
+    Of a long run that is more steps than `Step.smoothed_loss` is of, whose line would be a band. Near the start, where
+    losses fall fast, it is a quarter of the steps so far, if that is less.
     """
     total, count, result = 0.0, 0.0, []
     for i, (loss, n) in enumerate(zip(losses, targets, strict=True)):

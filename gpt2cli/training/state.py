@@ -47,7 +47,7 @@ class Counters:
 
     @property
     def train_loss(self) -> float | None:
-        """The smoothed loss, every target of a step weighing alike; None before the first step."""
+        """The smoothed loss, every target of a step weighing alike; None before the first target."""
         return self.loss_sum / self.targets if self.targets else None
 
     def count(self, loss: float, targets: int, tokens: int, seconds: float) -> None:

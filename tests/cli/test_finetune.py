@@ -73,6 +73,7 @@ def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
     assert set(wanted.split()) <= set(summary)
     assert summary["tokens_seen"] == sum(step["tokens"] for step in steps)
     assert summary["final_train_loss"] == steps[-1]["smoothed_loss"] > steps[-1]["loss"]
+    assert "of the lowest validation loss" not in done.stderr  # which is the last one
     saved = torch.load(tmp_path / "out.pt", weights_only=True)
     assert {"config", "model", "template", "provenance"} <= set(saved)
     assert "### Instruction" in json.dumps(saved["template"])
@@ -99,6 +100,9 @@ def test_lora_trains_an_adapter_and_leaves_the_base_alone(args, base, tmp_path, 
     # whatever the base was held in, it is merged into as it was
     weights, expected = load_plain(ckpt=tmp_path / "out.pt"), load_plain(base, ckpt=tmp_path / "run" / "adapter")
     torch.testing.assert_close(weights.state_dict(), expected.state_dict(), atol=1e-7, rtol=1e-6)
+    # the last evaluation is the best one
+    best = load_plain(base, ckpt=tmp_path / "run" / "best-adapter")
+    torch.testing.assert_close(best.state_dict(), expected.state_dict(), atol=0, rtol=0)
 
 
 def test_from_scratch_on_plain_text(tmp_path):
@@ -113,6 +117,23 @@ def test_from_scratch_on_plain_text(tmp_path):
     assert len(steps) == 12
     assert steps[-1] < steps[0] - 2
     assert (tmp_path / "out.safetensors").is_file()
+
+
+def test_the_best_weights_are_told_of_where_the_last_ones_are_worse(args, tmp_path, run):
+    done = finetune(*args, "--lr", "0.3", "--schedule", "constant", "--eval-every", "3")
+    assert done.returncode == 0, done.stderr
+    best = tmp_path / "run" / "best.pt"
+    assert f"the weights of the lowest validation loss are in {best}" in done.stderr
+    saved = torch.load(best, weights_only=True)["provenance"]
+    losses = {line["step"]: line["val_loss"] for line in metrics(tmp_path / "run") if line["kind"] == "eval"}
+    assert losses[saved["step"]] == saved["losses"]["val"] == min(losses.values())
+    assert run("generate", "The", "--ckpt", str(best), "-n", "3").returncode == 0
+
+
+def test_the_best_weights_are_no_place_for_the_last_ones(args, tmp_path):
+    done = finetune(*args, "--out", str(tmp_path / "run" / "best.pt"))
+    assert done.returncode == 2
+    assert "choose another --out" in done.stderr
 
 
 def start(args: list[str], until_step: int, run: Path) -> "subprocess.Popen[str]":
@@ -297,6 +318,7 @@ def test_two_processes_equal_one(args, tmp_path, extra):
     expected, found = learned(tmp_path / "one"), learned(tmp_path / "two")
     assert [line[:2] for line in found] == [line[:2] for line in expected]
     assert [line[2] for line in found] == pytest.approx([line[2] for line in expected], rel=1e-4)
+    assert (tmp_path / "two" / ("best-adapter" if extra else "best.pt")).exists()
 
 
 def test_when_one_process_dies_the_others_go(args, tmp_path):

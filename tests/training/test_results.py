@@ -1,14 +1,19 @@
 """What a run gives: the weights that it ended with, and those that did best."""
 
+import resource
+
+import pytest
 import torch
 
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import DataConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.splits import Splits
+from gpt2cli.errors import ResourceError
 from gpt2cli.model.lora import add_lora, merged_state
 from gpt2cli.prompts import ALPACA
+from gpt2cli.training import state
 from gpt2cli.training.engine import train
-from gpt2cli.training.events import Evaluated, Finished
+from gpt2cli.training.events import Evaluated, Finished, Saved, Started
 from gpt2cli.training.results import Results
 from gpt2cli.training.settings import Settings
 from tests import models
@@ -59,6 +64,53 @@ def test_the_best_adapter_stays(tmp_path):
     for adapter, loss in ((results.best, min(seen)), (tmp_path / "adapter", finished.final_val_loss)):
         torch.testing.assert_close(load_plain(ckpt=adapter).state_dict(), seen[loss])
     torch.testing.assert_close(load_plain(ckpt=tmp_path / "out.pt").state_dict(), seen[finished.final_val_loss])
+
+
+@pytest.mark.parametrize("lora", [None, LoRAConfig(rank=2)], ids=["full", "lora"])
+@pytest.mark.parametrize("later", [-1, 3])
+def test_a_resumed_run_keeps_the_best_of_all(tmp_path, lora, later):
+    """Killed a step before the best evaluation, or some after it."""
+    base = models.save_hub_directory(models.small_model(SHAPE), tmp_path / "base")
+    for name in ("unbroken", "killed"):
+        (tmp_path / name).mkdir()
+    seen, _ = run_through(*make(tmp_path / "unbroken", base, lora))
+    killed_after = 2 * (1 + list(seen).index(min(seen))) + later
+    work, results = make(tmp_path / "killed", base, lora, checkpoints=tmp_path / "checkpoints")
+    for event in train(work):
+        results.handle(event)
+        if isinstance(event, Saved) and event.step == killed_after:
+            break
+    [found] = state.read_newest(tmp_path / "checkpoints")
+    work, results = make(tmp_path / "killed", base, lora, resume=found)
+    _, finished = run_through(work, results)
+    assert finished.got_worse and finished.best_val_loss == min(seen)
+    weights = [load_plain(ckpt=tmp_path / name / results.best.name).state_dict() for name in ("unbroken", "killed")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def test_what_a_killed_run_had_half_written_goes(tmp_path):
+    for lora, left in ((None, tmp_path / ".best.pt.x.tmp"), (LoRAConfig(), tmp_path / "best-adapter" / ".x.tmp")):
+        left.parent.mkdir(exist_ok=True)
+        left.write_bytes(b"half")
+        _, results = make(tmp_path, "unused", lora)
+        results.handle(Started(3, 9, 1, 9, 1, 9, 9))
+        assert not left.exists()
+
+
+def test_a_full_disk_leaves_the_best_weights_before(tmp_path):
+    _, results = make(tmp_path, "unused")
+    better = [Evaluated(step, 0, 1 / step, True) for step in (1, 2)]
+    results.handle(better[0])
+    before = results.best.read_bytes()
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most))
+    try:
+        with pytest.raises(ResourceError, match=r"cannot write.*the checkpoint before is intact"):
+            results.handle(better[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert results.best.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["best.pt"]
 
 
 def test_nothing_is_kept_where_nothing_is_to_be_saved(tmp_path):
