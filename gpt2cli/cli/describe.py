@@ -34,10 +34,16 @@ def describe_end(event: Finished) -> Iterator[str]:
         losses.append(f"training {event.final_train_loss:.3f}")
     if event.final_val_loss is not None:
         losses.append(f"validation {event.final_val_loss:.3f}")
+        if event.final_val_step != event.steps:
+            losses[-1] += f" {when(event.final_val_step)}"
         if event.got_worse:
-            losses[-1] += f" (best {event.best_val_loss:.3f})"
+            losses[-1] += f" (best {event.best_val_loss:.3f} {when(event.best_val_step)})"
     if losses:
         yield f"loss: {', '.join(losses)}"
+
+
+def when(step: int | None) -> str:
+    return f"at step {step}" if step else "before training"
 
 
 def counted(number: int, noun: str) -> str:

@@ -23,7 +23,7 @@ gpt2 finetune --subset 5000
 
 gpt2 finetune --data records.json --epochs 2 --lora
 
-gpt2 finetune --data tales/ --from-scratch --n-layer 4 --n-head 4 --n-embd 128 --block-size 256
+gpt2 finetune --data tales/ --from-scratch --n-layer 4 --n-head 4 --n-embd 128 --block-size 256 --lr 1e-3
 
 gpt2 finetune --resume
 

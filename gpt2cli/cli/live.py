@@ -151,7 +151,7 @@ class Progress:
         if left := self._seconds_left():
             yield f"{duration(left)} left"
         if self._evaluated:
-            yield f"val {self._evaluated.val_loss:.3f}{arrow if self._evaluated.best else ''}"
+            yield f"val {self._evaluated.val_loss:.3f}{arrow if self._evaluated.best and self._evaluated.step else ''}"
         yield f"{self._step.tok_s:,.0f} tok/s"
         yield f"epoch {self._step.epoch:.2f}/{self._started.epochs}"
         yield f"lr {self._step.lr:.1e}"
@@ -160,7 +160,8 @@ class Progress:
         if not self._started:
             return
         ascii_only = options.ascii_only
-        room = options.max_width - 1 - BAR_WIDTHS[0]  # a full last column makes some terminals wrap
+        # a full last column makes some terminals wrap, and Ctrl-C is shown as ^C
+        room = options.max_width - 3 - BAR_WIDTHS[0]
         shown: list[str] = []
         for word in self.words("" if ascii_only else "↓"):
             room -= len(word) + 2

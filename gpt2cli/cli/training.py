@@ -10,13 +10,14 @@ import torch
 from gpt2cli.checkpoints.save import check_target
 from gpt2cli.checkpoints.transfer import Progress
 from gpt2cli.cli.console import Console
+from gpt2cli.cli.dataset_summary import fate
 from gpt2cli.cli.downloads import showing_downloads
 from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.live import JsonEvents, LiveView
 from gpt2cli.data.load import load_data
 from gpt2cli.data.prepared import is_prepared
 from gpt2cli.data.splits import Splits
-from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.distributed import joined_ranks, launched_rank
@@ -61,12 +62,15 @@ def run_training(asked: Settings, show: Show) -> None:
             raise UsageError(f"{path} holds a run already: add --resume to go on with it, or choose another --run-dir")
         settings = settings_of(path, asked, show.given) if show.resume else asked
         out = Path(settings.out)
-        check_out(out, path)
+        check_out(settings, path)
         refuse_decided(settings, show)
+        if out.exists() and not show.resume:
+            console.note(f"{out} is there, and will be replaced")
         if settings.precision == "bf16" and fast_training_dtype(pick_device(show.device)) is None:
             console.note("this device computes bf16 many times more slowly than fp32")
         model, splits = load_both(settings, show, stack.enter_context(showing_downloads(console)))
-        if directory and not show.resume:  # not before: a run that could not begin is none to resume
+        note_left_out(splits, console)
+        if directory:  # not before: a run that could not begin is none to resume
             directory.write_config(settings.as_dict())
         resume = find_checkpoint(show.run or path, console) if show.resume else None
         interrupts = stack.enter_context(
@@ -82,17 +86,34 @@ def run_training(asked: Settings, show: Show) -> None:
             )
         interrupts.raise_received()
         if directory:
-            results.write(out, finished)
-            console.note(f"wrote {out}; the run is in {path}")
-            if finished.got_worse and results.best.exists():
-                console.note(f"the weights of the lowest validation loss are in {results.best}")
+            write_results(results, finished, console, show.json)
 
 
-def check_out(out: Path, run: Path) -> None:
-    """Raise UsageError or ResourceError if the final weights cannot go there."""
+def write_results(results: Results, finished: Finished, console: Console, json: bool) -> None:
+    """Write the final weights, and tell where they are, and where better ones are. Raises ResourceError."""
+    out, run, best = Path(results.settings.out), results.run, None
+    try:
+        results.write(out, finished)
+    except ResourceError as error:
+        if checkpoints(run / "checkpoints"):
+            raise ResourceError(f"{error}; `gpt2 finetune --resume {run} --out FILE` does") from None
+        raise
+    console.note(f"wrote {out}; the run is in {run}")
+    if finished.got_worse and finished.best_val_step and results.best.exists():
+        best = results.best
+        console.note(f"the weights of the lowest validation loss are in {best}: give that to --ckpt")
+    if json:
+        console.json({"kind": "wrote", "out": str(out), "run": str(run), "best": None if best is None else str(best)})
+
+
+def check_out(settings: Settings, run: Path) -> None:
+    """Raise UsageError or ResourceError if the final weights cannot go where they are to."""
+    out = Path(settings.out)
     check_target(out)
     if out == (run / BEST).absolute():
         raise UsageError(f"{out} is where the run keeps its best weights: choose another --out")
+    if settings.lora and settings.ckpt and out.resolve() == Path(settings.ckpt).resolve():
+        raise UsageError(f"{out} is what the adapter is for, and must stay as it is: choose another --out")
 
 
 def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, Splits]:
@@ -101,7 +122,17 @@ def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, 
     if show.compile:
         compile_blocks(model)
     data = find_data(settings, show.offline, progress)
-    return model, load_data(data, settings.train, settings.records, model.config.block_size, settings.skip_bad)
+    splits = load_data(data, settings.train, settings.records, model.config.block_size, settings.skip_bad)
+    if settings.train.patience and (settings.train.eval_every == 0 or not len(splits.val)):
+        raise UsageError("--patience waits for evaluations, and there are none: let --eval-every and --val-fraction be")
+    return model, splits
+
+
+def note_left_out(splits: Splits, console: Console) -> None:
+    """Say what became of records that are not trained on, or not on the whole of."""
+    counts = splits.info.get("counts")
+    if counts and (counts["kept"] < counts["records"] or counts["truncated"]):
+        console.note(fate(splits))
 
 
 def run(job: Job, listeners: list[Callable[[Event], None]]) -> Finished:
@@ -131,7 +162,7 @@ def open_listeners(
 
 
 def find_run(asked: Settings, show: Show) -> Path:
-    """The run's directory. Raises UsageError if there is none to resume."""
+    """The run's directory. Raises UsageError or CheckpointError if there is none to resume."""
     if not show.resume:
         label = Path(asked.data).stem if asked.data else "alpaca"
         return show.run or new_run_path(label)
@@ -140,7 +171,9 @@ def find_run(asked: Settings, show: Show) -> Path:
         if newest is None:
             raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
         return newest
-    return show.run.parent.parent if show.run.name.startswith("step-") else show.run
+    run = show.run.parent.parent if show.run.name.startswith("step-") else show.run
+    read_config(run)  # before anything is made there
+    return run
 
 
 def settings_of(path: Path, asked: Settings, given: frozenset[str]) -> Settings:

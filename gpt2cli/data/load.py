@@ -59,7 +59,7 @@ def load_data(
     """
     max_length = train.max_length or block_size
     if max_length > block_size:
-        raise UsageError(f"max_length {max_length} is more than the model's window of {block_size} tokens: lower it")
+        raise UsageError(f"--max-length {max_length} is more than the model's window of {block_size} tokens: lower it")
     if not path.exists():
         raise UsageError(f"{path} is not there: {ACCEPTED}")
     if path.is_dir():

@@ -18,7 +18,7 @@ from gpt2cli import __version__, paths
 from gpt2cli.atomic import sync_directory
 from gpt2cli.checkpoints import hub
 from gpt2cli.checkpoints.refusals import refusal
-from gpt2cli.checkpoints.transfer import Note, Progress, Received, TemporaryError, ignore, persist
+from gpt2cli.checkpoints.transfer import LastingError, Note, Progress, Received, TemporaryError, ignore, persist
 from gpt2cli.data.records import SUFFIXES, read_records
 from gpt2cli.errors import DataError, NetworkError, ResourceError, UsageError
 
@@ -67,7 +67,11 @@ def _kept(source: str, name: str, bring: Callable[..., None], offline: bool, pro
     with FileLock(file.with_name(f".{name}.lock")):
         if not file.is_file():
             part = file.with_name(f".part-{name}")
-            bring(part, progress=progress)
+            try:
+                bring(part, progress=progress)
+            except LastingError as error:
+                what = f"Alpaca ({source})" if source in ("cleaned", "original") else shown(source)
+                raise NetworkError(f"cannot fetch {what}: {error}; a file of your own needs no network") from None
             part.replace(file)
             sync_directory(file.parent)
     return file

@@ -200,10 +200,10 @@ class _Run:
             return
         value = mean_loss(self.job.model, self.job.val, self.job.max_tokens, self.autocast(), self.job.ranks)
         best = self.now.best_val_loss is None or value < self.now.best_val_loss
-        self.now.val_loss = value
+        self.now.val_loss, self.now.val_step = value, self.now.step
         self.now.worse_evaluations = 0 if best else self.now.worse_evaluations + 1
         if best:
-            self.now.best_val_loss = value
+            self.now.best_val_loss, self.now.best_val_step = value, self.now.step
         yield Evaluated(self.now.step, self.now.tokens_seen, value, best)
 
     def sample(self, last: bool) -> Iterator[Event]:
@@ -245,7 +245,9 @@ class _Run:
             peak_rss_mb(),
             now.train_loss,
             now.val_loss,
+            now.val_step,
             now.best_val_loss,
+            now.best_val_step,
             reason,
         )
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+SMOOTHED = 20
+"""Steps whose losses the smoothed loss is a mean of."""
+
 
 @dataclass(frozen=True)
 class Started:
@@ -24,7 +27,7 @@ class Step:
     step: int  # counted from 1
     epoch: float  # epochs done, as a fraction
     loss: float  # mean over the step's targets, the tokens that count, in nats
-    smoothed_loss: float  # the same over the targets of about the last 20 steps
+    smoothed_loss: float  # the same over the targets of the last SMOOTHED steps
     lr: float
     grad_norm: float  # before clipping
     tokens: int  # the records' own tokens in this step, over all processes
@@ -75,8 +78,10 @@ class Finished:
     train_tok_s: float
     peak_rss_mb: float
     final_train_loss: float | None  # smoothed
-    final_val_loss: float | None
+    final_val_loss: float | None  # of the last evaluation
+    final_val_step: int | None  # which was after this step
     best_val_loss: float | None
+    best_val_step: int | None  # 0 if nothing was better than the model before training
     reason: str  # "done", "patience", "interrupted"
 
     @property

@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2cli import atomic
+from gpt2cli.training.events import SMOOTHED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
-MANY = 60  # points; fewer are drawn one by one
+MANY = 60  # steps; fewer are drawn as points
 TRAINING, VALIDATION = "#3b6fb6", "#d1632b"
 
 
 @dataclass
 class Losses:
-    """What the picture shows: losses in nats by step, over how many targets each is a mean, and tokens up to it."""
+    """What the picture shows: losses in nats by step, also smoothed, and how many tokens there were up to each."""
 
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
+    smoothed: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     val_steps: list[int] = field(default_factory=list)
     val_losses: list[float] = field(default_factory=list)
@@ -53,27 +54,12 @@ def read_losses(metrics: Path) -> Losses:
             tokens += fields["tokens"]
             found.steps.append(fields["step"])
             found.losses.append(fields["loss"])
-            found.targets.append(fields["targets"])
+            found.smoothed.append(fields["smoothed_loss"])
             found.tokens.append(tokens)
         elif fields["kind"] == "eval":
             found.val_steps.append(fields["step"])
             found.val_losses.append(fields["val_loss"])
     return found
-
-
-def smooth(losses: list[float], targets: list[int]) -> list[float]:
-    """Exponential moving averages over about a thirtieth of the steps, every target weighing alike.
-
-    Of a long run that is more steps than `Step.smoothed_loss` is of, whose line would be a band. Near the start, where
-    losses fall fast, it is a quarter of the steps so far, if that is less.
-    """
-    total, count, result = 0.0, 0.0, []
-    for i, (loss, n) in enumerate(zip(losses, targets, strict=True)):
-        steps = max(1.0, min(len(losses) / 30, 1 + i / 4))
-        total += (loss * n - total) / steps
-        count += (n - count) / steps
-        result.append(total / count if count else loss)
-    return result
 
 
 def draw(data: Losses, out: Path) -> None:
@@ -103,11 +89,10 @@ def draw(data: Losses, out: Path) -> None:
 
 
 def draw_training(axes: "Axes", data: Losses) -> None:
-    if len(data.steps) > MANY:
-        axes.plot(data.steps, data.losses, color=TRAINING, alpha=0.25, linewidth=0.8)
-        axes.plot(data.steps, smooth(data.losses, data.targets), color=TRAINING, label="training (smoothed)")
-    elif data.steps:
-        axes.plot(data.steps, data.losses, ".-", color=TRAINING, label="training", clip_on=False)
+    if data.steps:
+        few = len(data.steps) <= MANY
+        axes.plot(data.steps, data.losses, "." if few else "-", color=TRAINING, alpha=0.25, linewidth=0.8)
+        axes.plot(data.steps, data.smoothed, color=TRAINING, label=f"training (mean of {SMOOTHED} steps)")
 
 
 def draw_tokens(axes: "Axes", data: Losses) -> None:

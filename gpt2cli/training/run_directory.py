@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gpt2cli import atomic, paths
-from gpt2cli.errors import CheckpointError, ResourceError
+from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Started, Step
 from gpt2cli.training.plots import plot_losses
 
@@ -52,8 +52,17 @@ def new_run_path(label: str) -> Path:
 
 
 def newest_run() -> Path | None:
-    """The run under `<home>/runs` that was begun last, or None if there is none."""
-    return max((config.parent for config in runs().glob("*/config.json")), key=lambda run: run.name, default=None)
+    """The run under `<home>/runs` that was begun last, of those that are not done if there are any; None for none."""
+    found = (config.parent for config in runs().glob("*/config.json"))
+    return max(found, key=lambda run: (not is_done(run), run.name), default=None)
+
+
+def is_done(run: Path) -> bool:
+    """Whether a run has come to its end."""
+    try:
+        return bool(json.loads((run / "summary.json").read_bytes())["reason"] != "interrupted")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -61,7 +70,7 @@ def read_config(run: Path) -> dict[str, Any]:
     file = run / "config.json"
     try:
         settings = json.loads(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{run} holds no run: it has no config.json") from None
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON ({error}): the run cannot be resumed") from None
@@ -77,8 +86,8 @@ def no_note(text: str) -> None:
 class RunDirectory:
     """Writes a run's events into its directory, which it makes, and holds for itself until it is closed.
 
-    `note` is told what went wrong without harm to the run, such as a plot that could not be drawn.
-    Raises ResourceError if another process works there.
+    `note` is told what went wrong without harm to the run, such as a plot that could not be drawn. A directory in
+    which no run began goes again. Raises ResourceError if another process works there, UsageError if it is a file.
     """
 
     def __init__(self, path: Path, note: Callable[[str], None] = no_note) -> None:
@@ -86,7 +95,10 @@ class RunDirectory:
         self._note = note
         self._plots = True
         self._last_plot = time.monotonic()
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UsageError(f"{path} is a file: let --run-dir name a directory") from None
         self._lock = self._take_lock()
 
     def __enter__(self) -> "RunDirectory":
@@ -125,6 +137,10 @@ class RunDirectory:
         """Let other processes have the directory."""
         if self._lock.is_locked:
             (self.path / ".pid").unlink(missing_ok=True)
+            if not (self.path / "config.json").exists():
+                (self.path / ".lock").unlink(missing_ok=True)
+                with suppress(OSError):  # what else is in there is somebody's
+                    self.path.rmdir()
             self._lock.release()
 
     def _take_lock(self) -> FileLock:

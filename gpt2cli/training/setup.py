@@ -1,11 +1,12 @@
 """From settings to a job that `train()` can run."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.transfer import Progress, ignore
@@ -91,6 +92,8 @@ def make_job(
         make_lean(model, autocast)
     shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}
     identity = settings.identity() | shape | {"data": splits.train.fingerprint(), "world_size": ranks.world_size}
+    if settings.lora:
+        identity["base"] = checksum(p for p in model.parameters() if not p.requires_grad)
     return Job(
         model,
         splits.train,
@@ -105,6 +108,14 @@ def make_job(
         resume,
         should_stop,
     )
+
+
+def checksum(tensors: Iterable[Tensor]) -> int:
+    """A number that tells other values from these: CRC-32 of their bytes."""
+    value = 0
+    for tensor in tensors:
+        value = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, value)
+    return value
 
 
 def sample_prompts(settings: Settings, splits: Splits) -> list[tuple[str, str]]:

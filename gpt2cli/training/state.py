@@ -23,13 +23,12 @@ from torch import Tensor
 from gpt2cli.atomic import sync_directory
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.errors import CheckpointError
+from gpt2cli.training.events import SMOOTHED
 from gpt2cli.training.optim import AdamW
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 KEEP = 2
 """Checkpoints that stay when a new one has been written."""
-FADING = 0.95
-"""What the steps before still weigh in the smoothed loss after one more."""
 
 
 @dataclass
@@ -39,24 +38,27 @@ class Counters:
     step: int = 0  # optimizer steps done
     tokens_seen: int = 0
     train_seconds: float = 0.0
-    loss_sum: float = 0.0  # of all targets, those of earlier steps fading
-    targets: float = 0.0  # how many, fading alike
+    recent: list[tuple[float, int]] = field(
+        default_factory=list
+    )  # of the last steps, the sum of losses, and of how many
     val_loss: float | None = None
+    val_step: int | None = None
     best_val_loss: float | None = None
+    best_val_step: int | None = None
     worse_evaluations: int = 0  # since the best one
 
     @property
     def train_loss(self) -> float | None:
-        """The smoothed loss, every target of a step weighing alike; None before the first target."""
-        return self.loss_sum / self.targets if self.targets else None
+        """The smoothed loss: the mean over all targets of the last steps; None if there were none."""
+        n_targets = sum(n for _, n in self.recent)
+        return sum(total for total, _ in self.recent) / n_targets if n_targets else None
 
-    def count(self, loss: float, targets: int, tokens: int, seconds: float) -> None:
+    def count(self, loss: float, n_targets: int, tokens: int, seconds: float) -> None:
         """Take account of a step: its mean loss, and over how many of its tokens."""
         self.step += 1
         self.tokens_seen += tokens
         self.train_seconds += seconds
-        self.loss_sum = FADING * self.loss_sum + loss * targets
-        self.targets = FADING * self.targets + targets
+        self.recent = [*self.recent, (loss * n_targets, n_targets)][-SMOOTHED:]
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ def read_state(path: Path) -> Resumable:
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What the identities of two runs differ in, in words."""
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-    return [f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in keys]
+    digests = {"data": "the data has changed", "base": "the model that the adapter is for has changed"}
+    return [digests.get(key, f"{key} was {then.get(key)!r}, is {now.get(key)!r}") for key in keys]
 
 
 def _crc32(path: Path) -> int:

@@ -61,7 +61,9 @@ def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
     kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
     assert kinds.count("step") == 18
     assert kinds[0] == "started"
-    assert kinds[-1] == "finished"
+    assert kinds[-2:] == ["finished", "wrote"]
+    wrote = {"kind": "wrote", "out": str(tmp_path / "out.pt"), "run": str(tmp_path / "run"), "best": None}
+    assert json.loads(done.stdout.splitlines()[-1]) == wrote
     names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
     assert names == {"config.json", "metrics.jsonl", "samples.md", "loss.png", "summary.json", "checkpoints", "best.pt"}
     steps = [line for line in metrics(tmp_path / "run") if line["kind"] == "step"]
@@ -128,6 +130,60 @@ def test_the_best_weights_are_told_of_where_the_last_ones_are_worse(args, tmp_pa
     losses = {line["step"]: line["val_loss"] for line in metrics(tmp_path / "run") if line["kind"] == "eval"}
     assert losses[saved["step"]] == saved["losses"]["val"] == min(losses.values())
     assert run("generate", "The", "--ckpt", str(best), "-n", "3").returncode == 0
+
+
+def test_an_adapter_never_takes_the_place_of_what_it_is_for(args, base, tmp_path):
+    assert finetune(*args, "--max-steps", "1").returncode == 0
+    before = (tmp_path / "out.pt").read_bytes()
+    lora = ["--ckpt", str(tmp_path / "out.pt"), "--lora", "--run-dir", str(tmp_path / "lora"), "--max-steps", "2"]
+    args = args[args.index("--data") :]
+    done = finetune(*args, *lora)
+    assert done.returncode == 2
+    assert "choose another --out" in done.stderr
+    assert not (tmp_path / "lora").exists()
+    assert finetune(*args, *lora, "--out", str(tmp_path / "tuned.pt")).returncode == 0
+    assert (tmp_path / "out.pt").read_bytes() == before
+    models.save_hub_directory(models.small_model(SHAPE, seed=1), tmp_path / "other")
+    torch.save(torch.load(tmp_path / "tuned.pt", weights_only=True), tmp_path / "out.pt")
+    changed = finetune("--resume", str(tmp_path / "lora"))
+    assert changed.returncode == 4
+    assert "the model that the adapter is for has changed" in changed.stderr
+
+
+def test_records_that_are_left_out_or_cut_are_told(args, tmp_path):
+    records = json.loads((tmp_path / "records.json").read_text())
+    records[0]["output"], records[1]["output"] = "", "red " * 99
+    (tmp_path / "records.json").write_text(json.dumps(records))
+    done = finetune(*args, "--max-steps", "1")
+    assert "47 of 48 records kept · 1 cut to 64 tokens · 1 dropped for want of an output" in done.stderr
+
+
+def test_a_run_that_did_not_begin_leaves_no_directory(args, tmp_path):
+    assert finetune(*args, "--data", str(tmp_path / "missing.json")).returncode == 2
+    assert not (tmp_path / "run").exists()
+    assert finetune("--resume", str(tmp_path / "nowhere")).returncode == 4
+    assert not (tmp_path / "nowhere").exists()
+    refused = finetune(*args, "--patience", "2", "--val-fraction", "0")
+    assert (refused.returncode, "--patience waits" in refused.stderr) == (2, True)
+    (tmp_path / "file").touch()
+    assert finetune(*args, "--run-dir", str(tmp_path / "file")).returncode == 2
+
+
+def test_resume_prefers_a_run_that_is_not_done_and_remembers_its_out(args, tmp_path, home):
+    args = [arg for arg in args if arg not in ("--run-dir", str(tmp_path / "run"))]
+    first = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, text=True, env=clean_environment())
+    while not list(home.glob("runs/*/checkpoints/step-00000003")):
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    assert finetune(*args, "--out", str(tmp_path / "second.pt"), "--max-steps", "1").returncode == 0
+    (killed,) = (run for run in home.glob("runs/*") if not (run / "summary.json").exists())
+    named = finetune("--resume", "--out", str(tmp_path / "third.pt"))
+    assert named.returncode == 0, named.stderr
+    assert (killed / "summary.json").exists() and (tmp_path / "third.pt").exists()
+    assert json.loads((killed / "config.json").read_text())["out"] == str(tmp_path / "third.pt")
+    assert not (tmp_path / "out.pt").exists()
 
 
 def test_the_best_weights_are_no_place_for_the_last_ones(args, tmp_path):
@@ -233,7 +289,7 @@ def test_resuming_with_other_settings_lists_them(args, tmp_path):
     write_records(tmp_path / "records.json", 40)
     changed = finetune(*resume)
     assert changed.returncode == 4
-    assert "data was" in changed.stderr
+    assert "the data has changed" in changed.stderr
     assert finetune("--resume", str(tmp_path / "nowhere")).returncode == 4
     assert finetune(str(tmp_path / "run")).returncode == 2
 

@@ -14,7 +14,7 @@ from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, S
 
 HOSTILE = "Paris [/x] [bold]x \x1b[31mred\x1b]52;c;AAAA\x07 :smile:"
 STARTED = Started(0, 200, 3, 900, 100, 2_359_296, 124_439_808)
-FINISHED = Finished(200, 24_680, 3723.2, 330.1, 2101.5, 1.92, 2.10, 2.08, "done")
+FINISHED = Finished(200, 24_680, 3723.2, 330.1, 2101.5, 1.92, 2.10, 200, 2.08, 150, "done")
 EVENTS: list[Event] = [
     STARTED,
     Step(1, 0.015, 4.0, 4.0, 4.2e-5, 1.2, 1234, 400, 12345.6),
@@ -83,7 +83,7 @@ def test_on_a_terminal_lines_stay_above_the_bar() -> None:
     assert "step 2: Name the capital of France" in text and "  (nothing)" in text
     assert "(3 more lines)" in text and "  6\n" in text and "  7\n" not in text
     assert "done: 200 steps, 24,680 tokens, 1:02:03 of training (330 tokens/s, 2,102 MB at the most)" in text
-    assert "loss: training 1.920, validation 2.100 (best 2.080)" in text
+    assert "loss: training 1.920, validation 2.100 (best 2.080 at step 150)" in text
 
 
 def test_what_the_model_says_reaches_no_terminal_raw() -> None:
@@ -130,8 +130,15 @@ def test_quiet_is_quiet(terminal: bool) -> None:
     [("interrupted", "interrupted: 1 step, 1 token"), ("patience", "stopped early, as the validation loss")],
 )
 def test_the_end_says_why(reason: str, words: str) -> None:
-    text = shown([Finished(1, 1, 0.6, 330.1, 2101.5, None, None, None, reason)], terminal=False)
+    text = shown([Finished(1, 1, 0.6, 330.1, 2101.5, None, None, None, None, None, reason)], terminal=False)
     assert text.startswith(words) and "0:01 of training" in text and "loss:" not in text
+
+
+def test_a_validation_loss_of_another_step_says_so() -> None:
+    text = shown([Finished(27, 1, 0.6, 330.1, 2101.5, 2.67, 4.73, 0, 4.73, 0, "interrupted")], terminal=False)
+    assert "loss: training 2.670, validation 4.730 before training" in text
+    text = shown([Finished(27, 1, 0.6, 330.1, 2101.5, 2.67, 5.1, 20, 4.73, 0, "interrupted")], terminal=False)
+    assert "validation 5.100 at step 20 (best 4.730 before training)" in text
 
 
 def test_a_resumed_run_says_where_it_goes_on() -> None:

@@ -174,7 +174,7 @@ def test_what_is_not_fetched(home: Path, address: str) -> None:
 
 def test_nobody_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpt2cli.checkpoints.transfer.DELAYS", ())
-    with pytest.raises(NetworkError, match=r"no connection from 127\.0\.0\.1"):
+    with pytest.raises(NetworkError, match=r"cannot fetch http.*no connection from 127\.0\.0\.1.*a file of your own"):
         fetch_source("http://127.0.0.1:9/a.json")
 
 

@@ -2,19 +2,19 @@
 
 import builtins
 import json
-import math
 from pathlib import Path
 
 import pytest
 
-from gpt2cli.training.plots import Losses, plot_losses, read_losses, smooth
+from gpt2cli.training.plots import Losses, plot_losses, read_losses
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 500])
 def test_it_draws_any_number_of_points(tmp_path: Path, count: int) -> None:
     steps = list(range(1, count + 1))
     val = steps[::10]
-    losses = Losses(steps, [2 + 1 / s for s in steps], [50] * count, [100 * s for s in steps], val, [2.5] * len(val))
+    training = [2 + 1 / s for s in steps]
+    losses = Losses(steps, training, training, [100 * s for s in steps], val, [2.5] * len(val))
     assert plot_losses(losses, tmp_path / "loss.png") is None
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["loss.png"]
@@ -23,25 +23,12 @@ def test_it_draws_any_number_of_points(tmp_path: Path, count: int) -> None:
 def test_it_reads_the_metrics_of_a_run(tmp_path: Path) -> None:
     lines = [
         {"kind": "eval", "step": 0, "tokens_seen": 0, "val_loss": 4.0},
-        {"kind": "step", "step": 1, "loss": 3.0, "tokens": 10, "targets": 4},
-        {"kind": "step", "step": 2, "loss": 2.0, "tokens": 5, "targets": 3},
+        {"kind": "step", "step": 1, "loss": 3.0, "tokens": 10, "smoothed_loss": 3.0},
+        {"kind": "step", "step": 2, "loss": 2.0, "tokens": 5, "smoothed_loss": 2.5},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert read_losses(tmp_path / "metrics.jsonl") == Losses([1, 2], [3.0, 2.0], [4, 3], [10, 15], [0], [4.0])
+    assert read_losses(tmp_path / "metrics.jsonl") == Losses([1, 2], [3.0, 2.0], [3.0, 2.5], [10, 15], [0], [4.0])
     assert read_losses(tmp_path / "absent.jsonl") == Losses()
-
-
-def test_smoothing_keeps_a_constant_and_follows_a_change() -> None:
-    assert smooth([2.0] * 90, [7, 1, 0] * 30) == pytest.approx([2.0] * 90)
-    stepped = smooth([4.0] * 300 + [2.0] * 300, [5] * 600)
-    assert (
-        stepped[299] == pytest.approx(4.0) and 2.0 < stepped[305] < 4.0 and math.isclose(stepped[-1], 2.0, abs_tol=1e-3)
-    )
-
-
-def test_smoothing_weighs_every_target_alike() -> None:
-    short_and_long = smooth([8.0, 2.0] * 3000, [10, 90] * 3000)
-    assert short_and_long[-1] == pytest.approx(2.6, abs=0.05)  # (8 * 10 + 2 * 90) / 100
 
 
 def test_without_matplotlib_there_is_a_note_and_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,11 +40,11 @@ def test_without_matplotlib_there_is_a_note_and_no_picture(tmp_path: Path, monke
         return real(name, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    note = plot_losses(Losses([1], [2.0], [5], [10]), tmp_path / "loss.png")
+    note = plot_losses(Losses([1], [2.0], [2.0], [10]), tmp_path / "loss.png")
     assert note and "matplotlib" in note and not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_is_gone_and_a_torn_file_give_a_note(tmp_path: Path) -> None:
-    assert "loss.png" in (plot_losses(Losses([1], [2.0], [5], [10]), tmp_path / "gone" / "loss.png") or "")
+    assert "loss.png" in (plot_losses(Losses([1], [2.0], [2.0], [10]), tmp_path / "gone" / "loss.png") or "")
     (tmp_path / "metrics.jsonl").write_text('{"kind": "st')
     assert plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png")

@@ -14,7 +14,7 @@ from gpt2cli.training import run_directory
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
 from gpt2cli.training.run_directory import RunDirectory, new_run_path, newest_run, read_config, runs
 
-FINISHED = Finished(4, 400, 2.0, 200.0, 900.0, 2.25, 2.5, 2.5, "done")
+FINISHED = Finished(4, 400, 2.0, 200.0, 900.0, 2.25, 2.5, 4, 2.5, 4, "done")
 
 
 def events(first: int, last: int) -> list[Event]:

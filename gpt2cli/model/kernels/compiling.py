@@ -1,7 +1,7 @@
 """How the loops are compiled: by Numba, for the processor at hand, when they are first used; and then kept.
 
 Numba would keep what it compiled of a file as long as that file stays as it is, though parts of it come from others.
-So there is a directory for each version of all these files, in the user's cache (or in NUMBA_CACHE_DIR).
+So there is a directory for each version of all these files in each place, in the user's cache (or NUMBA_CACHE_DIR).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def _directory() -> Path | None:
     here = Path(__file__).parent
     sources = b"".join(file.read_bytes() for file in sorted([*here.glob("*.py"), here.parent / "quantization.py"]))
     chosen = config.CACHE_DIR or platformdirs.user_cache_dir("gpt2cli", appauthor=False)
-    directory = Path(chosen) / "kernels" / hashlib.sha256(sources).hexdigest()[:16]
+    directory = Path(chosen) / "kernels" / hashlib.sha256(bytes(here) + sources).hexdigest()[:16]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:
