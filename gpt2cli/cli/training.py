@@ -61,13 +61,9 @@ def run_training(asked: Settings, show: Show) -> None:
         if directory and not show.resume and (path / "config.json").exists():
             raise UsageError(f"{path} holds a run already: add --resume to go on with it, or choose another --run-dir")
         settings = settings_of(path, asked, show.given) if show.resume else asked
-        out = Path(settings.out)
         check_out(settings, path)
         refuse_decided(settings, show)
-        if out.exists() and not show.resume:
-            console.note(f"{out} is there, and will be replaced")
-        if settings.precision == "bf16" and fast_training_dtype(pick_device(show.device)) is None:
-            console.note("this device computes bf16 many times more slowly than fp32")
+        warn(settings, show, console)
         model, splits = load_both(settings, show, stack.enter_context(showing_downloads(console)))
         note_left_out(splits, console)
         if directory:  # not before: a run that could not begin is none to resume
@@ -114,6 +110,14 @@ def check_out(settings: Settings, run: Path) -> None:
         raise UsageError(f"{out} is where the run keeps its best weights: choose another --out")
     if settings.lora and settings.ckpt and out.resolve() == Path(settings.ckpt).resolve():
         raise UsageError(f"{out} is what the adapter is for, and must stay as it is: choose another --out")
+
+
+def warn(settings: Settings, show: Show, console: Console) -> None:
+    """Say beforehand what somebody may not expect."""
+    if Path(settings.out).exists() and not show.resume:
+        console.note(f"{settings.out} is there, and will be replaced")
+    if settings.precision == "bf16" and fast_training_dtype(pick_device(show.device)) is None:
+        console.note("this device computes bf16 many times more slowly than fp32")
 
 
 def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, Splits]:
