@@ -39,10 +39,6 @@ def load_model(settings: Settings, device: str, offline: bool = False, progress:
     if settings.lora:
         torch.manual_seed(settings.train.seed)
         add_lora(model, settings.lora)
-        dtype = compute_dtype(settings, model.wte.weight.device)
-        for layer in model.h.modules():
-            if isinstance(layer, LoRALinear) and dtype:  # frozen, so autocast would make the same 16 bits at every step
-                layer.to_dtype(dtype)
     for parameter in model.parameters():  # memory of its own, in place of a map of the file
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     model.checkpointing = settings.grad_checkpointing
@@ -88,12 +84,14 @@ def make_job(
     """Put a run together; a resumed one must have the same settings, shape and data, which `train` checks."""
     device = model.wte.weight.device
     autocast = compute_dtype(settings, device)
-    if autocast and device.type == "cpu":
-        make_lean(model, autocast)
     shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}
     identity = settings.identity() | shape | {"data": splits.train.fingerprint(), "world_size": ranks.world_size}
     if settings.lora:
         identity["base"] = checksum(p for p in model.parameters() if not p.requires_grad)
+    if autocast:  # not before: the base is the same one on a device that computes in another type
+        hold_frozen(model, autocast)
+        if device.type == "cpu":
+            make_lean(model, autocast)
     return Job(
         model,
         splits.train,
@@ -108,6 +106,13 @@ def make_job(
         resume,
         should_stop,
     )
+
+
+def hold_frozen(model: GPT, dtype: torch.dtype) -> None:
+    """Hold layers that have an adapter in this type: frozen, they would be cast to the same bits at every step."""
+    for layer in model.h.modules():
+        if isinstance(layer, LoRALinear):
+            layer.to_dtype(dtype)
 
 
 def checksum(tensors: Iterable[Tensor]) -> int:

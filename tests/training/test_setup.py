@@ -1,0 +1,38 @@
+"""Putting a run together: what a resumed one must share with what it goes on from."""
+
+import pytest
+import torch
+
+from gpt2cli.config import DataConfig, LoRAConfig, TrainConfig
+from gpt2cli.data.splits import Splits
+from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.settings import Settings
+from gpt2cli.training.setup import load_model, make_job
+from tests import models
+from tests.training.records import SHAPE, dataset
+
+
+def lora_job(base, precision="fp32"):
+    settings = Settings(str(base), None, None, TrainConfig(), DataConfig(), LoRAConfig(rank=2), precision=precision)
+    data = dataset()
+    splits = Splits(data, data, data, None)
+    return make_job(settings, load_model(settings, "cpu"), splits, Ranks(), None, None, lambda: False)
+
+
+def test_a_base_is_the_same_whatever_it_is_computed_in(tmp_path):
+    base = models.save_hub_directory(models.small_model(SHAPE), tmp_path / "base")
+    exact, rounded = lora_job(base), lora_job(base, "bf16")
+    assert exact.identity["base"] == rounded.identity["base"]
+    for run, dtype in ((exact, torch.float32), (rounded, torch.bfloat16)):
+        layer = run.model.h[0].mlp.c_fc
+        assert (layer.weight.dtype, layer.lora_A.dtype) == (dtype, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["wte.weight", "h.1.mlp.c_proj.weight", "h.0.attn.c_attn.bias"])
+def test_a_base_with_one_other_number_is_another(tmp_path, name):
+    model = models.small_model(SHAPE)
+    before = lora_job(models.save_hub_directory(model, tmp_path / "base")).identity
+    with torch.no_grad():
+        model.get_parameter(name).flatten()[3] += 1e-6
+    after = lora_job(models.save_hub_directory(model, tmp_path / "other")).identity
+    assert {key for key in before if before[key] != after[key]} == {"base"}
