@@ -50,6 +50,12 @@ def replacing_directory(target: Path) -> Iterator[Path]:
     sync_directory(target.parent)
 
 
+def sweep(directory: Path) -> None:
+    """Delete what killed processes left of files there. Nobody else may be writing in it by `replacing`."""
+    for left in directory.glob(".*.tmp"):
+        left.unlink()
+
+
 def _settle(file: Path) -> None:
     """Give a file the permissions that the umask gives, and have its bytes on disk."""
     file.chmod(0o666 & ~_umask())

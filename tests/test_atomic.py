@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gpt2cli.atomic import replacing, replacing_directory
+from gpt2cli.atomic import replacing, replacing_directory, sweep
 
 
 def test_replacing_leaves_the_old_file_if_writing_fails(tmp_path):
@@ -67,3 +67,15 @@ def test_the_old_directory_comes_back_if_the_new_one_cannot_take_its_place(tmp_p
         (path / "a").write_text("new")
     assert tree(tmp_path) == {"folder/a": "old"}
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path):
+    for name in ("a.pt", "notes.tmp", ".hidden"):
+        (tmp_path / name).write_text("somebody's")
+    before = tree(tmp_path)
+    writing = replacing(tmp_path / "a.pt")
+    writing.__enter__().write_text("half")  # and there it is killed
+    assert tree(tmp_path) != before
+    sweep(tmp_path)
+    assert tree(tmp_path) == before
+    sweep(tmp_path / "missing")

@@ -57,10 +57,10 @@ def run_training(asked: Settings, show: Show) -> None:
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks(pick_device(show.device)))
         path = find_run(asked, show)
+        settings = settings_of(path, asked, show.given) if show.resume else asked  # before anything is made there
         directory = stack.enter_context(RunDirectory(path, console.note)) if ranks.is_first else None
         if directory and not show.resume and (path / "config.json").exists():
             raise UsageError(f"{path} holds a run already: add --resume to go on with it, or choose another --run-dir")
-        settings = settings_of(path, asked, show.given) if show.resume else asked
         check_out(settings, path)
         refuse_decided(settings, show)
         warn(settings, show, console)
@@ -166,7 +166,7 @@ def open_listeners(
 
 
 def find_run(asked: Settings, show: Show) -> Path:
-    """The run's directory. Raises UsageError or CheckpointError if there is none to resume."""
+    """The run's directory. Raises UsageError if there is none to resume."""
     if not show.resume:
         label = Path(asked.data).stem if asked.data else "alpaca"
         return show.run or new_run_path(label)
@@ -175,9 +175,7 @@ def find_run(asked: Settings, show: Show) -> Path:
         if newest is None:
             raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
         return newest
-    run = show.run.parent.parent if show.run.name.startswith("step-") else show.run
-    read_config(run)  # before anything is made there
-    return run
+    return show.run.parent.parent if show.run.name.startswith("step-") else show.run
 
 
 def settings_of(path: Path, asked: Settings, given: frozenset[str]) -> Settings:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from gpt2cli import paths
+from gpt2cli import atomic, paths
 from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
@@ -45,8 +45,8 @@ class Results:
         """
         match event:
             case Started():  # what a killed run was about to write
-                for left in (*self.run.glob(f".{BEST}.*.tmp"), *self.best.glob(".*.tmp")):
-                    left.unlink()
+                for directory in (self.run, self.run / BEST_ADAPTER):
+                    atomic.sweep(directory)
             case Evaluated(best=True) if event.step and self.settings.train.save_every != 0:
                 try:
                     self._write_best(event)

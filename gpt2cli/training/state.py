@@ -38,9 +38,7 @@ class Counters:
     step: int = 0  # optimizer steps done
     tokens_seen: int = 0
     train_seconds: float = 0.0
-    recent: list[tuple[float, int]] = field(
-        default_factory=list
-    )  # of the last steps, the sum of losses, and of how many
+    recent: list[tuple[float, int]] = field(default_factory=list)  # of each of the last steps: summed loss, targets
     val_loss: float | None = None
     val_step: int | None = None
     best_val_loss: float | None = None
