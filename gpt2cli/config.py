@@ -125,6 +125,7 @@ class TrainConfig:
     batch_size: int = 8
     grad_accum: int = 1
     learning_rate: float = 5e-5
+    optimizer: Literal["adamw", "muon"] = "adamw"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: int = 10
     weight_decay: float = 0.01
@@ -145,6 +146,7 @@ class TrainConfig:
         _check(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
         _check(self.grad_accum >= 1, "grad_accum", "1 or more", self.grad_accum)
         _check(0 < self.learning_rate < math.inf, "learning_rate", "a finite number above 0", self.learning_rate)
+        _check(self.optimizer in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}", self.optimizer)
         _check(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}", self.schedule)
         _check(self.warmup >= 0, "warmup", "0 or more", self.warmup)
         _check(0 <= self.weight_decay < math.inf, "weight_decay", "a finite number, 0 or more", self.weight_decay)
@@ -161,6 +163,7 @@ class TrainConfig:
 
 
 SCHEDULES = ("cosine", "linear", "constant")
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import typer
 
 from gpt2cli import paths
 from gpt2cli.cli import options
-from gpt2cli.config import FINETUNED, PUBLISHED, SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import FINETUNED, OPTIMIZERS, PUBLISHED, SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +93,14 @@ def finetune(
             show_default=f"{TRAIN.learning_rate:g}, {LORA.learning_rate:g} with --lora",
         ),
     ] = None,
+    optimizer: Annotated[
+        str,
+        of_training(
+            "--optimizer",
+            metavar="|".join(OPTIMIZERS),
+            help="muon learns faster from scratch; adamw suits weights that AdamW has trained, such as GPT-2's.",
+        ),
+    ] = TRAIN.optimizer,
     schedule: Annotated[
         str, of_training("--schedule", metavar="|".join(SCHEDULES), help="How it falls.")
     ] = TRAIN.schedule,

@@ -20,7 +20,7 @@ from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
-from gpt2cli.training.distributed import joined_ranks, launched_rank
+from gpt2cli.training.distributed import joined_ranks, launched_rank, own_device
 from gpt2cli.training.engine import Job, train
 from gpt2cli.training.events import Event, Finished
 from gpt2cli.training.results import BEST, Results
@@ -54,6 +54,7 @@ def run_training(asked: Settings, show: Show) -> None:
     console = Console(show.quiet or launched_rank() > 0)
     if show.threads:
         torch.set_num_threads(show.threads)
+    show = replace(show, device=own_device(show.device))
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks(pick_device(show.device)))
         path = find_run(asked, show)
@@ -72,7 +73,8 @@ def run_training(asked: Settings, show: Show) -> None:
         interrupts = stack.enter_context(
             held_back(lambda: console.note("ending after this step; once more to leave at once"))
         )
-        job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts))
+        stop = lambda: bool(interrupts)  # noqa: E731
+        job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, stop, show.compile)
         results = Results(model, settings, splits, path)
         finished = run(job, open_listeners(stack, console, directory, results, show))
         if interrupts:

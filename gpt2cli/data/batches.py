@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -44,16 +45,21 @@ def records_of_step(kinds: Tensor, per_step: int, step: int, seed: int) -> list[
     records of the same of the `kinds`, (n,), come together in a step, as far as they go round, and the steps are then
     shuffled.
     """
-    n = len(kinds)
-    epoch, i = divmod(step, steps_per_epoch(n, per_step))
-    shuffle = torch.Generator().manual_seed(seed_for("order", seed, epoch))
-    order = torch.randperm(n, generator=shuffle)
-    order = order[kinds[order].argsort(stable=True)]
-    whole = n // per_step
-    if i < whole:
-        i = int(torch.randperm(whole, generator=shuffle)[i])
+    epoch, i = divmod(step, steps_per_epoch(len(kinds), per_step))
+    order, places = _order_of_epoch(kinds, per_step, epoch, seed)
+    i = places[i] if i < len(places) else i
     records: list[int] = order[i * per_step : (i + 1) * per_step].tolist()
     return records
+
+
+@lru_cache(maxsize=2)  # tensors are compared by identity here: the same run asks again and again
+def _order_of_epoch(kinds: Tensor, per_step: int, epoch: int, seed: int) -> tuple[Tensor, list[int]]:
+    """The records of an epoch in the order of its portions, (n,), and which portion each of its whole steps takes."""
+    shuffle = torch.Generator().manual_seed(seed_for("order", seed, epoch))
+    order = torch.randperm(len(kinds), generator=shuffle)
+    order = order[kinds[order].argsort(stable=True)]
+    places: list[int] = torch.randperm(len(kinds) // per_step, generator=shuffle).tolist()
+    return order, places
 
 
 def kinds_of(data: TokenDataset) -> Tensor:
@@ -74,12 +80,13 @@ def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, devic
     """The records in rows of at most `max_tokens` tokens each; a longer record has a row of its own.
 
     A beginning that several records of a row share stands in it once: the same losses and gradients for less work.
-    With Alpaca's template that is a good part of a short record.
+    With Alpaca's template that is a good part of a short record. Not on CUDA, whose attention kernel for packed rows
+    takes whole sequences.
     """
     rows: list[list[_Group]] = []
     room = 0
-    for alike in _alike(data, records):
-        prefix = _common_prefix(data, alike)
+    for alike in [[record] for record in records] if device.type == "cuda" else _alike(data, records):
+        prefix = _common_prefix(data, alike) if len(alike) > 1 else 0
         for record, tokens in zip(alike, data.lengths[alike].tolist(), strict=True):
             length = tokens - 1  # the last is predicted, not read
             begun = bool(rows) and rows[-1][-1].members is alike

@@ -10,11 +10,10 @@ from torch import Tensor
 from gpt2cli.data.batches import make_rows
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.errors import DivergedError
+from gpt2cli.model.device import LOGIT_ROWS
 from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 
-ROWS = 128
-"""Tokens whose logits are held at once: 26 MB in fp32 over GPT-2's vocabulary."""
 CHUNK = 256
 """Tokens of a plain text that count as one thing when things are drawn by chance: neighbours depend on each other."""
 PASSES = 4
@@ -124,9 +123,10 @@ def score(model: GPT, source: Source, chosen: range, max_tokens: int) -> Sums:
 def token_losses(model: GPT, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """-log p of each target (N,) in nats, and whether it has the largest logit, for final hidden states (N, C)."""
     losses, right = [], []
-    for start in range(0, len(targets), ROWS):
-        logits = model.head(hidden[start : start + ROWS]).float()
-        target = targets[start : start + ROWS, None]
+    for start in range(0, len(targets), LOGIT_ROWS[targets.device.type]):
+        chosen = slice(start, start + LOGIT_ROWS[targets.device.type])
+        logits = model.head(hidden[chosen]).float()
+        target = targets[chosen, None]
         losses.append((logits.logsumexp(dim=-1, keepdim=True) - logits.gather(1, target))[:, 0])
         right.append(logits.argmax(dim=-1) == target[:, 0])
     return torch.cat(losses), torch.cat(right)

@@ -1,6 +1,9 @@
 """What the machine has: devices, types that it computes fast in, memory."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,6 +12,9 @@ from gpt2cli.errors import UsageError
 
 TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """More than these in one forward pass over whole sequences are no faster, and cost memory."""
+
+LOGIT_ROWS = {"cpu": 128, "cuda": 4096, "mps": 1024}
+"""Tokens whose logits are held at once in training and evaluation: 128 are 26 MB in fp32 over GPT-2's vocabulary."""
 
 
 def available_devices() -> list[str]:
@@ -45,6 +51,27 @@ def fast_training_dtype(device: torch.device) -> torch.dtype | None:
     ):
         return torch.bfloat16
     return None
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Have CUDA add up gradients in an order that is the same every time; other devices do so anyway.
+
+    A resumed run can then equal the unbroken one to the bit. It costs some of the speed of attention's backward pass.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrices are multiplied
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filling = torch._C._get_deterministic_fill_uninitialized_memory()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch._C._set_deterministic_fill_uninitialized_memory(False)  # a help for finding faults, which takes time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch._C._set_deterministic_fill_uninitialized_memory(filling)
 
 
 def peak_rss_mb() -> float:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from gpt2cli.errors import UsageError
+from gpt2cli.model.device import available_devices, pick_device
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -41,6 +44,25 @@ def launched_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def own_device(name: str) -> str:
+    """The device of this process, where `name` is what all were told: under torchrun, each takes a GPU for itself.
+
+    Raises UsageError if torchrun started more processes on this machine than it has GPUs, or all are to share one.
+    """
+    processes, local_rank = (
+        int(os.environ.get(key, default)) for key, default in (("LOCAL_WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+    )
+    picked = pick_device(name)
+    if processes == 1 or picked.type != "cuda":
+        return name
+    gpus = [device for device in available_devices() if device.startswith("cuda")]
+    if name not in ("auto", "cuda"):
+        raise UsageError(f"--device {name} would be shared by {processes} processes: give --device cuda")
+    if processes > len(gpus):
+        raise UsageError(f"{processes} processes cannot share {len(gpus)} GPUs: --nproc-per-node {len(gpus)}")
+    return gpus[local_rank]
+
+
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the other processes, if torchrun started any, over nccl on CUDA and gloo elsewhere, and leave them."""
@@ -49,7 +71,7 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
         yield Ranks()
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), world_size)

@@ -16,17 +16,17 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gpt2cli.config import SamplingConfig, TrainConfig
-from gpt2cli.data.batches import kinds_of, make_rows, records_of_step, seed_for, steps_per_epoch
+from gpt2cli.data.batches import Row, kinds_of, make_rows, records_of_step, seed_for, steps_per_epoch
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
 from gpt2cli.generation.text import complete
-from gpt2cli.model.device import peak_rss_mb
+from gpt2cli.model.device import peak_rss_mb, repeatable
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training import state
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
 from gpt2cli.training.loss import SequenceLoss
-from gpt2cli.training.optim import AdamW, learning_rate
+from gpt2cli.training.optim import Optimizer, learning_rate
 from gpt2cli.training.sampled import SAMPLED_SHARE, Negatives
 
 SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2)
@@ -40,6 +40,7 @@ class Job:
     max_tokens    in one forward pass, more than which a batch is split
     prompts       (what to show, what the model reads) of the samples
     identity      settings and data, which a resumed run must share
+    compiled      whether to compile what the loss computes for every logit
     checkpoints   where to save, None for nowhere
     should_stop   asked after every step: whether to save and leave
     """
@@ -56,6 +57,7 @@ class Job:
     checkpoints: Path | None = None
     resume: state.Resumable | None = None
     should_stop: Callable[[], bool] = lambda: False
+    compiled: bool = False
 
     @property
     def records_per_step(self) -> int:
@@ -95,6 +97,17 @@ def train(job: Job) -> Iterator[Event]:
     yield run.finish("patience" if run.out_of_patience() else "done")
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What a step reads: all its records, this process's rows, whether these count, and over how many tokens."""
+
+    records: list[int]
+    rows: list[Row]
+    counts: bool
+    n_tokens: int
+    n_targets: int
+
+
 class _Run:
     """A job under way: what `train` goes through in order, each part a screen."""
 
@@ -102,9 +115,10 @@ class _Run:
         self.job = job
         self.now = state.Counters()
         self.device = job.model.wte.weight.device
-        self.optimizer = AdamW(job.model, job.config)
-        self.loss: nn.Module = SequenceLoss(job.model)
+        self.optimizer = Optimizer(job.model, job.config)
+        self.loss: nn.Module = SequenceLoss(job.model, job.compiled)
         self.kinds = kinds_of(job.train)
+        self.upcoming: _Batch | None = None
         self.negatives = None
         if job.config.sampled_softmax:
             self.negatives = Negatives(job.train, job.model.config.vocab_size, job.config.sampled_softmax)
@@ -137,46 +151,58 @@ class _Run:
     def take_step(self) -> Step:
         """One optimizer step: the loss is the mean over all tokens that count in it, over passes and processes."""
         job, start = self.job, time.perf_counter()
-        records = records_of_step(self.kinds, job.records_per_step, self.now.step, job.config.seed)
-        lengths = job.train.lengths[records]
-        n_targets = int((lengths - job.train.loss_from[records]).sum())
+        batch = self.upcoming or self.read_batch(self.now.step)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_for("dropout", job.config.seed, self.now.step, job.ranks.rank))
-            loss = self.accumulate(records, n_targets)
+            losses = self.accumulate(batch)
+        norm = self.optimizer.gradient_norm()
+        self.upcoming = None
+        if self.device.type != "cpu" and self.now.step + 1 < job.total_steps:
+            self.upcoming = self.read_batch(self.now.step + 1)  # while the device is still busy
+        loss = job.ranks.sum(sum(losses.tolist()))[0] / max(1, batch.n_targets)
+        grad_norm = float(norm)
         lr = learning_rate(self.now.step, job.total_steps, job.config)
-        grad_norm = self.optimizer.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            shown = ", ".join(map(str, sorted(records)[:8])) + (", ..." if len(records) > 8 else "")
+            shown = ", ".join(map(str, sorted(batch.records)[:8])) + (", ..." if len(batch.records) > 8 else "")
             raise DivergedError(
                 f"loss {loss}, gradient norm {grad_norm} at step {self.now.step + 1} (training records {shown}): "
                 "lower --lr, or look at these records"
             )
         self.optimizer.step(lr, grad_norm)
-        seconds, tokens = time.perf_counter() - start, int(lengths.sum())
-        self.now.count(loss, n_targets, tokens, seconds)
+        seconds, tokens = time.perf_counter() - start, batch.n_tokens
+        self.now.count(loss, batch.n_targets, tokens, seconds)
         epoch = self.now.step / steps_per_epoch(len(job.train), job.records_per_step)
         smoothed = loss if self.now.train_loss is None else self.now.train_loss
-        return Step(self.now.step, epoch, loss, smoothed, lr, grad_norm, tokens, n_targets, tokens / seconds)
+        return Step(self.now.step, epoch, loss, smoothed, lr, grad_norm, tokens, batch.n_targets, tokens / seconds)
 
-    def accumulate(self, records: list[int], n_targets: int) -> float:
-        """Leave the gradients of the step's mean loss with the parameters; return that loss."""
-        job, total = self.job, 0.0
-        job.model.train()
+    def read_batch(self, step: int) -> "_Batch":
+        """The records of a step, and this process's rows of them."""
+        job = self.job
+        records = records_of_step(self.kinds, job.records_per_step, step, job.config.seed)
+        lengths = job.train.lengths[records]
+        n_targets = int((lengths - job.train.loss_from[records]).sum())
         mine = records[job.ranks.rank :: job.ranks.world_size]
-        batches = [mine[i : i + job.config.batch_size] for i in range(0, len(mine), job.config.batch_size)]
-        rows = [row for batch in batches for row in make_rows(job.train, batch, job.max_tokens, self.device)]
+        passes = [mine[i : i + job.config.batch_size] for i in range(0, len(mine), job.config.batch_size)]
+        rows = [row for chosen in passes for row in make_rows(job.train, chosen, job.max_tokens, self.device)]
+        counts = bool(rows)
         # a process without a record of its own still has to meet the others
-        weight = 1.0 if rows else 0.0
         rows = rows or make_rows(job.train, records[:1], job.max_tokens, self.device)
+        return _Batch(records, rows, counts, int(lengths.sum()), n_targets)
+
+    def accumulate(self, batch: "_Batch") -> Tensor:
+        """Leave the gradients of the step's mean loss with the parameters; return the summed losses of the rows."""
+        job, losses = self.job, []
+        job.model.train()
+        weight = 1.0 if batch.counts else 0.0
         negatives = self.draw_negatives()
-        for i, row in enumerate(rows):
-            with self.no_sync(i < len(rows) - 1), self.autocast():
+        for i, row in enumerate(batch.rows):
+            with self.no_sync(i < len(batch.rows) - 1), self.autocast(), repeatable(self.device):
                 loss = self.loss(row, negatives)
                 # DistributedDataParallel averages over the processes, hence the factor
-                (loss * (weight * job.ranks.world_size / max(1, n_targets))).backward()
-            total += weight * float(loss.detach())
+                (loss * (weight * job.ranks.world_size / max(1, batch.n_targets))).backward()
+            losses.append(weight * loss.detach())
         job.model.eval()
-        return job.ranks.sum(total)[0] / max(1, n_targets)
+        return torch.stack(losses)
 
     def draw_negatives(self) -> tuple[Tensor, Tensor] | None:
         """The tokens that this step learns against, the same in every pass and process; None for all there are."""
@@ -258,10 +284,10 @@ def mean_loss(
 ) -> float:
     """The mean loss, in nats, over all tokens of `data` that count; each process reads its share."""
     mine = list(range(len(data)))[ranks.rank :: ranks.world_size]
-    total, n = 0.0, 0
+    losses, n = [], 0
     with autocast:
         for row in make_rows(data, mine, max_tokens, model.wte.weight.device):
-            total += float(SequenceLoss(model)(row))
+            losses.append(SequenceLoss(model)(row))
             n += len(row.targets)
-    total, count = ranks.sum(total, n)
+    total, count = ranks.sum(sum(torch.stack(losses).tolist()) if losses else 0.0, n)
     return total / count

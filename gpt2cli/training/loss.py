@@ -1,5 +1,7 @@
 """The training loss: cross-entropy of the tokens that count, without ever holding all their logits."""
 
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -7,31 +9,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2cli.data.batches import Row
+from gpt2cli.model.device import LOGIT_ROWS
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.sampled import sampled_cross_entropy
 
-ROWS = 128
-"""Target tokens whose logits are held at once: 26 MB in fp32 over GPT-2's vocabulary."""
 WORDS = 8192
-"""Rows of the head that are cast to 16 bits at once."""
+"""Rows of the head that are cast to 16 bits at once, except on CUDA: memory is scarce elsewhere."""
 
 
 class SequenceLoss(nn.Module):
     """The summed loss of a row of sequences, as a module, because DistributedDataParallel wraps modules."""
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, model: GPT, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.softmax = compiled_softmax_gradient() if compiled else softmax_gradient
 
     def forward(self, row: Row, negatives: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Sum of the losses, in nats, of predicting the row's targets; against `negatives` alone, if they are given."""
         tied = TiedGradient() if self.model.lm_head is None and negatives is None else None
         lookup = tied.lookup if tied else None
-        hidden = self.model.hidden(row.idx, packing=row.packing, wanted=row.positions, lookup=lookup)[0]
+        wanted = None if len(row.positions) == row.idx.shape[1] else row.positions  # None: all of them
+        hidden = self.model.hidden(row.idx, packing=row.packing, wanted=wanted, lookup=lookup)[0]
         head = self.model.wte.weight if self.model.lm_head is None else self.model.lm_head.weight
         if negatives is not None:
             return sampled_cross_entropy(hidden, head, row.targets, negatives)
-        return summed_cross_entropy(hidden, head, row.targets, tied)
+        return summed_cross_entropy(hidden, head, row.targets, tied, self.softmax)
 
 
 class TiedGradient:
@@ -66,48 +69,82 @@ class _TiedLookup(torch.autograd.Function):
         return None, total, None
 
 
-def summed_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, tied: TiedGradient | None = None) -> Tensor:
+SoftmaxGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def softmax_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The summed cross-entropy, in fp32, of logits (n, V) with `targets` (n,), and its gradient by the logits."""
+    log_p = logits.log_softmax(dim=-1, dtype=torch.float32)
+    loss = -log_p.gather(1, targets[:, None]).sum()
+    gradient = log_p.exp_()
+    gradient[torch.arange(len(targets), device=targets.device), targets] -= 1
+    return loss, gradient.to(logits.dtype)
+
+
+@cache
+def compiled_softmax_gradient() -> SoftmaxGradient:
+    """`softmax_gradient` in few passes over the logits, compiled once for all models."""
+    return torch.compile(fusible_softmax_gradient, dynamic=True)
+
+
+def fusible_softmax_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """`softmax_gradient` without changes in place, each of which would end a kernel."""
+    wide = logits.float()
+    log_z = wide.logsumexp(dim=-1, keepdim=True)
+    hit = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
+    loss = (log_z - wide.gather(1, targets[:, None])).sum()
+    return loss, ((wide - log_z).exp() - hit.float()).to(logits.dtype)
+
+
+def summed_cross_entropy(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    tied: TiedGradient | None = None,
+    softmax: SoftmaxGradient = softmax_gradient,
+) -> Tensor:
     """Sum of -log softmax(hidden head^T)[target], for hidden (N, C), head (V, C) and targets (N,).
 
-    The gradients are worked out in the forward pass, a few rows at a time, so that no more than `ROWS` rows of logits
-    exist at once, and none of them is computed twice (the idea of Liger Kernel's fused linear cross-entropy). The
-    head's gradient goes to `tied`, if there is one.
+    The gradients are worked out in the forward pass, a few rows at a time, so that no more than LOGIT_ROWS rows of
+    logits exist at once, and none of them is computed twice (the idea of Liger Kernel's fused linear cross-entropy).
+    The head's gradient goes to `tied`, if there is one.
     """
     if not torch.is_grad_enabled():  # the function below cannot see that
         hidden, head = hidden.detach(), head.detach()
-    loss: Tensor = _SummedCrossEntropy.apply(hidden, head, targets, tied)  # type: ignore[no-untyped-call]
+    loss: Tensor = _SummedCrossEntropy.apply(hidden, head, targets, tied, softmax)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, tied: TiedGradient | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, tied: TiedGradient | None, softmax: SoftmaxGradient
+    ) -> Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.dtype
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         total = torch.zeros((), device=hidden.device)
         d_hidden = torch.zeros_like(hidden) if wants_hidden else None
         d_head = torch.empty_like(head) if wants_head else None
+        portions = [(0, head.to(dtype))] if device == "cuda" else [*enumerate_words(head)]
         with torch.autocast(device, enabled=False):
-            for start in range(0, len(targets), ROWS):
-                rows, target = hidden[start : start + ROWS].to(dtype), targets[start : start + ROWS, None]
-                logits = torch.cat([F.linear(rows, part.to(dtype)).float() for part in torch.split(head, WORDS)], dim=1)
-                log_p = logits.log_softmax(dim=-1)
-                total -= log_p.gather(1, target).sum()
-                if not (wants_hidden or wants_head):
-                    continue
-                d_logits = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=log_p.dtype))
-                for word in range(0, len(head), WORDS):
-                    part = d_logits[:, word : word + WORDS].to(dtype)
+            for start in range(0, len(targets), LOGIT_ROWS[device]):
+                chosen = slice(start, start + LOGIT_ROWS[device])
+                rows = hidden[chosen].to(dtype)
+                logits = torch.cat([F.linear(rows, part.to(dtype)) for _, part in portions], dim=1)
+                loss, d_logits = softmax(logits, targets[chosen])
+                total += loss
+                for word, part in portions if wants_hidden or wants_head else ():
+                    d_part = d_logits[:, word : word + len(part)]
                     if d_hidden is not None:
-                        d_hidden[start : start + ROWS] += part @ head[word : word + WORDS].to(dtype)
+                        d_hidden[chosen] += d_part @ part.to(dtype)
                     if d_head is not None:
-                        _add_product(d_head[word : word + WORDS], part.t(), rows, first=start == 0)
+                        _add_product(d_head[word : word + len(part)], d_part.t(), rows, first=start == 0)
         ctx.gradients, ctx.tied = (d_hidden, d_head), tied
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         d_hidden, d_head = ctx.gradients
         ctx.gradients = None
         for gradient in (d_hidden, d_head):
@@ -115,7 +152,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 gradient.mul_(grad)
         if ctx.tied:
             ctx.tied.of_head, d_head = d_head, None
-        return d_hidden, d_head, None, None
+        return d_hidden, d_head, None, None, None
+
+
+def enumerate_words(head: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The head (V, C) in portions of WORDS rows, each with the number of its first row."""
+    return ((start, head[start : start + WORDS]) for start in range(0, len(head), WORDS))
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:

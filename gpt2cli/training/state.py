@@ -24,7 +24,7 @@ from gpt2cli.atomic import sync_directory
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.errors import CheckpointError
 from gpt2cli.training.events import SMOOTHED
-from gpt2cli.training.optim import AdamW
+from gpt2cli.training.optim import Optimizer
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 KEEP = 2
@@ -73,7 +73,7 @@ class Resumable:
 def save_state(
     directory: Path,
     model: torch.nn.Module,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     counters: Counters,
     identity: dict[str, Any],
 ) -> Path:
@@ -111,7 +111,7 @@ def trained_weights(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _optimizer_tensors(model: torch.nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
+def _optimizer_tensors(model: torch.nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.contiguous()
         for name, parameter in model.named_parameters()
@@ -119,7 +119,7 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: AdamW) -> dict[str, Te
     }
 
 
-def restore(model: torch.nn.Module, optimizer: AdamW, found: Resumable) -> None:
+def restore(model: torch.nn.Module, optimizer: Optimizer, found: Resumable) -> None:
     """Put weights and optimizer back as they were. Raises CheckpointError if they are of another model."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if {name: p.shape for name, p in trained.items()} != {name: t.shape for name, t in found.weights.items()}:
@@ -128,7 +128,7 @@ def restore(model: torch.nn.Module, optimizer: AdamW, found: Resumable) -> None:
         for name, parameter in trained.items():
             parameter.copy_(found.weights[name])
     for name, parameter in trained.items():
-        state = {key: found.optimizer.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        state = {key: found.optimizer.get(f"{name}.{key}") for key in optimizer.keys[parameter]}
         if found.counters.step and any(value is None for value in state.values()):
             raise CheckpointError(f"{found.path} has no optimizer state of {name}: resume from an older checkpoint")
         optimizer.state[parameter] = {

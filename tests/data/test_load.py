@@ -73,7 +73,7 @@ def test_lessons_are_records_that_come_with_the_package_unless_a_path_is_called_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lessons = load_data(data_path(LESSONS), TrainConfig(), DataConfig(), 256)
-    assert len(lessons.train) + len(lessons.val) + len(lessons.test) == 62
+    assert len(lessons.train) + len(lessons.val) + len(lessons.test) == 438
     monkeypatch.chdir(tmp_path)
     (tmp_path / LESSONS).mkdir()
     assert data_path(LESSONS) == Path(LESSONS)

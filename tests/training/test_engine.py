@@ -18,7 +18,7 @@ from gpt2cli.training import state
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import SMOOTHED, Evaluated, Finished, Sampled, Saved, Started, Step
 from gpt2cli.training.loss import SequenceLoss
-from gpt2cli.training.optim import AdamW, learning_rate
+from gpt2cli.training.optim import Optimizer, learning_rate
 from tests import models
 from tests.training.records import alike, dataset, events_of, job, weights_of
 
@@ -127,10 +127,10 @@ def test_evaluating_sampling_and_saving_change_nothing(tmp_path):
     assert not busy.model.training
 
 
-@pytest.mark.parametrize("lora", [False, True])
-def test_a_resumed_run_is_bit_for_bit_the_unbroken_one(tmp_path, lora):
+@pytest.mark.parametrize(("lora", "optimizer"), [(False, "adamw"), (True, "adamw"), (False, "muon")])
+def test_a_resumed_run_is_bit_for_bit_the_unbroken_one(tmp_path, lora, optimizer):
     def make(checkpoints=None, resume=None):
-        more = {"val": dataset(5, seed=1), "checkpoints": checkpoints, "resume": resume}
+        more = {"val": dataset(5, seed=1), "checkpoints": checkpoints, "resume": resume, "optimizer": optimizer}
         run = job(dropout=0.2, eval_every=2, save_every=1, epochs=4, **more)
         torch.manual_seed(4)
         if lora:
@@ -202,7 +202,7 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to end at a chosen moment")
 def test_killed_anywhere_in_a_save_one_whole_checkpoint_remains(tmp_path, monkeypatch):
     run = job(save_every=1, checkpoints=tmp_path)
-    model, optimizer = run.model, AdamW(run.model, run.config)
+    model, optimizer = run.model, Optimizer(run.model, run.config)
     for step in range(1, state.KEEP + 1):
         state.save_state(tmp_path, model, optimizer, state.Counters(step), {})
     for killed_at in itertools.count(1):
@@ -320,18 +320,45 @@ def test_the_optimizer_is_torchs_behind_its_clipping(clip):
     vectors = [p for p in theirs.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0}]
     reference = torch.optim.AdamW(groups, lr=1e-2, fused=True)
-    optimizer = AdamW(ours, TrainConfig(weight_decay=0.3, clip=clip))
+    optimizer = Optimizer(ours, TrainConfig(weight_decay=0.3, clip=clip))
     for _ in range(3):
         for model in (ours, theirs):
             SequenceLoss(model)(make_rows(dataset(6), range(6), 1000, torch.device("cpu"))[0]).backward()
         norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip)
         reference.step()
         reference.zero_grad()
-        assert optimizer.gradient_norm() == pytest.approx(float(norm), rel=1e-5)
-        optimizer.step(1e-2, optimizer.gradient_norm())
+        found = float(optimizer.gradient_norm())
+        assert found == pytest.approx(float(norm), rel=1e-5)
+        optimizer.step(1e-2, found)
         assert all(p.grad is None for p in ours.parameters())
     for (name, mine), their in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, their, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_muon_is_torchs_with_query_key_and_value_apart(monkeypatch):
+    """Torch's own would compute in bf16; what is not a block's matrix is AdamW's."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor.clone())
+    ours, theirs = job().model, job().model
+    blocks = {name: p for name, p in theirs.named_parameters() if name.startswith("h.") and p.dim() == 2}
+    apart = {name: [torch.nn.Parameter(t.detach().clone()) for t in p.chunk(3 if "c_attn" in name else 1)]
+             for name, p in blocks.items()}  # fmt: skip
+    reference = torch.optim.Muon(
+        [part for parts in apart.values() for part in parts],
+        lr=1e-2, weight_decay=0.3, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    optimizer = Optimizer(ours, TrainConfig(weight_decay=0.3, clip=1e9, optimizer="muon"))
+    before = ours.wpe.weight.detach().clone()
+    for step in range(3):
+        SequenceLoss(ours)(make_rows(dataset(6), [step, step + 1], 1000, torch.device("cpu"))[0]).backward()
+        for name, parts in apart.items():
+            for part, gradient in zip(parts, ours.get_parameter(name).grad.chunk(len(parts)), strict=True):
+                part.grad = gradient.clone()
+        reference.step()
+        optimizer.step(1e-2, float(optimizer.gradient_norm()))
+    for name, parts in apart.items():
+        moved, expected = ours.get_parameter(name) - blocks[name], torch.cat(parts) - blocks[name]
+        assert (moved - expected).norm() < 1e-3 * expected.norm(), name
+    assert not torch.equal(ours.wpe.weight, before)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])

@@ -8,7 +8,7 @@ from gpt2cli.data.batches import make_rows
 from gpt2cli.training import loss as loss_module
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.engine import mean_loss
-from gpt2cli.training.loss import SequenceLoss, summed_cross_entropy
+from gpt2cli.training.loss import SequenceLoss, softmax_gradient, summed_cross_entropy
 from tests import models
 from tests.training.records import SHAPE, alike, dataset
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 40])
 def test_chunks_give_the_plain_loss_and_gradients(monkeypatch, n):
-    monkeypatch.setattr(loss_module, "ROWS", 8)
+    monkeypatch.setattr(loss_module, "LOGIT_ROWS", {"cpu": 8})
     monkeypatch.setattr(loss_module, "WORDS", 13)
     torch.manual_seed(n)
     hidden, head = torch.randn(n, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
@@ -28,6 +28,11 @@ def test_chunks_give_the_plain_loss_and_gradients(monkeypatch, n):
     found = torch.autograd.grad(ours * 0.3, (hidden, head))
     torch.testing.assert_close(ours, plain)
     torch.testing.assert_close(found, expected)
+
+
+def test_the_gradient_that_compiles_into_one_kernel_is_the_same():
+    logits, targets = torch.randn(9, 50) * 3, torch.randint(50, (9,))
+    torch.testing.assert_close(loss_module.fusible_softmax_gradient(logits, targets), softmax_gradient(logits, targets))
 
 
 def test_without_gradients_none_are_worked_out(monkeypatch):
