@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from gpt2cli.config import BenchConfig
+from gpt2cli.config import BenchConfig, SamplingConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.generation.decode import decode_next, prefill
+from gpt2cli.generation.decode import generate
 from gpt2cli.model.device import peak_rss_mb
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.huge_pages import use_huge_pages
@@ -32,8 +32,8 @@ class Run:
 
     prompt_tokens: int
     tokens: list[int]
-    prefill_s: float  # to the logits after the prompt
-    decode_s: float  # for all new tokens but the first, of which the prompt's logits tell
+    prefill_s: float  # to the first new token, of which the prompt's logits tell
+    decode_s: float  # for all others
 
     @property
     def prefill_tok_s(self) -> float:
@@ -109,20 +109,16 @@ def summarize(name: str, model: GPT, load_s: float, warmed_up: WarmedUp, runs: l
     )
 
 
-@torch.inference_mode()
 def run_once(model: GPT, prompt: list[int], new_tokens: int) -> Run:
     """Read the prompt and write exactly so many tokens, the likeliest each time, one a step, whatever they are."""
-    device = model.wpe.weight.device
-    context = list(prompt)
-    _wait_for(device)
+    greedy = SamplingConfig(max_new_tokens=new_tokens, temperature=0)
+    tokens = generate(model, [prompt], greedy, [0], speculate=False, end=None)
+    _wait_for(model.wpe.weight.device)
     start = time.perf_counter()
-    logits, cache = prefill(model, [context], len(prompt) + new_tokens)
-    _wait_for(device)
+    _, first = next(tokens)
     read = time.perf_counter()
-    context.append(int(logits.argmax()))
-    for _ in range(new_tokens - 1):
-        context.append(int(decode_next(model, [context], cache).argmax()))
-    return Run(len(prompt), context[len(prompt) :], read - start, time.perf_counter() - read)
+    rest = [token for _, token in tokens]  # the last one is here when the device is done
+    return Run(len(prompt), [first, *rest], read - start, time.perf_counter() - read)
 
 
 def weight_bytes(model: GPT) -> int:

@@ -239,7 +239,7 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         records=DataConfig(values["val_fraction"], test_fraction=0, subset=values["subset"], seed=values["seed"]),
         lora=lora,
         from_scratch=scratch,
-        precision=values["precision"].value,
+        precision=Computing(values["precision"]).value,  # some versions of Typer leave a text there
         grad_checkpointing=values["grad_checkpointing"],
         skip_bad=values["skip_bad"],
         sample_prompts=tuple(values["sample_prompt"] or ()),

@@ -64,7 +64,7 @@ def open_model(
     with showing_downloads(console) as progress:
         gpt = load(model, ckpt=ckpt, device=device, precision=precision, offline=offline, progress=progress)
     if compile:
-        from gpt2cli.model.graphs import compile_steps
+        from gpt2cli.model.cuda_graphs import compile_steps
 
         compile_steps(gpt)
     seconds = time.perf_counter() - start

@@ -26,7 +26,7 @@ from gpt2cli.training.events import Event, Finished
 from gpt2cli.training.results import BEST, Results
 from gpt2cli.training.run_directory import RunDirectory, new_run_path, newest_run, read_config
 from gpt2cli.training.settings import Settings
-from gpt2cli.training.setup import compile_blocks, find_data, load_model, make_job
+from gpt2cli.training.setup import find_data, load_model, make_job
 from gpt2cli.training.state import Resumable, checkpoints, read_newest, read_state
 from gpt2cli.training.tracking import WandbTracker
 
@@ -125,8 +125,6 @@ def warn(settings: Settings, show: Show, console: Console) -> None:
 def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, Splits]:
     """The model that the run begins from, and its data."""
     model = load_model(settings, show.device, show.offline, progress)
-    if show.compile:
-        compile_blocks(model)
     data = find_data(settings, show.offline, progress)
     splits = load_data(data, settings.train, settings.records, model.config.block_size, settings.skip_bad)
     if settings.train.patience and (settings.train.eval_every == 0 or not len(splits.val)):
@@ -142,10 +140,14 @@ def note_left_out(splits: Splits, console: Console) -> None:
 
 
 def run(job: Job, listeners: list[Callable[[Event], None]]) -> Finished:
-    """Let the engine run to its end, telling every listener of every event."""
-    for event in train(job):
-        for listen in listeners:
-            listen(event)
+    """Let the engine run to its end, telling every listener of every event. Raises ResourceError if memory ends."""
+    try:
+        for event in train(job):
+            for listen in listeners:
+                listen(event)
+    except torch.OutOfMemoryError:  # of a GPU
+        advice = "try a smaller --batch-size with more --grad-accum, --grad-checkpointing, or --lora"
+        raise ResourceError(f"{job.model.wte.weight.device} is out of memory: {advice}") from None
     assert isinstance(event, Finished)
     return event
 

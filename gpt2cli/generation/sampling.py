@@ -35,18 +35,35 @@ class Sampler:
             logits = penalise_repetition(logits, contexts, self.config.repetition_penalty)
         if self.config.temperature == 0:
             best, ids = logits.max(dim=-1)
-            self._check(best, contexts)
+            check(best.tolist(), contexts)
             return [int(token) for token in ids]
         probabilities, ids = distribution(logits, self.config)
-        self._check(probabilities[:, 0], contexts)
+        check(probabilities[:, 0].tolist(), contexts)
         uniform = torch.stack([torch.rand((), generator=self._streams[row], dtype=torch.float64) for row in rows])
-        return draw(probabilities, ids, uniform)
+        return [int(token) for token in draw(probabilities, ids, uniform)]
 
-    def _check(self, best: Tensor, contexts: Sequence[Sequence[int]]) -> None:
-        advice = "try --precision fp32, another checkpoint, or a milder repetition penalty"
-        for value, context in zip(best.tolist(), contexts, strict=True):
-            if not -float("inf") < value < float("inf"):
-                raise DivergedError(f"the model's logits are not finite at token {len(context)}: {advice}")
+    def choose_on_device(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The next tokens (B,) and the largest logits (B,), which nobody has checked, of logits (B, V).
+
+        `uniform`, (B,), are numbers that `uniform` drew. Nothing waits for the device, and no shape depends on values.
+        """
+        if self.config.temperature == 0:
+            best, ids = logits.max(dim=-1)
+            return ids, best
+        values, ids = largest(logits, min(self.config.top_k or logits.shape[-1], logits.shape[-1]))
+        return draw(cut(values, self.config), ids, uniform), values[:, 0]
+
+    def uniform(self, steps: int) -> Tensor:
+        """The numbers (steps, B) that the next tokens of all rows are drawn with, taken from their streams."""
+        return torch.stack([torch.rand(steps, generator=s, dtype=torch.float64) for s in self._streams], dim=1)
+
+
+def check(best: Sequence[float], contexts: Sequence[Sequence[int]]) -> None:
+    """Raise DivergedError if a row's largest logit, or probability, is not finite."""
+    advice = "try --precision fp32, another checkpoint, or a milder repetition penalty"
+    for value, context in zip(best, contexts, strict=True):
+        if not -math.inf < value < math.inf:
+            raise DivergedError(f"the model's logits are not finite at token {len(context)}: {advice}")
 
 
 def penalise_repetition(logits: Tensor, contexts: Sequence[Sequence[int]], penalty: float) -> Tensor:
@@ -70,6 +87,11 @@ def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor
     """
     k = min(config.top_k or logits.shape[-1], logits.shape[-1])
     values, ids = (found.cpu() for found in largest(logits, k))  # sorted; little is left to do with them
+    return cut(values, config), ids
+
+
+def cut(values: Tensor, config: SamplingConfig) -> Tensor:
+    """The probabilities (B, K) of the K largest logits, (B, K) in order."""
     values = values.double()  # where a temperature near 0 is not 0
     probabilities = ((values - values[:, :1]) / config.temperature).softmax(dim=-1)
     if config.top_p < 1:
@@ -77,7 +99,7 @@ def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor
         probabilities = probabilities.masked_fill(before >= config.top_p, 0)
     if config.min_p > 0:
         probabilities = probabilities.masked_fill(probabilities < config.min_p * probabilities[:, :1], 0)
-    return probabilities / probabilities.sum(dim=-1, keepdim=True), ids
+    return probabilities / probabilities.sum(dim=-1, keepdim=True)
 
 
 def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -97,8 +119,8 @@ def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, ids
 
 
-def draw(probabilities: Tensor, ids: Tensor, uniform: Tensor) -> list[int]:
-    """One of `ids` (B, K) a row, by inverting the cumulative `probabilities` (B, K) at `uniform` (B,) in [0, 1).
+def draw(probabilities: Tensor, ids: Tensor, uniform: Tensor) -> Tensor:
+    """One of `ids` (B, K) a row, (B,), by inverting the cumulative `probabilities` (B, K) at `uniform` (B,) in [0, 1).
 
     Probabilities of 0 stand at the end of a row.
     """
@@ -106,4 +128,4 @@ def draw(probabilities: Tensor, ids: Tensor, uniform: Tensor) -> list[int]:
     index = torch.searchsorted(cumulative, uniform[:, None], right=True)
     last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1  # rounding may end the sum a little below 1
     index = index.minimum(last)
-    return [int(token) for token in ids.gather(1, index)[:, 0]]
+    return ids.gather(1, index)[:, 0]

@@ -29,6 +29,8 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises UsageError, naming the devices there are, for one that is not there.
     """
     available = available_devices()
+    if available[0].startswith("cuda"):  # `repeatable` needs it; cuBLAS reads it once, at its first product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":
         return torch.device(available[0])
     for device in available:
@@ -62,7 +64,6 @@ def repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrices are multiplied
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling = torch._C._get_deterministic_fill_uninitialized_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -7,6 +7,8 @@ H heads of size D = C / H, S tokens that attention can see.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpt2cli.model.cuda_graphs import Graphs
 
 
 class GPT(nn.Module):
@@ -30,8 +35,7 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.precision = "fp32"  # what the weights are held in, or were stored in
         self.key_size = config.head_size  # what a key takes in the cache
-        self.cache_type = KVCache  # what decoding makes to go on from
-        self.one_token: Callable[..., Tensor] | None = None  # `states` for a token a row, if that is compiled apart
+        self.graphs: Graphs | None = None  # what decodes in place of `forward`, if there is such
         self.checkpointing = False  # recompute blocks in the backward pass rather than keep what is inside them
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if not self.wte.weight.is_meta:  # otherwise a checkpoint is about to bring the weights
@@ -66,8 +70,7 @@ class GPT(nn.Module):
             positions, mask = cache.positions_and_mask(idx.shape[1])
         else:
             positions = torch.arange(idx.shape[1], device=idx.device)
-        run = self.one_token if self.one_token is not None and cache is not None and idx.shape[1] == 1 else self.states
-        final = run(idx, positions, mask, cache, packing, wanted, lookup)
+        final = self.states(idx, positions, mask, cache, packing, wanted, lookup)
         if cache is not None:
             cache.lengths = [length + idx.shape[1] for length in cache.lengths]
         return final
@@ -84,7 +87,7 @@ class GPT(nn.Module):
     ) -> Tensor:
         """`hidden` for tokens whose positions, and what they may see, are known."""
         tokens = self.wte(idx) if lookup is None else lookup(idx, self.wte.weight)
-        x = self.drop(tokens + self.wpe(positions))
+        x = self.drop((tokens + self.wpe(positions)).to(self.ln_f.weight.dtype))
         for layer, block in enumerate(self.h):
             past = None if cache is None else (cache, layer)
             kept = wanted if layer == len(self.h) - 1 else None
@@ -184,6 +187,8 @@ class CausalSelfAttention(nn.Module):
 
     def attend_apart(self, q: Tensor, k: Tensor, v: Tensor, packing: "Packing") -> Tensor:
         """`attend` for each piece of a packed row, (1, H, T, D): to itself, and to the beginning it goes on from."""
+        if packing.bounds is not None and q.dtype in (torch.bfloat16, torch.float16) and q.shape[3] % 8 == 0:
+            return self.attend_by_bounds(q, k, v, packing.bounds, packing.reach)
         if packing.uniform:  # one call for all
             B, D = len(packing.lengths), q.shape[3]
             q_, k_, v_ = (t.view(self.n_head, B, -1, D).transpose(0, 1) for t in (q, k, v))
@@ -197,6 +202,18 @@ class CausalSelfAttention(nn.Module):
                 seen_v = torch.cat([vs[beginning], seen_v], dim=2)
             parts.append(self.attend(qs[i], seen_k, seen_v, mask))
         return torch.cat(parts, dim=2)
+
+    def attend_by_bounds(self, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, reach: int) -> Tensor:
+        """`attend` for each piece of a packed row, (1, H, T, D), in one kernel: `bounds` (n + 1,) says where they end.
+
+        FlashAttention-2 (Dao 2023) for sequences of different lengths, none longer than `reach`. PyTorch's public
+        function for it, `torch.nn.attention.varlen.varlen_attn`, has no dropout.
+        """
+        rows = (t[0].transpose(0, 1) for t in (q, k, v))  # (T, H, D) each
+        dropout = self.dropout if self.training else 0.0
+        y = torch.ops.aten._flash_attention_forward(*rows, bounds, bounds, reach, reach, dropout, True, False)[0]
+        out: Tensor = y.transpose(0, 1)[None]
+        return out
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Mix values (B, H, S, D) for queries (B, H, T, D); without a mask, each sees those before it."""
@@ -237,12 +254,18 @@ class Packing:
         self.beginnings = list(beginnings)
         before = [0 if i is None else self.lengths[i] for i in self.beginnings]
         self.longest = max(a + n for a, n in zip(before, self.lengths, strict=True))
-        steps = torch.arange(self.longest, device=device)
+        steps = torch.arange(self.longest)  # on the CPU: a GPU waits for one copy rather than for many small kernels
         own = [steps[a : a + n] for a, n in zip(before, self.lengths, strict=True)]
-        self.positions = torch.cat(own)
+        self.positions = torch.cat(own).to(device)
         self.uniform = len(set(self.lengths)) == 1 and not any(before)  # as blocks of text are
         # (n, a + n): the beginning and what came before; on its own a piece needs none, and is faster without
-        self.masks = [steps[: a + len(at)] <= at[:, None] if a else None for a, at in zip(before, own, strict=True)]
+        self.masks = [
+            (steps[: a + len(at)] <= at[:, None]).to(device) if a else None for a, at in zip(before, own, strict=True)
+        ]
+        self.bounds: Tensor | None = None  # (n + 1,) where pieces start and end, if the device has a kernel for that
+        self.reach = 2 ** (self.longest - 1).bit_length()  # a round number: few different ones to compile for
+        if device.type == "cuda" and not any(before) and torch.cuda.get_device_capability(device) >= (8, 0):
+            self.bounds = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(device)
 
 
 class KVCache:

@@ -95,7 +95,7 @@ class PackedGPT(GPT):
         self.wpe, self.ln_f = model.wpe, model.ln_f
         for parameter in self.parameters():
             parameter.data = parameter.float().clone()  # memory of its own: the file that it is mapped from can go
-        self.key_size, self.cache_type, self.one_token = key_size(model.config.head_size), KVCache, None
+        self.key_size, self.graphs = key_size(model.config.head_size), None
         self._threads = torch.get_num_threads()
         use_threads(self._threads)
         torch.set_num_threads(self._threads)  # where both use the same OpenMP, Numba has set PyTorch's too

@@ -25,6 +25,7 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.training import state
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
+from gpt2cli.training.half_copy import HalfCopy
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
 from gpt2cli.training.sampled import SAMPLED_SHARE, Negatives
@@ -40,7 +41,8 @@ class Job:
     max_tokens    in one forward pass, more than which a batch is split
     prompts       (what to show, what the model reads) of the samples
     identity      settings and data, which a resumed run must share
-    compiled      whether to compile what the loss computes for every logit
+    compiled      whether to compile the blocks, and on CUDA what the loss computes for every logit
+    half_copy     whether to compute in a copy of the model in `autocast`'s type, in place of autocast
     checkpoints   where to save, None for nowhere
     should_stop   asked after every step: whether to save and leave
     """
@@ -58,6 +60,7 @@ class Job:
     resume: state.Resumable | None = None
     should_stop: Callable[[], bool] = lambda: False
     compiled: bool = False
+    half_copy: bool = False
 
     @property
     def records_per_step(self) -> int:
@@ -108,6 +111,19 @@ class _Batch:
     n_targets: int
 
 
+def compile_blocks(model: GPT, changing: bool) -> None:
+    """Compile each block: on CUDA the whole of it, elsewhere its MLP, two thirds of the work.
+
+    Elsewhere, attention over packed rows changes its shape at every step. All blocks share what is compiled for one.
+    `changing` says whether rows have many different lengths, as records give, unlike blocks of text.
+    """
+    for block in model.h:
+        if model.wte.weight.device.type == "cuda":
+            block.compile(dynamic=True if changing else None)
+        else:
+            block.mlp.compile(dynamic=True)  # type: ignore[union-attr]
+
+
 class _Run:
     """A job under way: what `train` goes through in order, each part a screen."""
 
@@ -116,7 +132,11 @@ class _Run:
         self.now = state.Counters()
         self.device = job.model.wte.weight.device
         self.optimizer = Optimizer(job.model, job.config)
-        self.loss: nn.Module = SequenceLoss(job.model, job.compiled)
+        self.half = HalfCopy(job.model, job.autocast) if job.half_copy and job.autocast else None
+        self.trained = self.half.model if self.half else job.model
+        if job.compiled:
+            compile_blocks(self.trained, changing=len(set(job.train.lengths.tolist())) > 2)
+        self.loss: nn.Module = SequenceLoss(self.trained, job.compiled and self.device.type == "cuda")
         self.kinds = kinds_of(job.train)
         self.upcoming: _Batch | None = None
         self.negatives = None
@@ -134,6 +154,8 @@ class _Run:
                     f"cannot resume {job.resume.path}: {'; '.join(changed)}: start a new run, or undo that"
                 )
             state.restore(job.model, self.optimizer, job.resume)
+            if self.half:
+                self.half.refresh()
             self.now = job.resume.counters
         parameters = list(job.model.parameters())
         yield Started(
@@ -169,6 +191,8 @@ class _Run:
                 "lower --lr, or look at these records"
             )
         self.optimizer.step(lr, grad_norm)
+        if self.half:
+            self.half.refresh()
         seconds, tokens = time.perf_counter() - start, batch.n_tokens
         self.now.count(loss, batch.n_targets, tokens, seconds)
         epoch = self.now.step / steps_per_epoch(len(job.train), job.records_per_step)
@@ -192,16 +216,19 @@ class _Run:
     def accumulate(self, batch: "_Batch") -> Tensor:
         """Leave the gradients of the step's mean loss with the parameters; return the summed losses of the rows."""
         job, losses = self.job, []
-        job.model.train()
+        self.trained.train()
         weight = 1.0 if batch.counts else 0.0
         negatives = self.draw_negatives()
         for i, row in enumerate(batch.rows):
-            with self.no_sync(i < len(batch.rows) - 1), self.autocast(), repeatable(self.device):
+            autocast = nullcontext() if self.half else self.autocast()
+            with self.no_sync(i < len(batch.rows) - 1), autocast, repeatable(self.device):
                 loss = self.loss(row, negatives)
                 # DistributedDataParallel averages over the processes, hence the factor
                 (loss * (weight * job.ranks.world_size / max(1, batch.n_targets))).backward()
+            if self.half:
+                self.half.collect()
             losses.append(weight * loss.detach())
-        job.model.eval()
+        self.trained.eval()
         return torch.stack(losses)
 
     def draw_negatives(self) -> tuple[Tensor, Tensor] | None:

@@ -13,6 +13,8 @@ from gpt2cli.model.device import LOGIT_ROWS
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.sampled import sampled_cross_entropy
 
+LOGIT_MULTIPLE = 128
+"""On CUDA, a row of logits is as long as a multiple of this."""
 WORDS = 8192
 """Rows of the head that are cast to 16 bits at once, except on CUDA: memory is scarce elsewhere."""
 
@@ -121,17 +123,18 @@ class _SummedCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, tied: TiedGradient | None, softmax: SoftmaxGradient
     ) -> Tensor:
         device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.dtype
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         total = torch.zeros((), device=hidden.device)
         d_hidden = torch.zeros_like(hidden) if wants_hidden else None
         d_head = torch.empty_like(head) if wants_head else None
-        portions = [(0, head.to(dtype))] if device == "cuda" else [*enumerate_words(head)]
+        portions = [(0, aligned(head, dtype))] if device == "cuda" else [*enumerate_words(head)]
         with torch.autocast(device, enabled=False):
             for start in range(0, len(targets), LOGIT_ROWS[device]):
                 chosen = slice(start, start + LOGIT_ROWS[device])
                 rows = hidden[chosen].to(dtype)
                 logits = torch.cat([F.linear(rows, part.to(dtype)) for _, part in portions], dim=1)
+                logits[:, len(head) :] = -torch.inf  # where rows were added
                 loss, d_logits = softmax(logits, targets[chosen])
                 total += loss
                 for word, part in portions if wants_hidden or wants_head else ():
@@ -139,7 +142,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
                     if d_hidden is not None:
                         d_hidden[chosen] += d_part @ part.to(dtype)
                     if d_head is not None:
-                        _add_product(d_head[word : word + len(part)], d_part.t(), rows, first=start == 0)
+                        total_part = d_head[word : word + len(part)]
+                        _add_product(total_part, d_part[:, : len(total_part)].t(), rows, first=start == 0)
         ctx.gradients, ctx.tied = (d_hidden, d_head), tied
         return total
 
@@ -153,6 +157,16 @@ class _SummedCrossEntropy(torch.autograd.Function):
         if ctx.tied:
             ctx.tied.of_head, d_head = d_head, None
         return d_hidden, d_head, None, None, None
+
+
+def aligned(head: Tensor, dtype: torch.dtype) -> Tensor:
+    """The head (V, C) in `dtype` with rows of zeros behind it, so that a row of logits fills whole lines of memory.
+
+    Otherwise, as with 50,257 tokens, matrix products on a GPU take several times as long.
+    """
+    rows = torch.zeros(-(-len(head) // LOGIT_MULTIPLE) * LOGIT_MULTIPLE, head.shape[1], dtype=dtype, device=head.device)
+    rows[: len(head)] = head
+    return rows
 
 
 def enumerate_words(head: Tensor) -> Iterator[tuple[int, Tensor]]:

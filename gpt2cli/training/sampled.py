@@ -53,7 +53,7 @@ def sampled_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, negativ
     """
     ids, log_probability = negatives
     own = (hidden * F.embedding(targets, head)).sum(-1).float()
-    others = F.linear(hidden, F.embedding(ids, head)).float() - log_probability
+    others = F.linear(hidden, F.embedding(ids, head).to(hidden.dtype)).float() - log_probability
     at = torch.searchsorted(ids, targets).clamp_(max=len(ids) - 1)  # a target that was drawn must not count twice
     hits = torch.nonzero(ids[at] == targets)[:, 0]
     others = others.index_put((hits, at[hits]), others.new_tensor(-torch.inf))

@@ -51,18 +51,6 @@ def compute_dtype(settings: Settings, device: torch.device) -> torch.dtype | Non
     return chosen.get(settings.precision, fast_training_dtype(device))
 
 
-def compile_blocks(model: GPT) -> None:
-    """Compile each block: on CUDA the whole of it, elsewhere its MLP, two thirds of the work.
-
-    Elsewhere, attention over packed rows changes its shape at every step. All blocks share what is compiled for one.
-    """
-    for block in model.h:
-        if model.wte.weight.device.type == "cuda":
-            block.compile()  # first for the shape at hand, then, if that changes, for any number of tokens
-        else:
-            block.mlp.compile(dynamic=True)  # type: ignore[union-attr]
-
-
 def set_dropout(model: GPT, dropout: float) -> None:
     """Give every dropout of a model this probability."""
     model.config = replace(model.config, dropout=dropout)
@@ -112,7 +100,8 @@ def make_job(
         checkpoints,
         resume,
         should_stop,
-        compiled and device.type == "cuda",
+        compiled,
+        half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,
     )
 
 

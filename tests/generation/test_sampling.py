@@ -54,7 +54,7 @@ def test_draw_follows_the_distribution():
     n = 100_000
     uniform = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     drawn = draw(probabilities.expand(n, -1), torch.arange(5).expand(n, -1), uniform)
-    shares = torch.bincount(torch.tensor(drawn), minlength=5) / n
+    shares = torch.bincount(drawn, minlength=5) / n
     torch.testing.assert_close(shares.double(), probabilities[0], atol=1e-4, rtol=0)
 
 

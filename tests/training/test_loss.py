@@ -30,6 +30,19 @@ def test_chunks_give_the_plain_loss_and_gradients(monkeypatch, n):
     torch.testing.assert_close(found, expected)
 
 
+def test_rows_added_to_the_head_change_nothing(monkeypatch):
+    hidden, head = torch.randn(9, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    targets = torch.randint(50, (9,))
+    expected = summed_cross_entropy(hidden, head, targets)
+    gradients = torch.autograd.grad(expected, (hidden, head))
+    padded = loss_module.aligned(head.detach(), head.dtype)
+    assert padded.shape == (128, 16)
+    monkeypatch.setattr(loss_module, "enumerate_words", lambda _: [(0, padded)])
+    found = summed_cross_entropy(hidden, head, targets)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, (hidden, head)), gradients)
+
+
 def test_the_gradient_that_compiles_into_one_kernel_is_the_same():
     logits, targets = torch.randn(9, 50) * 3, torch.randint(50, (9,))
     torch.testing.assert_close(loss_module.fusible_softmax_gradient(logits, targets), softmax_gradient(logits, targets))

@@ -1,0 +1,156 @@
+"""How near the kernels of decoding come to the memory's bandwidth, shape by shape, and whole steps: JSON lines.
+
+python tests/benchmarks/decode_kernels.py                                # both models, 1, 16 and 64 rows: on a GPU
+python tests/benchmarks/decode_kernels.py --models gpt2 --rows 1 --steps-only
+
+Each matrix is there so many times that the L2 cache cannot hold them all, and they take turns. `fraction` is that of
+the bandwidth of a sum over 512 MB. The best choices belong into LINEAR and MATMUL of gpt2cli/model/fused_step.py.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+
+import torch
+import triton
+from torch import Tensor
+
+from gpt2cli.bench import memory_bandwidth
+from gpt2cli.config import PUBLISHED, GPTConfig, SamplingConfig
+from gpt2cli.model import fused_step
+from gpt2cli.model.cuda_graphs import UNROLLED, Decoder, State
+from gpt2cli.model.fused_step import FusedStep, linear_blocks, matmul_blocks
+from gpt2cli.model.gpt import GPT
+
+CYCLED = 2**28
+"""Bytes of weights that take turns: several times the L2 cache."""
+GREEDY = SamplingConfig(temperature=0)
+
+
+def matrices(N: int, K: int) -> list[Tensor]:
+    count = max(2, min(200, CYCLED // (2 * N * K)))
+    return list((torch.randn(count, N, K, device="cuda") * 0.02).bfloat16().unbind())
+
+
+def microseconds(run: Callable[[Tensor], object], weights: list[Tensor]) -> float:
+    """Of one launch, in a graph that goes through all the weights."""
+    return triton.testing.do_bench_cudagraph(lambda: [run(w) for w in weights], rep=10) * 1000 / len(weights)
+
+
+def report(bandwidth: float, bytes_read: int, us: float, **what: object) -> None:
+    print(json.dumps({**what, "us": round(us, 3), "fraction": round(bytes_read / us * 1e6 / bandwidth, 3)}), flush=True)
+
+
+def linear_candidates(N: int, K: int) -> list[tuple[int, int]]:
+    """The default first, then half and twice the rows, and the other number of warps."""
+    rows, warps = linear_blocks(N, K)
+    found = [(rows, warps), (max(1, rows // 2), warps), (rows * 2, warps), (rows, 12 - warps)]
+    return list(dict.fromkeys(found))
+
+
+def matmul_candidates(N: int, K: int, block_b: int, splits: bool) -> list[tuple[int, int, int, int, int]]:
+    n, k, count, warps, stages = matmul_blocks(N, K, block_b, splits)
+    found = [(n, k, count, warps, stages), (2 * n, k, count, warps, stages), (n, k, count, 2 * warps, stages)]
+    return found + ([(n, k, min(8, 2 * count), warps, stages)] if splits else [])
+
+
+def time_shapes(name: str, model: GPT, rows: int, bandwidth: float) -> None:
+    """Every product of a step alone, in the default shape of programs and a few others."""
+    config, V = model.config, model.config.vocab_size
+    C, state = config.n_embd, State(model, rows, 256)
+    step = FusedStep(model, state, GREEDY)
+    step.best, step.ids = (torch.zeros(rows, V, dtype=t, device="cuda") for t in (torch.float32, torch.int32))
+    block = model.h[0]
+    kinds = {"qkv": (3 * C, C), "proj": (C, C), "fc": (4 * C, C), "out": (C, 4 * C), "head": (V, C)}
+    for kind, (N, K) in kinds.items():
+        weights = matrices(N, K)
+        into_x = kind in ("proj", "out")
+        bias = {"qkv": block.attn.c_attn.bias, "fc": block.mlp.c_fc.bias}.get(kind, block.mlp.c_proj.bias)
+        bias = None if kind == "head" else bias
+        x = {"out": step.inner, "proj": step.parts}.get(kind, step.x if rows == 1 else step.normed)
+        x = step.mixed if rows > 1 and kind == "proj" else x
+        out = {"qkv": step.qkv, "fc": step.inner}.get(kind, step.x if rows == 1 else step.products)
+        options = {"gelu": kind == "fc", "best": kind == "head"}
+        if rows == 1:
+            options |= {"norm": None if into_x else block.ln_1, "add": into_x}
+            options["splits"] = step.splits if kind == "proj" else 1
+            table, key, candidates = fused_step.LINEAR, (N, K), linear_candidates(N, K)
+            run = lambda w: step._linear(x, w, bias, out, **options)  # noqa: B023, E731
+        else:
+            options["splits"] = into_x
+            bias = None if into_x else bias
+            table, key = fused_step.MATMUL, (N, K, step.block_b)
+            candidates = matmul_candidates(N, K, step.block_b, into_x)
+            run = lambda w: step._matmul(x, w, bias, out, **options)  # noqa: B023, E731
+        for candidate in candidates:
+            table[key] = candidate
+            what = {"model": name, "rows": rows, "kernel": kind, "N": N, "K": K, "blocks": candidate}
+            try:
+                report(bandwidth, weights[0].nbytes, microseconds(run, weights), **what)
+            except Exception as error:  # too much shared memory, say: the others are of interest still
+                print(json.dumps({**what, "error": repr(error)[:200]}), flush=True)
+        del table[key]
+        del weights
+
+
+def time_attention(name: str, model: GPT, rows: int, bandwidth: float) -> None:
+    state = State(model, rows, 1024)
+    step, ahead = FusedStep(model, state, GREEDY), model.h[0].attn.c_proj.weight
+    for length in (128, 1000):
+        state.lengths.fill_(length)
+        us = triton.testing.do_bench_cudagraph(lambda: step._attend(0, ahead), rep=10) * 1000
+        read = 2 * rows * length * model.config.n_embd * 2
+        report(bandwidth, read, us, model=name, rows=rows, kernel="attend", length=length, splits=step.splits)
+
+
+def time_steps(name: str, config: GPTConfig, rows: int, bandwidth: float) -> None:
+    """Whole steps as graphs, for each time at which a kernel may let the next one start."""
+    model = GPT(config).cuda().bfloat16().eval()
+    head = model.wte.weight.nbytes
+    read = head + sum(parameter.nbytes for parameter in model.h.parameters())
+    for early in (0, 1, 2):
+        fused_step.EARLY_START = early
+        start = time.perf_counter()
+        decoder = Decoder(model, rows, 256, GREEDY, None, fused=True)
+        torch.cuda.synchronize()
+        made = time.perf_counter() - start
+        decoder.state.lengths.fill_(128)
+        times = []
+        for _ in range(6):
+            decoder.state.slots.zero_()
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            decoder._graphs[UNROLLED].replay()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(begin.elapsed_time(end) * 1000 / UNROLLED)
+        us = sorted(times)[2]
+        what = {"model": name, "rows": rows, "kernel": "step", "early": early, "ready_s": round(made, 2)}
+        report(bandwidth, read, us, **what, tokens_s=round(rows / us * 1e6))
+        del decoder
+    fused_step.EARLY_START = None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["gpt2", "gpt2-xl"])
+    parser.add_argument("--rows", nargs="+", type=int, default=[1, 16, 64])
+    parser.add_argument("--steps-only", action="store_true", help="no shapes one by one")
+    args = parser.parse_args()
+    bandwidth = memory_bandwidth(torch.device("cuda"))
+    print(json.dumps({"gpu": torch.cuda.get_device_name(), "bandwidth_gb_s": round(bandwidth / 1e9)}), flush=True)
+    with torch.inference_mode():
+        for name in args.models:
+            config = PUBLISHED[name].config
+            for rows in args.rows:
+                time_steps(name, config, rows, bandwidth)
+            one = GPT(dataclasses.replace(config, n_layer=1)).cuda().bfloat16().eval()
+            for rows in args.rows if not args.steps_only else ():
+                time_shapes(name, one, rows, bandwidth)
+                time_attention(name, one, rows, bandwidth)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The other commands on the device, as processes."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+
+from gpt2cli.config import GPTConfig
+from tests.gpu.common import COMMAND, Context, cli, has_command, random_model, write_records
+from tests.gpu.finetuning import free_port
+from tests.models import save_hub_directory
+
+CUDA_LIMIT = """
+import torch
+total = torch.cuda.get_device_properties(0).total_memory
+torch.cuda.set_per_process_memory_fraction({bytes} / total)
+"""
+CPU_LIMIT = """
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, ({bytes}, {bytes}))
+"""
+
+
+def memory(context: Context) -> None:
+    """What does not fit ends with code 6 and one line that says what to do; the process may have 1.2 GB."""
+    limit = context.work / "limit"
+    limit.mkdir()
+    code = (CUDA_LIMIT if context.cuda else CPU_LIMIT).format(bytes=1_200_000_000)
+    (limit / "sitecustomize.py").write_text(code)
+    env = {"PYTHONPATH": os.pathsep.join([str(limit), os.environ["PYTHONPATH"]])}
+    data = write_records(context.work / "records.json", 60)
+    device = ["--device", context.device.type, "--quiet", "--offline"]
+    scratch = ["finetune", "--from-scratch", "--data", data, "--max-steps", 3, "--sample-every", 0, "--eval-every", 0]
+    scratch += ["--run-dir", context.work / "run", "--out", context.work / "out.pt", *device]  # 124M: 2 GB to train
+    many = ["generate", "Once upon a time", "--model", "tiny", "--num-samples", 20_000, "-n", 200, "--temp", 0]
+    for case, arguments in (("finetune", scratch), ("generate", [*many, *device])):
+        with context.each(case):
+            done = cli(*arguments, code=6, env=env)
+            lines = done.stderr.strip().splitlines()
+            good = len(lines) == 1 and lines[0].startswith("error:") and "Traceback" not in done.stderr
+            context.report(case, good, said=" | ".join(lines))
+    left = [path.name for path in (context.work / "run").rglob("*")] if (context.work / "run").exists() else []
+    context.report("nothing-written", not (context.work / "out.pt").exists(), left=left)
+
+
+def evaluate(context: Context) -> None:
+    """The loss on records is the CPU's: within 1e-3 in fp32, and 1e-2 in bf16."""
+    data = write_records(context.work / "records.json", context.pick(100, 20))
+    options = ["--data", data, "--model", "tiny", "--answers", 4, "-n", 20, "--json", "--quiet", "--offline"]
+
+    def loss(device: str, precision: str) -> dict:
+        done = cli("evaluate", *options, "--device", device, "--precision", precision)
+        return json.loads(done.stdout)["models"][0]
+
+    expected = loss("cpu", "fp32")
+    for precision, bound in (("fp32", 1e-3), ("bf16", 1e-2)):
+        found = loss(context.device.type, precision)
+        apart = abs(found["loss"] - expected["loss"])
+        figures = {"accuracy": found["accuracy"], "tokens": found["tokens"]}
+        context.report(precision, apart <= bound, loss=found["loss"], apart=apart, bound=bound, **figures)
+
+
+def quantized(context: Context) -> None:
+    """Files in 8 and 4 bits: the same loss on the device as on the CPU, within 1e-2, and `tiny` in these precisions."""
+    config = GPTConfig(n_layer=3, n_head=4, n_embd=256, block_size=128)
+    saved = save_hub_directory(random_model(config, "cpu"), context.work / "model")
+    data = write_records(context.work / "records.json", context.pick(60, 20))
+    for bits in (8, 4):
+        with context.each(f"file-{bits}"):
+            file = context.work / f"int{bits}.safetensors"
+            cli("quantize", "--model", saved, "--bits", bits, "--out", file, "--quiet")
+            losses = [file_loss(file, data, device) for device in (context.device.type, "cpu")]
+            apart = abs(losses[0] - losses[1])
+            context.report(f"file-{bits}", apart <= 1e-2, loss=losses[0], apart=apart, bound=1e-2)
+    for precision in ("int8", "int4"):
+        with context.each(precision):
+            options = ["-n", 20, "--temp", 0, "--precision", precision, "--device", context.device.type, "--json"]
+            done = cli("generate", "Once upon a time", "--model", "tiny", *options)
+            text = json.loads(done.stdout)["text"]
+            context.report(precision, len(text) > 0, text=text)
+
+
+def file_loss(file: object, data: object, device: str) -> float:
+    done = cli("evaluate", "--ckpt", file, "--data", data, "--answers", 0, "--json", "--quiet", "--device", device)
+    return json.loads(done.stdout)["models"][0]["loss"]
+
+
+def chat(context: Context) -> None:
+    """One answer, as text and as JSON."""
+    options = ["--model", "tiny", "--prompt", "What does the owl say?", "-n", 30, "--temp", 0, "--offline"]
+    options += ["--device", context.device.type]
+    text = cli("chat", *options).stdout.strip()
+    context.report("text", bool(text), said=text)
+    answer = json.loads(cli("chat", *options, "--json").stdout)
+    context.report("json", answer["text"].strip() == text, keys=sorted(answer))
+
+
+def explain(context: Context) -> None:
+    """`explain --json` on the device tells of the same next tokens as on the CPU."""
+    if not has_command("explain"):
+        context.report(skipped="absent")
+        return
+    found = []
+    for device in (context.device.type, "cpu"):
+        options = ["--model", "tiny", "--precision", "fp32", "--offline", "--json", "--device", device]
+        found.append(json.loads(cli("explain", "Once upon a time there was a little", *options).stdout))
+    ours, theirs = ([entry[:2] for entry in one["next"]] for one in found)
+    apart = max(abs(a[2] - b[2]) for a, b in zip(found[0]["next"], found[1]["next"], strict=True))
+    context.report(None, ours == theirs and apart <= 1e-4, apart=apart, next=ours[:3], keys=sorted(found[0]))
+
+
+def serve(context: Context) -> None:
+    """The server answers a completion and a chat, greedily as `generate` does, and ends on SIGTERM."""
+    if not has_command("serve"):
+        context.report(skipped="absent")
+        return
+    port = free_port()
+    options = ["--model", "tiny", "--device", context.device.type, "--precision", "fp32", "--offline"]
+    process = subprocess.Popen([*COMMAND, "serve", "--port", str(port), *options], stdin=subprocess.DEVNULL)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/health", process)
+        body = {"model": "tiny", "max_tokens": 24, "temperature": 0}
+        told = post(f"{address}/v1/completions", body | {"prompt": "Once upon a time"})["choices"][0]["text"]
+        done = cli("generate", "Once upon a time", "-n", 24, "--temp", 0, "--json", *options)
+        context.report("completion", told == json.loads(done.stdout)["text"], said=told)
+        message = {"role": "user", "content": "What does the owl say?"}
+        answer = post(f"{address}/v1/chat/completions", body | {"messages": [message]})
+        context.report("chat", bool(answer["choices"]), said=answer["choices"][0]["message"]["content"])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(10)
+    context.report("ended", code in (0, 143), code=code)
+
+
+def wait_for(url: str, process: subprocess.Popen) -> None:
+    """Until the server is ready; the step's limit ends it otherwise."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the server ended with code {process.returncode}")
+
+
+def post(url: str, body: dict) -> dict:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
