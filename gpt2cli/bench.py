@@ -154,4 +154,4 @@ def memory_bandwidth(device: torch.device) -> float:
 def _wait_for(device: torch.device) -> None:
     """Until the device has done what it was told to."""
     if device.type != "cpu":
-        torch.accelerator.synchronize()
+        torch.accelerator.synchronize(device)

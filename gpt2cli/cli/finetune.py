@@ -150,7 +150,9 @@ def finetune(
     seed: Annotated[int, of_run("--seed", help="Of everything random.")] = TRAIN.seed,
     wandb: Annotated[bool, of_run("--wandb/--no-wandb", help="Track with W&B.")] = False,
     wandb_project: Annotated[str, of_run("--wandb-project", help="The project's name there.")] = "gpt2cli",
-    compile: Annotated[bool, of_machine("--compile", help="Compile the model (CUDA).")] = False,
+    compile: Annotated[
+        bool, of_machine("--compile", help="Compile the blocks: a slow start, then faster steps.")
+    ] = False,
     grad_checkpointing: Annotated[
         bool, of_machine("--grad-checkpointing", help="Less memory, a third more time.")
     ] = False,

@@ -127,5 +127,5 @@ def draw(probabilities: Tensor, ids: Tensor, uniform: Tensor) -> Tensor:
     cumulative = probabilities.cumsum(dim=-1)
     index = torch.searchsorted(cumulative, uniform[:, None], right=True)
     last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1  # rounding may end the sum a little below 1
-    index = index.minimum(last)
+    index = index.minimum(last).clamp(min=0)  # 0 where all are NaN: a GPU must not index with -1
     return ids.gather(1, index)[:, 0]

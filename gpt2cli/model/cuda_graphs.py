@@ -1,8 +1,8 @@
-"""Decoding as CUDA graphs: a GPU decodes a small model faster than Python can tell it what to do, kernel by kernel.
+"""Decoding by CUDA graphs: for a small model, a GPU runs kernels faster than Python can launch them.
 
-A graph is captured once and replayed for every token, so everything in it stays in its place: tokens, lengths, cache.
-The next token is chosen in the graph too and becomes its next input, so the host need not wait for one token before it
-asks for the next: it asks for bursts, and reads one while the GPU works on another.
+A graph is captured once and replayed for every token. All its tensors keep their addresses: tokens, lengths, cache. The
+graph also chooses the next token and writes it to its own input. So the host can launch several steps, a burst, without
+waiting for a token. It reads one burst while the GPU computes the next.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,25 +17,26 @@ from gpt2cli.errors import UsageError
 from gpt2cli.model.gpt import GPT, KVCache
 
 BURST = 16
-"""Tokens that each row gets before the host looks at them."""
+"""The most steps of a burst."""
 UNROLLED = 8
-"""Steps in the larger of two graphs: between two graphs a GPU pauses for some microseconds."""
+"""Steps in the larger of two graphs. Between two graphs a GPU is idle for some microseconds."""
 ROUND = 128
-"""The cache's capacity is a multiple of it, so that few capacities occur."""
+"""The cache's capacity is rounded up to a multiple of this, so that texts of similar length share a decoder."""
 
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From logits (B, V) and uniform numbers (B,) to the next tokens (B,) and the largest logits (B,), on the GPU."""
+"""Maps logits (B, V) and uniform numbers (B,) to the next tokens (B,) and the largest logits (B,), on the GPU."""
 
 
 class State:
-    """What a step reads and writes, always in the same place. B rows, L layers, S tokens of capacity.
+    """The tensors that a step reads and writes, at fixed addresses. B rows, L layers, S tokens of capacity.
 
-    tokens, lengths  (B,)       each row's newest token, which is not in the cache, and how many are
+    tokens           (B,)       each row's newest token, which is not in the cache yet
+    lengths          (B,)       the number of tokens in the cache
     keys, values     (L, B, H, S, D)
-    logits           (B, V)     without those of rows that pad the table
-    slots            (B,)       how many tokens of this burst are chosen
+    logits           (B, V)     without those of rows that pad the embedding table
+    slots            (B,)       the number of tokens chosen in this burst
     drawn, largest   (BURST, B) these tokens, and the largest logit of each
-    uniform          (BURST, B) the numbers that they are drawn with
+    uniform          (BURST, B) the random numbers that they are drawn with
     """
 
     def __init__(self, model: GPT, rows: int, capacity: int) -> None:
@@ -52,7 +53,7 @@ class State:
 
 
 class PlainStep(KVCache):
-    """A step by PyTorch's own kernels, for GPUs without Triton: attention goes over all of the cache, masked."""
+    """A step by PyTorch's own kernels, where Triton's cannot run. Attention reads the whole cache, with a mask."""
 
     def __init__(self, model: GPT, state: State) -> None:
         self.model, self.state = model, state
@@ -71,13 +72,13 @@ class PlainStep(KVCache):
 
 
 class Burst:
-    """Tokens on their way from the GPU."""
+    """The tokens of one launch, which the GPU may still be computing."""
 
     def __init__(self, results: Tensor, steps: int, ready: "torch.cuda.Event | None") -> None:
         self._results, self._steps, self._ready = results, steps, ready
 
     def read(self) -> Iterator[tuple[list[int], list[float]]]:
-        """Wait for them. Per step: each row's token, and the largest logit that it was chosen by."""
+        """Wait for the tokens. Per step: each row's token, and the largest of the logits that it was chosen by."""
         if self._ready is not None:
             self._ready.synchronize()
         drawn, largest = self._results[0], self._results[1].view(torch.float32)
@@ -85,9 +86,9 @@ class Burst:
 
 
 class Decoder:
-    """Decodes `rows` rows together. With `sampling`, tokens are chosen in the graph, else there are logits alone.
+    """Decodes `rows` rows together. With `sampling`, the graph chooses tokens. Without, it ends with the logits.
 
-    The choice is by Triton kernels if those can do it, otherwise by `choose`.
+    Triton kernels choose the tokens if they support `sampling`, otherwise `choose` does.
     """
 
     @torch.inference_mode()
@@ -118,13 +119,16 @@ class Decoder:
         self._turn = 0
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         if on_gpu:
-            self._capture([UNROLLED, 1] if sampling is not None else [1])
+            with torch.cuda.device(self.state.tokens.device):  # kernels and streams are those of the current device
+                self._capture([UNROLLED, 1] if sampling is not None else [1])
 
     @torch.inference_mode()
     def load(self, cache: KVCache, tokens: Sequence[int]) -> None:
-        """Begin with the keys and values of `cache`, and each row's token that comes next."""
+        """Start from the keys and values of `cache`, and the token of each row that follows them."""
         self.lengths = list(cache.lengths)
         longest = max(self.lengths)
+        self.state.keys.zero_()  # an earlier text may have left NaN
+        self.state.values.zero_()
         for layer, (k, v) in enumerate(zip(cache.k, cache.v, strict=True)):
             self.state.keys[layer][:, :, :longest] = k[:, :, :longest]
             self.state.values[layer][:, :, :longest] = v[:, :, :longest]
@@ -133,7 +137,7 @@ class Decoder:
 
     @torch.inference_mode()
     def replace(self, row: int, cache: KVCache | None) -> None:
-        """Put the one row of `cache` in the place of a row's keys and values; None: nothing."""
+        """Replace a row's keys and values by those of the only row of `cache`. None empties the row."""
         self.lengths[row] = length = 0 if cache is None else cache.lengths[0]
         for layer in range(len(self.state.keys) if cache is not None else 0):
             self.state.keys[layer, row, :, :length] = cache.k[layer][0, :, :length]  # type: ignore[union-attr]
@@ -142,9 +146,9 @@ class Decoder:
 
     @torch.inference_mode()
     def launch(self, steps: int, uniform: Tensor | None = None) -> Burst:
-        """Have every row decode `steps` tokens, at most BURST, drawn with `uniform` (steps, B). Does not wait for them.
+        """Decode `steps` tokens in every row, at most BURST, drawn with `uniform` (steps, B). Does not wait for them.
 
-        At most two bursts may be unread. A row that has filled the cache writes over its last place.
+        At most two bursts may be unread. A row whose cache is full overwrites its last position.
         """
         state, self._turn = self.state, 1 - self._turn
         if uniform is not None:
@@ -159,7 +163,7 @@ class Decoder:
         ready = None
         if state.tokens.is_cuda:
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            ready.record()
+            ready.record(torch.cuda.current_stream(state.tokens.device))
         return Burst(results, steps, ready)
 
     @torch.inference_mode()
@@ -193,7 +197,7 @@ class Decoder:
         state.lengths.add_(1).clamp_(max=self.capacity - 1)
 
     def _capture(self, sizes: Sequence[int]) -> None:
-        """Run a step, so that all kernels are compiled, and then capture graphs of so many steps."""
+        """Run a step, which compiles all kernels. Then capture one graph for each of these numbers of steps."""
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -209,7 +213,7 @@ class Decoder:
 
 
 class Graphs:
-    """The decoders of a model. The last one is kept, for later texts in the same number of rows."""
+    """The decoders of a model. The last one is kept for later texts with as many rows and the same sampling."""
 
     def __init__(self, model: GPT, fused: bool) -> None:
         self._model, self._fused = model, fused
@@ -219,7 +223,7 @@ class Graphs:
     def decoder(
         self, rows: int, capacity: int, sampling: SamplingConfig | None, choose: Choose | None
     ) -> Iterator[Decoder]:
-        """A decoder for at least so many tokens, which nobody else uses at the same time."""
+        """A decoder of at least this capacity, which no other caller uses at the same time."""
         s = sampling
         key = rows, s and (s.temperature, s.top_k, s.top_p, s.min_p)
         kept, self._kept = self._kept, None
@@ -236,10 +240,10 @@ class Graphs:
 
 
 def compile_steps(model: GPT, fused: bool | None = None) -> None:
-    """Have `generate` decode by graphs. The first tokens wait some seconds for them.
+    """Make `generate` decode this model by graphs. Capturing them delays the first text by some seconds.
 
-    `fused` says whether by kernels of our own; None: if this machine can. Raises UsageError if the model is not on a
-    CUDA device, unless `fused` is given: then steps run one by one, for those who test this without one.
+    `fused` says whether to use the Triton kernels; None: if they can run. Raises UsageError if the model is not on a
+    CUDA device. With `fused` given, it does not: steps then run one by one, for tests on a CPU.
     """
     device = model.wte.weight.device
     if device.type != "cuda" and fused is None:
@@ -252,10 +256,11 @@ def compile_steps(model: GPT, fused: bool | None = None) -> None:
 
 
 def can_fuse(model: GPT) -> bool:
-    """Whether the Triton kernels can run this model on its device."""
+    """Whether the Triton kernels can run this model on its CUDA device."""
     layers = [part for part in model.h.modules() if hasattr(part, "weight") and not isinstance(part, nn.LayerNorm)]
     return (
         find_spec("triton") is not None
+        and torch.version.hip is None  # they contain instructions of NVIDIA's
         and torch.cuda.get_device_capability(model.wte.weight.device) >= (8, 0)
         and all(type(layer) is nn.Linear for layer in layers)
         and len({parameter.dtype for parameter in model.parameters()}) == 1

@@ -57,9 +57,9 @@ def fast_training_dtype(device: torch.device) -> torch.dtype | None:
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Have CUDA add up gradients in an order that is the same every time; other devices do so anyway.
+    """Make CUDA add up gradients in the same order every time, as the CPU does anyway.
 
-    A resumed run can then equal the unbroken one to the bit. It costs some of the speed of attention's backward pass.
+    A resumed run can then equal an uninterrupted one bit for bit. It makes attention's backward pass somewhat slower.
     """
     if device.type != "cuda":
         yield

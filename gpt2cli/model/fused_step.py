@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from gpt2cli.model.cuda_graphs import State
 
 EARLY_START: int | None = None
-"""When a kernel lets the next one start: 0 when it ends, 1 once the kernel before it has ended, 2 at once; None: as
-`early_start` chooses. Others than None are for comparing."""
+"""When a kernel lets the next one start: 0 when it ends, 1 when the kernel before it has ended, 2 when it starts.
+None: `early_start` decides. Benchmarks set the others."""
 WIDE = 1280
-"""From this n_embd on, one row is decoded faster with 2 than with 1: 1.46 ms beside 1.56 at a width of 1,600, but 227
-microseconds beside 201 at 768 (H200)."""
+"""From this n_embd on, an early start of 2 decodes one row faster than 1. On an H200: 1.46 ms instead of 1.56 at a
+width of 1,600, but 227 microseconds instead of 201 at 768."""
 MOST_CANDIDATES = 64
-"""The largest top-k that is drawn from by a kernel."""
+"""The largest top-k that the kernels can draw from."""
 PROCESSORS = 132
-"""Streaming multiprocessors of an H100 or H200: what the shapes of programs are made for."""
+"""Streaming multiprocessors of an H100 or H200, for which the shapes of programs are chosen."""
 
 LINEAR: dict[tuple[int, int], tuple[int, int]] = {}
 """Measured choices for `linear_blocks`: (N, K) to (BLOCK_N, warps)."""
@@ -38,9 +38,10 @@ MATMUL: dict[tuple[int, int, int], tuple[int, int, int, int, int]] = {}
 
 
 def linear_blocks(N: int, K: int) -> tuple[int, int]:
-    """Rows of an (N, K) matrix for a program of `linear_kernel`, and its warps.
+    """How many rows of an (N, K) matrix a program of `linear_kernel` takes, and its warps.
 
-    A thread holds some 64 weights, so that a multiprocessor has 32 KB or more on their way, and each has a program.
+    A thread holds about 64 weights, so that each multiprocessor loads 32 KB or more at a time. There are at least as
+    many programs as multiprocessors, where N allows it.
     """
     if (N, K) in LINEAR:
         return LINEAR[N, K]
@@ -64,7 +65,7 @@ def matmul_blocks(N: int, K: int, rows: int, splits: bool) -> tuple[int, int, in
 
 
 def attention_splits(rows: int, heads: int) -> int:
-    """Among how many programs the tokens of a head are divided: 1 where heads alone keep a GPU busy."""
+    """How many programs share the tokens of a head: 1 if there are enough heads to occupy the GPU."""
     return 4 if rows * heads <= PROCESSORS // 2 else 2 if rows * heads < PROCESSORS else 1
 
 
@@ -212,7 +213,7 @@ class FusedStep:
         best: bool = False,
         splits: bool = False,
     ) -> int:
-        """Returns among how many parts the sum is divided."""
+        """Returns the number of parts that the sums over the inputs are split into."""
         N, K = min(w.shape[0], VOCAB_SIZE), w.shape[1]
         block_n, block_k, count, warps, stages = matmul_blocks(N, K, self.block_b, splits)
         share = -(-K // (block_k * count)) * block_k
@@ -324,7 +325,7 @@ class FusedStep:
         )
 
     def _head_block(self) -> int:
-        """How many tokens a program of the head compares."""
+        """How many tokens of the vocabulary a program of the head compares."""
         K = self.model.config.n_embd
         if self.rows == 1:
             return linear_blocks(self.vocabulary, K)[0]
@@ -338,5 +339,5 @@ class FusedStep:
 
 
 def chooses(sampling: SamplingConfig) -> bool:
-    """Whether the kernels can choose tokens so."""
+    """Whether the kernels can choose tokens with these settings."""
     return sampling.temperature == 0 or 0 < sampling.top_k <= MOST_CANDIDATES

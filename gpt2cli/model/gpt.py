@@ -21,6 +21,9 @@ from gpt2cli.errors import UsageError
 if TYPE_CHECKING:
     from gpt2cli.model.cuda_graphs import Graphs
 
+FLASH_SIZE = 192
+"""The largest head that FlashAttention has a backward pass for on every GPU that it runs on."""
+
 
 class GPT(nn.Module):
     """A stack of transformer blocks between a token embedding and an output head, which share their weights."""
@@ -35,7 +38,7 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.precision = "fp32"  # what the weights are held in, or were stored in
         self.key_size = config.head_size  # what a key takes in the cache
-        self.graphs: Graphs | None = None  # what decodes in place of `forward`, if there is such
+        self.graphs: Graphs | None = None  # set by `cuda_graphs.compile_steps`: decodes in place of `forward`
         self.checkpointing = False  # recompute blocks in the backward pass rather than keep what is inside them
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if not self.wte.weight.is_meta:  # otherwise a checkpoint is about to bring the weights
@@ -187,7 +190,8 @@ class CausalSelfAttention(nn.Module):
 
     def attend_apart(self, q: Tensor, k: Tensor, v: Tensor, packing: "Packing") -> Tensor:
         """`attend` for each piece of a packed row, (1, H, T, D): to itself, and to the beginning it goes on from."""
-        if packing.bounds is not None and q.dtype in (torch.bfloat16, torch.float16) and q.shape[3] % 8 == 0:
+        size_fits = q.shape[3] % 8 == 0 and q.shape[3] <= FLASH_SIZE
+        if packing.bounds is not None and q.dtype in (torch.bfloat16, torch.float16) and size_fits:
             return self.attend_by_bounds(q, k, v, packing.bounds, packing.reach)
         if packing.uniform:  # one call for all
             B, D = len(packing.lengths), q.shape[3]

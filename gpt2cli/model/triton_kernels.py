@@ -40,7 +40,7 @@ def wait_for_previous(PDL: tl.constexpr):
 
 @triton.jit
 def prefetch(w, BYTES: tl.constexpr, program, PROGRAMS: tl.constexpr):
-    """Have this program's share of a matrix fetched into the L2 cache."""
+    """Fetch this program's share of a matrix into the L2 cache."""
     lines: tl.constexpr = (BYTES + LINE - 1) // LINE
     share: tl.constexpr = (lines + PROGRAMS - 1) // PROGRAMS
     line = program * share + tl.arange(0, triton.next_power_of_2(share))
@@ -53,7 +53,7 @@ def prefetch(w, BYTES: tl.constexpr, program, PROGRAMS: tl.constexpr):
 
 @triton.jit
 def normalised(x, gain, shift, k, K: tl.constexpr, EPS: tl.constexpr):
-    """Layer norm of x (BLOCK_K,), of which K numbers count."""
+    """Layer norm of the first K numbers of x (BLOCK_K,)."""
     inside = k < K
     off = tl.where(inside, x - tl.sum(x, axis=0) / K, 0.0)
     scale = tl.rsqrt(tl.sum(off * off, axis=0) / K + EPS)
@@ -62,7 +62,7 @@ def normalised(x, gain, shift, k, K: tl.constexpr, EPS: tl.constexpr):
 
 @triton.jit
 def combined(parts, lse, row, B, k, K: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr):
-    """One row of attention, (BLOCK_K,), from what each split of the sequence gave: parts (SPLITS, B, K)."""
+    """One row of attention's output, (BLOCK_K,), from that of each split of the sequence: parts (SPLITS, B, K)."""
     inside = k < K
     H: tl.constexpr = K // D
     most = tl.full(k.shape, LOWEST, tl.float32)
@@ -133,7 +133,8 @@ def linear_kernel(
     """A matrix times one vector: out (N,) from x (K,). Grid (N / BLOCK_N,).
 
     NORM: x is normalised first. SPLITS > 1: x is attention's parts (SPLITS, 1, K), to be combined first. ADD: the
-    result is added to out. BEST: out is not written, but the largest number of each program and its index.
+    result is added to out. BEST: the largest number of each program and its index are written in place of
+    out.
     """
     let_next_start(PDL)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -189,8 +190,8 @@ def matmul_kernel(
 ):
     """A matrix times B vectors: out (SPLITS, B, N) from x (B, K). Grid (N / BLOCK_N, SPLITS, B / BLOCK_B).
 
-    Split i sums over the inputs from i * SHARE; the parts are summed by whoever reads them. BEST: out is not written,
-    but the largest number of each row and program, (B, programs), and its index.
+    Split i sums over SHARE inputs from i * SHARE; the kernel that reads the parts adds them up. BEST: the
+    largest number of each row and program, (B, programs), and its index are written in place of out.
     """
     let_next_start(PDL)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -276,7 +277,7 @@ def combine_kernel(
 
 @triton.jit
 def see(q, k, v, seen, most, total, mixed):
-    """Online softmax: take up the keys and values (BLOCK_S, BLOCK_D) of those tokens that are seen."""
+    """Online softmax: include the keys and values (BLOCK_S, BLOCK_D) of the tokens that are `seen`."""
     score = tl.where(seen, tl.sum(q[None, :] * k.to(tl.float32), axis=1), -float("inf"))
     higher = tl.maximum(most, tl.max(score, axis=0))
     fade = tl.exp(most - higher)
@@ -305,7 +306,7 @@ def attend_kernel(
     PROGRAMS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Put the new keys and values into the cache (B, H, CAPACITY, D), and attend to all there are.
+    """Write the new keys and values to the cache (B, H, CAPACITY, D), and attend to all tokens in it.
 
     qkv is (B, 3 C). Row b holds lengths[b] tokens before; each split takes its share of them, the first one the new
     token too. out is (SPLITS, B, C), with lse (SPLITS, B, H), the logarithm of each part's weight. Grid (B, H, SPLITS).

@@ -45,9 +45,9 @@ def launched_rank() -> int:
 
 
 def own_device(name: str) -> str:
-    """The device of this process, where `name` is what all were told: under torchrun, each takes a GPU for itself.
+    """The device of this process, where `name` is `--device` as given to all. Under torchrun each takes its own GPU.
 
-    Raises UsageError if torchrun started more processes on this machine than it has GPUs, or all are to share one.
+    Raises UsageError if torchrun started more processes on this machine than it has GPUs, or `name` is a single GPU.
     """
     processes, local_rank = (
         int(os.environ.get(key, default)) for key, default in (("LOCAL_WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -132,6 +132,7 @@ class _Run:
         self.now = state.Counters()
         self.device = job.model.wte.weight.device
         self.optimizer = Optimizer(job.model, job.config)
+        job.model.eval()  # without dropout except inside a step: a new model begins in training mode
         self.half = HalfCopy(job.model, job.autocast) if job.half_copy and job.autocast else None
         self.trained = self.half.model if self.half else job.model
         if job.compiled:

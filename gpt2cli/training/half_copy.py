@@ -1,7 +1,8 @@
-"""Mixed precision by a copy of the model in 16 bits (Micikevicius et al. 2017), which GPUs train in fewest kernels.
+"""Mixed precision by a copy of the model in 16 bits (Micikevicius et al. 2017), which needs the fewest GPU kernels.
 
-Autocast casts every weight, its gradient and every LayerNorm's output by kernels of their own. A small model's step
-then lasts as long as it takes Python to launch them. Here one kernel casts all weights, once a step.
+Autocast launches a kernel for the cast of every weight, every gradient and every LayerNorm's output. With a small
+model, Python then needs longer to launch the kernels of a step than the GPU to run them. Here one call casts all
+weights, once a step. Unlike with autocast, the residual stream is in 16 bits too.
 """
 
 import copy
@@ -38,7 +39,7 @@ class HalfCopy:
 
     @torch.no_grad()
     def collect(self) -> None:
-        """Add the copy's gradients to the model's, in fp32, and take them away."""
+        """Add the copy's gradients to the model's, in fp32, and clear them."""
         moved = [(w, c) for w, c in zip(self.weights, self.copies, strict=True) if c.grad is not None]
         fresh = [torch.empty_like(weight) for weight, _ in moved]
         torch._foreach_copy_(fresh, [c.grad for _, c in moved if c.grad is not None])
@@ -52,5 +53,5 @@ class HalfCopy:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Give the copy the weights that the model has now."""
+        """Copy the model's current weights to the copy."""
         torch._foreach_copy_(self.copies, self.weights)

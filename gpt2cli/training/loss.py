@@ -14,7 +14,7 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.training.sampled import sampled_cross_entropy
 
 LOGIT_MULTIPLE = 128
-"""On CUDA, a row of logits is as long as a multiple of this."""
+"""On CUDA, the length of a row of logits is a multiple of this."""
 WORDS = 8192
 """Rows of the head that are cast to 16 bits at once, except on CUDA: memory is scarce elsewhere."""
 
@@ -135,9 +135,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 rows = hidden[chosen].to(dtype)
                 logits = torch.cat([F.linear(rows, part.to(dtype)) for _, part in portions], dim=1)
                 logits[:, len(head) :] = -torch.inf  # where rows were added
+                if not (wants_hidden or wants_head):
+                    total += F.cross_entropy(logits.float(), targets[chosen], reduction="sum")
+                    continue
                 loss, d_logits = softmax(logits, targets[chosen])
                 total += loss
-                for word, part in portions if wants_hidden or wants_head else ():
+                for word, part in portions:
                     d_part = d_logits[:, word : word + len(part)]
                     if d_hidden is not None:
                         d_hidden[chosen] += d_part @ part.to(dtype)

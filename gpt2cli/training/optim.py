@@ -136,7 +136,7 @@ class Muon:
 def orthogonalize(matrices: Tensor) -> Tensor:
     """About U V^T of each matrix U S V^T in (n, rows, columns): its singular values come between 0.7 and 1.2.
 
-    Five Newton-Schulz steps of a quintic polynomial, in bf16 on a GPU.
+    Five Newton-Schulz steps of a quintic polynomial, in bf16 on CUDA.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices.bfloat16() if matrices.device.type == "cuda" else matrices

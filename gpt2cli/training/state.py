@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gpt2cli.atomic import sync_directory
 from gpt2cli.checkpoints.files import read_safetensors
+from gpt2cli.config import TrainConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.training.events import SMOOTHED
 from gpt2cli.training.optim import Optimizer
@@ -168,6 +169,8 @@ def read_state(path: Path) -> Resumable:
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What the identities of two runs differ in, in words."""
+    if "optimizer" in now:  # which runs that began before there was a choice do not name
+        then = {"optimizer": TrainConfig.optimizer} | then
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     digests = {"data": "the data has changed", "base": "the model that the adapter is for has changed"}
     return [digests.get(key, f"{key} was {then.get(key)!r}, is {now.get(key)!r}") for key in keys]

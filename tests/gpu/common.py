@@ -153,77 +153,11 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "that",
-    "it",
-    "was",
-    "for",
-    "on",
-    "with",
-    "as",
-    "by",
-    "at",
-    "from",
-    "this",
-    "have",
-]
-WORDS += [
-    "be",
-    "or",
-    "one",
-    "had",
-    "not",
-    "but",
-    "what",
-    "all",
-    "were",
-    "when",
-    "we",
-    "there",
-    "can",
-    "an",
-    "your",
-    "time",
-]
-WORDS += [
-    "which",
-    "their",
-    "said",
-    "if",
-    "do",
-    "will",
-    "each",
-    "about",
-    "how",
-    "up",
-    "out",
-    "them",
-    "then",
-    "she",
-    "many",
-]
-WORDS += [
-    "some",
-    "so",
-    "these",
-    "would",
-    "other",
-    "into",
-    "has",
-    "more",
-    "her",
-    "two",
-    "like",
-    "him",
-    "see",
-    "who",
-    "now",
-]
+WORDS = (  # noqa: SIM905
+    "the of and to in that it was for on with as by at from this have be or one had not but what all were when "
+    "we there can an your time which their said if do will each about how up out them then she many some so "
+    "these would other into has more her two like him see who now"
+).split()
 
 
 def words(count: int, choose: random.Random) -> str:

@@ -116,11 +116,17 @@ def test_a_text_that_is_left_does_not_disturb_the_next(plain, graphed):
     assert texts(graphed, PROMPTS, GREEDY) == texts(plain, PROMPTS, GREEDY)
 
 
-def test_numbers_that_are_not_finite_are_refused(graphed):
+@pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"top_k": 0}, {"repetition_penalty": 1.3}], ids=str)
+def test_numbers_that_are_not_finite_are_refused_and_leave_nothing_behind(plain, graphed, options):
+    sampling = SamplingConfig(max_new_tokens=30, **options)
+    right = graphed.wpe.weight[9].detach().clone()
     with torch.no_grad():
         graphed.wpe.weight[9] = torch.nan
     with pytest.raises(DivergedError, match="not finite at token 10"):
-        texts(graphed, PROMPTS[:2], GREEDY)
+        texts(graphed, PROMPTS[:2], sampling)
+    with torch.no_grad():
+        graphed.wpe.weight[9] = right
+    assert texts(graphed, PROMPTS[:2], sampling) == texts(plain, PROMPTS[:2], sampling)
 
 
 def test_the_measured_tokens_are_those_of_greedy_decoding(plain, graphed):

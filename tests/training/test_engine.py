@@ -185,6 +185,12 @@ def test_a_pickle_in_a_checkpoint_is_refused(tmp_path, file):
         state.read_state(newest)
 
 
+def test_a_run_from_before_there_were_optimizers_to_choose_from_goes_on():
+    assert state.differences({"seed": 0}, {"seed": 0, "optimizer": "adamw"}) == []
+    [changed] = state.differences({"seed": 0}, {"seed": 0, "optimizer": "muon"})
+    assert changed == "optimizer was 'adamw', is 'muon'"
+
+
 def test_resuming_another_run_lists_the_differences(tmp_path):
     events_of(job(save_every=1, checkpoints=tmp_path, identity={"lora_rank": 8, "data": "abc", "seed": 0}), Step)
     [found] = state.read_newest(tmp_path)

@@ -1,15 +1,17 @@
 """Training in a copy of the model: in fp32 it changes nothing, in bf16 as much as rounding does."""
 
+import copy
+
 import pytest
 import torch
 
 from gpt2cli.config import LoRAConfig
 from gpt2cli.model.lora import add_lora
 from gpt2cli.training import engine
-from gpt2cli.training.events import Step
+from gpt2cli.training.events import Evaluated, Step
 from gpt2cli.training.half_copy import HalfCopy
 from gpt2cli.training.setup import hold_frozen
-from tests.training.records import events_of, job, weights_of
+from tests.training.records import dataset, events_of, job, weights_of
 
 
 def run(dtype, lora=False, **changes):
@@ -37,6 +39,19 @@ def test_in_bf16_the_weights_stay_in_fp32_and_learn_as_well(lora):
     copied, found = run(torch.bfloat16, lora)
     assert all(weight.dtype is torch.float32 for weight in weights_of(copied).values())
     assert found == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_new_model_is_evaluated_without_dropout(dtype):
+    run = job(dropout=0.5, max_steps=2, eval_every=1, val=dataset(5, seed=1))
+    run.autocast, run.half_copy = dtype, dtype is not None
+    run.model.train()  # as a new model is
+    for event in engine.train(run):
+        if isinstance(event, Evaluated):
+            model = copy.deepcopy(run.model).eval()
+            autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None)
+            loss = engine.mean_loss(model, run.val, run.max_tokens, autocast, run.ranks)
+            assert event.val_loss == pytest.approx(loss, rel=1e-5)
 
 
 def test_embeddings_and_frozen_matrices_are_not_copied():
