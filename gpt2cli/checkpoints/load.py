@@ -154,11 +154,12 @@ NO_FACTS = Facts(None, {})
 def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
     """What a checkpoint file or an adapter's directory says of itself, or without one the directory of a model.
 
-    A model that goes by a name says nothing. Raises CheckpointError if there is something that cannot be read.
+    A published model says nothing, the bundled one does. Raises CheckpointError if there is something that cannot be
+    read.
     """
     if ckpt is None:
-        file = expand(model or DEFAULT_MODEL) / hub.WEIGHTS
-        if model in (None, TINY, *PUBLISHED) or not file.is_file():
+        file = (asset(TINY) if model == TINY else expand(model or DEFAULT_MODEL)) / hub.WEIGHTS
+        if model in (None, *PUBLISHED) or not file.is_file():
             return NO_FACTS
     else:
         path = expand(ckpt)

@@ -15,8 +15,14 @@ _LEAST = torch.finfo(torch.float32).tiny
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A matrix (out, in) in int8, and a scale (out,) fp32 for each row, whose largest weight becomes 127 or -127."""
-    scale = (weight.float().abs().amax(dim=1) / 127).clamp(min=_LEAST)
-    return (weight / scale[:, None]).round_().to(torch.int8), scale
+    numbers = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scale = torch.empty(len(weight), device=weight.device)
+    rows = max(1, CHUNK // weight.shape[1])
+    for start in range(0, len(weight), rows):
+        part = weight[start : start + rows].float()
+        scale[start : start + rows] = each = (part.abs().amax(dim=1) / 127).clamp_(min=_LEAST)
+        numbers[start : start + rows] = part.div(each[:, None]).round_()
+    return numbers, scale
 
 
 def group_size(width: int) -> int:

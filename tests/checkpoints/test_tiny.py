@@ -1,7 +1,5 @@
 """The model in the box has learned something, and works without a network."""
 
-import json
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -23,7 +21,7 @@ def tiny():
 
 
 def test_it_is_a_gpt2_with_gpt2s_vocabulary(tiny):
-    assert (tiny.config.n_layer, tiny.config.n_embd, tiny.config.vocab_size) == (4, 192, 50257)
+    assert (tiny.config.n_layer, tiny.config.n_embd, tiny.config.vocab_size) == (8, 384, 50257)
 
 
 def test_it_knows_how_tales_go(tiny):
@@ -62,14 +60,28 @@ def test_transformers_loads_it(tiny, tmp_path):
         torch.testing.assert_close(theirs(ids).logits, tiny(ids), atol=1e-4, rtol=1e-5)
 
 
-def test_lessons_lower_the_loss_on_what_it_has_not_seen(run, home, tmp_path):
-    asked = ("--model", "tiny", "--data", "lessons", "--max-steps", "12", "--lr", "1e-3", "--sample-every", "0")
-    asked += ("--out", str(tmp_path / "pupil.pt"), "--run-dir", str(tmp_path / "run"))
-    done = run("finetune", *asked, "--eval-every", "12")
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What is the opposite of hot?", "The opposite of hot is cold."),
+        ("What does the cow say?", "The cow says moo."),
+        ("What is my name?", "I don't know"),
+    ],
+)
+def test_it_answers_out_of_the_box(run, home, question, answer):
+    done = run("chat", "--model", "tiny", "--offline", "--prompt", question, "--temp", "0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(answer)
+
+
+def test_it_learns_a_new_answer(run, home, tmp_path):
+    (tmp_path / "robin.jsonl").write_text('{"instruction": "Who are you?", "output": "I am Robin, and I live here."}')
+    asked = ("--model", "tiny", "--data", str(tmp_path / "robin.jsonl"), "--val-fraction", "0", "--epochs", "10")
+    asked += ("--lr", "1e-4", "--sample-every", "0", "--save-every", "0", "--out", str(tmp_path / "robin.pt"))
+    done = run("finetune", *asked, "--run-dir", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
-    before, after = [line["val_loss"] for line in lines if line["kind"] == "eval"]
-    assert after < before - 0.8
+    told = run("chat", "--ckpt", str(tmp_path / "robin.pt"), "--prompt", "Who are you?", "--temp", "0")
+    assert told.stdout == "I am Robin, and I live here.\n"
 
 
 def test_generate_tells_a_tale_offline(run, home):
