@@ -35,7 +35,7 @@ def test_it_knows_how_tales_go(tiny):
 
 def test_its_greedy_text_is_the_same_everywhere(tiny):
     text = generate(tiny, "Once upon a time there was a", SamplingConfig(max_new_tokens=24, temperature=0))
-    assert text == " man who had a son, and he was very much astonished at the sight of the king.\n\n'What is"
+    assert text == " little girl who had a small boy with a small hat and a small hat. She was a small, small, small"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`gpt2 chat` as a process: on a pseudo-terminal, as a person sees it, and in a pipe."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -19,6 +20,7 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import ALPACA
+from tests import models
 from tests.conftest import PATIENCE, Run, clean_environment
 
 HOSTILE, HARMLESS = " [bold]x[/y\x1b[2J\rcr\x9d52;c\x07 end", r"[bold]x[/y\x1b[2J\x0dcr\x9d52;c\x07 end"
@@ -251,11 +253,19 @@ def test_a_pipe_and_a_prompt_are_answered_once(run: Run, tuned: Path, monkeypatc
     assert "ended at the limit of 2 tokens: -n raises it" in done.stderr and "2 new tokens at" in done.stderr
 
 
-def test_a_base_model_is_asked_with_alpacas_template_also_if_nothing_is_asked(run: Run) -> None:
-    done = run("chat", "--model", "tiny", "--json", "-n", "3", input="")
+def test_a_base_model_is_asked_with_alpacas_template_also_if_nothing_is_asked(run: Run, tmp_path: Path) -> None:
+    shape = dataclasses.replace(models.SMALL, block_size=64)
+    base = models.save_hub_directory(models.small_model(shape), tmp_path / "base")
+    done = run("chat", "--model", str(base), "--json", "-n", "3", input="")
     n_tokens = len(tokenizer.encode(ALPACA.prompt("")))
     assert json.loads(done.stdout)["stats"]["prompt_tokens"] == n_tokens
-    assert done.stderr.count("tiny was never tuned to answer") == 1
+    assert done.stderr.count("base was never tuned to answer") == 1
+
+
+def test_tiny_is_asked_in_the_template_that_it_was_tuned_with(run: Run) -> None:
+    done = run("chat", "--model", "tiny", "--json", "-n", "3", input="")
+    assert json.loads(done.stdout)["stats"]["prompt_tokens"] == len(tokenizer.encode(ALPACA.prompt("")))
+    assert "never tuned" not in done.stderr
 
 
 def test_a_prompt_longer_than_the_window_keeps_its_end(run: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,10 @@ def test_every_command_opens_it(run, ckpt, tmp_path, bits):
         (("--bits", "8", "--out", "x.safetensors"), "say what to quantize"),
         (("--bits", "5", "--out", "x.safetensors", "--model", "tiny"), "--bits must be 8 or 4"),
         (("--bits", "8", "--out", "x.pt", "--model", "tiny"), "let it end in .safetensors"),
-        (("--bits", "8", "--out", "x.safetensors", "--model", "tiny"), "tiny is in 8 bits already; --bits 4"),
+        (
+            ("--bits", "8", "--out", "x.safetensors", "--model", "tiny"),
+            "tiny is in 4 bits already: quantize what it was made of",
+        ),
     ],
 )
 def test_errors_are_one_line(run, tmp_path, monkeypatch, args, message):
