@@ -85,28 +85,32 @@ def relative_error(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> floa
 
 def expand(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
     """Stored tensors as they were: floats, and a row for every token. Raises CheckpointError if they do not fit."""
+    tensors = _with_all_rows(tensors, where)
     whole = dict(tensors)
     for name, tensor in tensors.items():
         scale = tensors.get(name + SCALE)
         if tensor.dtype is torch.int8:
             if tensor.dim() != 2 or scale is None or scale.shape != tensor.shape[:1]:
                 raise CheckpointError(f"{where}: {name} is in 8 bits without a scale a row: get the file again")
-            whole[name] = tensor * whole.pop(name + SCALE)[:, None]
+            whole[name] = tensor.float().mul_(whole.pop(name + SCALE)[:, None])
         elif tensor.dtype is torch.uint8 and scale is not None:
             if tensor.dim() != 2 or scale.dim() != 2 or len(scale) != len(tensor) or not _divides(scale, tensor):
                 raise CheckpointError(f"{where}: {name} is in 4 bits without a scale a group: get the file again")
             whole[name] = dequantize_groups(_unpack_halves(tensor), whole.pop(name + SCALE))
-    if INDEX in tensors:
-        index = whole.pop(INDEX).long()
-        if (
-            TABLE not in whole
-            or index.dim() != 1
-            or not len(index)
-            or int(index.min()) < 0
-            or int(index.max()) >= len(whole[TABLE])
-        ):
-            raise CheckpointError(f"{where}: {INDEX} names rows that are not there: get the file again")
-        whole[TABLE] = whole[TABLE][index]
+    return whole
+
+
+def _with_all_rows(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
+    """The same with a row of the embedding for every token, still in 8 bits, where that is what it is stored in."""
+    if INDEX not in tensors:
+        return tensors
+    index, rows = tensors[INDEX].long(), sum(tensors[TABLE].shape[:1]) if TABLE in tensors else 0
+    if index.dim() != 1 or not len(index) or int(index.min()) < 0 or int(index.max()) >= rows:
+        raise CheckpointError(f"{where}: {INDEX} names rows that are not there: get the file again")
+    whole = {name: tensor for name, tensor in tensors.items() if name != INDEX}
+    for name in (TABLE, TABLE + SCALE):
+        if name in tensors and tensors[name].shape[:1] == (rows,):
+            whole[name] = tensors[name].index_select(0, index)
     return whole
 
 
