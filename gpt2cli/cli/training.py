@@ -73,8 +73,9 @@ def run_training(asked: Settings, show: Show) -> None:
         interrupts = stack.enter_context(
             held_back(lambda: console.note("ending after this step; once more to leave at once"))
         )
-        stop = lambda: bool(interrupts)  # noqa: E731
-        job = make_job(settings, model, splits, ranks, path / "checkpoints", resume, stop, show.compile)
+        job = make_job(
+            settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts), show.compile
+        )
         results = Results(model, settings, splits, path)
         finished = run(job, open_listeners(stack, console, directory, results, show))
         if interrupts:

@@ -84,10 +84,10 @@ def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, devic
     takes whole sequences.
     """
     rows: list[list[_Group]] = []
-    room = 0
+    room, lengths = 0, data.lengths  # worked out once: it takes a pass over all records
     for alike in [[record] for record in records] if device.type == "cuda" else _alike(data, records):
         prefix = _common_prefix(data, alike) if len(alike) > 1 else 0
-        for record, tokens in zip(alike, data.lengths[alike].tolist(), strict=True):
+        for record, tokens in zip(alike, lengths[alike].tolist(), strict=True):
             length = tokens - 1  # the last is predicted, not read
             begun = bool(rows) and rows[-1][-1].members is alike
             cost = length - prefix if begun else length

@@ -1,8 +1,8 @@
 """One decode step on a GPU as a sequence of Triton kernels: B rows, one new token each, and the choice of the next.
 
-One row takes five kernels a layer, each a matrix times a vector with what surrounds it, or attention. More rows take
-seven or eight: matrices are multiplied by tensor cores, and norms are kernels of their own, which also add up the
-parts of products whose inputs were split among programs.
+One row takes five kernels a layer: attention, and four products of a matrix and a vector, each with its norm, bias or
+GELU. More rows take seven or eight kernels: tensor cores multiply the matrices, and each norm is a separate kernel. A
+product may be split among programs; the next norm adds its parts.
 """
 
 import math

@@ -2,14 +2,14 @@
 
 A decode step of one row reads every weight once and computes little, so it lasts as long as the memory needs. A small
 model's layer takes a few microseconds, which is no longer than a kernel's start and end take. Two means keep the memory
-busy in between. Kernels start early (programmatic dependent launch, Hopper and later, `PDL`): a kernel starts while the
-one before it still computes, and loads its weights, which do not depend on that. With PDL 1 it lets the next one start
-once the kernel before it has ended, with PDL 2 at once. And kernels with few bytes of their own have the next weights
-fetched into the L2 cache (`prefetch`).
+busy in between. First, kernels start early (programmatic dependent launch, Hopper and later): a kernel starts while the
+previous one still computes, and loads its weights, which do not depend on the previous one. `PDL` says when a kernel
+lets the next one start: 0 when it ends, 1 when the previous kernel has ended, 2 when it starts. Second, a kernel that
+reads few bytes fetches the next kernel's weights into the L2 cache (`prefetch`).
 
-The rule that makes an early start correct: every program of every kernel calls `wait_for_previous`, which returns when
-the kernel before, and so every one before that, has ended. Before the call a kernel may read weights and what earlier
-steps have written, since the first kernel of a step does not start early; it writes nothing.
+One rule makes an early start correct. Every program of every kernel calls `wait_for_previous`, which returns when all
+previous kernels have ended. Before this call a kernel reads only weights and results of earlier steps, and writes
+nothing. The first kernel of a step does not start early, so earlier steps have ended by then.
 
 The residual stream x is fp32, (B, C). Matrices are as nn.Linear holds them, (N, K): outputs, inputs. Sums are in fp32.
 """
