@@ -1,0 +1,32 @@
+"""Whether a file or a directory can be written, found out before the work whose result it is to hold."""
+
+import tempfile
+from pathlib import Path
+
+from gpt2cli.errors import ResourceError
+
+
+def check_file(path: Path) -> None:
+    """Raise ResourceError unless a file of this name can be made or replaced. Nothing is left behind."""
+    _try_to_write(path, path.absolute().parent)
+
+
+def check_directory(path: Path) -> None:
+    """Raise ResourceError unless a directory of this name can be made, or written to if it is there."""
+    directory = path.absolute()
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    _try_to_write(path, directory)
+
+
+def _try_to_write(path: Path, directory: Path) -> None:
+    """Make a file in `directory` and delete it. Permission bits do not tell about read-only file systems."""
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        if not directory.exists():
+            reason = f"there is no directory {directory}: make it first"
+        else:
+            reason = f"{error.strerror or error}: choose another place"
+        raise ResourceError(f"cannot write {path}: {reason}") from None

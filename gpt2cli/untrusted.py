@@ -1,0 +1,50 @@
+"""Values, texts and names that come from somebody else: how they are read, and how an error message shows them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+SHOWN_LENGTH = 80
+"""Characters of a stranger's value that an error message shows at most."""
+
+
+def shown(value: Any, length: int = SHOWN_LENGTH) -> str:
+    """A value from a file or a server, as an error message shows it: short, on one line, in bounded time.
+
+    Texts and numbers are shown as Python writes them, and cut after `length` characters. Of all other values only
+    the type is named: the repr of a container can be exponentially longer than the file that it came from.
+    """
+    if isinstance(value, str):
+        return repr(value if len(value) <= length else value[:length] + "...")
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if abs(value) < 10**length else f"a number of more than {length} digits"
+    return f"a value of type {type(value).__name__}"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that a JSON text stands for. Raises ValueError for any text that is not JSON.
+
+    `json.loads` also raises RecursionError, for deeply nested text.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there. False also for a name that no file system can hold, or that may not be looked at."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a directory is there. False also for a name that no file system can hold, or may not be looked at."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,36 @@
+"""Whether something can be written is known before the work."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.errors import ResourceError
+from gpt2cli.outputs import check_directory, check_file
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    check_file(tmp_path / "out.pt")
+    check_directory(tmp_path / "a" / "b")
+    check_directory(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("place", ["/proc/out.pt", "/proc/self/task/out.pt"])
+def test_a_file_system_that_takes_no_files(place: str) -> None:
+    with pytest.raises(ResourceError, match="choose another place"):
+        check_file(Path(place))
+    with pytest.raises(ResourceError, match=f"cannot write {place}"):
+        check_directory(Path(place))
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="make it first"):
+        check_file(tmp_path / "no" / "out.pt")
+
+
+def test_a_file_in_place_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for check in (check_file, check_directory):
+        with pytest.raises(ResourceError):
+            check(tmp_path / "file" / "out")

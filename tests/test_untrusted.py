@@ -1,0 +1,41 @@
+"""What a stranger's file says never makes a message long, or slow to build."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.untrusted import is_directory, is_file, parse_json, shown
+
+
+@pytest.mark.parametrize("depth", [1, 30, 200])
+def test_values_that_hold_themselves_are_named_by_their_type(depth: int) -> None:
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value, value]
+    assert shown(value) == "a value of type list"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10_000_000, "\x1b[31m\n" * 1000, 10**5000, -(10**100), b"x" * 1000, {}],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_shown_is_short_and_printable(value: object) -> None:
+    assert len(shown(value)) < 400
+    assert shown(value).isprintable()
+
+
+def test_small_values_are_shown_as_they_are() -> None:
+    assert [shown(value) for value in ("gpt2", 12, 0.5, True, None)] == ["'gpt2'", "12", "0.5", "True", "None"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "{", b"\xff", ""], ids=range(6))
+def test_bad_json_is_a_value_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\udcff", "a/" * 5000], ids=range(4))
+def test_impossible_names_are_not_there(name: str) -> None:
+    assert not is_file(Path(name))
+    assert not is_directory(Path(name))
