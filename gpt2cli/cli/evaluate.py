@@ -1,6 +1,7 @@
 """`gpt2 evaluate`: how well models predict and answer, side by side."""
 
 import os
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from gpt2cli.cli.chat import default_checkpoint
 from gpt2cli.cli.console import Console
 from gpt2cli.config import ANSWERS, FINETUNED, PUBLISHED, EvaluationConfig, SamplingConfig
 from gpt2cli.errors import UsageError
+from gpt2cli.prompts import PromptTemplate, read_template
 
 if TYPE_CHECKING:
     from gpt2cli.evaluation.candidates import Candidate
@@ -135,6 +137,7 @@ def evaluate(
             rich_help_panel=options.MODEL_PANEL,
         ),
     ] = None,
+    template: options.Template = None,
     device: options.Device = "auto",
     precision: options.PrecisionOption = options.Precision.auto,
     threads: options.Threads = None,
@@ -164,7 +167,8 @@ def evaluate(
         import torch
 
         torch.set_num_threads(threads)
-    job = prepare(console, data, split, config, model or [], ckpt or [], (device, precision.value, offline))
+    wording = None if template is None else read_template(template)
+    job = prepare(console, data, split, config, model or [], ckpt or [], (device, precision.value, offline), wording)
     refuse_idle(job.data, config, answers)
     run(console, job, json, out)
 
@@ -191,8 +195,12 @@ def prepare(
     models: list[str],
     ckpts: list[str],
     machine: tuple[str, str, bool],
+    template: PromptTemplate | None = None,
 ) -> "Job":
-    """Find the models and the data, downloading what is not there, and see that all of it can be read."""
+    """Find the models and the data, downloading what is not there, and see that all of it can be read.
+
+    All models are asked in the `template`, if one is given, and else each in its own.
+    """
     from gpt2cli.cli.downloads import showing_downloads
     from gpt2cli.data.load import data_path, prepared_alpaca
     from gpt2cli.evaluation.candidates import Machine, candidates, division
@@ -203,6 +211,8 @@ def prepare(
     pick_device(machine[0])  # before anything else takes long
     offline = machine[2]
     chosen = candidates(models, ckpts, Machine(*machine))
+    if template is not None:
+        chosen = [replace(candidate, template=template) for candidate in chosen]
     with showing_downloads(console) as progress:
         path = prepared_alpaca(offline, progress) if data is None else data_path(data)
         windows = [candidate.block_size(progress) for candidate in chosen]

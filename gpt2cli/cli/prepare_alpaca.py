@@ -11,6 +11,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.console import Console
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import UsageError
+from gpt2cli.prompts import TEMPLATES, PromptTemplate, read_template
 
 if TYPE_CHECKING:
     from gpt2cli.data.prepared import Splits
@@ -69,6 +70,15 @@ def prepare_alpaca(
             rich_help_panel=RECORDS_PANEL,
         ),
     ] = TRAIN.loss_on,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar="|".join((*TEMPLATES, "FILE")),
+            help="The wording that instructions are put in; chat knows a FILE's layout.",
+            rich_help_panel=RECORDS_PANEL,
+        ),
+    ] = "alpaca",
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Count malformed records and go on.", rich_help_panel=RECORDS_PANEL),
@@ -110,9 +120,10 @@ def prepare_alpaca(
 
     from gpt2cli.data.prepared import default_directory, write_prepared
 
+    wording = read_template(template)
     directory = out or default_directory(source)
     check_free(directory, force)
-    splits = read(console, source, train, data, skip_bad, offline)
+    splits = read(console, source, train, data, skip_bad, offline, wording)
     write_prepared(splits, directory)
     if json:
         console.json(as_json(splits, directory))
@@ -133,7 +144,13 @@ def check_free(directory: Path, force: bool) -> None:
 
 
 def read(
-    console: Console, source: str, train: TrainConfig, data: DataConfig, skip_bad: bool, offline: bool
+    console: Console,
+    source: str,
+    train: TrainConfig,
+    data: DataConfig,
+    skip_bad: bool,
+    offline: bool,
+    template: PromptTemplate,
 ) -> "Splits":
     """Fetch the records if need be, and make tokens of them."""
     from gpt2cli.cli.downloads import showing_downloads
@@ -143,7 +160,8 @@ def read(
     with showing_downloads(console) as progress:
         path = fetch_source(source, offline=offline, progress=progress)
     with showing_tokenization(console) as tick:
-        return load_alpaca(path, train.max_length or WINDOW, train.loss_on, data, skip_bad, tick, shown(source))
+        max_length = train.max_length or WINDOW
+        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, tick, shown(source), template)
 
 
 @contextmanager

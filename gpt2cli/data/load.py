@@ -15,7 +15,7 @@ from gpt2cli.data.splits import Splits, sample, split
 from gpt2cli.data.text import read_text, text_files
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.paths import asset, expand
-from gpt2cli.prompts import ALPACA
+from gpt2cli.prompts import ALPACA, PromptTemplate
 
 ACCEPTED = (
     "give a directory from `gpt2 prepare-alpaca`, an Alpaca .json or .jsonl, a .txt, a folder of .txt, "
@@ -47,6 +47,7 @@ def load_data(
     block_size: int,
     skip_bad: bool = False,
     progress: alpaca.Progress = alpaca.ignore,
+    template: PromptTemplate = ALPACA,
 ) -> Splits:
     """Data of any kind for a model with this window, divided into train, val and test.
 
@@ -55,7 +56,7 @@ def load_data(
     max_length, loss_on, seed and fingerprint, and for records their counts.
 
     Raises UsageError for a path that is nothing of the sort, or a max_length beyond the window, and DataError for
-    data that is damaged, wrong, empty, or prepared for a longer window.
+    data that is damaged, wrong, empty, or prepared for a longer window. Records are put into the `template`.
     """
     max_length = train.max_length or block_size
     if max_length > block_size:
@@ -65,7 +66,7 @@ def load_data(
     if path.is_dir():
         return _load_directory(path, max_length, data)
     if path.suffix in SUFFIXES:
-        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress)
+        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress, template=template)
     if path.suffix == ".txt":
         return _load_text(path, [path], max_length, data)
     raise UsageError(f"{path} is no kind of data that is known here: {ACCEPTED}")
@@ -79,6 +80,7 @@ def load_alpaca(
     skip_bad: bool = False,
     progress: alpaca.Progress = alpaca.ignore,
     source: str | None = None,
+    template: PromptTemplate = ALPACA,
 ) -> Splits:
     """A file of records, tokenized and divided; `info` calls it `source`. Raises what `read_alpaca` raises."""
     read = alpaca.read_alpaca(
@@ -87,6 +89,7 @@ def load_alpaca(
         loss_on=loss_on,
         subset=data.subset,
         seed=data.seed,
+        template=template,
         skip_bad=skip_bad,
         progress=progress,
     )
@@ -94,7 +97,7 @@ def load_alpaca(
     train, val, test = (read.dataset.select(chosen) for chosen in (of.train, of.val, of.test))
     info = {"kind": "alpaca", "source": source or str(path), "max_length": max_length, "loss_on": loss_on}
     info |= {"seed": data.seed, "subset": data.subset, "counts": asdict(read.counts)}
-    return _described(Splits(train, val, test, ALPACA, info))
+    return _described(Splits(train, val, test, template, info))
 
 
 def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig) -> Splits:
