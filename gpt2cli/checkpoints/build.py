@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2cli.checkpoints.rounding import is_finite
 from gpt2cli.config import HEAD_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.gpt import GPT
@@ -62,16 +63,10 @@ def build(config: GPTConfig, tensors: dict[str, Tensor], where: object) -> GPT:
             complaints.append(f"{name} is {tuple(tensor.shape)}, not {tuple(wanted[name])}")
         elif not tensor.is_floating_point():
             complaints.append(f"{name} is {tensor.dtype}, not floating point")
-        elif not _is_finite(tensor):
+        elif not is_finite(tensor):
             complaints.append(f"{name} has values that are not finite")
     if complaints:
         more = f", and {len(complaints) - 5} more" if len(complaints) > 5 else ""
         raise CheckpointError(f"{where} does not fit: {', '.join(complaints[:5])}{more}: fetch or save it again")
     model.load_state_dict(tensors, assign=True)
     return model
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    # one pass without a copy says yes for every sane tensor; a sum can overflow, so no is asked again, in fp32:
-    # what only fp64 can hold is lost when the model is made ready
-    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.float().isfinite().all())

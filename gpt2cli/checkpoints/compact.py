@@ -9,6 +9,8 @@ wte.weight, wte.index   rows of the embedding, and for each token of the vocabul
 import torch
 from torch import Tensor
 
+from gpt2cli.checkpoints import rounding
+from gpt2cli.checkpoints.rounding import Rounding
 from gpt2cli.errors import CheckpointError
 from gpt2cli.model.quantization import dequantize_groups, group_size, quantize_groups, quantize_rows
 
@@ -35,9 +37,9 @@ def quantize(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
     return small
 
 
-def precision(tensors: dict[str, Tensor]) -> str:
-    """What stored tensors are held in, in the words of `packed.PRECISIONS`, as far as it is fewer bits than fp32."""
-    types = {tensor.dtype for name, tensor in tensors.items() if name + SCALE in tensors}
+def precision(tensors: dict[str, Tensor], *names: str) -> str:
+    """What stored tensors (or those of these names) are held in: int4, int8, or fp32 for any type of more bits."""
+    types = {tensors[name].dtype for name in names or tensors if name + SCALE in tensors}
     return "int4" if torch.uint8 in types else "int8" if torch.int8 in types else "fp32"
 
 
@@ -73,14 +75,16 @@ def share_equal_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return share_rows(tensors, ~same) if enough else tensors
 
 
-def relative_error(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> float:
-    """How far `small` is from the matrices that `quantize` made it of: root mean square, as a share of theirs."""
-    squares = torch.zeros(2, dtype=torch.float64)
+def check_rounding(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> Rounding:
+    """Compare `small` with the matrices that `quantize` made it of. Raises CheckpointError as `rounding` says."""
+    total = Rounding()
     for name, tensor in tensors.items():
         if name + SCALE in small:
-            back = expand({name: small[name], name + SCALE: small[name + SCALE]}, name)[name]
-            squares += torch.stack([(back - tensor).square().sum(), tensor.square().sum()]).double()
-    return float((squares[0] / squares[1].clamp(min=torch.finfo(torch.float64).tiny)).sqrt())
+            scale = small[name + SCALE]
+            back = expand({name: small[name], name + SCALE: scale}, name)[name]
+            cut = bool((scale.abs() == torch.finfo(scale.dtype).max).any())
+            total += rounding.check_rounding(name, tensor, back, precision(small, name), cut)
+    return total
 
 
 def expand(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
