@@ -101,7 +101,7 @@ def test_a_file_of_8_bits_is_a_checkpoint_like_any_other(weights, tmp_path):
     [
         ({"h.0.mlp.c_fc.weight.scale": None}, "without a scale"),
         ({"h.0.mlp.c_fc.weight.scale": torch.ones(2)}, "without a scale"),
-        ({"wte.index": torch.tensor([60000])}, "not there"),
+        ({"wte.index": torch.tensor([60000], dtype=torch.uint16)}, "not there"),
     ],
 )
 def test_damage_is_named(weights, change, word):
