@@ -46,9 +46,7 @@ def test_an_export_that_would_be_infinite_leaves_the_old_one(model, tmp_path, fo
     out = tmp_path / OUT[format]
     export(Request(None, str(good), format, out, dtype))
     before, there = content(out), sorted(tmp_path.iterdir())
-    with pytest.raises(
-        CheckpointError, match=r"weight has values up to 1e\+.* cannot hold"
-    ):
+    with pytest.raises(CheckpointError, match=r"weight has values up to 1e\+.* cannot hold"):
         export(Request(None, str(bad), format, out, dtype, force=True))
     assert content(out) == before
     assert sorted(tmp_path.iterdir()) == there
