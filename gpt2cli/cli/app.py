@@ -1,7 +1,6 @@
 """The `gpt2` command: its subcommands, and the one place where an error becomes a line and an exit code."""
 
 import os
-import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -12,11 +11,11 @@ import typer
 
 from gpt2cli.cli import bench, chat, download_weights, evaluate, export, finetune, generate, prepare_alpaca, quantize
 from gpt2cli.cli.console import report_error, visible
-from gpt2cli.cli.interrupts import Terminated, terminate
+from gpt2cli.cli.interrupts import Terminated, install_handlers
 from gpt2cli.cli.streams import close_streams, open_streams
 from gpt2cli.errors import GPT2Error, ResourceError, UsageError
 
-INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
+INTERRUPTED, CLOSED_PIPE = 130, 141
 CommandLineError: Any = typer.BadParameter.__base__  # typer keeps the name of it private
 
 app = typer.Typer(
@@ -45,7 +44,7 @@ def top(
 
 def main() -> None:
     """Run the command line and leave with the exit code of the contract."""
-    signal.signal(signal.SIGTERM, terminate)
+    install_handlers()
     open_streams()
     if os.environ.get("NO_COLOR"):
         from typer import rich_utils
@@ -56,8 +55,8 @@ def main() -> None:
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except Terminated:
-        code = TERMINATED
+    except Terminated as signal:
+        code = 128 + signal.signum  # as shells have it
     except SystemExit as exit:  # typer's own, for a pipe that its reader closed
         code = CLOSED_PIPE if exit.code == 1 else exit.code
     except BrokenPipeError:
