@@ -107,20 +107,26 @@ class PackedGPT(GPT):
         self._table = _pack_matrix(model.wte.weight, None, around)
         self._head = self._table if model.lm_head is None else _pack_matrix(model.lm_head.weight, None, around)
         self._norm = _pack_norm(self.ln_f)
-        Thread(target=use_huge_pages, daemon=True).start()  # half a second that need not be waited for
+        self._is_warm = False
         self.eval()
 
     def compiling_note(self) -> str | None:
         """What to tell a person before `warm_up`, if it was never done before on this machine."""
-        from gpt2cli.model.kernels.compiling import are_kept
+        from gpt2cli.model.kernels.compiling import are_kept, store
 
-        return None if are_kept(self.precision) else f"compiling for this processor, once for {self.precision}"
+        if are_kept(self.precision):
+            return None
+        if (problem := store().problem) is None:
+            return f"compiling for this processor, once for {self.precision}"
+        advice = "set NUMBA_CACHE_DIR to a directory of yours to keep the result"
+        return f"compiling for this processor, every time, as {problem}: {advice}"
 
     def warm_up(self) -> None:
-        """Compile what the first steps would wait for, or read it from where it was kept."""
+        """Compile what the first steps would wait for, or read it from where it was kept. The first step does so too."""
         from gpt2cli.model.kernels.compiling import alone
         from gpt2cli.model.kernels.products import MANY, multiply
 
+        self._is_warm = True  # before it is: the steps below are steps, too
         with alone(self.precision):
             self.head(self.hidden(torch.zeros(1, 1, dtype=torch.long)))
             first = self._blocks[0].attn_c_attn
@@ -142,6 +148,8 @@ class PackedGPT(GPT):
             raise UsageError(f"{longest} tokens do not fit into the model's window of {room}")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise IndexError(f"tokens go from 0 to {self.config.vocab_size - 1}")
+        if not self._is_warm:
+            self.warm_up()
         if packing is None:
             pieces = [(b * T, T, b, past[b], 0, past[b]) for b in range(B)]
             positions = (np.array(past)[:, None] + np.arange(T)).ravel()
