@@ -46,7 +46,7 @@ class Store:
         try:
             if not is_private(self.directory.lstat()):
                 return None
-            with open(os.open(self.directory / name, _READ), "rb") as file:
+            with os.fdopen(os.open(self.directory / name, _READ), "rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode) or not is_private(status):
                     return None
@@ -61,7 +61,9 @@ class Store:
             return
         temporary = self.directory / f"{secrets.token_hex(8)}.tmp"
         try:
-            with open(os.open(temporary, _WRITE, 0o600), "wb") as file:
+            if not is_private(self.directory.lstat()):
+                return
+            with os.fdopen(os.open(temporary, _WRITE, 0o600), "wb") as file:
                 file.write(hashlib.sha256(content).digest() + content)
             temporary.replace(self.directory / name)
         except OSError as error:
