@@ -7,14 +7,28 @@ from pathlib import Path
 
 import platformdirs
 
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.untrusted import shown
 
 
 def home() -> Path:
-    """The directory that holds everything which gpt2cli keeps for its user."""
+    """The directory that holds everything which gpt2cli keeps for its user. Raises ResourceError if there is none."""
     chosen = os.environ.get("GPT2CLI_HOME")
-    return expand(chosen) if chosen else Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
+    try:
+        return expand(chosen) if chosen else Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
+    except RuntimeError:  # neither HOME is set, nor has this user an account
+        raise ResourceError("there is no home directory: set GPT2CLI_HOME to a directory to keep things in") from None
+
+
+def make(directory: Path) -> None:
+    """Make a directory, and those above it. Raises ResourceError, which names GPT2CLI_HOME for one under `home()`."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "choose another place"
+        if directory.is_relative_to(home()):
+            advice = "set GPT2CLI_HOME to a directory that can be written"
+        raise ResourceError(f"cannot make {directory} ({error.strerror or error}): {advice}") from None
 
 
 def expand(path: str | Path) -> Path:
