@@ -1,7 +1,6 @@
 """The `gpt2` command: its subcommands, and the one place where an error becomes a line and an exit code."""
 
 import os
-import signal
 import sys
 from typing import Annotated
 
@@ -11,10 +10,10 @@ from gpt2cli.cli import bench, chat, download_weights, evaluate, export, finetun
 from gpt2cli.cli.command_line import App, CommandGroup
 from gpt2cli.cli.error_messages import describe as describe
 from gpt2cli.cli.error_messages import report
-from gpt2cli.cli.interrupts import Terminated, terminate
+from gpt2cli.cli.interrupts import Terminated, install_handlers
 from gpt2cli.cli.streams import close_streams, open_streams
 
-INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
+INTERRUPTED, CLOSED_PIPE = 130, 141
 
 app = App(
     name="gpt2",
@@ -43,7 +42,7 @@ def top(
 
 def main() -> None:
     """Run the command line and leave with the exit code of the contract."""
-    signal.signal(signal.SIGTERM, terminate)
+    install_handlers()
     open_streams()
     if os.environ.get("NO_COLOR"):
         from typer import rich_utils
@@ -54,8 +53,8 @@ def main() -> None:
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except Terminated:
-        code = TERMINATED
+    except Terminated as signal:
+        code = 128 + signal.signum  # as shells have it
     except SystemExit as exit:  # typer's own, for a pipe that its reader closed
         code = CLOSED_PIPE if exit.code == 1 else exit.code
     except BrokenPipeError:

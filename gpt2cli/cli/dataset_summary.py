@@ -84,8 +84,10 @@ def show_example(console: RichConsole, train: TokenDataset, template: PromptTemp
     if loss_from > 1 or template is None:
         prompt, response = decode(text[:loss_from]), decode(text[loss_from:])
     else:  # everything is learned, so the border is looked for
-        head, mark, response = decode(text).partition("### Response:\n")
-        prompt = head + mark
+        whole = decode(text)
+        asked = template.split(whole)
+        border = len(template.prompt(*asked)) if asked else 0
+        prompt, response = whole[:border], whole[border:]
     # in a pipe the lines stay as they are
     example = Text.assemble((visible(prompt), "dim"), (visible(response), "bold"))
     console.print(example, soft_wrap=not console.is_terminal)

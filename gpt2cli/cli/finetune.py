@@ -12,7 +12,7 @@ from gpt2cli import paths
 from gpt2cli.cli import options
 from gpt2cli.config import FINETUNED, OPTIMIZERS, PUBLISHED, SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.prompts import TEMPLATES, read_template
+from gpt2cli.prompts import read_template
 
 if TYPE_CHECKING:
     from gpt2cli.training.settings import Settings
@@ -83,8 +83,8 @@ def finetune(
         str | None,
         of_data(
             "--template",
-            metavar="|".join((*TEMPLATES, "FILE")),
-            help="The wording that instructions are put in; chat knows a FILE's layout.",
+            metavar=options.TEMPLATE,
+            help="The wording that instructions are put in, as for `gpt2 chat`. The checkpoint carries it.",
             show_default="alpaca",
         ),
     ] = None,
