@@ -25,6 +25,15 @@ def test_a_line_is_one_line():
     assert visible_line("a\nb\tc\x1b") == r"a\nb\tc\x1b"
 
 
+def test_the_name_of_a_file_is_told_as_it_is(capsys):
+    report_error("two\n lines  and\tmore.pt is not there: give another\n")
+    Console().note("wrote two\nlines.pt")
+    assert capsys.readouterr().err.splitlines() == [
+        r"error: two\n lines  and\tmore.pt is not there: give another",
+        r"wrote two\nlines.pt",
+    ]
+
+
 @pytest.mark.parametrize("what", ["x", "\n", "\x1b", "\u202e", "é", "\udc80"])
 def test_errors_and_notes_of_any_length_are_one_short_line(what, monkeypatch):
     for show in (report_error, lambda text: Console().note(text)):
