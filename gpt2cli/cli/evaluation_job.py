@@ -71,7 +71,7 @@ def note_learned(console: Console, chosen: "list[Candidate]", data: "Instruction
             advice = (
                 "" if path.suffix.lower() == ".txt" or path.is_dir() else ": --split val takes what it has not seen"
             )
-            console.note(f"{candidate.name} has learned from this very data, which flatters it{advice}")
+            console.note(f"{candidate.name} was trained on this data, so its figures are too good{advice}")
 
 
 def refuse_idle(

@@ -118,7 +118,7 @@ def _read_file(path: Path, source: str, skip_bad: bool) -> Instructions:
     records = [read.good[i] for i in places]
     responses = encode_many([record.output for record in records])
     tasks = [Task(record, [*ids, END_OF_TEXT_ID]) for record, ids in zip(records, responses, strict=True)]
-    skipped = (f"{source}: skipped {read.bad:,} malformed records",) if read.bad else ()
+    skipped = (f"{source}: skipped {read.bad:,} malformed record{'s' * (read.bad != 1)}",) if read.bad else ()
     return Instructions(source, "all", tasks, None, places, len(read.good), (*read.notes, *skipped))
 
 

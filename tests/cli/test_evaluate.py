@@ -252,7 +252,7 @@ def test_records_that_finetune_held_out_are_found_again(
         call(*args, *split)
         told = capsys.readouterr()
         assert json.loads(told.out)["records"] == records
-        assert ("tuned.pt has learned from this very data" in told.err) == noted
+        assert ("tuned.pt was trained on this data, so its figures are too good" in told.err) == noted
 
 
 def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, tmp_path: Path) -> None:
@@ -283,7 +283,14 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (2, "--answers 0 asks for none", "--data", "records.json", "--answers-from", "records.json", "--answers", "0"),
         (2, "is what is to be evaluated", "--answers-from", "records.json", "--out", "records.json"),
         (3, "the test split of lessons is empty", *a, "--data", "lessons", "--split", "test"),
-        (3, "holds 1 answers, and records.json has 21", "--data", "records.json", "--answers-from", "one.json"),
+        (
+            3,
+            "in one.json is 1, and of records with an output in records.json 21",
+            "--data",
+            "records.json",
+            "--answers-from",
+            "one.json",
+        ),
         (4, "char.pt knows 65 tokens", "--ckpt", "char.pt", "--data", "records.json"),
         (4, "char.pt knows 65 tokens", "--ckpt", "char.pt", "--data", "text.txt"),
         (6, "there is no directory", *a, "--data", "records.json", "--out", "nowhere/report.html"),

@@ -42,7 +42,7 @@ def test_exact_matches_are_left_out_where_there_is_none() -> None:
         (400, 3, "alpaca", "only 3 answers: figures and intervals are rough"),
         (400, 30, "alpaca", ""),
         (30, 0, "alpaca", ""),
-        (1, 0, "text", ""),
+        (1, 0, "text", "only 9 tokens: figures and intervals are rough"),
     ],
 )
 def test_figures_of_few_records_come_with_a_warning(records: int, answers: int, kind: str, told: str) -> None:
