@@ -1,8 +1,17 @@
 """GPT-2 in your terminal: let it write, and fine-tune it. The README shows how to use it from Python."""
 
+import os
+import sys
+
 TYPE_CHECKING = False  # typing itself takes long enough to import for a Ctrl-C to come in between
 
 __version__ = "0.1.0"
+
+# Threads of GNU's OpenMP, which PyTorch and Numba compute with, wait for each other in a loop that lasts milliseconds.
+# Where another program wants the processor too, that makes them a hundred times slower, and nothing is lost with less.
+# The library reads this once, when it is loaded, which importing torch does.
+if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # the names people import from here, and the modules that hold them
 _HOMES = {

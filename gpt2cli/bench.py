@@ -18,7 +18,7 @@ from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate
 from gpt2cli.model.device import peak_rss_mb
 from gpt2cli.model.gpt import GPT
-from gpt2cli.model.huge_pages import use_huge_pages
+from gpt2cli.model.huge_pages import Arena
 from gpt2cli.model.packed import PackedGPT
 
 BUFFER_BYTES = 2**29
@@ -138,9 +138,9 @@ def memory_bandwidth(device: torch.device) -> float:
 
     A sum is the fastest plain read that PyTorch has. As with packed weights, the memory is in large pages if it can be.
     """
-    buffer = torch.ones(BUFFER_BYTES // 4, device=device)
-    if device.type == "cpu":
-        use_huge_pages()
+    shape = (BUFFER_BYTES // 4,)
+    buffer = Arena().zeros(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)
+    buffer.fill_(1)
     seconds = []
     for _ in range(PASSES):
         _wait_for(device)

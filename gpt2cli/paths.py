@@ -1,26 +1,50 @@
 """Where things are kept on disk: `$GPT2CLI_HOME`, or the platform's data directory for gpt2cli."""
 
+import errno
 import os
 from importlib.resources import files
 from pathlib import Path
 
 import platformdirs
 
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import ResourceError, UsageError
+from gpt2cli.untrusted import shown
 
 
 def home() -> Path:
-    """The directory that holds everything which gpt2cli keeps for its user."""
+    """The directory that holds everything which gpt2cli keeps for its user. Raises ResourceError if there is none."""
     chosen = os.environ.get("GPT2CLI_HOME")
-    return expand(chosen) if chosen else Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
+    try:
+        return expand(chosen) if chosen else Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
+    except RuntimeError:  # neither HOME is set, nor has this user an account
+        raise ResourceError("there is no home directory: set GPT2CLI_HOME to a directory to keep things in") from None
+
+
+def make(directory: Path) -> None:
+    """Make a directory, and those above it. Raises ResourceError, which names GPT2CLI_HOME for one under `home()`."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "choose another place"
+        if directory.is_relative_to(home()):
+            advice = "set GPT2CLI_HOME to a directory that can be written"
+        raise ResourceError(f"cannot make {directory} ({error.strerror or error}): {advice}") from None
 
 
 def expand(path: str | Path) -> Path:
-    """The path with `~` or `~somebody` as the home directory. Raises UsageError if that person has none."""
+    """The path with `~` or `~somebody` as the home directory.
+
+    Raises UsageError if that person has none, and for a name that no file can have: too long, or with a NUL in it.
+    """
     try:
-        return Path(path).expanduser()
+        expanded = Path(path).expanduser()
+        os.lstat(expanded)
     except RuntimeError:
         raise UsageError(f"{path}: there is no such home directory: give the whole path") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{shown(str(path))} cannot be the name of a file: check it") from None
+    return expanded
 
 
 def models() -> Path:

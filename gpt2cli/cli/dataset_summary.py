@@ -10,7 +10,7 @@ from rich.text import Text
 from torch import Tensor
 
 from gpt2cli.cli.bars import bar
-from gpt2cli.cli.console import terminal, visible
+from gpt2cli.cli.console import terminal, visible, visible_line
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.prepared import Splits
 from gpt2cli.prompts import PromptTemplate
@@ -33,7 +33,7 @@ def show_summary(splits: Splits, directory: Path) -> None:
     console.print()
     show_example(console, splits.train, splits.template)
     console.print()
-    console.print(Text(visible(str(directory)), style="bold"), soft_wrap=True)
+    console.print(Text(visible_line(str(directory)), style="bold"), soft_wrap=True)
 
 
 def sizes(splits: Splits) -> Table:

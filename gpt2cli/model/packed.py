@@ -6,7 +6,7 @@ This is for a CPU. Activations stay in fp32; where they are multiplied by whole 
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gpt2cli.errors import UsageError
 from gpt2cli.model.device import computes_bf16
 from gpt2cli.model.gpt import GPT, Block, KVCache, Packing
-from gpt2cli.model.huge_pages import use_huge_pages
+from gpt2cli.model.huge_pages import Arena
 from gpt2cli.model.quantization import GROUP, dequantize_groups, quantize_groups, quantize_rows
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -99,28 +99,36 @@ class PackedGPT(GPT):
         self._threads = torch.get_num_threads()
         use_threads(self._threads)
         torch.set_num_threads(self._threads)  # where both use the same OpenMP, Numba has set PyTorch's too
-        self._blocks = []
+        self._blocks, arena = [], Arena()
         for layer, block in enumerate(model.h):
-            self._blocks.append(_pack_block(block, precision))  # type: ignore[arg-type]
+            self._blocks.append(_pack_block(block, precision, arena))  # type: ignore[arg-type]
             model.h[layer] = nn.Identity()  # so that no more than one block is there twice
         around = "int8" if precision == "int4" else precision
-        self._table = _pack_matrix(model.wte.weight, None, around)
-        self._head = self._table if model.lm_head is None else _pack_matrix(model.lm_head.weight, None, around)
+        self._table = _pack_matrix(model.wte.weight, None, around, arena)
+        self._head = self._table
+        if model.lm_head is not None:
+            self._head = _pack_matrix(model.lm_head.weight, None, around, arena)
         self._norm = _pack_norm(self.ln_f)
-        Thread(target=use_huge_pages, daemon=True).start()  # half a second that need not be waited for
+        self._is_warm = False
         self.eval()
 
     def compiling_note(self) -> str | None:
         """What to tell a person before `warm_up`, if it was never done before on this machine."""
-        from gpt2cli.model.kernels.compiling import are_kept
+        from gpt2cli.model.kernels.compiling import are_kept, store
 
-        return None if are_kept(self.precision) else f"compiling for this processor, once for {self.precision}"
+        if are_kept(self.precision):
+            return None
+        if (problem := store().problem) is None:
+            return f"compiling for this processor, once for {self.precision}"
+        advice = "set NUMBA_CACHE_DIR to a directory of yours to keep the result"
+        return f"compiling for this processor, every time, as {problem}: {advice}"
 
     def warm_up(self) -> None:
-        """Compile what the first steps would wait for, or read it from where it was kept."""
+        """Compile what the first steps would wait for, or read it from where it was kept; the first step does, too."""
         from gpt2cli.model.kernels.compiling import alone
         from gpt2cli.model.kernels.products import MANY, multiply
 
+        self._is_warm = True  # before it is: the steps below are steps, too
         with alone(self.precision):
             self.head(self.hidden(torch.zeros(1, 1, dtype=torch.long)))
             first = self._blocks[0].attn_c_attn
@@ -142,6 +150,8 @@ class PackedGPT(GPT):
             raise UsageError(f"{longest} tokens do not fit into the model's window of {room}")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise IndexError(f"tokens go from 0 to {self.config.vocab_size - 1}")
+        if not self._is_warm:
+            self.warm_up()
         if packing is None:
             pieces = [(b * T, T, b, past[b], 0, past[b]) for b in range(B)]
             positions = (np.array(past)[:, None] + np.arange(T)).ravel()
@@ -202,14 +212,16 @@ def _pieces(packing: Packing) -> list[tuple[int, int, int, int, int, int]]:
     return [(a, n, 0, a, *before) for a, n, before in zip(starts, packing.lengths, befores, strict=False)]
 
 
-def _pack_block(block: Block, precision: str) -> Any:
+def _pack_block(block: Block, precision: str, arena: Arena) -> Any:
     from gpt2cli.model.kernels.block import Weights
 
     attn, mlp = block.attn, block.mlp
     layers = (block.ln_1, attn.c_attn, attn.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
     return Weights(
         *(
-            _pack_matrix(layer.weight, layer.bias, precision) if isinstance(layer, nn.Linear) else _pack_norm(layer)
+            _pack_matrix(layer.weight, layer.bias, precision, arena)
+            if isinstance(layer, nn.Linear)
+            else _pack_norm(layer)
             for layer in layers
         )
     )
@@ -219,28 +231,32 @@ def _pack_norm(norm: nn.LayerNorm) -> Any:
     return torch.stack([norm.weight.float(), norm.bias.float()]).numpy()
 
 
-def _pack_matrix(weight: Tensor, bias: Tensor | None, precision: str) -> Any:
+def _pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Arena | None = None) -> Any:
     """A linear layer's weight (out, in) and bias as the kernels take them, padded with zeros to what they count in.
+
+    The weights, and the scales of groups, are in the arena.
 
     Rows that are not made of whole groups cannot be held in 4 bits, and are in 8.
     """
     from gpt2cli.model.kernels.products import Matrix, padded_shape
 
+    arena = arena or Arena()
     shape = out, width = padded_shape(*weight.shape)
     scale, step, groups = torch.ones(out), torch.ones(out), torch.zeros(1, 1, dtype=torch.float16)
     if precision == "int4" and weight.shape[1] % GROUP == 0:
         numbers, fine_scale = quantize_groups(weight.float())
-        groups = _padded(fine_scale, (out, width // GROUP), torch.float16)
+        groups = _filled(arena.zeros((out, width // GROUP), torch.float16), fine_scale)
         step = _step(groups.float() * 8)
-        halves = _padded(numbers + 8, shape, torch.uint8).view(out, -1, 2, GROUP // 2)
-        weights = (halves[:, :, 0] | halves[:, :, 1] << 4).view(out, -1)
+        halves = _filled(torch.zeros(shape, dtype=torch.uint8), numbers + 8).view(out, -1, 2, GROUP // 2)
+        weights = arena.zeros((out, width // 2), torch.uint8)
+        weights.view(out, -1, GROUP // 2).copy_(halves[:, :, 0] | halves[:, :, 1] << 4)
     elif precision in ("int8", "int4"):
         numbers, row_scale = quantize_rows(weight.float())
         scale[: len(row_scale)] = row_scale
-        weights = _padded(numbers, shape, torch.int8)
+        weights = _filled(arena.zeros(shape, torch.int8), numbers)
     else:
         bits = {"fp32": torch.float32, "fp16": torch.uint16, "bf16": torch.int16}[precision]
-        weights = _padded(weight, shape, DTYPES[precision])
+        weights = _filled(arena.zeros(shape, DTYPES[precision]), weight)
         if precision != "fp32":
             step = _step(weights)
         weights = weights.view(bits)
@@ -260,8 +276,7 @@ def _step(weights: Tensor) -> Tensor:
     return torch.where(largest < LEAST, 1, largest)  # what is not finite stays so
 
 
-def _padded(tensor: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """A copy in `dtype`, with zeros below and to the right."""
-    copy = torch.zeros(shape, dtype=dtype)
-    copy[: tensor.shape[0], : tensor.shape[1]] = tensor
-    return copy
+def _filled(zeros: Tensor, matrix: Tensor) -> Tensor:
+    """A matrix of zeros, with a smaller one in its upper left corner."""
+    zeros[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return zeros

@@ -1,50 +1,113 @@
 """How the loops are compiled: by Numba, for the processor at hand, when they are first used; and then kept.
 
-Numba would keep what it compiled of a file as long as that file stays as it is, though parts of it come from others.
-So there is a directory for each version of all these files in each place, in the user's cache (or NUMBA_CACHE_DIR).
+Numba would keep what it compiled of a file as long as that file stays as it is, though parts of it come from others. It
+also believes whatever it finds. So there is a `Store`, in the user's cache (or NUMBA_CACHE_DIR), whose names are
+digests of all that a compiled loop depends on. It depends on no path: another environment finds the same files.
 """
 
 import hashlib
-import os
+import pickle
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llvmlite
+import numba
 import platformdirs
 from filelock import FileLock
-from llvmlite.binding import get_host_cpu_name
+from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numba import config, njit
+from numba.core.caching import _Cache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+from gpt2cli.model.kernels.store import Store
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Sums in any order; but what is not finite stays so."""
 
+_used: set[str] = set()
+"""Names of all compiled loops that this process has read from the store or written to it."""
 
-def _directory() -> Path | None:
-    """Where compiled loops are kept, if anything can be kept there."""
-    here = Path(__file__).parent
-    sources = b"".join(file.read_bytes() for file in sorted([*here.glob("*.py"), here.parent / "quantization.py"]))
-    chosen = config.CACHE_DIR or platformdirs.user_cache_dir("gpt2cli", appauthor=False)
-    directory = Path(chosen) / "kernels" / hashlib.sha256(bytes(here) + sources).hexdigest()[:16]
+
+@cache
+def store() -> Store:
+    """Where compiled loops are kept."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return directory if os.access(directory, os.W_OK) else None
+        base = config.CACHE_DIR or platformdirs.user_cache_dir("gpt2cli", appauthor=False)
+    except RuntimeError:  # no HOME, and no account that has one
+        return Store(None)
+    return Store(Path(base))
 
 
-DIRECTORY = _directory()
+@cache
+def _basis() -> bytes:
+    """A digest of what all loops depend on: their sources, and who compiles them."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted([*here.glob("*.py"), here.parent / "quantization.py"]):
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    versions = (sys.implementation.cache_tag, sys.abiflags if sys.platform != "win32" else "")
+    digest.update(repr((*versions, numba.__version__, llvmlite.__version__)).encode())
+    return digest.digest()
+
+
+def _name(*parts: Any) -> str:
+    """The name of a file that depends on these parts as well."""
+    return hashlib.sha256(_basis() + repr([str(part) for part in parts]).encode()).hexdigest()
+
+
+class _KeptOverloads(_Cache):  # type: ignore[misc]
+    """What Numba asks for the machine code of a function: a file of the store for each tuple of argument types."""
+
+    cache_path = None
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = f"{function.__module__}.{function.__qualname__}"
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled function for these types, or None if it must be compiled."""
+        target_context.refresh()
+        name = self._overload(sig, target_context.codegen())
+        content = store().read(name)
+        if content is None:
+            return None
+        try:
+            result = CompileResult._rebuild(target_context, *pickle.loads(content))
+        except Exception:  # a pickle raises anything; compiling anew is always right
+            store().delete(name)
+            return None
+        _used.add(name)
+        return result
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function."""
+        if data.lifted or data.library.has_dynamic_globals:
+            return
+        name = self._overload(sig, data.codegen)
+        store().write(name, dumps(data._reduce()))
+        _used.add(name)
+
+    def _overload(self, sig: Any, codegen: Any) -> str:
+        return _name(self._function, sig, *codegen.magic_tuple())
+
+    def enable(self) -> None:
+        """Nothing: it always is."""
+
+    def disable(self) -> None:
+        """Nothing: a store that cannot be used says so itself."""
+
+    def flush(self) -> None:
+        """Nothing: it holds nothing back."""
 
 
 def compiled(function: Callable[..., Any], **options: bool) -> Any:
     """The function, compiled for the types that it is called with."""
     dispatcher = njit(fastmath=FAST, error_model="numpy", **options)(function)
-    if DIRECTORY is not None:
-        before, config.CACHE_DIR = config.CACHE_DIR, str(DIRECTORY)
-        try:
-            dispatcher.enable_caching()
-        finally:
-            config.CACHE_DIR = before
+    dispatcher._cache = _KeptOverloads(function)  # as `enable_caching` does with Numba's own
     return dispatcher
 
 
@@ -59,23 +122,24 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def are_kept(precision: str) -> bool:
-    """Whether the loops for a precision have been compiled before."""
-    return DIRECTORY is not None and _mark(DIRECTORY, precision).exists()
+    """Whether all loops for a precision have been compiled before, and are whole."""
+    names = (store().read(_mark(precision)) or b"").decode("ascii", "replace").split()
+    return bool(names) and all(store().read(name) is not None for name in names)
 
 
 @contextmanager
 def alone(precision: str) -> Iterator[None]:
-    """Around what may compile the loops for a precision.
-
-    While another process does, wait for it: Numba's index of what it keeps takes no two writers.
-    """
-    if DIRECTORY is None:
+    """Around what may compile the loops for a precision: while another process does, wait for it to share the work."""
+    kept = store()
+    with ExitStack() as stack:
+        if kept.directory is not None and kept.problem is None:
+            with suppress(OSError, NotImplementedError):  # a file system without locks: both compile
+                stack.enter_context(FileLock(kept.directory / ".lock"))
+                kept.sweep()
         yield
-        return
-    with FileLock(DIRECTORY / ".lock"):
-        yield
-        _mark(DIRECTORY, precision).touch()
+    if kept.problem is None and not are_kept(precision):
+        kept.write(_mark(precision), "\n".join(sorted(_used)).encode())
 
 
-def _mark(directory: Path, precision: str) -> Path:
-    return directory / f"{get_host_cpu_name()}-{precision}"
+def _mark(precision: str) -> str:
+    return _name("all loops", precision, get_host_cpu_name(), get_host_cpu_features().flatten())

@@ -1,0 +1,141 @@
+"""Files of compiled code, kept in a directory that nobody but the user can write to.
+
+What is read here is unpickled and executed. So a file counts only if it and its directory belong to the user who runs
+this process, if nobody else can write to them, and if its content has the digest that stands at its beginning.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+ROOM = 2**23
+"""Bytes that must be free in the directory; the loops for one precision take a quarter of it."""
+STALE = 3600.0
+"""Seconds after which the temporary file of another process counts as left behind."""
+_DIGEST_SIZE = hashlib.sha256().digest_size
+# a FIFO must not block, and a link must not lead to files of other programs
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+class Store:
+    """The files in `base`/compiled. `base` None: there is no place for them. No method raises OSError.
+
+    problem  why nothing is kept, and what to do about it; None as long as files can be written
+    """
+
+    def __init__(self, base: Path | None) -> None:
+        self.directory = None if base is None else base / "compiled"
+        self.problem = "there is no home directory" if base is None else _make(base)
+        if self.problem is None and self.directory is not None:
+            self.problem = _make_private(self.directory)
+        if self.problem is not None:
+            self.directory = None
+        elif self.directory is not None:
+            self.problem = _cannot_write(self.directory)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, or None if it is not there, not whole, or not the user's alone."""
+        if self.directory is None:
+            return None
+        try:
+            if not is_private(self.directory.lstat()):
+                return None
+            with os.fdopen(os.open(self.directory / name, _READ), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode) or not is_private(status):
+                    return None
+                digest, content = file.read(_DIGEST_SIZE), file.read()
+        except OSError:
+            return None
+        return content if hashlib.sha256(content).digest() == digest else None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or replace it. Where that fails, `problem` says why, and nothing is written from then on."""
+        if self.directory is None or self.problem is not None:
+            return
+        temporary = self.directory / f"{secrets.token_hex(8)}.tmp"
+        try:
+            if not is_private(self.directory.lstat()):
+                return
+            with os.fdopen(os.open(temporary, _WRITE, 0o600), "wb") as file:
+                file.write(hashlib.sha256(content).digest() + content)
+            temporary.replace(self.directory / name)
+        except OSError as error:
+            self.problem = _reason(self.directory, error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def delete(self, name: str) -> None:
+        """Delete a file that turned out to be of no use."""
+        if self.directory is not None:
+            with suppress(OSError):
+                (self.directory / name).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Delete the temporary files of processes that were killed while they wrote."""
+        if self.directory is None:
+            return
+        with suppress(OSError):
+            for left in self.directory.glob("*.tmp"):
+                if left.lstat().st_mtime < time.time() - STALE:
+                    left.unlink(missing_ok=True)
+
+
+def is_private(status: os.stat_result) -> bool:
+    """Whether a file or directory belongs to the user who runs this process, and nobody else can write to it.
+
+    Windows has neither user ids nor these bits; there, a user's cache directory is private by its access list.
+    """
+    return os.name == "nt" or (status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _make(base: Path) -> str | None:
+    """Make the directory that ours goes into; why that failed, or must not be done.
+
+    Under `sudo -E`, the home directory is that of another user, in which root should leave nothing.
+    """
+    try:
+        nearest = next(path for path in [base, *base.absolute().parents] if path.exists())
+        status = nearest.stat()
+        if os.name != "nt" and status.st_uid != os.geteuid() and not status.st_mode & stat.S_IWOTH:
+            return f"{nearest} belongs to another user"
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, ValueError, StopIteration) as error:
+        return _reason(base, error)
+    return None
+
+
+def _make_private(directory: Path) -> str | None:
+    """Make the directory of the files for this user alone; why that failed, or who else can write to it."""
+    try:
+        with suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        status = directory.lstat()
+    except (OSError, ValueError) as error:
+        return _reason(directory, error)
+    if not stat.S_ISDIR(status.st_mode) or not is_private(status):
+        return f"{directory} is not a directory that you alone can write to"
+    return None
+
+
+def _cannot_write(directory: Path) -> str | None:
+    """Why no file can be written there, if so. Permission bits do not tell about read-only file systems."""
+    try:
+        probe = directory / f"{secrets.token_hex(8)}.tmp"
+        os.close(os.open(probe, _WRITE, 0o600))
+        probe.unlink()
+        if shutil.disk_usage(directory).free < ROOM:
+            return f"there is no room in {directory}"
+    except OSError as error:
+        return _reason(directory, error)
+    return None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    return f"cannot write to {path} ({getattr(error, 'strerror', None) or error})"
