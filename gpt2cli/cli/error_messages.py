@@ -31,7 +31,7 @@ def describe(error: BaseException) -> tuple[str, int]:
         return f"{error.strerror or error}{_place(error)}", ResourceError.exit_code
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
         return "out of memory: try a smaller model, a lower --precision, or fewer samples", ResourceError.exit_code
-    return f"{type(error).__name__}: {error} (this is a bug: --debug shows where)", 1
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where it happened)", 1
 
 
 def _describe_usage(error: Any) -> str:
