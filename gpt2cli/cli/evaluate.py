@@ -183,7 +183,8 @@ def evaluate(
 
         torch.set_num_threads(threads)
     wording = None if template is None else read_template(template)
-    asked = Asked(data, split.value if split else None, skip_bad, model or [], ckpt or [], answers_from or [], wording)
+    names = (model or [], ckpt or [], answers_from or [])
+    asked = Asked(data, split.value if split else None, skip_bad, *names, wording)
     job = prepare(console, asked, config, answers, (device, precision.value, offline))
     run(console, job, json, out)
 

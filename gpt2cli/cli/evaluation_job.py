@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be evaluated, and on what, as it was typed. Without a `template` each model is asked in its own."""
+    """What is to be evaluated, and on what, as it was typed.
+
+    template  in which all models are asked; None for each in its own
+    """
 
     data: str | None
     split: "Split | None"
@@ -45,17 +48,16 @@ def prepare(
     if asked.data is not None:
         check_kind(data_path(asked.data))
     offline = machine[2]
-    chosen = candidates(asked.models, asked.ckpts, Machine(*machine))
-    if asked.template is not None:
-        chosen = [replace(candidate, template=asked.template) for candidate in chosen]
+    chosen = candidates(asked.models, asked.ckpts, Machine(*machine), asked.template)
     with showing_downloads(console) as progress:
+        windows = [candidate.block_size(progress) for candidate in chosen]  # first: it refuses models
         path = prepared_alpaca(offline, progress) if asked.data is None else data_path(asked.data)
-        windows = [candidate.block_size(progress) for candidate in chosen]
     if config.stride is not None and windows:
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
-    divided = division(chosen, path, window)
-    read = read_data(path, asked.data or "Alpaca", asked.split, *divided, skip_bad=asked.skip_bad)
+    read = read_data(
+        path, asked.data or "Alpaca", asked.split, *division(chosen, path, window), skip_bad=asked.skip_bad
+    )
     for note in read.notes:
         console.note(note)
     note_learned(console, chosen, read, path)
@@ -77,7 +79,7 @@ def note_learned(console: Console, chosen: "list[Candidate]", data: "Instruction
             advice = (
                 "" if path.suffix.lower() == ".txt" or path.is_dir() else ": --split val takes what it has not seen"
             )
-            console.note(f"{candidate.name} has learned from this very data, which flatters it{advice}")
+            console.note(f"{candidate.name} was trained on this data, so its figures are too good{advice}")
 
 
 def refuse_idle(

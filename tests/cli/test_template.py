@@ -56,3 +56,5 @@ def test_plain_text_has_no_template(run: Run, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("Once upon a time. " * 100)
     done = run("finetune", "--data", str(tmp_path / "book.txt"), "--template", "seed", *SMALL)
     assert done.returncode == 2 and "--template is for instructions" in done.stderr
+    done = run("evaluate", "--data", str(tmp_path / "book.txt"), "--template", "seed", "--model", "tiny")
+    assert done.returncode == 2 and "--template is for instructions" in done.stderr
