@@ -11,7 +11,7 @@ import typer
 
 from gpt2cli.cli import bench, chat, download_weights, evaluate, export, finetune, generate, prepare_alpaca, quantize
 from gpt2cli.cli.console import report_error, visible
-from gpt2cli.cli.interrupts import Terminated, install_handlers
+from gpt2cli.cli.interrupts import Terminated, install_handlers, terminated
 from gpt2cli.cli.streams import close_streams, open_streams
 from gpt2cli.errors import GPT2Error, ResourceError, UsageError
 
@@ -62,13 +62,20 @@ def main() -> None:
     except BrokenPipeError:
         code = CLOSED_PIPE
     except Exception as error:
-        message, code = describe(error)
-        with suppress(OSError, SystemExit):  # where nobody can read it, the code still says it
-            if "--debug" in takewhile(lambda argument: argument != "--", sys.argv):
-                sys.stderr.write(visible(traceback.format_exc()))
-            report_error(message)
+        signum = terminated()
+        code = show_error(error) if signum is None else 128 + signum  # a library made another error of the signal
     close_streams()
     sys.exit(code)
+
+
+def show_error(error: Exception) -> int:
+    """Show the error that is being handled as one line, and with --debug where it was raised. The exit code."""
+    message, code = describe(error)
+    with suppress(OSError, SystemExit):  # where nobody can read it, the code still says it
+        if "--debug" in takewhile(lambda argument: argument != "--", sys.argv):
+            sys.stderr.write(visible(traceback.format_exc()))
+        report_error(message)
+    return code
 
 
 def describe(error: Exception) -> tuple[str, int]:
