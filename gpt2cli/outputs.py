@@ -1,22 +1,44 @@
 """Whether a file or a directory can be written, found out before the work whose result it is to hold."""
 
+import os
 import tempfile
 from pathlib import Path
 
-from gpt2cli.errors import ResourceError
+from gpt2cli import untrusted
+from gpt2cli.errors import ResourceError, UsageError
+
+_LONGEST_NAME = 255
+"""Bytes in the name of a file on nearly every file system."""
+_TEMPORARY = len(".") + len(".12345678.tmp")
+"""Bytes that the name of a temporary file has more: see `atomic.replacing`."""
 
 
 def check_file(path: Path) -> None:
-    """Raise ResourceError unless a file of this name can be made or replaced. Nothing is left behind."""
+    """Raise ResourceError unless a file of this name can be made or replaced. Nothing is left behind.
+
+    Raises UsageError for a name that is too long.
+    """
+    _check_names(path, _TEMPORARY)
     _try_to_write(path, path.absolute().parent)
 
 
 def check_directory(path: Path) -> None:
-    """Raise ResourceError unless a directory of this name can be made, or written to if it is there."""
+    """Raise ResourceError unless a directory of this name can be made, or written to if it is there.
+
+    Raises UsageError for a name that is too long.
+    """
+    _check_names(path)
     directory = path.absolute()
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     _try_to_write(path, directory)
+
+
+def _check_names(path: Path, more: int = 0) -> None:
+    """Raise UsageError if a part of the path, with so many bytes more, is too long for a name."""
+    for part in path.parts:
+        if len(os.fsencode(part)) + (more if part == path.name else 0) > _LONGEST_NAME:
+            raise UsageError(f"{untrusted.shown(part)} is too long for the name of a file: choose a shorter one")
 
 
 def _try_to_write(path: Path, directory: Path) -> None:

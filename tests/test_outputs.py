@@ -1,10 +1,12 @@
 """Whether something can be written is known before the work."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from gpt2cli.errors import ResourceError
+from gpt2cli import atomic
+from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.outputs import check_directory, check_file
 
 
@@ -34,3 +36,13 @@ def test_a_file_in_place_of_a_directory(tmp_path: Path) -> None:
     for check in (check_file, check_directory):
         with pytest.raises(ResourceError):
             check(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(("length", "fits"), [(241, True), (242, False), (300, False)])
+def test_a_name_must_leave_room_for_that_of_the_temporary_file(tmp_path: Path, length: int, fits: bool) -> None:
+    target = tmp_path / ("x" * length)
+    with nullcontext() if fits else pytest.raises(UsageError, match="too long for the name of a file"):
+        check_file(target)
+    if fits:
+        atomic.write_text(target, "whole")
+        assert target.read_text() == "whole"

@@ -10,7 +10,7 @@ from gpt2cli.cli import bench, chat, download_weights, evaluate, export, finetun
 from gpt2cli.cli.command_line import App, CommandGroup
 from gpt2cli.cli.error_messages import describe as describe
 from gpt2cli.cli.error_messages import report
-from gpt2cli.cli.interrupts import Terminated, install_handlers
+from gpt2cli.cli.interrupts import Terminated, install_handlers, terminated
 from gpt2cli.cli.streams import close_streams, open_streams
 
 INTERRUPTED, CLOSED_PIPE = 130, 141
@@ -60,6 +60,7 @@ def main() -> None:
     except BrokenPipeError:
         code = CLOSED_PIPE
     except Exception as error:
-        code = report(error)
+        signum = terminated()
+        code = report(error) if signum is None else 128 + signum  # a library made another error of the signal
     close_streams()
     sys.exit(code)

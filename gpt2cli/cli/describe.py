@@ -16,6 +16,8 @@ def describe_start(event: Started) -> str:
     if event.trainable_parameters < event.parameters:
         size = f"{event.trainable_parameters:,} of {size}"
     records = f"{counted(event.train_examples, 'record')} ({event.val_examples:,} held out)"
+    if event.step >= event.total_steps:
+        return f"no step is left to take: {size}, {records}"
     if event.step:
         return f"going on after step {event.step} of {event.total_steps}: {size}, {records}"
     steps = f"{counted(event.total_steps, 'step')} in {counted(event.epochs, 'epoch')}"

@@ -1,21 +1,23 @@
 """`gpt2 finetune`: train on instructions or on plain text."""
 
-from dataclasses import asdict
-from enum import Enum
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gpt2cli import paths
 from gpt2cli.cli import options
-from gpt2cli.config import FINETUNED, OPTIMIZERS, PUBLISHED, SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.cli.finetune_settings import (
+    LORA,
+    RECORDS,
+    SHAPE,
+    TRAIN,
+    Computing,
+    make_settings,
+    refuse_idle,
+)
+from gpt2cli.config import FINETUNED, OPTIMIZERS, SCHEDULES
 from gpt2cli.errors import UsageError
-from gpt2cli.prompts import read_template
-
-if TYPE_CHECKING:
-    from gpt2cli.training.settings import Settings
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -35,20 +37,11 @@ of_data, of_training, of_adapter, of_scratch, of_run, of_machine = (
     partial(typer.Option, rich_help_panel=panel)
     for panel in ("Data", "Training", "LoRA", "From scratch", "Run", options.MACHINE_PANEL)
 )
-TRAIN, RECORDS, LORA, SHAPE = TrainConfig(), DataConfig(), LoRAConfig(), GPTConfig()
 NAMES = {
     "wandb": "wandb_project",
     "lr": "learning_rate",
     "sample_prompt": "sample_prompts",
 }  # options whose setting has another name
-
-
-class Computing(str, Enum):
-    """What a forward pass computes in; the weights that are trained stay in fp32."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +51,7 @@ def register(app: typer.Typer) -> None:
 def finetune(
     ctx: typer.Context,
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="The run to go on with, after --resume.", show_default=False)
+        str | None, typer.Argument(metavar="RUN", help="The run to go on with, after --resume.", show_default=False)
     ] = None,
     data: Annotated[
         str | None,
@@ -69,15 +62,22 @@ def finetune(
             show_default="Alpaca",
         ),
     ] = None,
-    subset: Annotated[int | None, of_data("--subset", help="Take so many records, chosen at random.")] = RECORDS.subset,
+    subset: Annotated[
+        int | None, of_data("--subset", help="Take only this many records, chosen at random.")
+    ] = RECORDS.subset,
     val_fraction: Annotated[
         float, of_data("--val-fraction", help="The share of records to validate on.")
     ] = RECORDS.val_fraction,
     max_length: Annotated[
-        int | None, of_data("--max-length", help="Tokens of a record at the most.", show_default="the window")
+        int | None, of_data("--max-length", help="The most tokens of a record.", show_default="the window")
     ] = TRAIN.max_length,
     loss_on: Annotated[
-        str, of_data("--loss-on", metavar="response|all", help="What to learn to write.")
+        str,
+        of_data(
+            "--loss-on",
+            metavar="response|all",
+            help="The tokens that count in the loss: those of the responses, or all.",
+        ),
     ] = TRAIN.loss_on,
     template: Annotated[
         str | None,
@@ -89,9 +89,9 @@ def finetune(
         ),
     ] = None,
     skip_bad: Annotated[bool, of_data("--skip-bad", help="Count malformed records instead of failing.")] = False,
-    epochs: Annotated[int, of_training("--epochs", help="Times over the data.")] = TRAIN.epochs,
+    epochs: Annotated[int, of_training("--epochs", help="Passes over the data.")] = TRAIN.epochs,
     max_steps: Annotated[
-        int | None, of_training("--max-steps", help="Optimizer steps, in place of --epochs.")
+        int | None, of_training("--max-steps", help="Optimizer steps, instead of --epochs.")
     ] = TRAIN.max_steps,
     batch_size: Annotated[int, of_training("--batch-size", help="Records in one pass.")] = TRAIN.batch_size,
     grad_accum: Annotated[int, of_training("--grad-accum", help="Passes in one optimizer step.")] = TRAIN.grad_accum,
@@ -99,7 +99,7 @@ def finetune(
         float | None,
         of_training(
             "--lr",
-            help="The highest learning rate.",
+            help="The peak learning rate.",
             show_default=f"{TRAIN.learning_rate:g}, {LORA.learning_rate:g} with --lora",
         ),
     ] = None,
@@ -108,56 +108,78 @@ def finetune(
         of_training(
             "--optimizer",
             metavar="|".join(OPTIMIZERS),
-            help="muon learns faster from scratch; adamw suits weights that AdamW has trained, such as GPT-2's.",
+            help="muon learns faster from scratch; adamw (betas 0.9, 0.999) suits weights that it trained, as GPT-2's.",
         ),
     ] = TRAIN.optimizer,
     schedule: Annotated[
-        str, of_training("--schedule", metavar="|".join(SCHEDULES), help="How it falls.")
+        str,
+        of_training(
+            "--schedule",
+            metavar="|".join(SCHEDULES),
+            help="How the learning rate falls after the warm-up: to 0, or not at all.",
+        ),
     ] = TRAIN.schedule,
-    warmup: Annotated[int, of_training("--warmup", help="Steps in which it rises first.")] = TRAIN.warmup,
-    weight_decay: Annotated[float, of_training("--weight-decay", help="Of matrices only.")] = TRAIN.weight_decay,
-    clip: Annotated[float, of_training("--clip", help="The largest norm of a gradient.")] = TRAIN.clip,
-    dropout: Annotated[float, of_training("--dropout", help="The share of activations to drop.")] = TRAIN.dropout,
+    warmup: Annotated[
+        int, of_training("--warmup", help="First steps, in which the learning rate rises linearly to --lr.")
+    ] = TRAIN.warmup,
+    weight_decay: Annotated[
+        float,
+        of_training("--weight-decay", help="Decoupled weight decay of the matrices; biases and LayerNorms have none."),
+    ] = TRAIN.weight_decay,
+    clip: Annotated[float, of_training("--clip", help="The largest norm of the gradient of a step.")] = TRAIN.clip,
+    dropout: Annotated[
+        float, of_training("--dropout", help="The probability of dropping an activation.")
+    ] = TRAIN.dropout,
     patience: Annotated[
-        int, of_training("--patience", help="End after so many evaluations without a better one; 0: never.")
+        int, of_training("--patience", help="Stop after this many evaluations without a lower loss; 0: never.")
     ] = TRAIN.patience,
     lora: Annotated[bool, of_adapter("--lora", help="Train a low-rank adapter only.")] = False,
-    lora_rank: Annotated[int, of_adapter("--lora-rank", help="Its rank.")] = LORA.rank,
-    lora_alpha: Annotated[float, of_adapter("--lora-alpha", help="Its weight is alpha / rank.")] = LORA.alpha,
+    lora_rank: Annotated[int, of_adapter("--lora-rank", help="The rank of the adapter.")] = LORA.rank,
+    lora_alpha: Annotated[
+        float, of_adapter("--lora-alpha", help="The adapter is scaled by alpha / rank.")
+    ] = LORA.alpha,
     from_scratch: Annotated[bool, of_scratch("--from-scratch", help="Train a new model of this shape.")] = False,
-    n_layer: Annotated[int, of_scratch("--n-layer", help="Blocks.")] = SHAPE.n_layer,
-    n_head: Annotated[int, of_scratch("--n-head", help="Heads.")] = SHAPE.n_head,
-    n_embd: Annotated[int, of_scratch("--n-embd", help="Width.")] = SHAPE.n_embd,
-    block_size: Annotated[int, of_scratch("--block-size", help="Tokens of context.")] = SHAPE.block_size,
+    n_layer: Annotated[int, of_scratch("--n-layer", help="Number of blocks.")] = SHAPE.n_layer,
+    n_head: Annotated[int, of_scratch("--n-head", help="Attention heads of a block.")] = SHAPE.n_head,
+    n_embd: Annotated[int, of_scratch("--n-embd", help="Width of the embedding.")] = SHAPE.n_embd,
+    block_size: Annotated[
+        int, of_scratch("--block-size", help="Length of the context window in tokens.")
+    ] = SHAPE.block_size,
     sampled_softmax: Annotated[
         int,
         of_scratch(
             "--sampled-softmax",
-            help="Learn against so many drawn tokens, not all, until the end nears: faster for narrow models.",
+            help="Compute the loss over this many drawn tokens for most of the run: faster for narrow models.",
             show_default="all",
         ),
     ] = TRAIN.sampled_softmax,
-    out: Annotated[Path, of_run("--out", metavar="FILE", help="Where the weights go: .pt or .safetensors.")] = Path(
-        FINETUNED
-    ),
+    out: Annotated[str, of_run("--out", metavar="FILE", help="Where the weights go: .pt or .safetensors.")] = FINETUNED,
     run_dir: Annotated[
-        Path | None, of_run("--run-dir", metavar="DIR", help="Where the run's files go.", show_default="a new one")
+        str | None, of_run("--run-dir", metavar="DIR", help="Where the run's files go.", show_default="a new one")
     ] = None,
     resume: Annotated[bool, of_run("--resume", help="Go on with RUN, --run-dir, or the newest run.")] = False,
     eval_every: Annotated[
-        int | None, of_run("--eval-every", help="Steps; 0: never.", show_default="a tenth of the run")
+        int | None, of_run("--eval-every", help="Evaluate every N steps; 0: never.", show_default="a tenth of the run")
     ] = TRAIN.eval_every,
     sample_every: Annotated[
-        int | None, of_run("--sample-every", help="Steps; 0: never.", show_default="a tenth of the run")
+        int | None,
+        of_run(
+            "--sample-every",
+            help="Answer the sample prompts every N steps; 0: never.",
+            show_default="a tenth of the run",
+        ),
     ] = TRAIN.sample_every,
     save_every: Annotated[
         int | None,
-        of_run("--save-every", help="Steps; 0: never, nor the best weights.", show_default="a tenth of the run"),
+        of_run(
+            "--save-every", help="Save every N steps; 0: no checkpoints, no best.pt.", show_default="a tenth of the run"
+        ),
     ] = TRAIN.save_every,
     sample_prompt: Annotated[
-        list[str] | None, of_run("--sample-prompt", metavar="TEXT", help="What to ask while training; repeatable.")
+        list[str] | None,
+        of_run("--sample-prompt", metavar="TEXT", help="A prompt to answer while training; repeatable."),
     ] = None,
-    seed: Annotated[int, of_run("--seed", help="Of everything random.")] = TRAIN.seed,
+    seed: Annotated[int, of_run("--seed", help="Seed of all random choices.")] = TRAIN.seed,
     wandb: Annotated[bool, of_run("--wandb/--no-wandb", help="Track with W&B.")] = False,
     wandb_project: Annotated[str, of_run("--wandb-project", help="The project's name there.")] = "gpt2cli",
     compile: Annotated[
@@ -177,7 +199,7 @@ def finetune(
     debug: options.Debug = False,
 ) -> None:
     """Fine-tune GPT-2 on instructions (Alpaca's, or your own), or train it on plain text."""
-    if run is not None and not resume:
+    if run and not resume:
         raise UsageError(f"{run} is the name of a run, which only --resume takes: did you mean --data {run}?")
     given = frozenset(NAMES.get(name, name) for name in ctx.params if was_given(ctx, name))
     if not resume:
@@ -186,8 +208,9 @@ def finetune(
         asked = make_settings(ctx.params)
     from gpt2cli.cli.training import Show, run_training
 
+    named = run or run_dir
     show = Show(
-        run=run or run_dir,
+        run=paths.expand(named) if named else None,
         resume=resume,
         given=given,
         device=device,
@@ -200,62 +223,6 @@ def finetune(
     run_training(asked, show)
 
 
-def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
-    """Raise UsageError for options that were typed and would do nothing."""
-    shape = {"n_layer", "n_head", "n_embd", "block_size"}
-    for names, holds, why in (
-        ({"lora_rank", "lora_alpha"}, lora, "is about the adapter: add --lora"),
-        (shape, from_scratch, "is about a new model: add --from-scratch"),
-        (
-            {"model", "ckpt", "lora"},
-            not from_scratch,
-            "is about a model that exists, and --from-scratch makes a new one: leave one out",
-        ),
-    ):
-        for name in sorted(names & given):
-            if not holds:
-                raise UsageError(f"--{name.replace('_', '-')} {why}")
-
-
 def was_given(ctx: typer.Context, name: str) -> bool:
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def wherever(place: str | None) -> str | None:
-    """A path that is there, such that it also means the same elsewhere; anything else as it is."""
-    if not place or place in PUBLISHED or not paths.expand(place).exists():
-        return place
-    return str(paths.expand(place).absolute())
-
-
-def make_settings(values: dict[str, Any]) -> "Settings":
-    """The settings that the options ask for. Raises UsageError for values out of range."""
-    from gpt2cli.training.settings import Settings
-
-    lora = LoRAConfig(values["lora_rank"], values["lora_alpha"]) if values["lora"] else None
-    default_lr = lora.learning_rate if lora else TRAIN.learning_rate
-    scratch = None
-    if values["from_scratch"]:
-        shape = {name: values[name] for name in ("n_layer", "n_head", "n_embd", "block_size", "dropout")}
-        scratch = GPTConfig(**shape)
-    names = set(asdict(TRAIN)) & set(values)
-    train = {name: values[name] for name in names} | {
-        "learning_rate": default_lr if values["lr"] is None else values["lr"]
-    }
-    return Settings(
-        model=wherever(values["model"]),
-        ckpt=wherever(values["ckpt"]),
-        data=wherever(values["data"]),
-        train=TrainConfig(**train),
-        records=DataConfig(values["val_fraction"], test_fraction=0, subset=values["subset"], seed=values["seed"]),
-        lora=lora,
-        from_scratch=scratch,
-        precision=Computing(values["precision"]).value,  # some versions of Typer leave a text there
-        grad_checkpointing=values["grad_checkpointing"],
-        skip_bad=values["skip_bad"],
-        template=None if values["template"] is None else read_template(values["template"]).to_dict(),
-        sample_prompts=tuple(values["sample_prompt"] or ()),
-        out=str(paths.expand(values["out"]).absolute()),
-        wandb_project=values["wandb_project"] if values["wandb"] else None,
-    )

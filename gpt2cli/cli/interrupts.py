@@ -55,6 +55,39 @@ def terminate(signum: int, frame: FrameType | None) -> None:
     raise Terminated(signum)
 
 
+def terminated() -> int | None:
+    """The signal that `terminate` was called for. Libraries make other errors of what it raises, or ignore it."""
+    return _terminated
+
+
+@contextmanager
+def not_mistaken() -> Iterator[None]:
+    """Within, an error that a library made of a Ctrl-C is a KeyboardInterrupt again.
+
+    Reading tensors, for one, ends with an error about a damaged file.
+    """
+    interrupted = False
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, or somebody else's
+        yield
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    except Exception:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def leave(signum: int, frame: FrameType | None) -> None:
     """Unwind the program as the signal does outside of `held_back`."""
     raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(signum)

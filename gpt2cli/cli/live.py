@@ -4,7 +4,7 @@ And the same events as lines of JSON on stdout, for programs.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from gpt2cli.cli.console import Console, visible, visible_line
 from gpt2cli.cli.describe import describe_end, describe_start, duration, shortened
+from gpt2cli.errors import ResourceError
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -184,13 +185,33 @@ class Progress:
 
 
 class JsonEvents:
-    """Prints each event as one line of JSON on stdout: its kind and its fields."""
+    """Prints each event as one line of JSON on stdout: its kind and its fields.
+
+    Once they cannot be written, as when their reader has gone, there are no more of them, and the run goes on.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._failed: OSError | None = None
 
     def handle(self, event: Event) -> None:
-        self._console.json(as_json(event))
+        self.write(as_json(event))
+
+    def write(self, fields: Mapping[str, Any]) -> None:
+        """Print other fields in the same way."""
+        if self._failed is None:
+            try:
+                self._console.json(fields)
+            except OSError as error:
+                self._failed = error
+
+    def raise_failed(self) -> None:
+        """Raise what kept events from being written, if something did: BrokenPipeError or ResourceError."""
+        if isinstance(self._failed, BrokenPipeError):
+            raise self._failed
+        if self._failed is not None:
+            reason = self._failed.strerror or self._failed
+            raise ResourceError(f"cannot write to stdout ({reason}): the run itself is complete, see its metrics.jsonl")
 
 
 def as_json(event: Event) -> dict[str, Any]:

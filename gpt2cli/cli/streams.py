@@ -12,12 +12,12 @@ class Aside(io.TextIOWrapper):
     """A stream for notes and progress: that nobody reads them, or that a disk is full, is no reason to stop."""
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):  # the latter where a signal's handler writes in the middle of a write
             super().write(text)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):
             super().flush()
 
 

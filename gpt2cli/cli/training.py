@@ -1,18 +1,19 @@
 """Running a training job in front of somebody: the engine, and all who listen to it."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from gpt2cli import outputs, paths
 from gpt2cli.checkpoints.save import check_target
 from gpt2cli.checkpoints.transfer import Progress
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.dataset_summary import fate
 from gpt2cli.cli.downloads import showing_downloads
-from gpt2cli.cli.interrupts import held_back
+from gpt2cli.cli.interrupts import held_back, not_mistaken
 from gpt2cli.cli.live import JsonEvents, LiveView
 from gpt2cli.data.load import load_data
 from gpt2cli.data.prepared import is_prepared
@@ -21,13 +22,15 @@ from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.distributed import joined_ranks, launched_rank, own_device
-from gpt2cli.training.engine import Job, train
+from gpt2cli.training.engine import train
 from gpt2cli.training.events import Event, Finished
-from gpt2cli.training.results import BEST, Results
-from gpt2cli.training.run_directory import RunDirectory, new_run_path, newest_run, read_config
+from gpt2cli.training.job import Job
+from gpt2cli.training.results import Results, keep_base, kept_files
+from gpt2cli.training.resuming import check_settings, find_checkpoint, run_of, settings_of
+from gpt2cli.training.run_directory import RunDirectory, any_run, new_run_path, newest_run, runs, wrote
 from gpt2cli.training.settings import Settings
-from gpt2cli.training.setup import find_data, load_model, make_job
-from gpt2cli.training.state import Resumable, checkpoints, read_newest, read_state
+from gpt2cli.training.setup import check_vocabulary, find_data, load_model, make_job
+from gpt2cli.training.state import checkpoints
 from gpt2cli.training.tracking import WandbTracker
 
 DECIDED = {"loss_on", "val_fraction", "template"}
@@ -56,8 +59,12 @@ def run_training(asked: Settings, show: Show) -> None:
         torch.set_num_threads(show.threads)
     show = replace(show, device=own_device(show.device))
     with ExitStack() as stack:
+        stack.enter_context(advising_on_memory(show.device))
         ranks = stack.enter_context(joined_ranks(pick_device(show.device)))
         path = find_run(asked, show)
+        if path is None:
+            console.note(f"nothing to do: every run in {runs()} is done")
+            return
         settings = settings_of(path, asked, show.given) if show.resume else asked  # before anything is made there
         directory = stack.enter_context(RunDirectory(path, console.note)) if ranks.is_first else None
         if directory and not show.resume and (path / "config.json").exists():
@@ -65,30 +72,73 @@ def run_training(asked: Settings, show: Show) -> None:
         check_out(settings, path)
         refuse_decided(settings, show)
         warn(settings, show, console)
-        model, splits = load_both(settings, show, stack.enter_context(showing_downloads(console)))
+        is_done = show.resume and wrote(path, Path(settings.out))
+        if is_done and not checkpoints(path / "checkpoints"):
+            console.note(f"nothing to do: {path} is done, and wrote {settings.out}")
+            return
+        resume = find_checkpoint(show.run or path, console.note) if show.resume else None
+        if resume:
+            check_settings(settings, resume)
+        progress = stack.enter_context(showing_downloads(console))
+        with not_mistaken(), of_the_run(path if show.resume else None):
+            model, splits = load_both(settings, show, progress)
         note_left_out(splits, console)
+        if Path(settings.out).exists() and not show.resume:
+            console.note(f"{settings.out} is there, and will be replaced")
         if directory:  # not before: a run that could not begin is none to resume
+            settings = keep_base(settings, path, show.offline)
             directory.write_config(settings.as_dict())
-        resume = find_checkpoint(show.run or path, console) if show.resume else None
         interrupts = stack.enter_context(
             held_back(lambda: console.note("ending after this step; once more to leave at once"))
         )
         job = make_job(
             settings, model, splits, ranks, path / "checkpoints", resume, lambda: bool(interrupts), show.compile
         )
-        results = Results(model, settings, splits, path)
-        finished = run(job, open_listeners(stack, console, directory, results, show))
+        results, events = Results(model, settings, splits, path), JsonEvents(console)
+        finished = run(job, open_listeners(stack, console, directory, results, events if show.json else None))
         if interrupts:
             saved = checkpoints(path / "checkpoints")
             console.note(
                 f"go on with: gpt2 finetune --resume {path}" if saved else "nothing was saved: --save-every was 0"
             )
         interrupts.raise_received()
+        if directory and not is_done:
+            fields = write_results(results, finished, console)
+            if show.json:
+                events.write(fields)
         if directory:
-            write_results(results, finished, console, show.json)
+            directory.write_out(Path(settings.out))
+        if directory and is_done:
+            begin = "the run was done before" if directory.took_steps else "nothing to do: the run is done"
+            console.note(f"{begin}, and wrote {settings.out}, which stays; --out FILE writes its weights elsewhere")
+    events.raise_failed()
 
 
-def write_results(results: Results, finished: Finished, console: Console, json: bool) -> None:
+@contextmanager
+def of_the_run(resumed: Path | None) -> Iterator[None]:
+    """Make what is wrong with the settings of a resumed run a CheckpointError: nobody typed them now."""
+    try:
+        yield
+    except UsageError as error:
+        if resumed is None:
+            raise
+        raise CheckpointError(f"cannot resume {resumed}: {error}") from None
+
+
+@contextmanager
+def advising_on_memory(device: str) -> Iterator[None]:
+    """Raise ResourceError, with what to do about it, where the memory of a device does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # of a GPU, torch.OutOfMemoryError is one
+        said = str(error).lower()
+        if not isinstance(error, MemoryError) and "out of memory" not in said and "allocate memory" not in said:
+            raise
+        advice = "try a smaller --batch-size with more --grad-accum, --grad-checkpointing, or --lora"
+        raise ResourceError(f"{pick_device(device)} is out of memory: {advice}") from None
+
+
+def write_results(results: Results, finished: Finished, console: Console) -> dict[str, str | None]:
     """Write the final weights, and tell where they are, and where better ones are. Raises ResourceError."""
     out, run, best = Path(results.settings.out), results.run, None
     try:
@@ -101,24 +151,23 @@ def write_results(results: Results, finished: Finished, console: Console, json: 
     if finished.got_worse and finished.best_val_step and results.best.exists():
         best = results.best
         console.note(f"the weights of the lowest validation loss are in {best}: give that to --ckpt")
-    if json:
-        console.json({"kind": "wrote", "out": str(out), "run": str(run), "best": None if best is None else str(best)})
+    return {"kind": "wrote", "out": str(out), "run": str(run), "best": None if best is None else str(best)}
 
 
 def check_out(settings: Settings, run: Path) -> None:
     """Raise UsageError or ResourceError if the final weights cannot go where they are to."""
     out = Path(settings.out)
     check_target(out)
-    if out == (run / BEST).absolute():
-        raise UsageError(f"{out} is where the run keeps its best weights: choose another --out")
-    if settings.lora and settings.ckpt and out.resolve() == Path(settings.ckpt).resolve():
+    outputs.check_file(out)
+    if out.resolve() in [file.resolve() for file in kept_files(run)]:
+        raise UsageError(f"{out} is where the run keeps weights that it needs: choose another --out")
+    base = settings.ckpt or settings.model
+    if settings.lora and base and paths.expand(base).resolve() in (out.resolve(), out.resolve().parent):
         raise UsageError(f"{out} is what the adapter is for, and must stay as it is: choose another --out")
 
 
 def warn(settings: Settings, show: Show, console: Console) -> None:
     """Say beforehand what somebody may not expect."""
-    if Path(settings.out).exists() and not show.resume:
-        console.note(f"{settings.out} is there, and will be replaced")
     if settings.precision == "bf16" and fast_training_dtype(pick_device(show.device)) is None:
         console.note("this device computes bf16 many times more slowly than fp32")
 
@@ -131,6 +180,7 @@ def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, 
     splits = load_data(data, settings.train, settings.records, window, settings.skip_bad, template=template)
     if settings.template is not None and splits.template is None:
         raise UsageError("--template is for instructions, and plain text has none: leave it out")
+    check_vocabulary(model, splits)
     if settings.train.patience and (settings.train.eval_every == 0 or not len(splits.val)):
         raise UsageError("--patience waits for evaluations, and there are none: let --eval-every and --val-fraction be")
     return model, splits
@@ -146,28 +196,24 @@ def note_left_out(splits: Splits, console: Console) -> None:
 
 
 def run(job: Job, listeners: list[Callable[[Event], None]]) -> Finished:
-    """Let the engine run to its end, telling every listener of every event. Raises ResourceError if memory ends."""
-    try:
-        for event in train(job):
-            for listen in listeners:
-                listen(event)
-    except torch.OutOfMemoryError:  # of a GPU
-        advice = "try a smaller --batch-size with more --grad-accum, --grad-checkpointing, or --lora"
-        raise ResourceError(f"{job.model.wte.weight.device} is out of memory: {advice}") from None
+    """Let the engine run to its end, telling every listener of every event."""
+    for event in train(job):
+        for listen in listeners:
+            listen(event)
     assert isinstance(event, Finished)
     return event
 
 
 def open_listeners(
-    stack: ExitStack, console: Console, directory: RunDirectory | None, results: Results, show: Show
+    stack: ExitStack, console: Console, directory: RunDirectory | None, results: Results, events: JsonEvents | None
 ) -> list[Callable[[Event], None]]:
     """Who hears of the run: nobody in processes other than the first."""
     if directory is None:
         return []
     view = stack.enter_context(LiveView(console))
     listeners: list[Callable[[Event], None]] = [directory.handle, view.handle, results.handle]
-    if show.json:
-        listeners.append(JsonEvents(console).handle)
+    if events:
+        listeners.append(events.handle)
     settings = results.settings
     if settings.wandb_project:
         tracker = WandbTracker(settings.wandb_project, settings.as_dict(), directory.path, note=view.note)
@@ -175,32 +221,17 @@ def open_listeners(
     return listeners
 
 
-def find_run(asked: Settings, show: Show) -> Path:
-    """The run's directory. Raises UsageError if there is none to resume."""
+def find_run(asked: Settings, show: Show) -> Path | None:
+    """The run's directory; None if all are done. Raises UsageError if there is none to resume."""
     if not show.resume:
         label = Path(asked.data).stem if asked.data else "alpaca"
         return show.run or new_run_path(label)
-    if show.run is None:
-        newest = newest_run()
-        if newest is None:
-            raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
-        return newest
-    return show.run.parent.parent if show.run.name.startswith("step-") else show.run
-
-
-def settings_of(path: Path, asked: Settings, given: frozenset[str]) -> Settings:
-    """The settings that a run was begun with. Raises CheckpointError if options that were typed say otherwise."""
-    then = Settings.from_dict(read_config(path))
-    before, now = then.flat(), asked.flat()
-    changed = [
-        f"{name} was {before[name]!r}, is {now[name]!r}"
-        for name in sorted(given & set(now))
-        if before[name] != now[name]
-    ]
-    if changed:
-        raise CheckpointError(f"cannot resume {path} with other settings: {'; '.join(changed)}: leave them out")
-    kept = {name: getattr(asked, name) for name in ("out", "wandb_project") if name in given}
-    return replace(then, **kept)
+    if show.run is not None:
+        return run_of(show.run)
+    newest = newest_run()
+    if newest is None and not any_run():
+        raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
+    return newest
 
 
 def refuse_decided(settings: Settings, show: Show) -> None:
@@ -211,19 +242,3 @@ def refuse_decided(settings: Settings, show: Show) -> None:
         raise UsageError(
             f"{said} is decided when data is prepared: give it to `gpt2 prepare-alpaca`, or give other --data"
         )
-
-
-def find_checkpoint(path: Path, console: Console) -> Resumable | None:
-    """The checkpoint that was named, or the newest whole one of a run; None to begin anew, if there is none yet."""
-    if path.name.startswith("step-"):
-        return read_state(path)
-    damaged = 0
-    for found in read_newest(path / "checkpoints"):
-        if isinstance(found, Resumable):
-            return found
-        console.note(f"{found}: trying the one before")
-        damaged += 1
-    if damaged:
-        raise CheckpointError(f"no checkpoint in {path} is whole: start a new run")
-    console.note(f"{path} has no checkpoint yet: starting from the beginning")
-    return None

@@ -81,8 +81,9 @@ def peak_rss_mb() -> float:
         return 0.0
     status = Path("/proc/self/status")
     if status.exists():  # Linux counts into getrusage's figure what the parent process had before this one began
-        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) / 2**10
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):  # some kernels that only look like Linux leave it out
+                return int(line.split()[1]) / 2**10
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

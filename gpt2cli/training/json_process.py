@@ -8,6 +8,8 @@ import threading
 from contextlib import suppress
 from typing import IO, Any
 
+from gpt2cli import untrusted
+
 MAX_WAITING = 10_000  # messages held for a process that does not read them
 KILL_SECONDS = 5.0  # for a killed process to be gone
 
@@ -72,5 +74,6 @@ class JsonProcess:
     def _read(self, pipe: IO[bytes]) -> None:
         with suppress(OSError, ValueError), pipe:
             for line in pipe:
-                self._inbox.put(json.loads(line))
+                message = untrusted.parse_json(line)
+                self._inbox.put(message if isinstance(message, dict) else {"failed": "its process answers nonsense"})
         self._inbox.put({"failed": "its process ended"})

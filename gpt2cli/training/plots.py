@@ -1,12 +1,11 @@
 """The picture of a run: training and validation loss over its steps."""
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2cli import atomic
+from gpt2cli import atomic, untrusted
 from gpt2cli.training.events import SMOOTHED
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def read_losses(metrics: Path) -> Losses:
     found = Losses()
     tokens = 0
     for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else ():
-        fields = json.loads(line)
+        fields = untrusted.parse_json(line)
         if fields["kind"] == "step":
             tokens += fields["tokens"]
             found.steps.append(fields["step"])

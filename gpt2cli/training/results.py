@@ -1,14 +1,14 @@
 """The weights that a run gives: the model as it ended, the adapter alone, and what did best on the validation split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpt2cli import atomic, paths
-from gpt2cli.checkpoints.adapters import save_adapter
-from gpt2cli.checkpoints.load import load_plain
+from gpt2cli import paths
+from gpt2cli.checkpoints.adapters import WEIGHTS, is_adapter, save_adapter
+from gpt2cli.checkpoints.load import load_plain, read_facts
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import DEFAULT_MODEL
 from gpt2cli.data.splits import Splits
@@ -18,7 +18,28 @@ from gpt2cli.model.lora import lora_state, merge_lora
 from gpt2cli.training.events import Evaluated, Event, Finished, Started
 from gpt2cli.training.settings import Settings
 
-BEST, ADAPTER, BEST_ADAPTER = "best.pt", "adapter", "best-adapter"
+BEST, ADAPTER, BEST_ADAPTER, BASE = "best.pt", "adapter", "best-adapter", "base.safetensors"
+
+
+def kept_files(run: Path) -> list[Path]:
+    """The files of weights that a run writes into its directory, or may."""
+    directories = [run / name for name in (ADAPTER, BEST_ADAPTER)]
+    return [run / BEST, run / BASE, *(directory / WEIGHTS for directory in directories)]
+
+
+def keep_base(settings: Settings, run: Path, offline: bool = False) -> Settings:
+    """The settings, with a base for the new adapter that is no adapter itself: one is merged, into the run's directory.
+
+    An adapter says by name which model it is for, and nothing opens an adapter for an adapter. Raises ResourceError
+    if the disk is full.
+    """
+    if not settings.lora or settings.ckpt is None or not is_adapter(paths.expand(settings.ckpt)):
+        return settings
+    merged = load_plain(settings.model, ckpt=settings.ckpt, device="cpu", offline=offline)
+    template = read_facts(settings.ckpt).template
+    base = (run / BASE).absolute()
+    save_checkpoint(merged, base, template=template, provenance={"adapter": settings.ckpt})
+    return replace(settings, model=None, ckpt=str(base))
 
 
 @dataclass(frozen=True)
@@ -45,8 +66,9 @@ class Results:
         """
         match event:
             case Started():  # what a killed run was about to write
-                for directory in (self.run, self.run / BEST_ADAPTER):
-                    atomic.sweep(directory)
+                for pattern in (f".{BEST}.*.tmp", f".{BASE}.*.tmp", f"{ADAPTER}/.*.tmp", f"{BEST_ADAPTER}/.*.tmp"):
+                    for left in filter(Path.is_file, self.run.glob(pattern)):
+                        left.unlink()
             case Evaluated(best=True) if event.step and self.settings.train.save_every != 0:
                 try:
                     self._write_best(event)

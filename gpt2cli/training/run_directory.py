@@ -24,15 +24,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gpt2cli import atomic, paths
+from gpt2cli import atomic, outputs, paths, untrusted
+from gpt2cli.checkpoints.save import disk_errors
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
+from gpt2cli.training import state
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Started, Step
+from gpt2cli.training.metrics_file import as_line, lines_up_to
 from gpt2cli.training.plots import plot_losses
+from gpt2cli.training.samples_file import as_markdown, sections_up_to
 
 SECONDS_BETWEEN_PLOTS = 60.0
-_HEADING = re.compile(rb"^## Step (\d+)$", re.MULTILINE)
-# C0 and C1 controls and DEL, as what they look like in a Python string
-_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\t")}
+WRITTEN = ("config.json", "summary.json", "loss.png", "metrics.jsonl", "samples.md")
+"""Files that may be replaced as a whole."""
 
 
 def runs() -> Path:
@@ -52,26 +55,48 @@ def new_run_path(label: str) -> Path:
 
 
 def newest_run() -> Path | None:
-    """The run under `<home>/runs` that was begun last, of those that are not done if there are any; None for none."""
+    """The run under `<home>/runs` that was begun last, of those that are not done; None if there is none."""
     found = (config.parent for config in runs().glob("*/config.json"))
-    return max(found, key=lambda run: (not is_done(run), run.name), default=None)
+    return max((run for run in found if not is_done(run)), key=lambda run: run.name, default=None)
+
+
+def any_run() -> bool:
+    """Whether there is a run under `<home>/runs`."""
+    return any(runs().glob("*/config.json"))
 
 
 def is_done(run: Path) -> bool:
-    """Whether a run has come to its end."""
+    """Whether a run has come to its end, and its weights are written."""
+    summary = read_summary(run)
+    # version 0.1 did not say where the weights went
+    return summary.get("reason") in ("done", "patience") and summary.get("out", "") is not None
+
+
+def wrote(run: Path, out: Path) -> bool:
+    """Whether a run is done, and its weights are in this file."""
+    written = read_summary(run).get("out", str(out))
+    return is_done(run) and written == str(out) and untrusted.is_file(out)
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """How a run ended: empty if it has not, or if its summary cannot be read."""
+    file = run / "summary.json"
     try:
-        return bool(json.loads((run / "summary.json").read_bytes())["reason"] != "interrupted")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        summary = untrusted.parse_json(file.read_bytes()) if untrusted.is_file(file) else {}
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def read_config(run: Path) -> dict[str, Any]:
     """The settings that a run was begun with. Raises CheckpointError if there are none to read."""
     file = run / "config.json"
+    if not untrusted.is_file(file):
+        raise CheckpointError(f"{run} holds no run: it has no config.json")
     try:
-        settings = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{run} holds no run: it has no config.json") from None
+        settings = untrusted.parse_json(file.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}): the run cannot be resumed") from None
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON ({error}): the run cannot be resumed") from None
     if not isinstance(settings, dict):
@@ -80,14 +105,15 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def no_note(text: str) -> None:
-    """Says it to nobody."""
+    """Default for `note`: discard the text."""
 
 
 class RunDirectory:
     """Writes a run's events into its directory, which it makes, and holds for itself until it is closed.
 
-    `note` is told what went wrong without harm to the run, such as a plot that could not be drawn. A directory in
-    which no run began goes again. Raises ResourceError if another process works there, UsageError if it is a file.
+    `note` is told what went wrong without harm to the run, such as a plot that could not be drawn. `took_steps` is
+    whether the run took a step since. A directory in which no run began is removed. Raises ResourceError if another
+    process works there or it cannot be written to, UsageError if it is a file.
     """
 
     def __init__(self, path: Path, note: Callable[[str], None] = no_note) -> None:
@@ -95,11 +121,14 @@ class RunDirectory:
         self._note = note
         self._plots = True
         self._last_plot = time.monotonic()
-        try:
+        self.took_steps = False
+        if untrusted.is_file(path):
+            raise UsageError(f"{path} is a file: let --run-dir name a directory")
+        for directory in (path, self.checkpoints):
+            outputs.check_directory(directory)
+        with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise UsageError(f"{path} is a file: let --run-dir name a directory") from None
-        self._lock = self._take_lock()
+            self._lock = self._take_lock()
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -113,24 +142,32 @@ class RunDirectory:
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """Put down the run's settings."""
-        atomic.write_text(self.path / "config.json", as_json(settings))
+        self._replace("config.json", as_json(settings))
+
+    def write_out(self, out: Path) -> None:
+        """Put down in the summary where the final weights are: not before that, the run is done."""
+        summary = read_summary(self.path)
+        if summary.get("out", "") != str(out) and "out" in summary:
+            self._replace("summary.json", as_json(summary | {"out": str(out)}))
 
     def handle(self, event: Event) -> None:
-        """Write down one event of the run."""
+        """Write down one event of the run. Raises ResourceError if it cannot be written."""
         match event:
             case Started():
+                self._sweep()
                 self._rewind(event.step)
             case Step():
-                self._append_metrics({"kind": "step"} | asdict(event))
+                self.took_steps = True
+                self._append("metrics.jsonl", as_line({"kind": "step"} | asdict(event)))
             case Evaluated():
                 fields = {"step": event.step, "tokens_seen": event.tokens_seen, "val_loss": event.val_loss}
-                self._append_metrics({"kind": "eval"} | fields)
+                self._append("metrics.jsonl", as_line({"kind": "eval"} | fields))
                 if time.monotonic() - self._last_plot >= SECONDS_BETWEEN_PLOTS:
                     self._plot()
             case Sampled():
                 self._append("samples.md", as_markdown(event))
-            case Finished():
-                atomic.write_text(self.path / "summary.json", as_json(asdict(event)))
+            case Finished() if self.took_steps or not is_done(self.path):  # what is done is not written again
+                self._replace("summary.json", as_json(asdict(event) | {"out": None}))
                 self._plot()
 
     def close(self) -> None:
@@ -150,30 +187,48 @@ class RunDirectory:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            with suppress(OSError):
-                raise ResourceError(
-                    f"{self.path} is locked by pid {pid.read_text().strip() or '?'}: "
-                    "wait for that run to end, or choose another --run-dir"
-                ) from None
-            raise ResourceError(f"{self.path} is locked by another run: choose another --run-dir") from None
+            raise ResourceError(
+                f"{self.path} is locked by {_named(pid)}: wait for that run to end, or choose another --run-dir"
+            ) from None
         pid.write_text(f"{os.getpid()}\n")
         return lock
 
-    def _rewind(self, step: int) -> None:
-        """Cut off what was written after this step, by a run that was killed before its next checkpoint."""
-        for name, find_end in (("metrics.jsonl", end_of_metrics), ("samples.md", end_of_samples)):
-            with suppress(FileNotFoundError):
-                file = self.path / name
-                # step 0 is evaluated once more, so nothing stays
-                os.truncate(file, find_end(file.read_bytes(), step) if step else 0)
+    def _sweep(self) -> None:
+        """Delete what killed processes left of files and checkpoints: whoever holds the lock is alone here."""
+        for name in WRITTEN:
+            for left in self.path.glob(f".{name}.*.tmp"):
+                left.unlink(missing_ok=True)
+        state.sweep(self.checkpoints)
 
-    def _append_metrics(self, fields: dict[str, Any]) -> None:
-        self._append("metrics.jsonl", json.dumps(fields) + "\n")
+    def _rewind(self, step: int) -> None:
+        """Leave out what was written after this step, by a run that was killed before its next checkpoint."""
+        for name, up_to in (("metrics.jsonl", lines_up_to), ("samples.md", sections_up_to)):
+            file = self.path / name
+            if untrusted.is_file(file):
+                with disk_errors(file):
+                    content = file.read_bytes()
+                    # step 0 is evaluated once more, so nothing stays
+                    kept = up_to(content, step) if step else b""
+                    if kept == content:
+                        continue
+                    if content.startswith(kept):
+                        os.truncate(file, len(kept))
+                    else:
+                        with atomic.replacing(file) as temporary:
+                            temporary.write_bytes(kept)
 
     def _append(self, name: str, text: str) -> None:
         # opened each time: what was written stays, whatever ends the process
-        with (self.path / name).open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        path = self.path / name
+        with disk_errors(path), path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
+
+    def _replace(self, name: str, text: str) -> None:
+        """Write a file as a whole, unless it says this already."""
+        path = self.path / name
+        with disk_errors(path):
+            if not (untrusted.is_file(path) and path.read_bytes() == text.encode()):
+                atomic.write_text(path, text)
 
     def _plot(self) -> None:
         if self._plots and (problem := plot_losses(self.path / "metrics.jsonl", self.path / "loss.png")):
@@ -183,36 +238,13 @@ class RunDirectory:
 
 
 def as_json(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, indent=2, ensure_ascii=False, default=str) + "\n"
+    text = json.dumps(fields, indent=2, ensure_ascii=False, default=str) + "\n"
+    # a lone surrogate, as names of files can hold, becomes JSON's escape for it
+    return text.encode(errors="backslashreplace").decode()
 
 
-def as_markdown(event: Sampled) -> str:
-    """The answers as a section of markdown, each text an indented block: none can look like a heading or end it."""
-    parts = [f"## Step {event.step}\n"]
-    for prompt, answer in event.answers:
-        parts += ["Prompt:\n", indented(prompt), "Answer:\n", indented(answer)]
-    return "\n".join(parts) + "\n"
-
-
-def indented(text: str) -> str:
-    lines = [line.translate(_VISIBLE) for line in text.splitlines()] or ["(nothing)"]
-    return "".join(f"    {line}\n" for line in lines)
-
-
-def end_of_metrics(content: bytes, step: int) -> int:
-    """Where the lines up to this step end; a line that was torn ends them too."""
-    end = 0
-    for line in content.splitlines(keepends=True):
-        try:
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                break
-        except (ValueError, TypeError, KeyError):
-            break
-        end += len(line)
-    return end
-
-
-def end_of_samples(content: bytes, step: int) -> int:
-    """Where the sections up to this step end."""
-    later = (match.start() for match in _HEADING.finditer(content) if int(match[1]) > step)
-    return next(later, len(content))
+def _named(pid: Path) -> str:
+    """Who holds a lock, by what its file says."""
+    with suppress(OSError, ValueError):
+        return f"pid {int(pid.read_bytes()[:20])}"
+    return "another run"

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from gpt2cli import untrusted
 from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, DataError, UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
@@ -43,22 +45,25 @@ class Settings:
     def from_dict(values: Mapping[str, Any]) -> "Settings":
         """The settings that a `config.json` holds. Raises CheckpointError if it is no such thing."""
         try:
-            lora, shape, template = values["lora"], values["from_scratch"], values.get("template")
-            return Settings(
-                **dict(values)
+            lora, shape, prompts = values["lora"], values["from_scratch"], values["sample_prompts"]
+            template = values.get("template")
+            return _typed(
+                Settings,
+                dict(values)
                 | {
-                    "train": TrainConfig(**values["train"]),
-                    "records": DataConfig(**values["records"]),
-                    "lora": LoRAConfig(**lora) if lora else None,
-                    "from_scratch": GPTConfig(**shape) if shape else None,
-                    "sample_prompts": tuple(values["sample_prompts"]),
+                    "train": _typed(TrainConfig, values["train"]),
+                    "records": _typed(DataConfig, values["records"]),
+                    "lora": None if lora is None else _typed(LoRAConfig, lora),
+                    "from_scratch": None if shape is None else _typed(GPTConfig, shape),
+                    "sample_prompts": tuple(prompts) if isinstance(prompts, list) else prompts,
                     "template": None if template is None else PromptTemplate.from_dict(template).to_dict(),
-                }
+                },
             )
-        except (KeyError, TypeError, UsageError, DataError) as error:
-            raise CheckpointError(
-                f"the run's config.json is not one of gpt2 finetune ({error}): start a new run"
-            ) from None
+        except KeyError as error:
+            reason = f"{error.args[0]} is missing"
+        except (TypeError, UsageError, DataError) as error:
+            reason = str(error)
+        raise CheckpointError(f"the run's config.json is not one of gpt2 finetune ({reason}): start a new run")
 
     def flat(self) -> dict[str, Any]:
         """Every setting that bears on what is learned, by its own name."""
@@ -76,3 +81,36 @@ class Settings:
             {f"lora_{name}": value for name, value in asdict(self.lora).items()} if self.lora else {"lora_rank": None}
         )
         return train | lora | {"precision": self.precision}
+
+
+_Made = TypeVar("_Made")
+
+
+def _typed(cls: type[_Made], values: Any) -> _Made:
+    """An object of a dataclass from values that may be of any type. Raises TypeError unless each fits its field."""
+    if not isinstance(values, dict):
+        raise TypeError(f"{cls.__name__} is {untrusted.shown(values)}")
+    hints = get_type_hints(cls)
+    for name, value in values.items():
+        if name not in hints:
+            raise TypeError(f"{untrusted.shown(name)} is no setting")
+        if not _fits(value, hints[name]):
+            raise TypeError(f"{name} is {untrusted.shown(value)}")
+    return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type that a field of a config is declared with."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(isinstance(part, str) for item in value.items() for part in item)
+    if hint in (int, float) and type(value) is int:
+        return abs(value) < 2**63
+    if isinstance(value, str) and "\0" in value:  # in no name of a file
+        return False
+    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))

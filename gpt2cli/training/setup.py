@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.transfer import Progress, ignore
+from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.data.load import data_path, prepared_alpaca
 from gpt2cli.data.splits import Splits
+from gpt2cli.errors import CheckpointError
 from gpt2cli.model.device import TOKENS_PER_PASS, fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import LoRALinear, add_lora
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.engine import Job
+from gpt2cli.training.job import Job
 from gpt2cli.training.lean import make_lean
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.state import Resumable
@@ -35,7 +37,7 @@ def load_model(settings: Settings, device: str, offline: bool = False, progress:
         model = GPT(settings.from_scratch).to(pick_device(device))
     else:
         model = load_plain(settings.model, ckpt=settings.ckpt, device=device, offline=offline, progress=progress)
-        set_dropout(model, settings.train.dropout)
+    set_dropout(model, settings.train.dropout)
     if settings.lora:
         torch.manual_seed(settings.train.seed)
         add_lora(model, settings.lora)
@@ -64,6 +66,19 @@ def set_dropout(model: GPT, dropout: float) -> None:
 def find_data(settings: Settings, offline: bool = False, progress: Progress = ignore) -> Path:
     """Where a run's data is: as the settings say, or Alpaca, fetched and prepared if that has not been done yet."""
     return prepared_alpaca(offline, progress) if settings.data is None else data_path(settings.data)
+
+
+def check_vocabulary(model: GPT, splits: Splits) -> None:
+    """Raise CheckpointError if the data has tokens that the model does not have: it is of another tokenizer."""
+    known = model.config.vocab_size
+    if known >= VOCAB_SIZE:
+        return
+    parts = [part.tokens for part in (splits.train, splits.val) if part.n_tokens]
+    largest = max((int(tokens.int().max()) for tokens in parts), default=0)
+    if largest >= known:
+        raise CheckpointError(
+            f"the data has token {largest}, and the model knows {known} tokens: it was made for another tokenizer"
+        )
 
 
 def make_job(

@@ -7,6 +7,7 @@ stdout that it is ready, has finished, or has failed. When the training process 
 
 import json
 import os
+import re
 import secrets
 import signal
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from gpt2cli import atomic
+from gpt2cli import atomic, untrusted
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Step
 from gpt2cli.training.json_process import JsonProcess, Message
 
@@ -29,6 +30,7 @@ INIT_SECONDS = 20.0  # for W&B to begin a run, once its client is imported
 START_SECONDS = INIT_SECONDS + 10
 FINISH_SECONDS = 15.0
 CLEANUP_SECONDS = 5.0  # for its client to go, once it has finished
+_RUN_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
 
 class WandbTracker:
@@ -109,7 +111,7 @@ class WandbTracker:
             self._client, client = None, self._client
             if client:
                 client.end()
-            self._tell(reply["failed"])
+            self._tell(str(reply["failed"]))
 
     def _give_up(self, why: str) -> None:
         self._stop()
@@ -127,8 +129,10 @@ class WandbTracker:
 def keep_id(run_dir: Path, run_id: str | None) -> str:
     """The run's id at W&B, the given one, the one kept in the directory, or a new one; kept there from now on."""
     file = run_dir / "wandb" / "run_id"
-    if run_id is None and file.exists():
-        return file.read_text(encoding="utf-8").strip()
+    if run_id is None and untrusted.is_file(file):
+        kept = file.read_bytes()[:100].strip()
+        if _RUN_ID.fullmatch(kept):  # anything else is damaged
+            return kept.decode()
     file.parent.mkdir(parents=True, exist_ok=True)
     run_id = run_id or secrets.token_hex(4)
     atomic.write_text(file, run_id + "\n")
@@ -170,11 +174,11 @@ def serve() -> None:
     guard = threading.Timer(FINISH_SECONDS, os._exit, (1,))
     guard.daemon = True
     try:
-        run = begin(json.loads(inbox.readline()))
+        run = begin(untrusted.parse_json(inbox.readline()))
         reply({"state": "ready"})
         exit_code = 1  # for W&B: the run crashed, unless its summary says how it ended
         for line in inbox:
-            message = json.loads(line)
+            message = untrusted.parse_json(line)
             exit_code = 0 if "summary" in message else exit_code
             log(run, message)
         guard.start()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
+from gpt2cli.training.state_file import read_state_file
 from tests import models
 from tests.conftest import PATIENCE, clean_environment
 from tests.processes import run_forked
@@ -196,7 +198,7 @@ def start(args: list[str], until_step: int, run: Path) -> "subprocess.Popen[str]
     process = subprocess.Popen(
         [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         if (run / "checkpoints").is_dir() and list((run / "checkpoints").glob(f"step-{until_step:08d}")):
             return process
@@ -213,12 +215,12 @@ def unbroken(base, tmp_path_factory):
     return work
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, how):
     process = start(args, 5, tmp_path / "run")
     process.send_signal(how)
     _, err = process.communicate(timeout=PATIENCE)
-    code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[how]
+    code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}[how]
     assert process.returncode == code, err
     assert not (tmp_path / "out.pt").exists()
     done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
@@ -260,12 +262,14 @@ def test_a_signal_while_it_evaluates_or_saves_costs_nothing(args, tmp_path, phas
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def test_a_signal_while_loading_leaves_at_once(args, tmp_path):
-    process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, env=clean_environment())
-    time.sleep(1.0)
+def test_a_signal_from_the_beginning_on_ends_it(args, tmp_path):
+    process = subprocess.Popen([*COMMAND, *args, "--epochs", "300"], stderr=subprocess.PIPE, env=clean_environment())
+    while not (tmp_path / "run" / ".pid").exists():  # after which it loads the model
+        assert process.poll() is None
+        time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE)
-    assert process.returncode in (143, -15)
+    assert process.returncode == 143
     assert not (tmp_path / "out.pt").exists()
 
 
@@ -313,6 +317,14 @@ def test_a_run_that_diverges_ends_with_7(args, tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
+def test_a_validation_loss_that_is_not_finite_is_7_and_not_saved(args, tmp_path):
+    done = finetune(*args, "--lr", "1e30", "--warmup", "0", "--eval-every", "1")
+    assert done.returncode == 7
+    assert "error: validation loss nan after step 1" in done.stderr
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
 def test_a_full_disk_is_6_and_costs_no_checkpoint(args, tmp_path):
     assert finetune(*args, "--max-steps", "2").returncode == 0
     before = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
@@ -321,7 +333,8 @@ def test_a_full_disk_is_6_and_costs_no_checkpoint(args, tmp_path):
     )
     for name in before:
         file = tmp_path / "run" / "checkpoints" / name / "state.json"
-        file.write_text(file.read_text().replace('"max_steps": 2', '"max_steps": 4'))
+        state = read_state_file(file)
+        file.write_text(replace(state, identity=state.identity | {"max_steps": 4}).as_text())
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
     done = subprocess.run(
         [*COMMAND, "--resume", str(tmp_path / "run")],
@@ -366,7 +379,7 @@ def test_two_processes_equal_one(args, tmp_path, extra):
         capture_output=True,
         text=True,
         env=clean_environment(),
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("the run is in") == 1
@@ -407,6 +420,140 @@ def test_a_run_is_gone_on_with_from_anywhere_and_ends_where_it_was_to(args, tmp_
     again = finetune(*args)
     assert again.returncode == 2
     assert "holds a run already" in again.stderr
+
+
+def stamps(*roots: Path) -> dict[Path, tuple[int, bytes]]:
+    """When each file was written, and what is in it, but for those that only the lock needs."""
+    files = [file for root in roots for file in (root.rglob("*") if root.is_dir() else [root]) if file.is_file()]
+    return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files if file.name not in (".lock", ".pid")}
+
+
+def test_a_run_that_is_done_is_not_written_again(args, tmp_path, home):
+    args = [*args[: args.index("--run-dir")], "--max-steps", "2", "--out", str(tmp_path / "out.pt")]
+    assert finetune(*args).returncode == 0
+    [run] = home.glob("runs/*")
+    before = stamps(run, tmp_path / "out.pt")
+    for which in ([], [str(run)], ["--run-dir", str(run), "--out", str(tmp_path / "out.pt")]):
+        again = finetune("--resume", *which)
+        assert (again.returncode, "nothing to do" in again.stderr) == (0, True), again.stderr
+        assert stamps(run, tmp_path / "out.pt") == before
+    other = finetune("--resume", str(run), "--out", str(tmp_path / "other.pt"))
+    assert other.returncode == 0, other.stderr
+    written = [torch.load(tmp_path / name, weights_only=True)["model"] for name in ("out.pt", "other.pt")]
+    assert all(torch.equal(written[1][name], tensor) for name, tensor in written[0].items())
+    (tmp_path / "other.pt").unlink()
+    assert finetune("--resume", str(run)).returncode == 0
+    assert (tmp_path / "other.pt").is_file()  # a file that is gone is written again
+
+
+def test_a_run_that_is_done_and_kept_no_checkpoint_does_not_begin_anew(args, tmp_path):
+    assert finetune(*args, "--max-steps", "1", "--save-every", "0").returncode == 0
+    before = stamps(tmp_path)
+    again = finetune("--resume", str(tmp_path / "run"))
+    assert (again.returncode, "nothing to do" in again.stderr) == (0, True), again.stderr
+    assert stamps(tmp_path) == before
+
+
+def test_final_weights_that_were_not_written_are_no_end(args, tmp_path):
+    assert finetune(*args, "--max-steps", "2").returncode == 0
+    summary = tmp_path / "run" / "summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"out": None}))  # as if killed at that moment
+    (tmp_path / "out.pt").write_bytes(b"of somebody else")
+    assert finetune("--resume", str(tmp_path / "run")).returncode == 0
+    assert "model" in torch.load(tmp_path / "out.pt", weights_only=True)
+    assert json.loads(summary.read_text())["out"] == str(tmp_path / "out.pt")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_adapter_is_trained_on_from_an_adapter(args, tmp_path, precision):
+    short = [*args, "--max-steps", "2", "--lora", "--lora-rank", "2", "--lr", "1e-2", "--precision", precision]
+    first, second = tmp_path / "run", tmp_path / "second"
+    assert finetune(*short).returncode == 0
+    begun = load_plain(ckpt=first / "adapter").state_dict()
+    short = [*short[short.index("--data") :], "--ckpt", str(first / "adapter"), "--run-dir", str(second)]
+    done = finetune(*short, "--out", str(tmp_path / "second.pt"))
+    assert done.returncode == 0, done.stderr
+    base, adapted = (load_plain(ckpt=second / name).state_dict() for name in ("base.safetensors", "adapter"))
+    torch.testing.assert_close(base, begun, atol=0, rtol=0)
+    torch.testing.assert_close(load_plain(ckpt=tmp_path / "second.pt").state_dict(), adapted, atol=1e-7, rtol=1e-6)
+    assert not torch.equal(adapted["h.0.mlp.c_fc.weight"], begun["h.0.mlp.c_fc.weight"])
+    assert load_plain(ckpt=second / "best-adapter").precision == "fp32"
+    (tmp_path / "second.pt").unlink()
+    resumed = finetune("--resume", str(second))
+    assert resumed.returncode == 0, resumed.stderr
+    again = load_plain(ckpt=tmp_path / "second.pt").state_dict()
+    torch.testing.assert_close(again, adapted, atol=1e-7, rtol=1e-6)
+    assert finetune(*short, "--out", str(second / "base.safetensors")).returncode == 2
+
+
+def test_a_tilde_is_the_home_directory(args, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "person"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person").mkdir()
+    args = args[: args.index("--run-dir")]
+    done = finetune(*args, "--max-steps", "1", "--run-dir=~/run", "--out=~/out.pt")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "person" / "run" / "summary.json").is_file() and (tmp_path / "person" / "out.pt").is_file()
+    assert finetune("--resume", "~/run").returncode == 0
+    assert not (tmp_path / "~").exists()
+
+
+def test_what_cannot_be_written_is_known_before_the_training(args, tmp_path):
+    for option, place, code in (
+        ("--out", "/proc/out.pt", 6),
+        ("--run-dir", "/proc/run", 6),
+        ("--out", str(tmp_path / ("x" * 250)) + ".pt", 2),
+        ("--run-dir", str(tmp_path / ("x" * 256)), 2),
+    ):
+        refused = finetune(*args, option, place)
+        assert refused.returncode == code, refused.stderr
+        assert refused.stderr.startswith("error: ") and "training" not in refused.stderr
+        assert not (tmp_path / "run").exists()
+    assert finetune(*args, "--max-steps", "1").returncode == 0
+    refused = finetune("--resume", str(tmp_path / "run"), "--out", "/proc/out.pt")
+    assert (refused.returncode, "cannot write /proc/out.pt" in refused.stderr) == (6, True)
+
+
+def test_a_model_of_another_vocabulary_leaves_no_run(args, tmp_path):
+    small = models.small_model(replace(SHAPE, vocab_size=300))
+    directory = models.save_hub_directory(small, tmp_path / "small")
+    refused = finetune(*args, "--model", str(directory))
+    assert refused.returncode == 4, refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]], ids=["stderr", "stdout"])
+def test_a_run_goes_on_when_nobody_reads_what_it_says(args, tmp_path, extra):
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = {"stdout": writer, "stderr": subprocess.PIPE} if extra else {"stderr": writer}
+    done = subprocess.run([*COMMAND, *args, "--max-steps", "3", *extra], env=clean_environment(), **streams)
+    os.close(writer)
+    assert done.returncode == (141 if extra else 0)
+    assert torch.load(tmp_path / "out.pt", weights_only=True)["provenance"]["step"] == 3
+    assert len(metrics(tmp_path / "run")) == 5
+
+
+@pytest.mark.parametrize("option", ["--data", "--out", "--run-dir", "--model", "--ckpt", "--wandb-project", "--resume"])
+def test_an_empty_text_is_no_value(home, option):
+    refused = finetune(option, "")
+    assert (refused.returncode, "is empty" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"train": 1}', "null", ""])
+def test_a_damaged_config_is_4(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    refused = finetune("--resume", str(tmp_path))
+    assert refused.returncode == 4
+    assert "config.json" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_a_run_whose_data_is_gone_is_4(args, tmp_path):
+    assert finetune(*args, "--max-steps", "1").returncode == 0
+    (tmp_path / "records.json").unlink()
+    refused = finetune("--resume", str(tmp_path / "run"))
+    assert refused.returncode == 4
+    assert f"cannot resume {tmp_path / 'run'}: {tmp_path / 'records.json'} is not there" in refused.stderr
 
 
 def test_a_run_that_could_not_begin_is_none_to_resume(args, tmp_path, home):

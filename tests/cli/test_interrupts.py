@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from gpt2cli.cli import interrupts as module
-from gpt2cli.cli.interrupts import Terminated, held_back, terminate
+from gpt2cli.cli.interrupts import Terminated, held_back, not_mistaken, terminate
 from tests.conftest import clean_environment
 
 needs_sighup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
@@ -72,6 +72,37 @@ def test_a_signal_unwinds_the_command_and_is_its_exit_code(name, code):
         pytest.skip("Windows has no SIGHUP")
     done = main_that_gets(name)
     assert (done.returncode, done.stdout, done.stderr) == (code, "unwound\n", "")
+
+
+def test_a_signal_that_a_library_took_for_another_error_is_still_the_exit_code():
+    code = (
+        "import signal\n"
+        "from gpt2cli.cli import app\n"
+        "def work(standalone_mode):\n"
+        "    try: signal.raise_signal(signal.SIGTERM)\n"
+        "    except BaseException: raise RuntimeError('this file is damaged') from None\n"
+        "app.app = work; app.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment())
+    assert (done.returncode, done.stderr) == (143, "")
+
+
+def test_a_ctrl_c_that_a_library_took_for_another_error_is_one_again():
+    def read(error: Exception) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), not_mistaken():
+            read(RuntimeError("this file is damaged"))
+        with pytest.raises(RuntimeError), not_mistaken():
+            raise RuntimeError("this file is damaged")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @needs_sighup

@@ -10,6 +10,7 @@ from rich.console import Console as RichConsole
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.describe import counted, duration, shortened
 from gpt2cli.cli.live import JsonEvents, LiveView, Progress
+from gpt2cli.errors import ResourceError
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
 
 HOSTILE = "Paris [/x] [bold]x \x1b[31mred\x1b]52;c;AAAA\x07 :smile:"
@@ -161,3 +162,29 @@ def test_words() -> None:
     assert [duration(seconds) for seconds in (0, 59.6, 3599, 36000)] == ["0:00", "1:00", "59:59", "10:00:00"]
     assert [counted(number, "step") for number in (0, 1, 1000)] == ["0 steps", "1 step", "1,000 steps"]
     assert shortened("a\n b", 3) == "a b" and shortened("abcdef", 5) == "ab..."
+
+
+class Broken(Console):
+    """A console whose stdout fails at the second object."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error, self.written = error, 0
+
+    def json(self, value: object) -> None:
+        self.written += 1
+        if self.written == 2:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(BrokenPipeError(), BrokenPipeError), (OSError(28, "full"), ResourceError)]
+)
+def test_events_that_cannot_be_written_end_nothing_before_the_end(error: OSError, raised: type[Exception]) -> None:
+    console = Broken(error)
+    events = JsonEvents(console)
+    for event in EVENTS:
+        events.handle(event)
+    assert console.written == 2
+    with pytest.raises(raised):
+        events.raise_failed()

@@ -1,6 +1,7 @@
 """A run's directory: what is in its files, what a resumed run finds there, and who may write to it."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,10 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.errors import CheckpointError, ResourceError
+from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
-from gpt2cli.training.run_directory import RunDirectory, new_run_path, newest_run, read_config, runs
+from gpt2cli.training.run_directory import (
+    RunDirectory,
+    any_run,
+    is_done,
+    new_run_path,
+    newest_run,
+    read_config,
+    runs,
+    wrote,
+)
 
 FINISHED = Finished(4, 400, 2.0, 200.0, 900.0, 2.25, 2.5, 4, 2.5, 4, "done")
 
@@ -61,7 +71,14 @@ def test_config_summary_and_plot(tmp_path: Path) -> None:
         assert (run.path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("content", [None, "[1]", '{"a":'])
+def test_names_of_files_that_are_no_unicode_come_back(tmp_path: Path) -> None:
+    settings = {"data": os.fsdecode(b"r\xff.json"), "out": "caf\u00e9.pt"}
+    with RunDirectory(tmp_path) as run:
+        run.write_config(settings)
+    assert read_config(tmp_path) == settings
+
+
+@pytest.mark.parametrize("content", [None, "[1]", '{"a":', "[" * 100_000, "\x00", "1" * 5000])
 def test_a_config_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
     with RunDirectory(tmp_path) as run:
         if content is not None:
@@ -79,6 +96,63 @@ def test_resumed_files_read_as_those_of_an_unbroken_run(tmp_path: Path, checkpoi
     write(tmp_path / "killed", events(checkpoint, 4))
     for name in ("metrics.jsonl", "samples.md"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+
+
+DAMAGED = (
+    b'{"kind": "step", "step": "x", "loss": 1.0}\n',
+    b'{"kind": "step", "step": 1, "loss": NaN, "smoothed_loss": 1.0, "tokens": 1}\n',
+    b'{"kind": "step", "step": 1, "loss": null, "smoothed_loss": 1.0, "tokens": 1}\n',
+    b'{"kind": "step", "step": 1}\n',
+    b'{"kind": "step", "step": true, "loss": 1.0, "smoothed_loss": 1.0, "tokens": 1}\n',
+    b'{"kind": "eval", "step": 1, "val_loss": Infinity}\n',
+    b'{"kind": ["eval"], "step": -1}\n',
+    b"[1]\n",
+    b"null\n",
+    b"7\n",
+    b"\n",
+    b"\xff\xfe\n",
+    b"[" * 100_000 + b"\n",
+    b'{"step": ' + b"1" * 5000 + b"}\n",
+)
+
+
+@pytest.mark.parametrize("damaged", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_line_of_metrics_goes_and_the_others_stay(tmp_path: Path, damaged: bytes) -> None:
+    write(tmp_path, events(0, 4))
+    metrics = tmp_path / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    metrics.write_bytes(b"".join([lines[0], damaged, *lines[1:]]))
+    write(tmp_path, [Started(4, 4, 1, 10, 2, 5, 5)])
+    assert metrics.read_bytes() == whole
+
+
+def test_metrics_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:
+    write(tmp_path, [Step(1, 0.25, math.nan, math.inf, 1e-4, -math.inf, 100, 40, 1.0)])
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    fields = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
+    assert (fields["loss"], fields["smoothed_loss"], fields["grad_norm"]) == (None, None, None)
+
+
+def test_what_killed_runs_left_goes_when_the_run_goes_on(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path) as run:
+        left = [
+            tmp_path / ".config.json.abc.tmp",
+            tmp_path / ".loss.png.abc.tmp",
+            run.checkpoints / ".step-00000007.tmp",
+        ]
+        others = [tmp_path / ".hf.abc.tmp", tmp_path / ".mine.tmp"]
+        left[2].mkdir(parents=True)
+        (left[2] / "weights.safetensors").touch()
+        for path in (*left[:2], others[1]):
+            path.touch()
+        others[0].mkdir()
+        run.handle(Started(3, 4, 1, 10, 2, 5, 5))
+        assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in others)  # somebody may be writing there
 
 
 def test_an_evaluation_before_the_first_step_is_not_kept_twice(tmp_path: Path) -> None:
@@ -118,6 +192,76 @@ def test_a_second_run_is_refused_by_pid_and_kill_9_lets_go(tmp_path: Path) -> No
     RunDirectory(tmp_path).close()
 
 
+@pytest.mark.parametrize("content", [b"", b"x" * 10_000, b"\xff\xfe", b"1\x1b[31m", None])
+def test_the_pid_of_whoever_holds_the_lock_need_not_be_readable(tmp_path: Path, content: bytes | None) -> None:
+    with RunDirectory(tmp_path):
+        (tmp_path / ".pid").unlink()
+        if content is not None:
+            (tmp_path / ".pid").write_bytes(content)
+        with pytest.raises(ResourceError) as raised:
+            RunDirectory(tmp_path)
+        assert str(raised.value).endswith(
+            "is locked by another run: wait for that run to end, or choose another --run-dir"
+        )
+
+
+def test_what_cannot_be_a_directory_is_known_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        RunDirectory(tmp_path / "file")
+    with pytest.raises(UsageError, match="too long"):
+        RunDirectory(tmp_path / ("x" * 300))
+    for path in (tmp_path / "run", tmp_path / "file" / "below", Path("/proc/nothing")):
+        with pytest.raises(ResourceError, match=f"cannot write {path}"):
+            RunDirectory(path)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path) as run:
+        for name in ("metrics.jsonl", "summary.json", "config.json"):
+            (tmp_path / name).mkdir()
+        for name, work in (
+            ("metrics.jsonl", lambda: run.handle(events(0, 1)[1])),
+            ("summary.json", lambda: run.handle(FINISHED)),
+            ("config.json", lambda: run.write_config({})),
+        ):
+            with pytest.raises(ResourceError, match=f"cannot write {tmp_path / name}"):
+                work()
+
+
+def test_a_run_is_done_when_its_weights_are_written(tmp_path: Path) -> None:
+    out, summary = tmp_path / "out.pt", tmp_path / "summary.json"
+    with RunDirectory(tmp_path) as run:
+        for event in [*events(0, 4), FINISHED]:
+            run.handle(event)
+        assert not is_done(tmp_path)
+        out.touch()
+        run.write_out(out)
+        assert is_done(tmp_path) and wrote(tmp_path, out)
+        assert not wrote(tmp_path, tmp_path / "other.pt")
+        out.unlink()
+        assert is_done(tmp_path) and not wrote(tmp_path, out)
+    before = summary.read_bytes(), summary.stat().st_mtime_ns
+    with RunDirectory(tmp_path) as run:  # no step is left
+        run.handle(Started(4, 4, 1, 10, 2, 5, 5))
+        run.handle(FINISHED)
+        run.write_out(out)
+    assert (summary.read_bytes(), summary.stat().st_mtime_ns) == before
+    fields = json.loads(summary.read_text())
+    del fields["out"]  # as version 0.1 has it
+    summary.write_text(json.dumps(fields))
+    out.touch()
+    assert is_done(tmp_path) and wrote(tmp_path, out)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"reason": 7}', "[" * 100_000, '{"reason": "interrupted"}'])
+def test_a_summary_that_cannot_be_read_is_no_end(tmp_path: Path, content: str) -> None:
+    (tmp_path / "summary.json").write_text(content)
+    assert not is_done(tmp_path)
+
+
 def test_a_plot_that_fails_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_directory, "SECONDS_BETWEEN_PLOTS", 0.0)
     monkeypatch.setattr(run_directory, "plot_losses", lambda metrics, out: "no loss.png: because")
@@ -137,4 +281,9 @@ def test_new_runs_have_names_of_their_own_and_the_newest_is_found(home: Path) ->
             run.write_config({})
     assert len(list(runs().iterdir())) == 2
     (runs() / "99990101-000000-not-begun").mkdir()
-    assert newest_run() == max(path.parent for path in runs().glob("*/config.json"))
+    newest = newest_run()
+    assert newest == max(path.parent for path in runs().glob("*/config.json"))
+    for path in runs().glob("*/config.json"):
+        assert newest_run() is not None
+        (path.parent / "summary.json").write_text('{"reason": "done"}')
+    assert newest_run() is None and any_run()

@@ -17,6 +17,7 @@ import torch
 
 from gpt2cli.training import tracking
 from gpt2cli.training.events import Evaluated, Finished, Note, Sampled, Started, Step
+from gpt2cli.training.json_process import JsonProcess
 from gpt2cli.training.tracking import WandbTracker
 from tests.conftest import PATIENCE
 
@@ -185,6 +186,23 @@ def test_an_unwritable_directory_is_one_note(tmp_path: Path) -> None:
     with WandbTracker("p", {}, tmp_path, mode="offline", note=notes.append) as tracker:
         tracker.handle(step(1))
     assert len(notes) == 1 and "wandb" in notes[0]
+
+
+@pytest.mark.parametrize("kept", [b"", b"\xff\xfe", b"a b", b"../../x", b"x" * 1000])
+def test_an_id_that_cannot_be_one_is_made_anew(tmp_path: Path, kept: bytes) -> None:
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "run_id").write_bytes(kept)
+    made = tracking.keep_id(tmp_path, None)
+    assert len(made) == 8 and made.isalnum()
+    assert tracking.keep_id(tmp_path, None) == made
+
+
+@pytest.mark.parametrize("answer", ["7", "[1]", "null", "[" * 100_000, "\\xff", "NaN nonsense"])
+def test_an_answer_that_is_none_is_a_failure(answer: str) -> None:
+    process = JsonProcess(f"print({answer[:1]!r} * {len(answer)})" if len(set(answer)) == 1 else f"print({answer!r})")
+    reply = process.reply(PATIENCE)
+    process.stop(0)
+    assert reply and set(reply) == {"failed"}
 
 
 def test_a_hung_client_keeps_no_process_alive_at_exit(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""From the options of `gpt2 finetune` to the settings of a run."""
+
+from dataclasses import asdict
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from gpt2cli import paths, untrusted
+from gpt2cli.config import PUBLISHED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.errors import UsageError
+from gpt2cli.prompts import read_template
+
+if TYPE_CHECKING:
+    from gpt2cli.training.settings import Settings
+
+TRAIN, RECORDS, LORA, SHAPE = TrainConfig(), DataConfig(), LoRAConfig(), GPTConfig()
+MAX_SIZE = 2**24
+"""Of a new model in each direction: more than fits into any machine."""
+
+
+class Computing(str, Enum):
+    """What a forward pass computes in; the weights that are trained stay in fp32."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
+    """Raise UsageError for options that were typed and would do nothing."""
+    shape = {"n_layer", "n_head", "n_embd", "block_size"}
+    for names, holds, why in (
+        ({"lora_rank", "lora_alpha"}, lora, "is about the adapter: add --lora"),
+        (shape, from_scratch, "is about a new model: add --from-scratch"),
+        (
+            {"model", "ckpt", "lora"},
+            not from_scratch,
+            "is about a model that exists, and --from-scratch makes a new one: leave one out",
+        ),
+    ):
+        for name in sorted(names & given):
+            if not holds:
+                raise UsageError(f"--{name.replace('_', '-')} {why}")
+
+
+def wherever(place: str | None) -> str | None:
+    """A path that is there, such that it also means the same elsewhere; anything else as it is."""
+    if not place or place in PUBLISHED:
+        return place
+    path = paths.expand(place)
+    return str(path.absolute()) if untrusted.is_file(path) or untrusted.is_directory(path) else place
+
+
+def make_settings(values: dict[str, Any]) -> "Settings":
+    """The settings that the options ask for. Raises UsageError for values out of range."""
+    from gpt2cli.training.settings import Settings
+
+    lora = LoRAConfig(values["lora_rank"], values["lora_alpha"]) if values["lora"] else None
+    default_lr = lora.learning_rate if lora else TRAIN.learning_rate
+    scratch = None
+    if values["from_scratch"]:
+        for name in ("n_layer", "n_head", "n_embd", "block_size"):
+            if values[name] > MAX_SIZE:
+                raise UsageError(f"{name} must be at most {MAX_SIZE:,}, not {untrusted.shown(values[name])}")
+        shape = {name: values[name] for name in ("n_layer", "n_head", "n_embd", "block_size", "dropout")}
+        scratch = GPTConfig(**shape)
+    names = set(asdict(TRAIN)) & set(values)
+    train = {name: values[name] for name in names} | {
+        "learning_rate": default_lr if values["lr"] is None else values["lr"]
+    }
+    return Settings(
+        model=wherever(values["model"]),
+        ckpt=wherever(values["ckpt"]),
+        data=wherever(values["data"]),
+        train=TrainConfig(**train),
+        records=DataConfig(values["val_fraction"], test_fraction=0, subset=values["subset"], seed=values["seed"]),
+        lora=lora,
+        from_scratch=scratch,
+        precision=Computing(values["precision"]).value,  # some versions of Typer leave a text there
+        grad_checkpointing=values["grad_checkpointing"],
+        skip_bad=values["skip_bad"],
+        template=None if values["template"] is None else read_template(values["template"]).to_dict(),
+        sample_prompts=tuple(values["sample_prompt"] or ()),
+        out=str(paths.expand(values["out"]).absolute()),
+        wandb_project=values["wandb_project"] if values["wandb"] else None,
+    )

@@ -1,0 +1,43 @@
+"""The lines of a run's `metrics.jsonl`, as far as a resumed run goes on after them."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gpt2cli import untrusted
+
+_NUMBERS = {"step": ("loss", "smoothed_loss", "tokens"), "eval": ("val_loss",)}
+
+
+def as_line(fields: Mapping[str, Any]) -> str:
+    """A line of the file. JSON knows no NaN and no infinity: None stands for them."""
+    return json.dumps({name: _finite(value) for name, value in fields.items()}, allow_nan=False) + "\n"
+
+
+def lines_up_to(content: bytes, step: int) -> bytes:
+    """The whole lines of a file up to this step. Torn and damaged ones are left out."""
+    lines = content.splitlines(keepends=True)
+    return b"".join(line for line in lines if line.endswith(b"\n") and _is_up_to(line, step))
+
+
+def _is_up_to(line: bytes, step: int) -> bool:
+    try:
+        fields = untrusted.parse_json(line)
+    except ValueError:
+        return False
+    if not isinstance(fields, dict) or type(fields.get("step")) is not int:
+        return False
+    kind = fields.get("kind")
+    needed = _NUMBERS.get(kind, ()) if isinstance(kind, str) else ()
+    return 0 <= fields["step"] <= step and all(_is_number(fields.get(name)) for name in needed)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return type(value) is int and abs(value) < 2**63
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,22 @@
+"""What is known of the machine where it says little."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.model.device import peak_rss_mb
+
+
+@pytest.mark.parametrize("status", ["", "Name:\tpython\nVmRSS:\t1 kB\n"])
+def test_a_kernel_without_a_peak_is_asked_in_another_way(monkeypatch, status):
+    pytest.importorskip("resource")
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path: status)
+    assert 10 < peak_rss_mb() < 1e6
+
+
+def test_the_peak_is_the_one_that_linux_tells(monkeypatch):
+    pytest.importorskip("resource")
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path: "VmPeak:\t 1 kB\nVmHWM:\t  2048 kB\n")
+    assert peak_rss_mb() == 2.0
