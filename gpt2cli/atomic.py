@@ -1,78 +1,103 @@
-"""Writing files so that a crash leaves the old one or the new one, never a mix or a half."""
+"""Writing files so that a crash leaves the old one or the new one, never a mix, a half, or neither.
 
+What is new is written inside a directory beside the target, `.NAME.RANDOM.tmp`, and moved to its name at the end. The
+writer holds a lock on that directory. So the next writer of the same target knows which of these directories were
+left by a process that was killed, and deletes them.
+"""
+
+import ctypes
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+SUFFIX = ".tmp"
+NEW, OLD = "new", "old"
+"""Inside of the directory: a new directory on its way in, and the one before it on its way out."""
+LONGEST_PREFIX = 200
+"""Bytes of the target's name that the directory's name holds; a name has at most 255."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+_RENAME_SWAP = 2  # sys/stdio.h of macOS
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to, which becomes `target` at the end, or is deleted if anything goes wrong.
+    """A path to write to, which becomes `target` at the end, or is deleted if anything goes wrong.
 
-    The new file's bytes are on disk before it takes the name, and the name is before this returns. It gets the
+    The new file's bytes are on disk before it takes the name, and the name is before this returns. The file gets the
     permissions that the umask gives.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _workplace(target) as place:
+        temporary = place / target.name
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777
         yield temporary
-        _settle(temporary)
+        _settle(temporary, mode)
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(target.parent)
+        sync_directory(target.parent)
 
 
 @contextmanager
 def replacing_directory(target: Path) -> Iterator[Path]:
-    """As `replacing`, for a directory of plain files: it comes whole, and the one that was there goes, or stays."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    old = temporary.with_suffix(".old")
-    try:
-        yield temporary
-        for path in temporary.iterdir():
-            _settle(path)
-        temporary.chmod(0o777 & ~_umask())
-        sync_directory(temporary)
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
-    sync_directory(target.parent)
+    """As `replacing`, for a directory of plain files. The two directories change places in one step.
+
+    Where the file system cannot do that, the old one is moved away first. A process that is killed between the two
+    moves leaves neither at its name; `recover` then brings the old one back.
+    """
+    with _workplace(target) as place:
+        new = place / NEW
+        new.mkdir()
+        mode = new.stat().st_mode & 0o666
+        yield new
+        for path in new.iterdir():
+            _settle(path, mode)
+        sync_directory(new)
+        if not target.exists():
+            new.rename(target)
+        elif not _exchange(new, target):
+            target.rename(place / OLD)
+            new.rename(target)
+        sync_directory(target.parent)
+
+
+def recover(target: Path) -> None:
+    """Delete what killed writers of `target` left beside it, after bringing back a directory that one moved away."""
+    beginning = _prefix(target)
+    for left in _leftovers(target.parent):
+        if left.name.startswith(beginning) and left.name.count(".", len(beginning)) == 1:
+            _remove_if_dead(left, target)
 
 
 def sweep(directory: Path) -> None:
-    """Delete what killed processes left of files there. Nobody else may be writing in it by `replacing`."""
-    for left in directory.glob(".*.tmp"):
-        left.unlink()
-
-
-def _settle(file: Path) -> None:
-    """Give a file the permissions that the umask gives, and have its bytes on disk."""
-    file.chmod(0o666 & ~_umask())
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+    """Delete what killed processes left in a directory, of whatever name."""
+    for left in _leftovers(directory):
+        if left.is_dir():
+            _remove_if_dead(left, None)
+        else:  # of version 0.1, which wrote files without a directory around them
+            left.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
     """Write a small file in UTF-8, the old one staying until the new one is on disk."""
     with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file's bytes to disk."""
+    with path.open("r+b") as file:  # Windows syncs only what may be written
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync leaves the bytes in the disk's own memory
+            with suppress(OSError):
+                fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+                return
+        os.fsync(file.fileno())
 
 
 def sync_directory(path: Path) -> None:
@@ -83,3 +108,104 @@ def sync_directory(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def _workplace(target: Path) -> Iterator[Path]:
+    """A locked directory beside `target`, deleted at the end. A directory in it called OLD goes back if need be."""
+    recover(target)
+    place, lock = _make_workplace(target)
+    try:
+        yield place
+    finally:
+        _bring_back(place, target)
+        shutil.rmtree(place, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make_workplace(target: Path) -> tuple[Path, int | None]:
+    """Make the directory, and lock it. Another process may take it for a dead one's before the lock: then again."""
+    while True:
+        place = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}{SUFFIX}"
+        place.mkdir()
+        if fcntl is None:
+            return place, None
+        try:
+            lock = _lock(place)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        if lock is None or place.exists():
+            return place, lock
+        os.close(lock)
+
+
+def _prefix(target: Path) -> str:
+    name = target.name.encode(errors="surrogateescape")[:LONGEST_PREFIX].decode(errors="ignore")
+    return f".{name}."
+
+
+def _leftovers(directory: Path) -> list[Path]:
+    try:
+        return [path for path in directory.iterdir() if path.name.startswith(".") and path.name.endswith(SUFFIX)]
+    except OSError:
+        return []
+
+
+def _remove_if_dead(place: Path, target: Path | None) -> None:
+    """Delete a directory of ours whose writer is gone. Where that cannot be known, it stays."""
+    if fcntl is None or place.is_symlink() or not place.is_dir():
+        return
+    try:
+        lock = _lock(place)
+    except OSError:
+        return
+    if lock is None:
+        return
+    try:
+        if target is not None:
+            _bring_back(place, target)
+        if target is not None or not (place / OLD).exists():
+            shutil.rmtree(place, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _bring_back(place: Path, target: Path) -> None:
+    if (place / OLD).exists() and not target.exists():
+        (place / OLD).rename(target)
+
+
+def _lock(directory: Path) -> int | None:
+    """Lock a directory and return the handle that holds the lock; None where the file system has no locks.
+
+    Raises BlockingIOError if another process holds it.
+    """
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return handle
+
+
+def _settle(file: Path, mode: int) -> None:
+    """Have a file's bytes on disk, and give it its permissions: some libraries write files for their user alone."""
+    sync_file(file)
+    file.chmod(mode)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two directories change names in one step; False where the system or the file system cannot."""
+    if os.name != "posix":
+        return False
+    library = ctypes.CDLL(None)
+    names = os.fsencode(one), os.fsencode(other)
+    if hasattr(library, "renameat2"):
+        return bool(library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+    if hasattr(library, "renamex_np"):
+        return bool(library.renamex_np(*names, _RENAME_SWAP) == 0)
+    return False

@@ -214,7 +214,7 @@ class EvaluationConfig:
     stride      tokens by which the window moves over plain text; None: half of the window
     answers     instructions that are answered, drawn by chance; 0 for none
     sampling    how the answers are; answer i draws from a random stream seeded with its seed + i
-    bertscore   whether to compare answers by BERTScore too
+    bertscore   whether to compare answers by BERTScore too, with the model `bertscore_model`
     resamples   of the bootstrap, from which the intervals come; `seed` is its own
     """
 
@@ -222,6 +222,7 @@ class EvaluationConfig:
     answers: int = 64
     sampling: SamplingConfig = ANSWERS
     bertscore: bool = False
+    bertscore_model: str = "roberta-large"
     resamples: int = 1000
     seed: int = 0
 

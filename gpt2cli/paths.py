@@ -1,5 +1,6 @@
 """Where things are kept on disk: `$GPT2CLI_HOME`, or the platform's data directory for gpt2cli."""
 
+import errno
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from gpt2cli.errors import ResourceError, UsageError
+from gpt2cli.untrusted import shown
 
 
 def home() -> Path:
@@ -30,11 +32,19 @@ def make(directory: Path) -> None:
 
 
 def expand(path: str | Path) -> Path:
-    """The path with `~` or `~somebody` as the home directory. Raises UsageError if that person has none."""
+    """The path with `~` or `~somebody` as the home directory.
+
+    Raises UsageError if that person has none, and for a name that no file can have: too long, or with a NUL in it.
+    """
     try:
-        return Path(path).expanduser()
+        expanded = Path(path).expanduser()
+        os.lstat(expanded)
     except RuntimeError:
         raise UsageError(f"{path}: there is no such home directory: give the whole path") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{shown(str(path))} cannot be the name of a file: check it") from None
+    return expanded
 
 
 def models() -> Path:

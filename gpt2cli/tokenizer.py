@@ -5,7 +5,10 @@ tiktoken's own `get_encoding("gpt2")` fetches its vocabulary from the network at
 
 import codecs
 import hashlib
+import re
+from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from gpt2cli import paths
@@ -25,17 +28,53 @@ VOCAB_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5
 # white space. The expression of the GPT-2 release, with possessive quantifiers, which find the same pieces faster.
 SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
+PIECE = 2**16
+"""Characters after which a long text is cut at the next place where the tokenizer cuts anyway ..."""
+LONGEST_PIECE = 2 * PIECE
+"""... or, if there is no such place, at any. The regular expression fails on a run of about a million blanks."""
+
+# A token never reaches from a sign into the blank behind it, or from a letter or digit into punctuation.
+_CERTAIN_CUT = re.compile(r"(?<=\S)[ \n]|(?<=[^\W_])[!-/:-@\[-`{-~、。〈-】！，．：；？]")
+
 
 def encode(text: str, allow_special: bool = True) -> list[int]:
-    """Text to token ids.
+    """Text of any length to token ids.
 
-    With `allow_special` (prompts), `<|endoftext|>` is the special token; without (training data), it is plain text.
-    Raises DataError for text that is not valid Unicode, naming the byte.
+    One rule holds for `<|endoftext|>`: in the prompt of a plain continuation (`allow_special`) it is the special token,
+    id 50256. Everywhere else it is plain text: in training data, and in the instructions, inputs and answers of a chat
+    and of an evaluation. Raises DataError for text that is not valid Unicode, naming the byte.
     """
     check_unicode(text)
-    if allow_special:
-        return encoding().encode(text, allowed_special={END_OF_TEXT})
-    return encoding().encode_ordinary(text)
+    if not allow_special:
+        return encode_plain(text)
+    ids: list[int] = []
+    for number, part in enumerate(text.split(END_OF_TEXT)):
+        ids += [END_OF_TEXT_ID] * (number > 0)
+        ids += encode_plain(part)
+    return ids
+
+
+def encode_plain(text: str) -> list[int]:
+    """Valid Unicode text of any length to token ids; `<|endoftext|>` in it is plain text.
+
+    Only where more than PIECE characters follow each other without a blank or a punctuation mark can the ids differ
+    from those of the reference tokenizer.
+    """
+    encode_piece = encoding().encode_ordinary  # releases Python's lock while it works
+    if len(text) <= LONGEST_PIECE:
+        return encode_piece(text)
+    return [*chain.from_iterable(map(encode_piece, pieces(text)))]
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The text in pieces of at most LONGEST_PIECE characters, cut where the tokenizer cuts too, if there is a place."""
+    start = 0
+    while len(text) - start > LONGEST_PIECE:
+        found = _CERTAIN_CUT.search(text, start + PIECE, start + LONGEST_PIECE)
+        end = found.start() if found else start + LONGEST_PIECE
+        yield text[start:end]
+        start = end
+    yield text[start:] if start else text
 
 
 def decode(ids: list[int]) -> str:

@@ -1,11 +1,14 @@
 """Values, texts and names that come from somebody else: how they are read, and how an error message shows them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 SHOWN_LENGTH = 80
 """Characters of a stranger's value that an error message shows at most."""
+
+_ORDINARY = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def shown(value: Any, length: int = SHOWN_LENGTH) -> str:
@@ -21,6 +24,18 @@ def shown(value: Any, length: int = SHOWN_LENGTH) -> str:
     if isinstance(value, int):
         return repr(value) if abs(value) < 10**length else f"a number of more than {length} digits"
     return f"a value of type {type(value).__name__}"
+
+
+def shown_name(name: str) -> str:
+    """A stranger's name for something, as an error message shows it: as it is, if it is an ordinary one."""
+    return name if len(name) <= SHOWN_LENGTH and _ORDINARY.fullmatch(name) else shown(name)
+
+
+def shown_reason(error: BaseException, length: int = 200) -> str:
+    """What an exception of a library says of a stranger's file, as an error message shows it: short, on one line."""
+    said = str(error)[: length + 1]
+    text = "".join(character if character.isprintable() else " " for character in said) or type(error).__name__
+    return text if len(text) <= length else text[:length] + "..."
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,12 @@ from tests.processes import run_forked
 
 # a process a core: threads that wait for each other's turn cost more than they bring
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# started by nohup or in the background, these tests would hand ignored signals down to every process they start
+for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, action)
 
 PATIENCE = 240.0
 """Seconds after which a process that a test waits for is taken to hang; a busy machine needs ten times its usual."""

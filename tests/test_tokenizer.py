@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import time
+from itertools import pairwise
 
 import pytest
 import tiktoken
@@ -52,6 +54,64 @@ def test_same_vocabulary_as_tiktokens(theirs):
 def test_hard_texts_encode_as_tiktoken_does(theirs, text):
     assert tokenizer.encode(text) == theirs.encode(text, allowed_special="all")
     assert tokenizer.encode(text, allow_special=False) == theirs.encode_ordinary(text)
+
+
+LONG = {
+    "blanks": " " * 1_100_000 + "x",
+    "newlines": "\n" * 1_100_000 + "x",
+    "no-break spaces": "\u00a0" * 1_100_000 + "x",
+    "mixed blanks": " \t\n\u3000" * 300_000 + "x",
+    "many runs": (" " * 200_000 + "x") * 6,
+    "letters": "a" * 1_100_000,
+    "digits": "1" * 1_100_000,
+    "signs": "^" * 1_100_000,
+    "apostrophes": "'" * 1_100_000 + "s",
+    "accents": "e\u0301" * 300_000,
+    "emoji": "🌍" * 150_000,
+    "ends of text": "<|endoftext|>" * 60_000,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_texts_of_any_length_and_kind_are_taken(text):
+    start = time.process_time()
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text, allow_special=False)) == text
+    assert time.process_time() - start < 20  # linear time: a second or two
+
+
+def test_a_long_run_of_blanks_has_the_ids_of_the_reference(theirs):
+    text = "a" + " " * 300_000 + "x"
+    assert tokenizer.encode(text) == theirs.encode(text)
+
+
+@pytest.mark.parametrize(
+    "sentence", ["Ein Wort, und 'noch eins'. ", "没有空格的句子，一直写下去。", "a_b[1].c('d')->e;"]
+)
+def test_a_long_text_has_the_ids_of_the_reference(theirs, sentence):
+    text = sentence * (400_000 // len(sentence))
+    assert len(list(tokenizer.pieces(text))) > 3
+    assert tokenizer.encode(text) == theirs.encode(text)
+
+
+@given(st.text(alphabet=st.sampled_from("ab é\n\t' 🦜x1,_。一²'sll"), max_size=60), st.integers(1, 9))
+def test_pieces_make_the_tokens_of_the_whole(text, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "PIECE", size)
+        patch.setattr(tokenizer, "LONGEST_PIECE", 2 * size)
+        parts = list(tokenizer.pieces(text))
+    assert "".join(parts) == text
+    assert all(len(part) <= 2 * size for part in parts)
+    whole = tokenizer.encoding().encode_ordinary
+    for last, part in pairwise(parts):  # a cut that was not forced changes nothing
+        if len(last) < 2 * size:
+            assert whole(last) + whole(part) == whole(last + part)
+
+
+@given(st.lists(st.sampled_from(["<|endoftext|>", " ", "\n", "a", "<|", "'s", "|>"]), max_size=12).map("".join))
+def test_the_special_token_divides_a_prompt_as_the_reference_does(text):
+    expected = tokenizer.encoding().encode(text, allowed_special="all")
+    assert tokenizer.encode(text) == expected
 
 
 @given(st.text())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.untrusted import is_directory, is_file, parse_json, shown
+from gpt2cli.untrusted import is_directory, is_file, parse_json, shown, shown_name, shown_reason
 
 
 @pytest.mark.parametrize("depth", [1, 30, 200])
@@ -39,3 +39,15 @@ def test_bad_json_is_a_value_error(text: str | bytes) -> None:
 def test_impossible_names_are_not_there(name: str) -> None:
     assert not is_file(Path(name))
     assert not is_directory(Path(name))
+
+
+def test_an_ordinary_name_is_shown_as_it_is_and_any_other_as_a_text():
+    assert shown_name("transformer.h.0.attn.c_attn.weight") == "transformer.h.0.attn.c_attn.weight"
+    assert shown_name("a\nb") == r"'a\nb'"
+    assert len(shown_name("x" * 10**6)) < 100
+
+
+def test_a_reason_is_shown_short_and_on_one_line():
+    assert shown_reason(ValueError("a\nb\x1b[2J")) == "a b [2J"
+    assert shown_reason(EOFError()) == "EOFError"
+    assert len(shown_reason(ValueError("x" * 10**6))) < 300

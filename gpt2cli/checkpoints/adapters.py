@@ -16,11 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpt2cli.checkpoints.files import read_json, read_safetensors
+from gpt2cli.checkpoints.limits import WEIGHT_TYPES, check_model_tensors
 from gpt2cli.checkpoints.save import as_metadata, own_tensors, writing
 from gpt2cli.config import LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import ADAPTED, low_rank_update
+from gpt2cli.untrusted import is_directory, is_file, shown, shown_name
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model.transformer."
@@ -48,7 +50,7 @@ class Adapter:
 
 def is_adapter(path: Path) -> bool:
     """Whether a path is a directory that holds an adapter."""
-    return any((path / name).is_file() for name in (CONFIG, WEIGHTS, PICKLE))
+    return any(is_file(path / name) for name in (CONFIG, WEIGHTS, PICKLE))
 
 
 def save_adapter(
@@ -101,15 +103,15 @@ def read_adapter(directory: Path) -> Adapter:
     low-rank updates to the blocks' linear layers.
     """
     file = directory / CONFIG
-    if not file.is_file():
+    if not is_file(file):
         raise CheckpointError(f"{directory} holds no {CONFIG}: save the adapter again")
     fields = read_json(file)
     config = _read_config(fields, file)
     base, revision = fields.get("base_model_name_or_path"), fields.get("revision")
     for name, value in (("base_model_name_or_path", base), ("revision", revision)):
         if value is not None and not (isinstance(value, str) and value.isprintable()):
-            raise CheckpointError(f"{file}: {name} is {value!r}, not a name: save the adapter again")
-    if base and revision and not Path(base).is_dir():
+            raise CheckpointError(f"{file}: {name} is {shown(value)}, not a name: save the adapter again")
+    if base and revision and not is_directory(Path(base)):
         base = f"{base}@{revision}"
     return Adapter(config, _read_tensors(directory, config.rank), base or None)
 
@@ -143,15 +145,19 @@ def _read_config(fields: dict[str, Any], file: Path) -> LoRAConfig:
         ("init_lora_weights", fields.get("init_lora_weights", True), (True, False, "gaussian", "orthogonal", "eva")),
     ):
         if value not in allowed:
-            raise CheckpointError(f"{file}: {name} is {value!r}, which gpt2cli cannot apply: merge it with PEFT first")
+            raise CheckpointError(
+                f"{file}: {name} is {shown(value)}, which gpt2cli cannot apply: merge it with PEFT first"
+            )
     for name, value in fields.items():
         if value and name not in _READ | _CHECKED | _HARMLESS:
-            raise CheckpointError(f"{file}: {name} is set, which gpt2cli cannot apply: merge it with PEFT first")
+            raise CheckpointError(
+                f"{file}: {shown_name(name)} is set, which gpt2cli cannot apply: merge it with PEFT first"
+            )
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
     if type(rank) is not int or not 1 <= rank <= 2**20:
-        raise CheckpointError(f"{file}: r is {rank!r}, not a rank: save the adapter again")
+        raise CheckpointError(f"{file}: r is {shown(rank)}, not a rank: save the adapter again")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 2**53:
-        raise CheckpointError(f"{file}: lora_alpha is {alpha!r}, not a number above 0: save the adapter again")
+        raise CheckpointError(f"{file}: lora_alpha is {shown(alpha)}, not a number above 0: save the adapter again")
     # rank-stabilised LoRA (Kalajdzievski 2023) scales by alpha / sqrt(r)
     return LoRAConfig(rank, alpha * (math.sqrt(rank) if fields.get("use_rslora") else 1.0))
 
@@ -159,19 +165,23 @@ def _read_config(fields: dict[str, Any], file: Path) -> LoRAConfig:
 def _read_tensors(directory: Path, rank: int) -> dict[str, Tensor]:
     """The matrices under our names, all in pairs that fit each other."""
     file = directory / WEIGHTS
-    if not file.is_file():
+    if not is_file(file):
         if (directory / PICKLE).is_file():
             raise CheckpointError(f"{directory} has its weights in a pickle only, refused: save them as safetensors")
         raise CheckpointError(f"{directory} holds no {WEIGHTS}: save the adapter again")
-    tensors = {}
-    for name, tensor in read_safetensors(file).tensors.items():
+    tensors: dict[str, Tensor] = {}
+    stored = read_safetensors(file).tensors
+    check_model_tensors(stored, file)
+    for name, tensor in stored.items():
         found = _NAME.fullmatch(name)
         if not found:
-            raise CheckpointError(f"{file}: {name} is no low-rank matrix of a GPT-2's block: merge it with PEFT first")
+            raise CheckpointError(
+                f"{file}: {shown_name(name)} is no low-rank matrix of a GPT-2's block: merge it with PEFT first"
+            )
         module, matrix = found.groups()
         if tensor.dim() != 2 or tensor.shape[0 if matrix == "lora_A" else 1] != rank:
             raise CheckpointError(f"{file}: {name} is {tuple(tensor.shape)}, not of rank {rank}: save it again")
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
+        if tensor.dtype not in WEIGHT_TYPES or not tensor.isfinite().all():
             raise CheckpointError(f"{file}: {name} has values that are not finite numbers: save it again")
         tensors[f"{module}.{matrix}"] = tensor
     for name in tensors:

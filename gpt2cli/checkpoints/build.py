@@ -1,13 +1,17 @@
 """From tensors under our names to a model: the shape that they have, and whether they are all there and sane."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gpt2cli.checkpoints.limits import MAX_BLOCKS, WEIGHT_TYPES
+from gpt2cli.checkpoints.rounding import is_finite
 from gpt2cli.config import HEAD_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.gpt import GPT
+from gpt2cli.untrusted import shown, shown_name
 
 # what projects call the number of heads in their configs; a bare state dict does not hold it
 N_HEAD = ("n_head", "n_heads", "num_heads", "num_attention_heads")
@@ -24,18 +28,22 @@ def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object
     vocab_size, n_embd = tensors["wte.weight"].shape
     block_size = tensors["wpe.weight"].shape[0]
     n_layer = sum(name.endswith(".ln_1.weight") for name in tensors)
+    if n_layer > MAX_BLOCKS:
+        raise CheckpointError(f"{where} has {n_layer} blocks, more than {MAX_BLOCKS}: it is no GPT-2")
     said = {"n_layer": n_layer, "n_embd": n_embd, "n_positions": block_size, "vocab_size": vocab_size}
     for name, value in said.items():
         if config.get(name, value) != value:
-            raise CheckpointError(f"{where}: {name} is {config[name]!r} in the config, but {value} in the weights")
+            raise CheckpointError(f"{where}: {name} is {shown(config[name])} in the config, but {value} in the weights")
     epsilon = config.get("layer_norm_epsilon", GPTConfig.layer_norm_epsilon)
     if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
-        raise CheckpointError(f"{where}: layer_norm_epsilon is {epsilon!r}, not a small number")
+        raise CheckpointError(f"{where}: layer_norm_epsilon is {shown(epsilon)}, not a small number")
     n_head = next((config[name] for name in N_HEAD if name in config), None)
     if n_head is None and n_embd % HEAD_SIZE:
         raise CheckpointError(
             f"{where} does not say how many heads it has: put a config.json with n_embd and n_head beside it"
         )
+    if n_head is not None and not (type(n_head) is int and 1 <= n_head <= n_embd):
+        raise CheckpointError(f"{where}: n_head is {shown(n_head)}, not a number of heads in a width of {n_embd}")
     try:
         return GPTConfig(
             n_layer=n_layer,
@@ -52,26 +60,33 @@ def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object
 
 def build(config: GPTConfig, tensors: dict[str, Tensor], where: object) -> GPT:
     """A GPT that uses these very tensors. Raises CheckpointError, naming up to five, if any does not fit."""
-    with torch.device("meta"):
-        model = GPT(config)
-    wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
+    wanted = parameter_shapes(config)
     complaints = [f"{name} is missing" for name in wanted if name not in tensors]
-    complaints += [f"{name} is unknown" for name in tensors if name not in wanted]
+    complaints += [f"{shown_name(name)} is unknown" for name in tensors if name not in wanted]
     for name, tensor in tensors.items():
-        if tensor.shape != wanted.get(name, tensor.shape):
-            complaints.append(f"{name} is {tuple(tensor.shape)}, not {tuple(wanted[name])}")
-        elif not tensor.is_floating_point():
+        if name not in wanted:
+            continue
+        if tensor.shape != wanted[name]:
+            complaints.append(f"{name} is {tuple(tensor.shape)}, not {wanted[name]}")
+        elif tensor.dtype not in WEIGHT_TYPES:
             complaints.append(f"{name} is {tensor.dtype}, not floating point")
-        elif not _is_finite(tensor):
+        elif not is_finite(tensor):
             complaints.append(f"{name} has values that are not finite")
     if complaints:
         more = f", and {len(complaints) - 5} more" if len(complaints) > 5 else ""
         raise CheckpointError(f"{where} does not fit: {', '.join(complaints[:5])}{more}: fetch or save it again")
+    with torch.device("meta"):
+        model = GPT(config)
     model.load_state_dict(tensors, assign=True)
     return model
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    # one pass without a copy says yes for every sane tensor; a sum can overflow, so no is asked again, in fp32:
-    # what only fp64 can hold is lost when the model is made ready
-    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.float().isfinite().all())
+def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a GPT's parameters, taken from a GPT of one block: making all of them takes longer."""
+    with torch.device("meta"):
+        model = GPT(replace(config, n_layer=1))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, parameter in model.named_parameters():
+        blocks = range(config.n_layer) if name.startswith("h.0.") else (0,)
+        shapes |= {name.replace("h.0.", f"h.{block}.", 1): tuple(parameter.shape) for block in blocks}
+    return shapes

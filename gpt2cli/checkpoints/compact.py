@@ -6,13 +6,21 @@ NAME, NAME.scale        a matrix in int8 (out, in), and what each of its rows is
 wte.weight, wte.index   rows of the embedding, and for each token of the vocabulary, which of them is its own
 """
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor
 
+from gpt2cli.checkpoints import rounding
+from gpt2cli.checkpoints.limits import check_model_tensors
+from gpt2cli.checkpoints.rounding import Rounding
 from gpt2cli.errors import CheckpointError
 from gpt2cli.model.quantization import dequantize_groups, group_size, quantize_groups, quantize_rows
+from gpt2cli.untrusted import shown_name
 
 SCALE, INDEX, TABLE, POSITIONS = ".scale", "wte.index", "wte.weight", "wpe.weight"
+FIRST_MATRIX = "h.0.attn.c_attn.weight"
+MAX_ROWS = torch.iinfo(torch.uint16).max + 1
 SMALLEST_GROUP = 8
 """Weights that share a scale of 16 bits; were they fewer, 4 bits and their share of it would be more than 8."""
 
@@ -35,9 +43,9 @@ def quantize(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
     return small
 
 
-def precision(tensors: dict[str, Tensor]) -> str:
-    """What stored tensors are held in, in the words of `packed.PRECISIONS`, as far as it is fewer bits than fp32."""
-    types = {tensor.dtype for name, tensor in tensors.items() if name + SCALE in tensors}
+def precision(tensors: dict[str, Tensor], *names: str) -> str:
+    """What stored tensors (or those of these names) are held in: int4, int8, or fp32 for any type of more bits."""
+    types = {tensors[name].dtype for name in names or tensors if name + SCALE in tensors}
     return "int4" if torch.uint8 in types else "int8" if torch.int8 in types else "fp32"
 
 
@@ -73,46 +81,78 @@ def share_equal_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return share_rows(tensors, ~same) if enough else tensors
 
 
-def relative_error(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> float:
-    """How far `small` is from the matrices that `quantize` made it of: root mean square, as a share of theirs."""
-    squares = torch.zeros(2, dtype=torch.float64)
+def check_rounding(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> Rounding:
+    """Compare `small` with the matrices that `quantize` made it of. Raises CheckpointError as `rounding` says."""
+    total = Rounding()
     for name, tensor in tensors.items():
         if name + SCALE in small:
-            back = expand({name: small[name], name + SCALE: small[name + SCALE]}, name)[name]
-            squares += torch.stack([(back - tensor).square().sum(), tensor.square().sum()]).double()
-    return float((squares[0] / squares[1].clamp(min=torch.finfo(torch.float64).tiny)).sqrt())
+            scale = small[name + SCALE]
+            back = expand({name: small[name], name + SCALE: scale}, name)[name]
+            cut = bool((scale.abs() == torch.finfo(scale.dtype).max).any())
+            total += rounding.check_rounding(name, tensor, back, precision(small, name), cut)
+    return total
 
 
 def expand(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
-    """Stored tensors as they were: floats, and a row for every token. Raises CheckpointError if they do not fit."""
+    """Stored tensors as they were: floats, and a row for every token.
+
+    Raises CheckpointError if they do not fit each other, or one is of a type that no weight is stored in.
+    """
+    check_model_tensors(tensors, where)
     tensors = _with_all_rows(tensors, where)
     whole = dict(tensors)
     for name, tensor in tensors.items():
         scale = tensors.get(name + SCALE)
         if tensor.dtype is torch.int8:
-            if tensor.dim() != 2 or scale is None or scale.shape != tensor.shape[:1]:
-                raise CheckpointError(f"{where}: {name} is in 8 bits without a scale a row: get the file again")
+            if tensor.dim() != 2 or not _is_scale(scale) or scale.shape != tensor.shape[:1]:
+                raise CheckpointError(
+                    f"{where}: {shown_name(name)} is in 8 bits without a scale a row: get the file again"
+                )
             whole[name] = tensor.float().mul_(whole.pop(name + SCALE)[:, None])
         elif tensor.dtype is torch.uint8 and scale is not None:
-            if tensor.dim() != 2 or scale.dim() != 2 or len(scale) != len(tensor) or not _divides(scale, tensor):
-                raise CheckpointError(f"{where}: {name} is in 4 bits without a scale a group: get the file again")
+            if tensor.dim() != 2 or not _is_scale(scale) or not _divides(scale, tensor):
+                raise CheckpointError(
+                    f"{where}: {shown_name(name)} is in 4 bits without a scale a group: get the file again"
+                )
             whole[name] = dequantize_groups(_unpack_halves(tensor), whole.pop(name + SCALE))
     return whole
 
 
 def _with_all_rows(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
-    """The same with a row of the embedding for every token, still in 8 bits, where that is what it is stored in."""
+    """The same with a row of the embedding for every token, still in 8 bits, where that is what it is stored in.
+
+    The rows are many times what is stored of them. They are made only if the other weights are as wide, and there are
+    no more of them than an index in 16 bits can name.
+    """
     if INDEX not in tensors:
         return tensors
-    index, rows = tensors[INDEX].long(), sum(tensors[TABLE].shape[:1]) if TABLE in tensors else 0
-    if index.dim() != 1 or not len(index) or int(index.min()) < 0 or int(index.max()) >= rows:
+    index, table = tensors[INDEX], tensors.get(TABLE)
+    if index.dtype is not torch.uint16 or index.dim() != 1 or len(index) > MAX_ROWS:
+        raise CheckpointError(f"{where}: {INDEX} is no list of up to {MAX_ROWS} numbers in uint16: get the file again")
+    if table is None or table.dim() != 2 or not _is_width(table.shape[1], tensors):
+        raise CheckpointError(f"{where}: {TABLE} is not as wide as the other weights: get the file again")
+    index = index.long()
+    if int(index.max()) >= len(table):
         raise CheckpointError(f"{where}: {INDEX} names rows that are not there: get the file again")
     whole = {name: tensor for name, tensor in tensors.items() if name != INDEX}
     for name in (TABLE, TABLE + SCALE):
-        if name in tensors and tensors[name].shape[:1] == (rows,):
+        if name in tensors and tensors[name].shape[:1] == (len(table),):
             whole[name] = tensors[name].index_select(0, index)
     return whole
 
 
+def _is_width(width: int, tensors: dict[str, Tensor]) -> bool:
+    """Whether the positions and the first matrix of the first block have as many columns, or half as many in 4 bits."""
+    positions, matrix = tensors.get(POSITIONS), tensors.get(FIRST_MATRIX)
+    if positions is None or matrix is None or positions.dim() != 2 or matrix.dim() != 2:
+        return False
+    columns = matrix.shape[1] * (2 if matrix.dtype is torch.uint8 else 1)
+    return positions.shape[1] == columns == width and len(matrix) == 3 * width
+
+
+def _is_scale(scale: Tensor | None) -> TypeGuard[Tensor]:
+    return scale is not None and scale.dtype in (torch.float16, torch.float32)
+
+
 def _divides(scale: Tensor, packed: Tensor) -> bool:
-    return scale.shape[1] > 0 and 2 * packed.shape[1] % scale.shape[1] == 0
+    return scale.dim() == 2 and len(scale) == len(packed) and 2 * packed.shape[1] % scale.shape[1] == 0

@@ -5,20 +5,18 @@ A file is mapped into memory, so that weights are paged in as they are used, and
 """
 
 import json
-import warnings
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from gpt2cli.checkpoints.gguf_format import MAGIC, read_gguf
+from gpt2cli.checkpoints import gguf_format, pt_format
+from gpt2cli.checkpoints.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_SHARDS, MAX_TENSORS
 from gpt2cli.errors import CheckpointError
-
-MAX_HEADER = 16 * 2**20
-"""Bytes of safetensors header, or of other JSON, that are believed. The 1.5B model's takes 60 thousand."""
+from gpt2cli.untrusted import is_file, parse_json, shown, shown_reason
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,15 @@ def read_checkpoint(path: Path) -> Contents:
 
     Raises CheckpointError for a file that is damaged, is something else, or holds a pickle that runs code.
     """
+    check_regular(path)
     with path.open("rb") as file:
         start = file.read(512)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    if start.startswith(b"PK\x03\x04"):
-        return _read_pt(path)
-    if start.startswith(MAGIC):
-        return Contents(*read_gguf(path))
+    if start.startswith(pt_format.MAGIC):
+        return Contents(*pt_format.read_pt(path))
+    if start.startswith(gguf_format.MAGIC):
+        return Contents(*gguf_format.read_gguf(path))
     if start[8:9] == b"{":
         return read_safetensors(path)
     raise CheckpointError(
@@ -51,28 +50,67 @@ def read_checkpoint(path: Path) -> Contents:
 
 def read_safetensors(path: Path) -> Contents:
     """Open one `.safetensors` file by memory map. Raises CheckpointError if it is not one or not whole."""
+    check_regular(path)
     metadata = _check_safetensors(path)
     try:
         with safe_open(path, framework="pt") as file:
             return Contents({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): fetch it again") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # its reader raises many kinds, of Rust, of torch, and of its own
+        raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): fetch it again") from None
+
+
+def read_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors of all the files that `model.safetensors.index.json` names, which lie beside it.
+
+    Raises CheckpointError for an index of files elsewhere or of too many, and for files that hold the same tensor.
+    """
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or any(Path(str(name)).name != name for name in shards.values()):
+        raise CheckpointError(f"{index}: weight_map must name files in the same directory: fetch it again")
+    names = sorted(set(shards.values()))
+    if len(names) > MAX_SHARDS:
+        raise CheckpointError(f"{index}: weight_map names {len(names)} files, more than {MAX_SHARDS}: fetch it again")
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        if not is_file(index.parent / name):
+            raise CheckpointError(f"{index.parent}: {shown(name)} is missing: fetch the model again")
+        part = read_safetensors(index.parent / name).tensors
+        if not tensors.keys().isdisjoint(part):
+            raise CheckpointError(f"{index.parent / name} holds tensors that another file holds too: fetch it again")
+        tensors |= part
+        if len(tensors) > MAX_TENSORS:
+            raise CheckpointError(f"{index} leads to {len(tensors)} tensors, more than {MAX_TENSORS}: it is no GPT-2")
+    return tensors
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises CheckpointError for anything else."""
+    check_regular(path)
     if path.stat().st_size > MAX_HEADER:
         raise CheckpointError(f"{path} is too large for what it should be: fetch it again")
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): fetch it again") from None
+        value = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({shown_reason(error)}): fetch it again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object: fetch it again")
     return value
 
 
-def _check_safetensors(path: Path) -> dict[str, Any]:
+def check_regular(path: Path) -> None:
+    """Raise CheckpointError for a name that cannot be opened as a file of known size, such as a pipe or a device."""
+    if not is_file(path):
+        state = "is a pipe, a device or a directory" if os.path.lexists(path) else "is not there"
+        raise CheckpointError(f"{path} {state}: check the name")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # torch and safetensors cannot open it
+        raise CheckpointError(f"{path} has a name that is not UTF-8: rename it") from None
+
+
+def _check_safetensors(path: Path) -> dict[str, str]:
     """Check the header by hand: the reader says little about what is wrong, and lets duplicate names pass."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -85,15 +123,31 @@ def _check_safetensors(path: Path) -> dict[str, Any]:
         file.seek(8)
         raw = file.read(length)
     try:
-        header: dict[str, Any] = json.loads(raw, object_pairs_hook=_no_duplicates)
-        metadata = header.pop("__metadata__", {})
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: bad safetensors header ({error}): fetch it again") from None
+        metadata, end = _parse_header(raw)
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = shown_reason(error)
+        raise CheckpointError(f"{path} is damaged: bad safetensors header ({reason}): fetch it again") from None
     if size != 8 + length + end:
         state = "truncated" if size < 8 + length + end else "followed by other bytes"
         raise CheckpointError(f"{path} is {state}: {8 + length + end} bytes expected, {size} found: fetch it again")
-    return metadata if isinstance(metadata, dict) else {}
+    return metadata
+
+
+def _parse_header(raw: bytes) -> tuple[dict[str, str], int]:
+    """The metadata, and the end of the last tensor's data. Raises ValueError, TypeError or LookupError."""
+    header = json.loads(raw, object_pairs_hook=_no_duplicates)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("metadata that is no table of texts")
+    if len(header) > MAX_TENSORS:
+        raise ValueError(f"{len(header)} tensors")
+    end = 0
+    for entry in header.values():
+        shape, (_, last) = entry["shape"], entry["data_offsets"]
+        if len(shape) > MAX_DIMENSIONS or any(type(number) is not int for number in (*shape, last)):
+            raise ValueError("a tensor of impossible shape or place")
+        end = max(end, last)
+    return metadata, end
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -101,32 +155,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("a name that comes twice")
     return members
-
-
-def _read_pt(path: Path) -> Contents:
-    """Open a file of torch.save: a bare state dict, or a dict with one under a well-known key."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own plans for the kinds of tensors that it finds
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds for a damaged zip
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise CheckpointError(
-                f"{path} holds a pickle that would run code, refused: save its state dict alone"
-            ) from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged ({reason}): copy or save it again") from None
-    if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict: save model.state_dict()")
-    for key in ("model", "model_state_dict", "state_dict"):
-        if isinstance(loaded.get(key), dict):
-            extra = {name: value for name, value in loaded.items() if name != key}
-            return Contents(_tensors_of(loaded[key]), extra)
-    return Contents(_tensors_of(loaded), {})
-
-
-def _tensors_of(state: dict[Any, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def looks_like(start: bytes) -> str:
@@ -137,11 +165,11 @@ def looks_like(start: bytes) -> str:
         return "a Git LFS pointer (run `git lfs pull`)"
     if start.lstrip()[:1] == b"<":
         return "HTML"
-    if start.startswith(b"PK\x03\x04"):
+    if start.startswith(pt_format.MAGIC):
         return "a zip or PyTorch file"
     if start.startswith(b"\x80"):
         return "a pickle"
-    if start.startswith(MAGIC):
+    if start.startswith(gguf_format.MAGIC):
         return "GGUF"
     if start.startswith(b"\x1f\x8b"):
         return "gzip"

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2cli.checkpoints.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_NAME, MAX_TENSORS
 from gpt2cli.errors import CheckpointError
+from gpt2cli.untrusted import shown, shown_name, shown_reason
 
 MAGIC = b"GGUF"
 ARCHITECTURE = "gpt2"
@@ -21,10 +23,8 @@ TEMPLATE = "gpt2cli.template"
 """The field that holds the prompt template, as JSON."""
 BLOCK = 32
 """Weights that share a scale in q8_0."""
-MAX_HEADER = 4 * 2**20
-"""Bytes of header that are believed. GPT-2's vocabulary makes it 2 million."""
-MAX_COUNT = 20_000
-"""Fields, and tensors, that are believed. The 1.5B model has 580 tensors."""
+MAX_FIELDS = 1_000
+"""Fields that are read. llama.cpp's converter writes about 30."""
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _PLAIN = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
@@ -49,11 +49,12 @@ def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header = _Header(file.read(MAX_HEADER))
     try:
         fields, described, start = header.read()
-    except (struct.error, LookupError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: bad GGUF header ({error}): fetch or export it again") from None
+    except (struct.error, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = shown_reason(error)
+        raise CheckpointError(f"{path} is damaged: bad GGUF header ({reason}): fetch or export it again") from None
     architecture = fields.get("general.architecture")
     if architecture != ARCHITECTURE:
-        raise CheckpointError(f"{path} is a model of the kind {architecture!r}, not gpt2: use llama.cpp for it")
+        raise CheckpointError(f"{path} is a model of the kind {shown(architecture)}, not gpt2: use llama.cpp for it")
     sizes = {tensor.name: _byte_count(path, tensor) for tensor in described}
     end = start + max((tensor.offset + sizes[tensor.name] for tensor in described), default=0)
     if size < end:
@@ -96,7 +97,7 @@ class _Header:
         version, n_tensors, n_fields = self._number("I"), self._number("Q"), self._number("Q")
         if version not in (2, 3):
             raise ValueError(f"version {version}, where 2 and 3 are known")
-        if max(n_tensors, n_fields) > MAX_COUNT:
+        if n_tensors > MAX_TENSORS or n_fields > MAX_FIELDS:
             raise ValueError(f"{n_tensors} tensors and {n_fields} fields")
         fields: dict[str, Any] = {}
         for _ in range(n_fields):
@@ -106,7 +107,7 @@ class _Header:
             fields[name] = self._value(self._number("I"))
         alignment = fields.get("general.alignment", self.alignment)
         if type(alignment) is not int or not 8 <= alignment <= 2**16 or alignment & (alignment - 1):
-            raise ValueError(f"an alignment of {alignment!r}")
+            raise ValueError(f"an alignment of {shown(alignment)}")
         self.alignment = alignment
         tensors = [self._tensor() for _ in range(n_tensors)]
         if len({tensor.name for tensor in tensors}) < n_tensors:
@@ -115,8 +116,8 @@ class _Header:
 
     def _tensor(self) -> _Described:
         name, n_dimensions = self._text(), self._number("I")
-        if not 1 <= n_dimensions <= 4:
-            raise ValueError(f"{n_dimensions} dimensions")
+        if len(name) > MAX_NAME or not 1 <= n_dimensions <= MAX_DIMENSIONS:
+            raise ValueError(f"a tensor of {n_dimensions} dimensions, with a name of {len(name)} characters")
         shape = tuple(self._number("Q") for _ in range(n_dimensions))[::-1]  # ggml's first is the innermost
         kind, offset = self._number("I"), self._number("Q")
         if 0 in shape or offset % self.alignment:
@@ -160,8 +161,8 @@ def _byte_count(path: Path, tensor: _Described) -> int:
     if tensor.kind == _Q8_0 and tensor.shape[-1] % BLOCK == 0:
         return count // BLOCK * (2 + BLOCK)
     raise CheckpointError(
-        f"{path}: {tensor.name} is of ggml's type {tensor.kind}, and only f32, f16, bf16 and q8_0 are read: "
-        "convert the model to one of these"
+        f"{path}: {shown_name(tensor.name)} is of ggml's type {tensor.kind}, and only f32, f16, bf16 and q8_0 are "
+        "read: convert the model to one of these"
     )
 
 

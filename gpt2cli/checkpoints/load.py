@@ -11,7 +11,7 @@ from torch import Tensor
 from gpt2cli.checkpoints import adapters, compact, hub
 from gpt2cli.checkpoints.build import N_HEAD, build, read_shape
 from gpt2cli.checkpoints.dialects import to_ours
-from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json, read_safetensors
+from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json, read_safetensors, read_shards
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, DataError, UsageError
@@ -20,6 +20,7 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.model.packed import PRECISIONS, prepare
 from gpt2cli.paths import asset, expand
 from gpt2cli.prompts import PromptTemplate
+from gpt2cli.untrusted import is_directory, is_file, shown
 
 
 def load(
@@ -73,7 +74,7 @@ def find_directory(model: str, offline: bool, progress: Progress) -> Path:
     if model == TINY:
         return asset(TINY)
     path = expand(model)
-    if model and model not in PUBLISHED and path.is_dir():
+    if model and model not in PUBLISHED and is_directory(path):
         return path
     if model.startswith((".", "~")) or path.is_absolute():
         raise UsageError(f"there is no directory {model}: give one in the Hub's layout, or a name such as gpt2")
@@ -83,7 +84,7 @@ def find_directory(model: str, offline: bool, progress: Progress) -> Path:
 def load_directory(directory: Path) -> GPT:
     """The model in a directory of the Hub's layout: `config.json` and `model.safetensors`, whole or in shards."""
     config_file = directory / "config.json"
-    if not config_file.is_file():
+    if not is_file(config_file):
         raise CheckpointError(f"{directory} holds no config.json: give a directory in the Hub's layout")
     config = read_json(config_file)
     _check_hub_config(config, config_file)
@@ -105,12 +106,14 @@ def load_adapted(path: Path, base: str | None, offline: bool = False, progress: 
     name = str(adapter.base) if base is None else base
     try:
         file = expand(name)
-        found = file if file.is_file() else find_directory(name, offline, progress)
+        found = file if is_file(file) else find_directory(name, offline, progress)
     except UsageError:
         if base is not None:
             raise
-        raise CheckpointError(f"{path} adapts {adapter.base!r}, which is no model here: name it as --model") from None
-    gpt = load_file(found) if found.is_file() else load_directory(found)
+        raise CheckpointError(
+            f"{path} adapts {shown(adapter.base)}, which is no model here: name it as --model"
+        ) from None
+    gpt = load_file(found) if is_file(found) else load_directory(found)
     gpt.float()  # so that what is held in fewer bits is rounded once, at the end
     adapters.merge_adapter(gpt, adapter, path)
     gpt.precision = "fp32"
@@ -119,10 +122,8 @@ def load_adapted(path: Path, base: str | None, offline: bool = False, progress: 
 
 def load_file(path: Path) -> GPT:
     """The model in one checkpoint file, in any dialect of `dialects.py`."""
-    if path.is_dir():
+    if is_directory(path):
         raise UsageError(f"{path} is a directory: give it as --model, or name a file in it")
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not there: check the name of the checkpoint")
     contents = read_checkpoint(path)
     config = _config_in(contents)
     tensors = to_ours(compact.expand(contents.tensors, path), biases=config.get("bias", True) is not False)
@@ -159,13 +160,11 @@ def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
     """
     if ckpt is None:
         file = (asset(TINY) if model == TINY else expand(model or DEFAULT_MODEL)) / hub.WEIGHTS
-        if model in (None, *PUBLISHED) or not file.is_file():
+        if model in (None, *PUBLISHED) or not is_file(file):
             return NO_FACTS
     else:
         path = expand(ckpt)
         file = path / adapters.WEIGHTS if adapters.is_adapter(path) else path
-        if not file.is_file():
-            raise CheckpointError(f"{file} is not there: check the name of the checkpoint")
     extra = read_checkpoint(file).extra
     template, provenance = (_decoded(extra.get(name)) for name in ("template", "provenance"))
     if template is not None and not (isinstance(template, dict) and all(map(_is_text, template.items()))):
@@ -196,23 +195,15 @@ def _check_hub_config(config: dict[str, Any], path: Path) -> None:
     }
     for name, values in expected.items():
         if config.get(name) not in values:
-            raise CheckpointError(f"{path}: {name} is {config[name]!r}, and only {values[1]!r} is GPT-2")
+            raise CheckpointError(f"{path}: {name} is {shown(config[name])}, and only {values[1]!r} is GPT-2")
 
 
 def _read_weights(directory: Path) -> dict[str, Tensor]:
     whole, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if whole.is_file():
+    if is_file(whole):
         return read_safetensors(whole).tensors
-    if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or any(Path(str(name)).name != name for name in shards.values()):
-            raise CheckpointError(f"{index}: weight_map must name files in the same directory: fetch it again")
-        tensors: dict[str, Tensor] = {}
-        for shard in sorted(set(shards.values())):
-            if not (directory / shard).is_file():
-                raise CheckpointError(f"{directory / shard} is missing: fetch the model again")
-            tensors |= read_safetensors(directory / shard).tensors
-        return tensors
+    if is_file(index):
+        return read_shards(index)
     if any(directory.glob("*.bin")):
         raise CheckpointError(f"{directory} has its weights in a pickle only, refused: convert them to safetensors")
     raise CheckpointError(f"{directory} holds no model.safetensors: fetch the model again")
@@ -230,7 +221,7 @@ def _config_in(contents: Contents) -> dict[str, Any]:
 def _config_beside(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """The `config.json` next to a bare state dict, if there is one and it is about a model of this width."""
     file, wte = path.parent / "config.json", tensors.get("wte.weight")
-    if not file.is_file() or wte is None:
+    if not is_file(file) or wte is None:
         return {}
     config = read_json(file)
     return config if wte.dim() == 2 and config.get("n_embd", config.get("emb_dim")) == wte.shape[1] else {}

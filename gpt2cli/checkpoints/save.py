@@ -1,6 +1,7 @@
 """From a model to one file, `.pt` or `.safetensors`, that `load(ckpt=...)` and any PyTorch opens."""
 
 import dataclasses
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -13,14 +14,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gpt2cli import outputs
 from gpt2cli.atomic import replacing
+from gpt2cli.checkpoints.rounding import is_finite
 from gpt2cli.config import GPTConfig
-from gpt2cli.errors import ResourceError, UsageError
+from gpt2cli.errors import DivergedError, ResourceError, UsageError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import merged_state
 
 FORMAT, VERSION = "gpt2cli", 1
 SUFFIXES = (".pt", ".safetensors")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no more room: on the disk, for this user, or in one file."""
 
 
 def save_checkpoint(
@@ -31,7 +36,8 @@ def save_checkpoint(
     The file holds the format and its version, the config, the weights in the type that the model holds them in,
     adapters merged, the prompt template that the model was trained with, and where it came from. `provenance` is
     anything that JSON can say. The model stays as it is. A file that is there already stays until the new one is
-    complete. Raises UsageError for another suffix, and ResourceError if the file cannot be written.
+    complete. Raises UsageError for another suffix, DivergedError for weights that are not finite, and ResourceError
+    if the file cannot be written.
     """
     save_state(merged_state(model), model.config, path, template=template, provenance=provenance)
 
@@ -46,6 +52,7 @@ def save_state(
 ) -> None:
     """As `save_checkpoint`, for the tensors of a model of this shape, which may be stored small: see `compact.py`."""
     check_target(path)
+    check_finite(state, path)
     facts: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -69,8 +76,16 @@ def check_target(path: Path) -> None:
         raise UsageError(f"{path} is no name for a checkpoint: let it end in {' or '.join(SUFFIXES)}")
     if path.is_dir():
         raise UsageError(f"{path} is a directory: name a file in it")
-    if not path.parent.is_dir():
-        raise ResourceError(f"cannot write {path}: there is no directory {path.parent}: make it, or write elsewhere")
+    outputs.check_file(path)
+
+
+def check_finite(state: dict[str, Tensor], path: Path) -> None:
+    """Raise DivergedError, naming the tensor, if there is a value that no loader would take back."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not is_finite(tensor):
+            raise DivergedError(
+                f"{name} has values that are not finite: {path} is not written; lower the learning rate"
+            )
 
 
 @contextmanager
@@ -97,7 +112,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         if not isinstance(first, Exception):
             raise first from None  # Ctrl-C, which torch's writer turned into a complaint about its file
         reason = (first.strerror if isinstance(first, OSError) else None) or str(first).partition("\n")[0]
-        raise ResourceError(f"cannot write {path} ({reason}): make room, or write elsewhere") from None
+        full = not isinstance(first, OSError) or first.errno in FULL
+        advice = "make room, or choose another place" if full else "choose another place"
+        raise ResourceError(f"cannot write {path} ({reason}): {advice}") from None
 
 
 def own_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.chat_commands import COMMANDS, run_command
-from gpt2cli.cli.console import Console, report_error
+from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
+from gpt2cli.cli.console import Console
+from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.generating import as_json, open_model, read_prompt
 from gpt2cli.cli.streams import typing_unseen
 from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
-from gpt2cli.errors import GPT2Error, UsageError
+from gpt2cli.errors import UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 
 if TYPE_CHECKING:
     from gpt2cli.cli.chat_session import Session
+    from gpt2cli.cli.line_editor import LineEditor
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -106,7 +108,7 @@ def read_template(console: Console, ckpt: str | None, name: str, model: str | No
 
     stored = read_facts(ckpt, model).prompt_template(name)
     if stored is None:
-        console.note(f"{name} was never tuned to answer, as far as it says: asking it in Alpaca's template")
+        console.note(f"{name} does not say that it was tuned on instructions: asking it in Alpaca's template")
     return stored or ALPACA
 
 
@@ -125,25 +127,61 @@ def answer_once(session: "Session", text: str, json: bool, load_s: float) -> Non
 
 
 def converse(session: "Session") -> None:
-    """Take instructions and commands from a person until they leave."""
+    """Take instructions and commands from a person until they leave, by Ctrl-D, by /exit, or by a second Ctrl-C.
+
+    Whatever else goes wrong is one line, and the conversation goes on.
+    """
     from gpt2cli.cli.line_editor import LineEditor
 
     editor = LineEditor({name: command.argument for name, command in COMMANDS.items()})
     session.console.note(f"chatting with {session.name}: /help lists what can be typed, Ctrl-D leaves")
-    with suppress(EOFError):  # Ctrl-D, or /exit
+    with suppress(Leave):
         while True:
-            line = editor.read()
-            if line.strip():
-                take(session, line)
-                session.console.err.print()
+            take_turn(session, editor)
+
+
+def take_turn(session: "Session", editor: "LineEditor") -> None:
+    """Read a line and do what it says. Raises Leave, or KeyboardInterrupt for the second of two Ctrl-C."""
+    from gpt2cli.cli.chat_session import AGAIN
+
+    try:
+        line = read_line(editor)
+        session.interrupted = False
+        if line.strip():
+            take(session, line)
+            session.console.err.print()
+    except KeyboardInterrupt:
+        if session.interrupted:
+            raise
+        session.interrupted = True
+        session.console.note(AGAIN)
+
+
+def read_line(editor: "LineEditor") -> str:
+    """What a person types. Raises Leave for Ctrl-D, and what the editor raises if it fails twice in a row."""
+    try:
+        try:
+            return editor.read()
+        except EOFError:
+            raise
+        except Exception as error:
+            report(error)
+            return editor.read()
+    except EOFError:
+        raise Leave from None
 
 
 def take(session: "Session", line: str) -> None:
-    """Do what a line says, or say what is wrong with it."""
+    """Do what a line says, or say what is wrong with it. Raises Leave, and BrokenPipeError if nobody reads answers."""
     try:
+        if line.strip() in WORDS and not line[0].isspace():
+            line = WORDS[line.strip()]
+            session.console.note(f"taken as {line}; a space before the word makes it an instruction")
         if line.startswith("/"):
             run_command(session, line)
         else:
             session.ask(line.strip())
-    except GPT2Error as error:
-        report_error(str(error))
+    except (Leave, BrokenPipeError):
+        raise
+    except Exception as error:
+        report(error)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
-from pathlib import Path
+from errno import ENAMETOOLONG
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2cli import atomic, paths
 from gpt2cli.cli.describe import counted, shortened
-from gpt2cli.cli.generating import read_file
+from gpt2cli.cli.generating import read_file, unusable_name
 from gpt2cli.cli.options import unescape
-from gpt2cli.errors import ResourceError, UsageError
+from gpt2cli.errors import GPT2Error, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from gpt2cli.cli.chat_session import Session
@@ -47,7 +47,7 @@ def help_page(session: "Session", argument: str) -> None:
 def set_value(session: "Session", argument: str) -> None:
     name, _, value = argument.partition(" ")
     if name not in SETTINGS:
-        raise UsageError(f"there is no setting {name!r}: {nearest(name, SETTINGS)}" if name else USE_SET)
+        raise UsageError(f"there is no setting {shortened(name, 40)!r}: {nearest(name, SETTINGS)}" if name else USE_SET)
     if not value.strip():
         raise UsageError(f"{name} to what? As in: {USE_SET}")
     field, parse = SETTINGS[name]
@@ -93,9 +93,8 @@ def clear(session: "Session", argument: str) -> None:
 def read(session: "Session", argument: str) -> None:
     if not argument:
         raise UsageError("read what? As in: /read FILE")
-    path = paths.expand(argument)
-    with disk_trouble(path):
-        session.input = read_file(path, "/read FILE")
+    with disk_trouble(argument):
+        session.input = read_file(paths.expand(argument), "/read FILE")
     session.console.note(f"read {counted(len(session.input), 'character')}: now say what to do with it")
 
 
@@ -104,22 +103,30 @@ def save(session: "Session", argument: str) -> None:
         raise UsageError("save to where? As in: /save FILE")
     if not session.exchanges:
         raise UsageError("nothing was asked yet: there is nothing to save")
-    path = paths.expand(argument).absolute()
-    if path.exists() and path not in session.saved:
-        raise UsageError(f"{path} is there already: choose another name")
-    with disk_trouble(path):
-        atomic.write_text(path, as_file(session.exchanges, path.suffix))
+    with disk_trouble(argument):
+        path = paths.expand(argument).absolute()
+        replaces = path.exists()
+        if replaces and path not in session.saved:
+            raise UsageError(f"{path} is there already: choose another name")
+        atomic.write_text(path, as_file(session.exchanges, path.suffix.lower()))
     session.saved.add(path)
-    session.console.note(f"wrote {counted(len(session.exchanges), 'exchange')} to {path}")
+    exchanges = counted(len(session.exchanges), "exchange")
+    session.console.note(f"replaced {path} with {exchanges}" if replaces else f"wrote {exchanges} to {path}")
 
 
 @contextmanager
-def disk_trouble(path: Path) -> Iterator[None]:
-    """Let an error of the disk be one that a session survives."""
+def disk_trouble(name: str) -> Iterator[None]:
+    """Say of an error of the disk which file it is about, and of a name that cannot be one that it is at fault."""
     try:
         yield
+    except GPT2Error:
+        raise
+    except ValueError as error:  # NUL in it, or half a character
+        raise unusable_name(name, str(error)) from None
     except OSError as error:
-        raise ResourceError(f"{error.strerror or error}: {path}") from None
+        if error.errno == ENAMETOOLONG:
+            raise unusable_name(name, str(error.strerror)) from None
+        raise ResourceError(f"{error.strerror or error}: {name}") from None
 
 
 def as_file(exchanges: "list[Exchange]", suffix: str) -> str:
@@ -146,8 +153,12 @@ def set_turns(session: "Session", argument: str) -> None:
     session.console.note(f"each instruction {told if session.turns else 'stands alone'}")
 
 
+class Leave(Exception):  # noqa: N818 (it is no error)
+    """The person wants to leave."""
+
+
 def leave(session: "Session", argument: str) -> None:
-    raise EOFError
+    raise Leave
 
 
 @dataclass(frozen=True)
@@ -178,16 +189,20 @@ KEYS = {
     "Enter": "send; Alt-Enter, or \\ before Enter, begins a new line",
     "Space": "before a slash, make it an instruction",
     "Tab": "complete a command; Up and Ctrl-R find what was typed before",
-    "Ctrl-C": "stop an answer, drop a line, or leave; Ctrl-D leaves",
+    "Ctrl-C": "stop an answer or drop a line; a second one leaves, as Ctrl-D does",
 }
+WORDS = {"exit": "/exit", "quit": "/exit", "help": "/help"}
+"""Words that are commands if they are typed alone, as other programs have it."""
+ALIASES = {"/quit": "/exit"}
 USE_SET = "/set temp 0.9"
 
 
 def run_command(session: "Session", line: str) -> None:
     """Do what a line that begins with a slash says. Raises UsageError, or what the command raises."""
     name, *rest = line.split(maxsplit=1)
+    name = ALIASES.get(name, name)
     if name not in COMMANDS:
-        raise UsageError(f"there is no command {name}: {nearest(name, COMMANDS)}")
+        raise UsageError(f"there is no command {shortened(name, 40)}: {nearest(name, COMMANDS)}")
     COMMANDS[name].run(session, rest[0].strip() if rest else "")
 
 

@@ -14,6 +14,8 @@ from gpt2cli.generation.text import TextGeneration
 from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import PromptTemplate
 
+AGAIN = "Ctrl-C again leaves"
+
 
 @dataclass
 class Session:
@@ -23,6 +25,7 @@ class Session:
     turns     how many earlier exchanges an instruction takes along, at the most
     input     what the next instruction is about
     saved     files that this session has written, and may write again
+    interrupted  whether the last thing that happened was a Ctrl-C, so that another one leaves
     """
 
     console: Console
@@ -35,20 +38,32 @@ class Session:
     input: str = ""
     exchanges: list[Exchange] = field(default_factory=list)
     saved: set[Path] = field(default_factory=set)
+    interrupted: bool = False
     _taken: int | None = None  # exchanges in the last prompt, if fewer than asked for
 
     def ask(self, instruction: str) -> None:
-        """Answer an instruction. Ctrl-C ends the answer and keeps what there is of it."""
+        """Answer an instruction. Ctrl-C ends the answer, and so does an error; what there is of it is kept."""
         asked = Exchange(instruction, self.input)
-        self.exchanges.append(self._answer(asked, self.exchanges))
-        self.input = ""
+        run = self.start(self._prompt(asked, self.exchanges))
+        try:
+            self._write(run)
+        except Exception:
+            if _answer(run):
+                self._keep(asked, run)
+            raise
+        self._keep(asked, run)
 
     def regenerate(self) -> None:
-        """Answer the last instruction anew. Raises UsageError if there is none."""
+        """Answer the last instruction anew. The old answer stays if an error ends the new one.
+
+        Raises UsageError if nothing was asked yet.
+        """
         if not self.exchanges:
             raise UsageError("nothing was asked yet: type an instruction")
         *earlier, last = self.exchanges
-        self.exchanges[-1] = self._answer(last, earlier)
+        run = self.start(self._prompt(last, earlier))
+        self._write(run)
+        self.exchanges[-1] = replace(last, output=_answer(run))
 
     def forget(self) -> None:
         """Begin anew, with the same settings."""
@@ -58,20 +73,25 @@ class Session:
     def start(self, prompt: str) -> TextGeneration:
         """An answer about to be written. It also ends where the model goes on to the template's next heading."""
         stop = (*self.sampling.stop, *self.template.headings)
-        run = TextGeneration(self.model, prompt, replace(self.sampling, stop=stop))
+        run = TextGeneration(self.model, prompt, replace(self.sampling, stop=stop), allow_special=False)
         note_dropped(self.console, run)
         return run
 
-    def _answer(self, asked: Exchange, earlier: list[Exchange]) -> Exchange:
-        run = self.start(self._prompt(asked, earlier))
+    def _keep(self, asked: Exchange, run: TextGeneration) -> None:
+        self.exchanges.append(replace(asked, output=_answer(run)))
+        self.input = ""
+
+    def _write(self, run: TextGeneration) -> None:
+        """Show an answer as it is written, until it ends or a Ctrl-C ends it."""
         try:
             show(self.console, run)
         except KeyboardInterrupt:
+            self.interrupted = True
             self.console.note("stopped")
+            self.console.note(AGAIN)
         self.note_end(run, "/set max-new-tokens raises it")
         if self.sampling.seed is not None:
             self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % 2**63)
-        return replace(asked, output=run.samples[0].text.strip())
 
     def _prompt(self, asked: Exchange, earlier: list[Exchange]) -> str:
         wanted = [exchange for exchange in earlier if exchange.output][-self.turns :] if self.turns else []
@@ -94,6 +114,10 @@ class Session:
             self.console.note("the model had nothing to say")
         if self.stats:
             self.console.note(describe_speed(run))
+
+
+def _answer(run: TextGeneration) -> str:
+    return run.samples[0].text.strip()
 
 
 def show(console: Console, run: TextGeneration) -> None:

@@ -4,21 +4,42 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
 from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
-# C0 and C1 controls and DEL, except newline and tab: on a terminal they could move the cursor, or worse
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+LONGEST_LINE = 1000
+"""Characters of an error or a note at most: what it quotes may be as long as a file."""
+
+# C0 and C1 controls and DEL, except newline and tab: on a terminal they could move the cursor, or worse.
+# And the marks that change the direction of a text: with them a text can look like another one.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:
     r"""The text with its control characters spelled out (ESC becomes \x1b), safe to show on a terminal."""
-    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _CONTROLS.sub(lambda match: _spelled(match[0]), text)
+
+
+def visible_line(text: str) -> str:
+    r"""As `visible`, on one line (a newline becomes \n), and shortened in the middle to LONGEST_LINE characters."""
+    line = visible(_shortened(text)).replace("\n", r"\n").replace("\t", r"\t")
+    return _shortened(line)  # again: what is spelled out is longer
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LONGEST_LINE:
+        return text
+    # the beginning says what is wrong, the end what to do about it
+    return f"{text[: LONGEST_LINE * 2 // 3]} ... {text[-LONGEST_LINE // 4 :]}"
+
+
+def _spelled(control: str) -> str:
+    return f"\\x{ord(control):02x}" if ord(control) < 0x100 else f"\\u{ord(control):04x}"
 
 
 class Console:
@@ -37,11 +58,12 @@ class Console:
 
     def write(self, text: str, style: str | None = None) -> None:
         """Put text on stdout at once: raw into a pipe, with visible controls (and the style) on a terminal."""
-        if sys.stdout.isatty():
-            self._out.out(visible(text), style=style, end="")
-        else:
-            sys.stdout.write(text)
-        sys.stdout.flush()
+        with _named("the standard output"):
+            if sys.stdout.isatty():
+                self._out.out(visible(text), style=style, end="")
+            else:
+                sys.stdout.write(text)
+            sys.stdout.flush()
         self._in_line = not text.endswith("\n") if text else self._in_line
 
     def end_line(self) -> None:
@@ -52,14 +74,15 @@ class Console:
 
     def json(self, value: Any) -> None:
         """Put one object on stdout, as one line of JSON, in ASCII: right in any locale, harmless to any terminal."""
-        sys.stdout.write(json.dumps(value) + "\n")
-        sys.stdout.flush()
+        with _named("the standard output"):
+            sys.stdout.write(json.dumps(value) + "\n")
+            sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """Say something on the side."""
+        """Say something on the side, in one line."""
         if not self.quiet:
             with suppress(OSError):  # a full disk behind stderr is no reason to stop
-                self.err.print(Text(visible(text), style="dim"), soft_wrap=True)
+                self.err.print(Text(visible_line(text), style="dim"), soft_wrap=True)
 
     def table(self, rows: Mapping[str, str]) -> None:
         """Answer on the side what somebody asked for, also when quiet: names, and what there is to say of each."""
@@ -72,8 +95,18 @@ class Console:
 
 def report_error(message: str) -> None:
     """Show an error as one line on stderr."""
-    line = Text.assemble(("error:", "bold red"), " ", visible(" ".join(message.split())))
+    line = Text.assemble(("error:", "bold red"), " ", visible_line(" ".join(message.split())))
     terminal(sys.stderr).print(line, soft_wrap=True)
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Let an error of the operating system say where it happened, if it does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or place
+        raise
 
 
 def terminal(stream: TextIO, width: int | None = None) -> RichConsole:

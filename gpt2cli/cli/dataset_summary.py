@@ -10,7 +10,7 @@ from rich.text import Text
 from torch import Tensor
 
 from gpt2cli.cli.bars import bar
-from gpt2cli.cli.console import terminal, visible
+from gpt2cli.cli.console import terminal, visible, visible_line
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.prepared import Splits
 from gpt2cli.prompts import PromptTemplate
@@ -33,7 +33,7 @@ def show_summary(splits: Splits, directory: Path) -> None:
     console.print()
     show_example(console, splits.train, splits.template)
     console.print()
-    console.print(Text(visible(str(directory)), style="bold"), soft_wrap=True)
+    console.print(Text(visible_line(str(directory)), style="bold"), soft_wrap=True)
 
 
 def sizes(splits: Splits) -> Table:
@@ -84,8 +84,10 @@ def show_example(console: RichConsole, train: TokenDataset, template: PromptTemp
     if loss_from > 1 or template is None:
         prompt, response = decode(text[:loss_from]), decode(text[loss_from:])
     else:  # everything is learned, so the border is looked for
-        head, mark, response = decode(text).partition("### Response:\n")
-        prompt = head + mark
+        whole = decode(text)
+        asked = template.split(whole)
+        border = len(template.prompt(*asked)) if asked else 0
+        prompt, response = whole[:border], whole[border:]
     # in a pipe the lines stay as they are
     example = Text.assemble((visible(prompt), "dim"), (visible(response), "bold"))
     console.print(example, soft_wrap=not console.is_terminal)

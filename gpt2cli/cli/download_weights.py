@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.console import Console, terminal, visible
+from gpt2cli.cli.console import Console, terminal, visible_line
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED
 from gpt2cli.errors import UsageError
 
@@ -146,7 +146,7 @@ def print_table(models: "list[CachedModel]") -> None:
     for model in models:
         when = model.downloaded_at[:16].replace("T", " ")
         cells = (model.model, model.revision, decimal(model.bytes), when, str(model.path))
-        table.add_row(*(Text(visible(cell)) for cell in cells))
+        table.add_row(*(Text(visible_line(cell)) for cell in cells))
     # wider than any terminal, so that nothing is folded: a path is there to be copied
     terminal(sys.stdout, width=10_000).print(table)
 

@@ -1,9 +1,8 @@
 """`gpt2 evaluate`: how well models predict and answer, side by side."""
 
-import os
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,14 +10,12 @@ from gpt2cli import paths
 from gpt2cli.cli import options
 from gpt2cli.cli.chat import default_checkpoint
 from gpt2cli.cli.console import Console
+from gpt2cli.cli.evaluation_job import Asked, prepare
+from gpt2cli.cli.report_file import check_out, write_report
 from gpt2cli.config import ANSWERS, FINETUNED, PUBLISHED, EvaluationConfig, SamplingConfig
-from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpt2cli.evaluation.candidates import Candidate
-    from gpt2cli.evaluation.data import Instructions, Texts
     from gpt2cli.evaluation.engine import Job
-    from gpt2cli.evaluation.results import Evaluation
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -30,10 +27,11 @@ gpt2 evaluate --model gpt2 --ckpt finetuned.pt --out report.html
 gpt2 evaluate --data records.json --ckpt a.pt --ckpt b.pt --answers 200 --json
 
 gpt2 evaluate --data book.txt --model gpt2 --model distilgpt2 --stride 256
+
+gpt2 evaluate --data records.json --answers-from theirs.json --answers-from ours.jsonl
 """
 DATA, ANSWERING = "Data", "Answers"
 DEFAULTS = EvaluationConfig()
-REPORTS = (".html", ".json")
 
 
 class Part(str, Enum):
@@ -69,6 +67,9 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Count malformed records and go on.", rich_help_panel=DATA)
+    ] = False,
     stride: Annotated[
         int | None,
         typer.Option(
@@ -83,7 +84,17 @@ def evaluate(
         typer.Option(
             "--answers",
             help="How many instructions to answer, drawn by chance; 0 for none.",
-            show_default=str(DEFAULTS.answers),
+            show_default=f"{DEFAULTS.answers}, all without a model",
+            rich_help_panel=ANSWERING,
+        ),
+    ] = None,
+    answers_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--answers-from",
+            metavar="FILE",
+            help="Compare answers that were made elsewhere, too: a .json list or a .jsonl with an answer for each "
+            "record, in the same order; may be given more than once. Needs no model.",
             rich_help_panel=ANSWERING,
         ),
     ] = None,
@@ -103,6 +114,15 @@ def evaluate(
             "--bertscore", help="Compare by BERTScore too (needs gpt2cli\\[bertscore]).", rich_help_panel=ANSWERING
         ),
     ] = DEFAULTS.bertscore,
+    bertscore_model: Annotated[
+        str,
+        typer.Option(
+            "--bertscore-model",
+            metavar="NAME|DIR",
+            help="The model that BERTScore compares with: one that bert-score knows, or a directory.",
+            rich_help_panel=ANSWERING,
+        ),
+    ] = DEFAULTS.bertscore_model,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -147,90 +167,31 @@ def evaluate(
     with options.named_as_typed("gpt2 evaluate"):
         sampling = SamplingConfig(max_new_tokens, temp, seed=seed)
         config = EvaluationConfig(
-            stride, DEFAULTS.answers if answers is None else answers, sampling, bertscore, seed=seed
+            stride, DEFAULTS.answers if answers is None else answers, sampling, bertscore, bertscore_model, seed=seed
         )
-    if not model and not ckpt:
+    if not model and not ckpt and not answers_from:
         ckpt = [default_checkpoint("evaluate")]
     if out is not None:
         out = paths.expand(out)
-        check_out(out, [data, *(model or ()), *(ckpt or ())])
+        check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())])
     if bertscore:
-        from gpt2cli.evaluation.scores import check_bertscore
-
-        check_bertscore()
-        if offline:
-            os.environ["HF_HUB_OFFLINE"] = "1"  # its package brings its model itself
+        check_bertscore(bertscore_model, offline)
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    job = prepare(console, data, split, config, model or [], ckpt or [], (device, precision.value, offline))
-    refuse_idle(job.data, config, answers)
+    asked = Asked(data, split.value if split else None, skip_bad, model or [], ckpt or [], answers_from or [])
+    job = prepare(console, asked, config, answers, (device, precision.value, offline))
     run(console, job, json, out)
 
 
-def check_out(out: Path, inputs: list[str | None]) -> None:
-    """Raise UsageError or ResourceError for a report that could not be written, or would overwrite what is read."""
-    from gpt2cli.errors import ResourceError
+def check_bertscore(model: str, offline: bool) -> None:
+    """Raise UsageError if BERTScore cannot be computed. The network is forbidden before its package is imported."""
+    from gpt2cli.evaluation import bertscore
 
-    if out.suffix not in REPORTS:
-        raise UsageError(f"{out} is no name for a report: let it end in {' or '.join(REPORTS)}")
-    if out.is_dir():
-        raise UsageError(f"{out} is a directory: name a file in it")
-    if any(given and paths.expand(given).resolve() == out.resolve() for given in inputs):
-        raise UsageError(f"{out} is what is to be evaluated: write the report elsewhere")
-    if not out.parent.is_dir():
-        raise ResourceError(f"cannot write {out}: there is no directory {out.parent}: make it, or write elsewhere")
-
-
-def prepare(
-    console: Console,
-    data: str | None,
-    split: Part | None,
-    config: EvaluationConfig,
-    models: list[str],
-    ckpts: list[str],
-    machine: tuple[str, str, bool],
-) -> "Job":
-    """Find the models and the data, downloading what is not there, and see that all of it can be read."""
-    from gpt2cli.cli.downloads import showing_downloads
-    from gpt2cli.data.load import data_path, prepared_alpaca
-    from gpt2cli.evaluation.candidates import Machine, candidates, division
-    from gpt2cli.evaluation.data import read_data
-    from gpt2cli.evaluation.engine import Job, check_stride
-    from gpt2cli.model.device import pick_device
-
-    pick_device(machine[0])  # before anything else takes long
-    offline = machine[2]
-    chosen = candidates(models, ckpts, Machine(*machine))
-    with showing_downloads(console) as progress:
-        path = prepared_alpaca(offline, progress) if data is None else data_path(data)
-        windows = [candidate.block_size(progress) for candidate in chosen]
-    if config.stride is not None:
-        check_stride(config.stride, min(windows))
-    read = read_data(path, data or "Alpaca", split.value if split else None, *division(chosen, path, min(windows)))
-    note_learned(console, chosen, read, path)
-    return Job(chosen, read, config, min(windows))
-
-
-def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
-    """Say which models have seen what they are to predict."""
-    for candidate in chosen:
-        if candidate.has_learned(data, path):
-            advice = "" if path.suffix == ".txt" or path.is_dir() else ": --split val takes what it has not seen"
-            console.note(f"{candidate.name} has learned from this very data, which flatters it{advice}")
-
-
-def refuse_idle(data: "Instructions | Texts", config: EvaluationConfig, answers: int | None) -> None:
-    """Raise UsageError for options that would do nothing."""
-    from gpt2cli.evaluation.data import Texts
-
-    if isinstance(data, Texts) and (answers or config.bertscore):
-        raise UsageError("plain text holds no instructions to answer: leave --answers and --bertscore out")
-    if not isinstance(data, Texts) and config.stride is not None:
-        raise UsageError("--stride is for plain text: leave it out for instructions")
-    if config.bertscore and not config.answers:
-        raise UsageError("--bertscore compares answers, and --answers 0 asks for none")
+    if offline:
+        bertscore.forbid_network()
+    bertscore.check_bertscore(model)
 
 
 def run(console: Console, job: "Job", json: bool, out: Path | None) -> None:
@@ -258,17 +219,3 @@ def run(console: Console, job: "Job", json: bool, out: Path | None) -> None:
             progress.close()
             console.note("what is done is kept: the same command goes on from there")
             raise
-
-
-def write_report(evaluation: "Evaluation", out: Path) -> None:
-    """Write it in the form that the name's ending says."""
-    import json
-
-    from gpt2cli.atomic import write_text
-    from gpt2cli.evaluation.report import page
-
-    if out.suffix == ".json":
-        told: dict[str, Any] = evaluation.as_dict(with_records=True)
-        write_text(out, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
-    else:
-        write_text(out, page(evaluation))

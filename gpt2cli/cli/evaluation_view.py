@@ -92,6 +92,8 @@ def show_evaluation(console: Console, evaluation: Evaluation, report: Path | Non
     out.print(Text(visible(headline(evaluation))), soft_wrap=True)
     out.print()
     out.print(figures(evaluation))
+    if evaluation.caution:
+        out.print(Text(evaluation.caution, style="dim"), soft_wrap=True)
     for record in evaluation.answered[:EXAMPLES]:
         out.print()
         asked = " / ".join(filter(None, (record.instruction, record.input)))
@@ -115,12 +117,13 @@ def _say(out: RichConsole, who: str, text: str, style: str) -> None:
 def headline(evaluation: Evaluation) -> str:
     """What the figures are of, in one line."""
     of = "" if evaluation.split == "all" else f" ({evaluation.split})"
-    tokens = counted(evaluation.models[0].tokens, "token")
+    predicted = evaluation.models[0].tokens
+    tokens = "" if predicted is None else f", {counted(predicted, 'token')}"
     if evaluation.kind == "text":
-        return f"{evaluation.data}: {counted(evaluation.records, 'text')}, {tokens}"
+        return f"{evaluation.data}: {counted(evaluation.records, 'text')}{tokens}"
     records = counted(evaluation.records, "record")
     answers = counted(len(evaluation.answered), "answer")
-    return f"{evaluation.data}{of}: {records}, {tokens} of responses, {answers}"
+    return f"{evaluation.data}{of}: {records}{tokens and tokens + ' of responses'}, {answers}"
 
 
 def figures(evaluation: Evaluation) -> Table:
@@ -134,9 +137,10 @@ def figures(evaluation: Evaluation) -> Table:
     for metric in evaluation.metrics:
         cells = []
         for number, model in enumerate(evaluation.models):
-            cells.append(Text(metric.shown(model.figures[metric.key].value)))
+            figure, change = model.figures.get(metric.key), model.differences.get(metric.key)
+            cells.append(Text(metric.shown(figure.value) if figure else ""))
             if number:
-                cells.append(_change(metric, model.differences[metric.key]))
+                cells.append(_change(metric, change) if change else Text(""))
         table.add_row(metric.label, *cells)
     return table
 
@@ -147,7 +151,8 @@ def _change(metric: Metric, change: Estimate) -> Text:
     if change.low is None or change.high is None:
         return Text(text)
     style = {1: "green", 0: "", -1: "red"}[metric.verdict(change)]
-    return Text.assemble((text, style), f" [{metric.shown_change(change.low)}, {metric.shown_change(change.high)}]")
+    low, high = (metric.shown_change(end, with_unit=False) for end in (change.low, change.high))
+    return Text.assemble((text, style), f" [{low}, {high}]")
 
 
 def _named(model: str) -> str:

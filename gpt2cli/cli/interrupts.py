@@ -1,13 +1,20 @@
-"""Ctrl-C and SIGTERM while something is worth saving: the first asks it to end, the second ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP while something is worth saving: the first asks it to end, the second ends it at once."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # a closed terminal, a lost connection; Windows has none
+_ENDING = [number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if number is not None]
+
 
 class Terminated(BaseException):
-    """SIGTERM arrived: unwinds like Ctrl-C does, so that files and locks are let go in order."""
+    """SIGTERM or SIGHUP arrived: unwinds as Ctrl-C does, so that files and locks are released in order."""
+
+    def __init__(self, signum: int = signal.SIGTERM) -> None:
+        super().__init__(signum)
+        self.signum = signum
 
 
 class Interrupts:
@@ -25,35 +32,53 @@ class Interrupts:
             leave(self.received, None)
 
 
-_terminated = False
+_terminated: int | None = None
+
+
+def install_handlers() -> None:
+    """Let SIGTERM and SIGHUP unwind the program. Where SIGHUP is ignored, as under nohup, it stays ignored."""
+    signal.signal(signal.SIGTERM, terminate)
+    if SIGHUP is not None and not is_ignored(SIGHUP):
+        signal.signal(SIGHUP, terminate)
+
+
+def is_ignored(signum: int) -> bool:
+    return signal.getsignal(signum) == signal.SIG_IGN
 
 
 def terminate(signum: int, frame: FrameType | None) -> None:
-    """The handler of SIGTERM outside of `held_back`."""
+    """The handler of SIGTERM and SIGHUP outside of `held_back`."""
     global _terminated
-    _terminated = True
-    raise Terminated
+    _terminated = signum
+    if signum == SIGHUP:  # the kernel and the shell both send it when a terminal closes: once is enough
+        signal.signal(signum, signal.SIG_IGN)
+    raise Terminated(signum)
 
 
 def leave(signum: int, frame: FrameType | None) -> None:
     """Unwind the program as the signal does outside of `held_back`."""
-    raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+    raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(signum)
 
 
 @contextmanager
 def held_back(announce: Callable[[], None]) -> Iterator[Interrupts]:
-    """Within, the first signal is only noted, and announced; a second one leaves at once."""
-    if _terminated:  # while a library was imported that takes any exception for a reason to do without something
-        raise Terminated
+    """Within, the first signal is only noted, and announced; a second one leaves at once.
+
+    A second SIGHUP does not: when a terminal closes, both the kernel and the shell send one.
+    """
+    if _terminated is not None:  # while a library was imported that catches any exception and goes on
+        raise Terminated(_terminated)
     interrupts = Interrupts()
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        if interrupts:
+        if not interrupts:
+            interrupts.received = signum
+            announce()
+        elif signum != SIGHUP:
             leave(signum, frame)
-        interrupts.received = signum
-        announce()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in _ENDING if number != SIGHUP or not is_ignored(number)]
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield interrupts
     finally:

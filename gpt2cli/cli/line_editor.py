@@ -1,19 +1,22 @@
 """The line on which a person types: editing, history, completion, several lines, paste."""
 
+import asyncio
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
-from prompt_toolkit.filters import has_focus
+from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import create_output
 
 from gpt2cli import paths
@@ -22,6 +25,12 @@ Argument = Literal["path"] | tuple[str, ...] | None
 """What follows a command: a file's name, one of some words (none: that cannot be foreseen), or nothing."""
 
 PROMPT, CONTINUATION = "> ", "  "
+
+# escape sequences (an old mouse report, CSI, OSC and its like, keypad, others), and controls except newline and tab
+_NO_TEXT = re.compile(
+    r"\x1b\[M[ -~]{3}|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1bO[A-Za-z]|\x1b[@-_]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f]"
+)
 
 
 class LineEditor:
@@ -43,16 +52,36 @@ class LineEditor:
             key_bindings=keys(),
             output=create_output(stdout=stream),
         )
+        self._kept = ""
 
     def read(self) -> str:
-        """One entry, perhaps of several lines. Raises EOFError for Ctrl-D and KeyboardInterrupt for Ctrl-C."""
-        return self._session.prompt()
+        """One entry, perhaps of several lines. Raises EOFError for Ctrl-D, and KeyboardInterrupt for Ctrl-C.
+
+        Any other exception is a fault of the editor. What was typed until then is there again at the next call.
+        """
+        text, self._kept = self._kept, ""
+        return self._session.prompt(default=text, pre_run=self._raise_faults, set_exception_handler=False)
+
+    def _raise_faults(self) -> None:
+        """Let exceptions in the event loop come out of `read`. By itself it prints a traceback and waits for Enter."""
+
+        def leave(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            error, app = context.get("exception"), self._session.app
+            if error is not None and app.future is not None and not app.future.done():
+                self._kept = self._session.default_buffer.text
+                app.exit(exception=error)
+
+        asyncio.get_running_loop().set_exception_handler(leave)
 
 
 def keys() -> KeyBindings:
-    """Enter sends; Alt-Enter, or a backslash before Enter, begins a new line; Ctrl-C drops what was typed first."""
+    """Enter sends; Alt-Enter, or a backslash before Enter, begins a new line; Ctrl-C drops what was typed first.
+
+    What terminals send and no person types is ignored: reports of a mouse, colors, and unknown escape sequences.
+    """
     bindings = KeyBindings()
     typing = has_focus(DEFAULT_BUFFER)  # and not the search with Ctrl-R, which has these keys to itself
+    ignore_sequences(bindings)
 
     @bindings.add("enter", filter=typing)
     def send(event: KeyPressEvent) -> None:
@@ -67,6 +96,12 @@ def keys() -> KeyBindings:
     def new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    @bindings.add(Keys.BracketedPaste, eager=True)
+    def paste(event: KeyPressEvent) -> None:
+        text = event.data.replace("\r\n", "\n").replace("\r", "\n")
+        event.current_buffer.insert_text(_NO_TEXT.sub("", text))
+
+    @bindings.add("<sigint>", filter=typing)  # a Ctrl-C before the terminal hands it over as a key
     @bindings.add("c-c", filter=typing)
     def drop_or_leave(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
@@ -75,6 +110,54 @@ def keys() -> KeyBindings:
             event.app.exit(exception=KeyboardInterrupt)
 
     return bindings
+
+
+def ignore_sequences(bindings: KeyBindings) -> None:
+    """Add what takes up escape sequences that stand for no key, to their end."""
+    begun = ""  # the sequence that is being read, as `_after` has it
+
+    @bindings.add(Keys.Vt100MouseEvent, eager=True)  # also what a program sends for colors
+    @bindings.add(Keys.WindowsMouseEvent, eager=True)
+    def ignore(event: KeyPressEvent) -> None:
+        pass
+
+    @bindings.add("escape", "[")
+    @bindings.add("escape", "]")
+    @bindings.add("escape", "P")
+    @bindings.add("escape", "O")
+    def begin(event: KeyPressEvent) -> None:
+        nonlocal begun
+        begun = event.data
+
+    @bindings.add(Keys.Any, filter=Condition(lambda: bool(begun)), eager=True)
+    def go_on(event: KeyPressEvent) -> None:
+        nonlocal begun
+        pressed = event.key_sequence[-1]
+        before, begun = begun, _after(begun, pressed.key)
+        if not begun and not _belongs(before, pressed.key):
+            event.key_processor.feed(pressed, first=True)
+
+
+def _after(begun: str, key: str) -> str:
+    r"""What is being read after one more key; "" where it has ended.
+
+    "[" is a CSI sequence, "O" a key of a keypad; "]" and "P" are OSC and DCS before, "]0" within their text, and "\\"
+    before their last sign.
+    """
+    if len(key) > 1:  # no character, but the name of a key
+        return "\\" if begun == "]0" and key == Keys.Escape else ""
+    if begun == "[":
+        return "[" if " " <= key <= "?" else ""
+    if begun in ("]", "P"):  # a letter is what a person types who has hit Alt by mistake
+        return "]0" if key in "0123456789;$+>!=?" else ""
+    return "]0" if begun == "]0" else ""
+
+
+def _belongs(begun: str, key: str) -> bool:
+    """Whether a key that ends a sequence is part of it."""
+    is_last_sign = len(key) == 1 and "@" <= key <= "~"
+    last = {"[": is_last_sign, "O": is_last_sign, "]0": key == Keys.ControlG, "\\": key == "\\"}
+    return last.get(begun, False)
 
 
 class PrivateHistory(FileHistory):
@@ -117,6 +200,7 @@ class CommandCompleter(Completer):
             return
         argument = self._arguments.get(command)
         if argument == "path":
-            yield from self._paths.get_completions(Document(rest), complete_event)
+            with suppress(OSError, ValueError):  # what is typed may not be the name of any file
+                yield from self._paths.get_completions(Document(rest), complete_event)
         else:
             yield from (Completion(word, -len(rest)) for word in argument or () if word.startswith(rest))

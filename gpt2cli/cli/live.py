@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gpt2cli.cli.console import Console, visible
+from gpt2cli.cli.console import Console, visible, visible_line
 from gpt2cli.cli.describe import describe_end, describe_start, duration, shortened
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
 
@@ -45,7 +45,7 @@ class LiveView:
     def note(self, text: str) -> None:
         """Say something on the side, above the live line."""
         if not self._console.quiet:
-            self._say(text, "dim")
+            self._say(visible_line(text), "dim")
 
     def close(self) -> None:
         """Take the live line away."""

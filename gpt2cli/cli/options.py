@@ -40,9 +40,11 @@ def named_as_typed(command: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        field, _, complaint = str(error).partition(" ")
-        option = OPTION_OF.get(field, "--" + field.replace("_", "-"))
-        raise UsageError(f"{option} {complaint} (see `{command} --help`)") from None
+        # the complaint begins with the field's name, or with a sum of several
+        found = re.match(r"[a-z_]+( \+ [a-z_]+)*", str(error))
+        fields = found[0] if found else ""
+        named = re.sub(r"[a-z_]+", lambda field: OPTION_OF.get(field[0], "--" + field[0].replace("_", "-")), fields)
+        raise UsageError(f"{named}{str(error)[len(fields) :]} (see `{command} --help`)") from None
 
 
 class Precision(str, Enum):

@@ -11,6 +11,8 @@ from gpt2cli.cli import options
 from gpt2cli.cli.console import Console
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import UsageError
+from gpt2cli.outputs import check_directory
+from gpt2cli.paths import expand
 
 if TYPE_CHECKING:
     from gpt2cli.data.prepared import Splits
@@ -104,15 +106,18 @@ def prepare_alpaca(
     debug: options.Debug = False,
 ) -> None:
     """Turn Alpaca's instructions into tokens, divide them, and show what is in them."""
-    data = DataConfig(val_fraction, test_fraction, subset, seed)
-    train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
+    with options.named_as_typed("gpt2 prepare-alpaca"):
+        data = DataConfig(val_fraction, test_fraction, subset, seed)
+        train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
     console = Console(quiet)
 
     from gpt2cli.data.prepared import default_directory, write_prepared
 
-    directory = out or default_directory(source)
+    directory = default_directory(source) if out is None else expand(out)
     check_free(directory, force)
     splits = read(console, source, train, data, skip_bad, offline)
+    for note in splits.notes:
+        console.note(note)
     write_prepared(splits, directory)
     if json:
         console.json(as_json(splits, directory))
@@ -123,13 +128,14 @@ def prepare_alpaca(
 
 
 def check_free(directory: Path, force: bool) -> None:
-    """Raise UsageError unless a dataset may be written there."""
+    """Raise UsageError unless a dataset may be written there, and ResourceError unless it can be."""
     from gpt2cli.data.prepared import is_prepared
 
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file: give --out a directory")
     if is_prepared(directory) and not force:
         raise UsageError(f"{directory} holds a dataset already: use --force to replace it, or another --out")
+    check_directory(directory)
 
 
 def read(

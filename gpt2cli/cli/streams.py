@@ -1,19 +1,38 @@
 """The three streams that the shell gives, made to bear whatever it did to them."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 
+class Aside(io.TextIOWrapper):
+    """A stream for notes and progress: that nobody reads them, or that a disk is full, is no reason to stop."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
 def open_streams() -> None:
-    """Put /dev/null in place of closed streams, and escapes in place of characters that a locale does not have."""
+    """Put /dev/null in place of closed streams, and escapes in place of characters that a locale does not have.
+
+    Errors of writing to stderr are ignored from then on.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 (it stays open)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    encoding = sys.stderr.encoding
+    sys.stderr = Aside(sys.stderr.detach(), encoding, "backslashreplace", line_buffering=True)  # type: ignore[union-attr]
 
 
 def close_streams() -> None:

@@ -134,7 +134,9 @@ def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, 
 
 
 def note_left_out(splits: Splits, console: Console) -> None:
-    """Say what became of records that are not trained on, or not on the whole of."""
+    """Say what became of records that are not trained on, or not on the whole of, and what else is not used."""
+    for note in splits.notes:
+        console.note(note)
     counts = splits.info.get("counts")
     if counts and (counts["kept"] < counts["records"] or counts["truncated"]):
         console.note(fate(splits))

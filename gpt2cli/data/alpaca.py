@@ -52,10 +52,11 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Alpaca:
-    """A file of records, tokenized, in its own order."""
+    """A file of records, tokenized, in its own order; `notes` say what of the file is not used."""
 
     dataset: TokenDataset
     counts: Counts
+    notes: tuple[str, ...] = ()
 
 
 def read_alpaca(
@@ -99,7 +100,7 @@ def read_alpaca(
         tokens=dataset.n_tokens,
         targets=dataset.n_targets,
     )
-    return Alpaca(dataset, counts)
+    return Alpaca(dataset, counts, read.notes)
 
 
 def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:

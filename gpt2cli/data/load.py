@@ -12,21 +12,43 @@ from gpt2cli.data.prepared import default_directory, fingerprint, is_prepared, r
 from gpt2cli.data.records import SUFFIXES
 from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits, sample, split
-from gpt2cli.data.text import read_text, text_files
+from gpt2cli.data.text import SUFFIX, left_out_of, read_text, text_files
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.paths import asset, expand
-from gpt2cli.prompts import ALPACA
+from gpt2cli.prompts import ALPACA, PromptTemplate
+from gpt2cli.untrusted import is_directory, is_file
 
-ACCEPTED = (
-    "give a directory from `gpt2 prepare-alpaca`, an Alpaca .json or .jsonl, a .txt, a folder of .txt, "
-    f"or {LESSONS}, which comes with gpt2cli"
-)
+ACCEPTED = f"give .json, .jsonl, .txt, a folder of .txt, what prepare-alpaca made, or {LESSONS}, which are bundled"
+SIMILAR = 0.75
+"""How near a name must come to that of the bundled lessons for an error to ask whether they are meant, 0 to 1."""
 
 
 def data_path(data: str) -> Path:
-    """Where data is: the path, or, if nothing is there, the records that come with the package under their name."""
+    """Where data is: the path, or, if nothing is there, the records that come with the package under their name.
+
+    Raises UsageError for an empty name, which would be the working directory.
+    """
+    if not data.strip():
+        raise UsageError(f"--data is empty: {ACCEPTED}")
     path = expand(data)
     return asset("lessons.jsonl") if data == LESSONS and not path.exists() else path
+
+
+def check_kind(path: Path) -> None:
+    """Raise UsageError for a path where nothing is, or a file of a format that is not known."""
+    if is_directory(path):
+        return
+    if not is_file(path):
+        raise UsageError(f"{path} is not there: {_meant(path)}{ACCEPTED}")
+    if path.suffix.lower() not in (*SUFFIXES, SUFFIX):
+        raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
+
+
+def _meant(path: Path) -> str:
+    from difflib import SequenceMatcher
+
+    likeness = SequenceMatcher(None, str(path).lower(), LESSONS).ratio()
+    return f"did you mean {LESSONS}? Otherwise " if likeness >= SIMILAR else ""
 
 
 def prepared_alpaca(offline: bool = False, progress: Progress = ignore) -> Path:
@@ -52,7 +74,7 @@ def load_data(
 
     A directory of `prepare-alpaca` was divided when it was prepared, and keeps its lengths, `loss_on` and template,
     which `info` tells; of the configs only `subset` (of `train`) matters then. `info` always has kind, source,
-    max_length, loss_on, seed and fingerprint, and for records their counts.
+    max_length, loss_on, seed and fingerprint, and for records their counts. `notes` say what is not used.
 
     Raises UsageError for a path that is nothing of the sort, or a max_length beyond the window, and DataError for
     data that is damaged, wrong, empty, or prepared for a longer window.
@@ -60,15 +82,12 @@ def load_data(
     max_length = train.max_length or block_size
     if max_length > block_size:
         raise UsageError(f"--max-length {max_length} is more than the model's window of {block_size} tokens: lower it")
-    if not path.exists():
-        raise UsageError(f"{path} is not there: {ACCEPTED}")
+    check_kind(path)
     if path.is_dir():
         return _load_directory(path, max_length, data)
-    if path.suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         return load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress)
-    if path.suffix == ".txt":
-        return _load_text(path, [path], max_length, data)
-    raise UsageError(f"{path} is no kind of data that is known here: {ACCEPTED}")
+    return _load_text(path, [path], max_length, data)
 
 
 def load_alpaca(
@@ -79,6 +98,7 @@ def load_alpaca(
     skip_bad: bool = False,
     progress: alpaca.Progress = alpaca.ignore,
     source: str | None = None,
+    template: PromptTemplate = ALPACA,
 ) -> Splits:
     """A file of records, tokenized and divided; `info` calls it `source`. Raises what `read_alpaca` raises."""
     read = alpaca.read_alpaca(
@@ -87,6 +107,7 @@ def load_alpaca(
         loss_on=loss_on,
         subset=data.subset,
         seed=data.seed,
+        template=template,
         skip_bad=skip_bad,
         progress=progress,
     )
@@ -94,14 +115,14 @@ def load_alpaca(
     train, val, test = (read.dataset.select(chosen) for chosen in (of.train, of.val, of.test))
     info = {"kind": "alpaca", "source": source or str(path), "max_length": max_length, "loss_on": loss_on}
     info |= {"seed": data.seed, "subset": data.subset, "counts": asdict(read.counts)}
-    return _described(Splits(train, val, test, ALPACA, info))
+    return _described(Splits(train, val, test, template, info, read.notes))
 
 
-def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig) -> Splits:
+def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:
     read = read_text(files, block_size, data)
     info = {"kind": "text", "source": str(path), "max_length": block_size, "loss_on": "all", "seed": data.seed}
     info |= {"subset": data.subset, "files": read.files}
-    return _described(Splits(read.train, read.val, read.test, None, info))
+    return _described(Splits(read.train, read.val, read.test, None, info, notes))
 
 
 def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
@@ -109,7 +130,7 @@ def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
         files = text_files(path)
         if not files:
             raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
-        return _load_text(path, files, max_length, data)
+        return _load_text(path, files, max_length, data, left_out_of(path))
     prepared = read_prepared(path)
     longest = max(_longest(part) for part in prepared.by_name().values())
     if longest - 1 > max_length:  # the last token is predicted, not read

@@ -8,6 +8,7 @@ and in its metadata, under `gpt2cli`, a JSON object: version, template, and what
 import hashlib
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,15 +22,19 @@ from gpt2cli import paths
 from gpt2cli.atomic import replacing
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.config import VOCAB_SIZE
+from gpt2cli.data.alpaca import Counts
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.splits import Splits as Splits
 from gpt2cli.errors import CheckpointError, DataError, ResourceError
 from gpt2cli.prompts import PromptTemplate
+from gpt2cli.untrusted import is_file, parse_json
 
 FILE = "data.safetensors"
 VERSION = 1
 AGAIN = "prepare it again with `gpt2 prepare-alpaca --force`"
 _DTYPES = {"tokens": torch.uint16, "offsets": torch.int64, "loss_from": torch.int32}
+_INFO = {"kind": str, "source": str, "max_length": int, "loss_on": str, "seed": int, "fingerprint": str}
+"""What `Splits.info` always holds, and of which types."""
 
 
 def default_directory(source: str) -> Path:
@@ -40,7 +45,7 @@ def default_directory(source: str) -> Path:
 
 def is_prepared(directory: Path) -> bool:
     """Whether the directory holds a prepared dataset."""
-    return (directory / FILE).is_file()
+    return is_file(directory / FILE)
 
 
 def fingerprint(splits: Splits) -> str:
@@ -51,8 +56,18 @@ def fingerprint(splits: Splits) -> str:
 def write_prepared(splits: Splits, directory: Path) -> Path:
     """Write the dataset, replacing the one that is there; a crash leaves the old or the new. Returns the file.
 
-    Raises ResourceError or OSError if it cannot be written.
+    Raises ResourceError if it cannot be written.
     """
+    try:
+        return _write(splits, directory)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ResourceError(
+            f"cannot write {directory / FILE} ({reason}): free some space, or write elsewhere"
+        ) from None
+
+
+def _write(splits: Splits, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{name}.{member}": getattr(part, member).contiguous()
@@ -60,11 +75,12 @@ def write_prepared(splits: Splits, directory: Path) -> Path:
         for member in _DTYPES
     }
     template = splits.template.to_dict() if splits.template else None
-    described = {"version": VERSION, "template": template, **splits.info, "fingerprint": fingerprint(splits)}
+    of_all = fingerprint(splits)
+    described = {"version": VERSION, "template": template, **splits.info, "fingerprint": of_all}
     with replacing(directory / FILE) as temporary:
         text = json.dumps(described)
         try:
-            save_file(tensors, temporary, metadata={"gpt2cli": text, "sha256": _digest(text, splits)})
+            save_file(tensors, temporary, metadata={"gpt2cli": text, "sha256": _digest(text, of_all)})
         except SafetensorError as error:  # how its writer reports a full disk
             raise ResourceError(f"cannot write {directory / FILE} ({error}): free some space") from None
     return directory / FILE
@@ -73,20 +89,23 @@ def write_prepared(splits: Splits, directory: Path) -> Path:
 def read_prepared(directory: Path) -> Splits:
     """Open a prepared dataset by memory map. `info` holds what was written, and its fingerprint.
 
-    Raises DataError for a file that is damaged, of another version, or something else.
+    Nothing in the file is trusted: not its sizes, not its types, not the places that it points to. Raises DataError
+    for a file that is damaged, of another version, or something else.
     """
     path = directory / FILE
     try:
         contents = read_safetensors(path)
-        described: dict[str, Any] = json.loads(contents.extra["gpt2cli"])
+        described: dict[str, Any] = parse_json(contents.extra["gpt2cli"])
         version, stored = described.pop("version"), described.pop("template")
         if version != VERSION:
             raise DataError("prepared by another version of gpt2cli")
         template = None if stored is None else PromptTemplate.from_dict(stored)
         train, val, test = (_part(contents.tensors, name) for name in ("train", "val", "test"))
         splits = Splits(train, val, test, template, described)
-        if contents.extra["sha256"] != _digest(contents.extra["gpt2cli"], splits) or not len(splits.train):
+        found = fingerprint(splits)
+        if contents.extra["sha256"] != _digest(contents.extra["gpt2cli"], found) or not len(splits.train):
             raise ValueError
+        _check_info(splits.info, found)
     except CheckpointError as error:
         raise DataError(f"{str(error).removesuffix(': fetch it again')}: {AGAIN}") from None
     except DataError as error:
@@ -96,9 +115,21 @@ def read_prepared(directory: Path) -> Splits:
     return splits
 
 
-def _digest(description: str, splits: Splits) -> str:
+def _digest(description: str, fingerprint: str) -> str:
     """sha256, in hex, of all that the file says."""
-    return hashlib.sha256((description + fingerprint(splits)).encode()).hexdigest()
+    return hashlib.sha256((description + fingerprint).encode()).hexdigest()
+
+
+def _check_info(info: dict[str, Any], fingerprint: str) -> None:
+    """Raise an error unless `info` has the form that `load_data` promises, and can be written as JSON again."""
+    if any(type(info[name]) is not kind for name, kind in _INFO.items()) or info["loss_on"] not in ("response", "all"):
+        raise ValueError
+    counts = info.get("counts", {})
+    if any(type(counts[member.name]) is not int for member in fields(Counts) if counts):
+        raise ValueError
+    if info["max_length"] < 1 or info["fingerprint"] != fingerprint:
+        raise ValueError
+    json.dumps(info, allow_nan=False)
 
 
 def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
@@ -108,6 +139,8 @@ def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
         tensor.dtype == dtype and tensor.ndim == 1 for tensor, dtype in zip(members, _DTYPES.values(), strict=True)
     )
     if not kinds or len(offsets) != len(loss_from) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
+        raise ValueError
+    if offsets.min() < 0 or offsets.max() > len(tokens):  # the lengths of others could wrap around
         raise ValueError
     part = TokenDataset(tokens, offsets, loss_from)
     targets = part.lengths - loss_from

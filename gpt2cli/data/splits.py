@@ -19,6 +19,7 @@ class Splits:
 
     template  how the instructions were put, None for plain text
     info      what is known about the data, ready for JSON: kind, source, counts, settings, fingerprint
+    notes     what somebody should know who gave the data; not stored with it
     """
 
     train: TokenDataset
@@ -26,6 +27,7 @@ class Splits:
     test: TokenDataset
     template: PromptTemplate | None
     info: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def by_name(self) -> dict[str, TokenDataset]:
         """The three of them, in the order train, val, test."""

@@ -1,14 +1,19 @@
-"""Plain text as training data: one stream of tokens, cut into blocks as long as the model's window.
+r"""Plain text as training data: one stream of tokens, cut into blocks as long as the model's window.
 
-The stream of some files is `<|endoftext|> file <|endoftext|> file ... <|endoftext|>`: each file begins as a text does
+A file holds one document, or several that are separated by a line that holds `<|endoftext|>` and nothing else.
+Anywhere else `<|endoftext|>` is plain text. A `\r\n` is read as `\n`, and a byte order mark is dropped. Blank documents
+are left out.
+
+The stream is `<|endoftext|> document <|endoftext|> document ... <|endoftext|>`: each document begins as a text does
 that the model writes, and has an end. A block holds up to block_size + 1 tokens and starts with the last token of the
 block before, so that every token of a stream but its first is a target exactly once. The last block may be short.
 """
 
+import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -17,13 +22,16 @@ from torch import Tensor
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import encode_many, pieces
-from gpt2cli.data.records import read_utf8
 from gpt2cli.data.splits import sample, sizes, split
+from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.errors import DataError
-from gpt2cli.tokenizer import END_OF_TEXT_ID
+from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID
+from gpt2cli.untrusted import is_file, shown
 
-BATCH = 16
-"""Pieces of a text whose tokens are held as Python's numbers at a time."""
+SUFFIX = ".txt"
+BATCH, BATCH_CHARACTERS = 1000, 2**20
+"""Pieces of texts, or their characters, whose tokens are held as Python's numbers at a time."""
+_SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\n|\Z)", re.MULTILINE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,24 +45,45 @@ class Text:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The `.txt` files in a folder, not in those below it, by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix == ".txt" and path.is_file())
+    """The `.txt` files in a folder, not in those below it, by name. The ending counts in any case.
+
+    Hidden files are left out, also those named `._*`, in which macOS keeps what other file systems cannot.
+    """
+    return sorted(path for path in folder.iterdir() if _is_text(path))
+
+
+def _is_text(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix.lower() == SUFFIX and is_file(path)
+
+
+def left_out_of(folder: Path) -> tuple[str, ...]:
+    """A note on what `text_files` leaves out of a folder: how much, and the first by name. Nothing for nothing."""
+    others = sorted(path.name for path in folder.iterdir() if not _is_text(path))
+    if not others:
+        return ()
+    files = (
+        "1 entry that is not a visible .txt file"
+        if len(others) == 1
+        else (f"{len(others):,} entries that are not visible .txt files")
+    )
+    return (f"{folder}: left out {files}, {'' if len(others) == 1 else 'the first of them '}{shown(others[0])}",)
 
 
 def read_text(files: Sequence[Path], block_size: int, data: DataConfig) -> Text:
     """Tokenize the files and set some aside: whole ones if there are several, else the end of the only one.
 
-    A `subset` is that many blocks of `train`, by chance. `<|endoftext|>` in a file is plain text. Raises DataError for
-    a file that is not UTF-8, naming the byte, and if there is no text.
+    A `subset` is that many blocks of `train`, by chance. Raises DataError for a file that is not UTF-8, naming the
+    byte, and if there is no text.
     """
-    texts = [tokens for tokens in map(read_tokens, files) if len(tokens)]
+    texts = [documents for documents in (tokenize(read_documents(path)) for path in files) if documents]
     if not texts:
         raise DataError(f"{files[0] if files else 'the folder'}: there is no text to learn from: give another file")
     if len(texts) == 1:
-        streams = _cut(join(texts), data)
+        streams = _cut(join(texts[0]), data)
     else:
         of = split(len(texts), data)
-        streams = [join([texts[i] for i in chosen]) for chosen in (of.train, of.val, of.test)]
+        chosen = ([document for i in part for document in texts[i]] for part in (of.train, of.val, of.test))
+        streams = [join(documents) for documents in chosen]
     train, val, test = (blocks(stream, block_size) for stream in streams)
     if data.subset is not None:
         train = train.select(sample(len(train), data.subset, data.seed))
@@ -69,10 +98,10 @@ def _cut(stream: Tensor, data: DataConfig) -> list[Tensor]:
     return [stream[: first + 1], stream[first : second + 1], stream[second:]]
 
 
-def join(texts: Sequence[Tensor]) -> Tensor:
-    """One stream of texts, each (T,) uint16, with an end-of-text before, between and after. Nothing for no text."""
+def join(documents: Sequence[Tensor]) -> Tensor:
+    """One stream of documents, each (T,) uint16, with an end-of-text before, between and after. Nothing for none."""
     end = torch.tensor([END_OF_TEXT_ID], dtype=torch.uint16)
-    return torch.cat([end, *(part for text in texts for part in (text, end))]) if texts else end[:0]
+    return torch.cat([end, *(part for tokens in documents for part in (tokens, end))]) if documents else end[:0]
 
 
 def blocks(stream: Tensor, block_size: int) -> TokenDataset:
@@ -81,11 +110,44 @@ def blocks(stream: Tensor, block_size: int) -> TokenDataset:
     return from_sequences([stream[start : start + block_size + 1] for start in starts], [1] * len(starts))
 
 
-def read_tokens(path: Path) -> Tensor:
-    """A text file's tokens, (T,) uint16. Raises DataError for what is not UTF-8, naming the byte."""
-    parts = pieces(read_utf8(path))
-    tokens = array("H")
-    while batch := list(islice(parts, BATCH)):
-        for ids in encode_many(batch):
+def read_documents(path: Path) -> list[str]:
+    """The documents of a text file, none of them blank. Raises DataError for what is not UTF-8, naming the byte."""
+    text = read_utf8(path).replace("\r\n", "\n")
+    return [document for document in _documents(text) if document and not document.isspace()]
+
+
+def _documents(text: str) -> Iterator[str]:
+    start = 0
+    for separator in _SEPARATOR.finditer(text):
+        yield text[start : separator.start()]
+        start = separator.end()
+    yield text[start:] if start else text
+
+
+def tokenize(documents: Sequence[str]) -> list[Tensor]:
+    """The tokens of each document, (T,) uint16; `<|endoftext|>` in them is plain text."""
+    tokens, ends = array("H"), [0] * (len(documents) + 1)
+    for batch in _batches(documents):
+        encoded = encode_many([piece for _, piece in batch])
+        for (document, _), ids in zip(batch, encoded, strict=True):
             tokens.extend(ids)
-    return torch.frombuffer(tokens, dtype=torch.uint16) if tokens else torch.empty(0, dtype=torch.uint16)
+            ends[document + 1] = len(tokens)
+    if not tokens:
+        return []
+    whole = torch.frombuffer(tokens, dtype=torch.uint16)
+    return [whole[start:end] for start, end in pairwise(ends)]
+
+
+def _batches(documents: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+    """All pieces of all documents, each with its document's index, in portions that take little memory as tokens."""
+    batch: list[tuple[int, str]] = []
+    size = 0
+    for i, document in enumerate(documents):
+        for piece in pieces(document):
+            batch.append((i, piece))
+            size += len(piece)
+            if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gpt2cli.config import SamplingConfig
+from gpt2cli.data.records import is_unicode
 from gpt2cli.generation.decode import generate
 from gpt2cli.generation.text import Sample
 from gpt2cli.model.gpt import GPT
@@ -16,11 +18,23 @@ CACHE_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said, without blank space at the ends, in how many tokens, and why it ended there."""
+    """What a model said, without blank space at the ends, in how many tokens, and why it ended there.
+
+    finish_reason  stop, eos or length; empty if nobody knows, as of answers that were made elsewhere
+    """
 
     text: str
     tokens: int
     finish_reason: str
+
+    @classmethod
+    def restored(cls, finding: Any, max_new_tokens: int) -> "Answer | None":
+        """The answer that an interrupted run kept; None for anything that cannot be that."""
+        if not isinstance(finding, list) or [type(part) for part in finding] != [str, int, str]:
+            return None
+        text, tokens, finish_reason = finding
+        fits = is_unicode(text) and 0 <= tokens <= max_new_tokens and finish_reason in ("stop", "eos", "length")
+        return cls(text, tokens, finish_reason) if fits else None
 
 
 def answer(model: GPT, prompts: dict[int, list[int]], sampling: SamplingConfig) -> Iterator[tuple[int, Answer]]:

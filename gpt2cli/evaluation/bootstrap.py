@@ -5,6 +5,7 @@ with replacement, many times over, and see how the figure varies. All models get
 record easy or hard for all of them cancels out in their difference.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,8 @@ def estimates(
 def _estimate(value: float, draws: Tensor) -> Estimate:
     tail = (1 - LEVEL) / 2
     low, high = torch.quantile(draws, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    if math.isnan(low) or math.isnan(high):  # of figures that are infinite there is no difference
+        return Estimate(value)
     return Estimate(value, low, high)
 
 

@@ -2,15 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.load import find_directory, load, load_plain, read_facts
 from gpt2cli.checkpoints.transfer import Progress, ignore
-from gpt2cli.config import DataConfig, TrainConfig
-from gpt2cli.errors import CheckpointError, DataError, UsageError
+from gpt2cli.config import VOCAB_SIZE, DataConfig, TrainConfig
+from gpt2cli.errors import CheckpointError, DataError
 from gpt2cli.evaluation.data import Instructions, Texts
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import expand
@@ -57,9 +57,18 @@ class Candidate:
         )
 
     def block_size(self, progress: Progress = ignore) -> int:
-        """The model's window. It is loaded for that, from a map of its files, so that a bad one is found at once."""
-        at = {"device": "cpu", "offline": self.machine.offline}
-        return load_plain(self.model, ckpt=self.ckpt, progress=progress, **at).config.block_size  # type: ignore[arg-type]
+        """The model's window. It is loaded for that, from a map of its files, so that a bad one is found at once.
+
+        Raises CheckpointError for a model that has fewer tokens than GPT-2's tokenizer makes.
+        """
+        offline = self.machine.offline
+        config = load_plain(self.model, ckpt=self.ckpt, device="cpu", offline=offline, progress=progress).config
+        if config.vocab_size < VOCAB_SIZE:
+            raise CheckpointError(
+                f"{self.name} knows {config.vocab_size:,} tokens, and GPT-2's tokenizer has {VOCAB_SIZE:,}: "
+                "it was made for another tokenizer"
+            )
+        return config.block_size
 
     def fingerprint(self) -> str:
         """sha256, in hex, of the files that it is made of."""
@@ -101,16 +110,20 @@ def _weights(directory: Path) -> list[Path]:
     return sorted([*directory.glob("*.safetensors"), *directory.glob("*config.json")])
 
 
-def candidates(models: Sequence[str], ckpts: Sequence[str], machine: Machine) -> list[Candidate]:
+def candidates(
+    models: Sequence[str], ckpts: Sequence[str], machine: Machine, template: PromptTemplate | None = None
+) -> list[Candidate]:
     """Models first, so that a base model is what the others are compared with.
 
-    An adapter goes onto the model, if a single one is given, and otherwise onto the one that it names itself.
+    An adapter goes onto the model, if a single one is given, and otherwise onto the one that it names itself. With a
+    `template` all are asked in that one.
     """
     base = models[0] if len(models) == 1 else None
-    return [
+    found = [
         *(Candidate(name, name, None, machine) for name in models),
         *(_from_checkpoint(ckpt, base, machine) for ckpt in ckpts),
     ]
+    return found if template is None else [replace(candidate, template=template) for candidate in found]
 
 
 def _from_checkpoint(ckpt: str, base: str | None, machine: Machine) -> Candidate:
@@ -125,6 +138,15 @@ def _from_checkpoint(ckpt: str, base: str | None, machine: Machine) -> Candidate
     return Candidate(ckpt, adapted, ckpt, machine, template, data, settings)
 
 
+_DIVISION: dict[str, tuple[type, ...]] = {
+    "val_fraction": (int, float),
+    "test_fraction": (int, float),
+    "subset": (int, type(None)),
+    "seed": (int,),
+}
+"""The types of what a checkpoint says of how its records were divided: the fields of DataConfig."""
+
+
 def division(chosen: Sequence[Candidate], path: Path, block_size: int) -> tuple[int, TrainConfig, DataConfig]:
     """How the records at `path` were divided when one of these learned from them, else as `finetune` would by itself:
     the window, and the configs for `load_data`."""
@@ -133,9 +155,11 @@ def division(chosen: Sequence[Candidate], path: Path, block_size: int) -> tuple[
         if told.get("kind") != "alpaca" or Path(str(told.get("source"))).absolute() != path.absolute():
             continue
         try:
-            window = int(told["max_length"])
+            window, records = told["max_length"], settings["records"]
+            if type(window) is not int or any(type(records[name]) not in kinds for name, kinds in _DIVISION.items()):
+                continue
             train = TrainConfig(max_length=window, loss_on=told["loss_on"])
-            return window, train, DataConfig(**settings["records"])
-        except (KeyError, TypeError, ValueError, UsageError):  # written by hand, or by another version
+            return window, train, DataConfig(**records)
+        except (KeyError, TypeError, ValueError):  # written by hand, or by another version; UsageError is one
             continue
     return block_size, TrainConfig(), DataConfig(test_fraction=0)

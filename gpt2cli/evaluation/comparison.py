@@ -1,9 +1,10 @@
 """From what the models have done to figures that can be compared."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gpt2cli.config import EvaluationConfig
@@ -11,57 +12,72 @@ from gpt2cli.evaluation import scores as measures
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.bootstrap import Estimate, Statistic, estimates
 from gpt2cli.evaluation.data import Instructions, Task, Texts
+from gpt2cli.evaluation.likelihood import chunk_sizes
 from gpt2cli.evaluation.results import Evaluation, ModelResult, RecordResult
 from gpt2cli.evaluation.scores import Score
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one model has done: the table of `likelihood.collect`, and its answers by task."""
+    """What one model has done: the table of `likelihood.collect`, and its answers by task.
 
-    table: Tensor
+    There is no table of answers that were made elsewhere.
+    """
+
+    table: Tensor | None
     answers: dict[int, Answer]
 
 
-def _perplexity(sums: list[float]) -> float:
-    mean = sums[0] / sums[2]
-    return math.exp(mean) if mean < 700 else math.inf  # beyond which there is no such number
+Figure = Mapping[int, tuple[Estimate, Estimate | None]]
+"""Of the models that have it, by their number: the figure, and the difference to the first of them (None for that)."""
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf  # beyond which there is no such number
 
 
 LIKELIHOOD: dict[str, Statistic] = {
     "loss": lambda sums: sums[0] / sums[2],
-    "perplexity": _perplexity,
+    "perplexity": lambda sums: _exp(sums[0] / sums[2]),
     "accuracy": lambda sums: sums[1] / sums[2],
 }
 """Figures from the sums of `likelihood.collect`, each weighing every token alike."""
+
+OF_TEXT: dict[str, Statistic] = {
+    "bits_per_byte": lambda sums: sums[0] / math.log(2) / sums[3],
+    "word_perplexity": lambda sums: _exp(sums[0] / sums[4]) if sums[4] else math.inf,
+}
+"""Figures from these sums and those of `likelihood.chunk_sizes`: bytes of UTF-8, and words between white space.
+
+They are those of lm-evaluation-harness, and can be compared between models with different tokenizers. Its words are
+counted by `re.split`, which finds one more where a text begins or ends with white space.
+"""
 
 
 def compare(
     names: Sequence[str],
     data: Instructions | Texts,
     config: EvaluationConfig,
-    max_length: int,
+    max_length: int | None,
     found: Sequence[Found],
     chosen: Sequence[int],
     skipped: int,
 ) -> Evaluation:
     """All figures of all models, over the records that every one of them has scored; `chosen` were answered."""
-    scored = (found[0].table[:, 2] > 0).clone()
-    for other in found[1:]:
-        scored &= other.table[:, 2] > 0
-    tables = [one.table[scored] for one in found]
-    figures: dict[str, tuple[list[Estimate], list[Estimate]]] = {}
-    for key, statistic in LIKELIHOOD.items():
-        figures[key] = estimates(tables, statistic, config.resamples, config.seed)
+    tables = _scored_tables(data, found)
+    statistics = LIKELIHOOD | (OF_TEXT if isinstance(data, Texts) else {})
+    figures = {key: _estimated(tables, statistic, config) for key, statistic in statistics.items() if tables}
     tasks: list[Task] = [data.tasks[i] for i in chosen] if isinstance(data, Instructions) else []
     references = [task.record.output.strip() for task in tasks]
     answers = [[one.answers[i] for i in chosen] for one in found]
     scores = [_scores(said, references, config) for said in answers] if tasks else []
-    for key in scores[0] if scores else ():
-        each = [of_model[key] for of_model in scores]
-        figures[key] = estimates([score.table for score in each], each[0].statistic, config.resamples, config.seed)
+    for key in dict.fromkeys(key for of_model in scores for key in of_model):  # in order, each once
+        of_models = {number: of_model[key] for number, of_model in enumerate(scores) if key in of_model}
+        statistic = next(iter(of_models.values())).statistic
+        figures[key] = _estimated({number: score.table for number, score in of_models.items()}, statistic, config)
     rouge = [of_model["rouge_l"].of_each() for of_model in scores]
     is_text = isinstance(data, Texts)
+    window = {"stride": config.stride} if is_text else {"max_length": max_length} if max_length else {}
     return Evaluation(
         data=data.source,
         kind="text" if is_text else "alpaca",
@@ -69,12 +85,12 @@ def compare(
         records=len(data.tokens) if isinstance(data, Texts) else len(data.tasks) - skipped,
         skipped=skipped,
         reference_tokens=sum(len(task.response) for task in tasks) / len(tasks) if tasks else None,
-        settings={"stride" if is_text else "max_length": config.stride if is_text else max_length}
+        settings=window
         | {"max_new_tokens": config.sampling.max_new_tokens, "temperature": config.sampling.temperature}
         | {"resamples": config.resamples, "seed": config.seed},
         models=[
-            _result(number, name, int(table[:, 2].sum()), figures)
-            for number, (name, table) in enumerate(zip(names, tables, strict=True))
+            _result(number, name, int(tables[number][:, 2].sum()) if number in tables else None, figures)
+            for number, name in enumerate(names)
         ],
         answered=[
             RecordResult(
@@ -89,16 +105,36 @@ def compare(
     )
 
 
+def _scored_tables(data: Instructions | Texts, found: Sequence[Found]) -> dict[int, Tensor]:
+    """By the numbers of the models that have predicted something: the rows of what all of them have predicted.
+
+    For texts they have two columns more, the bytes and words.
+    """
+    tables = {number: one.table for number, one in enumerate(found) if one.table is not None}
+    if not tables:
+        return {}
+    scored = torch.stack([table[:, 2] > 0 for table in tables.values()]).all(dim=0)
+    if isinstance(data, Texts):
+        sizes = chunk_sizes(data.sizes)
+        tables = {number: torch.cat([table, sizes], dim=1) for number, table in tables.items()}
+    return {number: table[scored] for number, table in tables.items()}
+
+
+def _estimated(tables: Mapping[int, Tensor], statistic: Statistic, config: EvaluationConfig) -> Figure:
+    own, changes = estimates([*tables.values()], statistic, config.resamples, config.seed)
+    return dict(zip(tables, zip(own, [None, *changes], strict=True), strict=True))
+
+
 def _scores(answers: Sequence[Answer], references: Sequence[str], config: EvaluationConfig) -> dict[str, Score]:
     found = measures.scores(answers, references)
     if config.bertscore:
-        found["bertscore"] = measures.bertscore([answer.text for answer in answers], references)
+        from gpt2cli.evaluation.bertscore import bertscore
+
+        found |= bertscore([answer.text for answer in answers], references, config.bertscore_model)
     return found
 
 
-def _result(
-    number: int, name: str, tokens: int, figures: dict[str, tuple[list[Estimate], list[Estimate]]]
-) -> ModelResult:
-    own = {key: values[number] for key, (values, _) in figures.items()}
-    differences = {key: values[number - 1] for key, (_, values) in figures.items()} if number else {}
-    return ModelResult(name, tokens, own, differences)
+def _result(number: int, name: str, tokens: int | None, figures: Mapping[str, Figure]) -> ModelResult:
+    mine = {key: figure[number] for key, figure in figures.items() if number in figure}
+    changes = {key: change for key, (_, change) in mine.items() if change is not None}
+    return ModelResult(name, tokens, {key: own for key, (own, _) in mine.items()}, changes)

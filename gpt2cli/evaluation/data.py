@@ -11,12 +11,13 @@ from torch import Tensor
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
-from gpt2cli.data.load import ACCEPTED, load_data
+from gpt2cli.data.load import ACCEPTED, check_kind, load_data
 from gpt2cli.data.prepared import is_prepared, read_prepared
 from gpt2cli.data.records import SUFFIXES, Record, read_records
 from gpt2cli.data.splits import Splits
-from gpt2cli.data.text import read_tokens, text_files
+from gpt2cli.data.text import left_out_of, read_documents, text_files, tokenize
 from gpt2cli.errors import DataError, UsageError
+from gpt2cli.evaluation.text_sizes import sizes_of
 from gpt2cli.prompts import PromptTemplate
 from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
 
@@ -33,80 +34,107 @@ class Task:
 
 @dataclass(frozen=True)
 class Instructions:
-    """Records to be answered. `fingerprint` is that of the whole data, if only a split of it is here."""
+    """Records to be answered.
+
+    fingerprint  that of the whole data, if only a split of it is here
+    places       where in the list of all records that were read each task stands, and `of` how many these are, if
+                 records without an output were left out
+    notes        what somebody should know who gave the data
+    """
 
     source: str
     split: Split
     tasks: list[Task]
     fingerprint: str | None = None
+    places: list[int] | None = None
+    of: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Plain texts, each (T,) uint16 and at least one token long, with their files' names."""
+    """Plain texts, with the names of the files that they are in. A file may hold several.
+
+    tokens  each (T,) uint16 and at least one token long
+    sizes   for each text, (T, 2) uint8: the UTF-8 bytes of each token, and how many words begin in it
+    notes   what somebody should know who gave the data
+    """
 
     source: str
     names: list[str]
     tokens: list[Tensor]
+    sizes: list[Tensor]
+    notes: tuple[str, ...] = ()
 
 
 def read_data(
-    path: Path, source: str, split: Split | None, block_size: int, train: TrainConfig, division: DataConfig
+    path: Path,
+    source: str,
+    split: Split | None,
+    block_size: int,
+    train: TrainConfig,
+    division: DataConfig,
+    skip_bad: bool = False,
 ) -> Instructions | Texts:
     """Read the data at `path`, which goes by the name `source`.
 
     Of prepared data the test split is taken unless another is named; a file of records is taken whole, or divided as
-    `gpt2 finetune` divides it with these settings and this window. Plain text is always taken whole.
+    `gpt2 finetune` divides it with these settings and this window. Plain text is always taken whole. With `skip_bad`
+    malformed records are left out.
 
     Raises UsageError for a path that is nothing of the sort, and DataError for data that is damaged, or in which
     nothing is left to evaluate on.
     """
-    if not path.exists():
-        raise UsageError(f"{path} is not there: {ACCEPTED}")
+    check_kind(path)
     prepared = path.is_dir() and is_prepared(path)
-    if not prepared and path.suffix not in SUFFIXES:
+    if not prepared and path.suffix.lower() not in SUFFIXES:
         if split not in (None, "all"):
             raise UsageError("plain text is taken whole: leave --split out")
         return _read_texts(path, source)
     if not prepared and split in (None, "all"):
-        return _read_file(path, source)
-    splits = read_prepared(path) if prepared else load_data(path, train, division, block_size)
-    return _of_splits(splits, path, source, split or "test")
+        return _read_file(path, source, skip_bad)
+    splits = read_prepared(path) if prepared else load_data(path, train, division, block_size, skip_bad)
+    return _of_splits(splits, source, split or "test")
 
 
 def _read_texts(path: Path, source: str) -> Texts:
     files = text_files(path) if path.is_dir() else [path]
-    if any(file.suffix != ".txt" for file in files):
-        raise UsageError(f"{path} is no kind of data that is known here: {ACCEPTED}")
     if not files:
-        raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
-    read = {file.name: read_tokens(file) for file in files}
-    texts = {name: tokens for name, tokens in read.items() if len(tokens)}
-    if not texts:
-        raise DataError(f"{path}: there is no text to evaluate on: give another file")
-    return Texts(source, list(texts), list(texts.values()))
+        raise DataError(f"{source} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
+    read = [(file.name, document) for file in files for document in read_documents(file)]
+    if not read:
+        raise DataError(f"{source}: there is no text to evaluate on: give another file")
+    documents = [document for _, document in read]
+    tokens = tokenize(documents)
+    sizes = [sizes_of(*pair) for pair in zip(documents, tokens, strict=True)]
+    return Texts(source, [name for name, _ in read], tokens, sizes, left_out_of(path) if path.is_dir() else ())
 
 
-def _read_file(path: Path, source: str) -> Instructions:
-    records = [record for record in read_records(path).good if record.output.strip()]
-    if not records:
-        raise DataError(f"{path}: no record has an output to compare with: give other data")
+def _read_file(path: Path, source: str, skip_bad: bool) -> Instructions:
+    read = read_records(path, skip_bad)
+    places = [i for i, record in enumerate(read.good) if record.output.strip()]
+    if not places:
+        raise DataError(f"{source}: no record has an output to compare with: give other data")
+    records = [read.good[i] for i in places]
     responses = encode_many([record.output for record in records])
     tasks = [Task(record, [*ids, END_OF_TEXT_ID]) for record, ids in zip(records, responses, strict=True)]
-    return Instructions(source, "all", tasks)
+    skipped = (f"{source}: skipped {read.bad:,} malformed records",) if read.bad else ()
+    return Instructions(source, "all", tasks, None, places, len(read.good), (*read.notes, *skipped))
 
 
-def _of_splits(splits: Splits, path: Path, source: str, split: Split) -> Instructions:
+def _of_splits(splits: Splits, source: str, split: Split) -> Instructions:
     if splits.template is None:
-        raise DataError(f"{path} was prepared without a prompt template: {ACCEPTED}")
+        raise DataError(f"{source} was prepared without a prompt template: {ACCEPTED}")
     parts = splits.by_name()
     chosen = list(parts.values()) if split == "all" else [parts[split]]
     if not any(map(len, chosen)):
         held = ", ".join(f"{len(part):,} in {name}" for name, part in parts.items())
-        raise DataError(f"the {split} split of {path} is empty ({held} records): choose another --split, or other data")
+        raise DataError(
+            f"the {split} split of {source} is empty ({held} records): choose another --split, or other data"
+        )
     whole = splits.info.get("loss_on") == "all"
     tasks = [_task(*part[i], splits.template, whole) for part in chosen for i in range(len(part))]
-    return Instructions(source, split, tasks, splits.info.get("fingerprint"))
+    return Instructions(source, split, tasks, splits.info.get("fingerprint"), notes=splits.notes)
 
 
 def _task(ids: Tensor, loss_from: int, template: PromptTemplate, whole: bool) -> Task:

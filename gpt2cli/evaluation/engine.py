@@ -19,6 +19,7 @@ from gpt2cli.evaluation.candidates import Candidate
 from gpt2cli.evaluation.comparison import Found, compare
 from gpt2cli.evaluation.data import Instructions, Texts, sequences
 from gpt2cli.evaluation.events import Event, Finished, Note, Progress
+from gpt2cli.evaluation.given import Given
 from gpt2cli.evaluation.kept import Kept
 from gpt2cli.evaluation.likelihood import RecordSource, Source, Sums, TextSource, collect, portions, score
 from gpt2cli.model.device import TOKENS_PER_PASS
@@ -30,13 +31,15 @@ from gpt2cli.prompts import PromptTemplate
 class Job:
     """Everything that an evaluation is made of.
 
-    max_length  tokens of a record at the most: what the smallest of the models' windows holds
+    max_length  tokens of a record at the most: what the smallest of the models' windows holds; None without models
+    given       answers that were made elsewhere, to be compared like those of the models
     """
 
     candidates: Sequence[Candidate]
     data: Instructions | Texts
     config: EvaluationConfig
-    max_length: int
+    max_length: int | None
+    given: Sequence[Given] = ()
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,12 @@ def evaluate(job: Job) -> Iterator[Event]:
         of = f"{skipped:,} of {len(job.data.tasks):,} records"
         yield Note(f"left out {of}, whose prompts alone fill the window of {job.max_length:,} tokens")
     found, kept = [], []
-    names = [candidate.name for candidate in job.candidates]
+    names = [*(candidate.name for candidate in job.candidates), *(given.name for given in job.given)]
     for candidate, plan in zip(job.candidates, plans, strict=True):
-        kept.append(
-            Kept(candidate.fingerprint(), _identity(job, plan), candidate.machine.device, candidate.machine.precision)
-        )
-        found.append((yield from _examine(candidate, plan, job, kept[-1])))
-        if kept[-1].problem:
-            yield Note(f"{kept[-1].problem}: an interrupted run would begin anew")
+        what, findings = yield from _examine(candidate, plan, job)
+        found.append(what)
+        kept.append(findings)
+    found += [Found(None, given.answers) for given in job.given]
     yield Finished(compare(names, job.data, job.config, job.max_length, found, chosen, skipped))
     for findings in kept:
         findings.discard()
@@ -77,6 +78,8 @@ def _plan(job: Job) -> tuple[list[_Plan], list[int], int]:
     if isinstance(job.data, Texts):
         return [_Plan({}, candidate.template, None) for candidate in job.candidates], [], 0
     tasks, prepared = job.data.tasks, {}
+    if job.max_length is None:
+        return [], sample(len(tasks), job.config.answers, job.config.seed), 0
     for candidate in job.candidates:
         if candidate.template not in prepared:
             prepared[candidate.template] = sequences(tasks, candidate.template, job.max_length)
@@ -107,16 +110,24 @@ def _identity(job: Job, plan: _Plan) -> list[Any]:
     return [digest.hexdigest(), plan.template.to_dict(), job.max_length, job.config.stride, asdict(sampling)]
 
 
-def _examine(candidate: Candidate, plan: _Plan, job: Job, kept: Kept) -> Generator[Event, None, Found]:
+def _examine(candidate: Candidate, plan: _Plan, job: Job) -> Generator[Event, None, tuple[Found, Kept]]:
     """Let one model predict and answer."""
     model = candidate.load()
+    # the device and precision that `auto` has chosen: on another machine it may choose others
+    at = (str(model.ln_f.weight.device), model.precision)
+    kept = Kept(candidate.fingerprint(), _identity(job, plan), *at)
+    problem = kept.problem
+    if problem:
+        yield Note(f"{problem}: an interrupted run would begin anew")
     if note := model.compiling_note():
         yield Note(note)
         model.warm_up()
     source = plan.source or _text_source(job, model)
     table = yield from _score(candidate.name, model, source, kept)
     answers = yield from _answer(candidate.name, model, plan, job, kept)
-    return Found(table, answers)
+    if kept.problem != problem:
+        yield Note(f"{kept.problem}: an interrupted run would begin anew")
+    return Found(table, answers), kept
 
 
 def _text_source(job: Job, model: GPT) -> TextSource:
@@ -141,13 +152,13 @@ def _score(name: str, model: GPT, source: Source, kept: Kept) -> Generator[Event
     max_tokens = TOKENS_PER_PASS[model.ln_f.weight.device.type]
     total, done, again, parts = sum(source.lengths), 0, 0, []
     yield Progress(name, "scoring", done, total)
-    for i, chosen in enumerate(portions(source.lengths, max_tokens)):
-        finding = kept.found.get(f"score {i}")
-        if finding is None:
+    for chosen in portions(source.lengths, max_tokens):
+        name_of_part = f"score {chosen.start} to {chosen.stop}"
+        part = Sums.restored(kept.found.get(name_of_part), source, chosen)
+        if part is None:
             part = score(model, source, chosen, max_tokens)
-            kept.add(f"score {i}", [part.units, part.losses, part.right, part.tokens])
+            kept.add(name_of_part, [part.units, part.losses, part.right, part.tokens])
         else:
-            part = Sums(*finding)
             again += sum(source.lengths[j] for j in chosen)
         parts.append(part)
         done += sum(source.lengths[j] for j in chosen)
@@ -157,7 +168,9 @@ def _score(name: str, model: GPT, source: Source, kept: Kept) -> Generator[Event
 
 def _answer(name: str, model: GPT, plan: _Plan, job: Job, kept: Kept) -> Generator[Event, None, dict[int, Answer]]:
     """The answers to all prompts, by task."""
-    found = {i: Answer(*kept.found[f"answer {i}"]) for i in plan.prompts if f"answer {i}" in kept.found}
+    most = job.config.sampling.max_new_tokens
+    restored = {i: Answer.restored(kept.found.get(f"answer {i}"), most) for i in plan.prompts}
+    found = {i: said for i, said in restored.items() if said is not None}
     left = {i: prompt for i, prompt in plan.prompts.items() if i not in found}
     again, total = len(found), len(plan.prompts)
     if total:

@@ -17,13 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import __version__, paths
+from gpt2cli.errors import ResourceError
+from gpt2cli.outputs import check_directory
+from gpt2cli.untrusted import is_file, parse_json
 
+MAX_BYTES = 2**30
+"""Of a file that is read: more than the findings of any evaluation take."""
 FORGOTTEN_AFTER = 30 * 24 * 3600
 _DIGITS = 16
 
 
 class Kept:
-    """The findings under one key. If they cannot be written, `problem` says why, and all goes on without."""
+    """The findings under one key. If they cannot be written, `problem` says why, and all goes on without.
+
+    The digests tell what is damaged, not who wrote it: `found` may hold anything that JSON can say.
+    """
 
     def __init__(self, *parts: Any) -> None:
         key = hashlib.sha256(json.dumps([__version__, *parts], sort_keys=True).encode()).hexdigest()[:32]
@@ -32,13 +40,20 @@ class Kept:
         self.problem = ""
         with suppress(OSError):
             self._read()
+        try:
+            check_directory(self.path.parent)
+        except ResourceError as error:
+            self.problem = f"what is done cannot be kept ({error})"
 
     def _read(self) -> None:
+        if not is_file(self.path) or self.path.stat().st_size > MAX_BYTES:
+            return
         for line in self.path.read_bytes().splitlines():
             digest, _, text = line.partition(b" ")
             if digest.decode("ascii", "replace") == _digest(text):
-                name, finding = json.loads(text)
-                self.found[name] = finding
+                with suppress(ValueError, TypeError):  # TypeError: no pair, or a name that is none
+                    name, finding = parse_json(text)
+                    self.found[name] = finding
 
     def add(self, name: str, finding: Any) -> None:
         """Keep a finding, anything that JSON can say, under a name."""
@@ -52,7 +67,7 @@ class Kept:
             with self.path.open("ab") as file:  # begins a line of its own, whatever a cut has left of the last
                 file.write(b"\n" + _digest(text).encode() + b" " + text + b"\n")
         except OSError as error:
-            self.problem = f"cannot keep what is done in {self.path} ({error.strerror or error})"
+            self.problem = f"what is done cannot be kept in {self.path} ({error.strerror or error})"
 
     def discard(self) -> None:
         """All is done, and safe elsewhere."""

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from math import isfinite
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from gpt2cli.data.batches import make_rows
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.errors import DivergedError
+from gpt2cli.errors import CheckpointError, DivergedError
 from gpt2cli.model.device import LOGIT_ROWS
 from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import END_OF_TEXT_ID
@@ -55,6 +56,11 @@ class TextSource:
     Every token of a text is predicted once, with all that its window holds before it: at least `block_size - stride`
     tokens, where the text has that many. The windows are those of the recipe in transformers' documentation
     ("Perplexity of fixed-length models"), whose `max_length` is our block_size.
+
+    lm-evaluation-harness takes other windows for the same purpose: they do not overlap, so that a token has between
+    one and all tokens of its window before it, and the last one is moved back until it is full. Its losses are
+    therefore those of a stride of block_size - 1, but for the last window, to about three digits. With a smaller
+    stride ours are lower, as each token has more before it.
     """
 
     def __init__(self, texts: Sequence[Tensor], block_size: int, stride: int) -> None:
@@ -89,6 +95,20 @@ class Sums:
     right: list[int]
     tokens: list[int]
 
+    @classmethod
+    def restored(cls, finding: Any, source: Source, chosen: range) -> "Sums | None":
+        """The sums that an interrupted run kept of these sequences; None for anything that cannot be that."""
+        if not isinstance(finding, list) or len(finding) != 4 or not all(isinstance(part, list) for part in finding):
+            return None
+        units, losses, right, tokens = finding
+        ids, counts = torch.unique(torch.cat(source.part(chosen)[1]), return_counts=True)
+        if units != ids.tolist() or tokens != counts.tolist() or not len(units) == len(losses) == len(right):
+            return None
+        fits = all(type(loss) is float and isfinite(loss) and loss >= 0 for loss in losses) and all(
+            type(hits) is int and 0 <= hits <= n for hits, n in zip(right, tokens, strict=True)
+        )
+        return cls(units, losses, right, tokens) if fits else None
+
 
 def portions(lengths: Sequence[int], max_tokens: int) -> list[range]:
     """All sequences, in runs of about PASSES * max_tokens tokens."""
@@ -103,8 +123,17 @@ def portions(lengths: Sequence[int], max_tokens: int) -> list[range]:
 
 @torch.inference_mode()
 def score(model: GPT, source: Source, chosen: range, max_tokens: int) -> Sums:
-    """Predict the targets of these sequences. Raises DivergedError if a loss is not finite."""
+    """Predict the targets of these sequences.
+
+    Raises DivergedError if a loss is not finite, and CheckpointError for a token that the model does not know.
+    """
     data, unit_of = source.part(chosen)
+    largest = int(data.tokens.to(torch.int32).max())
+    if largest >= model.config.vocab_size:
+        raise CheckpointError(
+            f"token {largest} is not among the {model.config.vocab_size} that the model knows: "
+            "it was made for another tokenizer"
+        )
     losses, right, units = [], [], []
     for row in make_rows(data, range(len(data)), max_tokens, model.ln_f.weight.device):
         hidden = model.hidden(row.idx, packing=row.packing)[0, row.positions]
@@ -130,6 +159,15 @@ def token_losses(model: GPT, hidden: Tensor, targets: Tensor) -> tuple[Tensor, T
         losses.append((logits.logsumexp(dim=-1, keepdim=True) - logits.gather(1, target))[:, 0])
         right.append(logits.argmax(dim=-1) == target[:, 0])
     return torch.cat(losses), torch.cat(right)
+
+
+def chunk_sizes(sizes: Sequence[Tensor]) -> Tensor:
+    """(units, k) float64: what the numbers of the tokens of each unit of a `TextSource` add up to.
+
+    There are k numbers for each token of each text, (T, k).
+    """
+    chunks = [of_text[start : start + CHUNK] for of_text in sizes for start in range(0, len(of_text), CHUNK)]
+    return torch.stack([chunk.to(torch.float64).sum(dim=0) for chunk in chunks])
 
 
 def collect(parts: Sequence[Sums], units: int) -> Tensor:

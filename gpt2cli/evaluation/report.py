@@ -18,7 +18,9 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t
 """Control characters, of which HTML allows none, become the small pictures that Unicode has for them."""
 WIDTH, BAR, STEP = 320, 14, 40
 """Of a chart, in its own units: its width, a bar's height, and from one bar to the next."""
-CHARTED = ("perplexity", "accuracy", "bleu", "chrf", "rouge_l", "bertscore", "ended")
+CHARTED = ("perplexity", "bits_per_byte", "accuracy", "bleu", "chrf", "rouge_l", "bertscore", "ended")
+COLORS = 6
+"""Of models, in the style sheet."""
 VERDICTS = {1: "better", 0: "even", -1: "worse"}
 
 
@@ -26,6 +28,7 @@ def page(evaluation: Evaluation) -> str:
     """The whole page, HTML."""
     template = Template(paths.asset("report.html").read_text(encoding="utf-8"))
     script, style = (paths.asset(f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+    style += _further_colors(len(evaluation.models))
     return template.substitute(
         script=script,
         style=style,
@@ -54,6 +57,12 @@ def _policy_hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
+def _further_colors(models: int) -> str:
+    """Colors for the models beyond those that the style sheet has some for, as different as their number allows."""
+    hues = {i: round(i * 137.508) % 360 for i in range(COLORS, models)}  # the golden angle
+    return "".join(f".m{i} {{ color: hsl({hue} 55% 50%); fill: hsl({hue} 55% 50%); }}\n" for i, hue in hues.items())
+
+
 def _names(evaluation: Evaluation) -> list[str]:
     return [model.model for model in evaluation.models]
 
@@ -62,9 +71,12 @@ def _summary(evaluation: Evaluation) -> str:
     tokens = evaluation.models[0].tokens
     if evaluation.kind == "text":
         return f"{evaluation.data}: {tokens:,} tokens of {evaluation.records:,} plain texts, each predicted once."
+    caution = f" {evaluation.caution.capitalize()}." if evaluation.caution else ""
     split = "" if evaluation.split == "all" else f", {evaluation.split} split"
     answered = f"; {len(evaluation.answered):,} of them answered" if evaluation.answered else ""
-    return f"{evaluation.data}{split}: {tokens:,} tokens in the responses of {evaluation.records:,} records{answered}."
+    of = f"{evaluation.records:,} records{answered}.{caution}"
+    predicted = "" if tokens is None else f"{tokens:,} tokens in the responses of "
+    return f"{evaluation.data}{split}: {predicted}{of}"
 
 
 def _figures(evaluation: Evaluation) -> str:
@@ -74,9 +86,9 @@ def _figures(evaluation: Evaluation) -> str:
     for metric in evaluation.metrics:
         cells = []
         for model in evaluation.models:
-            change = model.differences.get(metric.key)
+            figure, change = model.figures.get(metric.key), model.differences.get(metric.key)
             below = _change(metric, change) if change else ""
-            cells.append(f"<td>{text(metric.shown(model.figures[metric.key].value))}{below}</td>")
+            cells.append(f"<td>{text(metric.shown(figure.value)) if figure else ''}{below}</td>")
         arrow = {1: "↑", -1: "↓", 0: ""}[metric.better]
         hint = {1: "more is better", -1: "less is better", 0: ""}[metric.better]
         label = f'{text(metric.label)}&nbsp;<i title="{hint}">{arrow}</i>'
@@ -88,23 +100,21 @@ def _change(metric: Metric, change: Estimate) -> str:
     shown = text(metric.shown_change(change.value))
     if change.low is None or change.high is None:
         return f"<small>{shown}</small>"
-    low, high = (f"<u>{text(metric.shown_change(end))}</u>" for end in (change.low, change.high))
+    low, high = (f"<u>{text(metric.shown_change(end, with_unit=False))}</u>" for end in (change.low, change.high))
     verdict = VERDICTS[metric.verdict(change)]
     return f'<small><b class="{verdict}">{shown}</b> <span>{low} to {high}</span></small>'
 
 
 def _chart(evaluation: Evaluation, metric: Metric) -> str:
     """A bar a model, with a whisker over the interval that its figure lies in."""
-    figures = [model.figures[metric.key] for model in evaluation.models]
-    most = max(max(figure.value, figure.high or 0) for figure in figures)
+    of_models = [(i, model.model, model.figures.get(metric.key)) for i, model in enumerate(evaluation.models)]
+    figures = [(i, name, figure) for i, name, figure in of_models if figure]
+    most = max(max(figure.value, figure.high or 0) for _, _, figure in figures)
     scale = (WIDTH - 1) / most if 0 < most < float("inf") else 0.0
     bars = "".join(
-        _bar(metric, figure, name, i, scale)
-        for i, (figure, name) in enumerate(zip(figures, _names(evaluation), strict=True))
+        _bar(metric, figure, name, color, STEP * place, scale) for place, (color, name, figure) in enumerate(figures)
     )
-    said = ", ".join(
-        f"{name} {metric.shown(figure.value)}" for name, figure in zip(_names(evaluation), figures, strict=True)
-    )
+    said = ", ".join(f"{name} {metric.shown(figure.value)}" for _, name, figure in figures)
     direction = {1: "more is better", -1: "less is better", 0: ""}[metric.better]
     return (
         f"<figure><figcaption><b>{text(metric.label)}</b> {direction}</figcaption>"
@@ -113,8 +123,7 @@ def _chart(evaluation: Evaluation, metric: Metric) -> str:
     )
 
 
-def _bar(metric: Metric, figure: Estimate, name: str, i: int, scale: float) -> str:
-    top = STEP * i
+def _bar(metric: Metric, figure: Estimate, name: str, color: int, top: int, scale: float) -> str:
     bar_top, middle = top + 19, top + 19 + BAR / 2
     width = max(2.0, figure.value * scale)
     short = name if len(name) <= 30 else "..." + name[-27:]
@@ -122,7 +131,7 @@ def _bar(metric: Metric, figure: Estimate, name: str, i: int, scale: float) -> s
         f'<text x="0" y="{top + 13}">{text(short)}</text>',
         f'<text x="{WIDTH}" y="{top + 13}" text-anchor="end" class="value">{text(metric.shown(figure.value))}</text>',
         f'<rect x="0" y="{bar_top}" width="{WIDTH}" height="{BAR}" rx="3" class="track"/>',
-        f'<rect x="0" y="{bar_top}" width="{width:.1f}" height="{BAR}" rx="3" class="m{i}"/>',
+        f'<rect x="0" y="{bar_top}" width="{width:.1f}" height="{BAR}" rx="3" class="m{color}"/>',
     ]
     if figure.low is not None and figure.high is not None and figure.high > figure.low and scale:
         low, high = figure.low * scale, figure.high * scale

@@ -26,9 +26,11 @@ class Metric:
         scaled = value * self.scale
         return f"{scaled:,.0f}{self.unit}" if abs(scaled) >= 1e4 else f"{scaled:,.{self.digits}f}{self.unit}"
 
-    def shown_change(self, value: float) -> str:
-        """A difference, with its sign."""
-        text = self.shown(abs(value))
+    def shown_change(self, value: float, with_unit: bool = True) -> str:
+        """A difference, with its sign: that of two percentages is in points."""
+        text = self.shown(abs(value)).removesuffix(self.unit)
+        if with_unit and math.isfinite(value):
+            text += self.unit.replace(PERCENT, " points")
         nothing = not any(digit in text for digit in "123456789") and math.isfinite(value)
         return text if nothing else ("+" if value > 0 else "\N{MINUS SIGN}") + text
 
@@ -39,26 +41,36 @@ class Metric:
         return self.better if change.low > 0 else -self.better
 
 
+PERCENT = " %"
 METRICS = (
     Metric("loss", "loss", -1, 3),
     Metric("perplexity", "perplexity", -1, 2),
-    Metric("accuracy", "next token right", 1, 1, 100, " %"),
+    Metric("bits_per_byte", "bits per byte", -1, 3),
+    Metric("word_perplexity", "word perplexity", -1, 2),
+    Metric("accuracy", "next token right", 1, 1, 100, PERCENT),
     Metric("bleu", "BLEU", 1, 1),
     Metric("chrf", "chrF", 1, 1),
     Metric("rouge_l", "ROUGE-L", 1, 1, 100),
     Metric("bertscore", "BERTScore", 1, 1, 100),
-    Metric("exact_match", "exact match", 1, 1, 100, " %"),
+    Metric("bertscore_precision", "BERTScore precision", 1, 1, 100),
+    Metric("bertscore_recall", "BERTScore recall", 1, 1, 100),
+    Metric("exact_match", "exact match", 1, 1, 100, PERCENT),
     Metric("answer_tokens", "tokens an answer", 0, 1),
-    Metric("ended", "came to an end", 1, 1, 100, " %"),
+    Metric("ended", "came to an end", 1, 1, 100, PERCENT),
 )
+FEW = 30
+"""Records, or answers, below which a reader is warned of the figures."""
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's figures by `Metric.key`, and their differences to the first model's (none for itself)."""
+    """One model's figures by `Metric.key`, and their differences to those of the first model that has them.
+
+    `tokens` were predicted: none, and there is no figure of that, for answers that were made elsewhere.
+    """
 
     model: str
-    tokens: int
+    tokens: int | None
     figures: dict[str, Estimate]
     differences: dict[str, Estimate]
 
@@ -97,8 +109,22 @@ class Evaluation:
 
     @property
     def metrics(self) -> list[Metric]:
-        """Those that there are figures of."""
-        return [metric for metric in METRICS if metric.key in self.models[0].figures]
+        """Those that there are figures of, but for exact matches where there is not one."""
+        found = [metric for metric in METRICS if any(metric.key in model.figures for model in self.models)]
+        exact = [model.figures["exact_match"].value for model in self.models if "exact_match" in model.figures]
+        return found if any(exact) else [metric for metric in found if metric.key != "exact_match"]
+
+    @property
+    def caution(self) -> str:
+        """A warning if the figures are of few records or answers; empty otherwise."""
+        answers = len(self.answered)
+        if self.kind != "text" and self.records < FEW and self.models[0].tokens is not None:
+            few = f"{self.records} record{'s' * (self.records != 1)}"
+        elif 0 < answers < FEW:
+            few = f"{answers} answer{'s' * (answers != 1)}"
+        else:
+            return ""
+        return f"only {few}: figures and intervals are rough"
 
     def as_dict(self, with_records: bool = False) -> dict[str, Any]:
         """For JSON: shares from 0 to 1, BLEU and chrF from 0 to 100, null for a figure too large for a number."""
@@ -124,7 +150,7 @@ def _model_as_dict(result: ModelResult) -> dict[str, Any]:
 
 def _record_as_dict(record: RecordResult) -> dict[str, Any]:
     answers = [
-        {"text": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason, "rouge_l": score}
+        {"text": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason or None, "rouge_l": score}
         for answer, score in zip(record.answers, record.rouge_l, strict=True)
     ]
     told = {"instruction": record.instruction, "input": record.input, "reference": record.reference}

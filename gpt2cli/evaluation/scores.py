@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt2cli.errors import NetworkError, UsageError
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.bootstrap import Statistic
 
 _WORD = re.compile(r"\w+")
-BERTSCORE_MODEL, BERTSCORE_LAYER = "roberta-large", 17
-"""What bert-score takes for English if nobody says otherwise, and the layer that it chose for it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ def scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Sc
     rouge_l        mean over the answers, 0 to 1
     exact_match    the share of answers that are the reference, but for blank space at the ends
     answer_tokens  mean length
-    ended          the share of answers that came to an end before the limit
+    ended          the share of answers that came to an end before the limit; not there if that is not known of all
     """
     from sacrebleu.metrics.base import Metric
     from sacrebleu.metrics.bleu import BLEU
@@ -53,14 +50,16 @@ def scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Sc
         )
 
     pairs = list(zip(answers, references, strict=True))
-    return {
+    found = {
         "bleu": by_sacrebleu(BLEU(force=True)),  # which keeps it from warning of how a text looks
         "chrf": by_sacrebleu(CHRF()),
         "rouge_l": mean_of(rouge_l(answer.text, reference) for answer, reference in pairs),
         "exact_match": mean_of(float(answer.text == reference.strip()) for answer, reference in pairs),
         "answer_tokens": mean_of(float(answer.tokens) for answer in answers),
-        "ended": mean_of(float(answer.finish_reason != "length") for answer in answers),
     }
+    if all(answer.finish_reason for answer in answers):
+        found["ended"] = mean_of(float(answer.finish_reason != "length") for answer in answers)
+    return found
 
 
 def mean_of(values: Iterable[float]) -> Score:
@@ -95,33 +94,3 @@ def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
         matches = row & places.get(word, 0)
         row = ((row + matches) | (row - matches)) & every
     return len(a) - row.bit_count()
-
-
-def check_bertscore() -> None:
-    """Raise UsageError if the package that computes it is not there."""
-    try:
-        import bert_score  # noqa: F401
-    except ImportError:
-        raise UsageError("--bertscore needs a package that is not there: pip install 'gpt2cli[bertscore]'") from None
-
-
-def bertscore(
-    answers: Sequence[str], references: Sequence[str], model: str = BERTSCORE_MODEL, layer: int = BERTSCORE_LAYER
-) -> Score:
-    """The mean of BERTScore's F1 (Zhang et al. 2020), by the authors' package, not rescaled; 0 for an empty answer.
-
-    Its model comes from the Hub on first use, or from a directory. Raises NetworkError if it does not.
-    """
-    import bert_score
-
-    # the package stumbles over an empty text with transformers 5
-    said = [(answer, reference) for answer, reference in zip(answers, references, strict=True) if answer.strip()]
-    if not said:
-        return mean_of([0.0] * len(answers))
-    try:
-        _, _, f1 = bert_score.score(*map(list, zip(*said, strict=True)), model_type=model, num_layers=layer)
-    except OSError as error:  # how transformers says so
-        reason = str(error).splitlines()[0]
-        raise NetworkError(f"--bertscore cannot get its model {model} ({reason}): go online once") from None
-    found = iter(f1.tolist())
-    return mean_of(next(found) if answer.strip() else 0.0 for answer in answers)

@@ -8,11 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from gpt2cli import tokenizer
 from gpt2cli.checkpoints.dialects import from_ours
 from gpt2cli.checkpoints.gguf_format import ARCHITECTURE, BLOCK, TEMPLATE
+from gpt2cli.checkpoints.rounding import check_rounding
 from gpt2cli.config import GPTConfig
 from gpt2cli.export.chat_template import as_jinja
 from gpt2cli.prompts import PromptTemplate
@@ -27,6 +30,7 @@ def write_gguf(
     """Write weights (under our names) and the tokenizer.
 
     `dtype`, one of f32, f16, bf16 and q8_0, is what matrices are held in; vectors and positions stay in f32.
+    Raises CheckpointError for weights that `dtype` cannot hold.
     """
     import gguf
 
@@ -41,8 +45,13 @@ def write_gguf(
         writer.add_chat_template(as_jinja(template))
         writer.add_string(TEMPLATE, json.dumps(template.to_dict()))
     for tensor_name, tensor in from_ours(tensors, "gguf").items():
-        kind = gguf.GGMLQuantizationType[_stored(tensor_name, tensor, dtype).upper()]
-        array = gguf.quantize(tensor.float().contiguous().numpy(), kind)
+        stored = _stored(tensor_name, tensor, dtype)
+        kind = gguf.GGMLQuantizationType[stored.upper()]
+        exact = tensor.float().contiguous()
+        with np.errstate(over="ignore", invalid="ignore"):  # of values that are refused below
+            array = gguf.quantize(exact.numpy(), kind)
+            if stored != "f32":
+                check_rounding(tensor_name, exact, torch.from_numpy(gguf.dequantize(array, kind)), stored)
         writer.add_tensor(tensor_name, array, raw_dtype=kind)
     try:
         writer.write_header_to_file()

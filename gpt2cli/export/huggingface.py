@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpt2cli import tokenizer
 from gpt2cli.checkpoints.dialects import from_ours
+from gpt2cli.checkpoints.rounding import cast
 from gpt2cli.checkpoints.save import as_metadata, own_tensors
 from gpt2cli.config import GPTConfig
 from gpt2cli.export.chat_template import as_jinja
@@ -33,8 +34,11 @@ def write_folder(
     template: PromptTemplate | None,
     card: str,
 ) -> None:
-    """Fill an empty directory with `FILES`. `tensors` are under our names; `dtype` is one of f32, f16 and bf16."""
-    theirs = from_ours({name: tensor.to(DTYPES[dtype]) for name, tensor in tensors.items()}, "hub")
+    """Fill an empty directory with `FILES`. `tensors` are under our names; `dtype` is one of f32, f16 and bf16.
+
+    Raises CheckpointError for weights that `dtype` cannot hold.
+    """
+    theirs = from_ours(cast(tensors, dtype, DTYPES[dtype]), "hub")
     facts = {"format": "pt", "template": template.to_dict() if template else None}
     save_file(own_tensors(theirs), directory / "model.safetensors", as_metadata(facts))
     end = {"bos_token_id": tokenizer.END_OF_TEXT_ID, "eos_token_id": tokenizer.END_OF_TEXT_ID}

@@ -39,7 +39,8 @@ def quantize(
 
     What is stored in 8 bits can still go into 4. Nothing is at the final path before it is whole, and what was there
     stays until then; it is replaced with `force` alone. Raises UsageError for what cannot be and for a model that is
-    in so few bits already, ResourceError if the disk is full, and what `load` raises.
+    in so few bits already, CheckpointError for weights that so few bits cannot hold, ResourceError if the disk is
+    full, and what `load` raises.
     """
     check(model, ckpt, bits, out, force)
     gpt = load_plain(model, ckpt=ckpt, device="cpu", offline=offline, progress=progress)
@@ -51,9 +52,10 @@ def quantize(
     facts.prompt_template(where)  # raises if it lacks a part
     tensors = compact.share_equal_rows({name: tensor.detach() for name, tensor in gpt.state_dict().items()})
     small = compact.quantize(tensors, bits)
+    rounding = compact.check_rounding(tensors, small)
     save_state(small, gpt.config, out, template=facts.template, provenance=facts.provenance)
     fp32_bytes = sum(parameter.nbytes for parameter in gpt.parameters())
-    return Quantized(fp32_bytes, out.stat().st_size, compact.relative_error(tensors, small))
+    return Quantized(fp32_bytes, out.stat().st_size, rounding.relative)
 
 
 def check(model: str | None, ckpt: str | None, bits: int, out: Path, force: bool) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt2cli import outputs
+from gpt2cli.atomic import recover
 from gpt2cli.checkpoints import adapters, cache, hub
 from gpt2cli.checkpoints.save import SUFFIXES
 from gpt2cli.config import PUBLISHED, TINY
-from gpt2cli.errors import NetworkError, ResourceError, UsageError
+from gpt2cli.errors import NetworkError, UsageError
 from gpt2cli.export import huggingface
 from gpt2cli.paths import expand
 
@@ -89,8 +91,8 @@ class Request:
     def _check_place(self, form: Format) -> None:
         if form.suffixes and self.out.suffix not in form.suffixes:
             raise UsageError(f"{self.out} is no name for {self.format}: let it end in {' or '.join(form.suffixes)}")
-        if not self.out.absolute().parent.is_dir():
-            raise ResourceError(f"cannot write {self.out}: there is no directory {self.out.parent}: make it first")
+        recover(self.out.absolute())
+        outputs.check_file(self.out)
         if self.out.exists():
             if is_read(self.out, self.model, self.ckpt):
                 raise UsageError(f"{self.out} is what is to be exported: write elsewhere")

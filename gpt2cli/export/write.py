@@ -13,7 +13,8 @@ from gpt2cli.atomic import replacing_directory
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.dialects import from_ours
 from gpt2cli.checkpoints.load import Facts, load_adapted, load_plain, read_facts
-from gpt2cli.checkpoints.save import as_metadata, disk_errors, own_tensors, save_checkpoint, writing
+from gpt2cli.checkpoints.rounding import cast
+from gpt2cli.checkpoints.save import as_metadata, disk_errors, own_tensors, save_state, writing
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import HEAD_SIZE, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
@@ -46,10 +47,11 @@ def _export_model(request: Request, model: GPT, facts: Facts) -> None:
     dtype = request.dtype or FORMATS[request.format].dtypes[0]
     template = facts.prompt_template(request.ckpt or request.model)
     _check_fits(request.format, out.suffix, config)
-    if request.format == "gpt2cli":
-        save_checkpoint(model.to(DTYPES[dtype]), out, template=facts.template, provenance=facts.provenance)
-        return
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    if request.format == "gpt2cli":
+        state = cast(tensors, dtype, DTYPES[dtype])
+        save_state(state, config, out, template=facts.template, provenance=facts.provenance)
+        return
     if request.format == "hf":
         card = write_card(out.name, request.place, config, facts.provenance, template, request.model)
         with _writing_directory(out) as directory:
@@ -58,7 +60,7 @@ def _export_model(request: Request, model: GPT, facts: Facts) -> None:
         with writing(out) as temporary:
             write_gguf(temporary, tensors, config, dtype, out.stem, template)
     else:
-        _write_state_dict(out, request.format, tensors, config, DTYPES[dtype])
+        _write_state_dict(out, request.format, cast(tensors, dtype, DTYPES[dtype]), config)
 
 
 def _check_fits(format: str, suffix: str, config: GPTConfig) -> None:
@@ -77,11 +79,9 @@ def _check_fits(format: str, suffix: str, config: GPTConfig) -> None:
     raise CheckpointError(f"{format} cannot hold this model: it {why}: {instead}")
 
 
-def _write_state_dict(
-    out: Path, format: str, tensors: dict[str, Tensor], config: GPTConfig, dtype: torch.dtype
-) -> None:
+def _write_state_dict(out: Path, format: str, tensors: dict[str, Tensor], config: GPTConfig) -> None:
     """One file for nanoGPT's `sample.py`, or for the `load_state_dict` of the original project's model."""
-    tensors = own_tensors({name: tensor.to(dtype) for name, tensor in tensors.items()})
+    tensors = own_tensors(tensors)
     tensors.setdefault("lm_head.weight", tensors["wte.weight"])  # both name it, also where it is the embedding
     state = from_ours(tensors, format)
     names = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "dropout")

@@ -22,14 +22,15 @@ def compose(
     """The prompt for an answer to `asked`, and how many of the `earlier` exchanges it takes along.
 
     These are the newest ones that leave `max_new_tokens` of the window for the answer, or half of the window if that
-    is less. The new instruction is there whole, however long.
+    is less. The new instruction is there whole, however long. `<|endoftext|>` counts as the plain text that it is to a
+    chat.
     """
     room = block_size - min(max_new_tokens, block_size // 2)
     prompt, taken = template.prompt(asked.instruction, asked.input), 0
     for exchange in reversed(earlier):
         before = template.prompt(exchange.instruction, exchange.input) + exchange.output
         longer = f"{before}\n\n{prompt}"
-        if len(tokenizer.encode(longer)) > room:
+        if len(tokenizer.encode(longer, allow_special=False)) > room:
             break
         prompt, taken = longer, taken + 1
     return prompt, taken

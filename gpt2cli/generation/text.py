@@ -77,6 +77,9 @@ class Sample:
 class TextGeneration:
     """The continuing of one prompt, `num_samples` times in one batch. Iterate over it to make it happen.
 
+    `<|endoftext|>` in the prompt is the special token, or plain text without `allow_special`: as for a chat, whose
+    instructions and answers are read as training data is. Raises DataError for a prompt that is not valid Unicode.
+
     dropped        how many tokens at the prompt's beginning did not fit into the window and were left out
     prompt_ids     the tokens that the model reads; `<|endoftext|>` where the prompt is empty
     samples        the continuations; complete when the iteration is
@@ -84,8 +87,8 @@ class TextGeneration:
     decode_tok_s   new tokens a second behind the first of each sample, None if there were no such
     """
 
-    def __init__(self, model: GPT, prompt: str, sampling: SamplingConfig) -> None:
-        ids = tokenizer.encode(prompt) or [tokenizer.END_OF_TEXT_ID]
+    def __init__(self, model: GPT, prompt: str, sampling: SamplingConfig, allow_special: bool = True) -> None:
+        ids = tokenizer.encode(prompt, allow_special) or [tokenizer.END_OF_TEXT_ID]
         self.model = model
         self.sampling = sampling
         self.dropped = max(0, len(ids) - model.config.block_size)
@@ -123,10 +126,14 @@ class TextGeneration:
 
 
 def complete(model: GPT, prompts: Sequence[str], sampling: SamplingConfig) -> list[Sample]:
-    """Continue each of several prompts once, in one batch. Sample i's seed is the sampling's + i."""
+    """Continue each of several prompts once, in one batch. Sample i's seed is the sampling's + i.
+
+    `<|endoftext|>` in the prompts is plain text, as in the data that a model is trained on.
+    """
     seed = random_seed() if sampling.seed is None else sampling.seed
     samples = [Sample(seed + i, sampling.stop) for i in range(len(prompts))]
-    ids = [(tokenizer.encode(prompt) or [tokenizer.END_OF_TEXT_ID])[-model.config.block_size :] for prompt in prompts]
+    encoded = (tokenizer.encode(prompt, allow_special=False) or [tokenizer.END_OF_TEXT_ID] for prompt in prompts)
+    ids = [tokens[-model.config.block_size :] for tokens in encoded]
     for row, token in generate_tokens(
         model, ids, sampling, [sample.seed for sample in samples], lambda row: samples[row].finish_reason is not None
     ):
@@ -137,11 +144,17 @@ def complete(model: GPT, prompts: Sequence[str], sampling: SamplingConfig) -> li
 
 
 def stream(model: GPT, prompt: str, sampling: SamplingConfig | None = None) -> Iterator[str]:
-    """Continue a prompt once; yield the continuation piece by piece, never half a character."""
+    """Continue a prompt once; yield the continuation piece by piece, never half a character.
+
+    `<|endoftext|>` in the prompt is the special token.
+    """
     for _, text in TextGeneration(model, prompt, replace(sampling or SamplingConfig(), num_samples=1)):
         yield text
 
 
 def generate(model: GPT, prompt: str, sampling: SamplingConfig | None = None) -> str:
-    """Continue a prompt once; return the continuation. TextGeneration makes several in one batch."""
+    """Continue a prompt once; return the continuation. TextGeneration makes several in one batch.
+
+    `<|endoftext|>` in the prompt is the special token.
+    """
     return "".join(stream(model, prompt, sampling))

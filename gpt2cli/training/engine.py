@@ -80,8 +80,9 @@ class Job:
 def train(job: Job) -> Iterator[Event]:
     """Train `job.model` in place; yield what happens, the last event being Finished.
 
-    Raises DataError if there is nothing to train on, DivergedError before a step whose loss or gradient is not finite,
-    CheckpointError if `job.resume` is of another run, and ResourceError if a checkpoint cannot be written.
+    Raises DataError if there is nothing to train on; DivergedError before a step whose loss or gradient is not finite,
+    and before saving weights that are not finite or have a validation loss that is not; CheckpointError if `job.resume`
+    is of another run; and ResourceError if a checkpoint cannot be written.
     """
     if not len(job.train):
         raise DataError("no record is left to train on: give more data, or a smaller --val-fraction")
@@ -189,7 +190,7 @@ class _Run:
             shown = ", ".join(map(str, sorted(batch.records)[:8])) + (", ..." if len(batch.records) > 8 else "")
             raise DivergedError(
                 f"loss {loss}, gradient norm {grad_norm} at step {self.now.step + 1} (training records {shown}): "
-                "lower --lr, or look at these records"
+                f"lower --lr, or look at these records{self.what_stays()}"
             )
         self.optimizer.step(lr, grad_norm)
         if self.half:
@@ -253,6 +254,13 @@ class _Run:
         if not self.job.val or not every or not (at_start or last or self.now.step % every == 0):
             return
         value = mean_loss(self.job.model, self.job.val, self.job.max_tokens, self.autocast(), self.job.ranks)
+        if not math.isfinite(value):
+            if at_start:
+                raise DivergedError(f"validation loss {value} before the first step: begin from another model")
+            raise DivergedError(
+                f"validation loss {value} after step {self.now.step}: start a new run with a lower --lr"
+                f"{self.what_stays()}"
+            )
         best = self.now.best_val_loss is None or value < self.now.best_val_loss
         self.now.val_loss, self.now.val_step = value, self.now.step
         self.now.worse_evaluations = 0 if best else self.now.worse_evaluations + 1
@@ -272,6 +280,8 @@ class _Run:
     def save(self, last: bool) -> Iterator[Event]:
         """A checkpoint, where it is time for one."""
         every = self.job.every(self.job.config.save_every)
+        if last or (every and self.now.step % every == 0):
+            self.check_weights()
         if self.job.checkpoints is None or not every or not (last or self.now.step % every == 0):
             return
         if self.job.ranks.is_first:
@@ -284,6 +294,21 @@ class _Run:
                 raise ResourceError(f"cannot save to {where} ({why}): the checkpoint before is intact") from None
             yield Saved(self.now.step, path)
         self.job.ranks.wait()
+
+    def check_weights(self) -> None:
+        """Raise DivergedError if a weight is not finite: nobody could open a file of such weights."""
+        trained = [p.detach() for p in self.job.model.parameters() if p.requires_grad]
+        largest = torch.stack([value.float() for value in torch._foreach_norm(trained, math.inf)])
+        if not bool(largest.isfinite().all()):
+            raise DivergedError(
+                f"the weights after step {self.now.step} are not finite: start a new run with a lower --lr"
+                f"{self.what_stays()}"
+            )
+
+    def what_stays(self) -> str:
+        """The end of a message: which checkpoints there are."""
+        kept = state.checkpoints(self.job.checkpoints) if self.job.checkpoints else []
+        return f"; what was saved stays: {', '.join(map(str, kept))}" if kept else ""
 
     def out_of_patience(self) -> bool:
         return 0 < self.job.config.patience <= self.now.worse_evaluations

@@ -2,17 +2,17 @@
 
     checkpoints/step-00000120/{weights.safetensors, optimizer.safetensors, state.json}
 
-A directory is written under another name, brought to disk, and then renamed; `state.json` holds the other files' sizes
-and checksums. The order of the data and the dropout of a step follow from (seed, step) alone, so there is no random
-state to keep.
+A directory is written under another name, brought to disk, and then renamed; `state.json` holds the files' sizes and
+checksums, its own included. The order of the data and the dropout of a step follow from (seed, step) alone, so there is
+no random state to keep.
 """
 
-import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +20,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gpt2cli import untrusted
 from gpt2cli.atomic import sync_directory
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.config import TrainConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.training.events import SMOOTHED
 from gpt2cli.training.optim import Optimizer
+from gpt2cli.training.state_file import Counters as Counters
+from gpt2cli.training.state_file import FileFacts, StateFile, read_state_file
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 KEEP = 2
 """Checkpoints that stay when a new one has been written."""
-
-
-@dataclass
-class Counters:
-    """How far a run has come."""
-
-    step: int = 0  # optimizer steps done
-    tokens_seen: int = 0
-    train_seconds: float = 0.0
-    recent: list[tuple[float, int]] = field(default_factory=list)  # of each of the last steps: summed loss, targets
-    val_loss: float | None = None
-    val_step: int | None = None
-    best_val_loss: float | None = None
-    best_val_step: int | None = None
-    worse_evaluations: int = 0  # since the best one
-
-    @property
-    def train_loss(self) -> float | None:
-        """The smoothed loss: the mean over all targets of the last steps; None if there were none."""
-        n_targets = sum(n for _, n in self.recent)
-        return sum(total for total, _ in self.recent) / n_targets if n_targets else None
-
-    def count(self, loss: float, n_targets: int, tokens: int, seconds: float) -> None:
-        """Take account of a step: its mean loss, and over how many of its tokens."""
-        self.step += 1
-        self.tokens_seen += tokens
-        self.train_seconds += seconds
-        self.recent = [*self.recent, (loss * n_targets, n_targets)][-SMOOTHED:]
+_NAME = re.compile(r"step-(\d{8,18})")
 
 
 @dataclass(frozen=True)
@@ -86,12 +61,8 @@ def save_state(
     try:
         save_file(trained_weights(model), temporary / WEIGHTS)
         save_file(_optimizer_tensors(model, optimizer), temporary / OPTIMIZER)
-        files = {
-            name: {"size": (temporary / name).stat().st_size, "crc32": _crc32(temporary / name)}
-            for name in (WEIGHTS, OPTIMIZER)
-        }
-        state = {"files": files, "counters": asdict(counters), "identity": identity}
-        (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        files = {name: _facts(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
+        (temporary / STATE).write_text(StateFile(files, counters, identity).as_text(), encoding="utf-8")
         for name in (WEIGHTS, OPTIMIZER, STATE):
             _sync(temporary / name)
         sync_directory(temporary)
@@ -129,17 +100,33 @@ def restore(model: torch.nn.Module, optimizer: Optimizer, found: Resumable) -> N
         for name, parameter in trained.items():
             parameter.copy_(found.weights[name])
     for name, parameter in trained.items():
+        shapes = {(), tuple(parameter.shape)}
         state = {key: found.optimizer.get(f"{name}.{key}") for key in optimizer.keys[parameter]}
         if found.counters.step and any(value is None for value in state.values()):
             raise CheckpointError(f"{found.path} has no optimizer state of {name}: resume from an older checkpoint")
+        if any(value is not None and tuple(value.shape) not in shapes for value in state.values()):
+            raise CheckpointError(f"{found.path} has optimizer state of another shape: resume from an older checkpoint")
         optimizer.state[parameter] = {
             key: value.clone().to(parameter.device) for key, value in state.items() if value is not None
         }
 
 
+def step_of(path: Path) -> int | None:
+    """The step that a checkpoint is named after; None for a path that is not named as a checkpoint is."""
+    found = _NAME.fullmatch(path.name)
+    return int(found[1]) if found else None
+
+
 def checkpoints(directory: Path) -> list[Path]:
     """The checkpoints below a directory, the newest first."""
-    return sorted(directory.glob("step-*"), reverse=True)
+    by_step = {step: path for path in directory.glob("step-*") if (step := step_of(path)) is not None}
+    return [by_step[step] for step in sorted(by_step, reverse=True)]
+
+
+def sweep(directory: Path) -> None:
+    """Delete what killed processes left of checkpoints. Nobody else may be saving there."""
+    for left in directory.glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def read_newest(directory: Path) -> Iterator[Resumable | CheckpointError]:
@@ -153,17 +140,20 @@ def read_newest(directory: Path) -> Iterator[Resumable | CheckpointError]:
 
 
 def read_state(path: Path) -> Resumable:
-    """Read one checkpoint, and check it. Raises CheckpointError if anything is missing or damaged."""
+    """Read one checkpoint, and check it. Raises CheckpointError if anything is missing, damaged or changed."""
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        for name, file in state["files"].items():
-            if (path / name).stat().st_size != file["size"] or _crc32(path / name) != file["crc32"]:
+        state = read_state_file(path / STATE)
+        if state.counters.step != step_of(path.absolute()):
+            raise CheckpointError(f"{path} is damaged: it says that it is of step {state.counters.step}")
+        if set(state.files) != {WEIGHTS, OPTIMIZER}:
+            raise CheckpointError(f"{path / STATE} is damaged: it is not about {WEIGHTS} and {OPTIMIZER}")
+        for name, facts in state.files.items():
+            if not untrusted.is_file(path / name) or _facts(path / name) != facts:
                 raise CheckpointError(f"{path / name} is damaged")
-        counters = Counters(**state["counters"])
         weights = read_safetensors(path / WEIGHTS).tensors
         optimizer = read_safetensors(path / OPTIMIZER).tensors
-        return Resumable(path, weights, optimizer, counters, state["identity"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Resumable(path, weights, optimizer, state.counters, state.identity)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no whole checkpoint ({error})") from None
 
 
@@ -173,7 +163,12 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         then = {"optimizer": TrainConfig.optimizer} | then
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     digests = {"data": "the data has changed", "base": "the model that the adapter is for has changed"}
-    return [digests.get(key, f"{key} was {then.get(key)!r}, is {now.get(key)!r}") for key in keys]
+    shown = untrusted.shown
+    return [digests.get(key, f"{key} was {shown(then.get(key))}, is {shown(now.get(key))}") for key in keys]
+
+
+def _facts(path: Path) -> FileFacts:
+    return FileFacts(path.stat().st_size, _crc32(path))
 
 
 def _crc32(path: Path) -> int:

@@ -152,8 +152,9 @@ def as_message(event: Event) -> Message | None:
 
 def serve() -> None:
     """Be the client's process: begin a run, log what comes on stdin, finish when it ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # the training process says when it is over
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: None)  # the training process says when it is over
     # private copies of the pipes: the client and the service that it starts get /dev/null in their place
     inbox = os.fdopen(os.dup(0), encoding="utf-8")
     outbox = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)

@@ -1,5 +1,7 @@
 """What is stored small comes back as it was, nearly or exactly."""
 
+import warnings
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -67,7 +69,7 @@ def test_the_error_is_that_of_what_comes_back(weights):
     off, whole = (torch.cat([t.flatten() for t in ts]).norm() for ts in (
         [back[name] - weights[name] for name in names], [weights[name] for name in names]
     ))  # fmt: skip
-    assert compact.relative_error(weights, small) == pytest.approx(float(off / whole), rel=1e-4)
+    assert compact.check_rounding(weights, small).relative == pytest.approx(float(off / whole), rel=1e-4)
 
 
 def test_a_row_of_zeros_stays_zero():
@@ -101,7 +103,7 @@ def test_a_file_of_8_bits_is_a_checkpoint_like_any_other(weights, tmp_path):
     [
         ({"h.0.mlp.c_fc.weight.scale": None}, "without a scale"),
         ({"h.0.mlp.c_fc.weight.scale": torch.ones(2)}, "without a scale"),
-        ({"wte.index": torch.tensor([60000])}, "not there"),
+        ({"wte.index": torch.tensor([60000], dtype=torch.uint16)}, "not there"),
     ],
 )
 def test_damage_is_named(weights, change, word):
@@ -130,3 +132,52 @@ def test_a_damaged_file_of_4_bits_is_refused(weights, tmp_path, name, change):
     (tmp_path / "config.json").write_text('{"n_embd": 48, "n_head": 3}')
     with pytest.raises(CheckpointError, match=r"mlp\.c_fc\.weight"):
         load(ckpt=path, device="cpu")
+
+
+def load_small(tmp_path, tensors):
+    save_file(tensors, tmp_path / "small.safetensors")
+    (tmp_path / "config.json").write_text('{"n_embd": 48, "n_head": 3}')
+    return load(ckpt=tmp_path / "small.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.bool, torch.complex64, torch.int64, torch.float64, torch.bfloat16]
+)
+def test_scales_of_other_types_are_refused_before_they_are_computed_with(weights, tmp_path, bits, dtype):
+    small, name = compact.quantize(weights, bits), "h.0.attn.c_attn.weight.scale"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(CheckpointError, match=r"c_attn\.weight"):
+            load_small(tmp_path, small | {name: small[name].to(dtype)})
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        *(torch.zeros(50257).to(dtype) for dtype in (torch.float8_e4m3fn, torch.complex64, torch.bool, torch.float32)),
+        torch.full((50257,), float("nan")),
+        torch.zeros(50257, dtype=torch.int64),
+        torch.zeros(2**16 + 1, dtype=torch.uint16),
+        torch.zeros(50257, 1, dtype=torch.uint16),
+        torch.zeros(0, dtype=torch.uint16),
+        torch.full((50257,), 50257, dtype=torch.int32).to(torch.uint16),
+    ],
+)
+def test_an_index_of_another_type_or_length_is_refused(weights, tmp_path, index):
+    with pytest.raises(CheckpointError, match=r"wte\.index"):
+        load_small(tmp_path, weights | {"wte.index": index})
+
+
+@pytest.mark.parametrize("missing", ["wpe.weight", "h.0.attn.c_attn.weight", None])
+def test_an_index_multiplies_no_rows_that_are_wider_than_the_other_weights(weights, tmp_path, missing):
+    """From 100 kB it would make 3.6 GB."""
+    tensors = {name: tensor for name, tensor in weights.items() if name != missing}
+    wide = {"wte.weight": torch.zeros(1, 30_000), "wte.index": torch.zeros(30_000, dtype=torch.uint16)}
+    with pytest.raises(CheckpointError, match="not as wide as the other weights"):
+        load_small(tmp_path, tensors | wide)
+
+
+def test_rows_are_shared_in_files_of_4_bits_too(weights, tmp_path):
+    occurs = torch.ones(len(weights["wte.weight"]), dtype=torch.bool).index_fill(0, torch.tensor([7, 9]), False)
+    assert load_small(tmp_path, compact.quantize(compact.share_rows(weights, occurs), 4)).config.vocab_size == 50257

@@ -1,9 +1,12 @@
 """Damaged, hostile and mistaken files: refused in one line, in bounded time."""
 
+import dataclasses
 import json
+import math
 import os
 import pickle
 import random
+import re
 import struct
 import time
 import zipfile
@@ -13,10 +16,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gpt2cli import load
+from gpt2cli.checkpoints.build import parameter_shapes
 from gpt2cli.checkpoints.files import read_checkpoint, read_safetensors
+from gpt2cli.checkpoints.limits import MAX_SHARDS, MAX_TENSORS
 from gpt2cli.checkpoints.load import load_directory, load_file
 from gpt2cli.config import GPTConfig
-from gpt2cli.errors import CheckpointError
+from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.model.gpt import GPT
 from tests import models
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=37, vocab_size=100)
@@ -241,3 +248,145 @@ def test_reading_is_by_memory_map(model, tmp_path):
         contents = read_checkpoint(tmp_path / file)
         assert f"{tmp_path}/{file}" in Path("/proc/self/maps").read_text()
         assert contents.tensors["wte.weight"].shape == (100, 48)
+
+
+def described(shapes: dict[str, list[int]], dtype: str = "F32", size: int = 4) -> bytes:
+    """A safetensors file of zeros."""
+    entries, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * size
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    return with_header(json.dumps(entries).encode(), bytes(end))
+
+
+def refused(path, match):
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=match) as error:
+        load_file(path)
+    assert time.process_time() - start < 2  # a tenth of that, unless the machine is busy
+    assert len(str(error.value)) < 1_000 + len(str(path))
+
+
+TINY_SHAPES = {"wte.weight": [4, 1], "wpe.weight": [4, 1], "h.0.attn.c_attn.weight": [3, 1]}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "match"),
+    [
+        (TINY_SHAPES | {f"h.{n}.ln_1.weight": [1] for n in range(4_000)}, "4000 blocks"),
+        (TINY_SHAPES | {"h.999999.ln_1.weight": [1]}, "does not fit|n_layer"),
+        (TINY_SHAPES | {f"h.{n}.ln_1.weight": [0] for n in range(4_000)}, "impossible shape"),
+        (TINY_SHAPES | {"h.0.ln_1.weight": [0, 2**60]}, "impossible shape"),
+        ({f"h.{n}.ln_1.weight": [0] for n in range(MAX_TENSORS + 1)}, f"{MAX_TENSORS + 1} tensors"),
+        (TINY_SHAPES | {"x" * 3_000_000: [1]}, "name of 3000000 characters"),
+        (TINY_SHAPES | {"h.0.ln_1.weight": [1] * 9}, "impossible shape"),
+    ],
+    ids=["blocks", "far block", "empty tensors", "empty and huge", "tensors", "long name", "dimensions"],
+)  # fmt: skip
+def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_quickly(tmp_path, shapes, match):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(described(shapes))
+    (tmp_path / "config.json").write_text('{"n_embd": 1, "n_head": 1}')
+    refused(path, match)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.bool),
+        *(torch.int8, torch.uint8, torch.uint16, torch.int64),
+    ],
+)
+@pytest.mark.parametrize("name", ["h.0.ln_1.weight", "h.0.attn.c_attn.weight", "wte.weight", "lm_head.weight"])
+def test_weights_that_are_no_floats_are_refused(directory, name, dtype):
+    change_state(directory, lambda state: state.update({name: state.get(name, torch.zeros(100, 48)).to(dtype)}))
+    with pytest.raises(CheckpointError, match=re.escape(name)):
+        load_directory(directory)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["A" * 3_000_000, [[[]]], {"a": 1}, 10**100, None, True, float("nan")],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_config_value_is_shown_shortly(directory, value):
+    for field in ("n_layer", "n_head", "layer_norm_epsilon", "model_type", "scale_attn_weights"):
+        if (field, value) in (("model_type", None), ("scale_attn_weights", None), ("scale_attn_weights", True)):
+            continue
+        (directory / "config.json").write_text(json.dumps(models.hub_config(CONFIG) | {field: value}))
+        with pytest.raises(CheckpointError, match=field) as error:
+            load_directory(directory)
+        assert len(str(error.value)) < 1_000
+
+
+def test_only_files_of_known_size_are_opened(tmp_path, directory):
+    os.mkfifo(tmp_path / "pipe.pt")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path / "pipe.pt", tmp_path / "pipe.safetensors", Path("/dev/zero")):
+        refused(path, "is a pipe, a device or a directory")
+        with pytest.raises(CheckpointError, match="is a pipe"):
+            read_safetensors(path)
+    for name in ("model.safetensors", "config.json"):
+        content = (directory / name).read_bytes()
+        (directory / name).unlink()
+        os.mkfifo(directory / name)
+        with pytest.raises(CheckpointError):
+            load_directory(directory)
+        (directory / name).unlink()
+        (directory / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".pt", "a/" * 3000 + "b.pt", "a\0b.pt", "a\ud800.pt"])
+def test_a_name_that_no_file_can_have_is_refused_in_one_line(name):
+    for arguments in ({"ckpt": name}, {"ckpt": Path(name)}, {"model": name}, {"model": "/" + name}):
+        with pytest.raises(UsageError) as error:
+            load(**arguments, offline=True)
+        assert len(str(error.value)) < 500
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_whose_name_is_not_utf8_is_named(model, tmp_path):
+    path = tmp_path / "a\udcff.pt"
+    torch.save(models.our_checkpoint(model), tmp_path / "a.pt")
+    (tmp_path / "a.pt").rename(path)
+    with pytest.raises(CheckpointError, match="not UTF-8: rename it"):
+        load_file(path)
+
+
+def write_index(directory, shards) -> None:
+    (directory / "model.safetensors").rename(directory / "a.safetensors")
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
+def test_an_index_may_name_the_same_file_for_all_tensors(directory):
+    write_index(directory, {f"tensor {n}": "a.safetensors" for n in range(20_000)})
+    assert load_directory(directory).config.n_embd == 48
+
+
+@pytest.mark.parametrize(
+    ("shards", "match"),
+    [
+        ({str(n): f"{n}.safetensors" for n in range(MAX_SHARDS + 1)}, "names 1001 files"),
+        ({"a": "a.safetensors", "b": "b.safetensors"}, "tensors that another file holds too"),
+        ({"a": "x" * 5_000}, "is missing"),
+        ({"a": "a\0.safetensors"}, "is missing"),
+        ({"a": "\ud800.safetensors"}, "is missing"),
+        ({"a": "pipe.safetensors"}, "is missing"),
+        ({"a": "../a.safetensors"}, "same directory"),
+        ({"a": ["a.safetensors"]}, "same directory"),
+    ],
+)
+def test_an_index_of_odd_files_is_refused(directory, shards, match):
+    write_index(directory, shards)
+    (directory / "b.safetensors").hardlink_to(directory / "a.safetensors")
+    os.mkfifo(directory / "pipe.safetensors")
+    with pytest.raises(CheckpointError, match=match) as error:
+        load_directory(directory)
+    assert len(str(error.value)) < 1_000
+
+
+def test_shapes_are_worked_out_as_the_model_has_them():
+    for tied in (True, False):
+        config = dataclasses.replace(CONFIG, tied=tied)
+        parameters = GPT(config).named_parameters()
+        assert parameter_shapes(config) == {name: tuple(parameter.shape) for name, parameter in parameters}

@@ -135,7 +135,7 @@ def test_tensors_that_overlap_cannot_unpack_to_more_than_the_file(tmp_path):
 @pytest.mark.parametrize("kind", ["many fields", "many tensors", "many strings", "one long string"])
 def test_the_longest_header_takes_no_time_and_no_memory(tmp_path, kind):
     if kind == "many fields":
-        content = header([field(b"%d" % n, 0, b"\0") for n in range(19_999)], [])
+        content = header([field(b"%d" % n, 0, b"\0") for n in range(1_000)], [])
     elif kind == "many tensors":
         content = header([ARCHITECTURE], [tensor(b"%d" % n, (1,), offset=2**40) for n in range(19_999)])
     elif kind == "many strings":
@@ -173,3 +173,33 @@ def test_no_change_of_a_byte_is_a_crash(whole, tmp_path):
         except CheckpointError:
             continue
         assert loaded.config.n_embd == CONFIG.n_embd
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header([field(b"%d" % n, 0, b"\0") for n in range(1_001)], []), "1001 fields"),
+        (header([], [tensor(b"x" * 1_000, (1,))]), "a name of 1000 characters"),
+        (header([field(b"general.architecture", 8, text(b"x" * 10**6))], []), "not gpt2"),
+        (header([ARCHITECTURE], [tensor(b"t" * 400, (256,), kind=12)]) + bytes(999), "ggml's type 12"),
+        (header([field(b"general.alignment", 8, text(b"y" * 10**6))], []), "alignment of"),
+    ],
+)  # fmt: skip
+def test_what_a_header_says_is_shown_shortly(tmp_path, content, message):
+    (tmp_path / "a.gguf").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_file(tmp_path / "a.gguf")
+    assert len(str(error.value)) < 1_000
+
+
+def test_many_blocks_are_refused_before_a_model_is_made(tmp_path):
+    names = [b"blk.%d.attn_norm.weight" % n for n in range(10_000)] + [b"token_embd.weight", b"position_embd.weight"]
+    shapes = [(1,)] * 10_000 + [(1, 1)] * 2
+    content = header(
+        [ARCHITECTURE], [tensor(n, s, offset=32 * i) for i, (n, s) in enumerate(zip(names, shapes, strict=True))]
+    )
+    (tmp_path / "a.gguf").write_bytes(content + bytes(-len(content) % 32) + bytes(32 * len(names)))
+    start = time.process_time()
+    with pytest.raises(CheckpointError):
+        load_file(tmp_path / "a.gguf")
+    assert time.process_time() - start < 5

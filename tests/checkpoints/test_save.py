@@ -186,7 +186,7 @@ def test_files_without_room_keep_the_old_ones(tmp_path):
     for line, name in zip(lines, FILES * len(ROOM), strict=True):
         assert line.startswith(f"cannot write {tmp_path / name} (")
         assert "File too large" in line
-        assert line.endswith("): make room, or write elsewhere")
+        assert line.endswith("): make room, or choose another place")
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
     assert all((tmp_path / name).read_bytes() == b"old" for name in FILES)
 

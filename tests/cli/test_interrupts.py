@@ -1,12 +1,17 @@
 """Signals while something is worth saving."""
 
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
 
 from gpt2cli.cli import interrupts as module
 from gpt2cli.cli.interrupts import Terminated, held_back, terminate
+from tests.conftest import clean_environment
+
+needs_sighup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
@@ -23,6 +28,58 @@ def test_the_first_signal_is_noted_and_a_second_leaves_at_once(number, raised):
     assert signal.getsignal(number) == before
 
 
+@needs_sighup
+def test_a_closing_terminal_which_says_so_twice_asks_once():
+    with pytest.raises(Terminated) as raised, held_back(lambda: None) as interrupts:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert interrupts.received == signal.SIGHUP
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("still here")
+    assert raised.value.signum == signal.SIGTERM
+
+
+@needs_sighup
+def test_sighup_stays_ignored_where_it_was():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with held_back(lambda: None) as interrupts:
+            signal.raise_signal(signal.SIGHUP)
+            assert not interrupts
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def main_that_gets(name: str, ignored: bool = False) -> "subprocess.CompletedProcess[str]":
+    """The command line, whose work is to receive a signal; on stdout, how it went on."""
+    code = [
+        "import signal",
+        f"signal.signal(signal.{name}, signal.SIG_IGN)" if ignored else "",
+        "from gpt2cli.cli import app",
+        "def work(standalone_mode):",
+        f"    try: signal.raise_signal(signal.{name}); print('went on')",
+        "    finally: print('unwound')",
+        "app.app = work; app.main()",
+    ]
+    command = [sys.executable, "-c", "\n".join(code)]
+    return subprocess.run(command, capture_output=True, text=True, env=clean_environment())
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_unwinds_the_command_and_is_its_exit_code(name, code):
+    if not hasattr(signal, name):
+        pytest.skip("Windows has no SIGHUP")
+    done = main_that_gets(name)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "unwound\n", "")
+
+
+@needs_sighup
+def test_a_command_under_nohup_survives_its_terminal():
+    done = main_that_gets("SIGHUP", ignored=True)
+    assert (done.returncode, done.stdout) == (0, "went on\nunwound\n")
+
+
 def test_afterwards_one_leaves_as_the_signal_would_have():
     with held_back(lambda: None) as interrupts:
         interrupts.raise_received()  # none has come
@@ -32,7 +89,7 @@ def test_afterwards_one_leaves_as_the_signal_would_have():
 
 
 def test_a_sigterm_that_somebody_else_caught_is_not_forgotten(monkeypatch):
-    monkeypatch.setattr(module, "_terminated", False)
+    monkeypatch.setattr(module, "_terminated", None)
     with suppress(BaseException):
         terminate(signal.SIGTERM, None)
     with pytest.raises(Terminated), held_back(lambda: None):

@@ -1,15 +1,12 @@
 """Records as tokens: what they say, which of them are learned, what is cut and what is dropped."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gpt2cli.data.alpaca import Alpaca, read_alpaca
-from gpt2cli.data.encoding import LONGEST_PIECE, LONGEST_TOKEN, encode_many, pieces
+from gpt2cli.data.encoding import LONGEST_TOKEN
 from gpt2cli.errors import DataError
 from gpt2cli.prompts import ALPACA
 from gpt2cli.tokenizer import END_OF_TEXT_ID, decode, encode, encoding
@@ -83,26 +80,3 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
     file = write_json(tmp_path / "a.json", many(2500))
     read_alpaca(file, max_length=99, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1000, 2500), (2000, 2500), (2500, 2500)]
-
-
-@given(st.text(alphabet=st.sampled_from("ab é\n\t' 🦜x1,"), max_size=60), st.integers(1, 9))
-def test_pieces_make_the_tokens_of_the_whole(text: str, size: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpt2cli.data.encoding.PIECE", size)
-        patch.setattr("gpt2cli.data.encoding.LONGEST_PIECE", 10_000)
-        assert "".join(pieces(text)) == text
-        patch.setattr("gpt2cli.data.encoding.LONGEST_PIECE", 2 * size)
-        parts = list(pieces(text))
-        assert "".join(parts) == text
-        assert all(len(part) <= 2 * size for part in parts)
-        # a cut before a blank that follows a sign changes nothing; any other one was forced
-        if all(part[:1] in " \n" and not last[-1:].isspace() for last, part in pairwise(parts)):
-            assert [token for part in parts for token in encode(part)] == encode(text)
-
-
-def test_long_runs_that_break_the_tokenizer() -> None:
-    blank, word, letters = " " * 1_500_000 + "b", "a" * 300_000, "word " * 60_000
-    ids = encode_many([blank, word, letters, ""])
-    assert [decode(tokens) for tokens in ids] == [blank, word, letters, ""]
-    assert ids[2] == encode(letters)
-    assert max(map(len, pieces(blank))) == LONGEST_PIECE

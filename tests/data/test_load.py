@@ -63,10 +63,48 @@ def test_a_window_that_is_too_small(tmp_path: Path) -> None:
 def test_what_is_not_accepted(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b", encoding="utf-8")
     (tmp_path / "folder").mkdir()
-    for path, kind in (("a.csv", UsageError), ("nowhere", UsageError), ("folder", DataError)):
-        with pytest.raises(kind, match=r"an Alpaca \.json or \.jsonl") as error:
+    names = ("a" * 300, "a\0b", "a\nb")
+    for path, kind in (("a.csv", UsageError), ("folder", DataError), *((name, UsageError) for name in names)):
+        with pytest.raises(kind, match=r"give \.json, \.jsonl, \.txt, a folder of \.txt") as error:
             load(tmp_path / path)
         assert str(tmp_path / path) in str(error.value)
+
+
+def test_a_name_near_that_of_the_lessons_is_asked_about() -> None:
+    for name in ("lesson", "Lessons", "lessens"):
+        with pytest.raises(UsageError, match=f"^{name} is not there: did you mean lessons"):
+            load(Path(name))
+    with pytest.raises(UsageError) as error:
+        load(Path("nowhere"))
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_working_directory(name: str) -> None:
+    with pytest.raises(UsageError, match="--data is empty"):
+        data_path(name)
+
+
+def test_endings_count_in_any_case_and_what_is_left_out_of_a_folder_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "BOOK.TXT").write_text("Once upon a time. " * 50, encoding="utf-8")
+    (tmp_path / "a.txt").write_text("In the end. " * 50, encoding="utf-8")
+    found = load(tmp_path)
+    assert found.info["files"] == 2 and found.notes == ()
+    assert load(tmp_path / "BOOK.TXT").info["kind"] == "text"
+    assert load(write_json(tmp_path / "R.JSON", many(4))).info["kind"] == "alpaca"
+    (tmp_path / ".notes.txt").write_text("hidden", encoding="utf-8")
+    (tmp_path / "._a.txt").write_bytes(b"\0\5\26\7\377\376")
+    (tmp_path / "below").mkdir()
+    again = load(tmp_path)
+    assert again.info["fingerprint"] == found.info["fingerprint"]
+    assert again.notes == (
+        f"{tmp_path}: left out 4 entries that are not visible .txt files, the first of them '._a.txt'",
+    )
+
+
+def test_fields_that_are_not_used_are_noted(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "a.json", [record | {"system": "Be brief."} for record in many(3)])
+    assert "3 of 3 records have other fields" in load(path).notes[0]
 
 
 def test_lessons_are_records_that_come_with_the_package_unless_a_path_is_called_so(

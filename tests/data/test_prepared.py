@@ -21,7 +21,7 @@ from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, empty
 from gpt2cli.data.load import load_data
 from gpt2cli.data.prepared import FILE, Splits, default_directory, fingerprint, read_prepared, write_prepared
-from gpt2cli.errors import DataError
+from gpt2cli.errors import DataError, ResourceError
 from tests.conftest import PATIENCE
 from tests.data.records import many, write_json
 
@@ -105,12 +105,46 @@ def _template(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     described["template"] = ["{instruction}"]
 
 
+def _wrapping(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    n, whole = len(tensors["test.tokens"]), 2**62  # whose differences are all positive, in 64 bits
+    tensors["test.offsets"] = torch.tensor([0, whole, 2 * whole - 1, -2 * whole + 9, -2, n])
+    tensors["test.loss_from"] = torch.ones(5, dtype=torch.int32)
+
+
+def _loss_on(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["loss_on"] = ["all"]
+
+
+def _window(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["max_length"] = "128"
+
+
+def _nan(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["more"] = float("nan")
+
+
+def _counts(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["counts"] = described["counts"] | {"kept": "x" * 10}
+
+
+def _fingerprint(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["fingerprint"] = "0" * 64
+
+
+def _source(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    del described["source"]
+
+
 def _nothing(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     pass
 
 
 @pytest.mark.parametrize(
-    "change", [_nothing, _no_train, _outside, _no_target, _no_token, _float, _missing, _version, _template]
+    "change",
+    [
+        *(_nothing, _no_train, _outside, _no_target, _no_token, _float, _missing, _version, _template),
+        *(_wrapping, _loss_on, _window, _nan, _counts, _fingerprint, _source),
+    ],
 )
 def test_a_file_with_other_contents_is_refused(
     tmp_path: Path, splits: Splits, change: Callable[[dict[str, Any], dict[str, Any]], None]
@@ -119,10 +153,12 @@ def test_a_file_with_other_contents_is_refused(
     tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
     described = {"version": 1, "template": splits.template and splits.template.to_dict(), **splits.info}
     change(tensors, described)
-    text = json.dumps(described)
     members = ("tokens", "offsets", "loss_from")
     parts = [TokenDataset(*(tensors.get(f"{name}.{m}", torch.zeros(0)) for m in members)) for name in PARTS]
     changed = Splits(parts[0], parts[1], parts[2], None)
+    if change is not _fingerprint:
+        described["fingerprint"] = fingerprint(changed)
+    text = json.dumps(described)
     digest = hashlib.sha256((text + fingerprint(changed)).encode()).hexdigest()
     save_file(tensors, file, metadata={"gpt2cli": text, "sha256": digest})
     with nullcontext() if change is _nothing else pytest.raises(DataError):
@@ -160,6 +196,13 @@ def test_killed_in_mid_write(tmp_path: Path, splits: Splits) -> None:
         sources.append(read_prepared(tmp_path / "out").info["source"])
     old = splits.info["source"]
     assert sources == [old, old, "new", "new"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions")
+def test_what_cannot_be_written_names_the_file(tmp_path: Path, splits: Splits) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ResourceError, match=r"cannot write .*file/out/data.safetensors \(Not a directory\)"):
+        write_prepared(splits, tmp_path / "file" / "out")
 
 
 def test_where_a_dataset_goes(home: Path) -> None:

@@ -38,9 +38,9 @@ def test_a_byte_order_mark_is_fine(tmp_path: Path, name: str) -> None:
         (b'{"a": 1}', "holds an object, not a list"),
         (b"null", "holds null, not a list"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deep"),
-        (b'[{"instruction": NaN, "output": ""}]', "NaN is no JSON"),
-        (b"[-Infinity]", "-Infinity is no JSON"),
-        (b"[" + b"9" * 5000 + b"]", "bad JSON"),
+        (b'[{"instruction": NaN, "output": ""}]', "holds no records but 1 bad ones"),
+        (b"NaN", "holds NaN, not a list"),
+        (b"9" * 5000, "holds a number of more than 640 digits, not a list"),
         (b'["\xff"]', "not valid UTF-8 at byte 2"),
         (b'\xef\xbb\xbf["\xff"]', "not valid UTF-8 at byte 5"),
         (b"[]", "holds no records"),
@@ -59,6 +59,12 @@ def test_what_is_no_list_of_records(tmp_path: Path, content: bytes, told: str) -
     ("record", "told"),
     [
         ('"text"', "is a text, not an object"),
+        ("-Infinity", "is -Infinity, not an object"),
+        ("9" * 5000, "is a number of more than 640 digits, not an object"),
+        ('{"instruction": NaN, "output": "a"}', "has NaN as 'instruction', not a text"),
+        ('{"instruction": "a", "output": NaN}', "has NaN as 'output', not a text"),
+        ('{"instruction": "a", "output": "b", "input": Infinity}', "has Infinity as 'input', not a text"),
+        ('{"instruction": "a", "output": %s}' % ("-" + "9" * 5000), "as 'output', not a text"),
         ('{"instruction": "a"}', "has no 'output'"),
         ('{"output": "a"}', "has no 'instruction'"),
         ('{"instruction": "a", "output": ["b"]}', "has a list as 'output', not a text"),
@@ -73,7 +79,9 @@ def test_a_wrong_record_is_named_or_counted(tmp_path: Path, name: str, record: s
     file.write_text(f"[{GOOD}, {record}]" if name == "a.json" else f"{GOOD}\n{record}\n", encoding="utf-8")
     with pytest.raises(DataError) as error:
         read_records(file)
-    assert f"record 1 (counted from 0) {told}" in str(error.value)
+    where = "record 2" if name == "a.json" else "record 2 (line 2)"
+    assert f"{file}: {where} " in str(error.value) and told in str(error.value)
+    assert len(str(error.value)) < len(str(file)) + 150
     skipped = read_records(file, skip_bad=True)
     assert (len(skipped.good), skipped.bad) == (1, 1)
 
@@ -82,7 +90,7 @@ def test_a_wrong_record_is_named_or_counted(tmp_path: Path, name: str, record: s
     ("line", "told"),
     [
         (b'{"instruction": }', "line 3, column 17 (Expecting value)"),
-        (b'{"instruction": NaN}', "line 3 (NaN is no JSON)"),
+        (b'{"instruction": NaN}', "record 2 (line 3) has NaN as 'instruction', not a text"),
         (b"[" * 100_000, "line 3 (nested too deep)"),
         (b'"\xff"', "line 3 (not valid UTF-8 at byte 1 of the line)"),
     ],
@@ -97,9 +105,48 @@ def test_a_wrong_line_is_named_or_counted(tmp_path: Path, line: bytes, told: str
     assert (len(skipped.good), skipped.bad) == (2, 1)
 
 
-def test_null_is_no_input(tmp_path: Path) -> None:
-    file = write_json(tmp_path / "a.json", [{"instruction": "a", "input": None, "output": "b"}])
-    assert read_records(file).good[0].input == ""
+@pytest.mark.parametrize("missing", ["null", "NaN", '""'])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_null_and_what_pandas_writes_for_it_are_no_input(tmp_path: Path, name: str, missing: str) -> None:
+    record = f'{{"instruction": "a", "input": {missing}, "output": "b", "system": {missing}}}'
+    (tmp_path / name).write_text(f"[{record}]" if name == "a.json" else record, encoding="utf-8")
+    found = read_records(tmp_path / name)
+    assert found.good[0].input == "" and found.notes == ()
+
+
+def test_endings_count_in_any_case(tmp_path: Path) -> None:
+    assert len(read_records(write_json(tmp_path / "A.JSON", RECORDS)).good) == len(RECORDS)
+    (tmp_path / "B.JsonL").write_text(GOOD, encoding="utf-8")
+    assert len(read_records(tmp_path / "B.JsonL").good) == 1
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+@pytest.mark.parametrize("content", [f"[{GOOD}]", f"\ufeff[\n  {GOOD},\n  {GOOD}\n]\n", "[]"])
+def test_a_list_in_a_file_of_lines_is_told_by_its_form(tmp_path: Path, content: str, skip_bad: bool) -> None:
+    (tmp_path / "a.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl holds one list, not an object a line: name it \.json$"):
+        read_records(tmp_path / "a.jsonl", skip_bad)
+
+
+def test_a_bad_first_line_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f'["a"]\n{GOOD}\n', encoding="utf-8")
+    assert read_records(tmp_path / "a.jsonl", skip_bad=True).bad == 1
+
+
+def test_fields_that_are_not_used_are_counted(tmp_path: Path) -> None:
+    good = RECORDS[0]
+    odd = [good | {"history": [["q", "a"]], "system": ""}, good | {"system": "Be brief."}, good | {"x" * 500: 1}]
+    found = read_records(write_json(tmp_path / "a.json", [good, *odd, good | {"system": None}]))
+    assert len(found.good) == 5
+    [note] = found.notes
+    assert note.startswith("3 of 5 records have other fields, which are not used (such as 'history', 'system', 'xxx")
+    assert len(note) < 150
+
+
+def test_texts_keep_their_characters(tmp_path: Path) -> None:
+    record = {"instruction": "a\r\nb", "input": "\ufeffc", "output": "d\r\n<|endoftext|>\n"}
+    [found] = read_records(write_json(tmp_path / "a.json", [record])).good
+    assert (found.instruction, found.input, found.output) == tuple(record.values())
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.text import Text, blocks, read_text, text_files
+from gpt2cli.data.text import Text, blocks, read_documents, read_text, text_files, tokenize
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
 
@@ -69,6 +69,41 @@ def test_a_subset_of_blocks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(STORY, encoding="utf-8")
     text = read_text(text_files(tmp_path), 16, DataConfig(0.1, 0, subset=3))
     assert len(text.train) == 3
+
+
+def test_newlines_of_windows_and_a_byte_order_mark_change_nothing(tmp_path: Path) -> None:
+    text = "The fox.\n\nThe crow.\n" * 20
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    a, b = (read_text([tmp_path / name], 16, DataConfig(0.2, 0)) for name in ("a.txt", "b.txt"))
+    assert a.train.fingerprint() == b.train.fingerprint() and a.val.fingerprint() == b.val.fingerprint()
+
+
+END = "<|endoftext|>"
+
+
+@pytest.mark.parametrize(
+    ("text", "documents"),
+    [
+        (f"One.\n{END}\nTwo.\n", ["One.\n", "Two.\n"]),
+        (f"{END}\r\nOne.\r\n{END} \t\r\n{END}\n\n{END}\nTwo.\r\n{END}", ["One.\n", "Two.\n"]),
+        (f"One.{END}\nTwo. {END}\n{END}.\n {END}", [f"One.{END}\nTwo. {END}\n{END}.\n {END}"]),
+        (f" \n{END}\n\t", []),
+        ("", []),
+    ],
+)
+def test_a_line_of_end_of_text_separates_documents(tmp_path: Path, text: str, documents: list[str]) -> None:
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    assert read_documents(tmp_path / "a.txt") == documents
+    if documents:
+        stream = targets(read_text([tmp_path / "a.txt"], 8, DataConfig(0, 0)).train)
+        assert stream == [id for part in documents for id in (*encode(part, allow_special=False), END_OF_TEXT_ID)]
+
+
+def test_documents_are_tokenized_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [f"Story {i} goes on. " * (i % 4 + 1) for i in range(30)]
+    monkeypatch.setattr("gpt2cli.data.text.BATCH", 7)
+    assert [tokens.tolist() for tokens in tokenize(documents)] == [encode(document) for document in documents]
 
 
 @pytest.mark.parametrize(

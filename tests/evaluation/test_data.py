@@ -68,10 +68,41 @@ def test_nothing_to_evaluate_on_is_an_error(tmp_path):
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(DataError, match="no text"):
         read(tmp_path / "empty.txt")
-    with pytest.raises(UsageError, match="no kind of data"):
+    with pytest.raises(UsageError, match="not a known data format"):
         read(write_json(tmp_path / "a.csv", []))
     with pytest.raises(UsageError, match="is not there"):
         read(tmp_path / "nowhere")
+
+
+def test_what_is_wrong_is_said_by_the_name_that_was_given(tmp_path):
+    file = write_json(tmp_path / "records.json", many(5))
+    with pytest.raises(DataError, match=r"^the test split of lessons is empty"):
+        read_data(file, "lessons", "test", 200, TrainConfig(), DataConfig(0.2, 0))
+
+
+def test_endings_count_in_any_case(tmp_path):
+    (tmp_path / "A.TXT").write_text("One")
+    assert isinstance(read(tmp_path / "A.TXT"), Texts)
+    assert len(read(write_json(tmp_path / "B.JSON", many(3))).tasks) == 3
+    assert len(read(write_json(tmp_path / "B.JSON", many(10)), "val", division=DataConfig(0.2, 0)).tasks) == 2
+
+
+def test_a_separated_document_is_a_text_and_what_is_left_out_is_noted(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffOne tale.\r\n<|endoftext|>\r\nTwo tales.\r\n<|endoftext|>\r\n\r\n".encode())
+    (tmp_path / "._a.txt").write_bytes(b"\0\5\26\7\377\376")
+    found = read(tmp_path)
+    assert [tokens.tolist() for tokens in found.tokens] == [encode("One tale.\n"), encode("Two tales.\n")]
+    assert found.names == ["a.txt", "a.txt"]
+    [note] = found.notes
+    assert "left out 1 entry" in note and "'._a.txt'" in note
+
+
+def test_malformed_records_are_skipped_if_that_is_asked_for(tmp_path):
+    path = write_json(tmp_path / "a.json", [{"instruction": "a"}, *many(4)])
+    with pytest.raises(DataError, match="record 1 has no 'output'"):
+        read(path)
+    found = read_data(path, "a.json", None, 200, TrainConfig(), DataConfig(), skip_bad=True)
+    assert len(found.tasks) == 4 and "skipped 1 malformed" in found.notes[0]
 
 
 def test_texts_are_taken_file_by_file(tmp_path):
@@ -81,6 +112,7 @@ def test_texts_are_taken_file_by_file(tmp_path):
     found = read(tmp_path)
     assert isinstance(found, Texts) and found.names == ["a.txt", "b.txt"]
     assert found.tokens[1].tolist()[:2] == encode("Two words") and END_OF_TEXT_ID not in found.tokens[1].tolist()
+    assert [sizes.sum(dim=0).tolist() for sizes in found.sizes] == [[3, 1], [23, 3]]
     with pytest.raises(UsageError, match="taken whole"):
         read(tmp_path, "test")
     assert isinstance(read_data(tmp_path / "a.txt", "a", "all", 8, TrainConfig(), DataConfig()), Texts)

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from gpt2cli.evaluation import kept as module
 from gpt2cli.evaluation.kept import FORGOTTEN_AFTER, Kept
 
 
@@ -46,5 +47,28 @@ def test_where_nothing_can_be_kept_all_goes_on(home):
     kept = Kept("a")
     kept.add("a", 1)
     kept.add("b", 2)
-    assert kept.problem.startswith("cannot keep what is done in ")
     kept.discard()
+
+
+def test_where_nothing_can_be_kept_is_known_before_the_work(home):
+    home.parent.mkdir(exist_ok=True)
+    home.write_text("a file")
+    problem = Kept("a").problem
+    assert problem.startswith("what is done cannot be kept (cannot write ") and str(home / "evaluations") in problem
+    home.unlink()
+    assert Kept("a").problem == "" and not home.exists()
+
+
+@pytest.mark.parametrize("said", [b"[1]", b"7", b'[["a"], 1]', b"[" * 100_000, b'["a", 1, 2]', b"nonsense"])
+def test_a_line_with_a_right_digest_may_hold_anything(home, said):
+    kept = Kept("a")
+    kept.add("one", 1)
+    kept.path.write_bytes(kept.path.read_bytes() + module._digest(said).encode() + b" " + said + b"\n")
+    assert Kept("a").found == {"one": 1}
+
+
+def test_a_file_beyond_all_bounds_is_not_read(home, monkeypatch):
+    kept = Kept("a")
+    kept.add("one", 1)
+    monkeypatch.setattr(module, "MAX_BYTES", 10)
+    assert Kept("a").found == {}

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.errors import DivergedError
+from gpt2cli.errors import CheckpointError, DivergedError
 from gpt2cli.evaluation.comparison import LIKELIHOOD
-from gpt2cli.evaluation.likelihood import RecordSource, TextSource, collect, portions, score
+from gpt2cli.evaluation.likelihood import RecordSource, Sums, TextSource, chunk_sizes, collect, portions, score
 from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 from tests import models
@@ -92,6 +92,41 @@ def test_losses_that_are_not_finite_are_an_error():
         model.ln_f.weight.fill_(float("inf"))
     with pytest.raises(DivergedError, match="not finite"):
         score(model, RecordSource(data, range(3), 3), range(3), 100)
+
+
+def test_a_token_that_the_model_does_not_know_is_said():
+    model = models.small_model(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=65))
+    source = TextSource([torch.tensor([1, 2]).to(torch.uint16)], 16, 8)
+    with pytest.raises(CheckpointError, match=r"token 50256 is not among the 65 .* made for another tokenizer"):
+        score(model, source, range(1), 100)
+
+
+def test_sums_that_were_kept_are_taken_only_if_they_can_be_those_of_these_sequences():
+    model, data = models.small_model(SHAPE), dataset(4)
+    source = RecordSource(data, range(len(data)), len(data))
+    done = score(model, source, range(4), 1000)
+    kept = [done.units, done.losses, done.right, done.tokens]
+    assert Sums.restored(kept, source, range(4)) == done
+    assert Sums.restored(kept, source, range(3)) is None
+    nan, more = [math.nan, *done.losses[1:]], [done.tokens[0] + 1, *done.right[1:]]
+    for odd in (
+        *(None, 7, [], [1, 2, 3, 4], kept[:3]),
+        [done.units, nan, done.right, done.tokens],
+        [done.units, ["1.0", *done.losses[1:]], done.right, done.tokens],
+        [done.units, done.losses[1:], done.right, done.tokens],
+        [done.units, done.losses, more, done.tokens],
+        [[10**9, *done.units[1:]], done.losses, done.right, done.tokens],
+    ):
+        assert Sums.restored(odd, source, range(4)) is None, odd
+
+
+def test_bytes_and_words_add_up_in_the_chunks_of_the_source():
+    lengths = (1, 255, 256, 257, 600)
+    sizes = [torch.ones(n, 2, dtype=torch.uint8) for n in lengths]
+    source = TextSource([torch.zeros(n).to(torch.uint16) for n in lengths], 32, 16)
+    _, units = source.part(range(len(source.lengths)))
+    per_unit = torch.bincount(torch.cat(units), minlength=source.units)
+    assert chunk_sizes(sizes)[:, 0].tolist() == per_unit.tolist()
 
 
 def test_a_perplexity_beyond_all_numbers_is_no_error():

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -260,3 +261,19 @@ def test_the_card_tells_what_is_known_and_keeps_paths_to_itself(model, tmp_path)
     assert "### Response:" in card
     assert "apply_chat_template" in card
     assert load_plain(str(tmp_path / "out"), device="cpu").config == CONFIG
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize(("format", "name"), [("hf", "folder"), ("gguf", "a.gguf"), ("nanogpt", "a.pt")])
+def test_a_place_that_takes_no_files_is_found_before_the_model_is_loaded(format, name):
+    with pytest.raises(ResourceError, match=f"cannot write /proc/{name}: .*: choose another place"):
+        Request("not/there", None, format, Path("/proc") / name).check()
+
+
+def test_an_export_that_was_ended_between_two_renames_is_there_again(tmp_path):
+    place = tmp_path / ".folder.0123abcd.tmp"
+    (place / "old").mkdir(parents=True)
+    (place / "old" / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="is there already: use --force"):
+        Request("tiny", None, "hf", tmp_path / "folder").check()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

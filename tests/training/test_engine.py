@@ -119,11 +119,16 @@ def test_dropout_follows_from_the_seed_and_leaves_the_random_state_alone():
 
 
 def test_evaluating_sampling_and_saving_change_nothing(tmp_path):
-    plain = losses_of(job(dropout=0.2))
-    busy = job(dropout=0.2, val=dataset(5, seed=1), eval_every=1, sample_every=2, save_every=1)
-    busy.prompts = []
-    busy.checkpoints = tmp_path
-    assert losses_of(busy) == plain
+    def make(**more):
+        shape = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=48, dropout=0.2)  # with every token of a prompt
+        return job(dropout=0.2, model=models.small_model(shape), prompts=[("shown", "read")], **more)
+
+    plain = losses_of(make())
+    busy = make(val=dataset(5, seed=1), eval_every=1, sample_every=2, save_every=1, checkpoints=tmp_path)
+    events = list(train(busy))
+    assert [bits_of(event) for event in events if isinstance(event, Step)] == plain
+    assert [event.step for event in events if isinstance(event, Sampled)] == [2, 4, 6]
+    assert [event.step for event in events if isinstance(event, Evaluated)] == list(range(7))
     assert not busy.model.training
 
 
@@ -256,6 +261,49 @@ def test_numbers_that_are_not_finite_end_it_before_the_step(tmp_path, spoil):
     for name, weight in weights_of(run).items():
         torch.testing.assert_close(weight, before[name], equal_nan=True, atol=0, rtol=0)
     assert next(state.read_newest(tmp_path)).counters.step == step
+
+
+def spoil_after(run, step, value):
+    """Put a value among the weights by the optimizer's step of this number."""
+    whole, taken = Optimizer.step, itertools.count(1)
+
+    def step_and_spoil(self, *args):
+        whole(self, *args)
+        if next(taken) == step:
+            with torch.no_grad():
+                run.model.ln_f.weight[0] = value
+
+    return step_and_spoil
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
+def test_a_validation_loss_that_is_not_finite_is_neither_told_nor_saved(tmp_path, monkeypatch, value):
+    run = job(val=dataset(5, seed=1), eval_every=2, save_every=1, checkpoints=tmp_path)
+    monkeypatch.setattr(Optimizer, "step", spoil_after(run, 2, value))
+    events = []
+    with pytest.raises(DivergedError, match=r"validation loss (nan|inf) after step 2.*step-00000001$"):
+        for event in train(run):
+            events.append(event)  # noqa: PERF402 (what came before the error counts)
+    assert [event.step for event in events if isinstance(event, Evaluated)] == [0]
+    assert [event.step for event in events if isinstance(event, Saved)] == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_model_that_cannot_be_trained_on_the_data_is_told_before_the_first_step():
+    run = job(val=dataset(5, seed=1))
+    with torch.no_grad():
+        run.model.ln_f.weight[0] = math.inf
+    with pytest.raises(DivergedError, match="before the first step: begin from another model"):
+        list(train(run))
+
+
+@pytest.mark.parametrize("save_every", [0, 1, 2])
+def test_weights_that_are_not_finite_are_neither_saved_nor_the_end(tmp_path, monkeypatch, save_every):
+    run = job(save_every=save_every, checkpoints=tmp_path, max_steps=2)
+    monkeypatch.setattr(Optimizer, "step", spoil_after(run, 2, math.nan))
+    with pytest.raises(DivergedError, match="weights after step 2 are not finite"):
+        list(train(run))
+    assert [path.name for path in state.checkpoints(tmp_path)] == (["step-00000001"] if save_every == 1 else [])
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):

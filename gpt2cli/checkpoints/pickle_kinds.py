@@ -1,0 +1,78 @@
+"""The kinds of values in a pickle of torch.save, and the calls that it makes to rebuild them.
+
+A tuple is the tuple of its members' kinds, a list or a dict is a Collection, a function or class is its name, and all
+else is one of the words below.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpt2cli.checkpoints.limits import MAX_DIMENSIONS
+
+
+@dataclass
+class Collection:
+    """A list or a dict, of which only the size counts."""
+
+    kind: str
+    size: int = 0
+
+
+INT, LONG_INT, TEXT, LONG_TEXT = "int", "long int", "text", "long text"
+SCALAR, STORAGE, TENSOR = "scalar", "storage", "tensor"
+TYPES = tuple(
+    f"torch.{name}"
+    for name in (
+        *("float64", "float32", "float16", "bfloat16", "complex64", "complex128"),
+        *("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool"),
+        *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    )
+)
+STORAGES = tuple(
+    f"torch.{name}Storage"
+    for name in (
+        *("Double", "Float", "Half", "BFloat16", "ComplexFloat", "ComplexDouble"),
+        *("Long", "Int", "Short", "Char", "Byte", "Bool", "storage.Untyped"),
+    )
+)
+REBUILD, REBUILD_TYPED = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"
+PARAMETER, ORDERED, SIZE, DEVICE = (
+    "torch._utils._rebuild_parameter", "collections.OrderedDict", "torch.Size", "torch.device",
+)  # fmt: skip
+KNOWN = {*TYPES, *STORAGES, REBUILD, REBUILD_TYPED, PARAMETER, ORDERED, SIZE, DEVICE}
+
+
+def is_collection(value: Any, kind: str) -> bool:
+    return isinstance(value, Collection) and value.kind == kind
+
+
+def are(kinds: Any, wanted: tuple[str | None, ...]) -> bool:
+    """Whether this is a tuple of such kinds, None standing for any."""
+    return (
+        isinstance(kinds, tuple)
+        and len(kinds) == len(wanted)
+        and all(want in (None, "int" if kind == LONG_INT else kind) for kind, want in zip(kinds, wanted, strict=True))
+    )
+
+
+def is_shape(kinds: Any) -> bool:
+    return isinstance(kinds, tuple) and len(kinds) <= MAX_DIMENSIONS and all(kind in (INT, LONG_INT) for kind in kinds)
+
+
+def rebuilds_tensor(function: Any, kinds: Any) -> bool:
+    """Whether a function of torch is called with a storage, offset, sizes, strides, requires_grad, hooks, and a type.
+
+    Or, for a parameter, with a tensor, requires_grad, and hooks.
+    """
+    if function == PARAMETER:
+        return are(kinds, (TENSOR, SCALAR, None)) and is_collection(kinds[2], ORDERED)
+    typed = function == REBUILD_TYPED
+    wanted = (STORAGE, INT, None, None, SCALAR, None) + ((None,) if typed else ())
+    return (
+        function in (REBUILD, REBUILD_TYPED)
+        and are(kinds, wanted)
+        and is_shape(kinds[2])
+        and is_shape(kinds[3])
+        and is_collection(kinds[5], ORDERED)
+        and (not typed or kinds[6] in TYPES)
+    )

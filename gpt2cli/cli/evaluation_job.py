@@ -1,0 +1,91 @@
+"""From the options of `gpt2 evaluate` to the job that the engine runs: all is found and read before that starts."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt2cli import paths
+from gpt2cli.cli.console import Console
+from gpt2cli.config import EvaluationConfig, GPTConfig
+from gpt2cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpt2cli.evaluation.candidates import Candidate
+    from gpt2cli.evaluation.data import Instructions, Split, Texts
+    from gpt2cli.evaluation.engine import Job
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be evaluated, and on what, as it was typed."""
+
+    data: str | None
+    split: "Split | None"
+    skip_bad: bool
+    models: list[str]
+    ckpts: list[str]
+    answers_from: list[str]
+
+
+def prepare(
+    console: Console, asked: Asked, config: EvaluationConfig, answers: int | None, machine: tuple[str, str, bool]
+) -> "Job":
+    """Find the models and the data, downloading what is not there, and see that all of it can be read."""
+    from gpt2cli.cli.downloads import showing_downloads
+    from gpt2cli.data.load import check_kind, data_path, prepared_alpaca
+    from gpt2cli.evaluation.candidates import Machine, candidates, division
+    from gpt2cli.evaluation.data import Instructions, read_data
+    from gpt2cli.evaluation.engine import Job, check_stride
+    from gpt2cli.evaluation.given import read_given
+    from gpt2cli.model.device import pick_device
+
+    pick_device(machine[0])  # before anything else takes long
+    if asked.data is not None:
+        check_kind(data_path(asked.data))
+    offline = machine[2]
+    chosen = candidates(asked.models, asked.ckpts, Machine(*machine))
+    with showing_downloads(console) as progress:
+        path = prepared_alpaca(offline, progress) if asked.data is None else data_path(asked.data)
+        windows = [candidate.block_size(progress) for candidate in chosen]
+    if config.stride is not None and windows:
+        check_stride(config.stride, min(windows))
+    window = min(windows, default=GPTConfig.block_size)
+    divided = division(chosen, path, window)
+    read = read_data(path, asked.data or "Alpaca", asked.split, *divided, skip_bad=asked.skip_bad)
+    for note in read.notes:
+        console.note(note)
+    note_learned(console, chosen, read, path)
+    refuse_idle(read, config, answers, asked.answers_from)
+    given = []
+    if isinstance(read, Instructions):
+        given = [read_given(name, paths.expand(name), read) for name in asked.answers_from]
+        if not chosen and answers is None:
+            config = replace(config, answers=len(read.tasks))
+    return Job(chosen, read, config, window if chosen else None, given)
+
+
+def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
+    """Say which models have seen what they are to predict."""
+    for candidate in chosen:
+        if candidate.has_learned(data, path):
+            advice = (
+                "" if path.suffix.lower() == ".txt" or path.is_dir() else ": --split val takes what it has not seen"
+            )
+            console.note(f"{candidate.name} has learned from this very data, which flatters it{advice}")
+
+
+def refuse_idle(
+    data: "Instructions | Texts", config: EvaluationConfig, answers: int | None, answers_from: list[str]
+) -> None:
+    """Raise UsageError for options that would do nothing."""
+    from gpt2cli.evaluation.data import Texts
+
+    if isinstance(data, Texts) and (answers or config.bertscore or answers_from):
+        options = "--answers, --answers-from and --bertscore"
+        raise UsageError(f"plain text holds no instructions to answer: leave {options} out")
+    if not isinstance(data, Texts) and config.stride is not None:
+        raise UsageError("--stride is for plain text: leave it out for instructions")
+    if config.bertscore and not config.answers:
+        raise UsageError("--bertscore compares answers, and --answers 0 asks for none")
+    if answers_from and not config.answers:
+        raise UsageError("--answers-from compares answers, and --answers 0 asks for none")

@@ -1,0 +1,107 @@
+"""The values in a `.json` file that holds a list, or in a `.jsonl` file, which holds a value a line.
+
+Both kinds come from many programs, and not all of what these write is JSON. What cannot be used as a value, such as
+the NaN that pandas writes for a missing one, becomes an `Unusable`: then the record that holds it can be named.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.checkpoints.files import looks_like
+from gpt2cli.data.utf8 import BOM, read_utf8
+from gpt2cli.errors import DataError
+
+MAX_DIGITS = 640
+"""Digits of the longest number that is read: Python can be set up to refuse longer ones."""
+_KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Stands for a value that JSON does not have: `what` names it."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """Stands for the value of a line that is not JSON: the column if it is known, and the reason."""
+
+    column: int | None
+    reason: str
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in words, with an article where there is one."""
+    return value.what if isinstance(value, Unusable) else _KINDS.get(type(value), "null")
+
+
+def read_values(path: Path) -> Iterator[tuple[int | None, Any]]:
+    """Each value of a `.json` or `.jsonl` file, and for a `.jsonl` the number of its line, counted from 1.
+
+    A line that is not JSON gives a BadLine, and blank lines give nothing. Raises DataError for a file that is not
+    UTF-8, for a `.json` that is not JSON or no list, naming the place, and for a `.jsonl` that holds one list.
+    """
+    if path.suffix.lower() != ".jsonl":
+        return ((None, value) for value in _read_list(path))
+    if _holds_one_list(path):
+        raise DataError(f"{path} holds one list, not an object a line: name it .json")
+    return _read_lines(path)
+
+
+def _read_list(path: Path) -> list[Any]:
+    text = read_utf8(path)
+    try:
+        values = _parse(text)
+    except json.JSONDecodeError as error:
+        hint = "if it holds an object a line, name it .jsonl" if error.msg == "Extra data" else "mend it there"
+        raise DataError(
+            f"{path}: bad JSON at line {error.lineno}, column {error.colno} ({error.msg}; "
+            f"looks like {looks_like(text[:512].encode())}): {hint}"
+        ) from None
+    except RecursionError:
+        raise DataError(f"{path}: bad JSON (nested too deep): give a list of records") from None
+    if not isinstance(values, list):
+        raise DataError(f"{path} holds {kind_of(values)}, not a list of records: give a list")
+    return values
+
+
+def _holds_one_list(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(512).removeprefix(BOM).lstrip()
+    if not start.startswith(b"["):
+        return False
+    try:
+        return isinstance(_parse(read_utf8(path)), list)
+    except (DataError, ValueError, RecursionError):
+        return False
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int | None, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            line = line.removeprefix(BOM) if number == 1 else line
+            if line.strip():
+                yield number, _value_of(line)
+
+
+def _value_of(line: bytes) -> Any:
+    try:
+        return _parse(str(line, "utf-8"))
+    except json.JSONDecodeError as error:
+        return BadLine(error.colno, error.msg)
+    except UnicodeDecodeError as error:
+        return BadLine(None, f"not valid UTF-8 at byte {error.start} of the line")
+    except RecursionError:
+        return BadLine(None, "nested too deep")
+
+
+def _parse(text: str) -> Any:
+    return json.loads(text, parse_constant=Unusable, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | Unusable:
+    return int(digits) if len(digits) <= MAX_DIGITS else Unusable(f"a number of more than {MAX_DIGITS} digits")

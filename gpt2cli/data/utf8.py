@@ -1,0 +1,20 @@
+"""Reading a text file in UTF-8."""
+
+from pathlib import Path
+
+from gpt2cli.checkpoints.files import looks_like
+from gpt2cli.errors import DataError
+
+BOM = b"\xef\xbb\xbf"
+
+
+def read_utf8(path: Path) -> str:
+    """A file's text without a byte order mark. Raises DataError for what is not UTF-8, naming the byte."""
+    content = path.read_bytes()
+    start = len(BOM) if content.startswith(BOM) else 0
+    try:
+        return str(memoryview(content)[start:], "utf-8")
+    except UnicodeDecodeError as error:
+        where = f"{path} is not valid UTF-8 at byte {start + error.start}"
+    guess = looks_like(content[:512])
+    raise DataError(f"{where} (looks like {guess}): convert it to UTF-8, or give another file")
