@@ -113,15 +113,30 @@ def sync_directory(path: Path) -> None:
 @contextmanager
 def _workplace(target: Path) -> Iterator[Path]:
     """A locked directory beside `target`, deleted at the end. A directory in it called OLD goes back if need be."""
-    recover(target)
-    place, lock = _make_workplace(target)
+    with _naming(target):
+        recover(target)
+        place, lock = _make_workplace(target)
+        try:
+            yield place
+        finally:
+            _bring_back(place, target)
+            shutil.rmtree(place, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Let an error of the file system be about the target: by itself it names nothing, or the directory beside it."""
     try:
-        yield place
-    finally:
-        _bring_back(place, target)
-        shutil.rmtree(place, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        yield
+    except ConnectionError:
+        raise
+    except OSError as error:
+        beside = str(target.parent / _prefix(target))
+        if error.filename is None or str(error.filename).startswith(beside):
+            error.filename, error.filename2 = str(target), None
+        raise
 
 
 def _make_workplace(target: Path) -> tuple[Path, int | None]:

@@ -1,10 +1,12 @@
-"""The one and only Alpaca template: how an instruction becomes the text that a model continues."""
+"""Prompt templates: how an instruction becomes the text that a model continues."""
 
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from gpt2cli.errors import DataError
+from gpt2cli import paths
+from gpt2cli.errors import DataError, ResourceError, UsageError
+from gpt2cli.untrusted import is_file, parse_json, shown
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
 
@@ -88,3 +90,74 @@ ALPACA = PromptTemplate(
         "### Instruction:\n{instruction}\n\n### Response:\n"
     ),
 )
+
+# Alpaca's sentences, with an empty line between them
+SEED = PromptTemplate(
+    with_input=ALPACA.with_input.replace(" Write a response", "\n\nWrite a response"),
+    without_input=ALPACA.without_input.replace(" Write a response", "\n\nWrite a response"),
+)
+
+TEMPLATES = {"alpaca": ALPACA, "seed": SEED}
+"""The templates that go by a name."""
+LONGEST_FILE = 2**18
+"""Bytes of a template's file at most: GPT-2's window holds far less."""
+
+
+def read_template(choice: str) -> PromptTemplate:
+    """The template of this name, or else the one in the JSON file of this name.
+
+    The file holds an object with two texts: `with_input`, in which `{instruction}` and `{input}` stand for what is
+    asked, and `without_input`, in which `{instruction}` does. Raises UsageError if there is no such name and no such
+    file, DataError for a file that holds anything else, and ResourceError for one that cannot be read.
+    """
+    if choice in TEMPLATES:
+        return TEMPLATES[choice]
+    path = paths.expand(choice)
+    if not is_file(path):
+        known = ", ".join(TEMPLATES)
+        raise UsageError(f"there is no template {shown(choice)}: give {known}, or a JSON file with a template")
+    try:
+        with path.open("rb") as file:
+            content = file.read(LONGEST_FILE + 1)
+    except OSError as error:
+        raise ResourceError(f"cannot read the template {path} ({error.strerror or error})") from None
+    try:
+        return _checked(_parsed(content))
+    except DataError as error:
+        raise DataError(
+            f'{path} is not a template: {error}: write {{"with_input": "... {{instruction}} ... {{input}} ...", '
+            '"without_input": "... {instruction} ..."}'
+        ) from None
+
+
+def _parsed(content: bytes) -> PromptTemplate:
+    if len(content) > LONGEST_FILE:
+        raise DataError(f"it is larger than {LONGEST_FILE:,} bytes")
+    try:
+        stored = parse_json(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"not valid UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+        raise DataError(f"bad JSON ({error})") from None
+    if not isinstance(stored, dict):
+        raise DataError(f"it holds {shown(stored)}")
+    for name in (field.name for field in fields(PromptTemplate)):
+        if not isinstance(stored.get(name), str):
+            raise DataError(f"{name} is {shown(stored[name])}" if name in stored else f"{name} is missing")
+    return PromptTemplate.from_dict(stored)
+
+
+def _checked(template: PromptTemplate) -> PromptTemplate:
+    """The template, if what is asked can be put into it. Raises DataError."""
+    for name, text, needed in (
+        ("with_input", template.with_input, ("{instruction}", "{input}")),
+        ("without_input", template.without_input, ("{instruction}",)),
+    ):
+        for part in needed:
+            if part not in text:
+                raise DataError(f"{name} does not hold {part}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{name} is not valid Unicode at character {error.start}") from None
+    return template

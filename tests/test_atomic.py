@@ -221,3 +221,19 @@ def test_names_of_any_kind(tmp_path, name):
     write_text(tmp_path / name, "new")
     assert tree(tmp_path) == {name: "new"}
     assert list(tmp_path.iterdir()) == [tmp_path / Path(name)]
+
+
+def test_an_error_of_the_file_system_names_the_target(tmp_path):
+    nowhere = tmp_path / "nowhere" / "a.txt"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_text(nowhere, "x")
+    assert caught.value.filename == str(nowhere)
+    target, other = tmp_path / "a.txt", OSError(5, "Input/output error", "b.txt")
+    for write in (replacing, replacing_directory):
+        for error, named in ((OSError(28, "No space left on device"), str(target)), (other, "b.txt")):
+            with pytest.raises(OSError) as caught, write(target):
+                raise error
+            assert caught.value.filename == named
+    with pytest.raises(BrokenPipeError) as closed, replacing(target):
+        raise BrokenPipeError(32, "Broken pipe")  # of a stream, and not of a file
+    assert closed.value.filename is None

@@ -1,11 +1,14 @@
 """The template: Alpaca's words, whatever is put into them, there and back as a plain dict."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2cli.errors import DataError
-from gpt2cli.prompts import ALPACA, PromptTemplate
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.prompts import ALPACA, LONGEST_FILE, PromptTemplate, read_template
 
 PIECES = ["a", " ", "\n", "\n\n### Instruction:\n", "\n\n### Input:\n", "\n\n### Response:\n", "{input}"]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
@@ -22,6 +25,65 @@ def test_the_wording() -> None:
         "\n\n### Instruction:\nAdd.\n\n### Response:\n"
     )
     assert ALPACA.prompt("Add.") == ALPACA.prompt("Add.", " \n") == alone
+
+
+def test_the_wording_with_an_empty_line_between_the_sentences() -> None:
+    assert read_template("seed").prompt("Add.", "1 and 2") == (
+        "Below is an instruction that describes a task, paired with an input that provides further context.\n\nWrite a "
+        "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 and 2\n\n"
+        "### Response:\n"
+    )
+    assert read_template("seed").prompt("Add.") == (
+        "Below is an instruction that describes a task.\n\nWrite a response that appropriately completes the request."
+        "\n\n### Instruction:\nAdd.\n\n### Response:\n"
+    )
+    assert read_template("alpaca") == ALPACA
+
+
+def test_a_template_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = {"with_input": "Q: {instruction} ({input})\n", "without_input": "Q: {instruction}\n", "name": "mine"}
+    (tmp_path / "mine.json").write_text(json.dumps(stored), encoding="utf-8-sig")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for choice in (str(tmp_path / "mine.json"), "~/mine.json"):
+        assert read_template(choice) == PromptTemplate("Q: {instruction} ({input})\n", "Q: {instruction}\n")
+
+
+def stored(without_input: object) -> str:
+    return json.dumps({"with_input": "{instruction}{input}", "without_input": without_input})
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "bad JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "it holds a value of type list"),
+        ("NaN", "it holds nan"),
+        ("{}", "with_input is missing"),
+        ('{"with_input": "{instruction}{input}"}', "without_input is missing"),
+        (stored(None), "without_input is None"),
+        (stored([["a"]]), "without_input is a value of type list"),
+        (stored("Answer:"), "without_input does not hold {instruction}"),
+        ('{"with_input": "{instruction}", "without_input": "{instruction}"}', "with_input does not hold {input}"),
+        (stored("\ud800{instruction}"), "not valid Unicode"),
+        (stored("{instruction}" + "x" * LONGEST_FILE), "larger than"),
+        (b"\xff", "not valid UTF-8 at byte 0"),
+    ],
+    ids=range(13),
+)
+def test_a_file_that_is_no_template_is_bad_data(tmp_path: Path, content: str | bytes, says: str) -> None:
+    file = tmp_path / "mine.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError) as caught:
+        read_template(str(file))
+    assert says in str(caught.value) and str(file) in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("choice", ["alpca", "nowhere/mine.json", ".", "x" * 5000, "a\x00b", "a\nb"])
+def test_a_template_that_is_not_there(choice: str) -> None:
+    with pytest.raises(UsageError, match="there is no template") as caught:
+        read_template(choice)
+    assert "alpaca, seed" in str(caught.value) and len(str(caught.value)) < 300
 
 
 @given(st.text(), st.text(min_size=1).filter(str.strip))

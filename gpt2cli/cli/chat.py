@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpt2cli import prompts
 from gpt2cli.cli import options
 from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
 from gpt2cli.cli.console import Console
@@ -57,6 +58,7 @@ def chat(
     stats: options.Stats = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
+    template: options.Template = None,
     device: options.Device = "auto",
     precision: options.PrecisionOption = options.Precision.auto,
     threads: options.Threads = None,
@@ -76,6 +78,7 @@ def chat(
         raise UsageError("--json is for a single answer: add --prompt TEXT, or ask through a pipe")
     if ckpt is None and model is None:
         ckpt = default_checkpoint("chat with")
+    chosen = None if template is None else prompts.read_template(template)
     text = read_prompt(prompt) if once else ""
     name = str(ckpt or model)
 
@@ -84,7 +87,7 @@ def chat(
 
         from gpt2cli.cli.chat_session import Session
 
-        session = Session(console, name, gpt, read_template(console, ckpt, name, model), sampling, stats)
+        session = Session(console, name, gpt, chosen or read_template(console, ckpt, name, model), sampling, stats)
         if stats:
             console.note(f"loaded in {load_s:.2f} s")
         if once:

@@ -95,7 +95,7 @@ class Console:
 
 def report_error(message: str) -> None:
     """Show an error as one line on stderr."""
-    line = Text.assemble(("error:", "bold red"), " ", visible_line(" ".join(message.split())))
+    line = Text.assemble(("error:", "bold red"), " ", visible_line(message.strip()))
     terminal(sys.stderr).print(line, soft_wrap=True)
 
 

@@ -26,12 +26,12 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, GPT2Error):
         return str(error), error.exit_code
     if isinstance(error, CommandLineError):
-        return _describe_usage(error), UsageError.exit_code
+        return _on_one_line(_describe_usage(error)), UsageError.exit_code
     if isinstance(error, OSError):
         return f"{error.strerror or error}{_place(error)}", ResourceError.exit_code
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
         return "out of memory: try a smaller model, a lower --precision, or fewer samples", ResourceError.exit_code
-    return f"{type(error).__name__}: {error} (this is a bug: --debug shows where)", 1
+    return f"unexpected {type(error).__name__}: {_on_one_line(str(error))} (--debug shows where it happened)", 1
 
 
 def _describe_usage(error: Any) -> str:
@@ -39,6 +39,11 @@ def _describe_usage(error: Any) -> str:
     if type(error).__name__ == "NoSuchOption" and error.ctx and error.ctx.info_name == "generate":
         hint += ", or put `--` before a prompt that begins with -"
     return f"{error.format_message().rstrip('.')} ({hint})"
+
+
+def _on_one_line(text: str) -> str:
+    """A library's text, whose line ends are layout. In ours they would be part of a name, and are spelled out."""
+    return " ".join(text.split())
 
 
 def _place(error: OSError) -> str:

@@ -13,6 +13,7 @@ from gpt2cli.cli.console import Console
 from gpt2cli.cli.evaluation_job import Asked, prepare
 from gpt2cli.cli.report_file import check_out, write_report
 from gpt2cli.config import ANSWERS, FINETUNED, PUBLISHED, EvaluationConfig, SamplingConfig
+from gpt2cli.prompts import read_template
 
 if TYPE_CHECKING:
     from gpt2cli.evaluation.engine import Job
@@ -155,6 +156,7 @@ def evaluate(
             rich_help_panel=options.MODEL_PANEL,
         ),
     ] = None,
+    template: options.Template = None,
     device: options.Device = "auto",
     precision: options.PrecisionOption = options.Precision.auto,
     threads: options.Threads = None,
@@ -180,7 +182,9 @@ def evaluate(
         import torch
 
         torch.set_num_threads(threads)
-    asked = Asked(data, split.value if split else None, skip_bad, model or [], ckpt or [], answers_from or [])
+    wording = None if template is None else read_template(template)
+    names = (model or [], ckpt or [], answers_from or [])
+    asked = Asked(data, split.value if split else None, skip_bad, *names, wording)
     job = prepare(console, asked, config, answers, (device, precision.value, offline))
     run(console, job, json, out)
 

@@ -8,6 +8,7 @@ from gpt2cli import paths
 from gpt2cli.cli.console import Console
 from gpt2cli.config import EvaluationConfig, GPTConfig
 from gpt2cli.errors import UsageError
+from gpt2cli.prompts import PromptTemplate
 
 if TYPE_CHECKING:
     from gpt2cli.evaluation.candidates import Candidate
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be evaluated, and on what, as it was typed."""
+    """What is to be evaluated, and on what, as it was typed.
+
+    template  in which all models are asked; None for each in its own
+    """
 
     data: str | None
     split: "Split | None"
@@ -25,6 +29,7 @@ class Asked:
     models: list[str]
     ckpts: list[str]
     answers_from: list[str]
+    template: PromptTemplate | None = None
 
 
 def prepare(
@@ -43,19 +48,22 @@ def prepare(
     if asked.data is not None:
         check_kind(data_path(asked.data))
     offline = machine[2]
-    chosen = candidates(asked.models, asked.ckpts, Machine(*machine))
+    chosen = candidates(asked.models, asked.ckpts, Machine(*machine), asked.template)
     with showing_downloads(console) as progress:
+        windows = [candidate.block_size(progress) for candidate in chosen]  # first: it refuses models
         path = prepared_alpaca(offline, progress) if asked.data is None else data_path(asked.data)
-        windows = [candidate.block_size(progress) for candidate in chosen]
     if config.stride is not None and windows:
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
-    divided = division(chosen, path, window)
-    read = read_data(path, asked.data or "Alpaca", asked.split, *divided, skip_bad=asked.skip_bad)
+    read = read_data(
+        path, asked.data or "Alpaca", asked.split, *division(chosen, path, window), skip_bad=asked.skip_bad
+    )
     for note in read.notes:
         console.note(note)
     note_learned(console, chosen, read, path)
     refuse_idle(read, config, answers, asked.answers_from)
+    if asked.template is not None and not isinstance(read, Instructions):
+        raise UsageError("--template is for instructions, and plain text has none: leave it out")
     given = []
     if isinstance(read, Instructions):
         given = [read_given(name, paths.expand(name), read) for name in asked.answers_from]
@@ -71,7 +79,7 @@ def note_learned(console: Console, chosen: "list[Candidate]", data: "Instruction
             advice = (
                 "" if path.suffix.lower() == ".txt" or path.is_dir() else ": --split val takes what it has not seen"
             )
-            console.note(f"{candidate.name} has learned from this very data, which flatters it{advice}")
+            console.note(f"{candidate.name} was trained on this data, so its figures are too good{advice}")
 
 
 def refuse_idle(

@@ -12,6 +12,7 @@ from gpt2cli import paths
 from gpt2cli.cli import options
 from gpt2cli.config import FINETUNED, OPTIMIZERS, PUBLISHED, SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
+from gpt2cli.prompts import read_template
 
 if TYPE_CHECKING:
     from gpt2cli.training.settings import Settings
@@ -78,6 +79,15 @@ def finetune(
     loss_on: Annotated[
         str, of_data("--loss-on", metavar="response|all", help="What to learn to write.")
     ] = TRAIN.loss_on,
+    template: Annotated[
+        str | None,
+        of_data(
+            "--template",
+            metavar=options.TEMPLATE,
+            help="The wording that instructions are put in, as for `gpt2 chat`. The checkpoint carries it.",
+            show_default="alpaca",
+        ),
+    ] = None,
     skip_bad: Annotated[bool, of_data("--skip-bad", help="Count malformed records instead of failing.")] = False,
     epochs: Annotated[int, of_training("--epochs", help="Times over the data.")] = TRAIN.epochs,
     max_steps: Annotated[
@@ -244,6 +254,7 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         precision=Computing(values["precision"]).value,  # some versions of Typer leave a text there
         grad_checkpointing=values["grad_checkpointing"],
         skip_bad=values["skip_bad"],
+        template=None if values["template"] is None else read_template(values["template"]).to_dict(),
         sample_prompts=tuple(values["sample_prompt"] or ()),
         out=str(paths.expand(values["out"]).absolute()),
         wandb_project=values["wandb_project"] if values["wandb"] else None,

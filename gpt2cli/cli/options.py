@@ -12,6 +12,7 @@ import typer
 
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import UsageError
+from gpt2cli.prompts import TEMPLATES
 
 MODEL_PANEL = "Model"
 SAMPLING_PANEL = "Sampling"
@@ -77,6 +78,18 @@ Checkpoint = Annotated[
         help="A checkpoint file (.pt, .safetensors or .gguf): ours, the Hub's, llama.cpp's, nanoGPT's, "
         "LLMs-from-scratch's. "
         "Or a directory with a LoRA adapter in PEFT's format; --model may then name its base.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+TEMPLATE = "|".join((*TEMPLATES, "FILE"))
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        metavar=TEMPLATE,
+        help="The wording that instructions are put in: a name, or a JSON file with the texts `with_input` and "
+        "`without_input`, in which {instruction} and {input} stand for what is asked.",
+        show_default="the checkpoint's, else alpaca",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

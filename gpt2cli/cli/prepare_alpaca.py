@@ -13,6 +13,7 @@ from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.outputs import check_directory
 from gpt2cli.paths import expand
+from gpt2cli.prompts import PromptTemplate, read_template
 
 if TYPE_CHECKING:
     from gpt2cli.data.prepared import Splits
@@ -71,6 +72,15 @@ def prepare_alpaca(
             rich_help_panel=RECORDS_PANEL,
         ),
     ] = TRAIN.loss_on,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar=options.TEMPLATE,
+            help="The wording that instructions are put in, as for `gpt2 chat`. The checkpoint carries it.",
+            rich_help_panel=RECORDS_PANEL,
+        ),
+    ] = "alpaca",
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Count malformed records and go on.", rich_help_panel=RECORDS_PANEL),
@@ -113,9 +123,10 @@ def prepare_alpaca(
 
     from gpt2cli.data.prepared import default_directory, write_prepared
 
+    wording = read_template(template)
     directory = default_directory(source) if out is None else expand(out)
     check_free(directory, force)
-    splits = read(console, source, train, data, skip_bad, offline)
+    splits = read(console, source, train, data, skip_bad, offline, wording)
     for note in splits.notes:
         console.note(note)
     write_prepared(splits, directory)
@@ -139,7 +150,13 @@ def check_free(directory: Path, force: bool) -> None:
 
 
 def read(
-    console: Console, source: str, train: TrainConfig, data: DataConfig, skip_bad: bool, offline: bool
+    console: Console,
+    source: str,
+    train: TrainConfig,
+    data: DataConfig,
+    skip_bad: bool,
+    offline: bool,
+    template: PromptTemplate,
 ) -> "Splits":
     """Fetch the records if need be, and make tokens of them."""
     from gpt2cli.cli.downloads import showing_downloads
@@ -149,7 +166,8 @@ def read(
     with showing_downloads(console) as progress:
         path = fetch_source(source, offline=offline, progress=progress)
     with showing_tokenization(console) as tick:
-        return load_alpaca(path, train.max_length or WINDOW, train.loss_on, data, skip_bad, tick, shown(source))
+        max_length = train.max_length or WINDOW
+        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, tick, shown(source), template)
 
 
 @contextmanager

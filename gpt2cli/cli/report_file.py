@@ -1,8 +1,6 @@
 """The file that `gpt2 evaluate --out` writes."""
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +24,6 @@ def check_out(out: Path, inputs: list[str | None]) -> None:
     if any(given and paths.expand(given).resolve() == out.resolve() for given in inputs):
         raise UsageError(f"{out} is what is to be evaluated: write the report elsewhere")
     check_file(out)
-    try:
-        with suppress(FileNotFoundError):
-            os.lstat(out)
-    except OSError as error:  # a name that the file system cannot hold
-        raise ResourceError(f"cannot write {out}: {error.strerror}: choose another name") from None
 
 
 def write_report(evaluation: "Evaluation", out: Path) -> None:

@@ -30,7 +30,7 @@ from gpt2cli.training.setup import find_data, load_model, make_job
 from gpt2cli.training.state import Resumable, checkpoints, read_newest, read_state
 from gpt2cli.training.tracking import WandbTracker
 
-DECIDED = {"loss_on", "val_fraction"}
+DECIDED = {"loss_on", "val_fraction", "template"}
 """Settings that prepared data brings along."""
 
 
@@ -127,7 +127,10 @@ def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, 
     """The model that the run begins from, and its data."""
     model = load_model(settings, show.device, show.offline, progress)
     data = find_data(settings, show.offline, progress)
-    splits = load_data(data, settings.train, settings.records, model.config.block_size, settings.skip_bad)
+    window, template = model.config.block_size, settings.prompt_template
+    splits = load_data(data, settings.train, settings.records, window, settings.skip_bad, template=template)
+    if settings.template is not None and splits.template is None:
+        raise UsageError("--template is for instructions, and plain text has none: leave it out")
     if settings.train.patience and (settings.train.eval_every == 0 or not len(splits.val)):
         raise UsageError("--patience waits for evaluations, and there are none: let --eval-every and --val-fraction be")
     return model, splits

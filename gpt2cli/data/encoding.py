@@ -7,7 +7,6 @@ from itertools import chain
 import torch
 
 from gpt2cli.tokenizer import encode_plain
-from gpt2cli.tokenizer import pieces as pieces
 
 LONGEST_TOKEN = 128
 """Bytes of the longest token, and so characters at most: n tokens never hold more than 128 n characters."""

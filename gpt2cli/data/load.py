@@ -69,6 +69,7 @@ def load_data(
     block_size: int,
     skip_bad: bool = False,
     progress: alpaca.Progress = alpaca.ignore,
+    template: PromptTemplate = ALPACA,
 ) -> Splits:
     """Data of any kind for a model with this window, divided into train, val and test.
 
@@ -77,7 +78,7 @@ def load_data(
     max_length, loss_on, seed and fingerprint, and for records their counts. `notes` say what is not used.
 
     Raises UsageError for a path that is nothing of the sort, or a max_length beyond the window, and DataError for
-    data that is damaged, wrong, empty, or prepared for a longer window.
+    data that is damaged, wrong, empty, or prepared for a longer window. Records are put into the `template`.
     """
     max_length = train.max_length or block_size
     if max_length > block_size:
@@ -86,7 +87,7 @@ def load_data(
     if path.is_dir():
         return _load_directory(path, max_length, data)
     if path.suffix.lower() in SUFFIXES:
-        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress)
+        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress, template=template)
     return _load_text(path, [path], max_length, data)
 
 

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.data.encoding import encode_many, pieces
+from gpt2cli.data.encoding import encode_many
 from gpt2cli.data.splits import sample, sizes, split
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.errors import DataError
-from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID
+from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, pieces
 from gpt2cli.untrusted import is_file, shown
 
 SUFFIX = ".txt"

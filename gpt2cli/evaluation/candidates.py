@@ -31,7 +31,8 @@ class Candidate:
     """One of the models, by the name that it was given.
 
     model, ckpt  what `load` takes
-    template     how it is asked: as it was tuned, or in Alpaca's template
+    template     how it is asked: as it was tuned, or in Alpaca's template, or in another that was asked for
+    tuned_in     the template that it was tuned in; Alpaca's if it does not say
     trained_on   what it says of its training data, if it does: `Splits.info`
     settings     and of its training
     """
@@ -43,6 +44,7 @@ class Candidate:
     template: PromptTemplate = ALPACA
     trained_on: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    tuned_in: PromptTemplate = ALPACA
 
     def load(self, progress: Progress = ignore) -> GPT:
         """The model, ready to run. Raises what `checkpoints.load.load` raises."""
@@ -135,7 +137,7 @@ def _from_checkpoint(ckpt: str, base: str | None, machine: Machine) -> Candidate
     told = {name: facts.provenance.get(name) for name in ("data", "settings")}
     data, settings = (value if isinstance(value, dict) else {} for value in told.values())
     adapted = base if adapters.is_adapter(expand(ckpt)) else None
-    return Candidate(ckpt, adapted, ckpt, machine, template, data, settings)
+    return Candidate(ckpt, adapted, ckpt, machine, template, data, settings, template)
 
 
 _DIVISION: dict[str, tuple[type, ...]] = {
@@ -147,9 +149,11 @@ _DIVISION: dict[str, tuple[type, ...]] = {
 """The types of what a checkpoint says of how its records were divided: the fields of DataConfig."""
 
 
-def division(chosen: Sequence[Candidate], path: Path, block_size: int) -> tuple[int, TrainConfig, DataConfig]:
+def division(
+    chosen: Sequence[Candidate], path: Path, block_size: int
+) -> tuple[int, TrainConfig, DataConfig, PromptTemplate]:
     """How the records at `path` were divided when one of these learned from them, else as `finetune` would by itself:
-    the window, and the configs for `load_data`."""
+    the window, and the configs and the template for `load_data`."""
     for candidate in chosen:
         told, settings = candidate.trained_on, candidate.settings
         if told.get("kind") != "alpaca" or Path(str(told.get("source"))).absolute() != path.absolute():
@@ -159,7 +163,7 @@ def division(chosen: Sequence[Candidate], path: Path, block_size: int) -> tuple[
             if type(window) is not int or any(type(records[name]) not in kinds for name, kinds in _DIVISION.items()):
                 continue
             train = TrainConfig(max_length=window, loss_on=told["loss_on"])
-            return window, train, DataConfig(**records)
+            return window, train, DataConfig(**records), candidate.tuned_in
         except (KeyError, TypeError, ValueError):  # written by hand, or by another version; UsageError is one
             continue
-    return block_size, TrainConfig(), DataConfig(test_fraction=0)
+    return block_size, TrainConfig(), DataConfig(test_fraction=0), ALPACA

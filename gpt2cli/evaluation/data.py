@@ -18,7 +18,7 @@ from gpt2cli.data.splits import Splits
 from gpt2cli.data.text import left_out_of, read_documents, text_files, tokenize
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.text_sizes import sizes_of
-from gpt2cli.prompts import PromptTemplate
+from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
 
 Split = Literal["test", "val", "train", "all"]
@@ -74,13 +74,14 @@ def read_data(
     block_size: int,
     train: TrainConfig,
     division: DataConfig,
+    template: PromptTemplate = ALPACA,
     skip_bad: bool = False,
 ) -> Instructions | Texts:
     """Read the data at `path`, which goes by the name `source`.
 
     Of prepared data the test split is taken unless another is named; a file of records is taken whole, or divided as
-    `gpt2 finetune` divides it with these settings and this window. Plain text is always taken whole. With `skip_bad`
-    malformed records are left out.
+    `gpt2 finetune` divides it with these settings, this window and this template. Plain text is always taken whole.
+    With `skip_bad` malformed records are left out.
 
     Raises UsageError for a path that is nothing of the sort, and DataError for data that is damaged, or in which
     nothing is left to evaluate on.
@@ -93,7 +94,10 @@ def read_data(
         return _read_texts(path, source)
     if not prepared and split in (None, "all"):
         return _read_file(path, source, skip_bad)
-    splits = read_prepared(path) if prepared else load_data(path, train, division, block_size, skip_bad)
+    if prepared:
+        splits = read_prepared(path)
+    else:
+        splits = load_data(path, train, division, block_size, skip_bad, template=template)
     return _of_splits(splits, source, split or "test")
 
 
@@ -118,7 +122,7 @@ def _read_file(path: Path, source: str, skip_bad: bool) -> Instructions:
     records = [read.good[i] for i in places]
     responses = encode_many([record.output for record in records])
     tasks = [Task(record, [*ids, END_OF_TEXT_ID]) for record, ids in zip(records, responses, strict=True)]
-    skipped = (f"{source}: skipped {read.bad:,} malformed records",) if read.bad else ()
+    skipped = (f"{source}: skipped {read.bad:,} malformed record{'s' * (read.bad != 1)}",) if read.bad else ()
     return Instructions(source, "all", tasks, None, places, len(read.good), (*read.notes, *skipped))
 
 

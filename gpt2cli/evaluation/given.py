@@ -55,10 +55,10 @@ def _places(name: str, count: int, data: Instructions) -> Sequence[int]:
         return range(count)
     if data.places is not None and count == data.of:
         return data.places
-    records = f"{len(data.tasks):,}" + ("" if data.split == "all" else f" in its {data.split} split")
+    split = "" if data.split == "all" else f" (its {data.split} split)"
     raise DataError(
-        f"{name} holds {count:,} answers, and {data.source} has {records} records with an output: "
-        "give one answer for each record, in the same order"
+        f"the number of answers in {name} is {count:,}, and of records with an output in {data.source}{split} "
+        f"{len(data.tasks):,}: give one answer for each record, in the same order"
     )
 
 

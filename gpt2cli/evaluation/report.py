@@ -69,9 +69,10 @@ def _names(evaluation: Evaluation) -> list[str]:
 
 def _summary(evaluation: Evaluation) -> str:
     tokens = evaluation.models[0].tokens
-    if evaluation.kind == "text":
-        return f"{evaluation.data}: {tokens:,} tokens of {evaluation.records:,} plain texts, each predicted once."
     caution = f" {evaluation.caution.capitalize()}." if evaluation.caution else ""
+    if evaluation.kind == "text":
+        of = f"{tokens:,} tokens of {evaluation.records:,} plain texts, each predicted once.{caution}"
+        return f"{evaluation.data}: {of}"
     split = "" if evaluation.split == "all" else f", {evaluation.split} split"
     answered = f"; {len(evaluation.answered):,} of them answered" if evaluation.answered else ""
     of = f"{evaluation.records:,} records{answered}.{caution}"

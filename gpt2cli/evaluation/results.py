@@ -58,8 +58,8 @@ METRICS = (
     Metric("answer_tokens", "tokens an answer", 0, 1),
     Metric("ended", "came to an end", 1, 1, 100, PERCENT),
 )
-FEW = 30
-"""Records, or answers, below which a reader is warned of the figures."""
+FEW, FEW_TOKENS = 30, 10_000
+"""Records or answers, or tokens of a text, below which a reader is warned of the figures."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,15 @@ class Evaluation:
     @property
     def caution(self) -> str:
         """A warning if the figures are of few records or answers; empty otherwise."""
-        answers = len(self.answered)
-        if self.kind != "text" and self.records < FEW and self.models[0].tokens is not None:
-            few = f"{self.records} record{'s' * (self.records != 1)}"
-        elif 0 < answers < FEW:
-            few = f"{answers} answer{'s' * (answers != 1)}"
+        tokens, answers = self.models[0].tokens, len(self.answered)
+        if self.kind == "text":
+            number, noun, enough = tokens or 0, "token", FEW_TOKENS
+        elif tokens is not None and self.records < FEW:
+            number, noun, enough = self.records, "record", FEW
         else:
-            return ""
-        return f"only {few}: figures and intervals are rough"
+            number, noun, enough = answers, "answer", FEW
+        few = 0 < number < enough
+        return f"only {number:,} {noun}{'s' * (number != 1)}: figures and intervals are rough" if few else ""
 
     def as_dict(self, with_records: bool = False) -> dict[str, Any]:
         """For JSON: shares from 0 to 1, BLEU and chrF from 0 to 100, null for a figure too large for a number."""

@@ -1,7 +1,6 @@
 """How many bytes and words a text's tokens stand for, for figures that do not depend on the tokenizer."""
 
 import re
-from array import array
 from functools import cache
 
 import torch
@@ -12,7 +11,8 @@ from gpt2cli.tokenizer import END_OF_TEXT_ID, encoding
 
 _SPACES = [chr(code).encode() for code in range(0x3001) if chr(code).isspace()]
 """All of Unicode's white space, in UTF-8."""
-_GAP = re.compile(b"(?:" + b"|".join(map(re.escape, _SPACES)) + b")+")
+_LONG_SPACE = re.compile(b"|".join(space for space in _SPACES if len(space) > 1))
+_IS_SPACE = torch.tensor([bytes([byte]) in _SPACES for byte in range(256)])
 
 
 def sizes_of(text: str, tokens: Tensor) -> Tensor:
@@ -20,17 +20,15 @@ def sizes_of(text: str, tokens: Tensor) -> Tensor:
 
     Words are what white space separates, as for `str.split`. The sums are the text's own bytes and words.
     """
+    content = bytearray(text.encode())
+    blank = _IS_SPACE[torch.frombuffer(content, dtype=torch.uint8).to(torch.int32)]
+    for space in _LONG_SPACE.finditer(content):
+        blank[space.start() : space.end()] = True
+    begins = ~blank
+    begins[1:] &= blank[:-1]
     n_bytes = _bytes_of_tokens()[tokens.to(torch.int64)]
-    content = text.encode()
-    starts = array("q", [0, *(gap.end() for gap in _GAP.finditer(content))])
-    if _GAP.match(content):
-        del starts[0]  # the text begins with white space
-    if starts and starts[-1] == len(content):
-        starts.pop()  # it ends with white space
-    if not starts:
-        return torch.stack([n_bytes, torch.zeros_like(n_bytes)], dim=1).to(torch.uint8)
-    begun_in = torch.searchsorted(n_bytes.cumsum(0), torch.frombuffer(starts, dtype=torch.int64), right=True)
-    return torch.stack([n_bytes, torch.bincount(begun_in, minlength=len(tokens))], dim=1).to(torch.uint8)
+    before = begins.cumsum(0)[n_bytes.cumsum(0) - 1]  # the words that have begun by the end of each token
+    return torch.stack([n_bytes, before.diff(prepend=torch.zeros(1, dtype=torch.int64))], dim=1).to(torch.uint8)
 
 
 @cache

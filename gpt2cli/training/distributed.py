@@ -41,7 +41,7 @@ class Ranks:
 
 def launched_rank() -> int:
     """The rank that torchrun gave this process; 0 without torchrun."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ.get("RANK") or 0)
 
 
 def own_device(name: str) -> str:
@@ -50,7 +50,7 @@ def own_device(name: str) -> str:
     Raises UsageError if torchrun started more processes on this machine than it has GPUs, or `name` is a single GPU.
     """
     processes, local_rank = (
-        int(os.environ.get(key, default)) for key, default in (("LOCAL_WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        int(os.environ.get(key) or default) for key, default in (("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
     picked = pick_device(name)
     if processes == 1 or picked.type != "cuda":
@@ -66,7 +66,7 @@ def own_device(name: str) -> str:
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the other processes, if torchrun started any, over nccl on CUDA and gloo elsewhere, and leave them."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = int(os.environ.get("WORLD_SIZE") or 1)
     if world_size == 1:
         yield Ranks()
         return

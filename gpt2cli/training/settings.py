@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
-from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.errors import CheckpointError, DataError, UsageError
+from gpt2cli.prompts import ALPACA, PromptTemplate
 
 # what may differ between a run and its continuation: it changes what is shown and saved, not what is learned
 _FREE = ("eval_every", "sample_every", "save_every", "patience")
@@ -28,6 +29,12 @@ class Settings:
     sample_prompts: tuple[str, ...] = ()
     out: str = FINETUNED
     wandb_project: str | None = None
+    template: dict[str, str] | None = None  # as PromptTemplate.to_dict has it; None: Alpaca's
+
+    @property
+    def prompt_template(self) -> PromptTemplate:
+        """How instructions become prompts."""
+        return ALPACA if self.template is None else PromptTemplate.from_dict(self.template)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"sample_prompts": list(self.sample_prompts)}
@@ -36,7 +43,7 @@ class Settings:
     def from_dict(values: Mapping[str, Any]) -> "Settings":
         """The settings that a `config.json` holds. Raises CheckpointError if it is no such thing."""
         try:
-            lora, shape = values["lora"], values["from_scratch"]
+            lora, shape, template = values["lora"], values["from_scratch"], values.get("template")
             return Settings(
                 **dict(values)
                 | {
@@ -45,9 +52,10 @@ class Settings:
                     "lora": LoRAConfig(**lora) if lora else None,
                     "from_scratch": GPTConfig(**shape) if shape else None,
                     "sample_prompts": tuple(values["sample_prompts"]),
+                    "template": None if template is None else PromptTemplate.from_dict(template).to_dict(),
                 }
             )
-        except (KeyError, TypeError, UsageError) as error:
+        except (KeyError, TypeError, UsageError, DataError) as error:
             raise CheckpointError(
                 f"the run's config.json is not one of gpt2 finetune ({error}): start a new run"
             ) from None

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
@@ -13,13 +14,16 @@ import torch
 
 from gpt2cli import tokenizer
 from gpt2cli.checkpoints.save import save_checkpoint
-from gpt2cli.cli.chat import read_template
+from gpt2cli.cli import line_editor
+from gpt2cli.cli.chat import converse, read_template
 from gpt2cli.cli.chat_commands import COMMANDS
+from gpt2cli.cli.chat_session import Session
 from gpt2cli.cli.console import Console
-from gpt2cli.config import GPTConfig
+from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import CheckpointError
+from gpt2cli.generation.text import TextGeneration
 from gpt2cli.model.gpt import GPT
-from gpt2cli.prompts import ALPACA
+from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
 from tests import models
 from tests.conftest import PATIENCE, Run, clean_environment
 
@@ -111,7 +115,7 @@ def begin(person: Person, max_new_tokens: int = 20) -> None:
 
 def test_answers_are_shown_as_they_are_and_move_no_cursor(person: Person) -> None:
     begin(person)
-    assert "finetuned.pt" in person.greeting and "never tuned" not in person.greeting
+    assert "finetuned.pt" in person.greeting and "tuned on instructions" not in person.greeting
     said = person.asks("Say [bold]this[/z] hostile")
     assert HARMLESS in said and not [what for what in ("\x1b[2J", "\x9d", "\x07") if what in said]
     assert "[bold]this[/z]" in person.asks("/[bold]this[/z]")
@@ -183,6 +187,57 @@ def test_pasted_and_typed_lines_make_one_instruction_and_files_its_input(person:
     assert json.loads((tmp_path / "said.json").read_text())[-1]["output"] == "la la"
 
 
+def test_a_file_that_was_saved_is_replaced_which_is_said(person: Person, tmp_path: Path) -> None:
+    begin(person, 2)
+    person.asks("so long")
+    assert f"wrote 1 exchange to {tmp_path}/said.txt" in person.asks(f"/save {tmp_path}/said.txt").replace("\n", "")
+    assert f"replaced {tmp_path}/said.txt with 1 exchange" in person.asks(f"/save {tmp_path}/said.txt")
+
+
+def test_words_that_people_type_for_commands(tuned: Path, home: Path) -> None:
+    person = Person("-n", "3", cwd=tuned)
+    said = person.asks("help")
+    assert "taken as /help" in said and "/regen" in said
+    assert "taken as" not in person.asks(" help")  # the space makes an instruction of it
+    assert "taken as" not in person.asks("help me, it took so long")
+    assert person.leaves("quit\r") == 0
+    assert b"taken as /exit" in person.child.before
+    assert Person(cwd=tuned).leaves("exit\r") == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "a/" * 3000, "a\x00b", "nobody\x02there"], ids=["long", "deep", "nul", "odd"]
+)
+def test_names_that_no_file_has_are_one_line(person: Person, tmp_path: Path, name: str) -> None:
+    begin(person, 2)
+    person.asks("so long")
+    for command in ("/read", "/save"):
+        # Ctrl-Q takes the next key as it is
+        said = person.asks(f"{command} {tmp_path}/" + re.sub("([\x00-\x1f])", "\x11\\1", name))
+        assert said.count("error: ") == 1 or (command, name[0]) == ("/save", "n"), said
+    assert "1 exchange" in person.asks("/show")
+
+
+def test_what_terminals_send_is_no_line(person: Person, tmp_path: Path) -> None:
+    begin(person, 3)
+    for sequence in ("\x1b[<0;1M", "\x1b[31m", "\x1b[?25h", "\x1b]0;title\x07"):
+        person.types(f"so{sequence} long\r")
+        person.sees(LINE_ENDS)
+        said = person.sees(LINE_BEGINS)
+        assert "la la la" in said and "Unhandled" not in said
+    person.asks(f"/save {tmp_path}/said.json")
+    assert {record["instruction"] for record in json.loads((tmp_path / "said.json").read_text())} == {"so long"}
+
+
+def test_a_text_of_a_million_blanks_is_read(person: Person, tmp_path: Path) -> None:
+    begin(person, 3)
+    (tmp_path / "blanks.txt").write_text(" " * 1_100_000 + "x\n")
+    person.asks(f"/read {tmp_path}/blanks.txt")
+    said = person.asks("so long")
+    assert "error" not in said and "the prompt is too long" in said
+    assert "1 exchange" in person.asks("/show")
+
+
 def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) -> None:
     begin(person, 40)
     prompt_tokens = lambda said: int(re.search(r"(\d+) prompt tokens", said)[1])  # noqa: E731
@@ -219,6 +274,17 @@ def test_ctrl_c_stops_the_answer_then_drops_the_line_then_leaves(tuned: Path, ho
     person.types("so long\r")
     person.sees("la la")
     person.types(CTRL_C)
+    assert person.leaves(CTRL_C) == 130  # the first has stopped the answer
+
+
+def test_one_ctrl_c_at_an_empty_prompt_does_not_leave(tuned: Path, home: Path) -> None:
+    person = Person("-n", "5", cwd=tuned)
+    person.asks("so long")
+    person.types(CTRL_C)
+    assert "Ctrl-C again leaves" in person.sees(LINE_BEGINS)
+    assert "Paris" in person.asks("Please invent")  # after which the count begins anew
+    person.types(CTRL_C)
+    assert "Ctrl-C again leaves" in person.sees(LINE_BEGINS)
     assert person.leaves(CTRL_C) == 130
     assert b"Traceback" not in person.child.before
 
@@ -241,6 +307,23 @@ def test_what_was_typed_comes_back_in_the_next_run(tuned: Path, home: Path, tmp_
     assert b"Aborted" not in person.child.before and b"error" not in person.child.before
 
 
+def test_lines_of_windows_and_a_byte_order_mark_are_no_part_of_a_text(
+    run: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tuned)
+    done = run("chat", "--json", "-n", "2", input="\ufeffOne\r\nso long\r\n")
+    assert json.loads(done.stdout)["prompt"] == "One\nso long"
+
+
+def test_end_of_text_is_plain_text_in_a_chat(run: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tuned)
+    text = "<|endoftext|> so long"
+    done = run("chat", "--json", "-n", "2", "--prompt", text)
+    prompt = TEMPLATE["without_input"].replace("{instruction}", text)
+    n_tokens = len(tokenizer.encode(prompt, allow_special=False))
+    assert json.loads(done.stdout)["stats"]["prompt_tokens"] == n_tokens > len(tokenizer.encode(prompt))
+
+
 def test_a_pipe_and_a_prompt_are_answered_once(run: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tuned)  # where finetuned.pt is taken without being named
     piped = run("chat", input="Say [bold]this[/z] hostile\n")
@@ -259,13 +342,13 @@ def test_a_base_model_is_asked_with_alpacas_template_also_if_nothing_is_asked(ru
     done = run("chat", "--model", str(base), "--json", "-n", "3", input="")
     n_tokens = len(tokenizer.encode(ALPACA.prompt("")))
     assert json.loads(done.stdout)["stats"]["prompt_tokens"] == n_tokens
-    assert done.stderr.count("base was never tuned to answer") == 1
+    assert done.stderr.count("base does not say that it was tuned on instructions: asking it in Alpaca's template") == 1
 
 
 def test_tiny_is_asked_in_the_template_that_it_was_tuned_with(run: Run) -> None:
     done = run("chat", "--model", "tiny", "--json", "-n", "3", input="")
     assert json.loads(done.stdout)["stats"]["prompt_tokens"] == len(tokenizer.encode(ALPACA.prompt("")))
-    assert "never tuned" not in done.stderr
+    assert "tuned on instructions" not in done.stderr
 
 
 def test_a_prompt_longer_than_the_window_keeps_its_end(run: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,3 +380,86 @@ def test_a_damaged_template_is_the_checkpoints_fault(tmp_path: Path) -> None:
     save_checkpoint(speaker(), tmp_path / "a.pt", template={"only": "this"})
     with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template .* is damaged"):
         read_template(Console(), str(tmp_path / "a.pt"), "a.pt")
+
+
+class Scripted:
+    """A line editor in which the lines, and what it raises, are given beforehand; then Ctrl-D."""
+
+    def __init__(self, *lines: object) -> None:
+        self.lines = iter(lines)
+
+    def read(self) -> str:
+        line = next(self.lines, EOFError())
+        if isinstance(line, BaseException):
+            raise line
+        assert isinstance(line, str)
+        return line
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Session:
+    return Session(Console(), "x", speaker(), PromptTemplate(**TEMPLATE), SamplingConfig(3, temperature=0))
+
+
+def converse_with(session: Session, monkeypatch: pytest.MonkeyPatch, *lines: object) -> None:
+    monkeypatch.setattr(line_editor, "LineEditor", lambda arguments: Scripted(*lines))
+    converse(session)
+
+
+FAULTS = [
+    ValueError("a"),
+    RuntimeError("b"),
+    EOFError("c"),
+    MemoryError(),
+    RecursionError("d"),
+    OSError(5, "e"),
+    KeyError("f"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_a_chat_survives_every_exception_and_keeps_what_was_said(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Exception
+) -> None:
+    whole = TextGeneration.__iter__
+
+    def torn(run: TextGeneration) -> Iterator[object]:
+        for number, step in enumerate(whole(run)):
+            if number == 1 and "fail" in tokenizer.decode(run.prompt_ids):
+                raise fault
+            yield step
+
+    monkeypatch.setattr(TextGeneration, "__iter__", torn)
+    of_editor = ValueError("of the editor")
+    converse_with(session, monkeypatch, "so long", of_editor, "fail so long", "then so long")
+    outputs = [(exchange.instruction, exchange.output) for exchange in session.exchanges]
+    assert outputs == [("so long", "la la la"), ("fail so long", "la la"), ("then so long", "la la la")]
+    assert sum(line.startswith("error: ") for line in capsys.readouterr().err.splitlines()) == 2
+
+
+def test_a_fault_before_an_answer_keeps_what_was_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.input = "a text"
+    monkeypatch.setattr(Session, "start", lambda self, prompt: 1 / 0)
+    converse_with(session, monkeypatch, "so long", "/regen")
+    assert (session.input, session.exchanges) == ("a text", [])
+
+
+def test_an_editor_that_fails_twice_in_a_row_ends_the_chat(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="terminal"):
+        converse_with(session, monkeypatch, OSError(5, "the terminal"), OSError(5, "the terminal"))
+
+
+def test_a_reader_who_is_gone_ends_the_chat(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "start", lambda self, prompt: (_ for _ in ()).throw(BrokenPipeError()))
+    with pytest.raises(BrokenPipeError):
+        converse_with(session, monkeypatch, "so long")
+
+
+def test_a_template_that_is_named_wins_over_the_checkpoints(run: Run, tuned: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"with_input": "{instruction}{input}", "without_input": "Q {instruction}"}')
+    for template, prompt in (("seed", SEED.prompt("so long")), (f"{tmp_path}/mine.json", "Q so long")):
+        done = run("chat", "--ckpt", f"{tuned}/finetuned.pt", "--template", template, "--prompt", "so long", "--json")
+        n_tokens = min(48, len(tokenizer.encode(prompt)))
+        assert json.loads(done.stdout)["stats"]["prompt_tokens"] == n_tokens
+    done = run("chat", "--model", "tiny", "--template", "alpca", "--prompt", "x")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "there is no template 'alpca'" in done.stderr

@@ -1,6 +1,7 @@
 """`gpt2 evaluate` as a process: what it prints and writes, and what happens when it is stopped or given nonsense."""
 
 import json
+import math
 import os
 import resource
 import signal
@@ -103,8 +104,106 @@ def test_on_a_terminal_progress_is_shown_and_nothing_that_was_said_moves_the_cur
 def test_a_text_is_scored_whole(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("--data", "text.txt", "--ckpt", "a.pt", "--stride", "16", "--json")
     [told] = json.loads(capsys.readouterr().out)["models"]
-    assert told["tokens"] == len(tokenizer.encode(Path("text.txt").read_text()))
+    text = Path("text.txt").read_text()
+    assert told["tokens"] == len(tokenizer.encode(text))
     assert "bleu" not in told and told["perplexity"] > 1
+    nats = told["loss"] * told["tokens"]
+    assert told["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text.encode()))
+    per_word = nats / len(text.split())
+    assert told["word_perplexity"] == pytest.approx(math.exp(per_word))
+    low, high = told["intervals"]["bits_per_byte"]
+    assert low <= told["bits_per_byte"] <= high
+
+
+def test_what_is_told_of_a_text_is_in_the_table_and_in_the_report(
+    work: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "short.txt").write_text("Once upon a time there was a fox. " * 9)
+    call("--data", "short.txt", "--model", "tiny", "--ckpt", "a.pt", "--out", str(tmp_path / "a.HTML"))
+    shown, page = capsys.readouterr().out, (tmp_path / "a.HTML").read_text()
+    for label in ("bits per byte", "word perplexity"):
+        assert label in shown and label in page
+    assert " points" in shown and " %]" not in shown
+
+
+def test_the_newlines_of_windows_change_no_figure(work: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "A fox sat on a wall.\nIt saw a crow.\n" * 9
+    figures = []
+    for name, content in (("n.txt", text), ("rn.txt", "\ufeff" + text.replace("\n", "\r\n"))):
+        (work / name).write_bytes(content.encode())
+        call("--data", name, "--model", "tiny", "--json")
+        figures.append(json.loads(capsys.readouterr().out)["models"])
+    assert figures[0] == figures[1]
+
+
+def test_answers_made_elsewhere_need_no_model(work: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = many(7)
+    write_json(work / "seven.json", records)
+    write_json(work / "right.json", [record["output"] for record in records])
+    said = [record | {"model_response": "I do not know."} for record in records]
+    (work / "wrong.jsonl").write_text("\n".join(map(json.dumps, said)))
+    args = ("--data", "seven.json", "--answers-from", "wrong.jsonl", "--answers-from", "right.json")
+    call(*args, "--json", "--out", "seven.html")
+    told = json.loads(capsys.readouterr().out)
+    wrong, right = told["models"]
+    assert (told["answers"], told["records"]) == (7, 7)
+    assert (wrong["model"], right["model"]) == ("wrong.jsonl", "right.json")
+    assert (wrong["exact_match"], right["exact_match"], right["rouge_l"]) == (0, 1, 1)
+    assert right["bleu"] == pytest.approx(100) and wrong["difference"] is None
+    assert right["difference"]["exact_match"]["value"] == 1
+    assert not {"loss", "perplexity", "ended"} & right.keys() and right["tokens"] is None
+    call(*args)
+    shown = capsys.readouterr().out
+    assert "7 records, 7 answers" in shown and "only 7 answers" in shown
+    assert "+100.0 points [+100.0, +100.0]" in shown
+    assert not (home / "evaluations").exists()
+
+
+def test_answers_made_elsewhere_beside_a_model(work: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = many(9)
+    write_json(work / "nine.json", records)
+    write_json(work / "said.json", [record["output"] for record in records])
+    args = ("--data", "nine.json", "--ckpt", "a.pt", "--answers-from", "said.json", "--answers", "4", "-n", "3")
+    call(*args, "--json", "--out", "nine.json.json")
+    model, said = json.loads(capsys.readouterr().out)["models"]
+    assert model["perplexity"] > 1 and said["exact_match"] == 1 and "perplexity" not in said
+    assert said["difference"]["exact_match"]["value"] == 1
+    answered = json.loads((work / "nine.json.json").read_text())["answered"]
+    assert len(answered) == 4 and all(one["answers"][1]["text"] == one["reference"] for one in answered)
+    assert {one["answers"][1]["finish_reason"] for one in answered} == {None}
+    call(*args, "--out", "nine.html")
+    assert "said.json" in capsys.readouterr().out
+
+
+def test_offline_bertscore_never_uses_the_network(
+    work: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    package = tmp_path / "bert_score"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import os, torch\n"
+        "from huggingface_hub import constants\n"
+        "assert os.environ['HF_HUB_OFFLINE'] == os.environ['TRANSFORMERS_OFFLINE'] == '1'\n"
+        "assert constants.HF_HUB_OFFLINE\n"
+        "def score(a, b, model_type, num_layers):\n"
+        "    assert (model_type, num_layers) == ('bert', 4)\n"
+        "    return (torch.full((len(a),), 0.5),) * 3\n"
+    )
+    (package / "utils.py").write_text("model2layers = {'bert': 4}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("bert_score", "bert_score.utils"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "0")
+    write_json(work / "two.json", many(2))
+    write_json(work / "two-said.json", ["a", "b"])
+    args = ("--data", "two.json", "--answers-from", "two-said.json", "--bertscore", "--bertscore-model", "bert")
+    call(*args, "--offline", "--json")
+    [told] = json.loads(capsys.readouterr().out)["models"]
+    assert (told["bertscore"], told["bertscore_precision"], told["bertscore_recall"]) == (0.5, 0.5, 0.5)
 
 
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, home: Path, run: Run) -> None:
@@ -139,6 +238,7 @@ def test_a_full_disk_leaves_what_was_there(work: Path, home: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
     )
     assert done.returncode == 6 and done.stderr.count("error: ") == 1, done.stderr
+    assert "error: cannot write report.html: File too large: what is done is kept" in done.stderr
     assert (work / "report.html").read_text() == "mine" and not list(work.glob(".report*"))
 
 
@@ -152,11 +252,13 @@ def test_records_that_finetune_held_out_are_found_again(
         call(*args, *split)
         told = capsys.readouterr()
         assert json.loads(told.out)["records"] == records
-        assert ("tuned.pt has learned from this very data" in told.err) == noted
+        assert ("tuned.pt was trained on this data, so its figures are too good" in told.err) == noted
 
 
-def test_what_is_wrong_is_said_before_anything_is_done(home: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "none.json", [])
+    write_json(work / "one.json", ["a"])
+    save_checkpoint(models.small_model(GPTConfig(1, 1, 8, 64, vocab_size=65)), work / "char.pt")
     a = ("--ckpt", "a.pt")
     for code, says, *args in (
         (2, "there is no finetuned.pt here to evaluate"),
@@ -173,11 +275,40 @@ def test_what_is_wrong_is_said_before_anything_is_done(home: Path, tmp_path: Pat
         (3, "no records", *a, "--data", str(tmp_path / "none.json")),
         (4, "b.safetensors is not there", *a, "--ckpt", "b.safetensors", "--data", "records.json"),
         (5, "the network is off", *a, "--offline"),
+        (2, "--data is empty", *a, "--data", ""),
+        (2, "did you mean lessons?", *a, "--data", "lesson"),
+        (2, "not a known data format", *a, "--data", "a.pt"),
+        (2, "is not there: give --answers-from", "--data", "records.json", "--answers-from", "nowhere.json"),
+        (2, "leave --answers, --answers-from", "--data", "text.txt", "--answers-from", "records.json"),
+        (2, "--answers 0 asks for none", "--data", "records.json", "--answers-from", "records.json", "--answers", "0"),
+        (2, "is what is to be evaluated", "--answers-from", "records.json", "--out", "records.json"),
+        (3, "the test split of lessons is empty", *a, "--data", "lessons", "--split", "test"),
+        (
+            3,
+            "in one.json is 1, and of records with an output in records.json 21",
+            "--data",
+            "records.json",
+            "--answers-from",
+            "one.json",
+        ),
+        (4, "tokenizer", "--ckpt", "char.pt", "--data", "records.json"),
+        (4, "tokenizer", "--ckpt", "char.pt", "--data", "text.txt"),
         (6, "there is no directory", *a, "--data", "records.json", "--out", "nowhere/report.html"),
+        (6, "cannot write a.pt/r.html", *a, "--data", "records.json", "--out", "a.pt/r.html"),
+        (2, "cannot be the name of a file", *a, "--data", "records.json", "--out", "a" * 300 + ".html"),
     ):
         with pytest.raises(GPT2Error) as caught:
             call(*args)
         assert describe(caught.value)[1] == code and says in str(caught.value), (args, caught.value)
+
+
+def test_quiet_figures_come_alone_and_what_is_left_out_is_noted(run: Run, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Once upon a time.")
+    (tmp_path / ".b.txt").write_text("hidden")
+    noted = run("evaluate", "--ckpt", "a.pt", "--data", str(tmp_path), "--json")
+    assert "left out" in noted.stderr and "'.b.txt'" in noted.stderr
+    quiet = run("evaluate", "--ckpt", "a.pt", "--data", str(tmp_path), "--json", "--quiet")
+    assert (quiet.returncode, quiet.stderr, quiet.stdout) == (0, "", noted.stdout)
 
 
 def test_an_empty_set_is_one_line_and_a_code(run: Run) -> None:

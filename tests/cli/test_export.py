@@ -41,7 +41,7 @@ def test_from_a_lora_run_to_every_place_and_back(run, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     chat = run("chat", "--model", str(tmp_path / "hf"), "--prompt", "What is a cat?", "--temp", "0", "-n", "12")
     assert chat.stdout == answer
-    assert "never tuned" not in chat.stderr
+    assert "tuned on instructions" not in chat.stderr
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "fine-tuned from tiny" in card
     assert str(tmp_path) not in card

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from gpt2cli import tokenizer
+from gpt2cli.cli.generating import decode, read_prompt
+from gpt2cli.errors import DataError, UsageError
 from tests import models
 from tests.conftest import PATIENCE, clean_environment
 
@@ -220,11 +222,11 @@ def test_logits_that_are_not_finite_end_with_7(run, tmp_path):
     assert_one_error(done, 7, "not finite at token 2")
 
 
-@pytest.mark.parametrize("what", ["\x1b", "\r", "\x85"])
+@pytest.mark.parametrize("what", ["\x1b", "\r", "\x85", "\u202e", "\u2066"])
 def test_controls_are_shown_on_a_terminal_and_raw_in_a_pipe(run, tmp_path, what):
-    token = tokenizer.encode(what)[-1] if what != "\x85" else None
-    shown = f"\\x{ord(what):02x}"
-    if token is None:  # a C1 control is two tokens: it comes with the prompt
+    token = tokenizer.encode(what)[-1] if what < "\x80" else None
+    shown = f"\\x{ord(what):02x}" if what < "\x80" or what == "\x85" else f"\\u{ord(what):04x}"
+    if token is None:  # these are several tokens: they come with the prompt
         directory, prompt = parrot(tmp_path, tokenizer.encode("a")[0]), what
     else:
         directory, prompt = parrot(tmp_path, token), "x"
@@ -341,6 +343,41 @@ def test_a_prompt_file_that_is_not_there_is_3(run, directory, tmp_path):
     for file in (tmp_path / "missing.txt", tmp_path):
         done = run("generate", "--prompt-file", str(file), "--model", directory)
         assert_one_error(done, 3, f"cannot read {file}", "--prompt-file")
+
+
+def test_line_ends_of_windows_and_byte_order_marks_are_no_part_of_a_prompt(directory, tmp_path):
+    plain = b"One day\nor two"
+    for content in (plain, plain + b"\n", b"\xef\xbb\xbfOne day\r\nor two\r\n"):
+        (tmp_path / "prompt.txt").write_bytes(content)
+        assert read_prompt(None, tmp_path / "prompt.txt") == plain.decode()
+        assert decode(content, "stdin") == plain.decode()
+    assert decode(b"a\r\n\r\n\n", "stdin") == "a\n\n"  # one line end of several
+    assert decode(b"\xef\xbb\xbf\xef\xbb\xbfa\rb", "stdin") == "\ufeffa\rb"
+    with pytest.raises(DataError, match="at byte 4"):
+        decode(b"\xef\xbb\xbfa\xff", "stdin")
+
+
+def test_a_prompt_from_a_pipe_has_no_line_ends_of_windows(run, directory):
+    done = run("generate", "--model", directory, "-n", "1", "--json", input="\ufeffOne\r\nday\r\n")
+    assert json.loads(done.stdout)["prompt"] == "One\nday"
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end")
+def test_a_file_without_an_end_is_no_prompt(directory, run):
+    assert_one_error(run("generate", "--prompt-file", "/dev/zero", "--model", directory), 3, "longer than 64 MB")
+    assert_one_error(in_shell(f"generate --model {directory} </dev/zero"), 3, "stdin is longer than 64 MB")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "two\nlines", "esc\x1b[31m", "a\x00b", "\ud800"])
+def test_names_that_no_file_has_are_usage_errors(name, tmp_path):
+    with pytest.raises(UsageError, match="is not the name of a file") as caught:
+        read_prompt(None, tmp_path / name)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_prompt_of_a_million_blanks(run, directory):
+    done = run("generate", "--model", directory, "-n", "1", "--no-echo", input=" " * 1_100_000 + "x")
+    assert done.returncode == 0 and "the prompt is too long" in done.stderr
 
 
 def test_an_error_shows_its_traceback_with_debug_and_keeps_its_code(run):

@@ -5,13 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from rich.console import Console
 
+from gpt2cli.cli.app import app
+from gpt2cli.cli.dataset_summary import show_example
 from gpt2cli.config import DataConfig, TrainConfig
-from gpt2cli.data.load import load_data
+from gpt2cli.data.load import load_alpaca, load_data
 from gpt2cli.data.prepared import FILE, fingerprint, read_prepared
+from gpt2cli.errors import ResourceError
+from gpt2cli.prompts import PromptTemplate
 from tests.cli.test_download_weights import in_terminal, one_error
 from tests.conftest import PATIENCE, Run, clean_environment
 from tests.data.records import RECORDS, many, write_json
@@ -64,7 +69,7 @@ def test_what_is_there_stays_without_force(run: Run, tmp_path: Path) -> None:
     assert "--force" in one_error(run(*arguments, "--seed", "1"), 2)
     assert "is a file" in one_error(run(*arguments[:-2], str(records), "--force"), 2)
     bad = write_json(tmp_path / "bad.json", [{"instruction": 1}])
-    assert "record 0" in one_error(run(*arguments, "--source", str(bad), "--force"), 3)
+    assert "record 1 " in one_error(run(*arguments, "--source", str(bad), "--force"), 3)
     assert (out / FILE).read_bytes() == before
     assert run(*arguments, "--seed", "1", "--force").returncode == 0
     assert (out / FILE).read_bytes() != before
@@ -76,9 +81,9 @@ def test_what_is_there_stays_without_force(run: Run, tmp_path: Path) -> None:
     [
         (f"[{GOOD},\n {{]".encode(), "bad JSON at line 2, column 3"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deep"),
-        (b'[{"instruction": NaN, "output": "a"}]', "NaN is no JSON"),
+        (b'[{"instruction": NaN, "output": "a"}]', "record 1 has NaN as 'instruction'"),
         (b'{"instruction": "a", "output": "b"}', "not a list of records"),
-        (f'[{GOOD}, {{"instruction": "\x1b[31m", "output": 3}}]'.replace("\x1b", "\\u001b").encode(), "record 1 "),
+        (f'[{GOOD}, {{"instruction": "\x1b[31m", "output": 3}}]'.replace("\x1b", "\\u001b").encode(), "record 2 "),
         (b'[{"instruction": "a", "output": " "}]', "1 have no output"),
     ],
 )
@@ -90,20 +95,66 @@ def test_bad_files(run: Run, tmp_path: Path, content: bytes, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "told"),
     [
-        ["--val-fraction", "0.6", "--test-fraction", "0.5"],
-        ["--val-fraction", "nan"],
-        ["--subset", "0"],
-        ["--max-length", "1"],
-        ["--loss-on", "prompt"],
-        ["--source", "nowhere.json"],
-        ["--source", "http://example.org/a.json"],
+        (["--val-fraction", "0.6", "--test-fraction", "0.5"], "--val-fraction + --test-fraction must be below 1"),
+        (["--val-fraction", "nan"], "--val-fraction must be at least 0 and below 1, not nan (see `gpt2 prepare-alpaca"),
+        (["--subset", "0"], "--subset must be 1 or more"),
+        (["--max-length", "1"], "--max-length must be 2 or more"),
+        (["--loss-on", "prompt_too"], "--loss-on must be response or all, not prompt_too"),
+        (["--source", "nowhere.json"], "nowhere.json is not there"),
+        (["--source", "http://example.org/a.json"], "only https"),
     ],
 )
-def test_what_cannot_be_asked(home: Path, run: Run, arguments: list[str]) -> None:
-    one_error(run("prepare-alpaca", *arguments), 2)
+def test_what_cannot_be_asked(home: Path, run: Run, arguments: list[str], told: str) -> None:
+    assert told in one_error(run("prepare-alpaca", *arguments), 2)
     assert not home.exists()
+
+
+def call(*args: str) -> None:
+    """The command in this process, which spares it starting one; errors come as they are raised."""
+    app(["prepare-alpaca", *args], standalone_mode=False)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    bad = write_json(tmp_path / "bad.json", [{"instruction": 1}])
+    with pytest.raises(ResourceError, match=r"cannot write .*file/out: Not a directory"):
+        call("--source", str(bad), "--out", str(tmp_path / "file" / "out"))
+
+
+def test_a_home_directory_is_meant_where_the_shell_leaves_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    records = write_json(tmp_path / "a.json", many(5))
+    call("--source", str(records), "--out=~/made", "--json")
+    assert (tmp_path / "made" / FILE).is_file()
+
+
+def test_what_of_the_records_is_not_used_is_noted(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = write_json(tmp_path / "a.json", [record | {"history": [["a", "b"]]} for record in many(5)])
+    call("--source", str(records), "--json")
+    told = capsys.readouterr()
+    assert "5 of 5 records have other fields, which are not used (such as 'history')" in told.err
+    assert json.loads(told.out)["counts"]["kept"] == 5
+
+
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_the_example_is_divided_by_the_template_of_the_data(
+    tmp_path: Path, loss_on: Literal["response", "all"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = PromptTemplate("Q: {instruction} {input}\nA:", "Q: {instruction}\nA:")
+    records = write_json(tmp_path / "a.json", [{"instruction": "Say A:", "output": " ### Response:\nA"}] * 3)
+    splits = load_alpaca(records, 99, loss_on, DataConfig(0, 0), template=template)
+    console = Console(force_terminal=True, color_system="standard", highlight=False)
+    show_example(console, splits.train, splits.template)
+    shown = capsys.readouterr().out
+    assert "\x1b[2mA:\x1b[0m\x1b[1m ### Response:\x1b[0m" in shown.replace("\n", "") or (
+        "\x1b[2mQ: Say A:\x1b[0m\n\x1b[2mA:\x1b[0m\x1b[1m ### Response:\x1b[0m" in shown
+    )
 
 
 def test_the_summary(run: Run, tmp_path: Path) -> None:

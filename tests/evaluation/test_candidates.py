@@ -8,7 +8,7 @@ from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.evaluation import engine
-from gpt2cli.evaluation.candidates import Machine, candidates
+from gpt2cli.evaluation.candidates import Candidate, Machine, candidates, division
 from gpt2cli.evaluation.data import read_data
 from gpt2cli.evaluation.engine import Job, evaluate
 from gpt2cli.model.lora import add_lora, lora_state
@@ -19,6 +19,7 @@ from tests.data.records import many, write_json
 
 SHAPE = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=64)
 CPU = Machine("cpu", "fp32", offline=True)
+RECORDS = {"val_fraction": 0.2, "test_fraction": 0.1, "subset": 5, "seed": 3}
 TEMPLATE = {"with_input": "Q: {instruction} {input}\nA:", "without_input": "Q: {instruction}\nA:"}
 
 
@@ -65,6 +66,36 @@ def test_each_model_is_asked_in_its_own_template(tmp_path, home, monkeypatch):
     assert decode(*plain.values()).endswith("### Response:\n") and "### Instruction:" in plain_stop
     assert decode(*tuned.values()).startswith("Q: What is") and decode(*tuned.values()).endswith("\nA:")
     assert "### Instruction:" not in tuned_stop and any("Q:" in stop for stop in tuned_stop)
+
+
+def test_records_are_divided_as_they_were_in_training_whatever_template_is_asked_in(tmp_path):
+    path, window = tmp_path / "records.json", 60
+    data = {"kind": "alpaca", "source": str(path), "max_length": window, "loss_on": "all"}
+    told = {"data": data, "settings": {"records": RECORDS}}
+    save_checkpoint(models.small_model(SHAPE), tmp_path / "a.pt", template=TEMPLATE, provenance=told)
+    [candidate] = candidates([], [str(tmp_path / "a.pt")], CPU, ALPACA)
+    assert candidate.template == ALPACA
+    found = division([candidate], path, 1024)
+    assert found == (window, TrainConfig(max_length=window, loss_on="all"), DataConfig(**RECORDS), candidate.tuned_in)
+    assert candidate.tuned_in.to_dict() == TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_length", float("inf")), ("max_length", "60"), ("max_length", -1), ("loss_on", ["all"])),
+        *(("records", None), ("records", {"seed": 0}), ("records", RECORDS | {"more": 1})),
+        *(("records", RECORDS | {"subset": 2.5}), ("records", RECORDS | {"seed": [1]})),
+        ("records", RECORDS | {"val_fraction": "x"}),
+    ],
+)
+def test_what_a_checkpoint_says_of_the_division_counts_only_if_it_can_be_right(tmp_path, name, value):
+    path = tmp_path / "records.json"
+    told = {"kind": "alpaca", "source": str(path), "max_length": 60, "loss_on": "all"}
+    settings = {"records": RECORDS}
+    (settings if name == "records" else told)[name] = value
+    odd = Candidate("a", None, "a.pt", CPU, trained_on=told, settings=settings)
+    assert division([odd], path, 512) == (512, TrainConfig(), DataConfig(test_fraction=0), ALPACA)
 
 
 def test_what_is_wrong_with_one_is_found_before_any_is_evaluated(tmp_path):

@@ -14,7 +14,8 @@ from gpt2cli.evaluation import engine
 from gpt2cli.evaluation.candidates import Machine, candidates
 from gpt2cli.evaluation.data import read_data
 from gpt2cli.evaluation.engine import Job, evaluate
-from gpt2cli.evaluation.events import Finished, Progress
+from gpt2cli.evaluation.events import Finished, Note, Progress
+from gpt2cli.evaluation.kept import Kept
 from tests import models
 from tests.data.records import many, write_json
 
@@ -68,6 +69,59 @@ def test_what_was_kept_is_of_this_very_checkpoint(job, tmp_path, home):
     save_checkpoint(models.small_model(SHAPE, 7), tmp_path / "0.pt")
     again = [event for event in evaluate(job) if isinstance(event, Progress)]
     assert all(event.kept == 0 for event in again if event.model.endswith("0.pt"))
+
+
+def interrupted(job: Job) -> None:
+    """Everything that the first model does, and no more."""
+    broken = evaluate(job)
+    for event in broken:
+        if isinstance(event, Progress) and event.stage == "answering" and event.done == event.total:
+            break
+    broken.close()
+
+
+def test_what_was_kept_is_of_this_very_device(job, monkeypatch):
+    interrupted(replace(job, candidates=[replace(job.candidates[0], machine=Machine("auto", "auto"))]))
+    at_other_precision = [event for event in evaluate(job) if isinstance(event, Progress)]
+    assert all(event.kept == 0 for event in at_other_precision)
+    chosen = job.candidates[0].load().precision
+    job = replace(job, candidates=[replace(job.candidates[0], machine=Machine("auto", chosen))])
+    interrupted(job)
+    same = replace(job, candidates=[replace(job.candidates[0], machine=Machine("cpu", chosen))])
+    assert any(event.kept for event in evaluate(same) if isinstance(event, Progress))
+
+
+@pytest.mark.parametrize("tokens", [37, 260, 10_000])
+def test_kept_portions_that_no_longer_fit_are_done_again(job, monkeypatch, tokens):
+    whole = finished(job)
+    interrupted(job)
+    monkeypatch.setitem(engine.TOKENS_PER_PASS, "cpu", tokens)
+    again = finished(job).evaluation
+    assert [model.tokens for model in again.models] == [model.tokens for model in whole.evaluation.models]
+    for model, before in zip(again.models, whole.evaluation.models, strict=True):
+        assert model.figures["loss"].value == pytest.approx(before.figures["loss"].value)
+
+
+@pytest.mark.parametrize("odd", [None, [], [[0], [float("nan")], [0], [1]], ["x", "1", "eos"], {"a": 1}, "text"])
+def test_kept_findings_that_cannot_be_right_are_found_anew(job, monkeypatch, odd):
+    whole = finished(job)
+    interrupted(job)
+    read = Kept._read
+
+    def read_odd(self: Kept) -> None:
+        read(self)
+        self.found = dict.fromkeys(self.found, odd)
+
+    monkeypatch.setattr(Kept, "_read", read_odd)
+    events = list(evaluate(job))
+    assert events[-1] == whole and all(event.kept == 0 for event in events if isinstance(event, Progress))
+
+
+def test_where_nothing_can_be_kept_is_said_before_the_work(job, home):
+    home.write_text("a file")
+    first, *others = evaluate(job)
+    assert isinstance(first, Note) and first.text.endswith(": an interrupted run would begin anew")
+    assert isinstance(others[-1], Finished)
 
 
 def test_a_model_is_no_better_than_itself_and_an_answer_does_not_depend_on_how_many_there_are(job):

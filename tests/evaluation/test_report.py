@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -60,6 +61,37 @@ def test_it_asks_for_nothing_and_allows_its_own_script_only():
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none';")
+
+
+def test_every_model_has_a_colour_of_its_own():
+    figures = {metric.key: Estimate(0.5, 0.25, 0.75) for metric in METRICS}
+    many = [ModelResult(f"m{i}", 7, figures, figures if i else {}) for i in range(12)]
+    html = page(Evaluation("a", "alpaca", "test", 9, 0, 3.0, {}, many))
+    colors = [re.findall(rf"\.m{i} {{ color: ([^;]+);", html) for i in range(12)]
+    assert all(len(color) == 1 for color in colors) and len({color[0] for color in colors}) == 12
+
+
+def test_answers_made_elsewhere_have_fewer_figures():
+    figures = {metric.key: Estimate(0.5, 0.25, 0.75) for metric in METRICS}
+    some = {key: figures[key] for key in ("bleu", "rouge_l")}
+    results = [ModelResult("model", 7, figures, {}), ModelResult("given", None, some, some)]
+    record = RecordResult("a", "", "b", [Answer("c", 1, "eos"), Answer("d", 1, "")], [0.5, 0.5])
+    html = page(Evaluation("a", "alpaca", "test", 9, 0, 3.0, {}, results, [record]))
+    [row] = re.findall(r">next token right.*?</tr>", html)
+    assert row.endswith("<td></td></tr>") and row.count("<td>") == 2
+    alone = Evaluation(
+        "a",
+        "alpaca",
+        "test",
+        9,
+        0,
+        3.0,
+        {},
+        results[1:],
+        [replace(record, answers=record.answers[1:], rouge_l=[0.5])] * 2,
+    )
+    html = page(alone).replace("&nbsp;", " ")
+    assert "perplexity" not in html and "Only 2 answers: figures and intervals are rough." in html
 
 
 @pytest.mark.parametrize("value", [0.0, float("inf"), float("nan"), 1e300, -1.0])

@@ -37,3 +37,12 @@ def test_the_newest_that_fit_are_taken_and_no_fewer(
 @given(exchanges, texts)
 def test_a_limit_beyond_the_window_leaves_half_of_it_for_the_prompt(earlier: list[Exchange], asked: str) -> None:
     assert compose(SHORT, earlier, Exchange(asked), 60, 10**6) == compose(SHORT, earlier, Exchange(asked), 60, 30)
+
+
+def test_end_of_text_counts_as_the_plain_text_that_it_is() -> None:
+    earlier = [Exchange("Why <|endoftext|>?", "", "<|endoftext|>")]
+    prompt, taken = compose(SHORT, earlier, Exchange("And?"), 1000, 0)
+    plain, special = len(encode(prompt, allow_special=False)), len(encode(prompt))
+    assert taken == 1 and plain > special
+    assert compose(SHORT, earlier, Exchange("And?"), plain, 0)[1] == 1
+    assert compose(SHORT, earlier, Exchange("And?"), plain - 1, 0)[1] == 0

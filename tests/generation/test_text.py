@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2cli import SamplingConfig, TextGeneration, decode, encode, generate, stream
-from gpt2cli.generation.text import Sample
+from gpt2cli.generation.text import Sample, complete
 from gpt2cli.tokenizer import END_OF_TEXT_ID, vocabulary
 from tests import models
 
@@ -133,3 +133,13 @@ def test_a_long_prompt_keeps_its_end(model):
 
 def test_an_empty_prompt_starts_from_end_of_text(model):
     assert TextGeneration(model, "", SamplingConfig()).prompt_ids == [END_OF_TEXT_ID]
+
+
+def test_end_of_text_is_special_in_a_plain_prompt_and_plain_text_elsewhere(model):
+    prompt, once = "a<|endoftext|>b", SamplingConfig(max_new_tokens=5, temperature=0)
+    plain = encode(prompt, allow_special=False)
+    assert TextGeneration(model, prompt, once).prompt_ids == [64, END_OF_TEXT_ID, 65]
+    assert TextGeneration(model, prompt, once, allow_special=False).prompt_ids == plain
+    [sample] = complete(model, [prompt], once)
+    apart = TextGeneration(model, prompt, once, allow_special=False)
+    assert sample.text == "".join(text for _, text in apart)

@@ -1,0 +1,132 @@
+"""What all commands do with their arguments: empty values, `~`, suggestions, and an EOFError in the work."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from gpt2cli.cli.app import app, describe
+from gpt2cli.cli.command_line import prepared
+from gpt2cli.errors import ResourceError, UsageError
+from tests.conftest import Run, clean_environment
+
+
+def commands() -> dict[str, typer.core.TyperCommand]:
+    return typer.main.get_command(app).commands
+
+
+def text_parameters() -> list[tuple[str, str]]:
+    """Every option of every command that takes a value, and every argument but a prompt."""
+    found = []
+    for name, command in commands().items():
+        for param in command.params:
+            is_flag = getattr(param, "is_flag", False) or getattr(param, "count", False)
+            if not is_flag and (param.param_type_name == "option" or param.name != "prompt"):
+                found.append((name, max(param.opts, key=len) if param.param_type_name == "option" else ""))
+    return found
+
+
+def parse(*args: str) -> None:
+    app([*args], standalone_mode=False)
+
+
+def test_there_are_many() -> None:
+    assert len(text_parameters()) > 80 and ("finetune", "") in text_parameters()
+
+
+@pytest.mark.parametrize(("command", "option"), text_parameters())
+def test_an_empty_value_is_refused(command: str, option: str) -> None:
+    args = [f"{option}="] if option else [""]
+    with pytest.raises(UsageError, match="is empty: give it a value") as caught:
+        parse(command, *args)
+    assert option in str(caught.value) and f"{command} --help" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("finetune", "--data", " "),
+        ("generate", "x", "-m", "\t"),
+        ("evaluate", "--ckpt", "a", "--ckpt", ""),
+        ("generate", "--prompt-file", " "),
+        ("export", "--format", "hf", "--out", " "),
+    ],
+)
+def test_a_path_or_a_name_of_blanks_is_empty(args: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="is empty"):
+        parse(*args)
+
+
+@pytest.mark.parametrize("args", [("generate", ""), ("generate", "x", "--stop", " "), ("chat", "--prompt", " ")])
+def test_texts_of_blanks_and_an_empty_prompt_are_none_of_these(args: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="abacus"):  # which is looked at later
+        parse(*args, "--device", "abacus", "--model", "tiny")
+
+
+def test_an_empty_value_is_one_line_and_2(run: Run) -> None:
+    done = run("finetune", "--data", "")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: --data is empty")
+
+
+def test_a_home_directory_behind_an_equals_sign(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prompt.txt").write_text("from home")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = run("generate", "--prompt-file=~/prompt.txt", "--model", "tiny", "-n", "1")
+    assert done.stdout.startswith("from home"), done.stderr
+    done = run("generate", "--prompt-file=~nobody.there/x")
+    assert done.returncode == 2 and "no such home directory" in done.stderr
+
+
+def test_every_path_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert prepared(lambda out, name: (out, name))(out=Path("~/x"), name="~/x") == (tmp_path / "x", "~/x")
+
+
+def test_an_end_of_file_in_the_work_is_an_error_and_not_a_farewell(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise EOFError("Ran out of input")
+
+    with pytest.raises(ResourceError, match=r"ended too early \(Ran out of input\)") as caught:
+        prepared(work)()
+    assert describe(caught.value)[1] == 6
+
+
+def test_an_end_of_file_in_a_command_is_one_line(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['gpt2', 'generate', 'x', '--model', 'tiny']\n"
+        "from gpt2cli.cli import app, generate\n"
+        "def cut(*arguments): raise EOFError\n"
+        "generate.open_model = cut\n"
+        "app.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment())
+    assert (done.returncode, done.stdout) == (6, "")
+    assert done.stderr.startswith("error: the input ended too early") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (("train",), "`gpt2 finetune`"),
+        (("help",), "`gpt2 --help`"),
+        (("version",), "`gpt2 --version`"),
+        (("list",), "`gpt2 download-weights --list`"),
+        (("genrate",), "'generate'"),
+        (("generate", "x", "--length", "3"), "--max-new-tokens, -n"),
+        (("generate", "x", "--max-tokens", "3"), "--max-new-tokens, -n"),
+        (("finetune", "--learning-rate", "1"), "--lr"),
+    ],
+)
+def test_what_was_probably_meant_is_named(args: tuple[str, ...], meant: str) -> None:
+    with pytest.raises(Exception, match=r".*") as caught:
+        parse(*args)
+    message, code = describe(caught.value)
+    assert meant in message and code == 2
+
+
+def test_an_error_of_the_system_names_its_file() -> None:
+    assert describe(OSError(28, "No space left on device", "a.pt")) == ("No space left on device: a.pt", 6)
+    assert describe(OSError(18, "Invalid cross-device link", "a", None, "b")) == ("Invalid cross-device link: a: b", 6)
