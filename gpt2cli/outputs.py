@@ -50,5 +50,13 @@ def _try_to_write(path: Path, directory: Path) -> None:
         if not directory.exists():
             reason = f"there is no directory {directory}: make it first"
         else:
-            reason = f"{error.strerror or error}: choose another place"
+            reason = f"{error.strerror or error}: {_other_place(path)}"
         raise ResourceError(f"cannot write {path}: {reason}") from None
+
+
+def _other_place(path: Path) -> str:
+    """What to do about a place that cannot be written. Paths under GPT2CLI_HOME are not the user's own choice."""
+    chosen = os.environ.get("GPT2CLI_HOME")
+    if chosen and path.absolute().is_relative_to(Path(chosen).absolute()):
+        return "set GPT2CLI_HOME to another place"
+    return "choose another place"

@@ -26,6 +26,15 @@ def test_a_file_system_that_takes_no_files(place: str) -> None:
         check_directory(Path(place))
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_a_home_that_cannot_be_written_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT2CLI_HOME", "/proc/x")
+    with pytest.raises(ResourceError, match=r"cannot write /proc/x/runs/1: .*: set GPT2CLI_HOME to another place"):
+        check_directory(Path("/proc/x/runs/1"))
+    with pytest.raises(ResourceError, match="choose another place"):
+        check_directory(Path("/proc/y"))
+
+
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="make it first"):
         check_file(tmp_path / "no" / "out.pt")

@@ -25,6 +25,7 @@ from gpt2cli.atomic import write_text
 from gpt2cli.checkpoints.transfer import RemoteFile
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import ResourceError, UsageError
+from gpt2cli.outputs import check_directory
 
 DEFAULT_REVISION = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -169,30 +170,49 @@ def discard(directory: Path) -> None:
 
 
 def sweep(repo: str, keep: str | None = None) -> None:
-    """Delete what killed runs left behind: trash, and half-downloaded commits except the commit `keep`."""
+    """Delete what killed runs left behind: trash, half-written files, and half-downloaded commits except `keep`."""
     home = repo_directory(repo)
     commits = [path for path in home.glob("[!.]*") if COMMIT.fullmatch(path.name) and not (path / _MANIFEST).exists()]
     stale = [path for path in [*commits, *(home / ".staging").glob("*")] if path.name != keep]
     for path in [*stale, *paths.models().glob(".trash-*")]:
         shutil.rmtree(path, ignore_errors=True)
+    for path in _half_written(repo):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _half_written(repo: str) -> list[Path]:
+    """Manifests and refs that a killed run was about to rename."""
+    return list(repo_directory(repo).glob("*/.*.tmp"))
 
 
 def sweep_if_idle(repo: str) -> None:
     """Delete what a killed run left beside a model that is whole, unless a process is at work on it just now."""
     from filelock import FileLock, Timeout
 
-    if any((repo_directory(repo) / ".staging").glob("*")):
+    if any((repo_directory(repo) / ".staging").glob("*")) or _half_written(repo):
         with suppress(Timeout, OSError), FileLock(_lock_file(repo), timeout=0):
             sweep(repo)
 
 
 @contextmanager
 def lock(repo: str, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a repository's directory against other processes. Calls `on_wait`, once, if one of them has it now."""
+    """Hold a repository's directory against other processes. Calls `on_wait`, once, if one of them has it now.
+
+    Raises ResourceError if the directory cannot be written: before anything is fetched.
+    """
+    with lock_file(_lock_file(repo), on_wait):
+        check_directory(repo_directory(repo))
+        yield
+
+
+@contextmanager
+def lock_file(file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock, whose directory is made. Calls `on_wait`, once, if another process has it now."""
     from filelock import FileLock, Timeout
 
-    file = _lock_file(repo)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    paths.make(file.parent)
+    check_directory(file.parent)
     held = FileLock(file)
     try:
         held.acquire(timeout=0)

@@ -57,7 +57,7 @@ def _retry_after(value: str) -> float | None:
         if value.isdecimal():
             return float(value[:9])
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from gpt2cli import __version__
 from gpt2cli.checkpoints import cache
+from gpt2cli.checkpoints.connections import answer_in_time, route, steady
 from gpt2cli.checkpoints.refusals import MissingFileError, refusal, upload_refusal
 from gpt2cli.checkpoints.transfer import Progress, RemoteFile, TemporaryError, persist
 from gpt2cli.errors import NetworkError, UsageError
@@ -70,8 +71,10 @@ class Remote:
     def _head(self, name: str) -> tuple[str, RemoteFile]:
         from huggingface_hub import constants, get_hf_file_metadata
 
+        timeout = constants.HF_HUB_ETAG_TIMEOUT
         with self._errors(name):
-            found = get_hf_file_metadata(self._url(name), headers=_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            url, headers = self._url(name), _headers()
+            found = answer_in_time(lambda: get_hf_file_metadata(url, headers=headers, timeout=timeout), timeout)
         commit, digest, size = found.commit_hash or "", found.etag or "", found.size
         if not cache.COMMIT.fullmatch(commit) or not _DIGEST.fullmatch(digest):
             raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
@@ -93,7 +96,8 @@ class Remote:
                 line = get_session().stream(
                     "GET", self._url(name), headers=headers, timeout=timeout, follow_redirects=True
                 )
-                response = stack.enter_context(line)
+                response = answer_in_time(line.__enter__, timeout)
+                stack.push(line)
             if response.status_code not in (200, 206):
                 raise self._refusal(response, name)
             # not `with self._errors`: the caller's own exceptions come through here
@@ -132,7 +136,7 @@ class Remote:
 
     def _chunks(self, response: Any, name: str) -> Iterator[bytes]:
         with self._errors(name):
-            yield from response.iter_bytes()
+            yield from steady(response.iter_bytes(), self._url(name))
 
     def _url(self, name: str) -> str:
         from huggingface_hub import hf_hub_url
@@ -142,7 +146,6 @@ class Remote:
     @contextmanager
     def _errors(self, name: str, uploading: bool = False) -> Iterator[None]:
         """Turn the client's exceptions into ours. Their texts stay out: they may quote a header, and so a token."""
-        from huggingface_hub import constants
         from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
         try:
@@ -152,17 +155,26 @@ class Remote:
                 raise upload_refusal(error.response.status_code, error.response.headers, self.repo) from None
             raise self._refusal(error.response, name) from None
         except HTTPError as error:
-            kind, host = type(error).__name__, urlsplit(constants.ENDPOINT).hostname
-            if kind == "UnsupportedProtocol":
-                raise NetworkError(
-                    f"{self.repo}: {host} sends to an address that is not of the web: {AT_FAULT}"
-                ) from None
-            what = "no answer in time" if kind.endswith("Timeout") else "no connection"
-            raise TemporaryError(f"{what} from {host} ({kind})") from None
+            raise self._broken_line(type(error).__name__) from None
+        except TimeoutError:
+            raise self._broken_line("Timeout") from None
         except ImportError:
             raise NetworkError("the proxy is of a kind (SOCKS) that is not supported: unset ALL_PROXY") from None
         except ValueError:
             raise NetworkError(f"{self.repo}: an address is wrong, the server's or a proxy's: {AT_FAULT}") from None
+
+    def _broken_line(self, kind: str) -> Exception:
+        """The exception for one of the client's that is about the line, by its class's name."""
+        from huggingface_hub import constants
+
+        peer = route(constants.ENDPOINT)
+        if kind == "UnsupportedProtocol":
+            return NetworkError(f"{self.repo}: {peer} sends to an address that is not of the web: {AT_FAULT}")
+        if kind.endswith("Timeout"):
+            return TemporaryError(f"no answer in time from {peer}")
+        if kind in ("ConnectError", "ProxyError"):
+            return TemporaryError(f"no connection to {peer}")
+        return TemporaryError(f"the connection to {peer} broke off")
 
     def _refusal(self, response: Any, name: str) -> Exception:
         return refusal(response.status_code, response.headers, self.repo, self.revision, name)

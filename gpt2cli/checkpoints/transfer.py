@@ -68,6 +68,10 @@ class TemporaryError(Exception):
         self.wait = wait
 
 
+class TooSlowError(TemporaryError):
+    """Bytes came, but so few that those to come would take for ever: no progress, however many there are."""
+
+
 class LastingError(NetworkError):
     """A TemporaryError that did not pass, however often it was tried: there is no network, or the server is ill."""
 
@@ -79,19 +83,20 @@ class _MismatchError(Exception):
 def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[], int] = lambda: 0) -> T:
     """Call `attempt` until it no longer raises TemporaryError, with growing pauses. Raises LastingError in the end.
 
-    The count of tries starts over whenever one has brought `position` further than it ever was.
+    The count of tries starts over whenever one has brought `position` further than it ever was, and not too slowly.
     """
     tries, furthest = 0, position()
     while True:
         try:
             return attempt()
         except TemporaryError as error:
-            if position() > furthest:
+            if position() > furthest and not isinstance(error, TooSlowError):
                 tries, furthest = 0, position()
             tries += 1
             if tries > len(DELAYS):
-                kept = ", what came is kept" if furthest else ""
-                raise LastingError(f"{error}, {tries} times over: try again later{kept}") from None
+                kept = ", what came is kept" if position() else ""
+                after = f" after {tries} tries" if tries > 1 else ""
+                raise LastingError(f"{error}{after}: try again later{kept}") from None
             wait = min(DELAYS[tries - 1] if error.wait is None else error.wait, LONGEST_WAIT)
             progress(Note(f"{error}: trying again in {wait:.3g} s"))
         sleep(wait)
@@ -131,7 +136,7 @@ def matches(path: Path, file: RemoteFile) -> bool:
 def _attempt(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress) -> None:
     digest, done = _hash_part(part, file)
     progress(Received(file.name, done, file.size))
-    reason, wait = "the connection closed", None
+    failure = TemporaryError("the connection closed")
     if done < file.size:
         try:
             with open_body(done) as (start, chunks), part.open("ab") as out:
@@ -147,9 +152,9 @@ def _attempt(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progre
                     progress(Received(file.name, done, file.size))
                 os.fsync(out.fileno())
         except TemporaryError as error:
-            reason, wait = str(error), error.wait
+            failure = error
     if done < file.size:
-        raise TemporaryError(f"{file.name}: got {done} of {file.size} bytes ({reason})", wait)
+        raise type(failure)(f"{file.name}: got {done} of {file.size} bytes ({failure})", failure.wait)
     if digest.hexdigest() != file.digest:
         got, expected = digest.hexdigest()[:12], file.digest[:12]
         raise _MismatchError(f"{digest.name} mismatch (expected {expected}..., got {got}...)")

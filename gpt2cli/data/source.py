@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 from gpt2cli import __version__, paths
 from gpt2cli.atomic import sync_directory
 from gpt2cli.checkpoints import hub
+from gpt2cli.checkpoints.cache import lock_file
+from gpt2cli.checkpoints.connections import answer_in_time, route, steady
 from gpt2cli.checkpoints.refusals import refusal
 from gpt2cli.checkpoints.transfer import LastingError, Note, Progress, Received, TemporaryError, ignore, persist
 from gpt2cli.data.records import SUFFIXES, read_records
@@ -54,8 +56,6 @@ def fetch_source(source: str, offline: bool = False, progress: Progress = ignore
 
 def _kept(source: str, name: str, bring: Callable[..., None], offline: bool, progress: Progress) -> Path:
     """The download of this name, brought if it is not there. One process at a time brings it."""
-    from filelock import FileLock
-
     file = paths.datasets() / "downloads" / name
     if file.is_file():
         progress(Note(f"using {file}, downloaded before: delete it to fetch {source} again"))
@@ -63,8 +63,8 @@ def _kept(source: str, name: str, bring: Callable[..., None], offline: bool, pro
     if offline or hub.is_offline():
         why = "it is not on disk and the network is off (--offline or HF_HUB_OFFLINE)"
         raise NetworkError(f"cannot use {source}: {why}: go online once, or give a file of your own as --source")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f".{name}.lock")):
+    waiting = Note(f"another process is downloading {shown(source)}: waiting for it")
+    with lock_file(file.with_name(f".{name}.lock"), lambda: progress(waiting)):
         if not file.is_file():
             part = file.with_name(f".part-{name}")
             try:
@@ -123,9 +123,9 @@ def _attempt(address: str, part: Path, progress: Progress) -> None:
     name = urlsplit(address).path.rpartition("/")[2]
     with _errors(address), _open(address) as response, part.open("wb") as out:
         length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else 0
+        total = int(length[:20]) if length.isdecimal() else 0
         done = 0
-        while chunk := response.read(2**16):
+        for chunk in steady(iter(lambda: response.read1(2**16), b""), address):
             done += len(chunk)
             if done > MAX_BYTES:
                 raise NetworkError(
@@ -141,7 +141,8 @@ def _attempt(address: str, part: Path, progress: Progress) -> None:
 def _open(address: str) -> Any:
     headers = {"User-Agent": f"gpt2cli/{__version__}", "Accept-Encoding": "identity"}
     opener = urllib.request.build_opener(_CheckedRedirects)
-    return opener.open(urllib.request.Request(address, headers=headers), timeout=TIMEOUT)
+    request = urllib.request.Request(address, headers=headers)
+    return answer_in_time(lambda: opener.open(request, timeout=TIMEOUT), TIMEOUT)
 
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
@@ -179,5 +180,8 @@ def _errors(address: str) -> Iterator[None]:
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise NetworkError(f"the certificate of {host} is not to be trusted: refused") from None
-        what = "no answer in time" if isinstance(reason, TimeoutError) else "no connection"
-        raise TemporaryError(f"{what} from {host} ({type(reason).__name__})") from None
+        peer = route(address)
+        what = f"no answer in time from {peer}" if isinstance(reason, TimeoutError) else f"no connection to {peer}"
+        raise TemporaryError(what) from None
+    except ValueError:  # numbers and addresses that urllib did not expect
+        raise NetworkError(f"{shown(address)}: the server's answer makes no sense: check the address") from None

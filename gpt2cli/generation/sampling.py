@@ -12,6 +12,8 @@ from gpt2cli.errors import DivergedError
 
 ROWS = 32
 """Into so many rows logits are laid to find the largest: the fewest steps for a vocabulary of 50,257."""
+TIES = 128
+"""Tokens beyond top-k that `choose_on_device` looks at for ties with the k-th: 16-bit logits have dozens."""
 
 
 class Sampler:
@@ -24,6 +26,7 @@ class Sampler:
     def __init__(self, config: SamplingConfig, seeds: Sequence[int]) -> None:
         self.config = config
         self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._seen = [_Seen() for _ in seeds]
 
     def choose(self, logits: Tensor, contexts: Sequence[Sequence[int]], rows: Sequence[int]) -> list[int]:
         """The next token of each of `rows`, given its logits (len(rows), V) and the tokens it has so far.
@@ -32,7 +35,8 @@ class Sampler:
         """
         logits = logits[:, :VOCAB_SIZE].float()  # rows that pad a checkpoint's table stand for no text
         if self.config.repetition_penalty != 1:
-            logits = penalise_repetition(logits, contexts, self.config.repetition_penalty)
+            seen = [self._seen[row].of(context) for row, context in zip(rows, contexts, strict=True)]
+            logits = penalise_repetition(logits, seen, self.config.repetition_penalty)
         if self.config.temperature == 0:
             best, ids = logits.max(dim=-1)
             check(best.tolist(), contexts)
@@ -50,7 +54,8 @@ class Sampler:
         if self.config.temperature == 0:
             best, ids = logits.max(dim=-1)
             return ids, best
-        values, ids = largest(logits, min(self.config.top_k or logits.shape[-1], logits.shape[-1]))
+        k, V = self.config.top_k, logits.shape[-1]
+        values, ids = by_id(*largest(logits, min(k + TIES, V))) if k else largest(logits, V)
         return draw(cut(values, self.config), ids, uniform), values[:, 0]
 
     def uniform(self, steps: int) -> Tensor:
@@ -66,16 +71,33 @@ def check(best: Sequence[float], contexts: Sequence[Sequence[int]]) -> None:
             raise DivergedError(f"the model's logits are not finite at token {len(context)}: {advice}")
 
 
-def penalise_repetition(logits: Tensor, contexts: Sequence[Sequence[int]], penalty: float) -> Tensor:
-    """Logits (B, V) with those of the tokens in each context divided by the penalty, or multiplied if negative.
+class _Seen:
+    """The tokens of a row's context, each once. The context only grows, so that a step looks at its new tokens."""
 
+    def __init__(self) -> None:
+        self._length, self._ids, self._tokens = 0, set[int](), list[int]()
+
+    def of(self, context: Sequence[int]) -> list[int]:
+        """The tokens of the context, which begins with that of the last call."""
+        for token in context[self._length :]:
+            if token not in self._ids:
+                self._ids.add(token)
+                self._tokens.append(token)
+        self._length = len(context)
+        return self._tokens
+
+
+def penalise_repetition(logits: Tensor, seen: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Logits (B, V) with those of the tokens that a row has seen divided by the penalty, or multiplied if negative.
+
+    A token may stand in `seen` once at most.
     Keskar et al. 2019, "CTRL", section 4.1, in the form that treats negative logits rightly (transformers).
     """
     logits = logits.clone()
-    for row, context in zip(logits, contexts, strict=True):
-        seen = torch.tensor(sorted(set(context)), device=logits.device)
-        values = row[seen]
-        row[seen] = torch.where(values > 0, values / penalty, values * penalty)
+    for row, tokens in zip(logits, seen, strict=True):
+        places = torch.tensor(tokens, dtype=torch.long, device=logits.device)
+        values = row[places]
+        row[places] = torch.where(values > 0, values / penalty, values * penalty)
     return logits
 
 
@@ -83,15 +105,28 @@ def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor
     """The probabilities (B, K) of the tokens that may come next, most likely first, and their ids (B, K).
 
     Temperature, then top-k, top-p (Holtzman et al. 2019, nucleus sampling) and min-p (Nguyen et al. 2024), each on
-    what the one before it left. Tokens that top-p or min-p cut have probability 0.
+    what the one before it left, as transformers does. Top-k keeps all tokens that tie with the k-th: K is then larger
+    than k. Tokens that are cut have probability 0.
     """
-    k = min(config.top_k or logits.shape[-1], logits.shape[-1])
-    values, ids = (found.cpu() for found in largest(logits, k))  # sorted; little is left to do with them
+    V = logits.shape[-1]
+    k = min(config.top_k or V, V)
+    values, ids = (found.cpu() for found in largest(logits, min(k + 1, V)))  # sorted; little is left to do with them
+    if k < V:
+        if bool((values[:, k] == values[:, k - 1]).any()):
+            count = (logits >= values[:, k - 1 : k].to(logits.device)).sum(dim=-1).max()
+            values, ids = (found.cpu() for found in largest(logits, max(k, int(count))))
+        else:
+            values, ids = values[:, :k], ids[:, :k]
+        if bool((values[:, 1:] == values[:, :-1]).any()):
+            values, ids = by_id(values, ids)
     return cut(values, config), ids
 
 
 def cut(values: Tensor, config: SamplingConfig) -> Tensor:
-    """The probabilities (B, K) of the K largest logits, (B, K) in order."""
+    """The probabilities (B, K) of the K largest logits, (B, K) in order, of which top-k may keep fewer."""
+    k = config.top_k
+    if 0 < k < values.shape[-1]:
+        values = values.masked_fill(values < values[:, k - 1 : k], -math.inf)
     values = values.double()  # where a temperature near 0 is not 0
     probabilities = ((values - values[:, :1]) / config.temperature).softmax(dim=-1)
     if config.top_p < 1:
@@ -103,10 +138,13 @@ def cut(values: Tensor, config: SamplingConfig) -> Tensor:
 
 
 def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As `logits.topk(k)` for (B, V), in half the time.
+    """As `logits.topk(k)` for (B, V), in half the time. With k = V, equal logits are in the order of their ids.
 
     V numbers are laid in columns: the k largest are in those k columns that have the largest maxima.
     """
+    if k == logits.shape[-1]:
+        values, ids = logits.sort(dim=-1, descending=True, stable=True)
+        return values, ids
     columns = -(-logits.shape[-1] // ROWS)
     if k >= columns // 2:
         values, ids = logits.topk(k, dim=-1)
@@ -117,6 +155,16 @@ def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     values, places = candidates.topk(k)
     ids = places // k * columns + chosen.gather(1, places % k)
     return values, ids
+
+
+def by_id(values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, K) in order, and their ids (B, K), with equal logits in the order of their ids.
+
+    So a seed means the same text on every device: `topk` has equal numbers in any order.
+    """
+    ids, order = ids.sort(dim=-1)
+    values, order = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+    return values, ids.gather(-1, order)
 
 
 def draw(probabilities: Tensor, ids: Tensor, uniform: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ class FusedStep:
             top_p = sampling.top_p if sampling.top_p < 1 else 2.0  # rounding must not cut the last tokens off
             settings = [sampling.temperature, top_p, sampling.min_p]
             self.settings = torch.tensor(settings, dtype=torch.float64).to(self.device)
-            self.top = triton.next_power_of_2(min(sampling.top_k, self.vocabulary))
+            self.top = triton.next_power_of_2(min(sampling.top_k, self.vocabulary - 1) + 1)  # with room for ties
             self.keys = self._buffer(B, -(-self.vocabulary // 1024) * self.top, dtype=torch.int64)
 
     def __call__(self) -> None:

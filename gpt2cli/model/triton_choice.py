@@ -74,6 +74,7 @@ def sample_kernel(
 ):
     """Draw each row's token from the K <= TOP largest of its keys (B, COUNT), in fp64. Grid (B,).
 
+    Those of the TOP largest that tie with the K-th are among them.
     settings is (temperature, top_p, min_p); uniform (slots, B) holds the numbers to draw with.
     """
     let_next_start(PDL)
@@ -86,7 +87,9 @@ def sample_kernel(
     value = (order ^ ((order >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
     ids = 0x7FFFFFFF - (key & 0x7FFFFFFF).to(tl.int32)
     best = tl.max(tl.where(rank == 0, value, -float("inf")), axis=0)
-    off = tl.where(rank < K, (value.to(tl.float64) - best.to(tl.float64)) / tl.load(settings), -float("inf"))
+    least = tl.max(tl.where(rank == K - 1, value, -float("inf")), axis=0)
+    kept = (rank < K) | ((value == least) & (key > NOTHING))
+    off = tl.where(kept, (value.to(tl.float64) - best.to(tl.float64)) / tl.load(settings), -float("inf"))
     p = tl.exp(off)
     p /= tl.sum(p, axis=0)
     p = tl.where(tl.cumsum(p, axis=0) - p >= tl.load(settings + 1), 0.0, p)

@@ -146,6 +146,18 @@ def test_sweeping_takes_leftovers_and_no_model(home: Path) -> None:
     assert cache.find("owner/name", "main") is not None
 
 
+def test_half_written_manifests_and_refs_are_swept(home: Path) -> None:
+    repo = add("owner/name", "main", A).parent
+    leftovers = [repo / "refs" / ".main.x1y2.tmp", repo / A / ".manifest.json.x1y2.tmp"]
+    for path in leftovers:
+        path.write_text("half")
+    cache.sweep_if_idle("owner/name")
+    assert not any(path.exists() for path in leftovers)
+    model = cache.find("owner/name", "main")
+    assert model is not None
+    assert model.path == repo / A
+
+
 def test_the_lock_keeps_others_waiting_and_tells_them_once(home: Path) -> None:
     waiting = threading.Event()
     order: list[str] = []

@@ -14,6 +14,7 @@ import pytest
 
 from gpt2cli.checkpoints import cache, transfer
 from gpt2cli.checkpoints import hub as client
+from gpt2cli.checkpoints.refusals import refusal
 from gpt2cli.checkpoints.transfer import Note, Received
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError, UsageError
 from tests.hub_server import COMMIT, Faults, HubServer
@@ -249,7 +250,7 @@ def test_a_spoilt_remainder_is_thrown_away(hub: HubServer, size: int) -> None:
 @pytest.mark.parametrize("status", [408, 500, 503])
 def test_a_server_in_trouble_is_tried_five_times(hub: HubServer, naps: list[float], method: str, status: int) -> None:
     hub.faults[WEIGHTS] = Faults(status=status, status_methods=(method,))
-    with pytest.raises(NetworkError, match=f"HTTP {status}.*5 times"):
+    with pytest.raises(NetworkError, match=f"HTTP {status}.*after 5 tries"):
         client.resolve("gpt2")
     assert len(hub.requests(method, WEIGHTS)) == 5
     assert naps == [0.5, 1.0, 2.0, 4.0]
@@ -284,9 +285,34 @@ def test_a_server_that_hangs(hub: HubServer, monkeypatch: pytest.MonkeyPatch) ->
         client.resolve("gpt2")
 
 
+def test_a_cache_that_cannot_be_written_is_found_before_anything_is_asked(
+    hub: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    (home / "models").write_text("")
+    with pytest.raises(ResourceError, match=r"cannot make .*: set GPT2CLI_HOME to a directory that can be written"):
+        client.resolve("gpt2")
+    (home / "models").unlink()
+    cache.repo_directory(REPO).parent.mkdir()
+    cache.repo_directory(REPO).write_text("")
+    with pytest.raises(ResourceError, match="cannot write"):
+        client.resolve("gpt2")
+    assert hub.log == []
+
+
+@pytest.mark.parametrize(
+    "value", ["Mon, 01 Jan 2024 00:00:00 +99999999999", "Mon, 01 Jan 99999 00:00:00 GMT", "9" * 5000, "\u0663", ""]
+)
+def test_retry_after_may_be_nonsense(value: str) -> None:
+    wait = refusal(429, {"Retry-After": value}, REPO, "main", WEIGHTS).wait
+    assert wait is None or wait >= 0
+
+
 def test_a_server_that_is_not_there(hub: HubServer, monkeypatch: pytest.MonkeyPatch, naps: list[float]) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
-    with pytest.raises(NetworkError, match=r"no connection.*--model tiny needs no network"):
+    with pytest.raises(
+        NetworkError, match=r"no connection to 127\.0\.0\.1 after 5 tries: .*--model tiny needs no network"
+    ):
         client.resolve("gpt2")
     assert len(naps) == 4
 

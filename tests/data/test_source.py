@@ -8,11 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from gpt2cli.checkpoints.transfer import Note, Received
 from gpt2cli.data import source
 from gpt2cli.data.source import CLEANED_FILE, CLEANED_REPO, fetch_source
-from gpt2cli.errors import DataError, NetworkError, UsageError
+from gpt2cli.errors import DataError, NetworkError, ResourceError, UsageError
 from tests.data.records import RECORDS, write_json
 from tests.hub_server import Faults, HubServer
 
@@ -42,6 +43,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(int(fault))
             self.send_header("Retry-After", "0")
             self.end_headers()
+        elif fault.startswith("length"):
+            self.send_response(200)
+            self.send_header("Content-Length", fault.removeprefix("length "))
+            self.end_headers()
+            self.wfile.write(self.web.content)
         elif fault.startswith("http") or fault.startswith("file"):
             self.send_response(302)
             self.send_header("Location", fault)
@@ -121,6 +127,9 @@ def test_what_may_pass_is_tried_again(web: Web, fault: str) -> None:
         ("short", f"got 1000 of {len(CONTENT)} bytes", 3),
         ("http://example.org/records.json", "not https", 1),
         ("file:///etc/hostname.json", "HTTP 302", 1),
+        ("http://[::1", "the server's answer makes no sense", 1),
+        ("http://127.0.0.1:99999999/a.json", "not https", 1),
+        ("length " + "9" * 4400, f"got {len(CONTENT)} of 99999999999999999999 bytes", 3),
     ],
 )
 def test_what_does_not_pass(web: Web, home: Path, fault: str, told: str, asked: int) -> None:
@@ -174,8 +183,34 @@ def test_what_is_not_fetched(home: Path, address: str) -> None:
 
 def test_nobody_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpt2cli.checkpoints.transfer.DELAYS", ())
-    with pytest.raises(NetworkError, match=r"cannot fetch http.*no connection from 127\.0\.0\.1.*a file of your own"):
+    with pytest.raises(
+        NetworkError, match=r"cannot fetch http.*no connection to 127\.0\.0\.1: try.*a file of your own"
+    ):
         fetch_source("http://127.0.0.1:9/a.json")
+
+
+def test_waiting_for_another_process_says_so(web: Web, home: Path) -> None:
+    notes: list[str] = []
+    directory = home / "datasets" / "downloads"
+    file = directory / source._file_name(web.url)
+
+    def heard(event: Received | Note) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+            held.release()
+
+    directory.mkdir(parents=True)
+    held = FileLock(file.with_name(f".{file.name}.lock"))
+    held.acquire()
+    assert fetch_source(web.url, progress=heard) == file
+    assert notes == [f"another process is downloading {web.url}: waiting for it"]
+
+
+def test_where_nothing_can_be_written_nothing_is_asked(web: Web, home: Path) -> None:
+    home.write_text("")
+    with pytest.raises(ResourceError, match="set GPT2CLI_HOME"):
+        fetch_source(web.url)
+    assert web.asked == 0
 
 
 def test_a_path_is_used_where_it_is(home: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import triton.runtime.interpreter as interpreter
 
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.generation.decode import generate, prefill
-from gpt2cli.generation.sampling import cut, draw, largest
+from gpt2cli.generation.sampling import Sampler
 from gpt2cli.model import fused_step
 from gpt2cli.model.cuda_graphs import State, compile_steps
 from tests import models
@@ -54,17 +54,19 @@ def check_step(rows, capacity, lengths, dtype, tolerance, n_layer=2):
 
 
 @torch.inference_mode()
-def check_choice(rows, V, **options):
+def check_choice(rows, V, rounded=False, **options):
     """The kernels draw what `sampling` draws; equal logits, a top-p that cuts and numbers at the end among them."""
     sampling = SamplingConfig(**options)
     model = models.small_model(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=V))
     state = State(model, rows, 4)
     step = fused_step.FusedStep(model, state, sampling)
     state.logits.normal_(generator=torch.Generator().manual_seed(1)).mul_(3)
+    if rounded:  # so that many tie with the k-th
+        state.logits.mul_(2).round_()
     state.uniform[0] = torch.tensor([0.6, 0, 1 - 1e-12], dtype=torch.float64)[:rows]
     step._choose(sampling)
-    values, ids = largest(state.logits, min(V, sampling.top_k))
-    assert state.drawn[0].tolist() == draw(cut(values, sampling), ids, state.uniform[0]).tolist()
+    drawn, _ = Sampler(sampling, range(rows)).choose_on_device(state.logits, state.uniform[0])
+    assert state.drawn[0].tolist() == drawn.tolist()
     assert torch.equal(state.largest[0], state.logits.amax(1))
     assert (state.lengths.tolist(), state.slots.tolist()) == ([1] * rows, [1] * rows)
     state.logits[0, 5] = torch.nan
@@ -87,6 +89,7 @@ CASES = {
     "choices": lambda: (
         check_choice(1, 1030, temperature=0.8, top_k=20),
         check_choice(3, 60, temperature=2.0, top_k=30, top_p=0.7, min_p=0.05),
+        check_choice(3, 60, rounded=True, temperature=2.0, top_k=32),
     ),
 }
 
