@@ -22,7 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.fuzzing.mutations import mutations_of
+from tests.fuzzing.mutations import Mutation, change_json, change_lines, change_safetensors, cut, flip, overwrite
+from tests.fuzzing.pt_mutations import change_archive, change_pt
 from tests.fuzzing.seeds import KINDS
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,20 @@ class Worker:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+
+def mutations_of(file: str) -> tuple[Mutation, ...]:
+    """The changes that suit a file of this name."""
+    general: tuple[Mutation, ...] = (flip, overwrite, cut)
+    if file.endswith(".json"):
+        return (change_json, change_json, change_json, *general)
+    if file.endswith(".jsonl"):
+        return (change_lines, change_lines, *general)
+    if file.endswith(".safetensors"):
+        return (change_safetensors, change_safetensors, change_safetensors, *general)
+    if file.endswith(".pt"):
+        return (change_pt, change_pt, change_archive, *general)
+    return (flip, overwrite, overwrite, cut)
 
 
 def make_mutant(whole: Path, work: Path, kind: str, seed: int, number: int) -> str:

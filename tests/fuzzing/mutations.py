@@ -1,16 +1,11 @@
 """Changes to a file that an attacker, a broken disk, or another program could make. Each draws from `choose` alone."""
 
 import copy
-import io
 import json
 import random
 import struct
-import warnings
-import zipfile
 from collections.abc import Callable
 from typing import Any
-
-import torch
 
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 3, 7, 2.5, -0.0, 1e308, 1e-320, float("nan"), float("inf"), 2**31, 2**63, 10**30),
@@ -68,7 +63,7 @@ def change_json(content: bytes, choose: random.Random) -> bytes:
     except (ValueError, RecursionError):
         return flip(content, choose)
     for _ in range(choose.choice((1, 1, 1, 2, 4))):
-        _change_member(value, choose)
+        change_member(value, choose)
     text = json.dumps(value)
     if choose.random() < 0.05:
         deep = choose.choice((300, 990, 5_000, 100_000))
@@ -86,7 +81,7 @@ def change_lines(content: bytes, choose: random.Random) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-def _change_member(value: Any, choose: random.Random) -> None:
+def change_member(value: Any, choose: random.Random) -> None:
     """Change one member somewhere in a tree of dicts and lists, in place."""
     while isinstance(value, dict | list) and value:
         key = choose.choice(list(value)) if isinstance(value, dict) else choose.randrange(len(value))
@@ -113,7 +108,7 @@ def change_safetensors(content: bytes, choose: random.Random) -> bytes:
     length = int.from_bytes(content[:8], "little")
     header, rest = json.loads(content[8 : 8 + length]), content[8 + length :]
     names = [name for name in header if name != "__metadata__"]
-    kind, name = choose.randrange(8), choose.choice(names)
+    kind, name = choose.randrange(9), choose.choice(names)
     if kind == 0:
         header[name]["dtype"] = choose.choice(DTYPES)
     elif kind == 1:
@@ -132,6 +127,8 @@ def change_safetensors(content: bytes, choose: random.Random) -> bytes:
         empty = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
         header |= {pattern.format(number): empty for number in range(choose.choice((3, 1_000, 30_000)))}
     elif kind == 6:
+        return rows_of_one(choose.choice((30_000, 65_536, 10**6)))
+    elif kind == 7:
         new, size = choose.choice(("F8_E4M3", "BF16", "C64", "BOOL")), choose.choice((1, 2, 4, 8))
         begin, end = header[name]["data_offsets"]
         header[name] |= {"dtype": new, "shape": [(end - begin) // size]}
@@ -140,103 +137,15 @@ def change_safetensors(content: bytes, choose: random.Random) -> bytes:
     return with_header(json.dumps(header).encode(), rest)
 
 
+def rows_of_one(width: int) -> bytes:
+    """A file with one row of an embedding, and an index that names it as often as it is wide."""
+    header = {
+        "wte.weight": {"dtype": "F32", "shape": [1, width], "data_offsets": [0, 4 * width]},
+        "wte.index": {"dtype": "U8", "shape": [width], "data_offsets": [4 * width, 5 * width]},
+        "wpe.weight": {"dtype": "F32", "shape": [1, 1], "data_offsets": [5 * width, 5 * width + 4]},
+    }
+    return with_header(json.dumps(header).encode(), bytes(5 * width + 4))
+
+
 def with_header(header: bytes, rest: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + rest
-
-
-def change_pt(content: bytes, choose: random.Random) -> bytes:
-    """A tensor or a value in a file of torch.save changes."""
-    saved = torch.load(io.BytesIO(content), weights_only=True)
-    state = saved["model"]
-    name = choose.choice(list(state))
-    tensor, kind = state[name], choose.randrange(7)
-    if kind == 0:
-        shape = choose.choice((tensor.shape, (2**20, *tensor.shape), (2**31, 32), (2**16, 2**16)))
-        state[name] = torch.zeros((), dtype=choose.choice((torch.float32, torch.bfloat16))).expand(shape)
-    elif kind == 1:
-        one = torch.zeros(1)
-        saved["model"] = {name: one.expand(tensor.shape) for name, tensor in state.items()}
-    elif kind == 2:
-        types = (torch.complex64, torch.int8, torch.bool, torch.float64, torch.float8_e4m3fn, torch.uint16)
-        state[name] = tensor.to(choose.choice(types))
-    elif kind == 3:
-        state[name] = choose.choice((tensor.t(), tensor[:0], tensor.to_sparse(), tensor.flatten()[::2], 7, None, "x"))
-    elif kind == 4:
-        _change_member(saved, choose)
-    elif kind == 5:
-        for number in range(choose.choice((3, 1_000))):
-            state[f"h.{number}.ln_1.weight"] = tensor
-    else:
-        key = choose.choice(("config", "model_args", "provenance", "template"))
-        saved[key] = {"n_head": 2, choose.choice(("n_layer", "n_head", "model_type", "x")): _doubled(choose)}
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.save(saved, file)
-    return file.getvalue()
-
-
-def _doubled(choose: random.Random) -> Any:
-    """A value as long as 2^n references, or one that hashes in that time."""
-    make = choose.choice((lambda x: [x, x], lambda x: (x, x), lambda x: {"a": x, "b": x}))
-    value: Any = make("x")
-    for _ in range(choose.choice((5, 12, 28))):
-        value = make(value)
-    return {value: 1} if isinstance(value, tuple) and choose.random() < 0.5 and _short(value) else value
-
-
-def _short(value: tuple[Any, ...]) -> bool:
-    """Whether this process can hash it, to put it into a dict."""
-    depth = 0
-    while isinstance(value, tuple):
-        value, depth = value[0], depth + 1
-    return depth < 16
-
-
-def change_archive(content: bytes, choose: random.Random) -> bytes:
-    """The archive around a pickle changes, or the pickle's bytes."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        entries = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
-    kind, file = choose.randrange(6), io.BytesIO()
-    if kind == 5:
-        return content + content if choose.random() < 0.5 else b"PK\x03\x04" + bytes(100) + content
-    compression = zipfile.ZIP_DEFLATED if kind == 0 else zipfile.ZIP_STORED
-    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", compression) as archive:
-        warnings.simplefilter("ignore")
-        for name, part in entries:
-            if name.endswith("data.pkl"):
-                part = _change_pickle(part, choose, kind)
-            if kind != 4 or choose.random() < 0.9:
-                archive.writestr(name, part)
-        if kind == 3:
-            archive.writestr(choose.choice(entries)[0], b"\x80\x02}.")
-    return file.getvalue()
-
-
-def _change_pickle(pickle: bytes, choose: random.Random, kind: int) -> bytes:
-    if kind == 0:
-        return pickle[:2] + b"N0" * choose.choice((100, 10**6, 10**7)) + pickle[2:]
-    if kind == 1:
-        return choose.choice((flip, overwrite, cut))(pickle, choose)
-    if kind == 2:
-        at, many = choose.randrange(2, len(pickle)), choose.choice((1, 100, 10**6))
-        return (
-            pickle[:at]
-            + choose.choice((b"]", b"(", b"h\0", b"\x86", b"R", b"\x94", b"0", b"Nq\0")) * many
-            + pickle[at:]
-        )
-    return pickle
-
-
-def mutations_of(file: str) -> tuple[Mutation, ...]:
-    """The changes that suit a file of this name."""
-    general: tuple[Mutation, ...] = (flip, overwrite, cut)
-    if file.endswith(".json"):
-        return (change_json, change_json, change_json, *general)
-    if file.endswith(".jsonl"):
-        return (change_lines, change_lines, *general)
-    if file.endswith(".safetensors"):
-        return (change_safetensors, change_safetensors, change_safetensors, *general)
-    if file.endswith(".pt"):
-        return (change_pt, change_pt, change_archive, *general)
-    return (flip, overwrite, overwrite, cut)
