@@ -96,7 +96,7 @@ def change_member(value: Any, choose: random.Random) -> None:
             value[str(choose.choice(ODD))] = value.pop(key)
         elif action < 0.35 and isinstance(inner, int):
             value[key] = inner + choose.choice((-1, 1, 2**20, -(2**40)))
-        elif action < 0.45 and isinstance(inner, str):
+        elif action < 0.45 and isinstance(inner, str) and inner:
             value[key] = change_json(inner.encode("utf-8", "replace"), choose).decode("utf-8", "replace")
         else:
             value[key] = copy.deepcopy(choose.choice(ODD))  # a later change may be within it
