@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gpt2cli.checkpoints import gguf_format, pt_format
 from gpt2cli.checkpoints.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_SHARDS, MAX_TENSORS
-from gpt2cli.errors import CheckpointError
+from gpt2cli.errors import CheckpointError, ResourceError
 from gpt2cli.untrusted import is_file, parse_json, shown, shown_reason
 
 
@@ -100,10 +100,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_regular(path: Path) -> None:
-    """Raise CheckpointError for a name that cannot be opened as a file of known size, such as a pipe or a device."""
+    """Raise CheckpointError for a name that cannot be opened as a file of known size, such as a pipe or a device.
+
+    Raises ResourceError for a file that may not be read.
+    """
     if not is_file(path):
         state = "is a pipe, a device or a directory" if os.path.lexists(path) else "is not there"
         raise CheckpointError(f"{path} {state}: check the name")
+    if not os.access(path, os.R_OK):
+        raise ResourceError(f"{path} may not be read: change its permissions")
     try:
         str(path).encode()
     except UnicodeEncodeError:  # torch and safetensors cannot open it

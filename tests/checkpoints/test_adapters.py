@@ -293,3 +293,30 @@ def test_damaged_files_are_refused(adapter):
 def test_a_file_and_a_model_are_still_one_too_many(base):
     with pytest.raises(UsageError, match="not both"):
         load_plain(str(base), ckpt=base / "model.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.int8, torch.bool])
+def test_matrices_of_other_types_are_refused(adapter, dtype):
+    change_tensors(adapter, lambda tensors: tensors.update({name: t.to(dtype) for name, t in tensors.items()}))
+    with pytest.raises(CheckpointError, match=r"lora_[AB]\.weight"):
+        load_plain(ckpt=adapter)
+
+
+@pytest.mark.parametrize("value", ["A" * 1_000_000, [[1]] * 1_000, {"a": 1}, 10**100], ids=lambda v: type(v).__name__)
+def test_values_are_shown_shortly(adapter, value):
+    for field in ("peft_type", "r", "lora_alpha", "base_model_name_or_path", "bias"):
+        whole = (adapter / "adapter_config.json").read_text()
+        change_config(adapter, **{field: value})
+        with pytest.raises(CheckpointError) as error:
+            load_plain(ckpt=adapter, offline=True)
+        assert len(str(error.value)) < 1_000
+        (adapter / "adapter_config.json").write_text(whole)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "a/" * 3000, "a\0b", "\ud800", "a\nb"], ids=range(6))
+def test_a_base_that_no_file_can_be_named_is_refused(adapter, name):
+    change_config(adapter, base_model_name_or_path=name)
+    with pytest.raises(CheckpointError, match=r"base_model_name_or_path|is no model here") as error:
+        load_plain(ckpt=adapter, offline=True)
+    assert len(str(error.value)) < 1_000
+    assert "\n" not in str(error.value)

@@ -81,6 +81,16 @@ def test_ordinary_checkpoints_open(model, tmp_path, saved):
         torch.testing.assert_close(loaded.state_dict()[name].float(), tensor, atol=1e-2, rtol=1e-2)
 
 
+def test_a_file_without_checksums_opens(model, tmp_path):
+    computed = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(models.our_checkpoint(model), tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(computed)
+    assert load_file(tmp_path / "a.pt").config.n_embd == 48
+
+
 def refused(path, match):
     start = time.process_time()
     with pytest.raises(CheckpointError, match=match) as error:
