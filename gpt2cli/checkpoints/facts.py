@@ -13,6 +13,7 @@ from gpt2cli.checkpoints.places import check_file
 from gpt2cli.checkpoints.tokenizer_files import PROVENANCE, Tokenizer, is_gpt2s_vocabulary
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, DataError
+from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import asset, expand
 from gpt2cli.prompts import PromptTemplate
 from gpt2cli.untrusted import is_file, shown
@@ -51,7 +52,7 @@ def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
         if adapters.is_adapter(path):
             file = path / adapters.WEIGHTS
             if not is_file(file):
-                return NO_FACTS  # as loading it will say
+                raise CheckpointError(f"{file} is not there: save the adapter again")
         else:
             file = path
             check_file(file)
@@ -60,6 +61,12 @@ def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
     if template is not None and not (isinstance(template, dict) and all(map(_is_text, template.items()))):
         raise CheckpointError(f"{file}: template is not a table of texts: save the checkpoint again")
     return Facts(template, provenance if isinstance(provenance, dict) else {})
+
+
+def provenance_of(facts: Facts, model: GPT) -> dict[str, Any]:
+    """The provenance for a copy of a model: with the reason why text must not go into it, if there is one."""
+    reason = model.other_tokenizer
+    return facts.provenance | ({PROVENANCE: reason} if reason else {})
 
 
 def _is_text(item: tuple[Any, Any]) -> bool:

@@ -17,9 +17,9 @@ from gpt2cli.checkpoints.configs import (
     says_heads,
 )
 from gpt2cli.checkpoints.dialects import to_ours
-from gpt2cli.checkpoints.facts import NO_FACTS, Facts, read_facts, tokenizer_in
+from gpt2cli.checkpoints.facts import NO_FACTS, Facts, provenance_of, read_facts, tokenizer_in
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json
-from gpt2cli.checkpoints.places import check_file, find_directory, read_weights
+from gpt2cli.checkpoints.places import check_file, find_base, find_directory, read_weights
 from gpt2cli.checkpoints.tokenizer_files import (
     Tokenizer,
     check_tokenizer,
@@ -35,7 +35,7 @@ from gpt2cli.model.packed import PRECISIONS, prepare
 from gpt2cli.paths import expand
 from gpt2cli.untrusted import is_file, shown
 
-__all__ = ["NO_FACTS", "Facts", "find_directory", "load", "load_plain", "read_facts"]
+__all__ = ["NO_FACTS", "Facts", "find_directory", "load", "load_plain", "provenance_of", "read_facts"]
 
 
 def load(
@@ -121,8 +121,7 @@ def load_adapted(
         raise UsageError(f"{path} does not say which model it adapts: name that as --model")
     name = str(adapter.base) if base is None else base
     try:
-        file = expand(name)
-        found = file if is_file(file) else find_directory(name, offline, progress, for_text)
+        found = find_base(name, offline, progress, for_text)
     except UsageError:
         if base is not None:
             raise

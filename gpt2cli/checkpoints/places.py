@@ -35,6 +35,14 @@ def find_directory(model: str, offline: bool, progress: Progress, for_text: bool
     return hub.resolve(model, offline=offline, progress=progress, for_text=for_text)
 
 
+def find_base(name: str, offline: bool, progress: Progress, for_text: bool = False) -> Path:
+    """The model that an adapter is for: as `find_directory`, or a checkpoint file."""
+    file = expand(name)
+    if name not in (*PUBLISHED, TINY) and is_file(file):
+        return file
+    return find_directory(name, offline, progress, for_text)
+
+
 def check_file(path: Path) -> None:
     """Raise UsageError or CheckpointError if a path is no checkpoint file, saying what to give instead."""
     if is_directory(path):

@@ -125,7 +125,7 @@ def measure_here(
     from gpt2cli.cli.bench_view import showing_runs
     from gpt2cli.cli.generating import open_model
 
-    gpt, load_s = open_model(console, model, ckpt, device, precision, threads, compile, offline)
+    gpt, load_s = open_model(console, model, ckpt, device, precision, threads, compile, offline, for_text=False)
     runs: list[Run] = []
     with showing_runs(console, gpt.precision, config.repeats + 1) as advance:
         for event in measure(gpt, config):

@@ -204,8 +204,8 @@ def prepare(
     offline = machine[2]
     chosen = candidates(models, ckpts, Machine(*machine))
     with showing_downloads(console) as progress:
+        windows = [candidate.block_size(progress) for candidate in chosen]  # first: it refuses models
         path = prepared_alpaca(offline, progress) if data is None else data_path(data)
-        windows = [candidate.block_size(progress) for candidate in chosen]
     if config.stride is not None:
         check_stride(config.stride, min(windows))
     read = read_data(path, data or "Alpaca", split.value if split else None, *division(chosen, path, min(windows)))

@@ -1,5 +1,6 @@
 """`gpt2 finetune`: train on instructions or on plain text."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 from enum import Enum
 from functools import partial
@@ -10,7 +11,17 @@ import typer
 
 from gpt2cli import paths
 from gpt2cli.cli import options
-from gpt2cli.config import FINETUNED, OPTIMIZERS, PUBLISHED, SCHEDULES, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import (
+    FINETUNED,
+    OPTIMIZERS,
+    PUBLISHED,
+    SCHEDULES,
+    TINY,
+    DataConfig,
+    GPTConfig,
+    LoRAConfig,
+    TrainConfig,
+)
 from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -212,9 +223,9 @@ def was_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def wherever(place: str | None) -> str | None:
-    """A path that is there, such that it also means the same elsewhere; anything else as it is."""
-    if not place or place in PUBLISHED or not paths.expand(place).exists():
+def wherever(place: str | None, names: Collection[str] = ()) -> str | None:
+    """A path that is there, such that it also means the same elsewhere; anything else, and one of `names`, as it is."""
+    if not place or place in names or not paths.expand(place).exists():
         return place
     return str(paths.expand(place).absolute())
 
@@ -234,7 +245,7 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         "learning_rate": default_lr if values["lr"] is None else values["lr"]
     }
     return Settings(
-        model=wherever(values["model"]),
+        model=wherever(values["model"], (*PUBLISHED, TINY)),
         ckpt=wherever(values["ckpt"]),
         data=wherever(values["data"]),
         train=TrainConfig(**train),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from gpt2cli import tokenizer
+from gpt2cli.checkpoints.tokenizer_files import check_tokenizer
 from gpt2cli.config import SamplingConfig
 from gpt2cli.generation.decode import generate as generate_tokens
 from gpt2cli.generation.decode import random_seed
@@ -85,6 +86,7 @@ class TextGeneration:
     """
 
     def __init__(self, model: GPT, prompt: str, sampling: SamplingConfig) -> None:
+        check_tokenizer(model)
         ids = tokenizer.encode(prompt) or [tokenizer.END_OF_TEXT_ID]
         self.model = model
         self.sampling = sampling
@@ -124,6 +126,7 @@ class TextGeneration:
 
 def complete(model: GPT, prompts: Sequence[str], sampling: SamplingConfig) -> list[Sample]:
     """Continue each of several prompts once, in one batch. Sample i's seed is the sampling's + i."""
+    check_tokenizer(model)
     seed = random_seed() if sampling.seed is None else sampling.seed
     samples = [Sample(seed + i, sampling.stop) for i in range(len(prompts))]
     ids = [(tokenizer.encode(prompt) or [tokenizer.END_OF_TEXT_ID])[-model.config.block_size :] for prompt in prompts]
