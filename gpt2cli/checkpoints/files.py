@@ -15,10 +15,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gpt2cli.checkpoints.gguf_format import MAGIC, read_gguf
+from gpt2cli.checkpoints.state_dicts import find_state_dict
 from gpt2cli.errors import CheckpointError
 
 MAX_HEADER = 16 * 2**20
 """Bytes of safetensors header, or of other JSON, that are believed. The 1.5B model's takes 60 thousand."""
+
+
+OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first bytes of what torch.save wrote before version 1.6: a pickle of a number, then others."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ def read_checkpoint(path: Path) -> Contents:
         return read_safetensors(path)
     if start.startswith(b"PK\x03\x04"):
         return _read_pt(path)
+    if start.startswith(OLD_MAGIC):
+        return _read_pt(path, mmap=False)
     if start.startswith(MAGIC):
         return Contents(*read_gguf(path))
     if start[8:9] == b"{":
@@ -103,12 +110,12 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _read_pt(path: Path) -> Contents:
-    """Open a file of torch.save: a bare state dict, or a dict with one under a well-known key."""
+def _read_pt(path: Path, mmap: bool = True) -> Contents:
+    """Open a file of torch.save: a bare state dict, or a dict that holds one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own plans for the kinds of tensors that it finds
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises many kinds for a damaged zip
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise CheckpointError(
@@ -118,15 +125,10 @@ def _read_pt(path: Path) -> Contents:
         raise CheckpointError(f"{path} is damaged ({reason}): copy or save it again") from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict: save model.state_dict()")
-    for key in ("model", "model_state_dict", "state_dict"):
-        if isinstance(loaded.get(key), dict):
-            extra = {name: value for name, value in loaded.items() if name != key}
-            return Contents(_tensors_of(loaded[key]), extra)
-    return Contents(_tensors_of(loaded), {})
-
-
-def _tensors_of(state: dict[Any, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    try:
+        return Contents(*find_state_dict(loaded))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from None
 
 
 def looks_like(start: bytes) -> str:
