@@ -19,7 +19,7 @@ from gpt2cli.checkpoints.configs import (
 from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.checkpoints.facts import NO_FACTS, Facts, provenance_of, read_facts, tokenizer_in
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json
-from gpt2cli.checkpoints.places import check_file, find_base, find_directory, read_weights
+from gpt2cli.checkpoints.places import check_file, find_base, find_directory, read_weights, refuse_outer
 from gpt2cli.checkpoints.tokenizer_files import (
     Tokenizer,
     check_tokenizer,
@@ -101,6 +101,7 @@ def load_directory(directory: Path, progress: Progress = ignore) -> GPT:
     if adapters.is_adapter(directory) and not is_file(config_file):
         raise UsageError(f"{directory} holds an adapter: give it as --ckpt, with --model for its base")
     if not is_file(config_file):
+        refuse_outer(directory)
         raise CheckpointError(f"{directory} holds no config.json: give a directory in the Hub's layout")
     config = read_json(config_file)
     check_hub_config(config, config_file)

@@ -46,9 +46,7 @@ def find_base(name: str, offline: bool, progress: Progress, for_text: bool = Fal
 def check_file(path: Path) -> None:
     """Raise UsageError or CheckpointError if a path is no checkpoint file, saying what to give instead."""
     if is_directory(path):
-        inside = sorted(child.name for child in path.iterdir() if is_directory(child) and adapters.is_adapter(child))
-        if inside and not is_file(path / "config.json"):
-            raise UsageError(f"{path} holds its adapter in {inside[0]!r}: give {path / inside[0]} as --ckpt")
+        refuse_outer(path)
         raise UsageError(f"{path} is a directory: give it as --model, or name a file in it")
     if not is_file(path):
         raise CheckpointError(f"{path} is not there: check the name of the checkpoint")
@@ -57,6 +55,14 @@ def check_file(path: Path) -> None:
         raise CheckpointError(f"{path} is one of {int(shard[2])} parts of a model: give its directory as --model")
     if path.name == adapters.WEIGHTS:
         raise UsageError(f"{path} is the file of an adapter: give its directory as --ckpt")
+
+
+def refuse_outer(directory: Path) -> None:
+    """Raise UsageError for a directory that is no model, but has an adapter in it: PEFT saves named ones so."""
+    if not is_file(directory / hub.CONFIG):
+        inside = sorted(child for child in directory.iterdir() if adapters.is_adapter(child))
+        if inside:
+            raise UsageError(f"{directory} holds an adapter in a directory: give {inside[0]} as --ckpt")
 
 
 def read_weights(directory: Path) -> Contents:

@@ -102,6 +102,11 @@ def _export_adapter(request: Request, offline: bool, progress: Progress) -> None
     if request.model is not None:
         load_adapted(source, request.model, offline, progress)  # raises if it is for another base
     adapter, facts = adapters.read_adapter(source), read_facts(source)
+    if not adapter.is_plain:
+        raise CheckpointError(
+            f"{source} is more than plain LoRA (DoRA, biases, or ranks that differ): copy it as it is, or use "
+            "--format hf, which merges it"
+        )
     base = request.model or adapter.base
     base = hub_name(base) if base else None
     card = write_adapter_card(request.out.name, request.place, facts.provenance, facts.prompt_template(source), base)
