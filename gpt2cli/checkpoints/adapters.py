@@ -7,7 +7,7 @@ so that only the names of its tensors differ from ours.
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gpt2cli.checkpoints.files import read_json, read_safetensors
 from gpt2cli.checkpoints.limits import WEIGHT_TYPES, check_model_tensors
+from gpt2cli.checkpoints.peft_config import PeftConfig, parse_config
 from gpt2cli.checkpoints.save import as_metadata, own_tensors, writing
 from gpt2cli.config import LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError
@@ -27,25 +28,41 @@ from gpt2cli.untrusted import is_directory, is_file, shown, shown_name
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model.transformer."
 _MODULES = "|".join(map(re.escape, ADAPTED))
-_NAME = re.compile(rf"base_model\.model\.(?:transformer\.)?(h\.\d{{1,6}}\.(?:{_MODULES}))\.(lora_[AB])\.weight")
+_NAME = re.compile(
+    rf"base_model\.model\.(transformer\.|)(h\.\d{{1,6}}\.(?:{_MODULES}))\.lora_"
+    r"(A|B|magnitude_vector)(?:\.weight)?"
+)
 
-# fields of a config that are read or checked below, and those that change nothing in what the tensors mean
-_READ = {"r", "lora_alpha", "use_rslora", "base_model_name_or_path", "revision"}
-_CHECKED = {"peft_type", "bias", "init_lora_weights"}
-_HARMLESS = {
-    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "task_type"),
-    *("lora_dropout", "inference_mode", "auto_mapping", "eva_config", "qalora_group_size", "megatron_core"),
-    "peft_version",
-}
+_BIAS = re.compile(
+    rf"base_model\.model\.(?:transformer\.)?(ln_f|h\.\d{{1,6}}\.(?:{_MODULES}|ln_1|ln_2))(?:\.base_layer)?\.bias"
+)
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a directory in PEFT's format holds."""
+    """What a directory in PEFT's format holds.
+
+    tensors     named as by `lora_state`, perhaps of some of the layers only
+    base        the model that it was trained on: a name on the Hub or a directory
+    scales      what each layer's B A is multiplied by, by our name for the layer
+    magnitudes  of the rows of each adapted weight (out,), if it is DoRA
+    biases      that take the place of the base's, by our name
+    """
 
     config: LoRAConfig
-    tensors: dict[str, Tensor]  # named as by `lora_state`, perhaps of some of the layers only
-    base: str | None  # the model that it was trained on: a name on the Hub or a directory
+    tensors: dict[str, Tensor]
+    base: str | None
+    scales: dict[str, float] = field(default_factory=dict)
+    magnitudes: dict[str, Tensor] = field(default_factory=dict)
+    biases: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether rank and alpha are all there is to say besides the matrices."""
+        ranks = {tensor.shape[0] for name, tensor in self.tensors.items() if name.endswith("lora_A")}
+        factor = self.config.alpha / self.config.rank
+        alike = all(math.isclose(scale, factor) for scale in self.scales.values())
+        return alike and ranks == {self.config.rank} and not self.magnitudes and not self.biases
 
 
 def is_adapter(path: Path) -> bool:
@@ -99,21 +116,21 @@ def save_adapter(
 def read_adapter(directory: Path) -> Adapter:
     """The adapter in a directory that PEFT or `save_adapter` wrote.
 
-    Raises CheckpointError, naming the field or tensor, for one that is damaged, is a pickle, or does more than add
-    low-rank updates to the blocks' linear layers.
+    Raises CheckpointError, naming the field or tensor, for one that is damaged, is a pickle, or changes more than the
+    weights of the blocks' linear layers and the biases.
     """
     file = directory / CONFIG
     if not is_file(file):
         raise CheckpointError(f"{directory} holds no {CONFIG}: save the adapter again")
     fields = read_json(file)
-    config = _read_config(fields, file)
+    config = parse_config(fields, file)
     base, revision = fields.get("base_model_name_or_path"), fields.get("revision")
     for name, value in (("base_model_name_or_path", base), ("revision", revision)):
         if value is not None and not (isinstance(value, str) and value.isprintable()):
             raise CheckpointError(f"{file}: {name} is {shown(value)}, not a name: save the adapter again")
     if base and revision and not is_directory(Path(base)):
         base = f"{base}@{revision}"
-    return Adapter(config, _read_tensors(directory, config.rank), base or None)
+    return _read_tensors(directory, config, base or None)
 
 
 @torch.no_grad()
@@ -122,72 +139,76 @@ def merge_adapter(model: GPT, adapter: Adapter, where: object) -> None:
 
     Raises CheckpointError, with the model as it was, if the adapter was made for a model of another shape.
     """
-    layers = [name.removesuffix(".lora_A") for name in adapter.tensors if name.endswith(".lora_A")]
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    for name in layers:
+    for name in adapter.scales:
         if name not in linear:
             raise CheckpointError(f"{where} is an adapter for another base: this one has no {name}")
         A, B = adapter.tensors[f"{name}.lora_A"], adapter.tensors[f"{name}.lora_B"]
         adapted, own = (B.shape[0], A.shape[1]), tuple(linear[name].weight.shape)
         if adapted != own:
             raise CheckpointError(f"{where} is an adapter for another base: {name} is {own} here, {adapted} there")
-    for name in layers:
-        A, B = adapter.tensors[f"{name}.lora_A"], adapter.tensors[f"{name}.lora_B"]
-        linear[name].weight += low_rank_update(A, B, adapter.config.alpha / adapter.config.rank)
+    parameters = dict(model.named_parameters())
+    for name, bias in adapter.biases.items():
+        if name not in parameters or parameters[name].shape != bias.shape:
+            raise CheckpointError(f"{where} is an adapter for another base: {name} does not fit")
+    for name, scale in adapter.scales.items():
+        weight = linear[name].weight
+        weight += low_rank_update(adapter.tensors[f"{name}.lora_A"], adapter.tensors[f"{name}.lora_B"], scale)
+        if name in adapter.magnitudes:  # DoRA, "Weight-Decomposed Low-Rank Adaptation", Liu et al. 2024
+            smallest = torch.finfo(torch.float32).tiny
+            weight *= adapter.magnitudes[name].float()[:, None] / weight.norm(dim=1, keepdim=True).clamp(min=smallest)
+    for name, bias in adapter.biases.items():
+        parameters[name].copy_(bias)
 
 
-def _read_config(fields: dict[str, Any], file: Path) -> LoRAConfig:
-    """Rank and alpha. Raises CheckpointError for what cannot be told in these two."""
-    for name, value, allowed in (
-        ("peft_type", fields.get("peft_type"), ("LORA",)),
-        ("bias", fields.get("bias", "none"), ("none",)),
-        # the others begin with changed base weights
-        ("init_lora_weights", fields.get("init_lora_weights", True), (True, False, "gaussian", "orthogonal", "eva")),
-    ):
-        if value not in allowed:
-            raise CheckpointError(
-                f"{file}: {name} is {shown(value)}, which gpt2cli cannot apply: merge it with PEFT first"
-            )
-    for name, value in fields.items():
-        if value and name not in _READ | _CHECKED | _HARMLESS:
-            raise CheckpointError(
-                f"{file}: {shown_name(name)} is set, which gpt2cli cannot apply: merge it with PEFT first"
-            )
-    rank, alpha = fields.get("r"), fields.get("lora_alpha")
-    if type(rank) is not int or not 1 <= rank <= 2**20:
-        raise CheckpointError(f"{file}: r is {shown(rank)}, not a rank: save the adapter again")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 2**53:
-        raise CheckpointError(f"{file}: lora_alpha is {shown(alpha)}, not a number above 0: save the adapter again")
-    # rank-stabilised LoRA (Kalajdzievski 2023) scales by alpha / sqrt(r)
-    return LoRAConfig(rank, alpha * (math.sqrt(rank) if fields.get("use_rslora") else 1.0))
-
-
-def _read_tensors(directory: Path, rank: int) -> dict[str, Tensor]:
-    """The matrices under our names, all in pairs that fit each other."""
+def _read_tensors(directory: Path, config: PeftConfig, base: str | None) -> Adapter:
+    """The matrices under our names, all in pairs that fit each other, and what goes with them."""
     file = directory / WEIGHTS
     if not is_file(file):
-        if (directory / PICKLE).is_file():
+        if is_file(directory / PICKLE):
             raise CheckpointError(f"{directory} has its weights in a pickle only, refused: save them as safetensors")
         raise CheckpointError(f"{directory} holds no {WEIGHTS}: save the adapter again")
-    tensors: dict[str, Tensor] = {}
+    adapter = Adapter(config.lora, {}, base)
     stored = read_safetensors(file).tensors
     check_model_tensors(stored, file)
     for name, tensor in stored.items():
-        found = _NAME.fullmatch(name)
-        if not found:
+        found, bias = _NAME.fullmatch(name), _BIAS.fullmatch(name)
+        if tensor.dtype not in WEIGHT_TYPES or not tensor.float().isfinite().all():
+            raise CheckpointError(f"{file}: {shown_name(name)} has values that are not finite numbers: save it again")
+        if bias and config.biases:
+            adapter.biases[f"{bias[1]}.bias"] = tensor
+        elif found and found[3] == "magnitude_vector" and config.dora:
+            adapter.magnitudes[found[2]] = tensor
+        elif found and found[3] != "magnitude_vector":
+            _check_rank(tensor, found[3], config, f"{file}: {name}")
+            adapter.tensors[f"{found[2]}.lora_{found[3]}"] = tensor
+            if found[3] == "A":
+                adapter.scales[found[2]] = config.scale(found[1] + found[2], len(tensor))
+        else:
             raise CheckpointError(
                 f"{file}: {shown_name(name)} is no low-rank matrix of a GPT-2's block: merge it with PEFT first"
             )
-        module, matrix = found.groups()
-        if tensor.dim() != 2 or tensor.shape[0 if matrix == "lora_A" else 1] != rank:
-            raise CheckpointError(f"{file}: {name} is {tuple(tensor.shape)}, not of rank {rank}: save it again")
-        if tensor.dtype not in WEIGHT_TYPES or not tensor.isfinite().all():
-            raise CheckpointError(f"{file}: {name} has values that are not finite numbers: save it again")
-        tensors[f"{module}.{matrix}"] = tensor
-    for name in tensors:
+    _check_pairs(adapter, config, file)
+    return adapter
+
+
+def _check_rank(tensor: Tensor, matrix: str, config: PeftConfig, where: str) -> None:
+    if tensor.dim() != 2 or tensor.shape[0 if matrix == "A" else 1] not in config.ranks:
+        ranks = " or ".join(map(str, sorted(config.ranks)))
+        raise CheckpointError(f"{where} is {tuple(tensor.shape)}, not of rank {ranks}: save it again")
+
+
+def _check_pairs(adapter: Adapter, config: PeftConfig, file: Path) -> None:
+    """Raise CheckpointError unless each layer has all that belongs to it."""
+    for name, tensor in adapter.tensors.items():
         other = name[:-1] + ("B" if name.endswith("A") else "A")
-        if other not in tensors:
+        if other not in adapter.tensors:
             raise CheckpointError(f"{file} is not whole: {other} is missing: save it again")
-    if not tensors:
+        if name.endswith("A") and tensor.shape[0] != adapter.tensors[other].shape[1]:
+            raise CheckpointError(f"{file}: {name} and {other} are of two ranks: save it again")
+    if not adapter.tensors:
         raise CheckpointError(f"{file} holds no tensors: save the adapter again")
-    return tensors
+    for layer in {*adapter.scales, *adapter.magnitudes} if config.dora else ():
+        B, magnitude = adapter.tensors.get(f"{layer}.lora_B"), adapter.magnitudes.get(layer)
+        if B is None or magnitude is None or magnitude.shape != B.shape[:1]:
+            raise CheckpointError(f"{file}: {layer} has no magnitude for each row, which use_dora needs: save it again")

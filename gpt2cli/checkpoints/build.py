@@ -8,13 +8,11 @@ from torch import Tensor
 
 from gpt2cli.checkpoints.limits import MAX_BLOCKS, WEIGHT_TYPES
 from gpt2cli.checkpoints.rounding import is_finite
+from gpt2cli.checkpoints.state_dicts import HEADS
 from gpt2cli.config import HEAD_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.untrusted import shown, shown_name
-
-# what projects call the number of heads in their configs; a bare state dict does not hold it
-N_HEAD = ("n_head", "n_heads", "num_heads", "num_attention_heads")
 
 
 def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object) -> GPTConfig:
@@ -37,7 +35,7 @@ def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object
     epsilon = config.get("layer_norm_epsilon", GPTConfig.layer_norm_epsilon)
     if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
         raise CheckpointError(f"{where}: layer_norm_epsilon is {shown(epsilon)}, not a small number")
-    n_head = next((config[name] for name in N_HEAD if name in config), None)
+    n_head = next((config[name] for name in HEADS if name in config), None)
     if n_head is None and n_embd % HEAD_SIZE:
         raise CheckpointError(
             f"{where} does not say how many heads it has: put a config.json with n_embd and n_head beside it"

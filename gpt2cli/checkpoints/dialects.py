@@ -5,16 +5,18 @@ elsewhere, with `*` for the number of a block; three names for one of ours are q
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from gpt2cli.checkpoints.configs import UNSAID, Said
+from gpt2cli.checkpoints.lora_layers import merge_lora_layers
+from gpt2cli.checkpoints.names import extra_heads, plain_names, same
 from gpt2cli.errors import CheckpointError
+from gpt2cli.untrusted import shown
 
-# what frameworks put before the names of a wrapped model: torch.compile, DataParallel, transformers, Lightning
-_WRAPPERS = re.compile(r"^(_orig_mod\.|module\.|transformer\.|model\.)+")
 _BLOCK_NUMBER = re.compile(r"^h\.(\d+)\.")
 _MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
@@ -36,6 +38,28 @@ class Dialect:
 _BLOCK = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
 _SAME = {name: name for name in ("wte", "wpe", *(f"h.*.{part}" for part in _BLOCK), "ln_f", "lm_head")}
 _MASKS = (".attn.bias", ".attn.masked_bias")
+
+_LLMS_FROM_SCRATCH = Dialect(
+    "LLMs-from-scratch",
+    "trf_blocks.0.att.W_query.weight",
+    {
+        "wte": "tok_emb",
+        "wpe": "pos_emb",
+        "h.*.ln_1": "trf_blocks.*.norm1",
+        "h.*.attn.c_attn": ("trf_blocks.*.att.W_query", "trf_blocks.*.att.W_key", "trf_blocks.*.att.W_value"),
+        "h.*.attn.c_proj": "trf_blocks.*.att.out_proj",
+        "h.*.ln_2": "trf_blocks.*.norm2",
+        "h.*.mlp.c_fc": "trf_blocks.*.ff.layers.0",
+        "h.*.mlp.c_proj": "trf_blocks.*.ff.layers.2",
+        "ln_f": "final_norm",
+        "lm_head": "out_head",
+    },
+    leaves={"weight": "scale", "bias": "shift"},
+    buffers=(".att.mask",),
+    qkv_bias_optional=True,
+)
+# its GPTModelFast
+_FUSED = {"h.*.attn.c_attn": "trf_blocks.*.att.qkv", "h.*.attn.c_proj": "trf_blocks.*.att.proj"}
 
 DIALECTS = (
     # openai-community/gpt2 and what transformers' save_pretrained writes
@@ -77,26 +101,15 @@ DIALECTS = (
             "lm_head": "output",
         },
     ),
-    Dialect(
-        "LLMs-from-scratch",
-        "trf_blocks.0.att.W_query.weight",
-        {
-            "wte": "tok_emb",
-            "wpe": "pos_emb",
-            "h.*.ln_1": "trf_blocks.*.norm1",
-            "h.*.attn.c_attn": ("trf_blocks.*.att.W_query", "trf_blocks.*.att.W_key", "trf_blocks.*.att.W_value"),
-            "h.*.attn.c_proj": "trf_blocks.*.att.out_proj",
-            "h.*.ln_2": "trf_blocks.*.norm2",
-            "h.*.mlp.c_fc": "trf_blocks.*.ff.layers.0",
-            "h.*.mlp.c_proj": "trf_blocks.*.ff.layers.2",
-            "ln_f": "final_norm",
-            "lm_head": "out_head",
-        },
-        leaves={"weight": "scale", "bias": "shift"},
-        buffers=(".att.mask",),
-        qkv_bias_optional=True,
+    _LLMS_FROM_SCRATCH,
+    replace(
+        _LLMS_FROM_SCRATCH,
+        name="LLMs-from-scratch, fused",
+        signature="trf_blocks.0.att.qkv.weight",
+        modules={**_LLMS_FROM_SCRATCH.modules, **_FUSED},
     ),
 )
+SIGNATURES = frozenset(dialect.signature for dialect in DIALECTS)
 
 
 def recognise(tensors: dict[str, Tensor]) -> Dialect:
@@ -105,22 +118,29 @@ def recognise(tensors: dict[str, Tensor]) -> Dialect:
         qkv = tensors.get(dialect.signature)
         if qkv is not None and qkv.dim() == 2 and (not dialect.conv1d or 3 * qkv.shape[0] == qkv.shape[1]):
             return dialect
-    some = ", ".join(sorted(tensors)[:5]) or "none"
+    names = {dialect.signature: _unknown(tensors, dialect) for dialect in DIALECTS}
+    signature = min(names, key=lambda signature: len(names[signature]))
+    if not names[signature]:
+        raise CheckpointError(f"it has no matrix {signature}: it is not a GPT-2, or not a whole one")
+    some = ", ".join(shown(name)[1:-1] for name in names[signature][:5])
     raise CheckpointError(f"no GPT-2 that gpt2cli knows has tensors with these names: {some}")
 
 
-def to_ours(tensors: dict[str, Tensor], biases: bool = True) -> dict[str, Tensor]:
+def to_ours(
+    tensors: dict[str, Tensor], said: Said = UNSAID, note: Callable[[str], None] = lambda text: None
+) -> dict[str, Tensor]:
     """The same weights under our names and in our orientation: views where that is possible, no copies.
 
     A head equal to the token embedding is left out, since the model ties them. Biases that a project leaves out
-    (`biases` False for all, as in nanoGPT; of query, key and value where its table says so) come back as zeros.
+    (all of them if `said` so, as in nanoGPT; of query, key and value where its table says so) come back as zeros.
+    Heads beside the language model's are left out, and LoRA beside its layers is merged: `note` is told.
     Names that no table knows stay as they are, for the loader to complain of. Raises CheckpointError, naming the
-    tensor, for one that cannot be computed with, or query, key and value that do not go together.
+    tensor, for one that cannot be computed with, query, key and value that do not go together, or two models in one.
     """
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
             raise CheckpointError(f"{name} is no plain tensor (sparse, quantized or empty): save it as dense fp32")
-    tensors = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+    tensors = plain_names(merge_lora_layers(tensors, said.lora_alpha, note), SIGNATURES)
     dialect = recognise(tensors)
     left = {name: tensor for name, tensor in tensors.items() if not name.endswith(dialect.buffers)}
     ours: dict[str, Tensor] = {}
@@ -128,14 +148,33 @@ def to_ours(tensors: dict[str, Tensor], biases: bool = True) -> dict[str, Tensor
     for module in dialect.modules:
         for block in range(n_layer if "*" in module else 1):
             _take(left, ours, dialect, module, str(block))
-    head = ours.get("lm_head.weight")
-    if head is not None and _same(head, ours.get("wte.weight")):
-        del ours["lm_head.weight"]
-    if not biases:
+    _tie(ours, said, note)
+    if heads := extra_heads(left):
+        note(f"left out {', '.join(map(shown, heads[:5]))}: a head beside the language model's")
+        left = {name: tensor for name, tensor in left.items() if name not in set(heads)}
+    if not said.biases:
         _add_zero_biases(ours, (*_BLOCK, "ln_f"))
     elif dialect.qkv_bias_optional and "h.0.attn.c_attn.bias" not in ours:
         _add_zero_biases(ours, ("attn.c_attn",))
     return ours | left
+
+
+def _unknown(tensors: dict[str, Tensor], dialect: Dialect) -> list[str]:
+    """The names of tensors that are none of a dialect's."""
+    modules = [part for found in dialect.modules.values() for part in ((found,) if isinstance(found, str) else found)]
+    leaves = "|".join({"weight", "bias", *dialect.leaves.values()})
+    known = re.compile(f"(?:{'|'.join(map(re.escape, modules))})".replace(r"\*", r"\d+") + rf"\.(?:{leaves})")
+    return sorted(name for name in tensors if not known.fullmatch(name) and not name.endswith(dialect.buffers))
+
+
+def _tie(ours: dict[str, Tensor], said: Said, note: Callable[[str], None]) -> None:
+    """Keep one of the embedding and the head, as the embedding, if they are the same or the file holds one alone."""
+    if "wte.weight" not in ours and "lm_head.weight" in ours and said.tied is not False:
+        ours["wte.weight"] = ours.pop("lm_head.weight")
+        if said.tied is None:
+            note("has a head and no token embedding: the head is taken for both")
+    elif "lm_head.weight" in ours and same(ours["lm_head.weight"], ours.get("wte.weight")):
+        del ours["lm_head.weight"]
 
 
 def from_ours(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -170,9 +209,10 @@ def _take(left: dict[str, Tensor], ours: dict[str, Tensor], dialect: Dialect, mo
     sources = [theirs] if isinstance(theirs, str) else theirs
     is_norm = "ln_" in module
     for leaf in ("weight", "bias"):
-        their_leaf = dialect.leaves.get(leaf, leaf) if is_norm else leaf
-        names = [f"{name}.{their_leaf}".replace("*", block) for name in sources]
-        if any(name not in left for name in names):
+        leaves = (dialect.leaves.get(leaf, leaf), leaf) if is_norm else (leaf,)  # or torch's own LayerNorm
+        spelled = ([f"{name}.{their_leaf}".replace("*", block) for name in sources] for their_leaf in leaves)
+        names = next((names for names in spelled if all(name in left for name in names)), None)
+        if names is None:
             continue
         parts = [left.pop(name) for name in names]
         if any(part.dim() == 0 or part.shape != parts[0].shape for part in parts[1:]):
@@ -181,10 +221,6 @@ def _take(left: dict[str, Tensor], ours: dict[str, Tensor], dialect: Dialect, mo
         name = f"{module}.{leaf}".replace("*", block)
         tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
         ours[name] = tensor.t() if dialect.conv1d and name.endswith(_MATRICES) and tensor.dim() == 2 else tensor
-
-
-def _same(a: Tensor, b: Tensor | None) -> bool:
-    return b is not None and a.shape == b.shape and (a.data_ptr() == b.data_ptr() or torch.equal(a, b))
 
 
 def _add_zero_biases(ours: dict[str, Tensor], modules: tuple[str, ...]) -> None:

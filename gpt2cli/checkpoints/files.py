@@ -39,6 +39,8 @@ def read_checkpoint(path: Path) -> Contents:
         return read_safetensors(path)
     if start.startswith(pt_format.MAGIC):
         return Contents(*pt_format.read_pt(path))
+    if start.startswith(pt_format.OLD_MAGIC):
+        return Contents(*pt_format.read_old_pt(path))
     if start.startswith(gguf_format.MAGIC):
         return Contents(*gguf_format.read_gguf(path))
     if start[8:9] == b"{":
@@ -61,8 +63,8 @@ def read_safetensors(path: Path) -> Contents:
         raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): fetch it again") from None
 
 
-def read_shards(index: Path) -> dict[str, Tensor]:
-    """The tensors of all the files that `model.safetensors.index.json` names, which lie beside it.
+def read_shards(index: Path) -> Contents:
+    """What all the files hold that `model.safetensors.index.json` names, which lie beside it.
 
     Raises CheckpointError for an index of files elsewhere or of too many, and for files that hold the same tensor.
     """
@@ -73,16 +75,18 @@ def read_shards(index: Path) -> dict[str, Tensor]:
     if len(names) > MAX_SHARDS:
         raise CheckpointError(f"{index}: weight_map names {len(names)} files, more than {MAX_SHARDS}: fetch it again")
     tensors: dict[str, Tensor] = {}
+    extra: dict[str, Any] = {}
     for name in names:
         if not is_file(index.parent / name):
             raise CheckpointError(f"{index.parent}: {shown(name)} is missing: fetch the model again")
-        part = read_safetensors(index.parent / name).tensors
-        if not tensors.keys().isdisjoint(part):
+        part = read_safetensors(index.parent / name)
+        if not tensors.keys().isdisjoint(part.tensors):
             raise CheckpointError(f"{index.parent / name} holds tensors that another file holds too: fetch it again")
-        tensors |= part
+        tensors |= part.tensors
+        extra |= part.extra
         if len(tensors) > MAX_TENSORS:
             raise CheckpointError(f"{index} leads to {len(tensors)} tensors, more than {MAX_TENSORS}: it is no GPT-2")
-    return tensors
+    return Contents(tensors, extra)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -29,6 +29,24 @@ _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 _PLAIN = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
 _Q8_0 = 8
+_QUANTIZED = {
+    **{
+        2: "q4_0",
+        3: "q4_1",
+        6: "q5_0",
+        7: "q5_1",
+        8: "q8_0 in incomplete blocks",
+        9: "q8_1",
+        10: "q2_K",
+        11: "q3_K",
+        12: "q4_K",
+    },
+    **{13: "q5_K", 14: "q6_K", 15: "q8_K", 16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s", 20: "iq4_nl"},
+    **{21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64", 29: "iq1_m"},
+    **{34: "tq1_0", 35: "tq2_0", 39: "mxfp4"},
+}
+"""What ggml calls the types that are not read, by number."""
+_TOKENS, _KIND = "tokenizer.ggml.tokens", "tokenizer.ggml.model"
 _FIELDS = {
     "n_layer": "block_count",
     "n_head": "attention.head_count",
@@ -72,6 +90,14 @@ def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 @dataclass(frozen=True)
+class GGUFTokenizer:
+    """The kind of tokenizer that a file is for, and its tokens in the order of their ids, where it has them."""
+
+    kind: Any
+    tokens: list[str] | None
+
+
+@dataclass(frozen=True)
 class _Described:
     """A tensor as the header has it: its ggml type, and where it begins in the data, in bytes."""
 
@@ -104,7 +130,10 @@ class _Header:
             name = self._text()
             if name in fields:
                 raise ValueError("a name that comes twice")
-            fields[name] = self._value(self._number("I"))
+            kind, begin = self._number("I"), self._at
+            fields[name] = self._value(kind)
+            if (name, kind) == (_TOKENS, _ARRAY):
+                fields[name] = self._content[begin : self._at]
         alignment = fields.get("general.alignment", self.alignment)
         if type(alignment) is not int or not 8 <= alignment <= 2**16 or alignment & (alignment - 1):
             raise ValueError(f"an alignment of {shown(alignment)}")
@@ -160,9 +189,10 @@ def _byte_count(path: Path, tensor: _Described) -> int:
         return count * _PLAIN[tensor.kind].itemsize
     if tensor.kind == _Q8_0 and tensor.shape[-1] % BLOCK == 0:
         return count // BLOCK * (2 + BLOCK)
+    name = _QUANTIZED.get(tensor.kind, "unknown")
     raise CheckpointError(
-        f"{path}: {shown_name(tensor.name)} is of ggml's type {tensor.kind}, and only f32, f16, bf16 and q8_0 are "
-        "read: convert the model to one of these"
+        f"{path}: {shown_name(tensor.name)} is of ggml's type {tensor.kind} ({name}), and only f32, f16, bf16 and q8_0 "
+        "are read: convert the original model to one of these"
     )
 
 
@@ -179,5 +209,19 @@ def _facts(fields: dict[str, Any]) -> dict[str, Any]:
     epsilon = config["layer_norm_epsilon"]
     if isinstance(epsilon, float):
         config["layer_norm_epsilon"] = float(f"{epsilon:.6g}")  # 1e-05, of which fp32 makes 9.9999997e-06
-    facts = {"config": {name: value for name, value in config.items() if value is not None}}
+    facts: dict[str, Any] = {"config": {name: value for name, value in config.items() if value is not None}}
+    if _KIND in fields:
+        facts["tokenizer"] = GGUFTokenizer(fields[_KIND], _texts(fields.get(_TOKENS)))
     return facts | {"template": fields.get(TEMPLATE)}
+
+
+def _texts(content: Any) -> list[str] | None:
+    """The texts in an array that the header's reader has walked through, given its bytes; None for another array."""
+    if not isinstance(content, bytes) or struct.unpack_from("<I", content)[0] != _STRING:
+        return None
+    texts, at = [], 12  # behind the type and the length
+    while at < len(content):
+        [length] = struct.unpack_from("<Q", content, at)
+        texts.append(content[at + 8 : at + 8 + length].decode(errors="replace"))
+        at += 8 + length
+    return texts

@@ -19,28 +19,40 @@ from gpt2cli.atomic import sync_directory
 from gpt2cli.checkpoints import cache
 from gpt2cli.checkpoints.cache import CachedModel
 from gpt2cli.checkpoints.remote import Remote, prepare_client
+from gpt2cli.checkpoints.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES, read_tokenizer, refuse
 from gpt2cli.checkpoints.transfer import LastingError, Note, Progress, RemoteFile, fetch, ignore, matches, size_of
+from gpt2cli.config import PUBLISHED
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 MAX_JSON = 2**24
+MAX_SHARDS = 1000
+"""Files of weights that an index may name. The 1.5B model has one, and each is asked for by itself."""
 _SHARD = re.compile(r"\w[\w-]{0,99}\.safetensors", re.ASCII)
 
 
-def resolve(name: str, *, offline: bool = False, progress: Progress = ignore) -> Path:
+def resolve(name: str, *, offline: bool = False, progress: Progress = ignore, for_text: bool = False) -> Path:
     """The directory of a model by name (`gpt2`, `owner/name[@revision]`), downloaded if it is not on disk.
+
+    With `for_text`, the weights of a model that was made for another tokenizer than GPT-2's are not downloaded.
 
     Raises UsageError for what is no name, and whatever `download` raises.
     """
     repo, revision = cache.parse_name(name)
-    return download(repo, revision, offline=offline, progress=progress).path
+    return download(repo, revision, offline=offline, progress=progress, for_text=for_text).path
 
 
 def download(
-    repo: str, revision: str, *, force: bool = False, offline: bool = False, progress: Progress = ignore
+    repo: str,
+    revision: str,
+    *,
+    force: bool = False,
+    offline: bool = False,
+    progress: Progress = ignore,
+    for_text: bool = False,
 ) -> CachedModel:
-    """The model on disk, fetched if it is not there, or in any case with `force`.
+    """The model on disk, fetched if it is not there, or in any case with `force`; see `resolve` for `for_text`.
 
     Raises UsageError for an HF_ENDPOINT that is no address; NetworkError if the Hub does not answer, refuses, or
     talks nonsense; CheckpointError if it sends bytes that are not the announced ones, or has no safetensors;
@@ -59,7 +71,7 @@ def download(
         # the one that held the lock may have fetched it meanwhile
         found = None if force else cache.find(repo, revision)
         try:
-            return found or _download(Remote(repo, revision, progress), force)
+            return found or _download(Remote(repo, revision, progress), force, for_text)
         except NetworkError as error:
             way_out = "; --model tiny needs no network" if isinstance(error, LastingError) else ""
             raise NetworkError(f"cannot fetch {model}: {error}{way_out}") from None
@@ -94,7 +106,7 @@ def is_offline() -> bool:
     return said.upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _download(source: Remote, force: bool) -> CachedModel:
+def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
     """Fetch a whole model and publish it in the cache. Files of the same commit that are there are kept."""
     prepare_client()
     commit, config = source.head(CONFIG)
@@ -103,8 +115,12 @@ def _download(source: Remote, force: bool) -> CachedModel:
         raise NetworkError(f"{source.repo}: the server answers for another commit than asked: try again later")
     cache.sweep(source.repo, keep=commit)
     pinned = Remote(source.repo, commit, source.progress)
+    tokenizer = [] if _is_published(source.repo) else _tokenizer_files(pinned)
     whole = pinned.file(WEIGHTS)
-    files = [config, whole or _index(pinned)]
+    files = [config, *tokenizer, whole or _index(pinned)]
+    if for_text and not _is_published(source.repo):
+        _bring(pinned, files[:-1], force)
+        refuse(read_tokenizer(cache.repo_directory(source.repo) / commit).other, source.repo)
     _bring(pinned, files, force)
     if not whole:
         shards = _shards(cache.repo_directory(source.repo) / commit / INDEX, pinned)
@@ -116,6 +132,19 @@ def _download(source: Remote, force: bool) -> CachedModel:
     if found is None:
         raise ResourceError(f"{source.repo} came and is gone again: does something clean up {paths.models()}?")
     return found
+
+
+def _is_published(repo: str) -> bool:
+    """Whether a repository's tokenizer is GPT-2's by definition."""
+    return any(repo == published.repo for published in PUBLISHED.values())
+
+
+def _tokenizer_files(source: Remote) -> list[RemoteFile]:
+    """What a repository has of files that tell its tokenizer, short of those of no sensible size."""
+    found = [file for name in FILES if (file := source.file(name))]
+    if not any(file.name in VOCABULARIES for file in found):
+        found += [file for name in OTHER_KINDS if (file := source.file(name))][:1]
+    return [file for file in found if file.size <= MAX_JSON]
 
 
 def _index(source: Remote) -> RemoteFile:
@@ -144,6 +173,8 @@ def _shards(index: Path, source: Remote) -> list[RemoteFile]:
     bad = [name for name in names if not _SHARD.fullmatch(name)]
     if bad or not names:
         raise CheckpointError(f"{source.repo}: {INDEX} names {bad[:1] or 'no file'}, not plain .safetensors: refused")
+    if len(names) > MAX_SHARDS:
+        raise CheckpointError(f"{source.repo}: {INDEX} names {len(names)} files, more than {MAX_SHARDS}: refused")
     return [source.head(name)[1] for name in names]
 
 

@@ -40,15 +40,16 @@ class PickleRefused(Exception):  # noqa: N818
     """A whole pickle, but of something that is not read. The text says of what, and goes after the file's name."""
 
 
-def scan(pickle: bytes) -> None:
-    """Raise PickleRefused for a pickle that calls unknown functions, ValueError for any other that is not accepted.
+def scan(pickle: bytes, start: int = 0) -> int:
+    """Where the pickle ends that begins at `start`.
 
+    Raises PickleRefused for a pickle that calls unknown functions, ValueError for any other that is not accepted.
     What is accepted takes time and memory in proportion to its length.
     """
     if len(pickle) > MAX_PICKLE:
         raise ValueError(f"a pickle of {len(pickle)} bytes, where at most {MAX_PICKLE} are read")
     try:
-        _Machine(pickle).run()
+        return _Machine(pickle, start).run()
     except (LookupError, TypeError, UnicodeError) as error:
         raise ValueError(f"a broken pickle: {error}") from None
 
@@ -56,19 +57,19 @@ def scan(pickle: bytes) -> None:
 class _Machine:
     """The stack and the memo, as in the pickle module, with kinds in place of values."""
 
-    def __init__(self, pickle: bytes) -> None:
+    def __init__(self, pickle: bytes, start: int) -> None:
         self._pickle = pickle
-        self._at = 0
+        self._at = start
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # stacks that wait for the end of a MARK
         self._memo: dict[int, Any] = {}
         self._latest_text = ""  # the name of the tensor that comes next, as a rule
 
-    def run(self) -> None:
+    def run(self) -> int:
         for _ in range(MAX_STEPS):
             code = self._read(1)
             if code == b".":  # STOP
-                return
+                return self._at
             if code not in _INSTRUCTIONS:
                 raise ValueError(f"a pickle with the instruction {code!r}")
             _INSTRUCTIONS[code](self)
@@ -150,9 +151,13 @@ class _Machine:
             raise ValueError("a pickle that sets attributes")
 
     def _persistent(self) -> None:
-        """A tensor's memory: ("storage", its class, the name of the file in the archive, the device, the length)."""
+        """A tensor's memory: ("storage", its class, the name of the file in the archive, the device, the length).
+
+        Before version 1.6, the length is followed by None, or by what the memory is a part of, which is not read.
+        """
         kinds = self._stack.pop()
-        if not (are(kinds, (TEXT, None, TEXT, TEXT, INT)) and kinds[1] in STORAGES):
+        shapes = ((TEXT, None, TEXT, TEXT, INT), (TEXT, None, TEXT, TEXT, INT, SCALAR))
+        if not (any(are(kinds, shape) for shape in shapes) and kinds[1] in STORAGES):
             raise ValueError("a pickle that refers to something that is no storage")
         self._stack.append(STORAGE)
 

@@ -15,20 +15,23 @@ from torch import Tensor
 
 from gpt2cli.checkpoints.limits import check_bytes, plain_facts
 from gpt2cli.checkpoints.pickle_scan import MAX_PICKLE, PickleRefused, scan
+from gpt2cli.checkpoints.state_dicts import find_state_dict
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown_reason
 
 MAGIC = b"PK\x03\x04"
 MAX_DIRECTORY = 2 * 2**20
 """Bytes of the archive's list of files that are read; each file takes about 60, and the reader makes 600 of them."""
-FACTS = ("model_args", "config", "template", "provenance")
-"""What is read of a checkpoint besides its weights."""
+OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first bytes of what torch.save wrote before version 1.6: a pickle of a number."""
+_OLD_PICKLES = 5
+"""That number, the version, facts about the system, what was saved, and the order of the tensors' memory behind it."""
 _ENTRY = 30  # bytes before a file in the archive, with the lengths of its name and of more that stand there
 _END, _END_64, _LOCATOR = 22, 56, 20  # sizes of the records at an archive's end, the last two for large files
 
 
 def read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a bare state dict, or of one under a well-known key, and the FACTS beside it.
+    """The tensors of a model, and the facts beside them, as `find_state_dict` finds them.
 
     Tensors are mapped into memory. Raises CheckpointError for a file that is damaged, holds something else or a pickle
     that runs code, or asks for more memory than it takes itself.
@@ -42,18 +45,35 @@ def read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise
     except Exception as error:  # zipfile raises many kinds for damaged archives
         raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): copy or save it again") from None
-    loaded = _load(path)
+    return _find(_load(path, mmap=True), size, path)
+
+
+def read_old_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As `read_pt`, for what torch.save wrote before version 1.6: pickles in a row, and the memory of the tensors."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(MAX_PICKLE)
+    try:
+        end = 0
+        for _ in range(_OLD_PICKLES):
+            end = scan(start, end)
+    except PickleRefused as error:
+        raise CheckpointError(f"{path} {error}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): copy or save it again") from None
+    return _find(_load(path, mmap=False), size, path)
+
+
+def _find(loaded: Any, size: int, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The model's tensors in what torch has read, and the facts beside them."""
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict: save model.state_dict()")
-    state, extra = loaded, {}
-    for key in ("model", "model_state_dict", "state_dict"):
-        if isinstance(loaded.get(key), dict):
-            state = loaded[key]
-            extra = {name: plain_facts(loaded[name], path) for name in FACTS if name in loaded and name != key}
-            break
-    tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    try:
+        tensors, extra = find_state_dict(loaded)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from None
     check_bytes(tensors, size, path)
-    return tensors, extra
+    return tensors, {name: plain_facts(value, path) for name, value in extra.items()}
 
 
 def _read_pickle(path: Path, size: int) -> bytes:
@@ -107,11 +127,11 @@ def _number(record: bytes, start: int, length: int) -> int:
     return int.from_bytes(record[start : start + length], "little")
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, mmap: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own plans for the kinds of tensors that it finds
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except MemoryError:
         raise
     except Exception as error:  # torch raises many kinds for damaged contents

@@ -72,8 +72,10 @@ def bench(
         config = BenchConfig(prompt_tokens, new_tokens, repeats)
     if all and precision is not options.Precision.auto:
         raise UsageError("--all takes every precision: leave --precision out")
-    fetch(console, model, ckpt, offline)
-    if not all:
+    if all:
+        say_what_is_assumed(console, model, ckpt, offline)
+    else:
+        fetch(console, model, ckpt, offline)
         speed = measure_here(console, model, ckpt, device, precision.value, threads, compile, offline, config)
         if json:
             console.json(dataclasses.asdict(speed))
@@ -109,6 +111,15 @@ def fetch(console: Console, model: str | None, ckpt: str | None, offline: bool) 
             find_directory(DEFAULT_MODEL if model is None else model, offline, progress)
 
 
+def say_what_is_assumed(console: Console, model: str | None, ckpt: str | None, offline: bool) -> None:
+    """Download and open the model once, to say what there is to say of it: the processes that measure are quiet."""
+    from gpt2cli.checkpoints.load import load_plain
+    from gpt2cli.cli.downloads import showing_downloads
+
+    with showing_downloads(console) as progress:
+        load_plain(model, ckpt=ckpt, device="cpu", offline=offline, progress=progress)
+
+
 def measure_here(
     console: Console,
     model: str | None,
@@ -125,7 +136,7 @@ def measure_here(
     from gpt2cli.cli.bench_view import showing_runs
     from gpt2cli.cli.generating import open_model
 
-    gpt, load_s = open_model(console, model, ckpt, device, precision, threads, compile, offline)
+    gpt, load_s = open_model(console, model, ckpt, device, precision, threads, compile, offline, for_text=False)
     runs: list[Run] = []
     with showing_runs(console, gpt.precision, config.repeats + 1) as advance:
         for event in measure(gpt, config):

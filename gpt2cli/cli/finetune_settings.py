@@ -1,11 +1,12 @@
 """From the options of `gpt2 finetune` to the settings of a run."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli import paths, untrusted
-from gpt2cli.config import PUBLISHED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import PUBLISHED, TINY, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import read_template
 
@@ -42,9 +43,9 @@ def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
                 raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
-def wherever(place: str | None) -> str | None:
-    """A path that is there, such that it also means the same elsewhere; anything else as it is."""
-    if not place or place in PUBLISHED:
+def wherever(place: str | None, names: Collection[str] = ()) -> str | None:
+    """A path that is there, such that it also means the same elsewhere; anything else, and one of `names`, as it is."""
+    if not place or place in names:
         return place
     path = paths.expand(place)
     return str(path.absolute()) if untrusted.is_file(path) or untrusted.is_directory(path) else place
@@ -68,7 +69,7 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         "learning_rate": default_lr if values["lr"] is None else values["lr"]
     }
     return Settings(
-        model=wherever(values["model"]),
+        model=wherever(values["model"], (*PUBLISHED, TINY)),
         ckpt=wherever(values["ckpt"]),
         data=wherever(values["data"]),
         train=TrainConfig(**train),

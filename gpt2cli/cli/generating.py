@@ -97,8 +97,12 @@ def open_model(
     threads: int | None,
     compile: bool,
     offline: bool,
+    for_text: bool = True,
 ) -> "tuple[GPT, float]":
-    """Load what the options name, showing any download; the model, and the seconds that it takes once compiled."""
+    """Load what the options name, showing any download; the model, and the seconds that it takes once compiled.
+
+    Unless it is not `for_text`, a model that was made for another tokenizer is refused.
+    """
     import torch
 
     from gpt2cli.checkpoints.load import load
@@ -108,7 +112,15 @@ def open_model(
         torch.set_num_threads(threads)
     start = time.perf_counter()
     with showing_downloads(console) as progress:
-        gpt = load(model, ckpt=ckpt, device=device, precision=precision, offline=offline, progress=progress)
+        gpt = load(
+            model,
+            ckpt=ckpt,
+            device=device,
+            precision=precision,
+            offline=offline,
+            for_text=for_text,
+            progress=progress,
+        )
     if compile:
         from gpt2cli.model.cuda_graphs import compile_steps
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.checkpoints import adapters
-from gpt2cli.checkpoints.load import find_directory, load, load_plain, read_facts
+from gpt2cli.checkpoints.load import load, load_plain, read_facts
+from gpt2cli.checkpoints.places import find_base
 from gpt2cli.checkpoints.transfer import Progress, ignore
-from gpt2cli.config import VOCAB_SIZE, DataConfig, TrainConfig
+from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, DataError
 from gpt2cli.evaluation.data import Instructions, Texts
 from gpt2cli.model.gpt import GPT
@@ -55,22 +56,14 @@ class Candidate:
             device=machine.device,
             precision=machine.precision,
             offline=machine.offline,
+            for_text=True,
             progress=progress,
         )
 
     def block_size(self, progress: Progress = ignore) -> int:
-        """The model's window. It is loaded for that, from a map of its files, so that a bad one is found at once.
-
-        Raises CheckpointError for a model that has fewer tokens than GPT-2's tokenizer makes.
-        """
-        offline = self.machine.offline
-        config = load_plain(self.model, ckpt=self.ckpt, device="cpu", offline=offline, progress=progress).config
-        if config.vocab_size < VOCAB_SIZE:
-            raise CheckpointError(
-                f"{self.name} knows {config.vocab_size:,} tokens, and GPT-2's tokenizer has {VOCAB_SIZE:,}: "
-                "it was made for another tokenizer"
-            )
-        return config.block_size
+        """The model's window. It is loaded for that, from a map of its files, so that a bad one is found at once."""
+        at = {"device": "cpu", "offline": self.machine.offline, "for_text": True}
+        return load_plain(self.model, ckpt=self.ckpt, progress=progress, **at).config.block_size  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
         """sha256, in hex, of the files that it is made of."""
@@ -85,11 +78,11 @@ class Candidate:
     def _files(self) -> list[Path]:
         path = None if self.ckpt is None else expand(self.ckpt)
         if path is None or self.model is not None:
-            base = _weights(find_directory(str(self.model), self.machine.offline, ignore))
+            found = find_base(str(self.model), self.machine.offline, ignore)
+            base = [found] if found.is_file() else _weights(found)
         elif adapters.is_adapter(path):
-            name = str(adapters.read_adapter(path).base)
-            file = expand(name)
-            base = [file] if file.is_file() else _weights(find_directory(name, self.machine.offline, ignore))
+            found = find_base(str(adapters.read_adapter(path).base), self.machine.offline, ignore)
+            base = [found] if found.is_file() else _weights(found)
         else:
             base = []
         if path is None:

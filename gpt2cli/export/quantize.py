@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2cli.checkpoints import compact
-from gpt2cli.checkpoints.load import load_plain, read_facts
+from gpt2cli.checkpoints.load import load_plain, provenance_of, read_facts
 from gpt2cli.checkpoints.save import check_target, save_state
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.errors import UsageError
@@ -53,7 +53,7 @@ def quantize(
     tensors = compact.share_equal_rows({name: tensor.detach() for name, tensor in gpt.state_dict().items()})
     small = compact.quantize(tensors, bits)
     rounding = compact.check_rounding(tensors, small)
-    save_state(small, gpt.config, out, template=facts.template, provenance=facts.provenance)
+    save_state(small, gpt.config, out, template=facts.template, provenance=provenance_of(facts, gpt))
     fp32_bytes = sum(parameter.nbytes for parameter in gpt.parameters())
     return Quantized(fp32_bytes, out.stat().st_size, rounding.relative)
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from gpt2cli.atomic import replacing_directory
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.dialects import from_ours
-from gpt2cli.checkpoints.load import Facts, load_adapted, load_plain, read_facts
+from gpt2cli.checkpoints.load import Facts, load_adapted, load_plain, provenance_of, read_facts
 from gpt2cli.checkpoints.rounding import cast
 from gpt2cli.checkpoints.save import as_metadata, disk_errors, own_tensors, save_state, writing
 from gpt2cli.checkpoints.transfer import Progress, ignore
-from gpt2cli.config import HEAD_SIZE, VOCAB_SIZE, GPTConfig
+from gpt2cli.config import HEAD_SIZE, PUBLISHED, TINY, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.export.card import hub_name, write_adapter_card, write_card
 from gpt2cli.export.gguf_file import write_gguf
@@ -46,11 +46,11 @@ def _export_model(request: Request, model: GPT, facts: Facts) -> None:
     config, out = model.config, request.out
     dtype = request.dtype or FORMATS[request.format].dtypes[0]
     template = facts.prompt_template(request.ckpt or request.model)
-    _check_fits(request.format, out.suffix, config)
+    _check_fits(request.format, out.suffix, config, model.other_tokenizer)
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if request.format == "gpt2cli":
         state = cast(tensors, dtype, DTYPES[dtype])
-        save_state(state, config, out, template=facts.template, provenance=facts.provenance)
+        save_state(state, config, out, template=facts.template, provenance=provenance_of(facts, model))
         return
     if request.format == "hf":
         card = write_card(out.name, request.place, config, facts.provenance, template, request.model)
@@ -63,10 +63,12 @@ def _export_model(request: Request, model: GPT, facts: Facts) -> None:
         _write_state_dict(out, request.format, cast(tensors, dtype, DTYPES[dtype]), config)
 
 
-def _check_fits(format: str, suffix: str, config: GPTConfig) -> None:
+def _check_fits(format: str, suffix: str, config: GPTConfig, other_tokenizer: str | None) -> None:
     """Raise CheckpointError for a model that the other program, or we, would read wrong or not at all."""
     if format in ("hf", "gguf") and config.vocab_size < VOCAB_SIZE:
         why, instead = f"has a vocabulary of {config.vocab_size} tokens, not GPT-2's", "use --format nanogpt or gpt2cli"
+    elif format in ("hf", "gguf") and other_tokenizer:
+        why, instead = f"needs another tokenizer than GPT-2's ({other_tokenizer})", "use --format nanogpt or gpt2cli"
     elif format == "nanogpt" and not config.tied:
         why, instead = "has an output head of its own, which nanoGPT's has not", "use --format hf"
     elif format in ("nanogpt", "original") and config.layer_norm_epsilon != GPTConfig.layer_norm_epsilon:
@@ -99,10 +101,15 @@ def _export_adapter(request: Request, offline: bool, progress: Progress) -> None
     if request.model is not None:
         load_adapted(source, request.model, offline, progress)  # raises if it is for another base
     adapter, facts = adapters.read_adapter(source), read_facts(source)
+    if not adapter.is_plain:
+        raise CheckpointError(
+            f"{source} is more than plain LoRA (DoRA, biases, or ranks that differ): copy it as it is, or use "
+            "--format hf, which merges it"
+        )
     base = request.model or adapter.base
     base = hub_name(base) if base else None
     card = write_adapter_card(request.out.name, request.place, facts.provenance, facts.prompt_template(source), base)
-    if base and expand(base).exists():
+    if base and base not in (*PUBLISHED, TINY) and expand(base).exists():
         base = None if request.push else str(expand(base).absolute())  # a path means nothing on other machines
     with _writing_directory(request.out) as directory:
         adapters.save_adapter(directory, adapter.tensors, adapter.config, base=base, template=facts.template)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from gpt2cli import tokenizer
+from gpt2cli.checkpoints.tokenizer_files import check_tokenizer
 from gpt2cli.config import SamplingConfig
 from gpt2cli.generation.decode import generate as generate_tokens
 from gpt2cli.generation.decode import random_seed
@@ -88,6 +89,7 @@ class TextGeneration:
     """
 
     def __init__(self, model: GPT, prompt: str, sampling: SamplingConfig, allow_special: bool = True) -> None:
+        check_tokenizer(model)
         ids = tokenizer.encode(prompt, allow_special) or [tokenizer.END_OF_TEXT_ID]
         self.model = model
         self.sampling = sampling
@@ -130,6 +132,7 @@ def complete(model: GPT, prompts: Sequence[str], sampling: SamplingConfig) -> li
 
     `<|endoftext|>` in the prompts is plain text, as in the data that a model is trained on.
     """
+    check_tokenizer(model)
     seed = random_seed() if sampling.seed is None else sampling.seed
     samples = [Sample(seed + i, sampling.stop) for i in range(len(prompts))]
     encoded = (tokenizer.encode(prompt, allow_special=False) or [tokenizer.END_OF_TEXT_ID] for prompt in prompts)

@@ -28,6 +28,8 @@ FLASH_SIZE = 192
 class GPT(nn.Module):
     """A stack of transformer blocks between a token embedding and an output head, which share their weights."""
 
+    other_tokenizer: str | None = None  # why the tokenizer that it was made for is not GPT-2's, where that is known
+
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config

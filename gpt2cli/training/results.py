@@ -10,7 +10,7 @@ from gpt2cli import paths
 from gpt2cli.checkpoints.adapters import WEIGHTS, is_adapter, save_adapter
 from gpt2cli.checkpoints.load import load_plain, read_facts
 from gpt2cli.checkpoints.save import save_checkpoint
-from gpt2cli.config import DEFAULT_MODEL
+from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
 from gpt2cli.model.gpt import GPT
@@ -102,7 +102,7 @@ class Results:
     def _write_adapter(self, directory: Path, known: dict[str, Any]) -> None:
         assert self.settings.lora
         base = self.settings.ckpt or self.settings.model or DEFAULT_MODEL
-        if paths.expand(base).exists():
+        if (self.settings.ckpt or base not in (*PUBLISHED, TINY)) and paths.expand(base).exists():
             base = str(paths.expand(base).absolute())
         tensors = lora_state(self.model)
         save_adapter(directory, tensors, self.settings.lora, base=base, template=self._template, provenance=known)

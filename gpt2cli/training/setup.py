@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ def load_model(settings: Settings, device: str, offline: bool = False, progress:
         torch.manual_seed(settings.train.seed)
         model = GPT(settings.from_scratch).to(pick_device(device))
     else:
-        model = load_plain(settings.model, ckpt=settings.ckpt, device=device, offline=offline, progress=progress)
+        at: dict[str, Any] = {"device": device, "offline": offline, "progress": progress}
+        model = load_plain(settings.model, ckpt=settings.ckpt, for_text=True, **at)
     set_dropout(model, settings.train.dropout)
     if settings.lora:
         torch.manual_seed(settings.train.seed)

@@ -10,6 +10,8 @@ from gpt2cli.checkpoints.adapters import read_adapter, save_adapter
 from gpt2cli.checkpoints.load import load_plain, read_facts
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
+from gpt2cli.export.request import Request
+from gpt2cli.export.write import export
 from gpt2cli.model.lora import add_lora, lora_state
 from tests import models
 
@@ -55,8 +57,8 @@ def peft_adapter(directory, **options):
     theirs = peft.get_peft_model(transformers_model(), peft.LoraConfig(**options)).eval()
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(std=0.1)
+            if "lora_" in name or parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
         logits = theirs(IDX).logits
     theirs.save_pretrained(directory)
     return logits
@@ -101,8 +103,14 @@ def test_ours_comes_back_merged(adapter, adapted, base, name_the_base):
         {"r": 3, "task_type": "CAUSAL_LM"},  # PEFT's own choice for GPT-2: c_attn alone
         {"r": 4, "use_rslora": True, "target_modules": ["attn.c_proj", "c_fc"], "layers_to_transform": [1]},
         {"r": 2, "init_lora_weights": "gaussian", "target_modules": r".*mlp\.c_(fc|proj)"},
+        {"r": 2, "target_modules": ["c_attn", "c_fc"], "rank_pattern": {"c_fc": 5, r"h\.1\.attn\.c_attn": 3}},
+        {"r": 2, "target_modules": ["c_attn", "c_fc"], "alpha_pattern": {"c_fc": 3, r"^transformer.h.1.*c_attn": 1}},
+        {"r": 4, "use_rslora": True, "rank_pattern": {"0.attn.c_attn": 2}, "alpha_pattern": {"(c_attn|c_fc)": 3.5}},
+        {"r": 3, "lora_alpha": 6, "use_dora": True, "target_modules": ["c_attn", "c_proj", "c_fc"]},
+        {"r": 2, "bias": "all", "target_modules": ["c_attn"]},
+        {"r": 2, "bias": "lora_only", "target_modules": ["c_attn", "c_fc"]},
     ],
-    ids=["all", "default", "rslora", "regex"],
+    ids=["all", "default", "rslora", "regex", "ranks", "alphas", "both", "dora", "all biases", "their biases"],
 )
 def test_pefts_comes_in(base, tmp_path, options):
     expected = peft_adapter(tmp_path / "adapter", fan_in_fan_out=True, **options)
@@ -190,12 +198,12 @@ def test_an_adapter_for_another_base_is_refused(adapter, tmp_path, config, messa
 @pytest.mark.parametrize(
     "fields",
     [
-        {"use_dora": True},
-        {"bias": "all"},
+        {"bias": "some"},
         {"lora_bias": True},
         {"modules_to_save": ["wte"]},
-        {"rank_pattern": {"c_attn": 8}},
-        {"alpha_pattern": {"c_attn": 8}},
+        {"alpha_pattern": {"(a*)*b": 8}},
+        {"alpha_pattern": {".*.*.*.*": 8}},
+        {"alpha_pattern": {"c_(attn": 8}},
         {"init_lora_weights": "pissa"},
         {"init_lora_weights": {"a": 1}},
         {"peft_type": "IA3"},
@@ -215,6 +223,8 @@ def test_what_cannot_be_applied_is_refused_by_name(adapter, fields):
     "fields",
     [
         *({"r": value} for value in (0, -1, True, "4", None, 2**40, 4.0)),
+        *({"rank_pattern": value} for value in ([1], {"c_attn": 0}, {"c_attn": "4"})),
+        *({"alpha_pattern": value} for value in ("c_attn", {"c_attn": -1}, {"c_attn": None})),
         *({"lora_alpha": value} for value in (0, -1.0, True, "6", None, float("nan"), float("inf"), [6])),
         *({"base_model_name_or_path": value} for value in (3, ["gpt2"], "a\0b", "a\x1b[2J")),
     ],
@@ -224,6 +234,56 @@ def test_bad_values_are_refused_by_name(adapter, fields):
     change_config(adapter, **fields)
     with pytest.raises(CheckpointError, match=rf"adapter_config\.json: {next(iter(fields))} is .*save the adapter"):
         load_plain(ckpt=adapter)
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"])
+def test_what_cannot_be_merged_is_not_to_be_merged_with_peft(adapter, kind):
+    change_config(adapter, peft_type=kind)
+    with pytest.raises(CheckpointError, match=f"peft_type is '{kind}', which cannot be merged into a model: use it"):
+        load_plain(ckpt=adapter)
+
+
+def test_dora_needs_a_magnitude_for_each_row(adapter):
+    change_config(adapter, use_dora=True)
+    with pytest.raises(CheckpointError, match=r"h\.\d\.\S+ has no magnitude for each row"):
+        load_plain(ckpt=adapter)
+    change_tensors(adapter, add_magnitude)
+    with pytest.raises(CheckpointError, match=r"h\.\d\.\S+ has no magnitude for each row"):
+        load_plain(ckpt=adapter)
+
+
+def test_an_adapter_in_a_directory_of_its_name(base, tmp_path):
+    peft = pytest.importorskip("peft")
+    theirs = peft.get_peft_model(transformers_model(), peft.LoraConfig(fan_in_fan_out=True), adapter_name="mine")
+    theirs.save_pretrained(tmp_path / "saved")
+    for how in ({"ckpt": tmp_path / "saved"}, {"model": str(tmp_path / "saved")}):
+        with pytest.raises(UsageError, match=r"holds an adapter in a directory: give .*saved/mine as --ckpt"):
+            load_plain(**how)
+    assert load_plain(str(base), ckpt=tmp_path / "saved" / "mine").config == CONFIG
+
+
+def test_an_adapter_is_given_as_a_directory_and_as_ckpt(adapter):
+    with pytest.raises(UsageError, match="the file of an adapter: give its directory as --ckpt"):
+        load_plain(ckpt=adapter / "adapter_model.safetensors")
+    with pytest.raises(UsageError, match="holds an adapter: give it as --ckpt"):
+        load_plain(str(adapter))
+
+
+def test_a_base_of_a_known_name_is_not_the_file_of_that_name(adapter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "gpt2"):
+        (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(CheckpointError, match="an adapter for another base"):
+        load_plain("tiny", ckpt=adapter)
+
+
+def test_more_than_plain_lora_is_not_exported_as_it(base, tmp_path):
+    for name, options in (("plain", {}), ("dora", {"use_dora": True}), ("alphas", {"alpha_pattern": {"c_attn": 3}})):
+        peft_adapter(tmp_path / name, fan_in_fan_out=True, **options)
+    assert read_adapter(tmp_path / "plain").is_plain
+    for name in ("dora", "alphas"):
+        with pytest.raises(CheckpointError, match="more than plain LoRA"):
+            export(Request(str(base), str(tmp_path / name), "peft", tmp_path / "out"))
 
 
 def cut_rank(tensors):

@@ -83,6 +83,66 @@ def test_an_index_cannot_name_files_elsewhere(hub: HubServer, home: Path, name: 
     assert cache.list_models() == []
 
 
+def test_an_index_names_a_thousand_files_at_the_most(hub: HubServer) -> None:
+    for number, says in ((1001, r"names 1001 files, more than 1000: refused"), (1000, "has no w-0.safetensors")):
+        index = {"weight_map": {str(i): f"w-{i}.safetensors" for i in range(number)}}
+        hub.files = {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode()}
+        with pytest.raises((CheckpointError, NetworkError), match=says):
+            client.resolve("gpt2")
+    assert len(hub.log) < 20
+
+
+TOKENIZER = {
+    "tokenizer.json": b'{"model": {}}',
+    "vocab.json": b'{"a": 0}',
+    "merges.txt": b"#version: 0.2\na b\n",
+    "tokenizer_config.json": b"{}",
+    "added_tokens.json": b'{"b": 1}',
+}
+
+
+def test_a_repository_brings_its_tokenizer_and_is_refused_for_text_before_its_weights(hub: HubServer) -> None:
+    hub.repo, hub.files = "owner/name", hub.files | TOKENIZER | {"pytorch_model.bin": b"old", "README.md": b"#"}
+    with pytest.raises(CheckpointError, match=r"owner/name was made for another tokenizer"):
+        client.resolve("owner/name", for_text=True)
+    assert hub.requests("GET", WEIGHTS) == []
+    assert cache.list_models() == []
+    path = client.resolve("owner/name")
+    assert {file.name for file in path.iterdir()} == {"config.json", WEIGHTS, "manifest.json", *TOKENIZER}
+    requests = len(hub.log)
+    assert client.resolve("owner/name", offline=True) == path
+    assert len(hub.log) == requests
+
+
+def test_a_vocabulary_of_another_kind_is_brought_where_there_is_no_other(hub: HubServer) -> None:
+    hub.repo, hub.files = "owner/name", hub.files | {"spiece.model": b"binary"}
+    with pytest.raises(CheckpointError, match=r"its vocabulary is spiece\.model"):
+        client.resolve("owner/name", for_text=True)
+    assert (client.resolve("owner/name") / "spiece.model").read_bytes() == b"binary"
+
+
+def test_a_tokenizer_file_beyond_all_measure_is_left(hub: HubServer) -> None:
+    hub.repo, hub.files = "owner/name", hub.files | {"vocab.json": bytes(2**24 + 1), "merges.txt": b"a b"}
+    assert {file.name for file in client.resolve("owner/name").iterdir()} >= {"merges.txt", WEIGHTS}
+    assert hub.requests("GET", "vocab.json") == []
+
+
+def test_the_published_models_need_no_more_requests_for_text(hub: HubServer) -> None:
+    hub.files |= TOKENIZER
+    path = client.resolve("gpt2", for_text=True)
+    assert {file.name for file in path.iterdir()} == {"config.json", WEIGHTS, "manifest.json"}
+    assert {name for _, name, _ in hub.log} == {"config.json", WEIGHTS}
+
+
+def test_a_model_that_was_fetched_without_its_tokenizer_goes_on_working(hub: HubServer) -> None:
+    hub.repo = "owner/name"
+    path = client.resolve("owner/name")
+    hub.files |= TOKENIZER
+    for offline in (True, False):
+        assert client.resolve("owner/name", offline=offline, for_text=True) == path
+    assert hub.requests("GET", "vocab.json") == []
+
+
 @pytest.mark.parametrize("index", [b" ", b"[]", b'{"weight_map": {}}', b'{"weight_map": [1]}', b"[" * 100_000])
 def test_an_index_that_is_none(hub: HubServer, index: bytes) -> None:
     hub.files = {"config.json": b"{}", "model.safetensors.index.json": index}

@@ -109,6 +109,21 @@ def test_lora_trains_an_adapter_and_leaves_the_base_alone(args, base, tmp_path, 
     torch.testing.assert_close(best.state_dict(), expected.state_dict(), atol=0, rtol=0)
 
 
+def test_a_directory_of_a_models_name_is_not_the_model(tmp_path, monkeypatch):
+    """As for `generate`, and for the adapter that is written."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "gpt2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tale.txt").write_text("Once there was a fox who liked the rain. " * 30)
+    done = finetune(
+        *("--model", "tiny", "--data", "tale.txt", "--lora", "--max-steps", "1", "--run-dir", "run"), *("--out", "o.pt")
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == "tiny"
+    adapter = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "tiny"
+
+
 def test_from_scratch_on_plain_text(tmp_path):
     (tmp_path / "tale.txt").write_text("Once there was a fox who liked the rain. " * 60)
     shape = ["--n-layer", "1", "--n-head", "2", "--n-embd", "32", "--block-size", "32"]

@@ -1,15 +1,20 @@
 """Putting a run together: what a resumed one must share with what it goes on from."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from gpt2cli.config import DataConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import VOCAB_SIZE, DataConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.splits import Splits
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.setup import load_model, make_job
 from tests import models
-from tests.training.records import SHAPE, dataset
+from tests.training.records import SHAPE as SMALL
+from tests.training.records import dataset
+
+SHAPE = replace(SMALL, vocab_size=VOCAB_SIZE)
 
 
 def lora_job(base, precision="fp32"):

@@ -1,0 +1,131 @@
+"""What a checkpoint says of the model besides its tensors: in the file under many names, or in a config.json beside."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gpt2cli.checkpoints.files import Contents, read_json
+from gpt2cli.checkpoints.state_dicts import ALPHAS, BIASES, CONFIGS, HEADS
+from gpt2cli.config import HEAD_SIZE, PUBLISHED
+from gpt2cli.errors import CheckpointError
+from gpt2cli.untrusted import is_file, shown
+
+_NESTED = (*CONFIGS, "model", "gpt")
+_WIDTHS = ("n_embd", "emb_dim", "hidden_size", "d_model")
+_TABLES = ("wte.weight", "tok_emb.weight", "token_embd.weight", "lm_head.weight", "out_head.weight")
+_PUBLISHED_WIDTHS = {model.config.n_embd for model in PUBLISHED.values()}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a checkpoint says of how its tensors are to be read.
+
+    biases      whether there are any: nanoGPT can leave all of them out
+    tied        whether the head is the embedding, so that the file may hold one of them alone; None if nothing says
+    lora_alpha  the factor of LoRA that is saved beside its layers; None if nothing says
+    """
+
+    biases: bool = True
+    tied: bool | None = None
+    lora_alpha: float | None = None
+
+
+UNSAID = Said()
+
+
+def said_by(config: Mapping[str, Any], contents: Contents) -> Said:
+    """What a config, and the facts in a file's header, say."""
+    tied = config.get("tie_word_embeddings", config.get("tied"))
+    return Said(
+        biases=config.get("bias", True) is not False,
+        tied=True if _notes_a_tie(contents) else tied if isinstance(tied, bool) else None,
+        lora_alpha=_alpha(config, contents.extra),
+    )
+
+
+def config_in(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that a file carries: the first that says how many heads there are, or else whether it has biases."""
+    found = list(_configs(extra))
+    for names in (HEADS, BIASES):
+        for config in found:
+            if any(name in config for name in names):
+                return config
+    return {}
+
+
+def says_heads(config: Mapping[str, Any]) -> bool:
+    """Whether a config says how many heads there are."""
+    return any(name in config for name in HEADS)
+
+
+def config_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The `config.json` next to a file, if there is one and it is about a model of this width."""
+    file = path.parent / "config.json"
+    if not is_file(file):
+        return {}
+    config = read_json(file)
+    width = next((config[name] for name in _WIDTHS if name in config), None)
+    tables = [tensor for name, tensor in tensors.items() if name.endswith(_TABLES) and tensor.dim() == 2]
+    return config if type(width) is int and any(table.shape[1] == width for table in tables) else {}
+
+
+def check_hub_config(config: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError for what GPT-2 code of the Hub can be configured to do and ours does not."""
+    expected: dict[str, tuple[Any, ...]] = {
+        "model_type": (None, "gpt2"),
+        "activation_function": (None, "gelu_new", "gelu_pytorch_tanh"),
+        "scale_attn_weights": (None, True),
+        "scale_attn_by_inverse_layer_idx": (None, False),
+        "add_cross_attention": (None, False),
+    }
+    for name, values in expected.items():
+        if config.get(name) not in values:
+            raise CheckpointError(f"{path}: {name} is {shown(config[name])}, and only {values[1]!r} is GPT-2")
+
+
+def assumed_heads(config: Mapping[str, Any], n_embd: int) -> str | None:
+    """What to tell if nothing says how many heads a model has, and its width is none of those that were published."""
+    if says_heads(config) or n_embd in _PUBLISHED_WIDTHS:
+        return None
+    return (
+        f"does not say how many heads it has: {n_embd // HEAD_SIZE} heads of {HEAD_SIZE} are assumed; "
+        "a config.json beside it, with n_embd and n_head, says it"
+    )
+
+
+def decoded(value: Any) -> Any:
+    """A fact as it was: in the header of safetensors all but texts are JSON."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+
+
+def _configs(extra: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The dicts that may be a config, those within another after it, and the file's own entries last."""
+    for key in CONFIGS:
+        config = decoded(extra.get(key))
+        if isinstance(config, dict):
+            yield config
+            for inner in (config.get(name) for name in _NESTED):
+                if isinstance(inner, dict):
+                    yield inner
+    yield {name: decoded(extra[name]) for name in (*HEADS, *BIASES) if name in extra}
+
+
+def _notes_a_tie(contents: Contents) -> bool:
+    """Whether the header says that one tensor stands for two, as `safetensors.torch.save_model` writes it."""
+    return any(
+        isinstance(kept, str) and kept in contents.tensors and name not in contents.tensors
+        for name, kept in contents.extra.items()
+    )
+
+
+def _alpha(config: Mapping[str, Any], extra: Mapping[str, Any]) -> float | None:
+    entries = [decoded(place[name]) for place in (config, extra) for name in ALPHAS if name in place]
+    numbers = [entry for entry in entries if isinstance(entry, int | float) and not isinstance(entry, bool)]
+    return next((float(number) for number in numbers if abs(number) < 2**53), None)

@@ -1,0 +1,62 @@
+"""LoRA saved beside the layers that it adapts, as a model of the original project or of LLMs-from-scratch has it.
+
+    NAME.linear.weight (out, in), NAME.linear.bias
+    NAME.lora.A (in, r), NAME.lora.B (r, out)         W x becomes W x + alpha x A B
+
+How alpha divides by the rank is not in the tensors, nor is alpha: both projects' notebooks take 16, undivided.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from gpt2cli.errors import CheckpointError
+from gpt2cli.model.lora import low_rank_update
+from gpt2cli.untrusted import shown
+
+ALPHA = 16.0
+"""The factor of an update where nothing says another."""
+_A, _B, _LINEAR = ".lora.A", ".lora.B", ".linear."
+
+
+def merge_lora_layers(
+    tensors: dict[str, Tensor], alpha: float | None, note: Callable[[str], None]
+) -> dict[str, Tensor]:
+    """The same with every update merged into its layer, computed in fp32; without any, the same.
+
+    `alpha` is None where nothing says it; `note` is told which one was taken. Raises CheckpointError, naming the
+    tensor, for matrices that do not fit, and for LoRA in PEFT's names, whose alpha nobody could guess.
+    """
+    for name in tensors:
+        if ".lora_A." in name or ".base_layer." in name:
+            raise CheckpointError(
+                f"it holds PEFT's adapter beside its layers ({shown(name)}): save the adapter with save_pretrained() "
+                "and give its directory as --ckpt, or merge it with merge_and_unload() first"
+            )
+    layers = [name.removesuffix(_A) for name in tensors if name.endswith(_A)]
+    if not layers:
+        return tensors
+    merged = dict(tensors)
+    for layer in layers:
+        weight, A, B = (merged.pop(layer + part, None) for part in (".linear.weight", _A, _B))
+        if weight is None or A is None or B is None:
+            raise CheckpointError(f"{shown(layer)} has LoRA that is not whole: save the model again")
+        if not (weight.is_floating_point() and A.is_floating_point() and B.is_floating_point()):
+            raise CheckpointError(f"{shown(layer)} has LoRA that is not floating point: save the model again")
+        if A.dim() != 2 or B.dim() != 2 or A.shape[1] != B.shape[0] or (B.shape[1], A.shape[0]) != weight.shape:
+            raise CheckpointError(f"{shown(layer)} has LoRA of another shape than its weight: save the model again")
+        merged[f"{layer}.weight"] = weight.float() + low_rank_update(A.t(), B.t(), ALPHA if alpha is None else alpha)
+    for name in [name for name in merged if _LINEAR in name]:
+        layer, _, leaf = name.rpartition(_LINEAR)
+        if layer in layers:
+            merged[f"{layer}.{leaf}"] = merged.pop(name)
+    rank = max(int(tensors[layer + _A].shape[1]) for layer in layers)
+    if alpha is None:
+        why = "as nothing says another: a config.json beside it, with n_embd and lora_alpha, does"
+    else:
+        why = "as it says"
+    note(
+        f"merged LoRA of rank {rank} into {len(layers)} layers with alpha {ALPHA if alpha is None else alpha:g}, "
+        f"not divided by the rank, {why}"
+    )
+    return merged

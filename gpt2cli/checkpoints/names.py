@@ -1,0 +1,73 @@
+"""From a state dict as somebody saved it to the names that one project gives its tensors: wrappers taken off.
+
+What wraps a model puts its own name before those of the tensors, or into the middle of them.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from gpt2cli.errors import CheckpointError
+from gpt2cli.untrusted import shown
+
+# torch.compile, FSDP, DeepSpeed and torchao, activation checkpointing, DataParallel: of a whole model or of a part
+_INSIDE = re.compile(
+    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_forward_module|_checkpoint_wrapped_module|_flat_param|module)\."
+)
+# transformers, nanoGPT, Lightning, TRL
+_BEFORE = re.compile(r"^(?:(?:transformer|model|pretrained_model)\.)+")
+
+_HEADS = {"score", "classifier", "qa_outputs", "critic", "value", "ref_head"}
+_OUR_HEADS = {"lm_head", "out_head"}
+
+
+def plain_names(tensors: Mapping[str, Tensor], signatures: Collection[str]) -> dict[str, Tensor]:
+    """The tensors under the names that they have in the model that was wrapped.
+
+    `signatures` are names of tensors that only a GPT-2 has. Raises CheckpointError, naming the tensors, if there are
+    two models: names that become equal although the tensors differ, or a signature under two prefixes.
+    """
+    plain = {name: _BEFORE.sub("", _INSIDE.sub("", name)) for name in tensors}
+    prefixes = sorted({prefix for name in plain.values() for prefix in _prefixes(name, signatures)})
+    if len(prefixes) > 1:
+        some = " and ".join(shown(prefix, 40) for prefix in prefixes[:2])
+        raise CheckpointError(
+            f"it holds more than one model, with names that begin with {some}: save one of them alone"
+        )
+    parts = prefixes[0].split(".")[:-1] if prefixes else []
+    outer = [".".join(parts[:count]) + "." for count in range(len(parts), 0, -1)]  # the longest first
+    found: dict[str, str] = {}
+    for name, short in plain.items():
+        prefix = next((prefix for prefix in outer if short.startswith(prefix)), "")
+        short = _BEFORE.sub("", short[len(prefix) :])
+        if short in found and not same(tensors[found[short]], tensors[name]):
+            first, second = shown(found[short], 100), shown(name, 100)
+            raise CheckpointError(
+                f"it holds more than one model: {first} and {second} are different tensors of one name: "
+                "save one of the models alone"
+            )
+        found.setdefault(short, name)
+    return {short: tensors[name] for short, name in found.items()}
+
+
+def extra_heads(names: Iterable[str]) -> list[str]:
+    """Those of the names that belong to a head beside the language model's: a value, a class, a choice."""
+    firsts = ((name, name.partition(".")[0]) for name in names)
+    return [
+        name
+        for name, first in firsts
+        if first in _HEADS or (first.endswith("_head") and first not in _OUR_HEADS) or name == "lm_head.decoder.weight"
+    ]
+
+
+def same(a: Tensor, b: Tensor | None) -> bool:
+    """Whether two tensors hold the same values."""
+    return b is not None and a.shape == b.shape and (a.data_ptr() == b.data_ptr() or torch.equal(a, b))
+
+
+def _prefixes(name: str, signatures: Collection[str]) -> list[str]:
+    """What stands before a signature in a name: "" where the name is one."""
+    ends = (signature for signature in signatures if name == signature or name.endswith("." + signature))
+    return [name.removesuffix(signature) for signature in ends]

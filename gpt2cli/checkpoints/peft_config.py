@@ -1,0 +1,123 @@
+"""An `adapter_config.json` of the PEFT library: what it asks for, refused by name where it cannot be merged here."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.config import LoRAConfig
+from gpt2cli.errors import CheckpointError
+from gpt2cli.untrusted import shown
+
+# fields of a config that are read or checked below, and those that change nothing in what the tensors mean
+_READ = {"r", "lora_alpha", "use_rslora", "base_model_name_or_path", "revision"}
+_READ |= {"rank_pattern", "alpha_pattern", "use_dora"}
+_CHECKED = {"peft_type", "bias", "init_lora_weights"}
+_HARMLESS = {
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "task_type"),
+    *("lora_dropout", "inference_mode", "auto_mapping", "eva_config", "qalora_group_size", "megatron_core"),
+    "peft_version",
+}
+_NEVER_MERGED = {
+    *("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT"),
+    *("XLORA", "POLY", "CARTRIDGE"),
+}
+# the regular expressions that are matched: of parts that cannot take longer than their length, and few repetitions
+_PLAIN_PATTERN = re.compile(r"(?:(?:\w|\\[.dw]|\.|-|\[[\w-]+\])[+*?]?|[()|^$])*", re.ASCII)
+_LONGEST_PATTERN, _MOST_REPETITIONS = 200, 3
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """What low-rank matrices of PEFT mean. `lora` holds the rank and the alpha of most layers.
+
+    alphas   the alpha of other layers: a regular expression for the end of their names, and the number
+    ranks    all ranks that a layer may have
+    by_root  alpha is divided by the root of the rank: rank-stabilised LoRA (Kalajdzievski 2023)
+    dora     weights are split into direction and magnitude: DoRA (Liu et al. 2024)
+    biases   the file also holds biases, in place of the base's
+    """
+
+    rank: int
+    alpha: float
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    ranks: frozenset[int] = frozenset()
+    by_root: bool = False
+    dora: bool = False
+    biases: bool = False
+
+    @property
+    def lora(self) -> LoRAConfig:
+        """Rank and alpha of the layers that no pattern is about, with alpha to be divided by the rank."""
+        return LoRAConfig(self.rank, self.alpha * (math.sqrt(self.rank) if self.by_root else 1.0))
+
+    def scale(self, module: str, rank: int) -> float:
+        """The factor of a layer's update, by the layer's name in the adapted model and the rank of its matrices."""
+        found = (alpha for pattern, alpha in self.alphas.items() if re.match(rf"(.*\.)?({pattern})$", module))
+        return next(found, self.alpha) / (math.sqrt(rank) if self.by_root else rank)
+
+
+def parse_config(fields: Mapping[str, Any], file: Path) -> PeftConfig:
+    """What the fields of a config ask for. Raises CheckpointError, naming the field, for what cannot be merged here."""
+    kind = fields.get("peft_type")
+    if isinstance(kind, str) and kind in _NEVER_MERGED:
+        raise CheckpointError(
+            f"{file}: peft_type is {shown(kind)}, which cannot be merged into a model: use it with PEFT, or train LoRA"
+        )
+    for name, value, allowed in (
+        ("peft_type", kind, ("LORA",)),
+        ("bias", fields.get("bias", "none"), ("none", "all", "lora_only")),
+        # the others begin with changed base weights
+        ("init_lora_weights", fields.get("init_lora_weights", True), (True, False, "gaussian", "orthogonal", "eva")),
+    ):
+        if value not in allowed:
+            raise _not_here(file, name, f"is {shown(value)}")
+    for name, value in fields.items():
+        if value and name not in _READ | _CHECKED | _HARMLESS:
+            raise _not_here(file, name if len(name) <= 80 else shown(name), "is set")
+    rank, alpha = _rank(fields.get("r"), "r", file), _alpha(fields.get("lora_alpha"), "lora_alpha", file)
+    ranks, alphas = (_pattern(fields, name, file) for name in ("rank_pattern", "alpha_pattern"))
+    return PeftConfig(
+        rank,
+        alpha,
+        {pattern: _alpha(value, "alpha_pattern", file) for pattern, value in alphas.items()},
+        frozenset({rank, *(_rank(value, "rank_pattern", file) for value in ranks.values())}),
+        bool(fields.get("use_rslora")),
+        bool(fields.get("use_dora")),
+        fields.get("bias", "none") != "none",
+    )
+
+
+def _rank(value: Any, name: str, file: Path) -> int:
+    if type(value) is not int or not 1 <= value <= 2**20:
+        raise CheckpointError(f"{file}: {name} is {shown(value)}, not a rank: save the adapter again")
+    return value
+
+
+def _alpha(value: Any, name: str, file: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**53:
+        raise CheckpointError(f"{file}: {name} is {shown(value)}, not a number above 0: save the adapter again")
+    return value
+
+
+def _pattern(fields: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
+    """Values by regular expressions, all of which are quick to match."""
+    found = fields.get(name) or {}
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file}: {name} is {shown(found)}, not a table: save the adapter again")
+    for pattern in found:
+        repetitions = sum(map(pattern.count, "+*?"))
+        plain = len(pattern) <= _LONGEST_PATTERN and repetitions <= _MOST_REPETITIONS
+        try:
+            plain = plain and bool(_PLAIN_PATTERN.fullmatch(pattern)) and bool(re.compile(f"({pattern})"))
+        except re.error:
+            plain = False
+        if not plain:
+            raise _not_here(file, name, f"is {shown(pattern)}")
+    return found
+
+
+def _not_here(file: Path, name: str, how: str) -> CheckpointError:
+    return CheckpointError(f"{file}: {name} {how}, which gpt2cli cannot apply: merge it with PEFT first")

@@ -1,0 +1,216 @@
+"""Whether a model was made for GPT-2's tokenizer, as far as the files beside its weights tell.
+
+Text is read with GPT-2's tokenizer alone. To any other model its ids would mean other texts, and nothing would fail.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2cli.config import VOCAB_SIZE
+from gpt2cli.errors import CheckpointError
+from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID
+from gpt2cli.untrusted import is_file, parse_json, shown
+
+if TYPE_CHECKING:
+    from gpt2cli.model.gpt import GPT
+
+FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json")
+"""What transformers keeps of a tokenizer of GPT-2's kind, and what tells one from GPT-2's."""
+VOCABULARIES = FILES[:2]
+OTHER_KINDS = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model", "vocab.txt")
+"""Vocabularies of SentencePiece and of BERT."""
+PROVENANCE = "other_tokenizer"
+"""Where a checkpoint's provenance keeps why text must not go into its model."""
+MAX_SIZE = 2**24
+"""Bytes of a file that are read. GPT-2's largest takes 2 million."""
+PADDED_SIZE = 51_200
+"""Rows that a table for GPT-2's tokenizer has at most: padded to a multiple of 1,024."""
+
+# of GPT-2's tokens in the order of their ids, in the spelling of vocab.json, and of its merges, joined by newlines
+TOKENS_SHA256 = "e35a33a0b2250c932ffdafc4c3a3552aef0cc7af7a11e9ebfddf1d2a6517371f"
+MERGES_SHA256 = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
+
+_END = (END_OF_TEXT_ID, END_OF_TEXT)
+# classes for byte-pair encodings whose vocabulary the files give; any other has a vocabulary that is not GPT-2's
+_CLASSES = {"GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "PreTrainedTokenizer", "AutoTokenizer"}
+_CLASSES |= {"TokenizersBackend", "GPT2TokenizerBase"}
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """What is known of the tokenizer that a model was made for.
+
+    other  why it is not GPT-2's; None if it is, or nothing is known
+    added  the tokens that it has besides GPT-2's
+    known  whether a vocabulary was found
+    """
+
+    other: str | None = None
+    added: tuple[str, ...] = ()
+    known: bool = False
+
+    def or_else(self, second: "Tokenizer") -> "Tokenizer":
+        """What two places say together, such as the directories of an adapter and of its base."""
+        added = tuple(dict.fromkeys(self.added + second.added))
+        return Tokenizer(self.other or second.other, added, self.known or second.known)
+
+
+class _OtherError(Exception):
+    """The tokenizer is not GPT-2's, or its files are damaged, so that nobody can tell. Says why."""
+
+
+def is_gpt2s(directory: Path) -> bool:
+    """Whether no file in a model's directory says that the model was made for another tokenizer than GPT-2's."""
+    return read_tokenizer(directory).other is None
+
+
+def read_tokenizer(directory: Path) -> Tokenizer:
+    """What the files in a directory of the Hub's layout say. Never raises: a damaged file is not GPT-2's."""
+    try:
+        return _read(directory)
+    except _OtherError as error:
+        return Tokenizer(other=str(error), known=True)
+
+
+def check_tokenizer(model: "GPT", where: object = "the model") -> None:
+    """Raise CheckpointError if text must not go into a model, which was made for another tokenizer than GPT-2's."""
+    rows = model.config.vocab_size
+    other = f"its vocabulary has {rows:,} tokens, GPT-2's {VOCAB_SIZE:,}" if rows < VOCAB_SIZE else None
+    refuse(other or model.other_tokenizer, where)
+
+
+def refuse(other: str | None, where: object) -> None:
+    """Raise CheckpointError for a tokenizer that is not GPT-2's, if there is a reason to say so."""
+    if other:
+        raise CheckpointError(
+            f"{where} was made for another tokenizer ({other}), and text is read with GPT-2's alone: "
+            "use a model that has GPT-2's tokenizer"
+        )
+
+
+def remark(tokenizer: Tokenizer, rows: int) -> str | None:
+    """What to tell about a tokenizer that is GPT-2's, or is taken to be, for a model with so many rows; or None."""
+    if tokenizer.added:
+        some = ", ".join(shown(token, 30) for token in tokenizer.added[:3])
+        count = f"{len(tokenizer.added)} token{'s' * (len(tokenizer.added) > 1)}"
+        return f"has {count} besides GPT-2's ({some}): in a text, these are read as plain characters"
+    if rows > PADDED_SIZE and not tokenizer.known:
+        return f"has {rows:,} tokens, GPT-2 {VOCAB_SIZE:,}, and no file says which tokenizer it needs: GPT-2's is taken"
+    return None
+
+
+def is_gpt2s_vocabulary(tokens: list[str]) -> bool:
+    """Whether these tokens, in the order of their ids and the spelling of vocab.json, begin with all of GPT-2's."""
+    return len(tokens) >= VOCAB_SIZE and _sha256(tokens[:VOCAB_SIZE]) == TOKENS_SHA256
+
+
+def _read(directory: Path) -> Tokenizer:
+    config, settings = _json(directory / "config.json"), _json(directory / "tokenizer_config.json")
+    rows = config.get("vocab_size")
+    if type(rows) is int and rows < VOCAB_SIZE:
+        raise _OtherError(f"its vocabulary has {rows:,} tokens, GPT-2's {VOCAB_SIZE:,}")
+    apart = _added(_json(directory / "added_tokens.json")) | _decoder(settings.get("added_tokens_decoder"))
+    found: list[dict[int, str]] = []
+    if is_file(directory / "tokenizer.json"):
+        found.append(apart | _fast(_json(directory / "tokenizer.json")))
+    if is_file(directory / "vocab.json"):
+        found.append(_by_id(_json(directory / "vocab.json"), "vocab.json") | apart)
+    for tokens in found:
+        if not is_gpt2s_vocabulary([tokens.get(number, "") for number in range(VOCAB_SIZE)]):
+            raise _OtherError("its vocabulary has other tokens than GPT-2's")
+    if is_file(directory / "merges.txt"):
+        _check_merges(_text(directory / "merges.txt").splitlines(), "merges.txt")
+    if not found:
+        _check_kind(directory, settings, config)
+        found.append(apart)
+        if any(number < VOCAB_SIZE and (number, token) != _END for number, token in apart.items()):
+            raise _OtherError("its added tokens take the place of GPT-2's")
+    added = {number: token for tokens in found for number, token in tokens.items() if number >= VOCAB_SIZE}
+    return Tokenizer(added=tuple(added[number] for number in sorted(added)), known=len(found[0]) >= VOCAB_SIZE)
+
+
+def _check_kind(directory: Path, settings: dict[str, Any], config: dict[str, Any]) -> None:
+    """Raise _OtherError for a kind of tokenizer that GPT-2's is not: where no vocabulary of GPT-2's kind is there."""
+    for name in OTHER_KINDS:
+        if is_file(directory / name):
+            raise _OtherError(f"its vocabulary is {name}")
+    for fields in (settings, config):
+        kind = fields.get("tokenizer_class")
+        if isinstance(kind, str) and kind not in _CLASSES:
+            raise _OtherError(f"its tokenizer is a {shown(kind, 40)}")
+
+
+def _fast(content: dict[str, Any]) -> dict[int, str]:
+    """The tokens in a tokenizer.json, by id. Raises _OtherError for one of another kind than GPT-2's."""
+    model = content.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+        raise _OtherError("its tokenizer.json is of another kind than GPT-2's")
+    if content.get("normalizer") is not None:
+        raise _OtherError("its tokenizer.json changes the text first, which GPT-2's does not")
+    merges = model.get("merges")
+    if not isinstance(merges, list):
+        raise _OtherError("its tokenizer.json has no merges")
+    _check_merges([" ".join(map(str, merge)) if isinstance(merge, list) else str(merge) for merge in merges])
+    added = content.get("added_tokens")
+    tokens = _by_id(model["vocab"])
+    for entry in added if isinstance(added, list) else []:
+        if isinstance(entry, dict) and type(entry.get("id")) is int:
+            tokens[entry["id"]] = str(entry.get("content"))
+    return tokens
+
+
+def _check_merges(lines: list[str], name: str = "tokenizer.json") -> None:
+    if lines and lines[0].startswith("#version"):
+        lines = lines[1:]
+    if _sha256([line for line in lines if line.strip()]) != MERGES_SHA256:
+        raise _OtherError(f"its {name} has other merges than GPT-2's")
+
+
+def _by_id(vocabulary: dict[str, Any], name: str = "tokenizer.json") -> dict[int, str]:
+    if any(type(number) is not int for number in vocabulary.values()):
+        raise _OtherError(f"its {name} gives tokens no numbers")
+    return {number: token for token, number in vocabulary.items()}
+
+
+def _added(tokens: dict[str, Any]) -> dict[int, str]:
+    return _by_id(tokens, "added_tokens.json")
+
+
+def _decoder(tokens: Any) -> dict[int, str]:
+    """The tokens in the `added_tokens_decoder` of a tokenizer_config.json: texts of ids, and what each stands for."""
+    entries = tokens.items() if isinstance(tokens, dict) else ()
+    return {
+        int(number): str(entry.get("content"))
+        for number, entry in entries
+        if isinstance(entry, dict) and number.isdecimal() and len(number) < 10
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one if the file is not there."""
+    if not is_file(path):
+        return {}
+    try:
+        value = parse_json(_text(path))
+    except ValueError:
+        raise _OtherError(f"its {path.name} is not JSON") from None
+    if not isinstance(value, dict):
+        raise _OtherError(f"its {path.name} holds no JSON object")
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_SIZE:
+            raise _OtherError(f"its {path.name} is larger than GPT-2's could be")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise _OtherError(f"its {path.name} is no text") from None
+    except OSError as error:
+        raise _OtherError(f"its {path.name} cannot be read: {error.strerror}") from None
+
+
+def _sha256(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
