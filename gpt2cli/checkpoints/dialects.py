@@ -151,7 +151,8 @@ def to_ours(
     _tie(ours, said, note)
     if heads := extra_heads(left):
         note(f"left out {', '.join(map(shown, heads[:5]))}: a head beside the language model's")
-        left = {name: tensor for name, tensor in left.items() if name not in set(heads)}
+        for name in heads:
+            del left[name]
     if not said.biases:
         _add_zero_biases(ours, (*_BLOCK, "ln_f"))
     elif dialect.qkv_bias_optional and "h.0.attn.c_attn.bias" not in ours:

@@ -160,8 +160,8 @@ def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Pro
         tensors = to_ours(stored, said_by(config, contents), note)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
-    _check_whole(tensors, where)
     shape = read_shape(tensors, config, where)
+    _check_whole(tensors, where)
     if heads := assumed_heads(config, shape.n_embd):
         note(heads)
     model = build(shape, tensors, where)

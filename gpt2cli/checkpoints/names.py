@@ -20,6 +20,8 @@ _INSIDE = re.compile(
 _BEFORE = re.compile(r"^(?:(?:transformer|model|pretrained_model)\.)+")
 
 _HEADS = {"score", "classifier", "qa_outputs", "critic", "value", "ref_head"}
+_DEEPEST = 20
+"""Modules around a model that are looked through."""
 _OUR_HEADS = {"lm_head", "out_head"}
 
 
@@ -37,6 +39,8 @@ def plain_names(tensors: Mapping[str, Tensor], signatures: Collection[str]) -> d
             f"it holds more than one model, with names that begin with {some}: save one of them alone"
         )
     parts = prefixes[0].split(".")[:-1] if prefixes else []
+    if len(parts) > _DEEPEST:
+        raise CheckpointError(f"its names begin with {shown(prefixes[0], 40)}: save the state dict of the GPT-2 alone")
     outer = [".".join(parts[:count]) + "." for count in range(len(parts), 0, -1)]  # the longest first
     found: dict[str, str] = {}
     for name, short in plain.items():
