@@ -41,6 +41,8 @@ def named_as_typed(command: str) -> Iterator[None]:
         yield
     except UsageError as error:
         field, _, complaint = str(error).partition(" ")
+        if not field.isidentifier():  # it is about a path
+            raise
         option = OPTION_OF.get(field, "--" + field.replace("_", "-"))
         raise UsageError(f"{option} {complaint} (see `{command} --help`)") from None
 
