@@ -44,6 +44,8 @@ def named_as_typed(command: str) -> Iterator[None]:
         # the complaint begins with the field's name, or with a sum of several
         found = re.match(r"[a-z_]+( \+ [a-z_]+)*", str(error))
         fields = found[0] if found else ""
+        if not str(error).startswith(f"{fields} "):  # it is about a path
+            raise
         named = re.sub(r"[a-z_]+", lambda field: OPTION_OF.get(field[0], "--" + field[0].replace("_", "-")), fields)
         raise UsageError(f"{named}{str(error)[len(fields) :]} (see `{command} --help`)") from None
 

@@ -407,3 +407,12 @@ def test_help_is_grouped_and_has_examples(run):
     assert run().stdout == top.stdout
     assert b"\x1b" in terminal("--help").read()
     assert b"\x1b" not in terminal("--help", NO_COLOR="1").read()
+
+
+@pytest.mark.parametrize("command", [("generate", "x"), ("finetune", "--data", "lessons")])
+def test_a_name_that_no_file_can_have_is_2(run, command):
+    for option in ("--ckpt", "--model"):
+        done = run(*command, option, "a" * 300)
+        assert_one_error(done, 2, "error: 'aaa", "cannot be the name of a file")
+        assert len(done.stderr) < 500
+    assert_one_error(run(*command, "--ckpt", "/dev/zero"), 4, "is a pipe, a device or a directory")
