@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from gpt2cli.errors import UsageError
 from gpt2cli.model.device import computes_bf16
-from gpt2cli.model.gpt import GPT, Block, KVCache, Packing
+from gpt2cli.model.gpt import GPT, KVCache, Packing
 from gpt2cli.model.huge_pages import Arena
+from gpt2cli.model.packing import DTYPES, pack_block, pack_matrix, pack_norm
 from gpt2cli.model.quantization import GROUP, dequantize_groups, quantize_groups, quantize_rows
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = (*DTYPES, "int8", "int4")
 """What weights can be held in."""
 
@@ -101,14 +101,14 @@ class PackedGPT(GPT):
         torch.set_num_threads(self._threads)  # where both use the same OpenMP, Numba has set PyTorch's too
         self._blocks, arena = [], Arena()
         for layer, block in enumerate(model.h):
-            self._blocks.append(_pack_block(block, precision, arena))  # type: ignore[arg-type]
+            self._blocks.append(pack_block(block, precision, arena))  # type: ignore[arg-type]
             model.h[layer] = nn.Identity()  # so that no more than one block is there twice
         around = "int8" if precision == "int4" else precision
-        self._table = _pack_matrix(model.wte.weight, None, around, arena)
+        self._table = pack_matrix(model.wte.weight, None, around, arena)
         self._head = self._table
         if model.lm_head is not None:
-            self._head = _pack_matrix(model.lm_head.weight, None, around, arena)
-        self._norm = _pack_norm(self.ln_f)
+            self._head = pack_matrix(model.lm_head.weight, None, around, arena)
+        self._norm = pack_norm(self.ln_f)
         self._is_warm = False
         self.eval()
 
@@ -210,73 +210,3 @@ def _pieces(packing: Packing) -> list[tuple[int, int, int, int, int, int]]:
     starts = np.cumsum([0, *packing.lengths]).tolist()
     befores = [(0, 0) if i is None else (starts[i], packing.lengths[i]) for i in packing.beginnings]
     return [(a, n, 0, a, *before) for a, n, before in zip(starts, packing.lengths, befores, strict=False)]
-
-
-def _pack_block(block: Block, precision: str, arena: Arena) -> Any:
-    from gpt2cli.model.kernels.block import Weights
-
-    attn, mlp = block.attn, block.mlp
-    layers = (block.ln_1, attn.c_attn, attn.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
-    return Weights(
-        *(
-            _pack_matrix(layer.weight, layer.bias, precision, arena)
-            if isinstance(layer, nn.Linear)
-            else _pack_norm(layer)
-            for layer in layers
-        )
-    )
-
-
-def _pack_norm(norm: nn.LayerNorm) -> Any:
-    return torch.stack([norm.weight.float(), norm.bias.float()]).numpy()
-
-
-def _pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Arena | None = None) -> Any:
-    """A linear layer's weight (out, in) and bias as the kernels take them, padded with zeros to what they count in.
-
-    The weights, and the scales of groups, are in the arena.
-
-    Rows that are not made of whole groups cannot be held in 4 bits, and are in 8.
-    """
-    from gpt2cli.model.kernels.products import Matrix, padded_shape
-
-    arena = arena or Arena()
-    shape = out, width = padded_shape(*weight.shape)
-    scale, step, groups = torch.ones(out), torch.ones(out), torch.zeros(1, 1, dtype=torch.float16)
-    if precision == "int4" and weight.shape[1] % GROUP == 0:
-        numbers, fine_scale = quantize_groups(weight.float())
-        groups = _filled(arena.zeros((out, width // GROUP), torch.float16), fine_scale)
-        step = _step(groups.float() * 8)
-        halves = _filled(torch.zeros(shape, dtype=torch.uint8), numbers + 8).view(out, -1, 2, GROUP // 2)
-        weights = arena.zeros((out, width // 2), torch.uint8)
-        weights.view(out, -1, GROUP // 2).copy_(halves[:, :, 0] | halves[:, :, 1] << 4)
-    elif precision in ("int8", "int4"):
-        numbers, row_scale = quantize_rows(weight.float())
-        scale[: len(row_scale)] = row_scale
-        weights = _filled(arena.zeros(shape, torch.int8), numbers)
-    else:
-        bits = {"fp32": torch.float32, "fp16": torch.uint16, "bf16": torch.int16}[precision]
-        weights = _filled(arena.zeros(shape, DTYPES[precision]), weight)
-        if precision != "fp32":
-            step = _step(weights)
-        weights = weights.view(bits)
-    offset = torch.zeros(out)
-    if bias is not None:
-        offset[: len(bias)] = bias
-    parts = (weights, groups.view(torch.uint16), scale, offset, step)
-    return Matrix(*(part.numpy() for part in parts))
-
-
-def _step(weights: Tensor) -> Tensor:
-    """What each row's weights are divided by to become whole numbers."""
-    from gpt2cli.model.kernels.functions import LEAST
-    from gpt2cli.model.kernels.panels import LARGEST
-
-    largest = torch.maximum(weights.amax(1), -weights.amin(1)).float() / LARGEST
-    return torch.where(largest < LEAST, 1, largest)  # what is not finite stays so
-
-
-def _filled(zeros: Tensor, matrix: Tensor) -> Tensor:
-    """A matrix of zeros, with a smaller one in its upper left corner."""
-    zeros[: matrix.shape[0], : matrix.shape[1]] = matrix
-    return zeros

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2cli.model.packed import PRECISIONS, _pack_matrix, has_kernels, round_weights
+from gpt2cli.model.packed import PRECISIONS, has_kernels, round_weights
+from gpt2cli.model.packing import pack_matrix
 
 MANY = 32  # of kernels.products, which cannot be imported where there is no Numba
 
@@ -35,7 +36,7 @@ def test_products_are_numpys(precision, m, width):
     exact = x @ round_weights(weight, held).double().numpy().T + bias.double().numpy()
     by_panels = m >= MANY and held not in ("fp32", "int8")
     near = {"atol": 3e-3 if by_panels else 1e-3 if held in ("int8", "int4") else 2e-6, "rtol": 1e-5}
-    matrix = _pack_matrix(weight, bias, precision)
+    matrix = pack_matrix(weight, bias, precision)
     size = np.abs(x).max(axis=1, keepdims=True)
     np.testing.assert_allclose(multiply(matrix, x)[:, :50] / size, exact / size, **near)
     added = multiply(matrix, x, then=2, before=3.0)[:, :50]
@@ -49,14 +50,14 @@ def test_products_are_numpys(precision, m, width):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_sums_of_whole_numbers_do_not_overflow(precision, m, sign):
     width = 6400  # gpt2-xl's
-    matrix = _pack_matrix(torch.ones(16, width), None, precision)
+    matrix = pack_matrix(torch.ones(16, width), None, precision)
     np.testing.assert_allclose(multiply(matrix, np.full((m, width), sign * 7.0)), sign * 7.0 * width, rtol=1e-5)
 
 
 @pytest.mark.parametrize("m", [2, 32])
 def test_a_row_of_zeros_gives_the_bias(m):
     for precision in PRECISIONS:
-        matrix = _pack_matrix(torch.randn(16, 64), torch.ones(16), precision)
+        matrix = pack_matrix(torch.randn(16, 64), torch.ones(16), precision)
         assert (multiply(matrix, np.zeros((m, 64))) == 1).all()
 
 
@@ -67,12 +68,12 @@ def test_what_is_not_a_number_shows(m, broken):
     for precision in PRECISIONS:
         x = np.ones((m, 64))
         x[1, 3] = broken
-        y = multiply(_pack_matrix(weight, torch.ones(16), precision), x)
+        y = multiply(pack_matrix(weight, torch.ones(16), precision), x)
         assert not np.isfinite(y[1]).any()
         assert np.isfinite(y[0]).all()
     weight[5, 7] = broken
     for precision in ("fp32", "fp16", "bf16"):
-        y = multiply(_pack_matrix(weight, torch.ones(16), precision), np.ones((m, 64)))
+        y = multiply(pack_matrix(weight, torch.ones(16), precision), np.ones((m, 64)))
         assert not np.isfinite(y[:, 5]).any()
         assert np.isfinite(y[:, 6]).all()
 
@@ -80,7 +81,7 @@ def test_what_is_not_a_number_shows(m, broken):
 @pytest.mark.parametrize("m", [2, 32])
 def test_what_is_nearly_nothing_is_harmless(m):
     for precision in PRECISIONS:
-        matrix = _pack_matrix(torch.full((16, 64), 1e-38), torch.ones(16), precision)
+        matrix = pack_matrix(torch.full((16, 64), 1e-38), torch.ones(16), precision)
         np.testing.assert_allclose(multiply(matrix, np.full((m, 64), 1e-38)), 1)
 
 
@@ -90,7 +91,7 @@ def test_what_stands_out_costs_its_neighbours_little():
     x, weight = rng.standard_normal((MANY, 768)), rng.standard_normal((16, 768))
     x[:, ::64] *= 100
     weight[:, ::64] /= 100
-    matrix = _pack_matrix(torch.from_numpy(weight).float(), None, "fp16")
+    matrix = pack_matrix(torch.from_numpy(weight).float(), None, "fp16")
     exact = x @ weight.T
     error = np.linalg.norm(multiply(matrix, x)[:, :16] - exact) / np.linalg.norm(exact)
     assert error < 2e-3  # bf16: 2.4e-3
