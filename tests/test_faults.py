@@ -107,7 +107,7 @@ REFUSED: list[tuple[int, Callable[[Path], None], int, str, tuple[str, ...]]] = [
     (47, stride_0, 4, "bad.pt", (*G, "--ckpt", "bad.pt")),
     (47, deflated, 4, "bad.pt", (*G, "--ckpt", "bad.pt")),
     (47, many_blocks, 4, "bad.safetensors", (*G, "--ckpt", "bad.safetensors")),
-    (48, holds_itself, 4, "n_layer", (*G, "--ckpt", "bad.pt")),
+    (48, holds_itself, 4, "config is nested", (*G, "--ckpt", "bad.pt")),
     *(
         (50, nothing, 6, "cannot write", args)
         for args in (
@@ -132,7 +132,7 @@ REFUSED: list[tuple[int, Callable[[Path], None], int, str, tuple[str, ...]]] = [
             ("prepare-alpaca", "--source", ""),
         )
     ),
-    *((55, nothing, code, "", (*G, "--ckpt", "x" * 300 + ".pt")) for code in (4,)),
+    *((55, nothing, 2, "name of a file", (*G, "--ckpt", name)) for name in ("x" * 300 + ".pt", "y/" * 3000 + "z.pt")),
     (55, nothing, 4, "", (*G, "--ckpt", "a\nb.pt")),
     (55, nothing, 2, "", (*G, "--model", "./" + "x" * 300)),
     (55, nothing, 2, "", (*G, "--model", "a\nb")),

@@ -24,6 +24,8 @@ MAX_DIMENSIONS = 8
 """Dimensions of a tensor. The causal masks have four."""
 MAX_NAME = 500
 """Characters of a tensor's name."""
+MAX_REPEATED = 3
+"""How many times as much as their file all tensors may hold, where several are the same memory."""
 MAX_FACTS = 10_000
 """Values in what a file says besides its tensors: its config, its template, where it came from."""
 
@@ -58,14 +60,15 @@ def check_model_tensors(tensors: dict[str, Tensor], where: object) -> None:
 def check_bytes(tensors: dict[str, Tensor], size: int, where: object) -> None:
     """Raise CheckpointError if tensors that share memory pretend to be much more than a file of `size` bytes holds.
 
-    Twice its size is allowed, so that an output head may be the token embedding under another name.
+    MAX_REPEATED times its size is allowed: an output head may be the token embedding under another name, and a
+    training program may save a model both as a whole and as a part of another.
     """
     total = 0
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_meta:
             continue  # refused by `check_model_tensors`, if the model needs it
         total += tensor.nbytes
-        if tensor.nbytes > tensor.untyped_storage().nbytes() or total > 2 * size:
+        if tensor.nbytes > tensor.untyped_storage().nbytes() or total > MAX_REPEATED * size:
             raise CheckpointError(
                 f"{where}: {shown_name(name)} repeats numbers that are stored once, so that the tensors are larger "
                 "than the file: save contiguous tensors"

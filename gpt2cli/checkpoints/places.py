@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
+from gpt2cli.atomic import recover
 from gpt2cli.checkpoints import adapters, hub
-from gpt2cli.checkpoints.files import Contents, read_safetensors, read_shards
+from gpt2cli.checkpoints.files import Contents, check_regular, read_safetensors, read_shards
 from gpt2cli.checkpoints.transfer import Progress
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, UsageError
@@ -24,6 +25,8 @@ def find_directory(model: str, offline: bool, progress: Progress, for_text: bool
         return asset(TINY)
     path = expand(model)
     if model and model not in PUBLISHED:
+        if not is_directory(path):
+            recover(path)  # where an export of this name was killed between two renames
         if is_directory(path):
             return path
         if is_file(path):
@@ -48,8 +51,7 @@ def check_file(path: Path) -> None:
     if is_directory(path):
         refuse_outer(path)
         raise UsageError(f"{path} is a directory: give it as --model, or name a file in it")
-    if not is_file(path):
-        raise CheckpointError(f"{path} is not there: check the name of the checkpoint")
+    check_regular(path)
     shard = _SHARD.search(path.name)
     if shard and int(shard[2]) > 1:
         raise CheckpointError(f"{path} is one of {int(shard[2])} parts of a model: give its directory as --model")

@@ -274,7 +274,7 @@ TINY_SHAPES = {"wte.weight": [4, 1], "wpe.weight": [4, 1], "h.0.attn.c_attn.weig
     ("shapes", "match"),
     [
         (TINY_SHAPES | {f"h.{n}.ln_1.weight": [1] for n in range(4_000)}, "4000 blocks"),
-        (TINY_SHAPES | {"h.999999.ln_1.weight": [1]}, "does not fit|n_layer"),
+        (TINY_SHAPES | {"h.999999.ln_1.weight": [1]}, "does not fit|n_layer|has no biases"),
         (TINY_SHAPES | {f"h.{n}.ln_1.weight": [0] for n in range(4_000)}, "impossible shape"),
         (TINY_SHAPES | {"h.0.ln_1.weight": [0, 2**60]}, "impossible shape"),
         ({f"h.{n}.ln_1.weight": [0] for n in range(MAX_TENSORS + 1)}, f"{MAX_TENSORS + 1} tensors"),
