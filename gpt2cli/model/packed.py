@@ -17,7 +17,7 @@ from gpt2cli.errors import UsageError
 from gpt2cli.model.device import computes_bf16
 from gpt2cli.model.gpt import GPT, KVCache, Packing
 from gpt2cli.model.huge_pages import Arena
-from gpt2cli.model.packing import DTYPES, pack_block, pack_matrix, pack_norm
+from gpt2cli.model.packing import DTYPES, is_cut, pack_block, pack_matrix, pack_norm, refuse_cut
 from gpt2cli.model.quantization import GROUP, dequantize_groups, quantize_groups, quantize_rows
 
 PRECISIONS = (*DTYPES, "int8", "int4")
@@ -28,7 +28,7 @@ def prepare(model: GPT, device: torch.device, precision: str) -> GPT:
     """The model, which is on the CPU in fp32, on `device` and in `precision`, one of PRECISIONS or auto, ready to run.
 
     Where there are no kernels, weights get the values that they have in `precision`, and are computed with in the
-    nearest type that PyTorch has.
+    nearest type that PyTorch has. Raises CheckpointError for weights that are too large for `precision`.
     """
     if precision == "auto":
         precision = pick_precision(model, device)
@@ -40,6 +40,9 @@ def prepare(model: GPT, device: torch.device, precision: str) -> GPT:
                 if parameter.dim() == 2:
                     parameter.data = round_weights(parameter, precision)
     nearest = "bf16" if device.type == "cuda" and computes_bf16() else "fp32"
+    if precision == "fp16":
+        for parameter in model.parameters():
+            refuse_cut(not bool(parameter.half().isfinite().all()), parameter, precision)
     model.to(device, DTYPES.get(precision, DTYPES[nearest]))
     model.precision = precision
     return model.eval()
@@ -69,7 +72,9 @@ def has_kernels() -> bool:
 def round_weights(weight: Tensor, precision: str) -> Tensor:
     """A matrix of a block in fp32, with the values that it has when it is held in `precision`."""
     if precision == "int4" and weight.shape[1] % GROUP == 0:
-        return dequantize_groups(*quantize_groups(weight.float()))
+        numbers, scale = quantize_groups(weight.float())
+        refuse_cut(is_cut(scale), weight, precision)
+        return dequantize_groups(numbers, scale)
     if precision in ("int8", "int4"):  # rows that are not made of whole groups cannot be held in 4
         numbers, scale = quantize_rows(weight.float())
         return numbers * scale[:, None]

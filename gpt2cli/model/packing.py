@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gpt2cli.errors import CheckpointError
 from gpt2cli.model.gpt import Block
 from gpt2cli.model.huge_pages import Arena
 from gpt2cli.model.quantization import GROUP, quantize_groups, quantize_rows
@@ -38,9 +39,8 @@ def pack_norm(norm: nn.LayerNorm) -> Any:
 def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Arena | None = None) -> Any:
     """A linear layer's weight (out, in) and bias as the kernels take them, padded with zeros to what they count in.
 
-    The weights, and the scales of groups, are in the arena.
-
-    Rows that are not made of whole groups cannot be held in 4 bits, and are in 8.
+    The weights, and the scales of groups, are in the arena. Rows that are not made of whole groups cannot be held in
+    4 bits, and are in 8. Raises CheckpointError for weights that are too large for `precision`.
     """
     from gpt2cli.model.kernels.products import Matrix, padded_shape
 
@@ -50,6 +50,7 @@ def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Aren
     if precision == "int4" and weight.shape[1] % GROUP == 0:
         numbers, fine_scale = quantize_groups(weight.float())
         groups = _filled(arena.zeros((out, width // GROUP), torch.float16), fine_scale)
+        refuse_cut(is_cut(fine_scale), weight, precision)
         step = _step(groups.float() * 8)
         halves = _filled(torch.zeros(shape, dtype=torch.uint8), numbers + 8).view(out, -1, 2, GROUP // 2)
         weights = arena.zeros((out, width // 2), torch.uint8)
@@ -63,12 +64,25 @@ def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Aren
         weights = _filled(arena.zeros(shape, DTYPES[precision]), weight)
         if precision != "fp32":
             step = _step(weights)
+            refuse_cut(not bool(step.isfinite().all()), weight, precision)
         weights = weights.view(bits)
     offset = torch.zeros(out)
     if bias is not None:
         offset[: len(bias)] = bias
     parts = (weights, groups.view(torch.uint16), scale, offset, step)
     return Matrix(*(part.numpy() for part in parts))
+
+
+def is_cut(scale: Tensor) -> bool:
+    """Whether a scale of `quantize_groups` is the largest that its type holds: it then stands for a larger one."""
+    return bool((scale.abs() == torch.finfo(scale.dtype).max).any())
+
+
+def refuse_cut(cut: bool, weight: Tensor, precision: str) -> None:
+    """Raise CheckpointError if weights were cut at the largest number of a precision, or became infinite in it."""
+    if cut:
+        largest = float(weight.detach().abs().max())
+        raise CheckpointError(f"a weight of {largest:.3g} is too large for {precision}: use --precision fp32")
 
 
 def _step(weights: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig, SamplingConfig
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.generation.decode import generate
 from gpt2cli.model import packed
 from gpt2cli.model.device import pick_device
@@ -171,6 +171,24 @@ def test_what_is_not_finite_shows_in_the_result(precision, value):
     model.wpe.weight[2, 5] = value
     logits = packed_model(model, precision)(torch.tensor([[1, 2, 3, 4]]))
     assert not logits[0, 2:].isfinite().any()
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(("precision", "value", "fits"), [
+    ("fp16", 6e4, True), ("fp16", 1e6, False), ("int4", 5e5, True), ("int4", 1e6, False), ("int4", -1e30, False),
+    ("bf16", 1e30, True), ("int8", 1e30, True), ("fp32", 1e30, True),
+])  # fmt: skip
+def test_weights_that_a_precision_cannot_hold_are_refused(precision, value, fits, kernels, monkeypatch):
+    if not kernels:
+        monkeypatch.setattr(packed, "has_kernels", lambda: False)
+    model = models.small_model(GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=8, vocab_size=100))
+    with torch.no_grad():
+        model.h[0].mlp.c_fc.weight[3] = value
+    if fits:
+        assert prepare(model, pick_device("cpu"), precision).precision == precision
+    else:
+        with pytest.raises(CheckpointError, match=rf"is too large for {precision}: use --precision fp32"):
+            prepare(model, pick_device("cpu"), precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
