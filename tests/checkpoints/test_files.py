@@ -25,6 +25,7 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.gpt import GPT
 from tests import models
+from tests.checkpoints.refusing import refused
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=37, vocab_size=100)
 
@@ -257,14 +258,6 @@ def described(shapes: dict[str, list[int]], dtype: str = "F32", size: int = 4) -
         start, end = end, end + math.prod(shape) * size
         entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     return with_header(json.dumps(entries).encode(), bytes(end))
-
-
-def refused(path, match):
-    start = time.process_time()
-    with pytest.raises(CheckpointError, match=match) as error:
-        load_file(path)
-    assert time.process_time() - start < 2  # a tenth of that, unless the machine is busy
-    assert len(str(error.value)) < 1_000 + len(str(path))
 
 
 TINY_SHAPES = {"wte.weight": [4, 1], "wpe.weight": [4, 1], "h.0.attn.c_attn.weight": [3, 1]}
