@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.fuzzing.mutations import Mutation, change_json, change_lines, change_safetensors, cut, flip, overwrite
-from tests.fuzzing.pt_mutations import change_archive, change_pt
+from tests.fuzzing.pt_mutations import change_archive, change_pickles, change_pt
 from tests.fuzzing.seeds import KINDS
 
 ROOT = Path(__file__).parent.parent
@@ -75,6 +75,8 @@ def mutations_of(file: str) -> tuple[Mutation, ...]:
         return (change_safetensors, change_safetensors, change_safetensors, *general)
     if file.endswith(".pt"):
         return (change_pt, change_pt, change_archive, *general)
+    if file.endswith(".pkl"):
+        return (change_pt, change_pt, change_pickles, change_pickles, *general)
     return (flip, overwrite, overwrite, cut)
 
 

@@ -1,7 +1,7 @@
 """The kinds of values in a pickle of torch.save, and the calls that it makes to rebuild them.
 
-A tuple is the tuple of its members' kinds, a list or a dict is a Collection, a function or class is its name, and all
-else is one of the words below.
+A tuple is the tuple of its members' kinds, a list or a dict is a Collection, a short text is a Text, a function or
+class is its name, and all else is one of the words below.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,13 @@ class Collection:
     size: int = 0
 
 
+@dataclass(frozen=True)
+class Text:
+    """A short text, such as the name of a tensor or of its memory."""
+
+    value: str
+
+
 INT, LONG_INT, TEXT, LONG_TEXT = "int", "long int", "text", "long text"
 SCALAR, STORAGE, TENSOR = "scalar", "storage", "tensor"
 TYPES = tuple(
@@ -28,18 +35,17 @@ TYPES = tuple(
         *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
     )
 )
-STORAGES = tuple(
-    f"torch.{name}Storage"
-    for name in (
-        *("Double", "Float", "Half", "BFloat16", "ComplexFloat", "ComplexDouble"),
-        *("Long", "Int", "Short", "Char", "Byte", "Bool", "storage.Untyped"),
-    )
-)
+_SIZES = {
+    **{"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "ComplexFloat": 8, "ComplexDouble": 16},
+    **{"Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1, "storage.Untyped": 1},
+}
+STORAGES = {f"torch.{name}Storage": size for name, size in _SIZES.items()}
+"""Classes of memory, and how many bytes each of their numbers takes."""
 REBUILD, REBUILD_TYPED = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"
-PARAMETER, ORDERED, SIZE, DEVICE = (
-    "torch._utils._rebuild_parameter", "collections.OrderedDict", "torch.Size", "torch.device",
+PARAMETER, ORDERED, COUNTER, SIZE, DEVICE = (
+    "torch._utils._rebuild_parameter", "collections.OrderedDict", "collections.Counter", "torch.Size", "torch.device",
 )  # fmt: skip
-KNOWN = {*TYPES, *STORAGES, REBUILD, REBUILD_TYPED, PARAMETER, ORDERED, SIZE, DEVICE}
+KNOWN = {*TYPES, *STORAGES, REBUILD, REBUILD_TYPED, PARAMETER, ORDERED, COUNTER, SIZE, DEVICE}
 
 
 def is_collection(value: Any, kind: str) -> bool:
@@ -51,8 +57,12 @@ def are(kinds: Any, wanted: tuple[str | None, ...]) -> bool:
     return (
         isinstance(kinds, tuple)
         and len(kinds) == len(wanted)
-        and all(want in (None, "int" if kind == LONG_INT else kind) for kind, want in zip(kinds, wanted, strict=True))
+        and all(want in (None, _word(kind)) for kind, want in zip(kinds, wanted, strict=True))
     )
+
+
+def _word(kind: Any) -> Any:
+    return TEXT if isinstance(kind, Text) else INT if kind == LONG_INT else kind
 
 
 def is_shape(kinds: Any) -> bool:

@@ -2,14 +2,17 @@
 
 torch's own `weights_only` reader runs no foreign code, but a pickle of some kB can keep it busy for hours, or fill the
 memory: keys that take exponential time to hash, copies of copies, tensors with a million dimensions. Here the pickle
-machine runs on the kinds of the values alone, and accepts only what the state of a model and of an optimizer needs.
+machine runs on the kinds of the values alone, and accepts only what the state of a model, of an optimizer and
+of its schedule needs.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpt2cli.checkpoints.limits import MAX_DIMENSIONS, MAX_NAME
 from gpt2cli.checkpoints.pickle_kinds import (
+    COUNTER,
     DEVICE,
     INT,
     KNOWN,
@@ -23,6 +26,7 @@ from gpt2cli.checkpoints.pickle_kinds import (
     TENSOR,
     TEXT,
     Collection,
+    Text,
     are,
     is_collection,
     is_shape,
@@ -40,8 +44,30 @@ class PickleRefused(Exception):  # noqa: N818
     """A whole pickle, but of something that is not read. The text says of what, and goes after the file's name."""
 
 
-def scan(pickle: bytes, start: int = 0) -> int:
-    """Where the pickle ends that begins at `start`.
+@dataclass
+class Scanned:
+    """What a scan has found.
+
+    end       where the pickle ends
+    storages  the memory that its tensors need: the class of each, by its name
+    texts     the short texts in it, in their order
+    value     the kind of what is saved
+    """
+
+    end: int = 0
+    storages: dict[str, str] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    value: Any = None
+
+    @property
+    def names(self) -> list[str] | None:
+        """The texts, if what is saved is a list of different ones and nothing else."""
+        alone = is_collection(self.value, "list") and self.value.size == len(self.texts) == len(set(self.texts))
+        return self.texts if alone else None
+
+
+def scan(pickle: bytes, start: int = 0) -> Scanned:
+    """What there is in the pickle that begins at `start`.
 
     Raises PickleRefused for a pickle that calls unknown functions, ValueError for any other that is not accepted.
     What is accepted takes time and memory in proportion to its length.
@@ -64,16 +90,24 @@ class _Machine:
         self._below: list[list[Any]] = []  # stacks that wait for the end of a MARK
         self._memo: dict[int, Any] = {}
         self._latest_text = ""  # the name of the tensor that comes next, as a rule
+        self._steps = 0
+        self._found = Scanned()
 
-    def run(self) -> int:
-        for _ in range(MAX_STEPS):
+    def run(self) -> Scanned:
+        while True:
             code = self._read(1)
             if code == b".":  # STOP
-                return self._at
+                self._found.end, self._found.value = self._at, self._stack.pop()
+                return self._found
             if code not in _INSTRUCTIONS:
                 raise ValueError(f"a pickle with the instruction {code!r}")
+            self._take_steps(1)
             _INSTRUCTIONS[code](self)
-        raise ValueError(f"a pickle of more than {MAX_STEPS} instructions")
+
+    def _take_steps(self, count: int) -> None:
+        self._steps += count
+        if self._steps > MAX_STEPS:
+            raise ValueError(f"a pickle of more than {MAX_STEPS} instructions")
 
     def _read(self, length: int) -> bytes:
         found = self._pickle[self._at : self._at + length]
@@ -107,7 +141,11 @@ class _Machine:
     def _text(self, length_bytes: int) -> None:
         text = self._read(self._number(length_bytes))
         self._latest_text = text[:MAX_NAME].decode(errors="replace")
-        self._stack.append(TEXT if len(text) <= MAX_NAME else LONG_TEXT)
+        if len(text) > MAX_NAME:
+            self._stack.append(LONG_TEXT)
+        else:
+            self._stack.append(Text(text.decode(errors="surrogatepass")))
+            self._found.texts.append(self._stack[-1].value)
 
     def _skip(self, length: int, kind: str) -> None:
         self._read(length)
@@ -136,7 +174,7 @@ class _Machine:
         self._add(items, ("list",))
 
     def _set_items(self, items: list[Any]) -> None:
-        if len(items) % 2 or any(key not in (TEXT, INT) for key in items[::2]):
+        if len(items) % 2 or any(not (isinstance(key, Text) or key == INT) for key in items[::2]):
             raise ValueError("a dict whose keys are not short texts or whole numbers")
         self._add(items, ("dict", ORDERED))
 
@@ -159,6 +197,9 @@ class _Machine:
         shapes = ((TEXT, None, TEXT, TEXT, INT), (TEXT, None, TEXT, TEXT, INT, SCALAR))
         if not (any(are(kinds, shape) for shape in shapes) and kinds[1] in STORAGES):
             raise ValueError("a pickle that refers to something that is no storage")
+        name = kinds[2].value
+        if self._found.storages.setdefault(name, kinds[1]) != kinds[1]:
+            raise ValueError("a pickle that takes the same memory for numbers of two types")
         self._stack.append(STORAGE)
 
     def _reduce(self) -> None:
@@ -166,6 +207,9 @@ class _Machine:
         result: Any
         if function == ORDERED and kinds == ():
             result = Collection(ORDERED)
+        elif function == COUNTER and are(kinds, (None,)) and is_collection(kinds[0], "dict"):
+            self._take_steps(kinds[0].size)  # to copy it
+            result = SCALAR
         elif rebuilds_tensor(function, kinds):
             result = TENSOR
         elif function == SIZE and are(kinds, (None,)) and is_shape(kinds[0]):

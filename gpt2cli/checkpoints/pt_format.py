@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from gpt2cli.checkpoints.limits import check_bytes, plain_facts
-from gpt2cli.checkpoints.pickle_scan import MAX_PICKLE, PickleRefused, scan
+from gpt2cli.checkpoints.pickle_kinds import STORAGES
+from gpt2cli.checkpoints.pickle_scan import MAX_PICKLE, PickleRefused, Scanned, scan
 from gpt2cli.checkpoints.state_dicts import find_state_dict
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown_reason
@@ -54,14 +55,38 @@ def read_old_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with path.open("rb") as file:
         start = file.read(MAX_PICKLE)
     try:
-        end = 0
-        for _ in range(_OLD_PICKLES):
-            end = scan(start, end)
+        *_, saved, order = _scan_in_row(start, _OLD_PICKLES)
+        _check_memory(path, size, saved.storages, order)
     except PickleRefused as error:
         raise CheckpointError(f"{path} {error}") from None
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): copy or save it again") from None
     return _find(_load(path, mmap=False), size, path)
+
+
+def _scan_in_row(pickles: bytes, count: int) -> list[Scanned]:
+    found = [Scanned()]
+    for _ in range(count):
+        found.append(scan(pickles, found[-1].end))
+    return found[1:]
+
+
+def _check_memory(path: Path, size: int, storages: dict[str, str], order: Scanned) -> None:
+    """Raise ValueError unless the memory of the tensors follows, each once, up to the end of the file.
+
+    torch would leave at random what is not there. Before the numbers, 8 bytes say how many there are.
+    """
+    if order.names is None or set(order.names) != storages.keys():
+        raise ValueError("the list of the tensors' memory is not of the memory that they need")
+    end = order.end
+    with path.open("rb") as file:
+        for name in order.names:
+            file.seek(end)
+            end += 8 + _number(file.read(8), 0, 8) * STORAGES[storages[name]]
+            if end > size:
+                raise ValueError(f"it is truncated: at least {end} bytes expected, {size} found")
+    if end != size:
+        raise ValueError(f"it is followed by other bytes: {end} expected, {size} found")
 
 
 def _find(loaded: Any, size: int, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

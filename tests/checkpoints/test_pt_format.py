@@ -30,6 +30,12 @@ def file(model, tmp_path):
     return path
 
 
+def schedule(model):
+    """The state of a learning-rate schedule by milestones, which are in a Counter."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, [10, 20, 20]).state_dict()
+
+
 def trained(model, kind=torch.optim.AdamW):
     """An optimizer with a state."""
     model = models.small_model(model.config)
@@ -69,12 +75,14 @@ def llms_from_scratch(model):
         lambda model: {name: tensor.bfloat16() for name, tensor in model.state_dict().items()},
         lambda model: model.state_dict() | {"lm_head.weight": model.wte.weight},  # tied: one memory, two names
         lambda model: {"model": model.state_dict(), "rng": torch.get_rng_state(), "steps": [1, None, True, "x", 2.5]},
+        lambda model: {"model": model.state_dict(), "scheduler": schedule(model)},
         lightning,
         llms_from_scratch,
     ],
 )
-def test_ordinary_checkpoints_open(model, tmp_path, saved):
-    torch.save(saved(model), tmp_path / "a.pt")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_ordinary_checkpoints_open(model, tmp_path, saved, zipped):
+    torch.save(saved(model), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     (tmp_path / "config.json").write_text('{"n_embd": 48, "n_head": 3}')
     loaded = load_file(tmp_path / "a.pt")
     for name, tensor in model.state_dict().items():
@@ -198,6 +206,8 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQ"
 HOOKS = b"ccollections\nOrderedDict\n)R"
 COLLIDING = b"}(" + b"".join(b"\x8a\x10" + (n * (2**61 - 1)).to_bytes(16, "little") + b"N" for n in range(5)) + b"u."
+COUNTER = b"ccollections\nCounter\nh\xff\x85R"
+COUNTERS = pickle.dumps(dict.fromkeys(range(1000)), 2)[:-1] + b"q\xff" + COUNTER * 1000 + b"."
 BIG_SHAPE = b"(" + STORAGE + b"K\0(" + b"K\x01" * 1000 + b"tK\x01\x85\x89" + HOOKS + b"tR."
 
 
@@ -213,6 +223,7 @@ BIG_SHAPE = b"(" + STORAGE + b"K\0(" + b"K\x01" * 1000 + b"tK\x01\x85\x89" + HOO
         (b"\x80\x02" + REBUILD + b"(" + STORAGE + b"K\0K\x01\x85K\x01\x85\x89" + HOOKS + b"tR)b.", "sets attributes"),
         (b"\x80\x02" + b"(X\x07\0\0\0storagectorch\nFloatStorage\n)X\x03\0\0\0cpuK\x01tQ.", "no storage"),
         (b"\x80\x02" + b"]" * MAX_STEPS + b".", "instructions"),
+        (COUNTERS, "instructions"),
         (b"\x80\x02X\xff\xff\xff\xff.", "cut short"),
         (b"\x80\x02h\x07.", "broken pickle"),
         (b"\x80\x02R.", "broken pickle"),

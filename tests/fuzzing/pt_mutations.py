@@ -12,7 +12,7 @@ from tests.fuzzing.mutations import change_member, cut, flip, overwrite
 
 
 def change_pt(content: bytes, choose: random.Random) -> bytes:
-    """A tensor or a value in a file of torch.save changes."""
+    """A tensor or a value in a file of torch.save changes; its format stays."""
     saved = torch.load(io.BytesIO(content), weights_only=True)
     state = saved["model"]
     name = choose.choice(list(state))
@@ -40,7 +40,7 @@ def change_pt(content: bytes, choose: random.Random) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.save(saved, file)
+        torch.save(saved, file, _use_new_zipfile_serialization=zipfile.is_zipfile(io.BytesIO(content)))
     return file.getvalue()
 
 
@@ -79,6 +79,12 @@ def change_archive(content: bytes, choose: random.Random) -> bytes:
         if kind == 3:
             archive.writestr(choose.choice(entries)[0], b"\x80\x02}.")
     return file.getvalue()
+
+
+def change_pickles(content: bytes, choose: random.Random) -> bytes:
+    """The bytes of the pickles at the beginning change, as torch.save wrote them before version 1.6."""
+    length = choose.choice((100, 1_000, 5_000))
+    return _change_pickle(content[:length], choose, choose.randrange(3)) + content[length:]
 
 
 def _change_pickle(pickle: bytes, choose: random.Random, kind: int) -> bytes:

@@ -53,6 +53,11 @@ def nanogpt(work: Path) -> None:
     torch.save(models.nanogpt_checkpoint(models.small_model(SHAPE)), work / "a.pt")
 
 
+def old_pt(work: Path) -> None:
+    content = models.our_checkpoint(models.small_model(SHAPE))
+    torch.save(content, work / "a.pkl", _use_new_zipfile_serialization=False)
+
+
 def gguf(work: Path) -> None:
     write_gguf(work / "a.gguf", models.small_model(SHAPE).state_dict(), SHAPE, "q8_0", "a", ALPACA)
 
@@ -97,6 +102,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "int4": (quantized(4), ("a.safetensors",)),
     "pt": (pt, ("a.pt",)),
     "nanogpt": (nanogpt, ("a.pt",)),
+    "old pt": (old_pt, ("a.pkl",)),
     "gguf": (gguf, ("a.gguf",)),
     "adapter": (adapter, ("adapter/adapter_config.json", "adapter/adapter_model.safetensors")),
     "config": (hub, ("config.json",)),
