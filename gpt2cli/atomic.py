@@ -69,19 +69,21 @@ def replacing_directory(target: Path) -> Iterator[Path]:
 
 def recover(target: Path) -> None:
     """Delete what killed writers of `target` left beside it, after bringing back a directory that one moved away."""
-    beginning = _prefix(target)
-    for left in _leftovers(target.parent):
-        if left.name.startswith(beginning) and left.name.count(".", len(beginning)) == 1:
-            _remove_if_dead(left, target)
+    for left in _leftovers(target):
+        _remove_if_dead(left, target)
 
 
-def sweep(directory: Path) -> None:
-    """Delete what killed processes left in a directory, of whatever name."""
-    for left in _leftovers(directory):
-        if left.is_dir():
-            _remove_if_dead(left, None)
-        else:  # of version 0.1, which wrote files without a directory around them
+def sweep(target: Path) -> None:
+    """As `recover`, where the caller knows that nobody else is writing `target`: no lock is asked.
+
+    So it also works where there are no locks, and deletes files too, which version 0.1 left.
+    """
+    for left in _leftovers(target):
+        if left.is_symlink() or not left.is_dir():
             left.unlink(missing_ok=True)
+        else:
+            _bring_back(left, target)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -160,14 +162,17 @@ def _prefix(target: Path) -> str:
     return f".{name}."
 
 
-def _leftovers(directory: Path) -> list[Path]:
+def _leftovers(target: Path) -> list[Path]:
+    """What writers of `target` have made beside it."""
+    beginning = _prefix(target)
     try:
-        return [path for path in directory.iterdir() if path.name.startswith(".") and path.name.endswith(SUFFIX)]
+        beside = [path for path in target.parent.iterdir() if path.name.startswith(beginning)]
     except OSError:
         return []
+    return [path for path in beside if path.suffix == SUFFIX and path.name.count(".", len(beginning)) == 1]
 
 
-def _remove_if_dead(place: Path, target: Path | None) -> None:
+def _remove_if_dead(place: Path, target: Path) -> None:
     """Delete a directory of ours whose writer is gone. Where that cannot be known, it stays."""
     if fcntl is None or place.is_symlink() or not place.is_dir():
         return
@@ -178,10 +183,8 @@ def _remove_if_dead(place: Path, target: Path | None) -> None:
     if lock is None:
         return
     try:
-        if target is not None:
-            _bring_back(place, target)
-        if target is not None or not (place / OLD).exists():
-            shutil.rmtree(place, ignore_errors=True)
+        _bring_back(place, target)
+        shutil.rmtree(place, ignore_errors=True)
     finally:
         os.close(lock)
 

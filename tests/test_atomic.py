@@ -171,22 +171,30 @@ def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path):
     write_text(tmp_path / "a.pt", "somebody's")
     assert tree(tmp_path) == before  # the next writer of the same name
     assert len(list(tmp_path.glob(".*.tmp"))) == 2
-    (tmp_path / ".c.tmp").write_text("of version 0.1")
-    sweep(tmp_path)
-    assert tree(tmp_path) == before
-    assert not list(tmp_path.glob(".*.tmp"))
-    sweep(tmp_path / "missing")
 
 
 def test_what_a_living_process_is_writing_stays(tmp_path):
     with replacing(tmp_path / "a.pt") as path:
         path.write_text("first")
-        sweep(tmp_path)
         recover(tmp_path / "a.pt")
         with replacing(tmp_path / "a.pt") as other:
             other.write_text("second")
         assert path.read_text() == "first"
     assert tree(tmp_path) == {"a.pt": "first"}
+
+
+def test_who_is_alone_sweeps_away_all_that_was_left_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "fcntl", None)  # no lock is asked
+    others = [".b.pt.12345678.tmp", ".a.pt.x.12345678.tmp", ".a.pt.tmp", "a.pt.1.tmp"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    (tmp_path / ".a.pt.1.tmp").write_text("of version 0.1")
+    (tmp_path / ".a.pt.2.tmp").symlink_to("nowhere")
+    (tmp_path / ".a.pt.3.tmp" / atomic.NEW).mkdir(parents=True)
+    (tmp_path / ".a.pt.4.tmp" / atomic.OLD).mkdir(parents=True)
+    sweep(tmp_path / "a.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "a.pt"])  # the old one came back
+    sweep(tmp_path / "missing" / "a.pt")
 
 
 def test_where_locks_are_not_known_nothing_is_swept(tmp_path, monkeypatch):

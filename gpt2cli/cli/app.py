@@ -10,7 +10,7 @@ from gpt2cli.cli import bench, chat, download_weights, evaluate, export, finetun
 from gpt2cli.cli.command_line import App, CommandGroup
 from gpt2cli.cli.error_messages import describe as describe
 from gpt2cli.cli.error_messages import report
-from gpt2cli.cli.interrupts import Terminated, install_handlers, terminated
+from gpt2cli.cli.interrupts import Terminated, install_handlers, received, remove_handlers
 from gpt2cli.cli.streams import close_streams, open_streams
 
 INTERRUPTED, CLOSED_PIPE = 130, 141
@@ -42,13 +42,13 @@ def top(
 
 def main() -> None:
     """Run the command line and leave with the exit code of the contract."""
-    install_handlers()
-    open_streams()
-    if os.environ.get("NO_COLOR"):
-        from typer import rich_utils
-
-        rich_utils.COLOR_SYSTEM = None  # for the pages of --help, where rich would leave bold and dim
     try:
+        install_handlers()
+        open_streams()
+        if os.environ.get("NO_COLOR"):
+            from typer import rich_utils
+
+            rich_utils.COLOR_SYSTEM = None  # for the pages of --help, where rich would leave bold and dim
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
@@ -60,7 +60,8 @@ def main() -> None:
     except BrokenPipeError:
         code = CLOSED_PIPE
     except Exception as error:
-        signum = terminated()
+        signum = received()
         code = report(error) if signum is None else 128 + signum  # a library made another error of the signal
+    remove_handlers()
     close_streams()
     sys.exit(code)

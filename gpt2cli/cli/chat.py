@@ -13,6 +13,7 @@ from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.generating import as_json, open_model, read_prompt
+from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
 from gpt2cli.cli.streams import typing_unseen
 from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
 from gpt2cli.errors import UsageError
@@ -157,6 +158,7 @@ def take_turn(session: "Session", editor: "LineEditor") -> None:
         if session.interrupted:
             raise
         session.interrupted = True
+        forget_ctrl_c()
         session.console.note(AGAIN)
 
 
@@ -168,6 +170,7 @@ def read_line(editor: "LineEditor") -> str:
         except EOFError:
             raise
         except Exception as error:
+            raise_received()
             report(error)
             return editor.read()
     except EOFError:
@@ -187,4 +190,5 @@ def take(session: "Session", line: str) -> None:
     except (Leave, BrokenPipeError):
         raise
     except Exception as error:
+        raise_received()
         report(error)

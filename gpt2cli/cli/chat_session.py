@@ -7,6 +7,7 @@ from pathlib import Path
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.describe import counted
 from gpt2cli.cli.generating import describe_speed, note_dropped
+from gpt2cli.cli.interrupts import forget_ctrl_c
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.conversation import Exchange, compose
@@ -87,6 +88,7 @@ class Session:
             show(self.console, run)
         except KeyboardInterrupt:
             self.interrupted = True
+            forget_ctrl_c()
             self.console.note("stopped")
             self.console.note(AGAIN)
         self.note_end(run, "/set max-new-tokens raises it")

@@ -11,6 +11,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.chat import default_checkpoint
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.evaluation_job import Asked, prepare
+from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.cli.report_file import check_out, write_report
 from gpt2cli.config import ANSWERS, FINETUNED, PUBLISHED, EvaluationConfig, SamplingConfig
 from gpt2cli.prompts import read_template
@@ -207,6 +208,7 @@ def run(console: Console, job: "Job", json: bool, out: Path | None) -> None:
     with EvaluationProgress(console) as progress:
         try:
             for event in evaluated(job):
+                raise_received()  # compilers catch what a signal raises
                 progress.handle(event)
                 if not isinstance(event, Finished):
                     continue

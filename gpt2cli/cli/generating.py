@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.describe import counted
+from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.errors import DataError, ResourceError, UsageError
 from gpt2cli.untrusted import shown
 
@@ -131,6 +132,7 @@ def open_model(
         gpt.warm_up()
     start = time.perf_counter()  # what a run takes that need not compile
     gpt.warm_up()
+    raise_received()  # compilers catch what a signal raises
     return gpt, seconds + time.perf_counter() - start
 
 

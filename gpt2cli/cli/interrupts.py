@@ -32,60 +32,60 @@ class Interrupts:
             leave(self.received, None)
 
 
-_terminated: int | None = None
+_received: int | None = None
 
 
 def install_handlers() -> None:
-    """Let SIGTERM and SIGHUP unwind the program. Where SIGHUP is ignored, as under nohup, it stays ignored."""
-    signal.signal(signal.SIGTERM, terminate)
-    if SIGHUP is not None and not is_ignored(SIGHUP):
-        signal.signal(SIGHUP, terminate)
+    """Let SIGTERM and SIGHUP unwind the program, as Ctrl-C does, and note each signal: see `received`.
+
+    Where SIGINT or SIGHUP is ignored, as under nohup, it stays ignored.
+    """
+    signal.signal(signal.SIGTERM, unwind)
+    for number in (signal.SIGINT, SIGHUP):
+        if number is not None and not is_ignored(number):
+            signal.signal(number, unwind)
+
+
+def remove_handlers() -> None:
+    """Let a signal end the process at once: there is nothing left to unwind."""
+    for number in _ENDING:
+        if not is_ignored(number):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def is_ignored(signum: int) -> bool:
     return signal.getsignal(signum) == signal.SIG_IGN
 
 
-def terminate(signum: int, frame: FrameType | None) -> None:
-    """The handler of SIGTERM and SIGHUP outside of `held_back`."""
-    global _terminated
-    _terminated = signum
+def unwind(signum: int, frame: FrameType | None) -> None:
+    """The handler of all these signals outside of `held_back`."""
+    global _received
+    _received = signum
     if signum == SIGHUP:  # the kernel and the shell both send it when a terminal closes: once is enough
         signal.signal(signum, signal.SIG_IGN)
-    raise Terminated(signum)
+    leave(signum, frame)
 
 
-def terminated() -> int | None:
-    """The signal that `terminate` was called for. Libraries make other errors of what it raises, or ignore it."""
-    return _terminated
+def received() -> int | None:
+    """The signal that `unwind` was called for.
 
-
-@contextmanager
-def not_mistaken() -> Iterator[None]:
-    """Within, an error that a library made of a Ctrl-C is a KeyboardInterrupt again.
-
-    Reading tensors, for one, ends with an error about a damaged file.
+    Libraries make other errors of what it raises, or go on: reading tensors, for one, ends with an error about a
+    damaged file.
     """
-    interrupted = False
+    return _received
 
-    def handle(signum: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
-        raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # ignored, or somebody else's
-        yield
-        return
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    except Exception:
-        if interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, before)
+def raise_received() -> None:
+    """Unwind the program, if a signal was to do so and something went on in spite of it."""
+    if _received is not None:
+        leave(_received, None)
+
+
+def forget_ctrl_c() -> None:
+    """A Ctrl-C has done what it was for, and the program goes on."""
+    global _received
+    if _received == signal.SIGINT:
+        _received = None
 
 
 def leave(signum: int, frame: FrameType | None) -> None:
@@ -99,8 +99,7 @@ def held_back(announce: Callable[[], None]) -> Iterator[Interrupts]:
 
     A second SIGHUP does not: when a terminal closes, both the kernel and the shell send one.
     """
-    if _terminated is not None:  # while a library was imported that catches any exception and goes on
-        raise Terminated(_terminated)
+    raise_received()  # as while a library was imported that catches any exception
     interrupts = Interrupts()
 
     def handle(signum: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ from gpt2cli.checkpoints.transfer import Progress
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.dataset_summary import fate
 from gpt2cli.cli.downloads import showing_downloads
-from gpt2cli.cli.interrupts import held_back, not_mistaken
+from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.live import JsonEvents, LiveView
 from gpt2cli.data.load import load_data
 from gpt2cli.data.prepared import is_prepared
@@ -80,7 +80,7 @@ def run_training(asked: Settings, show: Show) -> None:
         if resume:
             check_settings(settings, resume)
         progress = stack.enter_context(showing_downloads(console))
-        with not_mistaken(), of_the_run(path if show.resume else None):
+        with of_the_run(path if show.resume else None):
             model, splits = load_both(settings, show, progress)
         note_left_out(splits, console)
         if Path(settings.out).exists() and not show.resume:

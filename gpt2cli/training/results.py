@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from gpt2cli import paths
-from gpt2cli.checkpoints.adapters import WEIGHTS, is_adapter, save_adapter
+from gpt2cli import atomic, paths
+from gpt2cli.checkpoints.adapters import CONFIG, WEIGHTS, is_adapter, save_adapter
 from gpt2cli.checkpoints.load import load_plain, read_facts
-from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.checkpoints.save import disk_errors, save_checkpoint
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
@@ -22,9 +22,9 @@ BEST, ADAPTER, BEST_ADAPTER, BASE = "best.pt", "adapter", "best-adapter", "base.
 
 
 def kept_files(run: Path) -> list[Path]:
-    """The files of weights that a run writes into its directory, or may."""
+    """The files that a run writes its weights into, or may, with an adapter's config."""
     directories = [run / name for name in (ADAPTER, BEST_ADAPTER)]
-    return [run / BEST, run / BASE, *(directory / WEIGHTS for directory in directories)]
+    return [run / BEST, run / BASE, *(directory / name for directory in directories for name in (WEIGHTS, CONFIG))]
 
 
 def keep_base(settings: Settings, run: Path, offline: bool = False) -> Settings:
@@ -66,9 +66,9 @@ class Results:
         """
         match event:
             case Started():  # what a killed run was about to write
-                for pattern in (f".{BEST}.*.tmp", f".{BASE}.*.tmp", f"{ADAPTER}/.*.tmp", f"{BEST_ADAPTER}/.*.tmp"):
-                    for left in filter(Path.is_file, self.run.glob(pattern)):
-                        left.unlink()
+                with disk_errors(self.run):
+                    for file in kept_files(self.run):
+                        atomic.sweep(file)
             case Evaluated(best=True) if event.step and self.settings.train.save_every != 0:
                 try:
                     self._write_best(event)

@@ -174,11 +174,14 @@ class RunDirectory:
         """Let other processes have the directory."""
         if self._lock.is_locked:
             (self.path / ".pid").unlink(missing_ok=True)
-            if not (self.path / "config.json").exists():
-                (self.path / ".lock").unlink(missing_ok=True)
+            began = (self.path / "config.json").exists()
+            if not began:
+                with suppress(OSError):  # Windows deletes no open file: the release does it there
+                    (self.path / ".lock").unlink(missing_ok=True)
+            self._lock.release()
+            if not began:
                 with suppress(OSError):  # what else is in there is somebody's
                     self.path.rmdir()
-            self._lock.release()
 
     def _take_lock(self) -> FileLock:
         lock = FileLock(self.path / ".lock")
@@ -195,9 +198,9 @@ class RunDirectory:
 
     def _sweep(self) -> None:
         """Delete what killed processes left of files and checkpoints: whoever holds the lock is alone here."""
-        for name in WRITTEN:
-            for left in self.path.glob(f".{name}.*.tmp"):
-                left.unlink(missing_ok=True)
+        with disk_errors(self.path):
+            for name in WRITTEN:
+                atomic.sweep(self.path / name)
         state.sweep(self.checkpoints)
 
     def _rewind(self, step: int) -> None:

@@ -7,7 +7,6 @@ checksums, its own included. The order of the data and the dropout of a step fol
 no random state to keep.
 """
 
-import os
 import re
 import shutil
 import zlib
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2cli import untrusted
-from gpt2cli.atomic import sync_directory
+from gpt2cli.atomic import sync_directory, sync_file
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.config import TrainConfig
 from gpt2cli.errors import CheckpointError
@@ -64,7 +63,7 @@ def save_state(
         files = {name: _facts(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
         (temporary / STATE).write_text(StateFile(files, counters, identity).as_text(), encoding="utf-8")
         for name in (WEIGHTS, OPTIMIZER, STATE):
-            _sync(temporary / name)
+            sync_file(temporary / name)
         sync_directory(temporary)
         shutil.rmtree(final, ignore_errors=True)  # of a run that was resumed from an older one
         temporary.rename(final)
@@ -177,8 +176,3 @@ def _crc32(path: Path) -> int:
         while chunk := file.read(2**22):
             checksum = zlib.crc32(chunk, checksum)
     return checksum
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

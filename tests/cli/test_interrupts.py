@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from gpt2cli.cli import interrupts as module
-from gpt2cli.cli.interrupts import Terminated, held_back, not_mistaken, terminate
+from gpt2cli.cli.interrupts import Terminated, forget_ctrl_c, held_back, received, unwind
 from tests.conftest import clean_environment
 
 needs_sighup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
@@ -74,40 +74,46 @@ def test_a_signal_unwinds_the_command_and_is_its_exit_code(name, code):
     assert (done.returncode, done.stdout, done.stderr) == (code, "unwound\n", "")
 
 
-def test_a_signal_that_a_library_took_for_another_error_is_still_the_exit_code():
+def test_a_signal_after_the_work_leaves_no_traceback():
     code = (
         "import signal\n"
         "from gpt2cli.cli import app\n"
+        "app.app = lambda standalone_mode: 0\n"
+        "app.close_streams = lambda: signal.raise_signal(signal.SIGTERM)\n"
+        "app.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment())
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_that_a_library_took_for_another_error_is_still_the_exit_code(name, code):
+    program = (
+        "import signal\n"
+        "from gpt2cli.cli import app\n"
         "def work(standalone_mode):\n"
-        "    try: signal.raise_signal(signal.SIGTERM)\n"
+        f"    try: signal.raise_signal(signal.{name})\n"
         "    except BaseException: raise RuntimeError('this file is damaged') from None\n"
         "app.app = work; app.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment())
-    assert (done.returncode, done.stderr) == (143, "")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=clean_environment())
+    assert (done.returncode, done.stderr) == (code, "")
 
 
-def test_a_ctrl_c_that_a_library_took_for_another_error_is_one_again():
-    def read(error: Exception) -> None:
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            raise error from None
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), not_mistaken():
-            read(RuntimeError("this file is damaged"))
-        with pytest.raises(RuntimeError), not_mistaken():
-            raise RuntimeError("this file is damaged")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_a_ctrl_c_that_was_heeded_is_forgotten_and_a_sigterm_is_not(monkeypatch):
+    monkeypatch.setattr(module, "_received", None)
+    for number, kept in ((signal.SIGINT, None), (signal.SIGTERM, signal.SIGTERM)):
+        with suppress(BaseException):
+            unwind(number, None)
+        assert received() == number
+        forget_ctrl_c()
+        assert received() == kept
 
 
 @needs_sighup
-def test_a_command_under_nohup_survives_its_terminal():
-    done = main_that_gets("SIGHUP", ignored=True)
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_a_command_under_nohup_survives_its_terminal(name):
+    done = main_that_gets(name, ignored=True)
     assert (done.returncode, done.stdout) == (0, "went on\nunwound\n")
 
 
@@ -120,8 +126,8 @@ def test_afterwards_one_leaves_as_the_signal_would_have():
 
 
 def test_a_sigterm_that_somebody_else_caught_is_not_forgotten(monkeypatch):
-    monkeypatch.setattr(module, "_terminated", None)
+    monkeypatch.setattr(module, "_received", None)
     with suppress(BaseException):
-        terminate(signal.SIGTERM, None)
+        unwind(signal.SIGTERM, None)
     with pytest.raises(Terminated), held_back(lambda: None):
         raise AssertionError("it goes on")

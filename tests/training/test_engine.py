@@ -230,7 +230,7 @@ def test_killed_anywhere_in_a_save_one_whole_checkpoint_remains(tmp_path, monkey
 
                 return call
 
-            for module, name in ((state, "save_file"), (state, "_sync"), (state, "sync_directory"), (os, "unlink")):
+            for module, name in ((state, "save_file"), (state, "sync_file"), (state, "sync_directory"), (os, "unlink")):
                 monkeypatch.setattr(module, name, ending_after(getattr(module, name)))
             for name in ("mkdir", "write_text", "rename"):
                 monkeypatch.setattr(Path, name, ending_after(getattr(Path, name)))

@@ -14,7 +14,7 @@ from gpt2cli.prompts import ALPACA
 from gpt2cli.training import state
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Evaluated, Finished, Saved, Started
-from gpt2cli.training.results import Results
+from gpt2cli.training.results import Results, kept_files
 from gpt2cli.training.settings import Settings
 from tests import models
 from tests.training.records import SHAPE, dataset, job
@@ -89,12 +89,14 @@ def test_a_resumed_run_keeps_the_best_of_all(tmp_path, lora, later):
 
 
 def test_what_a_killed_run_had_half_written_goes(tmp_path):
-    for lora, left in ((None, tmp_path / ".best.pt.x.tmp"), (LoRAConfig(), tmp_path / "best-adapter" / ".x.tmp")):
-        left.parent.mkdir(exist_ok=True)
-        left.write_bytes(b"half")
-        _, results = make(tmp_path, "unused", lora)
-        results.handle(Started(3, 9, 1, 9, 1, 9, 9))
-        assert not left.exists()
+    _, results = make(tmp_path, "unused")
+    for file in kept_files(tmp_path):
+        file.parent.mkdir(exist_ok=True)
+        (file.parent / f".{file.name}.12345678.tmp").mkdir()
+        (file.parent / f".{file.name}.12345678.tmp" / file.name).write_bytes(b"half")
+    (tmp_path / ".best.pt.x.tmp").write_bytes(b"of version 0.1")
+    results.handle(Started(3, 9, 1, 9, 1, 9, 9))
+    assert not [path for path in tmp_path.rglob("*") if path.name not in ("adapter", "best-adapter")]
 
 
 def test_a_full_disk_leaves_the_best_weights_before(tmp_path):

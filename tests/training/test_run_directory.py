@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2cli import atomic
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
@@ -137,22 +138,48 @@ def test_metrics_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:
     assert (fields["loss"], fields["smoothed_loss"], fields["grad_norm"]) == (None, None, None)
 
 
+def killed_while_writing(file: Path) -> None:
+    """Let a process end inside of `atomic.replacing`, as after kill -9: nothing is cleared away."""
+    child = os.fork()
+    if child == 0:
+        with atomic.replacing(file) as temporary:
+            temporary.write_text("half")
+            os._exit(9)
+    os.waitpid(child, 0)
+
+
 def test_what_killed_runs_left_goes_when_the_run_goes_on(tmp_path: Path) -> None:
     with RunDirectory(tmp_path) as run:
-        left = [
-            tmp_path / ".config.json.abc.tmp",
-            tmp_path / ".loss.png.abc.tmp",
-            run.checkpoints / ".step-00000007.tmp",
-        ]
-        others = [tmp_path / ".hf.abc.tmp", tmp_path / ".mine.tmp"]
-        left[2].mkdir(parents=True)
-        (left[2] / "weights.safetensors").touch()
-        for path in (*left[:2], others[1]):
-            path.touch()
-        others[0].mkdir()
+        before = {path.name for path in tmp_path.iterdir()}
+        for name in run_directory.WRITTEN:
+            killed_while_writing(tmp_path / name)
+        (tmp_path / ".config.json.abc.tmp").touch()  # of version 0.1
+        left = run.checkpoints / ".step-00000007.tmp"
+        left.mkdir(parents=True)
+        (left / "weights.safetensors").touch()
+        others = {".hf.abc.tmp", ".mine.tmp"}  # somebody may be writing there
+        (tmp_path / ".mine.tmp").touch()
+        (tmp_path / ".hf.abc.tmp").mkdir()
+        assert len(list(tmp_path.glob(".*.tmp"))) == len(run_directory.WRITTEN) + 3
         run.handle(Started(3, 4, 1, 10, 2, 5, 5))
-        assert not any(path.exists() for path in left)
-        assert all(path.exists() for path in others)  # somebody may be writing there
+        assert {path.name for path in tmp_path.iterdir()} == before | others | {"checkpoints"}
+        assert not list(run.checkpoints.iterdir())
+
+
+def test_a_directory_without_a_run_goes_where_open_files_cannot_be_deleted(tmp_path, monkeypatch) -> None:
+    """As on Windows, where the lock's file is held open until the lock is released."""
+    run, unlink = RunDirectory(tmp_path / "run"), Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == ".lock":
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        run.close()
+    RunDirectory(tmp_path / "run").close()  # it was released
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_evaluation_before_the_first_step_is_not_kept_twice(tmp_path: Path) -> None:
