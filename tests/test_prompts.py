@@ -82,7 +82,7 @@ def test_a_file_that_is_no_template_is_bad_data(tmp_path: Path, content: str | b
 @pytest.mark.parametrize("choice", ["alpca", "nowhere/mine.json", ".", "x" * 5000, "a\x00b", "a\nb"])
 def test_a_template_that_is_not_there(choice: str) -> None:
     with pytest.raises(
-        UsageError, match="there is no template .* give alpaca, seed|cannot be the name of a file"
+        UsageError, match=r"there is no template .* give alpaca, seed|cannot be the name of a file"
     ) as error:
         read_template(choice)
     assert len(str(error.value)) < 300
