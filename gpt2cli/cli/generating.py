@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.describe import counted
 from gpt2cli.errors import DataError, ResourceError, UsageError
-from gpt2cli.untrusted import shown
+from gpt2cli.untrusted import is_utf16, shown
 
 if TYPE_CHECKING:
     from gpt2cli.generation.text import Sample, TextGeneration
@@ -78,7 +78,10 @@ def decode(content: bytes, where: str) -> str:
         raise DataError(
             f"{where} is longer than {LONGEST_PROMPT >> 20} MB: give a shorter text, of which the end counts"
         )
-    return _as_unicode(content, where).removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
+    text = _as_unicode(content, where)
+    if is_utf16(content):
+        raise DataError(f"{where} looks like UTF-16: convert it to UTF-8")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
 
 
 def _as_unicode(content: bytes, where: str) -> str:
