@@ -160,7 +160,7 @@ def test_lines_may_end_as_on_any_machine(tmp_path: Path, end: str) -> None:
     file.write_bytes(end.join(json.dumps(record) for record in RECORDS).encode())
     assert len(read_records(file).good) == len(RECORDS)
     file.write_bytes(f"{GOOD}{end}{{".encode())
-    with pytest.raises(DataError, match="bad JSON at line [23], column 2"):
+    with pytest.raises(DataError, match=r"bad JSON at line [23], column 2"):
         read_records(file)
 
 
@@ -169,5 +169,5 @@ def test_lines_may_end_as_on_any_machine(tmp_path: Path, end: str) -> None:
 def test_records_in_utf16_are_refused_as_a_whole(tmp_path: Path, name: str, encoding: str) -> None:
     file = tmp_path / name
     file.write_bytes((f"[{GOOD}]" if name == "a.json" else GOOD).encode(encoding))
-    with pytest.raises(DataError, match="UTF-16|byte 0"):
+    with pytest.raises(DataError, match=r"UTF-16|byte 0"):
         read_records(file, skip_bad=True)
