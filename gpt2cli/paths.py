@@ -15,7 +15,11 @@ def home() -> Path:
     """The directory that holds everything which gpt2cli keeps for its user. Raises ResourceError if there is none."""
     chosen = os.environ.get("GPT2CLI_HOME")
     try:
-        return expand(chosen) if chosen else Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
+        return (
+            expand(chosen)
+            if chosen and chosen.strip()
+            else Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
+        )
     except RuntimeError:  # neither HOME is set, nor has this user an account
         raise ResourceError("there is no home directory: set GPT2CLI_HOME to a directory to keep things in") from None
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from gpt2cli import paths
@@ -9,19 +10,33 @@ from gpt2cli.errors import DataError, ResourceError, UsageError
 from gpt2cli.untrusted import is_file, parse_json, shown
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
+_NOT_BLANK = re.compile(r"\S")
+MOST_FIELDS = 16
+"""Times that a template may mention what is asked."""
+MOST_TRIES = 10_000
+"""Places at which a field of a prompt is tried to end: a template can be made so that there are trillions."""
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """Two texts in which `{instruction}` and `{input}` stand for what is asked; no other braces mean anything."""
+    """Two texts in which `{instruction}` and `{input}` stand for what is asked; no other braces mean anything.
+
+    Raises DataError if one of them holds more than MOST_FIELDS of these: a prompt would have a multiple of the memory
+    of what is asked.
+    """
 
     with_input: str
     without_input: str
 
+    def __post_init__(self) -> None:
+        for name, text in asdict(self).items():
+            if isinstance(text, str) and (count := len(_FIELD.findall(text))) > MOST_FIELDS:
+                raise DataError(f"{name} holds {count:,} fields, more than {MOST_FIELDS}")
+
     def prompt(self, instruction: str, input: str = "") -> str:
         """The text before the answer. A blank input is none."""
         template = self.with_input if input.strip() else self.without_input
-        parts = {"instruction": instruction, "input": input}
+        parts = {"instruction": instruction, "input": input if input.strip() else ""}
         # in one pass, and not by str.format: what is put in may hold braces of its own
         return _FIELD.sub(lambda match: parts[match[1]], template)
 
@@ -30,22 +45,13 @@ class PromptTemplate:
 
         Of several ways to divide a prompt it takes one; `prompt` makes the same text of them all.
         """
-        for template in (self.with_input, self.without_input):
-            pattern, known = "", set[str]()
-            for i, piece in enumerate(_FIELD.split(template)):
-                if i % 2 == 0:  # a text; between two of them is the name of a field
-                    pattern += re.escape(piece)
-                elif piece in known:
-                    pattern += f"(?P={piece})"
-                else:
-                    known.add(piece)
-                    pattern += rf"(?P<{piece}>.*?\S.*?)" if piece == "input" else f"(?P<{piece}>.*?)"
+        for template, known in ((self.with_input, {}), (self.without_input, {"input": ""})):
             # first as the whole text: an instruction may hold the template's own words
-            for found in (re.fullmatch(pattern, text, re.DOTALL), re.match(pattern, text, re.DOTALL)):
-                parts = found.groupdict() if found else {}
-                instruction, input = parts.get("instruction", ""), parts.get("input", "")
-                if found and self.prompt(instruction, input) == found[0]:
-                    return instruction, input
+            for whole in (True, False):
+                fields = _Division(_FIELD.split(template), text, whole).go_on(0, 0, known) or {}
+                found = fields.get("instruction", ""), fields.get("input", "")
+                if fields and text.startswith(self.prompt(*found)):
+                    return found
         return None
 
     @property
@@ -75,6 +81,51 @@ class PromptTemplate:
         if not isinstance(stored, dict) or any(not isinstance(stored.get(name), str) for name in names):
             raise DataError(f"the prompt template stored with this is damaged: {' and '.join(names)} must be texts")
         return cls(*(stored[name] for name in names))
+
+
+@dataclass
+class _Division:
+    """The search for the fields of a template in a text that it made, or, if not `whole`, in one that begins so.
+
+    pieces  a text, the name of a field, a text, ..., a text
+    tries   how many more ends of fields are tried
+    """
+
+    pieces: list[str]
+    text: str
+    whole: bool
+    tries: int = MOST_TRIES
+
+    def go_on(self, i: int, start: int, known: dict[str, str]) -> dict[str, str] | None:
+        """The fields, if the text goes on at `start` with the pieces from i on, and with the fields known so far."""
+        while self.text.startswith(self.pieces[i], start):
+            start += len(self.pieces[i])
+            if i == len(self.pieces) - 1:
+                return known if not self.whole or start == len(self.text) else None
+            value = known.get(self.pieces[i + 1])
+            if value is None:
+                return self._try_ends(i + 1, start, known)
+            if not self.text.startswith(value, start):
+                return None
+            start, i = start + len(value), i + 2
+        return None
+
+    def _try_ends(self, i: int, start: int, known: dict[str, str]) -> dict[str, str] | None:
+        """The same, where piece i is a field that is not known: the shortest that fits, and an input is not blank."""
+        name, behind = self.pieces[i], self.pieces[i + 1]
+        first = start
+        if name == "input":
+            found = _NOT_BLANK.search(self.text, start)
+            first = found.end() if found else len(self.text) + 1
+        only = self.whole and i + 2 == len(self.pieces)  # then there is one place where it can end
+        end = len(self.text) - len(behind) if only else self.text.find(behind, first)
+        while end >= first and self.tries:
+            self.tries -= 1
+            fields = self.go_on(i + 1, end, known | {name: self.text[start:end]})
+            if fields is not None or only:
+                return fields
+            end = self.text.find(behind, end + 1)
+        return None
 
 
 # the wording of https://github.com/tatsu-lab/stanford_alpaca, which models tuned on Alpaca know
@@ -112,10 +163,13 @@ def read_template(choice: str) -> PromptTemplate:
     """
     if choice in TEMPLATES:
         return TEMPLATES[choice]
-    path = paths.expand(choice)
+    known = f"give {', '.join(TEMPLATES)}, or a JSON file with a template"
+    try:
+        path = paths.expand(choice)
+    except UsageError:
+        path = Path()  # no name of any file
     if not is_file(path):
-        known = ", ".join(TEMPLATES)
-        raise UsageError(f"there is no template {shown(choice)}: give {known}, or a JSON file with a template")
+        raise UsageError(f"there is no template {shown(choice)}: {known}")
     try:
         with path.open("rb") as file:
             content = file.read(LONGEST_FILE + 1)

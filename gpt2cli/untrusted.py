@@ -1,6 +1,7 @@
 """Values, texts and names that come from somebody else: how they are read, and how an error message shows them."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,29 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def is_utf16(content: bytes) -> bool:
+    """Whether bytes look like a text in UTF-16, as Windows writes it. Without a byte order mark it can be UTF-8 too.
+
+    Every other byte of such a text in a European language is 0.
+    """
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    start = content[:512]
+    zeros = sorted((start[::2].count(0), start[1::2].count(0)))
+    return len(start) >= 4 and zeros[0] == 0 and zeros[1] > len(start) // 4
+
+
 def is_file(path: Path) -> bool:
     """Whether a file is there. False also for a name that no file system can hold, or that may not be looked at."""
     try:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def missing(path: Path) -> str:
+    """What is wrong with a path for which `is_file` is false."""
+    return "not an ordinary file" if os.path.lexists(path) else "not there"
 
 
 def is_directory(path: Path) -> bool:

@@ -55,3 +55,10 @@ def test_another_directory_that_cannot_be_made_is_not(monkeypatch, tmp_path):
     with pytest.raises(ResourceError, match=r"cannot make .*: choose another place"):
         paths.make(tmp_path / "file" / "x")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_blank_variable_is_as_none(monkeypatch):
+    monkeypatch.delenv("GPT2CLI_HOME", raising=False)
+    usual = paths.home()
+    monkeypatch.setenv("GPT2CLI_HOME", " ")
+    assert paths.home() == usual

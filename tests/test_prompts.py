@@ -1,6 +1,7 @@
 """The template: Alpaca's words, whatever is put into them, there and back as a plain dict."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,47 @@ def test_a_prompt_is_divided_into_parts_that_make_it_again(instruction, input):
 def test_other_texts_are_no_prompts():
     assert ALPACA.split("Once upon a time") is None
     assert PromptTemplate("{instruction} {instruction} {input}", "{instruction}!").split("a a b") == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (PromptTemplate("{instruction}\n{input}\nWith input:", "{instruction}\nAnswer:"), "x\n" * 20_000 + "\nAnswer:"),
+        (PromptTemplate("{instruction}\n{input}\nWith input:", "Q{instruction}"), "x\n" * 20_000),
+        (PromptTemplate("{instruction}{input}" * 8 + "Z", "Q{instruction}"), "ab" * 10_000),
+        (PromptTemplate("{instruction}a{input}a{instruction}b", "Q{instruction}"), "a" * 100_000),
+    ],
+    ids=range(4),
+)
+def test_no_template_takes_long_to_look_for(template: PromptTemplate, text: str) -> None:
+    start = time.perf_counter()
+    found = template.split(text)
+    assert time.perf_counter() - start < 5
+    assert found is None or text.startswith(template.prompt(*found))
+
+
+@given(
+    st.permutations(["{instruction}", "{input}", "{instruction}", "a", " "]).map("".join),
+    st.permutations(["{instruction}", "{input}", "a", "\n"]).map("".join),
+    TEXTS,
+    TEXTS,
+)
+def test_whatever_the_template_its_prompts_are_found_again(with_input, without_input, instruction, input):
+    template = PromptTemplate(with_input, without_input)
+    prompt = template.prompt(instruction, input)
+    found = template.split(prompt)
+    assert found is not None and prompt.startswith(template.prompt(*found))
+
+
+def test_a_blank_input_is_none_wherever_it_is_put():
+    template = PromptTemplate("Q: {instruction} {input}\nA:", "Q: {instruction} {input}\nA:")
+    assert template.prompt("Who is it?", " ") == template.prompt("Who is it?") == "Q: Who is it? \nA:"
+
+
+def test_a_template_does_not_multiply_what_is_asked(tmp_path):
+    hostile = "{instruction}" * 10_000
+    with pytest.raises(DataError, match="10,000 fields"):
+        PromptTemplate.from_dict({"with_input": hostile, "without_input": hostile})
+    (tmp_path / "mine.json").write_text(json.dumps({"with_input": hostile + "{input}", "without_input": hostile}))
+    with pytest.raises(DataError, match=r"mine.json is not a template: with_input holds"):
+        read_template(str(tmp_path / "mine.json"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.untrusted import is_directory, is_file, parse_json, shown, shown_name, shown_reason
+from gpt2cli.untrusted import is_directory, is_file, missing, parse_json, shown, shown_name, shown_reason
 
 
 @pytest.mark.parametrize("depth", [1, 30, 200])
@@ -51,3 +51,9 @@ def test_a_reason_is_shown_short_and_on_one_line():
     assert shown_reason(ValueError("a\nb\x1b[2J")) == "a b [2J"
     assert shown_reason(EOFError()) == "EOFError"
     assert len(shown_reason(ValueError("x" * 10**6))) < 300
+
+
+def test_what_is_there_but_no_file_is_told_apart_from_what_is_missing(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    assert missing(tmp_path) == missing(tmp_path / "loop") == "not an ordinary file"
+    assert missing(tmp_path / "x") == missing(tmp_path / "a\0b") == missing(tmp_path / ("x" * 300)) == "not there"

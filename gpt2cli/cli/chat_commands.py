@@ -47,7 +47,9 @@ def help_page(session: "Session", argument: str) -> None:
 def set_value(session: "Session", argument: str) -> None:
     name, _, value = argument.partition(" ")
     if name not in SETTINGS:
-        raise UsageError(f"there is no setting {shortened(name, 40)!r}: {nearest(name, SETTINGS)}" if name else USE_SET)
+        raise UsageError(
+            f"there is no setting {shortened(name, 40)!r}: {nearest(name, SETTINGS)}" if name else SET_WHAT
+        )
     if not value.strip():
         raise UsageError(f"{name} to what? As in: {USE_SET}")
     field, parse = SETTINGS[name]
@@ -195,6 +197,7 @@ WORDS = {"exit": "/exit", "quit": "/exit", "help": "/help"}
 """Words that are commands if they are typed alone, as other programs have it."""
 ALIASES = {"/quit": "/exit"}
 USE_SET = "/set temp 0.9"
+SET_WHAT = f"set what? As in: {USE_SET}"
 
 
 def run_command(session: "Session", line: str) -> None:

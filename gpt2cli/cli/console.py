@@ -15,9 +15,13 @@ from rich.text import Text
 LONGEST_LINE = 1000
 """Characters of an error or a note at most: what it quotes may be as long as a file."""
 
-# C0 and C1 controls and DEL, except newline and tab: on a terminal they could move the cursor, or worse.
-# And the marks that change the direction of a text: with them a text can look like another one.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# What a text must not do to a terminal, or hide from its reader: C0 and C1 controls and DEL, except newline and tab;
+# marks that change the direction of a text; line and paragraph separators; characters without any width, except the
+# two joiners and the selectors that emoji and some scripts need; and tags, which spell a second, invisible text.
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
 
 
 def visible(text: str) -> str:
@@ -39,7 +43,8 @@ def _shortened(text: str) -> str:
 
 
 def _spelled(control: str) -> str:
-    return f"\\x{ord(control):02x}" if ord(control) < 0x100 else f"\\u{ord(control):04x}"
+    code = ord(control)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class Console:

@@ -11,7 +11,7 @@ from gpt2cli.cli.console import Console
 from gpt2cli.cli.describe import counted
 from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.errors import DataError, ResourceError, UsageError
-from gpt2cli.untrusted import shown
+from gpt2cli.untrusted import is_utf16, shown
 
 if TYPE_CHECKING:
     from gpt2cli.generation.text import Sample, TextGeneration
@@ -79,7 +79,10 @@ def decode(content: bytes, where: str) -> str:
         raise DataError(
             f"{where} is longer than {LONGEST_PROMPT >> 20} MB: give a shorter text, of which the end counts"
         )
-    return _as_unicode(content, where).removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
+    text = _as_unicode(content, where)
+    if is_utf16(content):
+        raise DataError(f"{where} looks like UTF-16: convert it to UTF-8")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
 
 
 def _as_unicode(content: bytes, where: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from gpt2cli.checkpoints.files import looks_like
 from gpt2cli.data.utf8 import BOM, read_utf8
 from gpt2cli.errors import DataError
+from gpt2cli.untrusted import is_utf16
 
 MAX_DIGITS = 640
 """Digits of the longest number that is read: Python can be set up to refuse longer ones."""
@@ -47,7 +48,11 @@ def read_values(path: Path) -> Iterator[tuple[int | None, Any]]:
     """
     if path.suffix.lower() != ".jsonl":
         return ((None, value) for value in _read_list(path))
-    if _holds_one_list(path):
+    with path.open("rb") as file:
+        start = file.read(512)
+    if is_utf16(start):
+        raise DataError(f"{path} looks like UTF-16: convert it to UTF-8, or give another file")
+    if _holds_one_list(path, start):
         raise DataError(f"{path} holds one list, not an object a line: name it .json")
     return _read_lines(path)
 
@@ -69,10 +74,8 @@ def _read_list(path: Path) -> list[Any]:
     return values
 
 
-def _holds_one_list(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(512).removeprefix(BOM).lstrip()
-    if not start.startswith(b"["):
+def _holds_one_list(path: Path, start: bytes) -> bool:
+    if not start.removeprefix(BOM).lstrip().startswith(b"["):
         return False
     try:
         return isinstance(_parse(read_utf8(path)), list)
@@ -82,7 +85,9 @@ def _holds_one_list(path: Path) -> bool:
 
 def _read_lines(path: Path) -> Iterator[tuple[int | None, Any]]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        # within a line of JSON there is no CR: where there is one, it ends a line
+        lines = (part for line in file for part in line.splitlines())
+        for number, line in enumerate(lines, start=1):
             line = line.removeprefix(BOM) if number == 1 else line
             if line.strip():
                 yield number, _value_of(line)

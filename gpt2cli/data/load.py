@@ -16,7 +16,7 @@ from gpt2cli.data.text import SUFFIX, left_out_of, read_text, text_files
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.paths import asset, expand
 from gpt2cli.prompts import ALPACA, PromptTemplate
-from gpt2cli.untrusted import is_directory, is_file
+from gpt2cli.untrusted import is_directory, is_file, missing
 
 ACCEPTED = f"give .json, .jsonl, .txt, a folder of .txt, what prepare-alpaca made, or {LESSONS}, which are bundled"
 SIMILAR = 0.75
@@ -39,7 +39,7 @@ def check_kind(path: Path) -> None:
     if is_directory(path):
         return
     if not is_file(path):
-        raise UsageError(f"{path} is not there: {_meant(path)}{ACCEPTED}")
+        raise UsageError(f"{path} is {missing(path)}: {_meant(path)}{ACCEPTED}")
     if path.suffix.lower() not in (*SUFFIXES, SUFFIX):
         raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
 

@@ -23,6 +23,7 @@ from gpt2cli.checkpoints.refusals import refusal
 from gpt2cli.checkpoints.transfer import LastingError, Note, Progress, Received, TemporaryError, ignore, persist
 from gpt2cli.data.records import SUFFIXES, read_records
 from gpt2cli.errors import DataError, NetworkError, ResourceError, UsageError
+from gpt2cli.untrusted import is_file, missing
 
 CLEANED_REPO, CLEANED_FILE = "yahma/alpaca-cleaned", "alpaca_data_cleaned.json"
 ORIGINAL = "https://raw.githubusercontent.com/tatsu-lab/stanford_alpaca/main/alpaca_data.json"
@@ -49,8 +50,10 @@ def fetch_source(source: str, offline: bool = False, progress: Progress = ignore
     if _ADDRESS.match(address):
         return _kept(source, _file_name(address), partial(_bring, address), offline, progress)
     path = paths.expand(source)
-    if not path.is_file():
-        raise UsageError(f"{source} is not there: give cleaned, original, an https address, or a .json or .jsonl file")
+    if not is_file(path):
+        raise UsageError(
+            f"{source} is {missing(path)}: give cleaned, original, an https address, or a .json or .jsonl file"
+        )
     return path
 
 

@@ -1,8 +1,8 @@
 r"""Plain text as training data: one stream of tokens, cut into blocks as long as the model's window.
 
 A file holds one document, or several that are separated by a line that holds `<|endoftext|>` and nothing else.
-Anywhere else `<|endoftext|>` is plain text. A `\r\n` is read as `\n`, and a byte order mark is dropped. Blank documents
-are left out.
+Anywhere else `<|endoftext|>` is plain text. A `\r\n` is read as `\n`, and so is a `\r` where a file has no `\n` at all.
+A byte order mark is dropped. Blank documents are left out.
 
 The stream is `<|endoftext|> document <|endoftext|> document ... <|endoftext|>`: each document begins as a text does
 that the model writes, and has an end. A block holds up to block_size + 1 tokens and starts with the last token of the
@@ -113,6 +113,8 @@ def blocks(stream: Tensor, block_size: int) -> TokenDataset:
 def read_documents(path: Path) -> list[str]:
     """The documents of a text file, none of them blank. Raises DataError for what is not UTF-8, naming the byte."""
     text = read_utf8(path).replace("\r\n", "\n")
+    if "\n" not in text:  # the line ends of the first Macs
+        text = text.replace("\r", "\n")
     return [document for document in _documents(text) if document and not document.isspace()]
 
 

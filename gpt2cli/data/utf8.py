@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gpt2cli.checkpoints.files import looks_like
 from gpt2cli.errors import DataError
+from gpt2cli.untrusted import is_utf16
 
 BOM = b"\xef\xbb\xbf"
 
@@ -13,8 +14,11 @@ def read_utf8(path: Path) -> str:
     content = path.read_bytes()
     start = len(BOM) if content.startswith(BOM) else 0
     try:
-        return str(memoryview(content)[start:], "utf-8")
+        text = str(memoryview(content)[start:], "utf-8")
+        if not is_utf16(content):
+            return text
+        where = f"{path} is not UTF-8"
     except UnicodeDecodeError as error:
         where = f"{path} is not valid UTF-8 at byte {start + error.start}"
-    guess = looks_like(content[:512])
+    guess = "UTF-16" if is_utf16(content) else looks_like(content[:512])
     raise DataError(f"{where} (looks like {guess}): convert it to UTF-8, or give another file")

@@ -66,7 +66,7 @@ class Candidate:
         return load_plain(self.model, ckpt=self.ckpt, progress=progress, **at).config.block_size  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
-        """sha256, in hex, of the files that it is made of."""
+        """sha256, in hex, of the files that it is made of. Weights may take their config from the file beside them."""
         digest = hashlib.sha256()
         for path in self._files():
             digest.update(f"{path.name} {path.stat().st_size}\n".encode())
@@ -87,7 +87,7 @@ class Candidate:
             base = []
         if path is None:
             return base
-        return base + (_weights(path) if path.is_dir() else [path])
+        return base + (_weights(path) if path.is_dir() else [path, *path.parent.glob("config.json")])
 
     def has_learned(self, data: Instructions | Texts, path: Path) -> bool:
         """Whether some of this data is among what the model says that it was trained on."""

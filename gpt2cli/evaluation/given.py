@@ -11,7 +11,7 @@ from gpt2cli.data.records import SUFFIXES, Record, is_unicode
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.data import Instructions
-from gpt2cli.untrusted import is_file, shown
+from gpt2cli.untrusted import is_file, missing, shown
 
 FIELDS = ("model_response", "response", "answer", "prediction", "completion", "output")
 """Where an object may hold the answer. The first of these that is there counts."""
@@ -34,7 +34,7 @@ def read_given(name: str, path: Path, data: Instructions) -> Given:
     Raises UsageError for what is no such file, and DataError, naming the first answer that is wrong.
     """
     if not is_file(path):
-        raise UsageError(f"{name} is not there: give --answers-from a .json or .jsonl file")
+        raise UsageError(f"{name} is {missing(path)}: give --answers-from a .json or .jsonl file")
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{name} ends in neither {' nor '.join(SUFFIXES)}: give --answers-from such a file")
     read = [*read_values(path)]

@@ -126,7 +126,7 @@ class PackedGPT(GPT):
         if (problem := store().problem) is None:
             return f"compiling for this processor, once for {self.precision}"
         advice = "set NUMBA_CACHE_DIR to a directory of yours to keep the result"
-        return f"compiling for this processor, every time, as {problem}: {advice}"
+        return f"compiling for this processor, every time ({problem}): {advice}"
 
     def warm_up(self) -> None:
         """Compile what the first steps would wait for, or read it from where it was kept; the first step does, too."""

@@ -137,6 +137,7 @@ def test_settings(person: Person) -> None:
     begin(person, 3)
     assert "did you mean temp?" in person.asks("/set tmp 1")
     assert "error: temp must be a finite number, 0 or more, not nan" in person.asks("/set temp nan")
+    assert "error: set what? As in: /set temp 0.9" in person.asks("/set")
     assert "error: top-k must be a whole number, not '1.5'" in person.asks("/set top-k 1.5")
     assert "temp is 0.9" in person.asks("/set temp 0.9")
     person.asks("/set seed 5")

@@ -8,15 +8,21 @@ import pytest
 from gpt2cli.cli.console import LONGEST_LINE, Console, report_error, visible, visible_line
 
 BIDIRECTIONAL = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C]
+INVISIBLE = [0x200B, 0x2028, 0x2029, 0x2060, 0x2064, 0x206F, 0xFEFF, 0xFFF9, 0x180E]
 
 
-@pytest.mark.parametrize("code", BIDIRECTIONAL, ids=hex)
-def test_marks_that_turn_a_text_around_are_visible(code):
+@pytest.mark.parametrize("code", [*BIDIRECTIONAL, *INVISIBLE], ids=hex)
+def test_marks_that_turn_or_hide_a_text_are_visible(code):
     assert visible(f"a{chr(code)}b") == f"a\\u{code:04x}b"
 
 
+def test_a_second_text_in_tags_is_visible():
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "do")
+    assert visible(f"a{hidden}b") == r"a\U000e0064\U000e006fb"
+
+
 def test_other_scripts_and_joiners_stay_as_they_are():
-    text = "שלום العربية 日本語 👩\u200d👩 e\u0301 \u00a0\n\t"
+    text = "שלום العربية 日本語 👩\u200d👩 ❤\ufe0f م\u200cم e\u0301 \u00a0\n\t"
     assert visible(text) == text
     assert visible("\x1b[31m\x9b\x7f") == r"\x1b[31m\x9b\x7f"
 

@@ -152,3 +152,22 @@ def test_texts_keep_their_characters(tmp_path: Path) -> None:
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.json"):
         read_records(write_json(tmp_path / "a.csv", RECORDS))
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n\r", "\r\r\n"], ids=repr)
+def test_lines_may_end_as_on_any_machine(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(end.join(json.dumps(record) for record in RECORDS).encode())
+    assert len(read_records(file).good) == len(RECORDS)
+    file.write_bytes(f"{GOOD}{end}{{".encode())
+    with pytest.raises(DataError, match=r"bad JSON at line [23], column 2"):
+        read_records(file)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_records_in_utf16_are_refused_as_a_whole(tmp_path: Path, name: str, encoding: str) -> None:
+    file = tmp_path / name
+    file.write_bytes((f"[{GOOD}]" if name == "a.json" else GOOD).encode(encoding))
+    with pytest.raises(DataError, match=r"UTF-16|byte 0"):
+        read_records(file, skip_bad=True)

@@ -114,3 +114,17 @@ def test_what_is_no_text(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(DataError, match=told):
         read_text(text_files(tmp_path), 16, DataConfig())
+
+
+def test_the_line_ends_of_the_first_macs_end_lines(tmp_path: Path) -> None:
+    (tmp_path / "mac.txt").write_bytes(b"One tale.\r<|endoftext|>\rTwo\rtales.\r")
+    assert read_documents(tmp_path / "mac.txt") == ["One tale.\n", "Two\ntales.\n"]
+    (tmp_path / "mixed.txt").write_bytes(b"50 %\r100 %\n")
+    assert read_documents(tmp_path / "mixed.txt") == ["50 %\r100 %\n"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_text_in_utf16_is_refused_also_without_its_mark(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "windows.txt").write_bytes(STORY.encode(encoding))
+    with pytest.raises(DataError, match="UTF-16"):
+        read_documents(tmp_path / "windows.txt")

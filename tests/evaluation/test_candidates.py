@@ -51,6 +51,16 @@ def test_an_adapter_goes_onto_the_single_model_or_onto_its_own(tmp_path):
     assert alone.fingerprint() != whole
 
 
+def test_the_config_beside_a_file_of_weights_is_a_part_of_it(tmp_path):
+    models.save_hub_directory(models.small_model(SHAPE), tmp_path)
+    [weights] = tmp_path.glob("*.safetensors")
+    [candidate] = candidates([], [str(weights)], CPU)
+    before = candidate.fingerprint()
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace("{", '{"layer_norm_epsilon": 0.1, ', 1))
+    assert candidate.fingerprint() != before
+
+
 def test_each_model_is_asked_in_its_own_template(tmp_path, home, monkeypatch):
     for name, template in (("plain.pt", None), ("tuned.pt", TEMPLATE)):
         save_checkpoint(models.small_model(SHAPE), tmp_path / name, template=template)

@@ -173,4 +173,4 @@ def test_the_note_says_why_nothing_is_kept(compiling, monkeypatch):
     assert model.compiling_note() == "compiling for this processor, once for fp16"
     nowhere = Store(None)
     monkeypatch.setattr(compiling, "store", lambda: nowhere)
-    assert "every time, as there is no home directory: set NUMBA_CACHE_DIR" in model.compiling_note()
+    assert "every time (there is no home directory): set NUMBA_CACHE_DIR" in model.compiling_note()

@@ -144,6 +144,17 @@ def test_root_leaves_nothing_in_somebodys_home(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@posix
+def test_a_directory_of_the_users_group_may_be_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    tmp_path.chmod(0o770)
+    assert "belongs to another user" not in (Store(tmp_path / "gpt2cli").problem or "")
+    assert (tmp_path / "gpt2cli").exists()
+    monkeypatch.setattr(os, "getegid", lambda: -1)
+    monkeypatch.setattr(os, "getgroups", list)
+    assert "belongs to another user" in Store(tmp_path / "other").problem
+
+
 def test_without_room_nothing_is_written_and_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     store = Store(tmp_path)

@@ -37,7 +37,7 @@ _used: set[str] = set()
 def store() -> Store:
     """Where compiled loops are kept."""
     try:
-        base = config.CACHE_DIR or platformdirs.user_cache_dir("gpt2cli", appauthor=False)
+        base = config.CACHE_DIR.strip() or platformdirs.user_cache_dir("gpt2cli", appauthor=False)
     except RuntimeError:  # no HOME, and no account that has one
         return Store(None)
     return Store(Path(base))

@@ -95,6 +95,12 @@ def is_private(status: os.stat_result) -> bool:
     return os.name == "nt" or (status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
+def _is_shared(status: os.stat_result) -> bool:
+    """Whether a directory of another user is meant for this one too: all can write to it, or a group of the user's."""
+    ours = status.st_gid in (os.getegid(), *os.getgroups())
+    return bool(status.st_mode & (stat.S_IWOTH | (stat.S_IWGRP if ours else 0)))
+
+
 def _make(base: Path) -> str | None:
     """Make the directory that ours goes into; why that failed, or must not be done.
 
@@ -103,7 +109,7 @@ def _make(base: Path) -> str | None:
     try:
         nearest = next(path for path in [base, *base.absolute().parents] if path.exists())
         status = nearest.stat()
-        if os.name != "nt" and status.st_uid != os.geteuid() and not status.st_mode & stat.S_IWOTH:
+        if os.name != "nt" and status.st_uid != os.geteuid() and not _is_shared(status):
             return f"{nearest} belongs to another user"
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, ValueError, StopIteration) as error:
