@@ -62,6 +62,20 @@ def is_utf16(content: bytes) -> bool:
     return len(start) >= 4 and zeros[0] == 0 and zeros[1] > len(start) // 4
 
 
+def is_name(value: Any) -> bool:
+    """Whether a value can be the name of a model: a text on one line, short enough for the path of a file."""
+    return isinstance(value, str) and value.isprintable() and all(len(part.encode()) < 256 for part in value.split("/"))
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written to a file: not if it has halves of surrogate pairs, which JSON can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_file(path: Path) -> bool:
     """Whether a file is there. False also for a name that no file system can hold, or that may not be looked at."""
     try:

@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpt2cli.checkpoints.files import read_json, read_safetensors
-from gpt2cli.checkpoints.limits import WEIGHT_TYPES, check_model_tensors
+from gpt2cli.checkpoints.limits import MAX_NAME, WEIGHT_TYPES, check_model_tensors
 from gpt2cli.checkpoints.peft_config import PeftConfig, parse_config
 from gpt2cli.checkpoints.save import as_metadata, own_tensors, writing
 from gpt2cli.config import LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import ADAPTED, low_rank_update
-from gpt2cli.untrusted import is_directory, is_file, shown, shown_name
+from gpt2cli.untrusted import is_directory, is_file, is_name, shown, shown_name
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model.transformer."
@@ -126,7 +126,7 @@ def read_adapter(directory: Path) -> Adapter:
     config = parse_config(fields, file)
     base, revision = fields.get("base_model_name_or_path"), fields.get("revision")
     for name, value in (("base_model_name_or_path", base), ("revision", revision)):
-        if value is not None and not (isinstance(value, str) and value.isprintable()):
+        if value is not None and not (is_name(value) and len(value) <= MAX_NAME):
             raise CheckpointError(f"{file}: {name} is {shown(value)}, not a name: save the adapter again")
     if base and revision and not is_directory(Path(base)):
         base = f"{base}@{revision}"

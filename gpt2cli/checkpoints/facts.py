@@ -9,6 +9,7 @@ from gpt2cli.checkpoints import adapters, hub
 from gpt2cli.checkpoints.configs import decoded
 from gpt2cli.checkpoints.files import read_checkpoint
 from gpt2cli.checkpoints.gguf_format import GGUFTokenizer
+from gpt2cli.checkpoints.limits import plain_facts
 from gpt2cli.checkpoints.places import check_file
 from gpt2cli.checkpoints.tokenizer_files import PROVENANCE, Tokenizer, is_gpt2s_vocabulary
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
@@ -16,7 +17,7 @@ from gpt2cli.errors import CheckpointError, DataError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import asset, expand
 from gpt2cli.prompts import PromptTemplate
-from gpt2cli.untrusted import is_file, shown
+from gpt2cli.untrusted import is_encodable, is_file, shown
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
     template, provenance = (decoded(extra.get(name)) for name in ("template", "provenance"))
     if template is not None and not (isinstance(template, dict) and all(map(_is_text, template.items()))):
         raise CheckpointError(f"{file}: template is not a table of texts: save the checkpoint again")
-    return Facts(template, provenance if isinstance(provenance, dict) else {})
+    return Facts(template, plain_facts(provenance, file) if isinstance(provenance, dict) else {})
 
 
 def provenance_of(facts: Facts, model: GPT) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def provenance_of(facts: Facts, model: GPT) -> dict[str, Any]:
 
 
 def _is_text(item: tuple[Any, Any]) -> bool:
-    return all(isinstance(part, str) for part in item)
+    return all(isinstance(part, str) and is_encodable(part) for part in item)
 
 
 def tokenizer_in(extra: Mapping[str, Any]) -> Tokenizer:

@@ -23,6 +23,7 @@ from gpt2cli.checkpoints.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES
 from gpt2cli.checkpoints.transfer import LastingError, Note, Progress, RemoteFile, fetch, ignore, matches, size_of
 from gpt2cli.config import PUBLISHED
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
+from gpt2cli.untrusted import shown
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -172,7 +173,9 @@ def _shards(index: Path, source: Remote) -> list[RemoteFile]:
         raise CheckpointError(f"{source.repo}: {INDEX} is no index of weights: use another repository") from None
     bad = [name for name in names if not _SHARD.fullmatch(name)]
     if bad or not names:
-        raise CheckpointError(f"{source.repo}: {INDEX} names {bad[:1] or 'no file'}, not plain .safetensors: refused")
+        raise CheckpointError(
+            f"{source.repo}: {INDEX} names {shown(bad[0]) if bad else 'no file'}, not plain .safetensors: refused"
+        )
     if len(names) > MAX_SHARDS:
         raise CheckpointError(f"{source.repo}: {INDEX} names {len(names)} files, more than {MAX_SHARDS}: refused")
     return [source.head(name)[1] for name in names]

@@ -78,6 +78,7 @@ def check_bytes(tensors: dict[str, Tensor], size: int, where: object) -> None:
 def plain_facts(value: Any, where: object) -> Any:
     """A copy of what a file says in numbers, texts, lists and dicts. Anything else in it becomes its type's name.
 
+    What no text file can hold (halves of surrogate pairs) becomes question marks.
     Raises CheckpointError for more than MAX_FACTS values. A list that holds another one twice counts it twice: as a
     text, it would be exponentially longer than the file.
     """
@@ -87,11 +88,16 @@ def plain_facts(value: Any, where: object) -> Any:
         nonlocal left
         left -= 1
         if left < 0 or depth > 50:
-            raise CheckpointError(f"{where}: its config is nested or large beyond reason: save the checkpoint again")
-        if value is None or isinstance(value, bool | int | float | str):
+            raise CheckpointError(
+                f"{where}: what it says besides its weights is nested or large beyond reason: save the checkpoint again"
+            )
+        if isinstance(value, str):
+            return value.encode(errors="replace").decode()
+        if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, dict):
-            return {name: copied(member, depth + 1) for name, member in value.items() if isinstance(name, str)}
+            members = ((name, member) for name, member in value.items() if isinstance(name, str))
+            return {copied(name, depth): copied(member, depth + 1) for name, member in members}
         if isinstance(value, list | tuple):
             return [copied(member, depth + 1) for member in value]
         return f"a {type(value).__name__}"

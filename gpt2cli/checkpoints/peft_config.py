@@ -26,14 +26,16 @@ _NEVER_MERGED = {
 }
 # the regular expressions that are matched: of parts that cannot take longer than their length, and few repetitions
 _PLAIN_PATTERN = re.compile(r"(?:(?:\w|\\[.dw]|\.|-|\[[\w-]+\])[+*?]?|[()|^$])*", re.ASCII)
-_LONGEST_PATTERN, _MOST_REPETITIONS = 200, 3
+_LONGEST_PATTERN, _LONGEST_NAME = 200, 30
+_PATTERN_COST, _MOST_WORK = 50, 50_000
+"""What a pattern costs besides its matching, and what all of a config may cost: in ways to match a layer's name."""
 
 
 @dataclass(frozen=True)
 class PeftConfig:
     """What low-rank matrices of PEFT mean. `lora` holds the rank and the alpha of most layers.
 
-    alphas   the alpha of other layers: a regular expression for the end of their names, and the number
+    alphas   the alpha of other layers: a regular expression for their names, and the number
     ranks    all ranks that a layer may have
     by_root  alpha is divided by the root of the rank: rank-stabilised LoRA (Kalajdzievski 2023)
     dora     weights are split into direction and magnitude: DoRA (Liu et al. 2024)
@@ -42,7 +44,7 @@ class PeftConfig:
 
     rank: int
     alpha: float
-    alphas: Mapping[str, float] = field(default_factory=dict)
+    alphas: Mapping[re.Pattern[str], float] = field(default_factory=dict)
     ranks: frozenset[int] = frozenset()
     by_root: bool = False
     dora: bool = False
@@ -55,7 +57,7 @@ class PeftConfig:
 
     def scale(self, module: str, rank: int) -> float:
         """The factor of a layer's update, by the layer's name in the adapted model and the rank of its matrices."""
-        found = (alpha for pattern, alpha in self.alphas.items() if re.match(rf"(.*\.)?({pattern})$", module))
+        found = (alpha for pattern, alpha in self.alphas.items() if pattern.match(module))
         return next(found, self.alpha) / (math.sqrt(rank) if self.by_root else rank)
 
 
@@ -70,7 +72,11 @@ def parse_config(fields: Mapping[str, Any], file: Path) -> PeftConfig:
         ("peft_type", kind, ("LORA",)),
         ("bias", fields.get("bias", "none"), ("none", "all", "lora_only")),
         # the others begin with changed base weights
-        ("init_lora_weights", fields.get("init_lora_weights", True), (True, False, "gaussian", "orthogonal", "eva")),
+        (
+            "init_lora_weights",
+            fields.get("init_lora_weights", True),
+            (True, False, None, "gaussian", "orthogonal", "eva"),
+        ),
     ):
         if value not in allowed:
             raise _not_here(file, name, f"is {shown(value)}")
@@ -82,7 +88,7 @@ def parse_config(fields: Mapping[str, Any], file: Path) -> PeftConfig:
     return PeftConfig(
         rank,
         alpha,
-        {pattern: _alpha(value, "alpha_pattern", file) for pattern, value in alphas.items()},
+        {re.compile(rf"(.*\.)?({name})$"): _alpha(value, "alpha_pattern", file) for name, value in alphas.items()},
         frozenset({rank, *(_rank(value, "rank_pattern", file) for value in ranks.values())}),
         bool(fields.get("use_rslora")),
         bool(fields.get("use_dora")),
@@ -107,16 +113,35 @@ def _pattern(fields: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]
     found = fields.get(name) or {}
     if not isinstance(found, dict):
         raise CheckpointError(f"{file}: {name} is {shown(found)}, not a table: save the adapter again")
+    work = 0
     for pattern in found:
-        repetitions = sum(map(pattern.count, "+*?"))
-        plain = len(pattern) <= _LONGEST_PATTERN and repetitions <= _MOST_REPETITIONS
-        try:
-            plain = plain and bool(_PLAIN_PATTERN.fullmatch(pattern)) and bool(re.compile(f"({pattern})"))
-        except re.error:
-            plain = False
-        if not plain:
+        work += _PATTERN_COST + _ways(pattern)
+        if work > _MOST_WORK or not _is_plain(pattern):
             raise _not_here(file, name, f"is {shown(pattern)}")
     return found
+
+
+def _is_plain(pattern: str) -> bool:
+    try:
+        return bool(_PLAIN_PATTERN.fullmatch(pattern)) and bool(re.compile(f"({pattern})"))
+    except re.error:
+        return False
+
+
+def _ways(pattern: str) -> int:
+    """In how many ways a plain pattern can be tried on a layer's name: by its repetitions, and its alternatives."""
+    if len(pattern) > _LONGEST_PATTERN:
+        return _MOST_WORK
+    ways: int = _LONGEST_NAME ** sum(map(pattern.count, "+*?"))
+    alternatives = [1]  # of the pattern, and of the groups that are open
+    for character in pattern:
+        if character == "(":
+            alternatives.append(1)
+        elif character == "|":
+            alternatives[-1] += 1
+        elif character == ")" and len(alternatives) > 1:
+            ways *= alternatives.pop()
+    return ways * math.prod(alternatives)
 
 
 def _not_here(file: Path, name: str, how: str) -> CheckpointError:

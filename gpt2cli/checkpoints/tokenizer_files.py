@@ -32,6 +32,8 @@ PADDED_SIZE = 51_200
 TOKENS_SHA256 = "e35a33a0b2250c932ffdafc4c3a3552aef0cc7af7a11e9ebfddf1d2a6517371f"
 MERGES_SHA256 = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
 
+_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""By which GPT-2 divides a text into words, as OpenAI wrote it."""
 _END = (END_OF_TEXT_ID, END_OF_TEXT)
 # classes for byte-pair encodings whose vocabulary the files give; any other has a vocabulary that is not GPT-2's
 _CLASSES = {"GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "PreTrainedTokenizer", "AutoTokenizer"}
@@ -145,10 +147,14 @@ def _check_kind(directory: Path, settings: dict[str, Any], config: dict[str, Any
 def _fast(content: dict[str, Any]) -> dict[int, str]:
     """The tokens in a tokenizer.json, by id. Raises _OtherError for one of another kind than GPT-2's."""
     model = content.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or model.get("type", "BPE") != "BPE":
         raise _OtherError("its tokenizer.json is of another kind than GPT-2's")
-    if content.get("normalizer") is not None:
+    if any(model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix")):
+        raise _OtherError("its tokenizer.json marks the parts of words, which GPT-2's does not")
+    if content.get("normalizer") not in (None, {"type": "Sequence", "normalizers": []}):
         raise _OtherError("its tokenizer.json changes the text first, which GPT-2's does not")
+    if not _splits_as_gpt2s(content.get("pre_tokenizer")):
+        raise _OtherError("its tokenizer.json divides a text into other words than GPT-2's")
     merges = model.get("merges")
     if not isinstance(merges, list):
         raise _OtherError("its tokenizer.json has no merges")
@@ -159,6 +165,21 @@ def _fast(content: dict[str, Any]) -> dict[int, str]:
         if isinstance(entry, dict) and type(entry.get("id")) is int:
             tokens[entry["id"]] = str(entry.get("content"))
     return tokens
+
+
+def _splits_as_gpt2s(splitter: Any) -> bool:
+    """Whether the `pre_tokenizer` of a tokenizer.json divides a text by GPT-2's pattern, as its ByteLevel part does."""
+    if not isinstance(splitter, dict):
+        return False
+    parts = splitter.get("pretokenizers") if splitter.get("type") == "Sequence" else [splitter]
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
+        return False
+    *before, last = parts
+    if last.get("type") != "ByteLevel" or len(before) > 1:
+        return False
+    if last.get("use_regex", True) is not False:
+        return not before
+    return bool(before) and before[0].get("type") == "Split" and before[0].get("pattern") == {"Regex": _PATTERN}
 
 
 def _check_merges(lines: list[str], name: str = "tokenizer.json") -> None:

@@ -11,6 +11,10 @@ from gpt2cli.checkpoints.save import SUFFIXES
 from gpt2cli.config import PUBLISHED, GPTConfig
 from gpt2cli.paths import expand
 from gpt2cli.prompts import PromptTemplate
+from gpt2cli.untrusted import is_name
+
+LONGEST_VALUE = 200
+"""Characters of a value in a card's tables."""
 
 _USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -29,7 +33,7 @@ _PEFT = """```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained("{base}")
+base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, "{place}")
 ```
 """
@@ -73,7 +77,10 @@ def write_adapter_card(
     name: str, place: str, provenance: dict[str, Any], template: PromptTemplate | None, base: str | None
 ) -> str:
     """The card of a low-rank adapter alone."""
-    use = _PEFT.replace("{place}", place).replace("{base}", _shown(base) if base else "the base's name or directory")
+    use = _PEFT.replace("{place}", place)
+    use = use.replace(
+        "{base}", json.dumps(_shown(base) if base else "the base's name or directory", ensure_ascii=False)
+    )
     return "\n".join(
         [
             _front({"library_name": "peft", "pipeline_tag": "text-generation"}, base),
@@ -105,13 +112,13 @@ def _base(provenance: dict[str, Any]) -> str | None:
     if not settings or settings.get("from_scratch"):
         return None
     base = settings.get("ckpt") or settings.get("model") or "gpt2"
-    return base if isinstance(base, str) else None
+    return base if is_name(base) else None
 
 
 def _origin(base: str | None, provenance: dict[str, Any]) -> str:
     if not _table(provenance, "settings"):
-        return f", exported from {_shown(base)} with gpt2cli" if base else ", exported with gpt2cli"
-    return f", fine-tuned from {_shown(base)} with gpt2cli" if base else ", trained with gpt2cli"
+        return f", exported from {_plain(_shown(base))} with gpt2cli" if base else ", exported with gpt2cli"
+    return f", fine-tuned from {_plain(_shown(base))} with gpt2cli" if base else ", trained with gpt2cli"
 
 
 def _history(provenance: dict[str, Any], template: PromptTemplate | None) -> list[str]:
@@ -149,6 +156,8 @@ def _plain(value: object) -> str:
     text = " ".join(str(value).split())
     if text.startswith(("/", "~", "\\")) or text[1:3] == ":\\":
         text = PurePath(text.replace("\\", "/")).name
+    if len(text) > LONGEST_VALUE:
+        text = text[:LONGEST_VALUE] + "..."
     return "".join(f"\\{char}" if char in "\\`*_|[]<>#&" else char for char in text)
 
 

@@ -195,6 +195,16 @@ def test_an_adapter_for_another_base_is_refused(adapter, tmp_path, config, messa
         load_plain(str(other), ckpt=adapter)
 
 
+def test_a_pattern_for_each_layer_of_a_large_model_opens(adapter):
+    modules = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    alphas = {f"transformer.h.{block}.{module}": 8 for block in range(48) for module in modules}
+    before = load_plain(ckpt=adapter).state_dict()["h.0.attn.c_attn.weight"]
+    change_config(
+        adapter, alpha_pattern=alphas | {r".*h\.(0|1|2|3|4|5|6|7|8|9|10|11)\.attn\..*": 9}, init_lora_weights=None
+    )
+    assert not load_plain(ckpt=adapter).state_dict()["h.0.attn.c_attn.weight"].equal(before)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -204,6 +214,9 @@ def test_an_adapter_for_another_base_is_refused(adapter, tmp_path, config, messa
         {"alpha_pattern": {"(a*)*b": 8}},
         {"alpha_pattern": {".*.*.*.*": 8}},
         {"alpha_pattern": {"c_(attn": 8}},
+        {"alpha_pattern": {"(.|.|.)" * 26 + "~": 8}},  # 3^26 ways
+        {"alpha_pattern": {f"x{number}": 8 for number in range(1_000)}},
+        {"rank_pattern": {f"x{number}": 8 for number in range(1_000)}},
         {"init_lora_weights": "pissa"},
         {"init_lora_weights": {"a": 1}},
         {"peft_type": "IA3"},

@@ -83,6 +83,14 @@ def test_an_index_cannot_name_files_elsewhere(hub: HubServer, home: Path, name: 
     assert cache.list_models() == []
 
 
+def test_a_name_in_an_index_is_shown_shortly(hub: HubServer) -> None:
+    index = json.dumps({"weight_map": {"wte": "x" * 100_000}}).encode()
+    hub.files = {"config.json": b"{}", "model.safetensors.index.json": index}
+    with pytest.raises(CheckpointError, match="not plain") as error:
+        client.resolve("gpt2")
+    assert len(str(error.value)) < 300
+
+
 def test_an_index_names_a_thousand_files_at_the_most(hub: HubServer) -> None:
     for number, says in ((1001, r"names 1001 files, more than 1000: refused"), (1000, "has no w-0.safetensors")):
         index = {"weight_map": {str(i): f"w-{i}.safetensors" for i in range(number)}}

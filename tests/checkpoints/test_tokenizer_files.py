@@ -49,6 +49,7 @@ def put(directory, **files):
     return directory
 
 
+APART = [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False}]
 OTHERS = {
     "a permuted vocabulary": {"vocab__json": SHIFTED, "merges__txt": "\n".join(["#version: 0.2", *tokenizer.merges()])},
     "a fast tokenizer alone": {"tokenizer__json": fast(vocab=SHIFTED)},
@@ -58,6 +59,11 @@ OTHERS = {
     "fewer tokens": {"vocab__json": dict(list(VOCABULARY.items())[:30_000])},
     "unigrams": {"tokenizer__json": {"model": {"type": "Unigram", "vocab": [["a", -1.0]]}}},
     "a text changed first": {"tokenizer__json": _tokenizer() | {"normalizer": {"type": "Lowercase"}}},
+    "words in one piece": {"tokenizer__json": _tokenizer() | {"pre_tokenizer": None}},
+    "digits apart": {"tokenizer__json": _tokenizer() | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": APART}}},
+    "no pattern": {"tokenizer__json": _tokenizer() | {"pre_tokenizer": {"type": "ByteLevel", "use_regex": False}}},
+    "ends of words": {"tokenizer__json": fast(end_of_word_suffix="</w>")},
+    "words of BERT's kind": {"tokenizer__json": fast(type="WordPiece")},
     "SentencePiece": {"spiece__model": "binary"},
     "BERT's": {"vocab__txt": "[PAD]\n[UNK]"},
     "a class": {"tokenizer_config__json": {"tokenizer_class": "T5Tokenizer"}},
@@ -76,6 +82,19 @@ def test_the_digests_are_those_of_the_tokenizer_that_reads_texts():
     tokens = sorted(VOCABULARY, key=VOCABULARY.__getitem__)
     assert sha256("\n".join(tokens).encode()).hexdigest() == TOKENS_SHA256
     assert sha256("\n".join(tokenizer.merges()).encode()).hexdigest() == MERGES_SHA256
+
+
+@pytest.mark.parametrize(
+    "splitter",
+    [
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True},  # as the Hub has had it since 2019
+        {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True},
+        {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}]},
+    ],
+)
+def test_ways_to_say_gpt2s_pattern(tmp_path, splitter):
+    fields = {"pre_tokenizer": splitter, "normalizer": {"type": "Sequence", "normalizers": []}}
+    assert is_gpt2s(put(tmp_path, tokenizer__json=_tokenizer() | fields))
 
 
 @pytest.mark.parametrize("name", OTHERS)

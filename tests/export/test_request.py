@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
@@ -261,6 +262,50 @@ def test_the_card_tells_what_is_known_and_keeps_paths_to_itself(model, tmp_path)
     assert "### Response:" in card
     assert "apply_chat_template" in card
     assert load_plain(str(tmp_path / "out"), device="cpu").config == CONFIG
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + "/y", "a\0/b", "x\n---\n# <script>", 7, ["x"]])
+def test_a_base_that_is_no_name_is_not_in_the_card(model, tmp_path, name):
+    provenance = {"settings": {"ckpt": name, "train": {"a\ud800": "b\ud800" + "c" * 10_000}}}
+    save_checkpoint(model, tmp_path / "a.safetensors", provenance=provenance)
+    export(Request(None, str(tmp_path / "a.safetensors"), "hf", tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert ", trained with gpt2cli" in card
+    assert "script" not in card
+    assert len(card) < 2_000
+
+
+def test_a_name_in_a_card_is_neither_markdown_nor_python(adapter, tmp_path):
+    config = Path(adapter) / "adapter_config.json"
+    fields = json.loads(config.read_text()) | {"base_model_name_or_path": '<b>"+exit()+"'}
+    config.write_text(json.dumps(fields))
+    export(Request(None, adapter, "peft", tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert r"exported from \<b\>" in card
+    assert r'from_pretrained("<b>\"+exit()+\"")' in card
+
+
+@pytest.mark.parametrize("provenance", ["[" * 900 + "]" * 900, "[1" + ",1" * 100_000 + "]"])
+@pytest.mark.parametrize(("format", "name"), [("hf", "out"), ("gpt2cli", "out.pt"), ("gpt2cli", "out.safetensors")])
+def test_an_origin_that_is_nested_or_long_beyond_reason_is_refused(model, tmp_path, provenance, format, name):
+    metadata = {"config": '{"n_head": 2}', "provenance": f'{{"settings": {provenance}}}'}
+    save_file(dict(model.state_dict()), tmp_path / "a.safetensors", metadata)
+    with pytest.raises(CheckpointError, match="beyond reason"):
+        export(Request(None, str(tmp_path / "a.safetensors"), format, tmp_path / name))
+
+
+def test_a_template_that_no_file_can_hold_is_refused(model, tmp_path):
+    template = {"with_input": "\ud800{instruction}{input}", "without_input": "{instruction}"}
+    save_checkpoint(model, tmp_path / "a.safetensors", template=template)
+    with pytest.raises(CheckpointError, match="template is not a table of texts"):
+        export(Request(None, str(tmp_path / "a.safetensors"), "hf", tmp_path / "out"))
+
+
+def test_an_adapter_that_is_gone_is_named_shortly(model, tmp_path):
+    save_checkpoint(model, tmp_path / "a.pt", provenance={"adapter": "x" * 100_000})
+    with pytest.raises(CheckpointError, match="its adapter merged") as error:
+        export(Request(None, str(tmp_path / "a.pt"), "peft", tmp_path / "out"))
+    assert len(str(error.value)) < 300 + len(str(tmp_path))
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
