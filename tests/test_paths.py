@@ -55,3 +55,11 @@ def test_another_directory_that_cannot_be_made_is_not(monkeypatch, tmp_path):
     with pytest.raises(ResourceError, match=r"cannot make .*: choose another place"):
         paths.make(tmp_path / "file" / "x")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_whose_name_begins_with_a_tilde_is_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert paths.expand("./~nobody-has-this-name") == Path("~nobody-has-this-name")
+    (tmp_path / "~$report.txt").write_text("")
+    assert paths.expand("~$report.txt") == Path("~$report.txt")
+    assert paths.expand("~/x") == Path.home() / "x"

@@ -17,7 +17,8 @@ from gpt2cli.data.prepared import read_prepared
 from gpt2cli.errors import GPT2Error
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.engine import train
-from gpt2cli.training.run_directory import end_of_metrics, is_done, read_config
+from gpt2cli.training.metrics_file import lines_up_to
+from gpt2cli.training.runs import is_done, read_config
 from gpt2cli.training.state import Resumable, read_newest
 from tests.training.records import job
 
@@ -52,7 +53,7 @@ def open_run(work: Path) -> None:
     run = work / "run"
     read_config(run)
     is_done(run)
-    end_of_metrics((run / "metrics.jsonl").read_bytes(), 6)
+    lines_up_to((run / "metrics.jsonl").read_bytes(), 6)
     found = list(read_newest(run / "checkpoints"))
     resume = found[-1] if found and isinstance(found[-1], Resumable) else None
     next(train(job(save_every=3, max_steps=6, resume=resume)))
