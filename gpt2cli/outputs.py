@@ -34,6 +34,14 @@ def check_directory(path: Path) -> None:
     _try_to_write(path, directory)
 
 
+def check_unicode(path: Path) -> None:
+    """Raise UsageError for a name that is not UTF-8: torch and safetensors could not open what was written there."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{untrusted.shown(str(path))} is not UTF-8: choose another name") from None
+
+
 def _check_names(path: Path, more: int = 0) -> None:
     """Raise UsageError if a part of the path, with so many bytes more, is too long for a name."""
     for part in path.parts:

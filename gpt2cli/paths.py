@@ -36,14 +36,17 @@ def make(directory: Path) -> None:
 
 
 def expand(path: str | Path) -> Path:
-    """The path with `~` or `~somebody` as the home directory.
+    """The path with a leading `~` or `~somebody` as the home directory. `./~x`, as a text, is a file of that name.
 
-    Raises UsageError if that person has none, and for a name that no file can have: too long, or with a NUL in it.
+    Raises UsageError if that person has none and there is no such file, and for a name that no file can have: too
+    long, or with a NUL in it.
     """
     try:
-        expanded = Path(path).expanduser()
+        expanded = Path(path).expanduser() if str(path).startswith("~") else Path(path)
         os.lstat(expanded)
     except RuntimeError:
+        if os.path.lexists(path):
+            return Path(path)
         raise UsageError(f"{path}: there is no such home directory: give the whole path") from None
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:

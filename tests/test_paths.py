@@ -62,3 +62,11 @@ def test_a_blank_variable_is_as_none(monkeypatch):
     usual = paths.home()
     monkeypatch.setenv("GPT2CLI_HOME", " ")
     assert paths.home() == usual
+
+
+def test_a_file_whose_name_begins_with_a_tilde_is_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert paths.expand("./~nobody-has-this-name") == Path("~nobody-has-this-name")
+    (tmp_path / "~$report.txt").write_text("")
+    assert paths.expand("~$report.txt") == Path("~$report.txt")
+    assert paths.expand("~/x") == Path.home() / "x"

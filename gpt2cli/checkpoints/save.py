@@ -76,6 +76,7 @@ def check_target(path: Path) -> None:
         raise UsageError(f"{path} is no name for a checkpoint: let it end in {' or '.join(SUFFIXES)}")
     if path.is_dir():
         raise UsageError(f"{path} is a directory: name a file in it")
+    outputs.check_unicode(path)
     outputs.check_file(path)
 
 

@@ -27,7 +27,8 @@ from gpt2cli.training.events import Event, Finished
 from gpt2cli.training.job import Job
 from gpt2cli.training.results import Results, keep_base, kept_files
 from gpt2cli.training.resuming import check_settings, find_checkpoint, run_of, settings_of
-from gpt2cli.training.run_directory import RunDirectory, any_run, new_run_path, newest_run, runs, wrote
+from gpt2cli.training.run_directory import RunDirectory
+from gpt2cli.training.runs import any_run, new_run_path, newest_run, runs, wrote
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.setup import check_vocabulary, find_data, load_model, make_job
 from gpt2cli.training.state import checkpoints

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -79,9 +79,9 @@ def peak_rss_mb() -> float:
     """The most memory, in MB of 2^20 bytes, that this process has had resident; 0 where the platform does not tell."""
     if sys.platform == "win32":
         return 0.0
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux counts into getrusage's figure what the parent process had before this one began
-        for line in status.read_text().splitlines():
+    # Linux counts into getrusage's figure what the parent process had before this one began
+    with suppress(OSError, ValueError, IndexError):  # elsewhere there is no such file, or it is another one
+        for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):  # some kernels that only look like Linux leave it out
                 return int(line.split()[1]) / 2**10
     import resource

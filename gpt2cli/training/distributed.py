@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from gpt2cli.errors import UsageError
 from gpt2cli.model.device import available_devices, pick_device
+from gpt2cli.untrusted import shown
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,16 @@ class Ranks:
 
 
 def launched_rank() -> int:
-    """The rank that torchrun gave this process; 0 without torchrun."""
-    return int(os.environ.get("RANK") or 0)
+    """The rank that torchrun gave this process; 0 without torchrun. Raises UsageError: see `_told`."""
+    return _told("RANK", 0) if _told("WORLD_SIZE", 1) > 1 else 0
+
+
+def _told(name: str, default: int) -> int:
+    """A number that torchrun puts into the environment. Raises UsageError if it is none."""
+    value = os.environ.get(name) or str(default)
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise UsageError(f"{name} in the environment is {shown(value)}, not a count: unset it, or start with torchrun")
+    return int(value)
 
 
 def own_device(name: str) -> str:
@@ -49,9 +58,7 @@ def own_device(name: str) -> str:
 
     Raises UsageError if torchrun started more processes on this machine than it has GPUs, or `name` is a single GPU.
     """
-    processes, local_rank = (
-        int(os.environ.get(key) or default) for key, default in (("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
+    processes, local_rank = _told("LOCAL_WORLD_SIZE", 1), _told("LOCAL_RANK", 0)
     picked = pick_device(name)
     if processes == 1 or picked.type != "cuda":
         return name
@@ -65,11 +72,21 @@ def own_device(name: str) -> str:
 
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
-    """Join the other processes, if torchrun started any, over nccl on CUDA and gloo elsewhere, and leave them."""
-    world_size = int(os.environ.get("WORLD_SIZE") or 1)
-    if world_size == 1:
+    """Join the other processes, if torchrun started any, over nccl on CUDA and gloo elsewhere, and leave them.
+
+    Raises UsageError if the environment says half of what torchrun says.
+    """
+    world_size = _told("WORLD_SIZE", 1)
+    if world_size <= 1:
         yield Ranks()
         return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise UsageError(
+            f"WORLD_SIZE in the environment is {world_size}, but there is no {missing[0]}: "
+            "unset it, or start with torchrun"
+        )
+    _told("MASTER_PORT", 0)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -47,7 +47,7 @@ def read_losses(metrics: Path) -> Losses:
     """The losses in a run's metrics.jsonl; none if there is no such file."""
     found = Losses()
     tokens = 0
-    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else ():
+    for line in metrics.read_text(encoding="utf-8").splitlines() if untrusted.is_file(metrics) else ():
         fields = untrusted.parse_json(line)
         if fields["kind"] == "step":
             tokens += fields["tokens"]

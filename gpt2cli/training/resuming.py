@@ -8,7 +8,7 @@ from typing import Any
 from gpt2cli import untrusted
 from gpt2cli.errors import CheckpointError
 from gpt2cli.training import state
-from gpt2cli.training.run_directory import read_config
+from gpt2cli.training.runs import read_config
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.state import Resumable
 
@@ -71,13 +71,13 @@ def find_checkpoint(path: Path, note: Callable[[str], None]) -> Resumable | None
     checkpoint = named_checkpoint(path)
     if checkpoint:
         return state.read_state(checkpoint)
-    damaged = 0
+    newest = None
     for found in state.read_newest(path / "checkpoints"):
         if isinstance(found, Resumable):
             return found
         note(f"{found}: trying the one before")
-        damaged += 1
-    if damaged:
-        raise CheckpointError(f"no checkpoint in {path} is whole: start a new run")
+        newest = newest or found
+    if newest:
+        raise CheckpointError(f"no checkpoint in {path} is whole ({newest}): start a new run")
     note(f"{path} has no checkpoint yet: starting from the beginning")
     return None

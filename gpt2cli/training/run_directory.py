@@ -12,96 +12,30 @@ best.pt, best-adapter/, adapter/    see results.py
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gpt2cli import atomic, outputs, paths, untrusted
+from gpt2cli import atomic, outputs, untrusted
 from gpt2cli.checkpoints.save import disk_errors
-from gpt2cli.errors import CheckpointError, ResourceError, UsageError
+from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.training import state
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Started, Step
 from gpt2cli.training.metrics_file import as_line, lines_up_to
 from gpt2cli.training.plots import plot_losses
+from gpt2cli.training.runs import is_done, read_summary
 from gpt2cli.training.samples_file import as_markdown, sections_up_to
 
 SECONDS_BETWEEN_PLOTS = 60.0
 WRITTEN = ("config.json", "summary.json", "loss.png", "metrics.jsonl", "samples.md")
 """Files that may be replaced as a whole."""
-
-
-def runs() -> Path:
-    """Where runs are kept unless a directory is named."""
-    return paths.home() / "runs"
-
-
-def new_run_path(label: str) -> Path:
-    """A path that no run has yet: `<home>/runs/<date>-<time>-<label>`. Nothing is made there."""
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.") or "run"
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{slug[:40]}"
-    path, number = runs() / name, 1
-    while path.exists():
-        number += 1
-        path = runs() / f"{name}-{number}"
-    return path
-
-
-def newest_run() -> Path | None:
-    """The run under `<home>/runs` that was begun last, of those that are not done; None if there is none."""
-    found = (config.parent for config in runs().glob("*/config.json"))
-    return max((run for run in found if not is_done(run)), key=lambda run: run.name, default=None)
-
-
-def any_run() -> bool:
-    """Whether there is a run under `<home>/runs`."""
-    return any(runs().glob("*/config.json"))
-
-
-def is_done(run: Path) -> bool:
-    """Whether a run has come to its end, and its weights are written."""
-    summary = read_summary(run)
-    # version 0.1 did not say where the weights went
-    return summary.get("reason") in ("done", "patience") and summary.get("out", "") is not None
-
-
-def wrote(run: Path, out: Path) -> bool:
-    """Whether a run is done, and its weights are in this file."""
-    written = read_summary(run).get("out", str(out))
-    return is_done(run) and written == str(out) and untrusted.is_file(out)
-
-
-def read_summary(run: Path) -> dict[str, Any]:
-    """How a run ended: empty if it has not, or if its summary cannot be read."""
-    file = run / "summary.json"
-    try:
-        summary = untrusted.parse_json(file.read_bytes()) if untrusted.is_file(file) else {}
-    except (OSError, ValueError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
-
-
-def read_config(run: Path) -> dict[str, Any]:
-    """The settings that a run was begun with. Raises CheckpointError if there are none to read."""
-    file = run / "config.json"
-    if not untrusted.is_file(file):
-        raise CheckpointError(f"{run} holds no run: it has no config.json")
-    try:
-        settings = untrusted.parse_json(file.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read ({error.strerror}): the run cannot be resumed") from None
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON ({error}): the run cannot be resumed") from None
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{file} holds no settings: the run cannot be resumed")
-    return settings
+APPENDED = ("metrics.jsonl", "samples.md")
 
 
 def no_note(text: str) -> None:
@@ -113,7 +47,7 @@ class RunDirectory:
 
     `note` is told what went wrong without harm to the run, such as a plot that could not be drawn. `took_steps` is
     whether the run took a step since. A directory in which no run began is removed. Raises ResourceError if another
-    process works there or it cannot be written to, UsageError if it is a file.
+    process works there or it cannot be written to, UsageError if it is a file or its name is not UTF-8.
     """
 
     def __init__(self, path: Path, note: Callable[[str], None] = no_note) -> None:
@@ -124,11 +58,18 @@ class RunDirectory:
         self.took_steps = False
         if untrusted.is_file(path):
             raise UsageError(f"{path} is a file: let --run-dir name a directory")
+        outputs.check_unicode(path)
         for directory in (path, self.checkpoints):
             outputs.check_directory(directory)
+        self._check_files()
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
+        try:
+            self._write_pid()
+        except ResourceError:
+            self.close()
+            raise
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -173,7 +114,8 @@ class RunDirectory:
     def close(self) -> None:
         """Let other processes have the directory."""
         if self._lock.is_locked:
-            (self.path / ".pid").unlink(missing_ok=True)
+            with suppress(OSError):  # there may be another error on its way
+                (self.path / ".pid").unlink(missing_ok=True)
             began = (self.path / "config.json").exists()
             if not began:
                 with suppress(OSError):  # Windows deletes no open file: the release does it there
@@ -183,18 +125,33 @@ class RunDirectory:
                 with suppress(OSError):  # what else is in there is somebody's
                     self.path.rmdir()
 
+    def _check_files(self) -> None:
+        """Raise ResourceError for what stands in the way of a file, before hours of training."""
+        for name in ("config.json", "summary.json", *APPENDED):
+            file = self.path / name
+            in_the_way = untrusted.is_directory(file)
+            if name in APPENDED:  # a pipe, for one, has no end to go on from
+                in_the_way = os.path.lexists(file) and not untrusted.is_file(file)
+            if in_the_way:
+                raise ResourceError(f"cannot write {file}: it is no regular file: move it away")
+
     def _take_lock(self) -> FileLock:
         lock = FileLock(self.path / ".lock")
-        # the process id is in a file of its own: whoever tries the lock empties the lock file
-        pid = self.path / ".pid"
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise ResourceError(
-                f"{self.path} is locked by {_named(pid)}: wait for that run to end, or choose another --run-dir"
+                f"{self.path} is locked by {_named(self.path / '.pid')}: "
+                "wait for that run to end, or choose another --run-dir"
             ) from None
-        pid.write_text(f"{os.getpid()}\n")
         return lock
+
+    def _write_pid(self) -> None:
+        """Say who works here, in another file than the lock's: whoever tries the lock empties that."""
+        pid = self.path / ".pid"
+        with disk_errors(pid):
+            pid.unlink(missing_ok=True)  # whatever it is
+            pid.write_text(f"{os.getpid()}\n")
 
     def _sweep(self) -> None:
         """Delete what killed processes left of files and checkpoints: whoever holds the lock is alone here."""

@@ -20,3 +20,14 @@ def test_the_peak_is_the_one_that_linux_tells(monkeypatch):
     monkeypatch.setattr(Path, "exists", lambda path: True)
     monkeypatch.setattr(Path, "read_text", lambda path: "VmPeak:\t 1 kB\nVmHWM:\t  2048 kB\n")
     assert peak_rss_mb() == 2.0
+
+
+def test_the_peak_is_told_where_proc_may_not_be_read(monkeypatch):
+    pytest.importorskip("resource")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for name in ("read_text", "exists"):
+        monkeypatch.setattr(Path, name, refuse)
+    assert 10 < peak_rss_mb() < 1e6

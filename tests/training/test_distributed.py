@@ -1,10 +1,11 @@
 """Which process takes which device, with devices that are only claimed to be there."""
 
 import pytest
+import torch
 
 from gpt2cli.errors import UsageError
 from gpt2cli.training import distributed
-from gpt2cli.training.distributed import own_device
+from gpt2cli.training.distributed import joined_ranks, launched_rank, own_device
 
 
 @pytest.fixture
@@ -53,3 +54,33 @@ def test_one_gpu_for_several_processes_is_refused(launch):
     launch(1, processes=2, gpus=2)
     with pytest.raises(UsageError, match="--device cuda:0 would be shared by 2 processes"):
         own_device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE in the environment is two"),
+        ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK in the environment is -1"),
+        ({"WORLD_SIZE": "2"}, "there is no RANK"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost"}, "there is no MASTER_PORT"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "x"},
+            "MASTER_PORT in the environment is x",
+        ),
+    ],
+)
+def test_half_of_what_torchrun_says_is_refused(monkeypatch, environment, said):
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=said):
+        launched_rank()
+        with joined_ranks(torch.device("cpu")):
+            pass
+
+
+def test_a_rank_alone_does_not_silence_the_only_process(monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert launched_rank() == 0

@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,8 @@ from gpt2cli import atomic
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
-from gpt2cli.training.run_directory import (
-    RunDirectory,
-    any_run,
-    is_done,
-    new_run_path,
-    newest_run,
-    read_config,
-    runs,
-    wrote,
-)
+from gpt2cli.training.run_directory import RunDirectory
+from gpt2cli.training.runs import any_run, is_done, new_run_path, newest_run, read_config, runs, wrote
 
 FINISHED = Finished(4, 400, 2.0, 200.0, 900.0, 2.25, 2.5, 4, 2.5, 4, "done")
 
@@ -243,6 +237,54 @@ def test_what_cannot_be_a_directory_is_known_at_once(tmp_path: Path) -> None:
     for path in (tmp_path / "run", tmp_path / "file" / "below", Path("/proc/nothing")):
         with pytest.raises(ResourceError, match=f"cannot write {path}"):
             RunDirectory(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes with a name")
+@pytest.mark.parametrize("name", [".pid", "config.json", "summary.json", "metrics.jsonl", "samples.md"])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link to nothing", "device"])
+def test_what_stands_in_the_way_of_a_file_is_replaced_or_refused_before_the_work(tmp_path, name, kind) -> None:
+    file = tmp_path / name
+    match kind:
+        case "pipe":
+            os.mkfifo(file)
+        case "directory":
+            file.mkdir()
+        case "device":
+            file.symlink_to("/dev/zero")
+        case _:
+            file.symlink_to(tmp_path / "nowhere" / "nothing")
+    refused = kind == "directory" or name in run_directory.APPENDED
+    with pytest.raises(ResourceError, match=name) if refused else nullcontext(), RunDirectory(tmp_path) as run:
+        run.write_config({})
+        for event in [*events(0, 2), FINISHED]:
+            run.handle(event)
+
+
+def test_a_disk_that_is_full_at_once_leaves_no_directory(tmp_path: Path) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+    try:
+        with pytest.raises(ResourceError, match=r"cannot write .*\.pid"):
+            RunDirectory(tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_and_summaries_that_are_huge_are_not_read(tmp_path: Path) -> None:
+    for name in ("config.json", "summary.json"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**40)
+    with pytest.raises(CheckpointError, match="more than 16 MB"):
+        read_config(tmp_path)
+    assert not is_done(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode")
+def test_a_name_that_no_checkpoint_can_be_read_from_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        RunDirectory(tmp_path / "\udcff")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Where runs are, what each was asked to do, and how it ended."""
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gpt2cli import paths, untrusted
+from gpt2cli.errors import CheckpointError
+
+_MAX_BYTES = 2**24  # of a config.json or summary.json, which take some kilobytes
+
+
+def runs() -> Path:
+    """Where runs are kept unless a directory is named."""
+    return paths.home() / "runs"
+
+
+def new_run_path(label: str) -> Path:
+    """A path that no run has yet: `<home>/runs/<date>-<time>-<label>`. Nothing is made there."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.") or "run"
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{slug[:40]}"
+    path, number = runs() / name, 1
+    while path.exists():
+        number += 1
+        path = runs() / f"{name}-{number}"
+    return path
+
+
+def newest_run() -> Path | None:
+    """The run under `<home>/runs` that was begun last, of those that are not done; None if there is none."""
+    found = (config.parent for config in runs().glob("*/config.json"))
+    return max((run for run in found if not is_done(run)), key=lambda run: run.name, default=None)
+
+
+def any_run() -> bool:
+    """Whether there is a run under `<home>/runs`."""
+    return any(runs().glob("*/config.json"))
+
+
+def is_done(run: Path) -> bool:
+    """Whether a run has come to its end, and its weights are written."""
+    summary = read_summary(run)
+    # version 0.1 did not say where the weights went
+    return summary.get("reason") in ("done", "patience") and summary.get("out", "") is not None
+
+
+def wrote(run: Path, out: Path) -> bool:
+    """Whether a run is done, and its weights are in this file."""
+    written = read_summary(run).get("out", str(out))
+    return is_done(run) and written == str(out) and untrusted.is_file(out)
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """How a run ended: empty if it has not, or if its summary cannot be read."""
+    file = run / "summary.json"
+    try:
+        summary = untrusted.parse_json(_read_small(file)) if untrusted.is_file(file) else {}
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The settings that a run was begun with. Raises CheckpointError if there are none to read."""
+    file = run / "config.json"
+    if not untrusted.is_file(file):
+        raise CheckpointError(f"{run} holds no run: it has no config.json")
+    try:
+        settings = untrusted.parse_json(_read_small(file))
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}): the run cannot be resumed") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON ({error}): the run cannot be resumed") from None
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{file} holds no settings: the run cannot be resumed")
+    return settings
+
+
+def _read_small(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        content = opened.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"more than {_MAX_BYTES >> 20} MB")
+    return content
