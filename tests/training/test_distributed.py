@@ -59,13 +59,13 @@ def test_one_gpu_for_several_processes_is_refused(launch):
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE in the environment is two"),
-        ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK in the environment is -1"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE in the environment is 'two'"),
+        ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK in the environment is '-1'"),
         ({"WORLD_SIZE": "2"}, "there is no RANK"),
         ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost"}, "there is no MASTER_PORT"),
         (
             {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "x"},
-            "MASTER_PORT in the environment is x",
+            "MASTER_PORT in the environment is 'x'",
         ),
     ],
 )
