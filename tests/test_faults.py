@@ -107,7 +107,7 @@ REFUSED: list[tuple[int, Callable[[Path], None], int, str, tuple[str, ...]]] = [
     (47, stride_0, 4, "bad.pt", (*G, "--ckpt", "bad.pt")),
     (47, deflated, 4, "bad.pt", (*G, "--ckpt", "bad.pt")),
     (47, many_blocks, 4, "bad.safetensors", (*G, "--ckpt", "bad.safetensors")),
-    (48, holds_itself, 4, "config is nested", (*G, "--ckpt", "bad.pt")),
+    (48, holds_itself, 4, "nested or large", (*G, "--ckpt", "bad.pt")),
     *(
         (50, nothing, 6, "cannot write", args)
         for args in (
