@@ -7,6 +7,7 @@ left by a process that was killed, and deletes them.
 
 import ctypes
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ except ImportError:  # Windows
 SUFFIX = ".tmp"
 NEW, OLD = "new", "old"
 """Inside of the directory: a new directory on its way in, and the one before it on its way out."""
+_RANDOM_BYTES = 4
 LONGEST_PREFIX = 200
 """Bytes of the target's name that the directory's name holds; a name has at most 255."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
@@ -69,9 +71,9 @@ def replacing_directory(target: Path) -> Iterator[Path]:
 
 def recover(target: Path) -> None:
     """Delete what killed writers of `target` left beside it, after bringing back a directory that one moved away."""
-    beginning = _prefix(target)
+    ours = re.compile(re.escape(_prefix(target)) + rf"[0-9a-f]{{{2 * _RANDOM_BYTES}}}" + re.escape(SUFFIX))
     for left in _leftovers(target.parent):
-        if left.name.startswith(beginning) and left.name.count(".", len(beginning)) == 1:
+        if ours.fullmatch(left.name):
             _remove_if_dead(left, target)
 
 
@@ -142,7 +144,7 @@ def _naming(target: Path) -> Iterator[None]:
 def _make_workplace(target: Path) -> tuple[Path, int | None]:
     """Make the directory, and lock it. Another process may take it for a dead one's before the lock: then again."""
     while True:
-        place = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}{SUFFIX}"
+        place = target.parent / f"{_prefix(target)}{secrets.token_hex(_RANDOM_BYTES)}{SUFFIX}"
         place.mkdir()
         if fcntl is None:
             return place, None

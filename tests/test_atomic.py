@@ -161,6 +161,7 @@ def test_killed_anywhere_the_old_or_the_new_is_there_and_nothing_else_in_the_end
 
 
 def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path):
+    (tmp_path / ".a.pt.mine.tmp").mkdir()  # somebody's
     for name in ("a.pt", "notes.tmp", ".hidden"):
         (tmp_path / name).write_text("somebody's")
     (tmp_path / ".b.pt.12345678.tmp").mkdir()
@@ -170,7 +171,7 @@ def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path):
     (tmp_path / ".a.pt.12345678.tmp" / "a.pt").write_text("half")
     write_text(tmp_path / "a.pt", "somebody's")
     assert tree(tmp_path) == before  # the next writer of the same name
-    assert len(list(tmp_path.glob(".*.tmp"))) == 2
+    assert len(list(tmp_path.glob(".*.tmp"))) == 3
     (tmp_path / ".c.tmp").write_text("of version 0.1")
     sweep(tmp_path)
     assert tree(tmp_path) == before
