@@ -7,6 +7,7 @@ left by a process that was killed, and deletes them.
 
 import ctypes
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ except ImportError:  # Windows
 SUFFIX = ".tmp"
 NEW, OLD = "new", "old"
 """Inside of the directory: a new directory on its way in, and the one before it on its way out."""
+RANDOM = "[0-9a-z_]{8}"
+"""The part of the directory's name that is drawn: 8 hexadecimal digits, in version 0.1 also other characters."""
 LONGEST_PREFIX = 200
 """Bytes of the target's name that the directory's name holds; a name has at most 255."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
@@ -164,12 +167,11 @@ def _prefix(target: Path) -> str:
 
 def _leftovers(target: Path) -> list[Path]:
     """What writers of `target` have made beside it."""
-    beginning = _prefix(target)
+    name = re.compile(re.escape(_prefix(target)) + RANDOM + re.escape(SUFFIX))
     try:
-        beside = [path for path in target.parent.iterdir() if path.name.startswith(beginning)]
+        return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
     except OSError:
         return []
-    return [path for path in beside if path.suffix == SUFFIX and path.name.count(".", len(beginning)) == 1]
 
 
 def _remove_if_dead(place: Path, target: Path) -> None:

@@ -161,6 +161,7 @@ def test_killed_anywhere_the_old_or_the_new_is_there_and_nothing_else_in_the_end
 
 
 def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path):
+    (tmp_path / ".a.pt.mine.tmp").mkdir()  # somebody's
     for name in ("a.pt", "notes.tmp", ".hidden"):
         (tmp_path / name).write_text("somebody's")
     (tmp_path / ".b.pt.12345678.tmp").mkdir()
@@ -170,7 +171,7 @@ def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path):
     (tmp_path / ".a.pt.12345678.tmp" / "a.pt").write_text("half")
     write_text(tmp_path / "a.pt", "somebody's")
     assert tree(tmp_path) == before  # the next writer of the same name
-    assert len(list(tmp_path.glob(".*.tmp"))) == 2
+    assert len(list(tmp_path.glob(".*.tmp"))) == 3
 
 
 def test_what_a_living_process_is_writing_stays(tmp_path):
@@ -188,10 +189,10 @@ def test_who_is_alone_sweeps_away_all_that_was_left_of_a_name(tmp_path, monkeypa
     others = [".b.pt.12345678.tmp", ".a.pt.x.12345678.tmp", ".a.pt.tmp", "a.pt.1.tmp"]
     for name in others:
         (tmp_path / name).mkdir()
-    (tmp_path / ".a.pt.1.tmp").write_text("of version 0.1")
-    (tmp_path / ".a.pt.2.tmp").symlink_to("nowhere")
-    (tmp_path / ".a.pt.3.tmp" / atomic.NEW).mkdir(parents=True)
-    (tmp_path / ".a.pt.4.tmp" / atomic.OLD).mkdir(parents=True)
+    (tmp_path / ".a.pt.12345671.tmp").write_text("of version 0.1")
+    (tmp_path / ".a.pt.12345672.tmp").symlink_to("nowhere")
+    (tmp_path / ".a.pt.12345673.tmp" / atomic.NEW).mkdir(parents=True)
+    (tmp_path / ".a.pt.12345674.tmp" / atomic.OLD).mkdir(parents=True)
     sweep(tmp_path / "a.pt")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "a.pt"])  # the old one came back
     sweep(tmp_path / "missing" / "a.pt")

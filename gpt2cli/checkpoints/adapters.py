@@ -6,6 +6,7 @@ so that only the names of its tensors differ from ours.
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gpt2cli.atomic import recover
 from gpt2cli.checkpoints.files import read_json, read_safetensors
 from gpt2cli.checkpoints.limits import MAX_NAME, WEIGHT_TYPES, check_model_tensors
 from gpt2cli.checkpoints.peft_config import PeftConfig, parse_config
@@ -66,7 +68,12 @@ class Adapter:
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a path is a directory that holds an adapter."""
+    """Whether a path is a directory that holds an adapter.
+
+    If there is nothing at the path, a directory that a killed export moved away is brought back first.
+    """
+    if is_directory(path.parent) and not os.path.lexists(path):
+        recover(path)
     return any(is_file(path / name) for name in (CONFIG, WEIGHTS, PICKLE))
 
 

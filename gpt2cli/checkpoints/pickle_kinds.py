@@ -4,7 +4,7 @@ A tuple is the tuple of its members' kinds, a list or a dict is a Collection, a 
 class is its name, and all else is one of the words below.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpt2cli.checkpoints.limits import MAX_DIMENSIONS
@@ -86,3 +86,25 @@ def rebuilds_tensor(function: Any, kinds: Any) -> bool:
         and is_collection(kinds[5], ORDERED)
         and (not typed or kinds[6] in TYPES)
     )
+
+
+@dataclass
+class Scanned:
+    """What a scan has found.
+
+    end       where the pickle ends
+    storages  the memory that its tensors need: the class of each, by its name
+    texts     the short texts in it, in their order
+    value     the kind of what is saved
+    """
+
+    end: int = 0
+    storages: dict[str, str] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    value: Any = None
+
+    @property
+    def names(self) -> list[str] | None:
+        """The texts, if what is saved is a list of different ones and nothing else."""
+        alone = is_collection(self.value, "list") and self.value.size == len(self.texts) == len(set(self.texts))
+        return self.texts if alone else None

@@ -7,7 +7,6 @@ of its schedule needs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from gpt2cli.checkpoints.limits import MAX_DIMENSIONS, MAX_NAME
@@ -26,6 +25,7 @@ from gpt2cli.checkpoints.pickle_kinds import (
     TENSOR,
     TEXT,
     Collection,
+    Scanned,
     Text,
     are,
     is_collection,
@@ -42,28 +42,6 @@ MAX_STEPS = 250_000
 
 class PickleRefused(Exception):  # noqa: N818
     """A whole pickle, but of something that is not read. The text says of what, and goes after the file's name."""
-
-
-@dataclass
-class Scanned:
-    """What a scan has found.
-
-    end       where the pickle ends
-    storages  the memory that its tensors need: the class of each, by its name
-    texts     the short texts in it, in their order
-    value     the kind of what is saved
-    """
-
-    end: int = 0
-    storages: dict[str, str] = field(default_factory=dict)
-    texts: list[str] = field(default_factory=list)
-    value: Any = None
-
-    @property
-    def names(self) -> list[str] | None:
-        """The texts, if what is saved is a list of different ones and nothing else."""
-        alone = is_collection(self.value, "list") and self.value.size == len(self.texts) == len(set(self.texts))
-        return self.texts if alone else None
 
 
 def scan(pickle: bytes, start: int = 0) -> Scanned:

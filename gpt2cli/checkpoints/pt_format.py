@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from gpt2cli.checkpoints.limits import check_bytes, plain_facts
-from gpt2cli.checkpoints.pickle_kinds import STORAGES
-from gpt2cli.checkpoints.pickle_scan import MAX_PICKLE, PickleRefused, Scanned, scan
+from gpt2cli.checkpoints.pickle_kinds import STORAGES, Scanned
+from gpt2cli.checkpoints.pickle_scan import MAX_PICKLE, PickleRefused, scan
 from gpt2cli.checkpoints.state_dicts import find_state_dict
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown_reason

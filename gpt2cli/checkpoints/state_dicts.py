@@ -37,6 +37,9 @@ def find_state_dict(loaded: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str
         inner = [key for key, value in loaded.items() if isinstance(value, dict) and _holds_tensors(value)]
         chosen = next((key for key in _KEYS if key in inner), None)
         others = [key for key in inner if not str(key).startswith(("optim", "sched", "scaler"))]
+        if others and sum(name.endswith(".weight") for name in own) > 1:  # a model, with another one in a dict beside
+            others.append("")
+            break
         if chosen is None and (len(own) > 1 or (own and not inner)):
             return own, extra | {name: value for name, value in _facts(loaded) if name not in own}
         if chosen is None and len(others) != 1:

@@ -24,7 +24,7 @@ from gpt2cli.export.huggingface import CARD, DTYPES, write_folder
 from gpt2cli.export.request import FORMATS, Request
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import expand
-from gpt2cli.untrusted import shown
+from gpt2cli.untrusted import is_directory, shown
 
 
 def export(request: Request, *, offline: bool = False, progress: Progress = ignore) -> list[Path]:
@@ -127,7 +127,7 @@ def _adapter_of(request: Request) -> Path:
     beside = read_facts(path).provenance.get("adapter")
     if beside is None:
         raise CheckpointError(f"{path} was not made with --lora, and peft holds adapters alone: use --format hf")
-    if not (isinstance(beside, str) and adapters.is_adapter(Path(beside))):
+    if not (isinstance(beside, str) and is_directory(Path(beside)) and adapters.is_adapter(Path(beside))):
         raise CheckpointError(
             f"{path} holds its adapter merged, which is not in {shown(beside)} any more: give it as --ckpt"
         )

@@ -241,3 +241,9 @@ def test_a_scan_accepts_what_torch_saves_and_names_what_it_calls():
     scan(pickle.dumps({"a": [1, 2.5, None, True, (1, 2)], 7: "x", "big": 2**70}, 2))
     with pytest.raises(PickleRefused, match=r"would run code, refused \(it calls builtins\.eval\)"):
         scan(b"cbuiltins\neval\n.")
+
+
+def test_a_model_with_another_one_in_a_dict_beside_it_is_refused(model, tmp_path):
+    other = models.small_model(CONFIG, seed=1).state_dict()
+    torch.save({**model.state_dict(), "ema": other, "config": {"n_head": 3}}, tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", "more than one state dict")

@@ -322,3 +322,11 @@ def test_an_export_that_was_ended_between_two_renames_is_there_again(tmp_path):
     with pytest.raises(UsageError, match="is there already: use --force"):
         Request("tiny", None, "hf", tmp_path / "folder").check()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_adapter_that_a_killed_export_moved_away_opens(adapter, tmp_path):
+    place = tmp_path / ".moved.0123abcd.tmp"
+    place.mkdir()
+    Path(adapter).rename(place / "old")
+    load_plain(ckpt=tmp_path / "moved", device="cpu")
+    assert not place.exists()

@@ -147,7 +147,7 @@ def test_what_killed_runs_left_goes_when_the_run_goes_on(tmp_path: Path) -> None
         before = {path.name for path in tmp_path.iterdir()}
         for name in run_directory.WRITTEN:
             killed_while_writing(tmp_path / name)
-        (tmp_path / ".config.json.abc.tmp").touch()  # of version 0.1
+        (tmp_path / ".config.json.abcdefg_.tmp").touch()  # of version 0.1
         left = run.checkpoints / ".step-00000007.tmp"
         left.mkdir(parents=True)
         (left / "weights.safetensors").touch()
