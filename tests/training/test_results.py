@@ -94,7 +94,7 @@ def test_what_a_killed_run_had_half_written_goes(tmp_path):
         file.parent.mkdir(exist_ok=True)
         (file.parent / f".{file.name}.12345678.tmp").mkdir()
         (file.parent / f".{file.name}.12345678.tmp" / file.name).write_bytes(b"half")
-    (tmp_path / ".best.pt.x.tmp").write_bytes(b"of version 0.1")
+    (tmp_path / ".best.pt.abcdefgh.tmp").write_bytes(b"of version 0.1")
     results.handle(Started(3, 9, 1, 9, 1, 9, 9))
     assert not [path for path in tmp_path.rglob("*") if path.name not in ("adapter", "best-adapter")]
 
