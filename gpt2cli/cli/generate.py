@@ -18,7 +18,7 @@ EXAMPLES = """
 
 gpt2 generate "The meaning of life is" --temp 0.7 --top-k 40
 
-gpt2 generate "Q: Who wrote Hamlet?" -n 20 --temp 0 --stop "\\n" --no-echo
+gpt2 generate "Q: Who wrote Hamlet? A:" -n 20 --temp 0 --stop "\\n" --no-echo
 
 cat story.txt | gpt2 generate --model gpt2-medium --top-p 0.9
 

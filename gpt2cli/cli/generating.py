@@ -114,6 +114,11 @@ def open_model(
 
     if threads:
         torch.set_num_threads(threads)
+    if compile:
+        from gpt2cli.model.cuda_graphs import check_graphs, compile_steps
+        from gpt2cli.model.device import pick_device
+
+        check_graphs(pick_device(device))
     start = time.perf_counter()
     with showing_downloads(console) as progress:
         gpt = load(
@@ -126,8 +131,6 @@ def open_model(
             progress=progress,
         )
     if compile:
-        from gpt2cli.model.cuda_graphs import compile_steps
-
         compile_steps(gpt)
     seconds = time.perf_counter() - start
     if note := gpt.compiling_note():

@@ -175,8 +175,9 @@ def warn(settings: Settings, show: Show, console: Console) -> None:
 
 def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, Splits]:
     """The model that the run begins from, and its data."""
+    given = None if settings.data is None else find_data(settings)  # a wrong name is said before a model is fetched
     model = load_model(settings, show.device, show.offline, progress)
-    data = find_data(settings, show.offline, progress)
+    data = given or find_data(settings, show.offline, progress)
     window, template = model.config.block_size, settings.prompt_template
     splits = load_data(data, settings.train, settings.records, window, settings.skip_bad, template=template)
     if settings.template is not None and splits.template is None:

@@ -245,14 +245,18 @@ def compile_steps(model: GPT, fused: bool | None = None) -> None:
     `fused` says whether to use the Triton kernels; None: if they can run. Raises UsageError if the model is not on a
     CUDA device. With `fused` given, it does not: steps then run one by one, for tests on a CPU.
     """
-    device = model.wte.weight.device
-    if device.type != "cuda" and fused is None:
-        raise UsageError("--compile is for CUDA: leave it out")
     if fused is None:
+        check_graphs(model.wpe.weight.device)
         fused = can_fuse(model)
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # as some checkpoints' matrices are not
     model.graphs = Graphs(model, fused)
+
+
+def check_graphs(device: torch.device) -> None:
+    """Raise UsageError for a device that has no graphs."""
+    if device.type != "cuda":
+        raise UsageError(f"--compile needs a CUDA device, not {device.type}: leave it out")
 
 
 def can_fuse(model: GPT) -> bool:

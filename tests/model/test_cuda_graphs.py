@@ -134,7 +134,7 @@ def test_the_measured_tokens_are_those_of_greedy_decoding(plain, graphed):
 
 
 def test_it_is_refused_without_cuda():
-    with pytest.raises(UsageError, match="--compile is for CUDA"):
+    with pytest.raises(UsageError, match="--compile needs a CUDA device, not cpu"):
         compile_steps(models.small_model(CONFIG))
 
 
