@@ -83,7 +83,7 @@ def load_plain(
     path = None if ckpt is None else expand(ckpt)
     adapter = path is not None and adapters.is_adapter(path)
     if model is not None and path is not None and not adapter:
-        raise UsageError("give a model or a checkpoint, not both")
+        raise UsageError("--model goes with --ckpt only where --ckpt is the directory of an adapter: give one of them")
     target = pick_device(device)
     if path is not None:
         gpt = load_adapted(path, model, offline, progress, for_text) if adapter else load_file(path, progress)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from errno import ENAMETOOLONG
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpt2cli import atomic, paths
+from gpt2cli import atomic, outputs, paths
 from gpt2cli.cli.describe import counted, shortened
 from gpt2cli.cli.generating import read_file, unusable_name
 from gpt2cli.cli.options import unescape
@@ -110,6 +110,7 @@ def save(session: "Session", argument: str) -> None:
         replaces = path.exists()
         if replaces and path not in session.saved:
             raise UsageError(f"{path} is there already: choose another name")
+        outputs.check_file(path)
         atomic.write_text(path, as_file(session.exchanges, path.suffix.lower()))
     session.saved.add(path)
     exchanges = counted(len(session.exchanges), "exchange")

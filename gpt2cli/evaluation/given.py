@@ -78,7 +78,7 @@ def _text_of(where: str, value: Any, record: Record, source: str) -> str:
                 )
         field = next((name for name in FIELDS if name in value), "")
         if not field:
-            raise DataError(f"{where} has none of {', '.join(FIELDS)}: name the answer so")
+            raise DataError(f"{where} has none of {', '.join(FIELDS)}: give the answer one of these names")
         value = value[field]
     if not isinstance(value, str) or not is_unicode(value):
         found = kind_of(value) if not isinstance(value, str) else "half a surrogate pair"
