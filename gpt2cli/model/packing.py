@@ -80,7 +80,7 @@ def is_cut(scale: Tensor) -> bool:
 
 def refuse_cut(cut: bool, weight: Tensor, precision: str) -> None:
     """Raise CheckpointError if weights were cut at the largest number of a precision, or became infinite in it."""
-    if cut:
+    if cut and bool(weight.isfinite().all()):
         largest = float(weight.detach().abs().max())
         raise CheckpointError(f"a weight of {largest:.3g} is too large for {precision}: use --precision fp32")
 
