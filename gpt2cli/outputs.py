@@ -9,8 +9,6 @@ from gpt2cli.errors import ResourceError, UsageError
 
 _LONGEST_NAME = 255
 """Bytes in the name of a file on nearly every file system."""
-_TEMPORARY = len(".") + len(".12345678.tmp")
-"""Bytes that the name of a temporary file has more: see `atomic.replacing`."""
 
 
 def check_file(path: Path) -> None:
@@ -18,7 +16,7 @@ def check_file(path: Path) -> None:
 
     Raises UsageError for a name that is too long.
     """
-    _check_names(path, _TEMPORARY)
+    _check_names(path)
     _try_to_write(path, path.absolute().parent)
 
 
@@ -42,10 +40,10 @@ def check_unicode(path: Path) -> None:
         raise UsageError(f"{untrusted.shown(str(path))} is not UTF-8: choose another name") from None
 
 
-def _check_names(path: Path, more: int = 0) -> None:
-    """Raise UsageError if a part of the path, with so many bytes more, is too long for a name."""
+def _check_names(path: Path) -> None:
+    """Raise UsageError if a part of the path is too long for a name."""
     for part in path.parts:
-        if len(os.fsencode(part)) + (more if part == path.name else 0) > _LONGEST_NAME:
+        if len(os.fsencode(part)) > _LONGEST_NAME:
             raise UsageError(f"{untrusted.shown(part)} is too long for the name of a file: choose a shorter one")
 
 

@@ -177,12 +177,15 @@ def sweep(repo: str, keep: str | None = None) -> None:
     for path in [*stale, *paths.models().glob(".trash-*")]:
         shutil.rmtree(path, ignore_errors=True)
     for path in _half_written(repo):
-        with suppress(OSError):
-            path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:  # as version 0.1 left them
+            with suppress(OSError):
+                path.unlink()
 
 
 def _half_written(repo: str) -> list[Path]:
-    """Manifests and refs that a killed run was about to rename."""
+    """Temporary files and directories of killed runs, which held new manifests and refs."""
     return list(repo_directory(repo).glob("*/.*.tmp"))
 
 

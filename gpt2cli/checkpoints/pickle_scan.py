@@ -173,7 +173,8 @@ class _Machine:
         """
         kinds = self._stack.pop()
         shapes = ((TEXT, None, TEXT, TEXT, INT), (TEXT, None, TEXT, TEXT, INT, SCALAR))
-        if not (any(are(kinds, shape) for shape in shapes) and kinds[1] in STORAGES):
+        # nested tuples take exponential time to hash, and deeply nested ones too much of the stack
+        if not (any(are(kinds, shape) for shape in shapes) and isinstance(kinds[1], str) and kinds[1] in STORAGES):
             raise ValueError("a pickle that refers to something that is no storage")
         name = kinds[2].value
         if self._found.storages.setdefault(name, kinds[1]) != kinds[1]:

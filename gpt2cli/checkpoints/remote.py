@@ -23,6 +23,8 @@ from gpt2cli.errors import NetworkError, UsageError
 MAX_SIZE = 2**40
 UPLOAD_TIMEOUT = 120.0
 """Seconds that a server may think about a part of an upload. The client itself would wait for ever."""
+EMPTY = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+"""Git's digest of an empty file."""
 AT_FAULT = "check HF_ENDPOINT and the proxy"
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(/\S*)?")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -59,7 +61,7 @@ class Remote:
         return persist(lambda: self._head(name), self.progress)
 
     def file(self, name: str) -> RemoteFile | None:
-        """A file's size and digest, or None if the repository does not have it."""
+        """A file's size and digest, or None if the repository does not have it, or it is empty."""
         try:
             commit, file = self.head(name)
         except MissingFileError:
@@ -78,6 +80,8 @@ class Remote:
         commit, digest, size = found.commit_hash or "", found.etag or "", found.size
         if not cache.COMMIT.fullmatch(commit) or not _DIGEST.fullmatch(digest):
             raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
+        if size == 0 and digest == EMPTY:
+            raise MissingFileError(f"{self.repo}: {name} is empty: use another repository")
         if size is None or not 0 < size <= MAX_SIZE:
             raise NetworkError(f"{self.repo}: the server's size for {name} makes no sense: is HF_ENDPOINT a Hub?")
         return commit, RemoteFile(name, size, digest)
