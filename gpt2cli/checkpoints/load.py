@@ -56,9 +56,8 @@ def load(
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, not {precision}")
     plain = load_plain(model, ckpt=ckpt, device="cpu", offline=offline, for_text=for_text, progress=progress)
-    other_tokenizer = plain.other_tokenizer
     ready = prepare(plain, target, precision)
-    ready.other_tokenizer = other_tokenizer
+    ready.other_tokenizer = plain.other_tokenizer
     return ready
 
 

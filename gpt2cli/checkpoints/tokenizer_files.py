@@ -63,11 +63,6 @@ class _OtherError(Exception):
     """The tokenizer is not GPT-2's, or its files are damaged, so that nobody can tell. Says why."""
 
 
-def is_gpt2s(directory: Path) -> bool:
-    """Whether no file in a model's directory says that the model was made for another tokenizer than GPT-2's."""
-    return read_tokenizer(directory).other is None
-
-
 def read_tokenizer(directory: Path) -> Tokenizer:
     """What the files in a directory of the Hub's layout say. Never raises: a damaged file is not GPT-2's."""
     try:

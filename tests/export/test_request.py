@@ -229,6 +229,7 @@ def test_a_damaged_template_is_said(model, tmp_path):
         ({"model": "models/mine"}, None, "mine"),
         ({"model": None, "ckpt": "runs/tuned.pt"}, None, "tuned.pt"),
         ({"model": None, "ckpt": "/home/me/tuned.pt"}, None, "tuned.pt"),
+        ({"model": "a/" * 3000 + "mine"}, None, "mine"),
     ],
 )
 def test_only_what_is_on_the_hub_is_named_as_a_base_there(tmp_path, monkeypatch, settings, base, shown):
