@@ -1,4 +1,4 @@
-"""Whether a file or a directory can be written, found out before the work whose result it is to hold."""
+"""Checks that a file or a directory can be written, before the long work whose result it will hold."""
 
 import os
 import tempfile
@@ -27,13 +27,13 @@ def check_directory(path: Path) -> None:
     """
     _check_names(path)
     directory = path.absolute()
-    while not directory.exists() and directory != directory.parent:
+    while not os.path.exists(directory) and directory != directory.parent:  # Path.exists can raise
         directory = directory.parent
     _try_to_write(path, directory)
 
 
 def check_unicode(path: Path) -> None:
-    """Raise UsageError for a name that is not UTF-8: torch and safetensors could not open what was written there."""
+    """Raise UsageError for a name that is not UTF-8: torch and safetensors cannot open such a file."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -53,7 +53,7 @@ def _try_to_write(path: Path, directory: Path) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        if not directory.exists():
+        if isinstance(error, FileNotFoundError):
             reason = f"there is no directory {directory}: make it first"
         else:
             reason = f"{error.strerror or error}: {_other_place(path)}"
@@ -61,7 +61,7 @@ def _try_to_write(path: Path, directory: Path) -> None:
 
 
 def _other_place(path: Path) -> str:
-    """What to do about a place that cannot be written. Paths under GPT2CLI_HOME are not the user's own choice."""
+    """The advice for a place that cannot be written. For a path under GPT2CLI_HOME, it is to change that variable."""
     chosen = os.environ.get("GPT2CLI_HOME")
     if chosen and path.absolute().is_relative_to(Path(chosen).absolute()):
         return "set GPT2CLI_HOME to another place"

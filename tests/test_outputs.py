@@ -1,11 +1,13 @@
 """Whether something can be written is known before the work."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from gpt2cli import atomic
+from gpt2cli.checkpoints.save import check_target
 from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.outputs import check_directory, check_file
 
@@ -33,6 +35,22 @@ def test_a_home_that_cannot_be_written_is_named_by_its_variable(monkeypatch: pyt
         check_directory(Path("/proc/x/runs/1"))
     with pytest.raises(ResourceError, match="choose another place"):
         check_directory(Path("/proc/y"))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no such permissions")
+def test_a_directory_that_may_not_be_entered(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may enter every directory
+    try:
+        for path in (closed / "a.pt", closed / "b" / "a.pt"):
+            for check in (check_file, check_directory, check_target):
+                with pytest.raises(ResourceError, match="Permission denied: choose another place"):
+                    check(path)
+    finally:
+        os.seteuid(user)
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:

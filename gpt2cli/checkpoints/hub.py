@@ -94,7 +94,7 @@ def upload(repo: str, files: list[Path], *, private: bool = False, progress: Pro
     """
     name, revision = cache.parse_name(repo)
     if is_offline():
-        raise NetworkError("cannot upload, the network is off (HF_HUB_OFFLINE): unset that")
+        raise NetworkError("cannot upload: the network is off (HF_HUB_OFFLINE): unset that variable")
     prepare_client()
     return Remote(name, revision, progress).upload(files, private)
 
@@ -129,7 +129,9 @@ def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
     shutil.rmtree(cache.staging_directory(source.repo, commit), ignore_errors=True)
     found = cache.find(source.repo, source.revision)
     if found is None:
-        raise ResourceError(f"{source.repo} came and is gone again: does something clean up {paths.models()}?")
+        raise ResourceError(
+            f"{source.repo} has disappeared after its download: see which program deletes files in {paths.models()}"
+        )
     return found
 
 

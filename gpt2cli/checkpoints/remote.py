@@ -173,7 +173,7 @@ class Remote:
 
         peer = route(constants.ENDPOINT)
         if kind == "UnsupportedProtocol":
-            return NetworkError(f"{self.repo}: {peer} sends to an address that is not of the web: {AT_FAULT}")
+            return NetworkError(f"{self.repo}: {peer} redirects to an address that is not http or https: {AT_FAULT}")
         if kind.endswith("Timeout"):
             return TemporaryError(f"no answer in time from {peer}")
         if kind in ("ConnectError", "ProxyError"):
