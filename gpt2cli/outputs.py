@@ -27,7 +27,7 @@ def check_directory(path: Path) -> None:
     """
     _check_names(path)
     directory = path.absolute()
-    while not os.path.exists(directory) and directory != directory.parent:  # Path.exists can raise
+    while not os.path.lexists(directory) and directory != directory.parent:
         directory = directory.parent
     _try_to_write(path, directory)
 
@@ -53,7 +53,7 @@ def _try_to_write(path: Path, directory: Path) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and not untrusted.is_directory(directory):
             reason = f"there is no directory {directory}: make it first"
         else:
             reason = f"{error.strerror or error}: {_other_place(path)}"
