@@ -86,7 +86,7 @@ class Request:
                 raise UsageError(f"--push takes owner/name, not {self.push[:200]!r}")
             cache.parse_name(self.push)
             if hub.is_offline():
-                raise NetworkError("--push needs the network, which is off (HF_HUB_OFFLINE): unset that variable")
+                raise NetworkError("--push cannot work: the network is off (HF_HUB_OFFLINE): unset that variable")
 
     def _check_place(self, form: Format) -> None:
         if form.suffixes and self.out.suffix not in form.suffixes:

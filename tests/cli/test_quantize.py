@@ -60,7 +60,7 @@ def test_every_command_opens_it(run, ckpt, tmp_path, bits):
         (("--bits", "8", "--out", "x.pt", "--model", "tiny"), "let it end in .safetensors"),
         (
             ("--bits", "8", "--out", "x.safetensors", "--model", "tiny"),
-            "tiny is in 4 bits already: quantize what",
+            "tiny is in 4 bits already: quantize the model",
         ),
     ],
 )
