@@ -1,8 +1,8 @@
-"""Writing files so that a crash leaves the old one or the new one, never a mix, a half, or neither.
+"""Writing files so that a crash leaves either the old file or the new one, whole.
 
-What is new is written inside a directory beside the target, `.NAME.RANDOM.tmp`, and moved to its name at the end. The
-writer holds a lock on that directory. So the next writer of the same target knows which of these directories were
-left by a process that was killed, and deletes them.
+The new file is written inside a directory beside the target, `.NAME.RANDOM.tmp`, and moved to the target's name at the
+end. The writer holds a lock on that directory. So the next writer of the same target knows which of these directories
+were left by a process that was killed, and deletes them.
 """
 
 import ctypes
@@ -21,9 +21,9 @@ except ImportError:  # Windows
 
 SUFFIX = ".tmp"
 NEW, OLD = "new", "old"
-"""Inside of the directory: a new directory on its way in, and the one before it on its way out."""
+"""Names inside that directory: of the new directory, and of the one that it replaces."""
 RANDOM = "[0-9a-z_]{8}"
-"""The part of the directory's name that is drawn: 8 hexadecimal digits, in version 0.1 also other characters."""
+"""The random part of the directory's name: 8 hexadecimal digits, in version 0.1 also other characters."""
 LONGEST_PREFIX = 200
 """Bytes of the target's name that the directory's name holds; a name has at most 255."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
@@ -34,7 +34,7 @@ _RENAME_SWAP = 2  # sys/stdio.h of macOS
 def replacing(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` at the end, or is deleted if anything goes wrong.
 
-    The new file's bytes are on disk before it takes the name, and the name is before this returns. The file gets the
+    The bytes are synced to disk before the file gets its name, and the name before this returns. The file gets the
     permissions that the umask gives.
     """
     with _workplace(target) as place:
@@ -49,10 +49,10 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_directory(target: Path) -> Iterator[Path]:
-    """As `replacing`, for a directory of plain files. The two directories change places in one step.
+    """As `replacing`, for a directory of plain files. The two directories are exchanged in one step.
 
-    Where the file system cannot do that, the old one is moved away first. A process that is killed between the two
-    moves leaves neither at its name; `recover` then brings the old one back.
+    Where the file system cannot do that, the old one is moved away first. If the process is killed between the two
+    moves, there is no directory of that name; `recover` then brings the old one back.
     """
     with _workplace(target) as place:
         new = place / NEW
@@ -77,9 +77,9 @@ def recover(target: Path) -> None:
 
 
 def sweep(target: Path) -> None:
-    """As `recover`, where the caller knows that nobody else is writing `target`: no lock is asked.
+    """As `recover`, but without checking locks: the caller knows that nobody else is writing `target`.
 
-    So it also works where there are no locks, and deletes files too, which version 0.1 left.
+    So it also works where there are no locks. It also deletes files, as version 0.1 left them.
     """
     for left in _leftovers(target):
         if left.is_symlink() or not left.is_dir():
@@ -90,7 +90,7 @@ def sweep(target: Path) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a small file in UTF-8, the old one staying until the new one is on disk."""
+    """Write a small file in UTF-8. The old one stays until the new one is on disk."""
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -117,7 +117,7 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def _workplace(target: Path) -> Iterator[Path]:
-    """A locked directory beside `target`, deleted at the end. A directory in it called OLD goes back if need be."""
+    """A locked directory beside `target`, deleted at the end. OLD in it is moved back if there is no target then."""
     with _naming(target):
         recover(target)
         place, lock = _make_workplace(target)
@@ -132,7 +132,7 @@ def _workplace(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _naming(target: Path) -> Iterator[None]:
-    """Let an error of the file system be about the target: by itself it names nothing, or the directory beside it."""
+    """Make errors of the file system name the target, instead of nothing or the directory beside it."""
     try:
         yield
     except ConnectionError:
@@ -145,7 +145,7 @@ def _naming(target: Path) -> Iterator[None]:
 
 
 def _make_workplace(target: Path) -> tuple[Path, int | None]:
-    """Make the directory, and lock it. Another process may take it for a dead one's before the lock: then again."""
+    """Make the directory, and lock it. If another process deletes it before it is locked, try again."""
     while True:
         place = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}{SUFFIX}"
         place.mkdir()
@@ -166,7 +166,7 @@ def _prefix(target: Path) -> str:
 
 
 def _leftovers(target: Path) -> list[Path]:
-    """What writers of `target` have made beside it."""
+    """The temporary directories and files beside `target` that its writers made."""
     name = re.compile(re.escape(_prefix(target)) + RANDOM + re.escape(SUFFIX))
     try:
         return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
@@ -175,7 +175,7 @@ def _leftovers(target: Path) -> list[Path]:
 
 
 def _remove_if_dead(place: Path, target: Path) -> None:
-    """Delete a directory of ours whose writer is gone. Where that cannot be known, it stays."""
+    """Delete a temporary directory if no writer holds its lock. Without locks, it stays."""
     if fcntl is None or place.is_symlink() or not place.is_dir():
         return
     try:
@@ -213,13 +213,13 @@ def _lock(directory: Path) -> int | None:
 
 
 def _settle(file: Path, mode: int) -> None:
-    """Have a file's bytes on disk, and give it its permissions: some libraries write files for their user alone."""
+    """Sync a file to disk and set its permissions: some libraries write files that only their user can read."""
     sync_file(file)
     file.chmod(mode)
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two directories change names in one step; False where the system or the file system cannot."""
+    """Exchange two directories in one step. False if the system or the file system cannot do that."""
     if os.name != "posix":
         return False
     library = ctypes.CDLL(None)

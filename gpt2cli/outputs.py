@@ -1,4 +1,4 @@
-"""Whether a file or a directory can be written, found out before the work whose result it is to hold."""
+"""Checks that a file or a directory can be written, before the long work whose result it will hold."""
 
 import os
 import tempfile
@@ -9,8 +9,6 @@ from gpt2cli.errors import ResourceError, UsageError
 
 _LONGEST_NAME = 255
 """Bytes in the name of a file on nearly every file system."""
-_TEMPORARY = len(".") + len(".12345678.tmp")
-"""Bytes that the name of a temporary file has more: see `atomic.replacing`."""
 
 
 def check_file(path: Path) -> None:
@@ -18,7 +16,7 @@ def check_file(path: Path) -> None:
 
     Raises UsageError for a name that is too long.
     """
-    _check_names(path, _TEMPORARY)
+    _check_names(path)
     _try_to_write(path, path.absolute().parent)
 
 
@@ -29,23 +27,23 @@ def check_directory(path: Path) -> None:
     """
     _check_names(path)
     directory = path.absolute()
-    while not directory.exists() and directory != directory.parent:
+    while not os.path.lexists(directory) and directory != directory.parent:
         directory = directory.parent
     _try_to_write(path, directory)
 
 
 def check_unicode(path: Path) -> None:
-    """Raise UsageError for a name that is not UTF-8: torch and safetensors could not open what was written there."""
+    """Raise UsageError for a name that is not UTF-8: torch and safetensors cannot open such a file."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise UsageError(f"{untrusted.shown(str(path))} is not UTF-8: choose another name") from None
 
 
-def _check_names(path: Path, more: int = 0) -> None:
-    """Raise UsageError if a part of the path, with so many bytes more, is too long for a name."""
+def _check_names(path: Path) -> None:
+    """Raise UsageError if a part of the path is too long for a name."""
     for part in path.parts:
-        if len(os.fsencode(part)) + (more if part == path.name else 0) > _LONGEST_NAME:
+        if len(os.fsencode(part)) > _LONGEST_NAME:
             raise UsageError(f"{untrusted.shown(part)} is too long for the name of a file: choose a shorter one")
 
 
@@ -55,7 +53,7 @@ def _try_to_write(path: Path, directory: Path) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        if not directory.exists():
+        if isinstance(error, FileNotFoundError) and not untrusted.is_directory(directory):
             reason = f"there is no directory {directory}: make it first"
         else:
             reason = f"{error.strerror or error}: {_other_place(path)}"
@@ -63,7 +61,7 @@ def _try_to_write(path: Path, directory: Path) -> None:
 
 
 def _other_place(path: Path) -> str:
-    """What to do about a place that cannot be written. Paths under GPT2CLI_HOME are not the user's own choice."""
+    """The advice for a place that cannot be written. For a path under GPT2CLI_HOME, it is to change that variable."""
     chosen = os.environ.get("GPT2CLI_HOME")
     if chosen and path.absolute().is_relative_to(Path(chosen).absolute()):
         return "set GPT2CLI_HOME to another place"

@@ -1,4 +1,4 @@
-"""Where things are kept on disk: `$GPT2CLI_HOME`, or the platform's data directory for gpt2cli."""
+"""The directories for downloads and data, in `$GPT2CLI_HOME` or the platform's data directory for gpt2cli."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from gpt2cli.untrusted import shown
 
 
 def home() -> Path:
-    """The directory that holds everything which gpt2cli keeps for its user. Raises ResourceError if there is none."""
+    """The directory for all files that gpt2cli keeps. Raises ResourceError if the user has no home directory."""
     chosen = os.environ.get("GPT2CLI_HOME")
     try:
         return (
@@ -25,7 +25,7 @@ def home() -> Path:
 
 
 def make(directory: Path) -> None:
-    """Make a directory, and those above it. Raises ResourceError, which names GPT2CLI_HOME for one under `home()`."""
+    """Make a directory and its parents. Raises ResourceError, with GPT2CLI_HOME in the message if under `home()`."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,8 +38,8 @@ def make(directory: Path) -> None:
 def expand(path: str | Path) -> Path:
     """The path with a leading `~` or `~somebody` as the home directory. `./~x`, as a text, is a file of that name.
 
-    Raises UsageError if that person has none and there is no such file, and for a name that no file can have: too
-    long, or with a NUL in it.
+    Raises UsageError if that user has no home directory and there is no such file, and for a name that no file can
+    have: too long, or with a NUL in it.
     """
     try:
         expanded = Path(path).expanduser() if str(path).startswith("~") else Path(path)
@@ -55,12 +55,12 @@ def expand(path: str | Path) -> Path:
 
 
 def models() -> Path:
-    """Downloaded weights, one directory a Hub repository."""
+    """The directory of downloaded weights, with one directory for each Hub repository."""
     return home() / "models"
 
 
 def datasets() -> Path:
-    """Prepared training data, and the downloads that it was made from."""
+    """The directory of prepared training data and of the downloads for it."""
     return home() / "datasets"
 
 

@@ -1,4 +1,4 @@
-"""Values, texts and names that come from somebody else: how they are read, and how an error message shows them."""
+"""Untrusted values, texts and names: how they are read, and how an error message shows them."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 SHOWN_LENGTH = 80
-"""Characters of a stranger's value that an error message shows at most."""
+"""Characters of an untrusted value that an error message shows at most."""
 
 _ORDINARY = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -28,19 +28,19 @@ def shown(value: Any, length: int = SHOWN_LENGTH) -> str:
 
 
 def shown_name(name: str) -> str:
-    """A stranger's name for something, as an error message shows it: as it is, if it is an ordinary one."""
+    """An untrusted name, as an error message shows it: unchanged if it is short and of ordinary characters."""
     return name if len(name) <= SHOWN_LENGTH and _ORDINARY.fullmatch(name) else shown(name)
 
 
 def shown_reason(error: BaseException, length: int = 200) -> str:
-    """What an exception of a library says of a stranger's file, as an error message shows it: short, on one line."""
+    """The text of a library's exception about an untrusted file, as an error message shows it: short, on one line."""
     said = str(error)[: length + 1]
     text = "".join(character if character.isprintable() else " " for character in said) or type(error).__name__
     return text if len(text) <= length else text[:length] + "..."
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that a JSON text stands for. Raises ValueError for any text that is not JSON.
+    """The value of a JSON text. Raises ValueError for any text that is not JSON.
 
     `json.loads` also raises RecursionError, for deeply nested text.
     """

@@ -1,11 +1,13 @@
 """Whether something can be written is known before the work."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from gpt2cli import atomic
+from gpt2cli.checkpoints.save import check_target
 from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.outputs import check_directory, check_file
 
@@ -35,6 +37,22 @@ def test_a_home_that_cannot_be_written_is_named_by_its_variable(monkeypatch: pyt
         check_directory(Path("/proc/y"))
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no such permissions")
+def test_a_directory_that_may_not_be_entered(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may enter every directory
+    try:
+        for path in (closed / "a.pt", closed / "b" / "a.pt"):
+            for check in (check_file, check_directory, check_target):
+                with pytest.raises(ResourceError, match="Permission denied: choose another place"):
+                    check(path)
+    finally:
+        os.seteuid(user)
+
+
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="make it first"):
         check_file(tmp_path / "no" / "out.pt")
@@ -47,8 +65,8 @@ def test_a_file_in_place_of_a_directory(tmp_path: Path) -> None:
             check(tmp_path / "file" / "out")
 
 
-@pytest.mark.parametrize(("length", "fits"), [(241, True), (242, False), (300, False)])
-def test_a_name_must_leave_room_for_that_of_the_temporary_file(tmp_path: Path, length: int, fits: bool) -> None:
+@pytest.mark.parametrize(("length", "fits"), [(255, True), (256, False), (300, False)])
+def test_every_name_that_a_file_can_have_can_be_written(tmp_path: Path, length: int, fits: bool) -> None:
     target = tmp_path / ("x" * length)
     with nullcontext() if fits else pytest.raises(UsageError, match="too long for the name of a file"):
         check_file(target)

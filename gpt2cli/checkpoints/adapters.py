@@ -1,7 +1,7 @@
 """Low-rank adapters in the format of the PEFT library: a directory with `adapter_config.json` and a safetensors file.
 
-PEFT adapts transformers' GPT-2, whose matrices lie the other way round (`fan_in_fan_out`); the adapter's own do not,
-so that only the names of its tensors differ from ours.
+PEFT adapts transformers' GPT-2, which stores its matrices transposed (`fan_in_fan_out`). The adapter's matrices are
+not transposed, so only the names of its tensors differ from ours.
 """
 
 import json
@@ -44,11 +44,11 @@ _BIAS = re.compile(
 class Adapter:
     """What a directory in PEFT's format holds.
 
-    tensors     named as by `lora_state`, perhaps of some of the layers only
+    tensors     the matrices A and B, named as by `lora_state`; some layers may have none
     base        the model that it was trained on: a name on the Hub or a directory
-    scales      what each layer's B A is multiplied by, by our name for the layer
-    magnitudes  of the rows of each adapted weight (out,), if it is DoRA
-    biases      that take the place of the base's, by our name
+    scales      the factor of each layer's B A, by our name for the layer
+    magnitudes  the norms of the rows of each adapted weight (out,), if it is DoRA
+    biases      biases that replace the base's, by our name
     """
 
     config: LoRAConfig
@@ -60,7 +60,7 @@ class Adapter:
 
     @property
     def is_plain(self) -> bool:
-        """Whether rank and alpha are all there is to say besides the matrices."""
+        """Whether it is described by one rank, one alpha and its matrices A and B."""
         ranks = {tensor.shape[0] for name, tensor in self.tensors.items() if name.endswith("lora_A")}
         factor = self.config.alpha / self.config.rank
         alike = all(math.isclose(scale, factor) for scale in self.scales.values())
@@ -88,9 +88,8 @@ def save_adapter(
 ) -> None:
     """Write what `lora_state` gives as a directory that PEFT opens on transformers' GPT-2.
 
-    The prompt template and where the adapter came from (anything that JSON can say) go into the header of the
-    tensors' file. Each file that is there already stays until the new one is complete. Raises ResourceError if
-    the disk is full, or the parent directory is not there.
+    The prompt template and the provenance (any JSON value) go into the header of the tensors' file. An existing file
+    stays until the new one is complete. Raises ResourceError if the disk is full, or there is no parent directory.
     """
     name, at, revision = (base or "").partition("@")
     if at and Path(str(base)).exists():
@@ -169,7 +168,7 @@ def merge_adapter(model: GPT, adapter: Adapter, where: object) -> None:
 
 
 def _read_tensors(directory: Path, config: PeftConfig, base: str | None) -> Adapter:
-    """The matrices under our names, all in pairs that fit each other, and what goes with them."""
+    """The matrices under our names, checked to be in pairs that fit, and their scales, magnitudes and biases."""
     file = directory / WEIGHTS
     if not is_file(file):
         if is_file(directory / PICKLE):
@@ -206,7 +205,7 @@ def _check_rank(tensor: Tensor, matrix: str, config: PeftConfig, where: str) -> 
 
 
 def _check_pairs(adapter: Adapter, config: PeftConfig, file: Path) -> None:
-    """Raise CheckpointError unless each layer has all that belongs to it."""
+    """Raise CheckpointError if a layer lacks a matrix or its magnitudes."""
     for name, tensor in adapter.tensors.items():
         other = name[:-1] + ("B" if name.endswith("A") else "A")
         if other not in adapter.tensors:

@@ -1,4 +1,4 @@
-"""From tensors under our names to a model: the shape that they have, and whether they are all there and sane."""
+"""From tensors under our names to a model: its shape is read, and the tensors are checked."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from gpt2cli.untrusted import shown, shown_name
 
 
 def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object) -> GPTConfig:
-    """The shape that tensors (under our names) have; only what they cannot tell comes from `config`.
+    """The shape of a model with these tensors (under our names). `config` gives only what they do not determine.
 
     Raises CheckpointError, naming the field, if `config` says otherwise or nothing says how many heads there are.
     """

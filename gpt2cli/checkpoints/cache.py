@@ -1,8 +1,8 @@
-"""The downloaded models on disk: what is there, under which name, and how to be rid of it. No network here.
+"""The downloaded models on disk: how they are found, listed and removed. Nothing here uses the network.
 
     models/openai-community--gpt2/<commit>/{config.json, model.safetensors, manifest.json}
     models/openai-community--gpt2/refs/main        the commit that `main` stood for when it was downloaded
-    models/openai-community--gpt2/.staging/        files on their way; a killed download goes on from here
+    models/openai-community--gpt2/.staging/        files being downloaded; a killed download continues from here
     models/.locks/                                 one process at a time changes a repository's directory
 
 A directory counts as a model once its manifest is there, and the manifest is written last.
@@ -48,7 +48,8 @@ class CachedModel:
 def parse_name(name: str) -> tuple[str, str]:
     """Split what somebody typed into repository and revision: `gpt2`, or `owner/name[@revision]`.
 
-    Raises UsageError for anything else: a name becomes part of paths and addresses, so it is held to plain characters.
+    Raises UsageError for anything else. A name becomes part of paths and addresses, so only plain characters may be
+    in it.
     """
     if name == TINY:
         raise UsageError("tiny comes with gpt2cli, there is nothing to download: use --model tiny")
@@ -64,7 +65,7 @@ def parse_name(name: str) -> tuple[str, str]:
 
 
 def check_revision(revision: str) -> str:
-    """Return the revision (a branch, tag or commit) if it is one by its looks, else raise UsageError."""
+    """Return the revision (a branch, tag or commit) if it is well formed, else raise UsageError."""
     if not _is_revision(revision):
         raise UsageError(f"{revision[:200]!r} is not a revision: give a branch, a tag or a commit, such as main")
     return revision
@@ -75,7 +76,7 @@ def _is_revision(text: str) -> bool:
 
 
 def short_name(repo: str) -> str:
-    """What to call a repository: its published short name where it has one."""
+    """The published short name of a repository, or its full name if it has none."""
     return next((name for name, published in PUBLISHED.items() if published.repo == repo), repo)
 
 
@@ -85,7 +86,7 @@ def repo_directory(repo: str) -> Path:
 
 
 def staging_directory(repo: str, commit: str) -> Path:
-    """Where the files of one commit are on their way."""
+    """Where the files of one commit are while they are downloaded."""
     return repo_directory(repo) / ".staging" / commit
 
 
@@ -105,7 +106,7 @@ def find(repo: str, revision: str) -> CachedModel | None:
 
 
 def list_models() -> list[CachedModel]:
-    """Every whole model on disk, sorted by name. One that no branch or tag leads to any more shows its commit."""
+    """Every whole model on disk, sorted by name. If no branch or tag points to a model, its commit is its revision."""
     found = []
     for manifest in sorted(paths.models().glob(f"*--*/*/{_MANIFEST}")):
         directory = manifest.parent
@@ -118,7 +119,7 @@ def list_models() -> list[CachedModel]:
 
 
 def publish(repo: str, revision: str, commit: str, files: list[RemoteFile]) -> None:
-    """Declare a commit's directory complete, and that the revision means it. The files are already in place."""
+    """Record that a commit's directory is complete, and that the revision means this commit."""
     manifest = {
         "repo": repo,
         "revision": revision,
@@ -163,7 +164,7 @@ def _forget(repo: str, commits: set[str]) -> None:
 
 
 def discard(directory: Path) -> None:
-    """Delete a directory, out of sight first: a half-deleted one is never taken for a model."""
+    """Rename a directory, then delete it, so that a half-deleted one is never taken for a model."""
     trash = paths.models() / f".trash-{secrets.token_hex(8)}"
     directory.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
@@ -174,20 +175,19 @@ def sweep(repo: str, keep: str | None = None) -> None:
     home = repo_directory(repo)
     commits = [path for path in home.glob("[!.]*") if COMMIT.fullmatch(path.name) and not (path / _MANIFEST).exists()]
     stale = [path for path in [*commits, *(home / ".staging").glob("*")] if path.name != keep]
-    for path in [*stale, *paths.models().glob(".trash-*")]:
+    for path in [*stale, *paths.models().glob(".trash-*"), *_half_written(repo)]:
         shutil.rmtree(path, ignore_errors=True)
-    for path in _half_written(repo):
-        with suppress(OSError):
+        with suppress(OSError):  # version 0.1 left files
             path.unlink()
 
 
 def _half_written(repo: str) -> list[Path]:
-    """Manifests and refs that a killed run was about to rename."""
+    """Temporary files and directories of killed runs, which held new manifests and refs."""
     return list(repo_directory(repo).glob("*/.*.tmp"))
 
 
 def sweep_if_idle(repo: str) -> None:
-    """Delete what a killed run left beside a model that is whole, unless a process is at work on it just now."""
+    """Delete what a killed run left beside a whole model, unless another process holds the lock."""
     from filelock import FileLock, Timeout
 
     if any((repo_directory(repo) / ".staging").glob("*")) or _half_written(repo):
@@ -197,9 +197,9 @@ def sweep_if_idle(repo: str) -> None:
 
 @contextmanager
 def lock(repo: str, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a repository's directory against other processes. Calls `on_wait`, once, if one of them has it now.
+    """Lock a repository's directory. Calls `on_wait` once if another process holds the lock.
 
-    Raises ResourceError if the directory cannot be written: before anything is fetched.
+    Raises ResourceError if the directory cannot be written, before anything is downloaded.
     """
     with lock_file(_lock_file(repo), on_wait):
         check_directory(repo_directory(repo))
@@ -208,7 +208,7 @@ def lock(repo: str, on_wait: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def lock_file(file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock, whose directory is made. Calls `on_wait`, once, if another process has it now."""
+    """Hold a lock file. Its directory is made. Calls `on_wait` once if another process holds the lock."""
     from filelock import FileLock, Timeout
 
     paths.make(file.parent)

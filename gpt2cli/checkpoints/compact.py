@@ -1,9 +1,9 @@
-"""How a checkpoint is stored small: 8 or 4 bits a weight, and one row of the embedding for all tokens that never occur.
+"""Small checkpoints: 8 or 4 bits a weight, and one row of the embedding for all tokens that never occur.
 
-NAME, NAME.scale        a matrix in int8 (out, in), and what each of its rows is to be multiplied by (out,)
-                        or two weights of 4 bits in each uint8 (out, in / 2), the even one in the lower half and 8 more
-                        than it is, and what each group of a row is to be multiplied by (out, groups)
-wte.weight, wte.index   rows of the embedding, and for each token of the vocabulary, which of them is its own
+NAME, NAME.scale        a matrix in int8 (out, in), and the factor of each row (out,);
+                        or two weights of 4 bits in each uint8 (out, in / 2), the even one in the lower half, both
+                        stored plus 8, and the factor of each group of a row (out, groups)
+wte.weight, wte.index   rows of the embedding, and the number of its row for each token of the vocabulary
 """
 
 from typing import TypeGuard
@@ -22,14 +22,14 @@ SCALE, INDEX, TABLE, POSITIONS = ".scale", "wte.index", "wte.weight", "wpe.weigh
 FIRST_MATRIX = "h.0.attn.c_attn.weight"
 MAX_ROWS = torch.iinfo(torch.uint16).max + 1
 SMALLEST_GROUP = 8
-"""Weights that share a scale of 16 bits; were they fewer, 4 bits and their share of it would be more than 8."""
+"""The fewest weights that share a scale of 16 bits. With fewer, a weight would take 8 bits or more."""
 
 
 def quantize(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
     """Weights under our names with every matrix in `bits`, 8 or 4.
 
-    The embedding and the head take 8 in any case, and so does a matrix whose width has no power of two for a group.
-    Positions stay in fp32: they are few, and every token has one added to it.
+    The embedding, the head, and a matrix whose width no group size divides are always in 8. Positions stay in fp32:
+    they are few, and one is added to every token.
     """
     small = dict(tensors)
     for name, tensor in tensors.items():
@@ -44,7 +44,7 @@ def quantize(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
 
 
 def precision(tensors: dict[str, Tensor], *names: str) -> str:
-    """What stored tensors (or those of these names) are held in: int4, int8, or fp32 for any type of more bits."""
+    """The precision of stored tensors (or those of these names): int4, int8, or fp32 for any type of more bits."""
     types = {tensors[name].dtype for name in names or tensors if name + SCALE in tensors}
     return "int4" if torch.uint8 in types else "int8" if torch.int8 in types else "fp32"
 
@@ -61,7 +61,7 @@ def _unpack_halves(packed: Tensor) -> Tensor:
 
 
 def share_rows(tensors: dict[str, Tensor], occurs: Tensor) -> dict[str, Tensor]:
-    """The same with one embedding row, their mean, for all tokens but those that `occurs`, (V,) bool, names."""
+    """The tensors with one embedding row, the mean, for all tokens for which `occurs`, (V,) bool, is false."""
     table = tensors[TABLE]
     rows = torch.cat([table[~occurs].mean(dim=0, keepdim=True), table[occurs]])
     index = torch.where(occurs, occurs.cumsum(0), 0).to(torch.uint16)
@@ -69,10 +69,10 @@ def share_rows(tensors: dict[str, Tensor], occurs: Tensor) -> dict[str, Tensor]:
 
 
 def share_equal_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same with one embedding row for all tokens that have the commonest one, where a good part of them has it.
+    """The tensors with the most common embedding row stored once, if more than a twentieth of all tokens have it.
 
-    So it is in a model that was stored in that way, as the bundled one, also after tuning: what never occurs gets the
-    same gradients.
+    Models that were stored by `share_rows`, such as the bundled one, have such a row, also after tuning: tokens that
+    never occur all get the same gradients.
     """
     table = tensors[TABLE]
     marks = table.double() @ torch.linspace(1, 2, table.shape[1], dtype=torch.float64)
@@ -94,9 +94,9 @@ def check_rounding(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> Roun
 
 
 def expand(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
-    """Stored tensors as they were: floats, and a row for every token.
+    """The tensors as floats, with an embedding row for every token.
 
-    Raises CheckpointError if they do not fit each other, or one is of a type that no weight is stored in.
+    Raises CheckpointError if they do not fit each other, or one has a type that is not used for weights.
     """
     check_model_tensors(tensors, where)
     tensors = _with_all_rows(tensors, where)
@@ -119,10 +119,10 @@ def expand(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
 
 
 def _with_all_rows(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
-    """The same with a row of the embedding for every token, still in 8 bits, where that is what it is stored in.
+    """The tensors with a row of the embedding for every token, in the type that it is stored in.
 
-    The rows are many times what is stored of them. They are made only if the other weights are as wide, and there are
-    no more of them than an index in 16 bits can name.
+    The result can be much larger than the file. So it is made only if the other weights have the same width, and the
+    index has at most MAX_ROWS entries.
     """
     if INDEX not in tensors:
         return tensors
@@ -142,7 +142,7 @@ def _with_all_rows(tensors: dict[str, Tensor], where: object) -> dict[str, Tenso
 
 
 def _is_width(width: int, tensors: dict[str, Tensor]) -> bool:
-    """Whether the positions and the first matrix of the first block have as many columns, or half as many in 4 bits."""
+    """Whether the positions and the first matrix of the first block (perhaps in 4 bits) are of this width."""
     positions, matrix = tensors.get(POSITIONS), tensors.get(FIRST_MATRIX)
     if positions is None or matrix is None or positions.dim() != 2 or matrix.dim() != 2:
         return False

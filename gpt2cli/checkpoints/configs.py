@@ -1,4 +1,4 @@
-"""What a checkpoint says of the model besides its tensors: in the file under many names, or in a config.json beside."""
+"""The config of a checkpoint: in the file, under one of many names, or in a config.json beside it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,11 +22,11 @@ _PUBLISHED_WIDTHS = {model.config.n_embd for model in PUBLISHED.values()}
 
 @dataclass(frozen=True)
 class Said:
-    """What a checkpoint says of how its tensors are to be read.
+    """The parts of a checkpoint's config that are needed to read its tensors.
 
-    biases      whether there are any: nanoGPT can leave all of them out
-    tied        whether the head is the embedding, so that the file may hold one of them alone; None if nothing says
-    lora_alpha  the factor of LoRA that is saved beside its layers; None if nothing says
+    biases      whether there are biases: nanoGPT can leave all of them out
+    tied        whether the head is the embedding, so that the file may hold only one of them; None if it is not said
+    lora_alpha  the factor of LoRA that is saved beside its layers; None if it is not said
     """
 
     biases: bool = True
@@ -38,7 +38,7 @@ UNSAID = Said()
 
 
 def said_by(config: Mapping[str, Any], contents: Contents) -> Said:
-    """What a config, and the facts in a file's header, say."""
+    """The `Said` of a config and of the facts in a file's header."""
     tied = config.get("tie_word_embeddings", config.get("tied"))
     return Said(
         biases=config.get("bias", True) is not False,
@@ -74,7 +74,7 @@ def config_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def check_hub_config(config: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError for what GPT-2 code of the Hub can be configured to do and ours does not."""
+    """Raise CheckpointError for a setting of transformers' GPT-2 that our GPT-2 does not support."""
     expected: dict[str, tuple[Any, ...]] = {
         "model_type": (None, "gpt2"),
         "activation_function": (None, "gelu_new", "gelu_pytorch_tanh"),
@@ -88,7 +88,7 @@ def check_hub_config(config: Mapping[str, Any], path: Path) -> None:
 
 
 def assumed_heads(config: Mapping[str, Any], n_embd: int) -> str | None:
-    """What to tell if nothing says how many heads a model has, and its width is none of those that were published."""
+    """A note for a model whose config has no number of heads, and whose width no published model has; or None."""
     if says_heads(config) or n_embd in _PUBLISHED_WIDTHS:
         return None
     return (
@@ -98,7 +98,7 @@ def assumed_heads(config: Mapping[str, Any], n_embd: int) -> str | None:
 
 
 def decoded(value: Any) -> Any:
-    """A fact as it was: in the header of safetensors all but texts are JSON."""
+    """A fact decoded. In the header of safetensors, all facts but texts are JSON."""
     try:
         return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
@@ -106,7 +106,7 @@ def decoded(value: Any) -> Any:
 
 
 def _configs(extra: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The dicts that may be a config, those within another after it, and the file's own entries last."""
+    """The dicts that may be a config: each is followed by those inside it, and the file's own entries are last."""
     for key in CONFIGS:
         config = decoded(extra.get(key))
         if isinstance(config, dict):

@@ -1,7 +1,7 @@
-"""What is asked of any connection to a server, besides the timeout of a single read: that it comes to an end.
+"""Limits on the time that a connection takes, besides the timeout of a single read.
 
-A server that sends a byte a second never exceeds a timeout. So an answer's headers have a deadline, and its body a
-least rate.
+A server that sends a byte a second never exceeds a timeout. So the headers of an answer have a deadline, and its body
+has a minimum rate.
 """
 
 import queue
@@ -15,9 +15,9 @@ from urllib.request import getproxies_environment, proxy_bypass
 from gpt2cli.checkpoints.transfer import TooSlowError
 
 DEADLINE = 3.0
-"""Timeouts of a single read that may pass until all headers are there, those of redirections among them."""
+"""The time until all headers are there, those of redirections included, in timeouts of a single read."""
 LEAST_RATE = 1000.0
-"""Bytes a second that a body must bring on average ..."""
+"""Minimum bytes a second of a body, on average ..."""
 RATE_SECONDS = 60.0
 """... over so many seconds."""
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 def answer_in_time(ask: Callable[[], T], timeout: float) -> T:
     """What `ask` returns or raises. Raises TimeoutError if that takes longer than DEADLINE times `timeout` seconds.
 
-    The call then goes on in a thread, for which nobody waits.
+    The call then continues in a daemon thread, and its result is ignored.
     """
     outcome: queue.SimpleQueue[tuple[list[T], BaseException | None]] = queue.SimpleQueue()
 
@@ -48,7 +48,7 @@ def answer_in_time(ask: Callable[[], T], timeout: float) -> T:
 
 
 def steady(chunks: Iterable[bytes], address: str) -> Iterator[bytes]:
-    """The chunks of a body from `address`. Raises TooSlowError when they come too slowly to ever be all."""
+    """The chunks of a body from `address`. Raises TooSlowError if they come more slowly than LEAST_RATE."""
     start, received = monotonic(), 0
     for chunk in chunks:
         yield chunk

@@ -1,7 +1,7 @@
-"""The names that other projects give to GPT-2's weights, each project a table, read in both directions.
+"""The names that other projects give to GPT-2's weights: one table a project, used in both directions.
 
-Ours are the Hub's names with torch's orientation of a linear layer, (out, in). A table says what a tensor is called
-elsewhere, with `*` for the number of a block; three names for one of ours are query, key and value apart.
+Our names are the Hub's, with torch's orientation of a linear layer, (out, in). A table maps our names to theirs, with
+`*` for the number of a block. Where three names stand for one of ours, query, key and value are separate.
 """
 
 import re
@@ -64,7 +64,7 @@ _FUSED = {"h.*.attn.c_attn": "trf_blocks.*.att.qkv", "h.*.attn.c_proj": "trf_blo
 DIALECTS = (
     # openai-community/gpt2 and what transformers' save_pretrained writes
     Dialect("hub", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS, conv1d=True, wrapper="transformer."),
-    # nanoGPT's and ours differ from the Hub's in orientation alone, which the shapes tell
+    # nanoGPT's and ours differ from the Hub's only in orientation, which the shapes show
     Dialect("nanogpt", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS, wrapper="transformer."),
     Dialect(
         "original",
@@ -131,15 +131,13 @@ def to_ours(
 ) -> dict[str, Tensor]:
     """The same weights under our names and in our orientation: views where that is possible, no copies.
 
-    A head equal to the token embedding is left out, since the model ties them. Biases that a project leaves out
-    (all of them if `said` so, as in nanoGPT; of query, key and value where its table says so) come back as zeros.
-    Heads beside the language model's are left out, and LoRA beside its layers is merged: `note` is told.
-    Names that no table knows stay as they are, for the loader to complain of. Raises CheckpointError, naming the
-    tensor, for one that cannot be computed with, query, key and value that do not go together, or two models in one.
+    A head equal to the token embedding is left out, since the model ties them. Missing biases become zeros: all of
+    them if `said` says so, as in nanoGPT, or those of query, key and value if the table says so. Heads beside the
+    language model's are left out, and LoRA beside its layers is merged; `note` is called with a text about it.
+    Names that no table has stay as they are, and `build` refuses them. The tensors must have passed
+    `limits.check_model_tensors`. Raises CheckpointError, naming the tensor, for query, key and value that do not fit
+    each other, and for two models in one.
     """
-    for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
-            raise CheckpointError(f"{name} is no plain tensor (sparse, quantized or empty): save it as dense fp32")
     tensors = plain_names(merge_lora_layers(tensors, said.lora_alpha, note), SIGNATURES)
     dialect = recognise(tensors)
     left = {name: tensor for name, tensor in tensors.items() if not name.endswith(dialect.buffers)}
@@ -169,7 +167,7 @@ def _unknown(tensors: dict[str, Tensor], dialect: Dialect) -> list[str]:
 
 
 def _tie(ours: dict[str, Tensor], said: Said, note: Callable[[str], None]) -> None:
-    """Keep one of the embedding and the head, as the embedding, if they are the same or the file holds one alone."""
+    """If the embedding and the head are equal, or one is missing, keep one tensor, named as the embedding."""
     if "wte.weight" not in ours and "lm_head.weight" in ours and said.tied is not False:
         ours["wte.weight"] = ours.pop("lm_head.weight")
         if said.tied is None:
@@ -179,7 +177,7 @@ def _tie(ours: dict[str, Tensor], said: Said, note: Callable[[str], None]) -> No
 
 
 def from_ours(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Weights under our names, as the dialect of this name has them: the way back from `to_ours`. Views, no copies."""
+    """Our weights under the names and in the orientation of a dialect: the inverse of `to_ours`. Views, no copies."""
     dialect = next(dialect for dialect in DIALECTS if dialect.name == name)
     theirs: dict[str, Tensor] = {}
     for our_name, tensor in tensors.items():

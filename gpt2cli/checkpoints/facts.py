@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself besides its weights and its shape: how it was trained, and from what."""
+"""The facts in a checkpoint besides its weights and its shape: its prompt template and its provenance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from gpt2cli.untrusted import is_encodable, is_file, shown
 
 @dataclass(frozen=True)
 class Facts:
-    """What a checkpoint says besides its weights and config, if it says it."""
+    """What a checkpoint holds besides its weights and config."""
 
     template: dict[str, str] | None  # the prompt template that the model was trained with
     provenance: dict[str, Any]  # where it came from
@@ -39,10 +39,9 @@ NO_FACTS = Facts(None, {})
 
 
 def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
-    """What a checkpoint file or an adapter's directory says of itself, or without one the directory of a model.
+    """The facts in a checkpoint file or an adapter's directory `ckpt`, or without one in the directory of a model.
 
-    A published model says nothing, the bundled one does. Raises CheckpointError if there is something that cannot be
-    read.
+    A published model has none, the bundled one has. Raises CheckpointError for facts that cannot be read.
     """
     if ckpt is None:
         file = (asset(TINY) if model == TINY else expand(model or DEFAULT_MODEL)) / hub.WEIGHTS
@@ -65,7 +64,7 @@ def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
 
 
 def provenance_of(facts: Facts, model: GPT) -> dict[str, Any]:
-    """The provenance for a copy of a model: with the reason why text must not go into it, if there is one."""
+    """The provenance for a copy of a model. It says why the tokenizer is not GPT-2's, if that is so."""
     reason = model.other_tokenizer
     return facts.provenance | ({PROVENANCE: reason} if reason else {})
 
@@ -75,7 +74,7 @@ def _is_text(item: tuple[Any, Any]) -> bool:
 
 
 def tokenizer_in(extra: Mapping[str, Any]) -> Tokenizer:
-    """What a checkpoint file itself says: ours of the model that it was made of, and a GGUF file by its vocabulary."""
+    """What a checkpoint file says of its tokenizer: ours in the provenance, a GGUF file by its vocabulary."""
     provenance, gguf = decoded(extra.get("provenance")), extra.get("tokenizer")
     if isinstance(provenance, dict) and isinstance(provenance.get(PROVENANCE), str):
         return Tokenizer(other=provenance[PROVENANCE][:200], known=True)

@@ -1,6 +1,6 @@
 """Checkpoint files, read without trust.
 
-A file is mapped into memory, so that weights are paged in as they are used, and nothing runs what it says: it is
+A file is mapped into memory, so weights are read from disk when they are used. No code in a file is run: it is
 `.safetensors`, `.gguf`, or `.pt` read by torch's `weights_only` unpickler.
 """
 
@@ -64,9 +64,10 @@ def read_safetensors(path: Path) -> Contents:
 
 
 def read_shards(index: Path) -> Contents:
-    """What all the files hold that `model.safetensors.index.json` names, which lie beside it.
+    """The contents of all files that `model.safetensors.index.json` names; they are in the same directory.
 
-    Raises CheckpointError for an index of files elsewhere or of too many, and for files that hold the same tensor.
+    Raises CheckpointError for an index of other directories' files or of too many files, and for files that hold the
+    same tensor.
     """
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or any(Path(str(name)).name != name for name in shards.values()):
@@ -106,7 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_regular(path: Path) -> None:
     """Raise CheckpointError for a name that cannot be opened as a file of known size, such as a pipe or a device.
 
-    Raises ResourceError for a file that may not be read.
+    Raises ResourceError for a file that this user may not read.
     """
     if not is_file(path):
         state = "is a pipe, a device or a directory" if os.path.lexists(path) else "is not there"
@@ -120,7 +121,7 @@ def check_regular(path: Path) -> None:
 
 
 def _check_safetensors(path: Path) -> dict[str, str]:
-    """Check the header by hand: the reader says little about what is wrong, and lets duplicate names pass."""
+    """Check the header and return its metadata: the library's errors are vague, and it accepts duplicate names."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(512)

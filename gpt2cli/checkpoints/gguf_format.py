@@ -1,7 +1,7 @@
 """GGUF, llama.cpp's file format, read without trust: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
-The gguf package, which writes it in export/gguf_file.py, is not made for files from strangers: it allocates what a
-header asks for, and makes an object of each of the vocabulary's 100,000 strings, which takes a second.
+The gguf package, with which export/gguf_file.py writes it, is not made for untrusted files: it allocates whatever a
+header asks for. It also takes a second, as it makes an object of each of the vocabulary's 100,000 strings.
 """
 
 import math
@@ -57,7 +57,7 @@ _FIELDS = {
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A file's tensors under its own names, and of its fields the config, and the template that we put there.
+    """A file's tensors under its own names, and its facts: the config, the tokenizer and our prompt template.
 
     Tensors of f32, f16 and bf16 are mapped into memory, those of q8_0 become fp32. Raises CheckpointError for a file
     that is damaged, holds no GPT-2, or holds tensors of other types.
@@ -91,7 +91,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @dataclass(frozen=True)
 class GGUFTokenizer:
-    """The kind of tokenizer that a file is for, and its tokens in the order of their ids, where it has them."""
+    """The kind of a file's tokenizer, and its tokens in the order of their ids, or None if there are none."""
 
     kind: Any
     tokens: list[str] | None
@@ -99,7 +99,7 @@ class GGUFTokenizer:
 
 @dataclass(frozen=True)
 class _Described:
-    """A tensor as the header has it: its ggml type, and where it begins in the data, in bytes."""
+    """A tensor as the header describes it: its ggml type `kind`, and its `offset` in the data, in bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -118,7 +118,7 @@ class _Header:
     def read(self) -> tuple[dict[str, Any], list[_Described], int]:
         """The fields (without those that are arrays), the tensors, and where the data begins.
 
-        Raises ValueError, LookupError or struct.error for what cannot be.
+        Raises ValueError, LookupError or struct.error for an invalid header.
         """
         version, n_tensors, n_fields = self._number("I"), self._number("Q"), self._number("Q")
         if version not in (2, 3):
@@ -154,7 +154,7 @@ class _Header:
         return _Described(name, shape, kind, offset)
 
     def _value(self, kind: int) -> Any:
-        """A field's value, or None for an array: the vocabulary is known."""
+        """A field's value, or None for an array, which is skipped."""
         if kind == _STRING:
             return self._text()
         if kind != _ARRAY:
@@ -208,7 +208,7 @@ def _facts(fields: dict[str, Any]) -> dict[str, Any]:
     config = {ours: fields.get(f"{ARCHITECTURE}.{theirs}") for ours, theirs in _FIELDS.items()}
     epsilon = config["layer_norm_epsilon"]
     if isinstance(epsilon, float):
-        config["layer_norm_epsilon"] = float(f"{epsilon:.6g}")  # 1e-05, of which fp32 makes 9.9999997e-06
+        config["layer_norm_epsilon"] = float(f"{epsilon:.6g}")  # 1e-05, which is 9.9999997e-06 in fp32
     facts: dict[str, Any] = {"config": {name: value for name, value in config.items() if value is not None}}
     if _KIND in fields:
         facts["tokenizer"] = GGUFTokenizer(fields[_KIND], _texts(fields.get(_TOKENS)))
@@ -216,7 +216,7 @@ def _facts(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts(content: Any) -> list[str] | None:
-    """The texts in an array that the header's reader has walked through, given its bytes; None for another array."""
+    """The texts in the bytes of an array that `_Header` has checked; None for an array of another kind."""
     if not isinstance(content, bytes) or struct.unpack_from("<I", content)[0] != _STRING:
         return None
     texts, at = [], 12  # behind the type and the length

@@ -1,9 +1,7 @@
-"""Fetching models from the Hugging Face Hub into the cache: what to fetch, what to believe, what to say if it fails.
+"""Downloads of models from the Hugging Face Hub into the cache, and uploads to the Hub.
 
-And the way back, which is short: `upload`.
-
-`remote` asks, `transfer` writes the bytes and checks them, `cache` knows where they belong. A server's answers are
-untrusted: none becomes part of a path before it has been checked.
+`remote` sends the requests, `transfer` writes and checks the bytes, `cache` knows their paths. A server's answers are
+untrusted: each is checked before it becomes part of a path.
 """
 
 import json
@@ -38,7 +36,7 @@ def resolve(name: str, *, offline: bool = False, progress: Progress = ignore, fo
 
     With `for_text`, the weights of a model that was made for another tokenizer than GPT-2's are not downloaded.
 
-    Raises UsageError for what is no name, and whatever `download` raises.
+    Raises UsageError for a text that is not a model's name, and what `download` raises.
     """
     repo, revision = cache.parse_name(name)
     return download(repo, revision, offline=offline, progress=progress, for_text=for_text).path
@@ -53,11 +51,11 @@ def download(
     progress: Progress = ignore,
     for_text: bool = False,
 ) -> CachedModel:
-    """The model on disk, fetched if it is not there, or in any case with `force`; see `resolve` for `for_text`.
+    """The model on disk. It is downloaded if it is not there, or with `force`. See `resolve` for `for_text`.
 
-    Raises UsageError for an HF_ENDPOINT that is no address; NetworkError if the Hub does not answer, refuses, or
-    talks nonsense; CheckpointError if it sends bytes that are not the announced ones, or has no safetensors;
-    ResourceError if the disk is too small.
+    Raises UsageError for an HF_ENDPOINT that is not an address; NetworkError if the Hub does not answer, refuses, or
+    sends an invalid answer; CheckpointError if the bytes do not match their digest, or the repository has no
+    safetensors; ResourceError if the disk is too small.
     """
     found = None if force else cache.find(repo, revision)
     if found:
@@ -69,7 +67,7 @@ def download(
         why += "the network is off (--offline or HF_HUB_OFFLINE)"
         raise NetworkError(f"cannot use {model}: {why}: go online once, or use --model tiny, which needs no network")
     with cache.lock(repo, lambda: progress(Note(f"another process is downloading {model}: waiting for it"))):
-        # the one that held the lock may have fetched it meanwhile
+        # another process may have downloaded it in the meantime
         found = None if force else cache.find(repo, revision)
         try:
             return found or _download(Remote(repo, revision, progress), force, for_text)
@@ -79,7 +77,7 @@ def download(
 
 
 def download_from_dataset(repo: str, name: str, part: Path, *, progress: Progress = ignore) -> None:
-    """Make `part` a file of a *dataset* on the Hub, at its newest commit, going on from what `part` holds already.
+    """Download a file of a *dataset* at its newest commit to `part`. Bytes that `part` already holds are kept.
 
     Raises NetworkError and CheckpointError as `download` does.
     """
@@ -90,25 +88,25 @@ def download_from_dataset(repo: str, name: str, part: Path, *, progress: Progres
 
 
 def upload(repo: str, files: list[Path], *, private: bool = False, progress: Progress = ignore) -> str:
-    """Put files into a repository, made (privately or not) if it is not there, and return its address.
+    """Upload files to a repository, which is made (privately or not) if it is not there. Returns its address.
 
-    Raises UsageError for what is no name, NetworkError if the Hub does not answer, or refuses.
+    Raises UsageError for a text that is not a repository's name, NetworkError if the Hub does not answer, or refuses.
     """
     name, revision = cache.parse_name(repo)
     if is_offline():
-        raise NetworkError("cannot upload, the network is off (HF_HUB_OFFLINE): unset that")
+        raise NetworkError("cannot upload: the network is off (HF_HUB_OFFLINE): unset that variable")
     prepare_client()
     return Remote(name, revision, progress).upload(files, private)
 
 
 def is_offline() -> bool:
-    """Whether the environment says so, in the Hub client's own words."""
+    """Whether one of the Hub client's environment variables turns the network off."""
     said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return said.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
-    """Fetch a whole model and publish it in the cache. Files of the same commit that are there are kept."""
+    """Download a whole model and publish it in the cache. Files of this commit that are there already are kept."""
     prepare_client()
     commit, config = source.head(CONFIG)
     _check_json(source, config)
@@ -131,7 +129,9 @@ def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
     shutil.rmtree(cache.staging_directory(source.repo, commit), ignore_errors=True)
     found = cache.find(source.repo, source.revision)
     if found is None:
-        raise ResourceError(f"{source.repo} came and is gone again: does something clean up {paths.models()}?")
+        raise ResourceError(
+            f"{source.repo} has disappeared after its download: see which program deletes files in {paths.models()}"
+        )
     return found
 
 
@@ -141,7 +141,7 @@ def _is_published(repo: str) -> bool:
 
 
 def _tokenizer_files(source: Remote) -> list[RemoteFile]:
-    """What a repository has of files that tell its tokenizer, short of those of no sensible size."""
+    """The tokenizer files of a repository, without those that are larger than MAX_JSON."""
     found = [file for name in FILES if (file := source.file(name))]
     if not any(file.name in VOCABULARIES for file in found):
         found += [file for name in OTHER_KINDS if (file := source.file(name))][:1]
@@ -149,7 +149,7 @@ def _tokenizer_files(source: Remote) -> list[RemoteFile]:
 
 
 def _index(source: Remote) -> RemoteFile:
-    """The list of weights in shards. Raises CheckpointError if the repository has weights of other kinds only."""
+    """The index of weights in shards. Raises CheckpointError if the repository has no safetensors."""
     index = source.file(INDEX)
     if index is None:
         if any(source.file(name) for name in PICKLES):
@@ -166,7 +166,7 @@ def _check_json(source: Remote, file: RemoteFile) -> None:
 
 
 def _shards(index: Path, source: Remote) -> list[RemoteFile]:
-    """The files that an index names. They become paths here, so only plain names are let through."""
+    """The files that an index names. Only plain names are accepted, as they become paths on this machine."""
     try:
         names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -182,7 +182,7 @@ def _shards(index: Path, source: Remote) -> list[RemoteFile]:
 
 
 def _bring(source: Remote, files: list[RemoteFile], force: bool) -> None:
-    """Fetch the files that are not there yet, each into the staging directory and from there, checked, into place."""
+    """Download the files that are not there yet. A file goes into the staging directory, is checked, and is moved."""
     target = cache.repo_directory(source.repo) / source.revision
     staging = cache.staging_directory(source.repo, source.revision)
     missing = [file for file in files if force or not matches(target / file.name, file)]

@@ -1,7 +1,7 @@
-"""How much a checkpoint file may ask for: no more memory and time than a small multiple of its size.
+"""Limits on a checkpoint file, so that reading it takes no more memory and time than a small multiple of its size.
 
-Everything here is checked before anything is computed with a tensor. The counts are far above those of the largest
-GPT-2, which has 48 blocks, 580 tensors, and 60 kB of header.
+The checks run before anything is computed with a tensor. The limits are far above the largest GPT-2, which has 48
+blocks, 580 tensors, and 60 kB of header.
 """
 
 from typing import Any
@@ -25,12 +25,12 @@ MAX_DIMENSIONS = 8
 MAX_NAME = 500
 """Characters of a tensor's name."""
 MAX_REPEATED = 3
-"""How many times as much as their file all tensors may hold, where several are the same memory."""
+"""The size of all tensors, divided by that of their file, may be this at most: tensors can share memory."""
 MAX_FACTS = 10_000
-"""Values in what a file says besides its tensors: its config, its template, where it came from."""
+"""Values in a file besides its tensors: in its config, its template and its provenance."""
 
 WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""What weights are computed with, and what the scales of quantized ones are in."""
+"""The types of weights, and of the scales of quantized weights."""
 _MASKS_AND_QUANTIZED = (torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.int64)
 
 
@@ -58,10 +58,10 @@ def check_model_tensors(tensors: dict[str, Tensor], where: object) -> None:
 
 
 def check_bytes(tensors: dict[str, Tensor], size: int, where: object) -> None:
-    """Raise CheckpointError if tensors that share memory pretend to be much more than a file of `size` bytes holds.
+    """Raise CheckpointError if tensors that share memory are more than MAX_REPEATED times the file of `size` bytes.
 
-    MAX_REPEATED times its size is allowed: an output head may be the token embedding under another name, and a
-    training program may save a model both as a whole and as a part of another.
+    Some sharing is normal: an output head may be the token embedding under another name, and a training program may
+    save a model both as a whole and as a part of another.
     """
     total = 0
     for name, tensor in tensors.items():
@@ -76,11 +76,10 @@ def check_bytes(tensors: dict[str, Tensor], size: int, where: object) -> None:
 
 
 def plain_facts(value: Any, where: object) -> Any:
-    """A copy of what a file says in numbers, texts, lists and dicts. Anything else in it becomes its type's name.
+    """A copy of a file's facts, of numbers, texts, lists and dicts. Any other value becomes the name of its type.
 
-    What no text file can hold (halves of surrogate pairs) becomes question marks.
-    Raises CheckpointError for more than MAX_FACTS values. A list that holds another one twice counts it twice: as a
-    text, it would be exponentially longer than the file.
+    Halves of surrogate pairs, which no text file can hold, become question marks. Raises CheckpointError for more than
+    MAX_FACTS values. A list that is in two places counts twice: such nesting can be exponentially large as a text.
     """
     left = MAX_FACTS
 

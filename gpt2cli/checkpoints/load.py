@@ -48,7 +48,7 @@ def load(
     for_text: bool = False,
     progress: Progress = ignore,
 ) -> GPT:
-    """As `load_plain`, with the weights laid out to be run fast, and never to be trained or saved.
+    """As `load_plain`, with the weights laid out for speed. Such a model cannot be trained or saved.
 
     `precision` is one of PRECISIONS, or auto: see `packed.pick_precision`.
     """
@@ -56,9 +56,8 @@ def load(
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, not {precision}")
     plain = load_plain(model, ckpt=ckpt, device="cpu", offline=offline, for_text=for_text, progress=progress)
-    other_tokenizer = plain.other_tokenizer
     ready = prepare(plain, target, precision)
-    ready.other_tokenizer = other_tokenizer
+    ready.other_tokenizer = plain.other_tokenizer
     return ready
 
 
@@ -74,10 +73,10 @@ def load_plain(
     """A model in fp32 and evaluation mode: of a published name, a Hub repository or a directory, or from a file `ckpt`.
 
     If `ckpt` is a directory with a low-rank adapter in PEFT's format, the model is its base with the adapter merged;
-    `model` may then name the base, and does so in place of what the adapter says. A name that is not in the cache is
-    downloaded, with `progress` told how far; with `offline` that is an error. `progress` is also told what was
+    `model` may then name the base, and overrides the base that the adapter names. A model that is not in the cache is
+    downloaded, with reports to `progress`; with `offline` that is an error. `progress` also gets notes of what was
     assumed or left out. With `for_text`, a model that was made for another tokenizer than GPT-2's is refused, before
-    its weights are downloaded if files beside them tell.
+    its weights are downloaded if the files beside them show it.
     Raises UsageError, CheckpointError, NetworkError or ResourceError.
     """
     path = None if ckpt is None else expand(ckpt)
@@ -150,7 +149,7 @@ def load_file(path: Path, progress: Progress = ignore) -> GPT:
 
 
 def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Progress) -> GPT:
-    """The model that tensors of any dialect are, with the config that goes with them."""
+    """The model of tensors in any dialect and the config that goes with them."""
 
     def note(text: str) -> None:
         progress(Note(f"{where}: {text}"))
@@ -170,7 +169,7 @@ def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Pro
 
 
 def _check_whole(tensors: dict[str, Tensor], where: Path) -> None:
-    """Raise CheckpointError for what is clearly another kind of model, saying what it is."""
+    """Raise CheckpointError for a classifier, and for a model whose biases are missing."""
     head, table = tensors.get("lm_head.weight"), tensors.get("wte.weight")
     if head is not None and table is not None and head.dim() == 2 and head.shape[:1] != table.shape[:1]:
         raise CheckpointError(
@@ -185,7 +184,7 @@ def _check_whole(tensors: dict[str, Tensor], where: Path) -> None:
 
 
 def _with_tokenizer(model: GPT, tokenizer: Tokenizer, where: Path, progress: Progress) -> GPT:
-    """The model, which remembers if its tokenizer is not GPT-2's; what else there is to say of it is told."""
+    """The model, with the reason why its tokenizer is not GPT-2's, if so. Other remarks go to `progress`."""
     model.other_tokenizer = model.other_tokenizer or tokenizer.other
     text = remark(tokenizer, model.config.vocab_size)
     if text and model.other_tokenizer is None:

@@ -1,9 +1,9 @@
-"""LoRA saved beside the layers that it adapts, as a model of the original project or of LLMs-from-scratch has it.
+"""LoRA saved beside the layers that it adapts, as the original project and LLMs-from-scratch save it.
 
     NAME.linear.weight (out, in), NAME.linear.bias
     NAME.lora.A (in, r), NAME.lora.B (r, out)         W x becomes W x + alpha x A B
 
-How alpha divides by the rank is not in the tensors, nor is alpha: both projects' notebooks take 16, undivided.
+The tensors hold neither alpha nor whether it is divided by the rank. Both projects' notebooks use 16, undivided.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from gpt2cli.model.lora import low_rank_update
 from gpt2cli.untrusted import shown
 
 ALPHA = 16.0
-"""The factor of an update where nothing says another."""
+"""The factor of an update where no config gives another."""
 _A, _B, _LINEAR = ".lora.A", ".lora.B", ".linear."
 
 
 def merge_lora_layers(
     tensors: dict[str, Tensor], alpha: float | None, note: Callable[[str], None]
 ) -> dict[str, Tensor]:
-    """The same with every update merged into its layer, computed in fp32; without any, the same.
+    """The tensors with every update merged into its layer, computed in fp32.
 
-    `alpha` is None where nothing says it; `note` is told which one was taken. Raises CheckpointError, naming the
-    tensor, for matrices that do not fit, and for LoRA in PEFT's names, whose alpha nobody could guess.
+    `alpha` is None if no config gives it; `note` is called with the one that was used. Raises CheckpointError, naming
+    the tensor, for matrices that do not fit, and for LoRA in PEFT's names, whose alpha is unknown.
     """
     for name in tensors:
         if ".lora_A." in name or ".base_layer." in name:

@@ -1,6 +1,6 @@
-"""From a state dict as somebody saved it to the names that one project gives its tensors: wrappers taken off.
+"""The names of tensors without those of wrappers around the model, such as DataParallel.
 
-What wraps a model puts its own name before those of the tensors, or into the middle of them.
+A wrapper puts its own name before the names of the tensors, or into the middle of them.
 """
 
 import re
@@ -57,7 +57,7 @@ def plain_names(tensors: Mapping[str, Tensor], signatures: Collection[str]) -> d
 
 
 def extra_heads(names: Iterable[str]) -> list[str]:
-    """Those of the names that belong to a head beside the language model's: a value, a class, a choice."""
+    """The names that belong to a head beside the language model's, such as a value head or a classifier."""
     firsts = ((name, name.partition(".")[0]) for name in names)
     return [
         name
@@ -72,6 +72,6 @@ def same(a: Tensor, b: Tensor | None) -> bool:
 
 
 def _prefixes(name: str, signatures: Collection[str]) -> list[str]:
-    """What stands before a signature in a name: "" where the name is one."""
+    """The part of a name before a signature: "" if the name is a signature."""
     ends = (signature for signature in signatures if name == signature or name.endswith("." + signature))
     return [name.removesuffix(signature) for signature in ends]

@@ -1,4 +1,4 @@
-"""An `adapter_config.json` of the PEFT library: what it asks for, refused by name where it cannot be merged here."""
+"""The fields of PEFT's `adapter_config.json`. Those that cannot be applied here are refused by name."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from gpt2cli.config import LoRAConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown
 
-# fields of a config that are read or checked below, and those that change nothing in what the tensors mean
+# fields of a config that are read or checked below, and fields that do not change the meaning of the tensors
 _READ = {"r", "lora_alpha", "use_rslora", "base_model_name_or_path", "revision"}
 _READ |= {"rank_pattern", "alpha_pattern", "use_dora"}
 _CHECKED = {"peft_type", "bias", "init_lora_weights"}
@@ -28,14 +28,14 @@ _NEVER_MERGED = {
 _PLAIN_PATTERN = re.compile(r"(?:(?:\w|\\[.dw]|\.|-|\[[\w-]+\])[+*?]?|[()|^$])*", re.ASCII)
 _LONGEST_PATTERN, _LONGEST_NAME = 200, 30
 _PATTERN_COST, _MOST_WORK = 50, 50_000
-"""What a pattern costs besides its matching, and what all of a config may cost: in ways to match a layer's name."""
+"""The cost of compiling a pattern, and the largest cost of a config's patterns, in ways to match a layer's name."""
 
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """What low-rank matrices of PEFT mean. `lora` holds the rank and the alpha of most layers.
+    """How PEFT's low-rank matrices are applied. `rank` and `alpha` are those of most layers.
 
-    alphas   the alpha of other layers: a regular expression for their names, and the number
+    alphas   the alpha of other layers, by a regular expression for their names
     ranks    all ranks that a layer may have
     by_root  alpha is divided by the root of the rank: rank-stabilised LoRA (Kalajdzievski 2023)
     dora     weights are split into direction and magnitude: DoRA (Liu et al. 2024)
@@ -52,7 +52,7 @@ class PeftConfig:
 
     @property
     def lora(self) -> LoRAConfig:
-        """Rank and alpha of the layers that no pattern is about, with alpha to be divided by the rank."""
+        """Rank and alpha of the layers that no pattern matches. This alpha is to be divided by the rank."""
         return LoRAConfig(self.rank, self.alpha * (math.sqrt(self.rank) if self.by_root else 1.0))
 
     def scale(self, module: str, rank: int) -> float:
@@ -62,7 +62,7 @@ class PeftConfig:
 
 
 def parse_config(fields: Mapping[str, Any], file: Path) -> PeftConfig:
-    """What the fields of a config ask for. Raises CheckpointError, naming the field, for what cannot be merged here."""
+    """The config in these fields. Raises CheckpointError, naming the field, for one that cannot be applied here."""
     kind = fields.get("peft_type")
     if isinstance(kind, str) and kind in _NEVER_MERGED:
         raise CheckpointError(
@@ -109,7 +109,7 @@ def _alpha(value: Any, name: str, file: Path) -> float:
 
 
 def _pattern(fields: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
-    """Values by regular expressions, all of which are quick to match."""
+    """A table of values by regular expression. Raises CheckpointError for an expression that may be slow to match."""
     found = fields.get(name) or {}
     if not isinstance(found, dict):
         raise CheckpointError(f"{file}: {name} is {shown(found)}, not a table: save the adapter again")
@@ -129,7 +129,7 @@ def _is_plain(pattern: str) -> bool:
 
 
 def _ways(pattern: str) -> int:
-    """In how many ways a plain pattern can be tried on a layer's name: by its repetitions, and its alternatives."""
+    """A bound on the ways to match a plain pattern, from the number of its repetitions and alternatives."""
     if len(pattern) > _LONGEST_PATTERN:
         return _MOST_WORK
     ways: int = _LONGEST_NAME ** sum(map(pattern.count, "+*?"))

@@ -1,7 +1,7 @@
 """The kinds of values in a pickle of torch.save, and the calls that it makes to rebuild them.
 
-A tuple is the tuple of its members' kinds, a list or a dict is a Collection, a short text is a Text, a function or
-class is its name, and all else is one of the words below.
+The kind of a tuple is the tuple of its members' kinds, that of a list or a dict a Collection, that of a short text a
+Text, that of a function or class its name, and that of any other value one of the words below.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from gpt2cli.checkpoints.limits import MAX_DIMENSIONS
 
 @dataclass
 class Collection:
-    """A list or a dict, of which only the size counts."""
+    """A list or a dict. Only its size is known."""
 
     kind: str
     size: int = 0
@@ -40,7 +40,7 @@ _SIZES = {
     **{"Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1, "storage.Untyped": 1},
 }
 STORAGES = {f"torch.{name}Storage": size for name, size in _SIZES.items()}
-"""Classes of memory, and how many bytes each of their numbers takes."""
+"""Classes of storages, and the bytes of each number in them."""
 REBUILD, REBUILD_TYPED = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"
 PARAMETER, ORDERED, COUNTER, SIZE, DEVICE = (
     "torch._utils._rebuild_parameter", "collections.OrderedDict", "collections.Counter", "torch.Size", "torch.device",
@@ -90,11 +90,11 @@ def rebuilds_tensor(function: Any, kinds: Any) -> bool:
 
 @dataclass
 class Scanned:
-    """What a scan has found.
+    """The result of a scan.
 
-    end       where the pickle ends
-    storages  the memory that its tensors need: the class of each, by its name
-    texts     the short texts in it, in their order
+    end       the offset of the pickle's end
+    storages  the storages of its tensors: the class of each, by its name
+    texts     the short texts in it, in order
     value     the kind of what is saved
     """
 

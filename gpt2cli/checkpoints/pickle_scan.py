@@ -1,4 +1,4 @@
-"""What the pickle in a file of torch.save would do, found out without running it.
+"""A check of the pickle in a file of torch.save, without running it.
 
 torch's own `weights_only` reader runs no foreign code, but a pickle of some kB can keep it busy for hours, or fill the
 memory: keys that take exponential time to hash, copies of copies, tensors with a million dimensions. Here the pickle
@@ -37,18 +37,18 @@ from gpt2cli.untrusted import shown, shown_name
 MAX_PICKLE = 8 * 2**20
 """Bytes of pickle that are read. The 1.5B model with the state of its optimizer takes 200 thousand."""
 MAX_STEPS = 250_000
-"""Instructions in it, of which the same takes 70 thousand. Each takes some microseconds."""
+"""Instructions in it. The same model takes 70 thousand. Each instruction takes some microseconds."""
 
 
 class PickleRefused(Exception):  # noqa: N818
-    """A whole pickle, but of something that is not read. The text says of what, and goes after the file's name."""
+    """The pickle is whole, but holds something that is not read. The message goes after the file's name."""
 
 
 def scan(pickle: bytes, start: int = 0) -> Scanned:
-    """What there is in the pickle that begins at `start`.
+    """Scan the pickle that begins at `start`.
 
     Raises PickleRefused for a pickle that calls unknown functions, ValueError for any other that is not accepted.
-    What is accepted takes time and memory in proportion to its length.
+    An accepted pickle takes time and memory in proportion to its length.
     """
     if len(pickle) > MAX_PICKLE:
         raise ValueError(f"a pickle of {len(pickle)} bytes, where at most {MAX_PICKLE} are read")
@@ -161,19 +161,20 @@ class _Machine:
         self._set_items([key, value])
 
     def _build(self) -> None:
-        """Attributes of an OrderedDict: `_metadata`, which torch puts there."""
+        """Set attributes of an OrderedDict: torch sets `_metadata`."""
         state, target = self._stack.pop(), self._stack[-1]
         if not (is_collection(target, ORDERED) and is_collection(state, "dict") and state.size <= MAX_DIMENSIONS):
             raise ValueError("a pickle that sets attributes")
 
     def _persistent(self) -> None:
-        """A tensor's memory: ("storage", its class, the name of the file in the archive, the device, the length).
+        """A tensor's storage: ("storage", its class, the name of the file in the archive, the device, the length).
 
-        Before version 1.6, the length is followed by None, or by what the memory is a part of, which is not read.
+        Before version 1.6, a sixth part follows: None, or for a view of another storage a tuple, which is refused.
         """
         kinds = self._stack.pop()
         shapes = ((TEXT, None, TEXT, TEXT, INT), (TEXT, None, TEXT, TEXT, INT, SCALAR))
-        if not (any(are(kinds, shape) for shape in shapes) and kinds[1] in STORAGES):
+        # nested tuples take exponential time to hash, and deeply nested ones too much of the stack
+        if not (any(are(kinds, shape) for shape in shapes) and isinstance(kinds[1], str) and kinds[1] in STORAGES):
             raise ValueError("a pickle that refers to something that is no storage")
         name = kinds[2].value
         if self._found.storages.setdefault(name, kinds[1]) != kinds[1]:

@@ -1,4 +1,4 @@
-"""Where a model is: the directory or the file that a name means, or what to give instead of a name that means none."""
+"""The directory or the file that the name of a model means. If it means none, the error says what to give instead."""
 
 import re
 from pathlib import Path
@@ -39,7 +39,7 @@ def find_directory(model: str, offline: bool, progress: Progress, for_text: bool
 
 
 def find_base(name: str, offline: bool, progress: Progress, for_text: bool = False) -> Path:
-    """The model that an adapter is for: as `find_directory`, or a checkpoint file."""
+    """The base of an adapter: a directory, as in `find_directory`, or a checkpoint file."""
     file = expand(name)
     if name not in (*PUBLISHED, TINY) and is_file(file):
         return file
@@ -47,7 +47,7 @@ def find_base(name: str, offline: bool, progress: Progress, for_text: bool = Fal
 
 
 def check_file(path: Path) -> None:
-    """Raise UsageError or CheckpointError if a path is no checkpoint file, saying what to give instead."""
+    """Raise UsageError or CheckpointError if a path is not a checkpoint file. The message says what to give instead."""
     if is_directory(path):
         refuse_outer(path)
         raise UsageError(f"{path} is a directory: give it as --model, or name a file in it")
@@ -60,7 +60,7 @@ def check_file(path: Path) -> None:
 
 
 def refuse_outer(directory: Path) -> None:
-    """Raise UsageError for a directory that is no model, but has an adapter in it: PEFT saves named ones so."""
+    """Raise UsageError for a directory that holds the directory of an adapter: PEFT saves named adapters so."""
     if not is_file(directory / hub.CONFIG):
         inside = sorted(child for child in directory.iterdir() if adapters.is_adapter(child))
         if inside:

@@ -1,7 +1,7 @@
-"""Files of torch.save, read without trust: a zip archive with a pickle, and a file for the memory of each tensor.
+"""Files of torch.save, read without trust: a zip archive with a pickle, and a file for the storage of each tensor.
 
-torch reads them, with `weights_only`, after the archive and the pickle have been found to be as torch.save writes
-them: nothing compressed, nothing twice, no more instructions than a state dict needs.
+First the archive and the pickle are checked to be as torch.save writes them: nothing compressed, nothing twice, and
+only the instructions that a state dict needs. Then torch reads them, with `weights_only`.
 """
 
 import os
@@ -22,12 +22,12 @@ from gpt2cli.untrusted import shown_reason
 
 MAGIC = b"PK\x03\x04"
 MAX_DIRECTORY = 2 * 2**20
-"""Bytes of the archive's list of files that are read; each file takes about 60, and the reader makes 600 of them."""
+"""Bytes of the archive's list of files that are read. Each file takes about 60, and 600 in memory."""
 OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first bytes of what torch.save wrote before version 1.6: a pickle of a number."""
 _OLD_PICKLES = 5
-"""That number, the version, facts about the system, what was saved, and the order of the tensors' memory behind it."""
-_ENTRY = 30  # bytes before a file in the archive, with the lengths of its name and of more that stand there
+"""The pickles in such a file: that number, the version, the system, the saved object, the order of the storages."""
+_ENTRY = 30  # bytes of the header before a file in the archive; its name and extra fields follow
 _END, _END_64, _LOCATOR = 22, 56, 20  # sizes of the records at an archive's end, the last two for large files
 
 
@@ -50,7 +50,7 @@ def read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_old_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """As `read_pt`, for what torch.save wrote before version 1.6: pickles in a row, and the memory of the tensors."""
+    """As `read_pt`, for files of torch.save before version 1.6: pickles one after the other, then the storages."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(MAX_PICKLE)
@@ -72,9 +72,9 @@ def _scan_in_row(pickles: bytes, count: int) -> list[Scanned]:
 
 
 def _check_memory(path: Path, size: int, storages: dict[str, str], order: Scanned) -> None:
-    """Raise ValueError unless the memory of the tensors follows, each once, up to the end of the file.
+    """Raise ValueError unless the storages of the tensors follow, each once, up to the end of the file.
 
-    torch would leave at random what is not there. Before the numbers, 8 bytes say how many there are.
+    torch would leave missing storages uninitialized. Before each storage, 8 bytes hold the count of its numbers.
     """
     if order.names is None or set(order.names) != storages.keys():
         raise ValueError("the list of the tensors' memory is not of the memory that they need")
@@ -90,7 +90,7 @@ def _check_memory(path: Path, size: int, storages: dict[str, str], order: Scanne
 
 
 def _find(loaded: Any, size: int, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The model's tensors in what torch has read, and the facts beside them."""
+    """The model's tensors in the object that torch has read, and the facts beside them."""
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict: save model.state_dict()")
     try:
@@ -129,7 +129,7 @@ def _read_pickle(path: Path, size: int) -> bytes:
 
 
 def _check_end(path: Path, size: int) -> None:
-    """Raise ValueError unless the list of files is of a bearable length, right before the records of the end."""
+    """Raise ValueError unless the list of files is short enough, and right before the records at the end."""
     with path.open("rb") as file:
         file.seek(max(size - _END - _LOCATOR - _END_64, 0))
         records = file.read()
@@ -155,7 +155,7 @@ def _number(record: bytes, start: int, length: int) -> int:
 def _load(path: Path, mmap: bool) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own plans for the kinds of tensors that it finds
+            warnings.simplefilter("ignore")  # torch warns of deprecated kinds of tensors
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except MemoryError:
         raise

@@ -1,4 +1,4 @@
-"""What it means when the Hub says no, in words that help. None of the server's own text is passed on."""
+"""Error messages for the Hub's HTTP statuses. They hold none of the server's own text."""
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -15,7 +15,7 @@ class MissingFileError(NetworkError):
 def refusal(status: int, headers: Mapping[str, str], repo: str, revision: str, name: str) -> Exception:
     """The exception for an HTTP status: TemporaryError if trying again may help, else a NetworkError.
 
-    The Hub tells in the header X-Error-Code what exactly is not there.
+    The Hub's header X-Error-Code says what is missing.
     """
     if status in (408, 429) or status >= 500:
         reason = "the server is busy" if status == 429 else "the server is in trouble"

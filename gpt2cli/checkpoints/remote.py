@@ -1,6 +1,6 @@
-"""A repository on the Hugging Face Hub, at the other end of the line: the one module that uses the Hub's own client.
+"""A repository on the Hugging Face Hub. This is the only module that uses the Hub's own client.
 
-The client knows the addresses, the headers and the token. What it is told is turned into our errors here.
+The client knows the addresses, the headers and the token. Its exceptions are turned into ours here.
 """
 
 import logging
@@ -22,14 +22,16 @@ from gpt2cli.errors import NetworkError, UsageError
 
 MAX_SIZE = 2**40
 UPLOAD_TIMEOUT = 120.0
-"""Seconds that a server may think about a part of an upload. The client itself would wait for ever."""
+"""Seconds that a server may take to answer a part of an upload. The client itself has no limit."""
+EMPTY = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+"""Git's digest of an empty file."""
 AT_FAULT = "check HF_ENDPOINT and the proxy"
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(/\S*)?")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def prepare_client() -> None:
-    """Make the Hub's client fit for use. Raises UsageError for a wrong HF_ENDPOINT, at which its import would fail."""
+    """Set up the Hub's client. Raises UsageError for an invalid HF_ENDPOINT, which would make its import fail."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
         valid = _ADDRESS.fullmatch(endpoint) and urlsplit(endpoint).port != 0
@@ -37,17 +39,17 @@ def prepare_client() -> None:
         valid = False
     if not valid:
         raise UsageError(f"HF_ENDPOINT is {endpoint!r}, no address such as https://huggingface.co: set it, or unset it")
-    # read when the client is imported, which would else ask for more than the model, to describe the machine
+    # the client reads this when it is imported; without it, its requests describe the machine
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub.utils import logging as client_logging
 
-    # it would repeat what a server tells it to (X-HF-Warning), with whatever that does to a terminal
+    # the client would print the server's X-HF-Warning header, which can hold control characters
     client_logging.set_verbosity(logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A repository at a revision, at the other end of the line."""
+    """A repository on the Hub, at a revision."""
 
     repo: str
     revision: str
@@ -59,7 +61,7 @@ class Remote:
         return persist(lambda: self._head(name), self.progress)
 
     def file(self, name: str) -> RemoteFile | None:
-        """A file's size and digest, or None if the repository does not have it."""
+        """A file's size and digest, or None if the repository does not have it, or it is empty."""
         try:
             commit, file = self.head(name)
         except MissingFileError:
@@ -78,13 +80,15 @@ class Remote:
         commit, digest, size = found.commit_hash or "", found.etag or "", found.size
         if not cache.COMMIT.fullmatch(commit) or not _DIGEST.fullmatch(digest):
             raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
+        if size == 0 and digest == EMPTY:
+            raise MissingFileError(f"{self.repo}: {name} is empty: use another repository")
         if size is None or not 0 < size <= MAX_SIZE:
             raise NetworkError(f"{self.repo}: the server's size for {name} makes no sense: is HF_ENDPOINT a Hub?")
         return commit, RemoteFile(name, size, digest)
 
     @contextmanager
     def body(self, name: str, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """A file's bytes from an offset on, or from 0 if the server does not do parts: see transfer.OpenBody."""
+        """A file's bytes from an offset on, or from 0 if the server does not support ranges: see transfer.OpenBody."""
         from huggingface_hub import constants, get_session
 
         headers = _headers() | {"Accept-Encoding": "identity"}
@@ -100,13 +104,13 @@ class Remote:
                 stack.push(line)
             if response.status_code not in (200, 206):
                 raise self._refusal(response, name)
-            # not `with self._errors`: the caller's own exceptions come through here
+            # not inside `self._errors`: the caller's own exceptions pass through this yield
             yield offset if response.status_code == 206 else 0, self._chunks(response, name)
 
     def upload(self, files: list[Path], private: bool) -> str:
-        """Put files into the repository, which is made if it is not there, in one commit; return its address.
+        """Upload files in one commit, and return the repository's address.
 
-        A private repository is made if `private`; one that is there stays as it is. Raises NetworkError.
+        If the repository is not there, it is made, privately if `private`. Raises NetworkError.
         """
         from huggingface_hub import constants, get_session
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
@@ -119,17 +123,17 @@ class Remote:
     def _upload(self, files: list[Path], private: bool) -> None:
         from huggingface_hub import CommitOperationAdd, HfApi
 
-        _headers()  # complains of a token that is none
+        _headers()  # raises for an invalid token
         api = HfApi(library_name="gpt2cli", library_version=__version__)
         with self._errors("the upload", uploading=True):
             try:
                 api.create_repo(self.repo, private=private, exist_ok=True)
-                # the client's own operations remember what has become of them, so that each try takes new ones
+                # the client stores its state in these operations, so each try needs new ones
                 operations = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file) for file in files]
                 api.create_commit(self.repo, operations, commit_message="Upload from gpt2 export")
             except (AttributeError, LookupError, TypeError, ValueError):
                 raise NetworkError(f"{self.repo}: the server's answer makes no sense: is HF_ENDPOINT a Hub?") from None
-            except RuntimeError as error:  # around what went wrong with one file
+            except RuntimeError as error:  # the client wraps an error with one file
                 if error.__cause__ is None:
                     raise TemporaryError(f"the upload to {self.repo} broke off") from None
                 raise error.__cause__ from None
@@ -145,7 +149,7 @@ class Remote:
 
     @contextmanager
     def _errors(self, name: str, uploading: bool = False) -> Iterator[None]:
-        """Turn the client's exceptions into ours. Their texts stay out: they may quote a header, and so a token."""
+        """Turn the client's exceptions into ours, without their texts: these may quote a header, and so the token."""
         from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
         try:
@@ -164,12 +168,12 @@ class Remote:
             raise NetworkError(f"{self.repo}: an address is wrong, the server's or a proxy's: {AT_FAULT}") from None
 
     def _broken_line(self, kind: str) -> Exception:
-        """The exception for one of the client's that is about the line, by its class's name."""
+        """Our exception for a client's error of the connection, given the name of its class."""
         from huggingface_hub import constants
 
         peer = route(constants.ENDPOINT)
         if kind == "UnsupportedProtocol":
-            return NetworkError(f"{self.repo}: {peer} sends to an address that is not of the web: {AT_FAULT}")
+            return NetworkError(f"{self.repo}: {peer} redirects to an address that is not http or https: {AT_FAULT}")
         if kind.endswith("Timeout"):
             return TemporaryError(f"no answer in time from {peer}")
         if kind in ("ConnectError", "ProxyError"):
@@ -181,7 +185,7 @@ class Remote:
 
 
 def _headers() -> dict[str, str]:
-    """The Hub client's headers, with the token if there is one. Raises NetworkError for what cannot be a token."""
+    """The Hub client's headers, with the token if there is one. Raises NetworkError for an invalid token."""
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     headers: dict[str, str] = build_hf_headers(library_name="gpt2cli", library_version=__version__)

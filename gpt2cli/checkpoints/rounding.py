@@ -1,4 +1,4 @@
-"""How far weights in fewer bits are from the exact ones: measured before a file is written, not when it is read."""
+"""The error of weights in fewer bits, which is measured before a file is written."""
 
 import math
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from torch import Tensor
 from gpt2cli.errors import CheckpointError
 
 LARGEST_ERROR = {"f16": 0.02, "bf16": 0.02, "q8_0": 0.1, "int8": 0.25, "int4": 0.4}
-"""By what weights are stored in, the largest error of a tensor that can be rounding: root mean square, as a share of
-the tensor's. Ordinary weights change by 0.0002, 0.002, 0.006, 0.007 and 0.08 of it."""
+"""The largest error of a tensor that is accepted as rounding, for each type: its root mean square, divided by the
+tensor's. The errors of ordinary weights are 0.0002, 0.002, 0.006, 0.007 and 0.08."""
 CHUNK = 2**20
-"""Weights that are compared at a time, so that no second copy of a large matrix is made in fp64."""
+"""Weights that are compared at a time, so that a large matrix is never copied whole to fp64."""
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """Sums over one tensor, or over several: the squared differences, and the squares of the exact weights."""
+    """Sums over one or more tensors: of the squared differences, and of the squares of the exact weights."""
 
     squared_error: float = 0.0
     squares: float = 0.0
 
     @property
     def relative(self) -> float:
-        """The root mean square of the differences, as a share of the weights'. 0 if all weights are 0."""
+        """The root mean square of the differences, divided by that of the weights. 0 if all weights are 0."""
         return math.sqrt(self.squared_error / self.squares) if self.squares else 0.0
 
     def __add__(self, other: "Rounding") -> "Rounding":
@@ -35,8 +35,8 @@ def check_rounding(name: str, exact: Tensor, rounded: Tensor, stored: str, cut: 
     """Compare a tensor with its counterpart after a cast to `stored`, a key of LARGEST_ERROR.
 
     `cut` says that a value or a scale was cut at the largest that the type holds. Raises CheckpointError, naming the
-    tensor, for that, for values that are no longer finite, and for a tensor that changed by more than rounding does,
-    such as one whose values are all too small for the type.
+    tensor, if so, for values that are no longer finite, and for an error above LARGEST_ERROR, such as that of a tensor
+    whose values are all too small for the type.
     """
     found = compare(exact, rounded)
     if cut or not math.isfinite(found.squared_error):
@@ -71,6 +71,6 @@ def cast(tensors: dict[str, Tensor], stored: str, dtype: torch.dtype) -> dict[st
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all values of a floating-point tensor are finite in fp32."""
-    # one pass without a copy says yes for every sane tensor; a sum can overflow, so no is asked again, in fp32:
-    # what only fp64 can hold is lost when the model is made ready
+    # the sum needs one pass and no copy, and is finite for ordinary tensors; as it can overflow, the values of others
+    # are checked in fp32: a model is made in fp32, also of fp64 weights
     return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.float().isfinite().all())

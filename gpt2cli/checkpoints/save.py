@@ -21,23 +21,23 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.errors import DivergedError, ResourceError, UsageError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import merged_state
+from gpt2cli.untrusted import is_directory
 
 FORMAT, VERSION = "gpt2cli", 1
 SUFFIXES = (".pt", ".safetensors")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where there is no more room: on the disk, for this user, or in one file."""
+"""Error numbers for no more room: on the disk, for this user, or in one file."""
 
 
 def save_checkpoint(
     model: GPT, path: Path, *, template: dict[str, str] | None = None, provenance: dict[str, Any] | None = None
 ) -> None:
-    """Write a model to `path`, whose suffix says how: `.pt` (a plain dict) or `.safetensors` (the facts in its header).
+    """Write a model to `path`. The suffix is `.pt` (a plain dict) or `.safetensors` (the facts are in its header).
 
-    The file holds the format and its version, the config, the weights in the type that the model holds them in,
-    adapters merged, the prompt template that the model was trained with, and where it came from. `provenance` is
-    anything that JSON can say. The model stays as it is. A file that is there already stays until the new one is
-    complete. Raises UsageError for another suffix, DivergedError for weights that are not finite, and ResourceError
-    if the file cannot be written.
+    The file holds the format and its version, the config, the weights in the model's own type with adapters merged,
+    the prompt template that the model was trained with, and its provenance (any JSON value). The model is not
+    changed. An existing file stays until the new one is complete. Raises UsageError for another suffix,
+    DivergedError for weights that are not finite, and ResourceError if the file cannot be written.
     """
     save_state(merged_state(model), model.config, path, template=template, provenance=provenance)
 
@@ -71,17 +71,17 @@ def save_state(
 
 
 def check_target(path: Path) -> None:
-    """See whether a checkpoint may go by this name, before hours of training. Raises UsageError or ResourceError."""
+    """Raise UsageError or ResourceError if no checkpoint can be written to this path: before hours of training."""
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path} is no name for a checkpoint: let it end in {' or '.join(SUFFIXES)}")
-    if path.is_dir():
+    if is_directory(path):
         raise UsageError(f"{path} is a directory: name a file in it")
     outputs.check_unicode(path)
     outputs.check_file(path)
 
 
 def check_finite(state: dict[str, Tensor], path: Path) -> None:
-    """Raise DivergedError, naming the tensor, if there is a value that no loader would take back."""
+    """Raise DivergedError, naming the tensor, if a value is not finite: no loader would accept it."""
     for name, tensor in state.items():
         if tensor.is_floating_point() and not is_finite(tensor):
             raise DivergedError(
@@ -101,9 +101,9 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while `path` is written into a ResourceError that names it.
+    """Turn an error in writing `path` into a ResourceError that names it.
 
-    Inside, only write: torch and safetensors have no exception of their own for a disk, so any error is taken as one.
+    Only write inside it: torch and safetensors have no exception for the disk, so every error counts as one.
     """
     outside = sys.exc_info()[1]
     try:
@@ -119,9 +119,9 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def own_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same values in main memory, each contiguous and in a storage of its own: copies only where it takes them.
+    """The same values in main memory, each contiguous and in a separate storage. Copies are made only if needed.
 
-    Otherwise a file would hold the whole of what a tensor is a part of, or refuse to hold one thing twice.
+    Without this, torch would write the whole storage of a view, and safetensors would refuse a shared storage.
     """
     own, seen = {}, set()
     for name, tensor in state.items():
@@ -144,9 +144,9 @@ def as_metadata(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def _first_of(error: BaseException, outside: BaseException | None) -> BaseException:
-    """What went wrong first: torch's writer covers an error with one about where in the file it stopped.
+    """The first error in a chain: torch's writer hides it behind one about the position in the file.
 
-    `outside` was being handled before, such as a Ctrl-C that made the caller save, and is no part of it.
+    `outside` was handled before, such as a Ctrl-C after which the caller saves. It does not belong to the chain.
     """
     while error.__context__ is not None and error.__context__ is not outside:
         error = error.__context__

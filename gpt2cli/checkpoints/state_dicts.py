@@ -1,4 +1,4 @@
-"""Where in what somebody saved with torch.save the model's state dict is."""
+"""The search for the model's state dict in a file of torch.save."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,19 +8,19 @@ from torch import Tensor
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown
 
-# what training programs call the entry with the weights; the first of them that is there is taken
+# names that training programs give to the entry with the weights; the first that is there is used
 _KEYS = (
     *("model", "model_state_dict", "state_dict", "module", "net", "network", "model_state", "model_dict", "weights"),
     *("params", "generator", "policy", "gpt", "gpt2", "lm", "ema", "model_ema", "ema_model", "ema_state_dict"),
     *("checkpoint", "state", "student"),
 )
 CONFIGS = ("model_args", "config", "model_config", "gpt_config", "hyper_parameters", "hparams", "args", "cfg")
-"""What projects call the entry with the model's config: nanoGPT, ours, Lightning, others."""
+"""Names that projects give to the entry with the model's config: nanoGPT, ours, Lightning, others."""
 HEADS = ("n_head", "n_heads", "num_heads", "num_attention_heads")
-"""What they call the number of heads in it; a bare state dict does not hold it."""
+"""Their names for the number of heads in the config. A bare state dict does not hold it."""
 BIASES, ALPHAS = ("bias", "qkv_bias"), ("lora_alpha", "alpha")
 _FACTS = (*CONFIGS, *HEADS, *BIASES, *ALPHAS, "template", "provenance")
-"""All that is read of a checkpoint besides its weights."""
+"""All entries that are read besides the weights."""
 _DEPTH = 4
 """Dicts within dicts that are looked into."""
 

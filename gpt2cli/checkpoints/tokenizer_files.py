@@ -1,6 +1,6 @@
-"""Whether a model was made for GPT-2's tokenizer, as far as the files beside its weights tell.
+"""Whether a model was made for GPT-2's tokenizer, according to the files beside its weights.
 
-Text is read with GPT-2's tokenizer alone. To any other model its ids would mean other texts, and nothing would fail.
+gpt2cli has only GPT-2's tokenizer. For a model of another tokenizer its ids would mean other texts, without any error.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from gpt2cli.model.gpt import GPT
 
 FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json")
-"""What transformers keeps of a tokenizer of GPT-2's kind, and what tells one from GPT-2's."""
+"""The files of transformers for a tokenizer of GPT-2's kind."""
 VOCABULARIES = FILES[:2]
 OTHER_KINDS = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model", "vocab.txt")
 """Vocabularies of SentencePiece and of BERT."""
 PROVENANCE = "other_tokenizer"
-"""Where a checkpoint's provenance keeps why text must not go into its model."""
+"""The entry of a checkpoint's provenance that says why its tokenizer is not GPT-2's."""
 MAX_SIZE = 2**24
 """Bytes of a file that are read. GPT-2's largest takes 2 million."""
 PADDED_SIZE = 51_200
@@ -33,19 +33,19 @@ TOKENS_SHA256 = "e35a33a0b2250c932ffdafc4c3a3552aef0cc7af7a11e9ebfddf1d2a6517371
 MERGES_SHA256 = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
 
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""By which GPT-2 divides a text into words, as OpenAI wrote it."""
+"""OpenAI's regular expression, by which GPT-2 divides a text into words."""
 _END = (END_OF_TEXT_ID, END_OF_TEXT)
-# classes for byte-pair encodings whose vocabulary the files give; any other has a vocabulary that is not GPT-2's
+# classes that read any byte-pair encoding from the files; a model with another class is not for GPT-2's tokenizer
 _CLASSES = {"GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "PreTrainedTokenizer", "AutoTokenizer"}
 _CLASSES |= {"TokenizersBackend", "GPT2TokenizerBase"}
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """What is known of the tokenizer that a model was made for.
+    """The known facts about the tokenizer that a model was made for.
 
-    other  why it is not GPT-2's; None if it is, or nothing is known
-    added  the tokens that it has besides GPT-2's
+    other  why it is not GPT-2's; None if it is GPT-2's, or if nothing is known
+    added  its tokens besides GPT-2's
     known  whether a vocabulary was found
     """
 
@@ -54,22 +54,17 @@ class Tokenizer:
     known: bool = False
 
     def or_else(self, second: "Tokenizer") -> "Tokenizer":
-        """What two places say together, such as the directories of an adapter and of its base."""
+        """The facts from two places, those of the first before those of the second."""
         added = tuple(dict.fromkeys(self.added + second.added))
         return Tokenizer(self.other or second.other, added, self.known or second.known)
 
 
 class _OtherError(Exception):
-    """The tokenizer is not GPT-2's, or its files are damaged, so that nobody can tell. Says why."""
-
-
-def is_gpt2s(directory: Path) -> bool:
-    """Whether no file in a model's directory says that the model was made for another tokenizer than GPT-2's."""
-    return read_tokenizer(directory).other is None
+    """The tokenizer is not GPT-2's, or its files are damaged. The message says why."""
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:
-    """What the files in a directory of the Hub's layout say. Never raises: a damaged file is not GPT-2's."""
+    """The tokenizer in a directory of the Hub's layout. Never raises: damaged files count as another tokenizer."""
     try:
         return _read(directory)
     except _OtherError as error:
@@ -77,14 +72,14 @@ def read_tokenizer(directory: Path) -> Tokenizer:
 
 
 def check_tokenizer(model: "GPT", where: object = "the model") -> None:
-    """Raise CheckpointError if text must not go into a model, which was made for another tokenizer than GPT-2's."""
+    """Raise CheckpointError if a model was made for another tokenizer than GPT-2's."""
     rows = model.config.vocab_size
     other = f"its vocabulary has {rows:,} tokens, GPT-2's {VOCAB_SIZE:,}" if rows < VOCAB_SIZE else None
     refuse(other or model.other_tokenizer, where)
 
 
 def refuse(other: str | None, where: object) -> None:
-    """Raise CheckpointError for a tokenizer that is not GPT-2's, if there is a reason to say so."""
+    """Raise CheckpointError if `other` gives a reason why the tokenizer is not GPT-2's."""
     if other:
         raise CheckpointError(
             f"{where} was made for another tokenizer ({other}), and text is read with GPT-2's alone: "
@@ -93,7 +88,7 @@ def refuse(other: str | None, where: object) -> None:
 
 
 def remark(tokenizer: Tokenizer, rows: int) -> str | None:
-    """What to tell about a tokenizer that is GPT-2's, or is taken to be, for a model with so many rows; or None."""
+    """A note about a tokenizer that is used as GPT-2's, for a table of so many rows; None if there is none."""
     if tokenizer.added:
         some = ", ".join(shown(token, 30) for token in tokenizer.added[:3])
         count = f"{len(tokenizer.added)} token{'s' * (len(tokenizer.added) > 1)}"
@@ -134,7 +129,7 @@ def _read(directory: Path) -> Tokenizer:
 
 
 def _check_kind(directory: Path, settings: dict[str, Any], config: dict[str, Any]) -> None:
-    """Raise _OtherError for a kind of tokenizer that GPT-2's is not: where no vocabulary of GPT-2's kind is there."""
+    """Raise _OtherError if there are signs of another kind of tokenizer. No vocabulary of GPT-2's kind was found."""
     for name in OTHER_KINDS:
         if is_file(directory / name):
             raise _OtherError(f"its vocabulary is {name}")

@@ -1,6 +1,6 @@
-"""Bringing one file over an unreliable line: resumed where it broke off, tried again, checked against its digest.
+"""The download of one file: resumed after an interruption, tried again after an error, checked against its digest.
 
-Nothing here knows about HTTP: the caller opens the line, and says with `TemporaryError` that trying again may help.
+Nothing here knows about HTTP. The caller opens the connection, and raises `TemporaryError` if trying again may help.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Received:
-    """So many bytes of a file are there, of so many."""
+    """`done` of the `total` bytes of a file are there."""
 
     file: str
     done: int
@@ -51,17 +51,17 @@ class Note:
 
 
 Progress = Callable[[Received | Note], None]
-"""Is told how a download goes."""
+"""Is called with the events of a download."""
 OpenBody = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
 """Starts sending from an offset; yields the offset it really starts from, and the bytes."""
 
 
 def ignore(event: Received | Note) -> None:
-    """The progress for those who do not care."""
+    """A `Progress` that does nothing."""
 
 
 class TemporaryError(Exception):
-    """A failure that may pass. `wait` is how many seconds the server asks for, if it does."""
+    """An error that may not happen again. `wait` is the pause in seconds that the server asks for, if any."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -69,11 +69,11 @@ class TemporaryError(Exception):
 
 
 class TooSlowError(TemporaryError):
-    """Bytes came, but so few that those to come would take for ever: no progress, however many there are."""
+    """Bytes came too slowly. They do not count as progress."""
 
 
 class LastingError(NetworkError):
-    """A TemporaryError that did not pass, however often it was tried: there is no network, or the server is ill."""
+    """A TemporaryError that happened in every try."""
 
 
 class _MismatchError(Exception):
@@ -81,9 +81,10 @@ class _MismatchError(Exception):
 
 
 def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[], int] = lambda: 0) -> T:
-    """Call `attempt` until it no longer raises TemporaryError, with growing pauses. Raises LastingError in the end.
+    """Call `attempt` until it no longer raises TemporaryError, with growing pauses. Then return its result.
 
-    The count of tries starts over whenever one has brought `position` further than it ever was, and not too slowly.
+    After a try in which `position` grew, and not too slowly, the count of tries starts at 0 again. Raises LastingError
+    when the count is above that of DELAYS.
     """
     tries, furthest = 0, position()
     while True:
@@ -103,10 +104,10 @@ def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[],
 
 
 def fetch(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress) -> None:
-    """Make `part` the whole file, on disk and checked; bytes that it already holds are not asked for again.
+    """Download a file to `part` and check it. Bytes that `part` already holds are not requested again.
 
-    Raises NetworkError if the bytes do not come (those that came stay), and CheckpointError if they are the wrong
-    ones (they are deleted).
+    Raises NetworkError if bytes are missing in the end (those that came stay), and CheckpointError if the digest or the
+    size is wrong (`part` is then deleted).
     """
     resumed = part.exists()
     try:
@@ -181,7 +182,7 @@ def _new_digest(file: RemoteFile) -> "hashlib._Hash":
 
 
 def _append(handle: int, chunk: bytes, part: Path) -> None:
-    """Write at once: what has arrived is then in the file even if this process is killed."""
+    """Write without a buffer, so that no received byte is lost if this process is killed."""
     try:
         while chunk:
             chunk = chunk[os.write(handle, chunk) :]

@@ -1,6 +1,6 @@
-"""The model card: a README for people who find an exported model, with what the checkpoint says of its origin.
+"""The model card: the README of an exported model, with what the checkpoint says of its origin.
 
-A card may go out into the world: of what is a path on this machine, it gives the last part only.
+A card may be published. It shows only the last part of a path on this machine.
 """
 
 import json
@@ -55,7 +55,7 @@ def write_card(
 ) -> str:
     """The card of a whole model.
 
-    `place` is where it will be, a directory or a repository on the Hub; `model` what it is, if it has a name already.
+    `place` is the directory or the Hub repository that will hold it. `model` is its name, if it has one already.
     """
     base = _base(provenance) or model
     use = _USE.replace("{place}", place).replace("{ask}", _ASK_CHAT if template else _ASK)
@@ -103,8 +103,9 @@ def _front(fields: dict[str, Any], base: str | None) -> str:
 def _repository(base: str) -> str | None:
     """The Hub repository that a base is, or None if it is a file, a directory or the bundled model."""
     repo = hub_name(base).partition("@")[0]
-    is_path = repo.startswith((".", "/", "~")) or repo.endswith(SUFFIXES) or expand(repo).exists()
-    return repo if repo.count("/") == 1 and not is_path else None
+    if repo.count("/") != 1 or repo.startswith((".", "/", "~")) or repo.endswith(SUFFIXES):
+        return None
+    return None if expand(repo).exists() else repo
 
 
 def _base(provenance: dict[str, Any]) -> str | None:
@@ -150,7 +151,7 @@ def _shown(base: str) -> str:
 
 
 def _plain(value: object) -> str:
-    """A value as one line of text that means nothing to Markdown, HTML or a table."""
+    """A value as one line of text, with the characters escaped that Markdown, HTML or a table would interpret."""
     if isinstance(value, float):
         value = f"{value:.6g}"
     text = " ".join(str(value).split())

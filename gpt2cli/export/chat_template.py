@@ -28,8 +28,8 @@ _CHAT = (
 def as_jinja(template: PromptTemplate) -> str:
     """The template in Jinja, over `messages`.
 
-    A user's message is the instruction. After a system message, that is the instruction and the user's message its
-    input. Earlier exchanges come before, each followed by a blank line, as in `gpt2 chat`.
+    A user's message is the instruction. If there is a system message before it, the system message is the instruction,
+    and the user's message is its input. Earlier exchanges come first, each followed by a blank line, as in `gpt2 chat`.
     """
     return _CHAT.format(
         with_input=_as_expression(template.with_input), without_input=_as_expression(template.without_input)

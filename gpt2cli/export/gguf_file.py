@@ -29,7 +29,7 @@ def write_gguf(
 ) -> None:
     """Write weights (under our names) and the tokenizer.
 
-    `dtype`, one of f32, f16, bf16 and q8_0, is what matrices are held in; vectors and positions stay in f32.
+    `dtype`, one of f32, f16, bf16 and q8_0, is the type of matrices. Vectors and positions are always in f32.
     Raises CheckpointError for weights that `dtype` cannot hold.
     """
     import gguf
@@ -58,7 +58,7 @@ def write_gguf(
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
     except BaseException:
-        with suppress(OSError):  # on a full disk it fails again, over what it still holds
+        with suppress(OSError):  # on a full disk, closing fails again, as it writes what is buffered
             writer.close()
         raise
     writer.close()
@@ -74,7 +74,7 @@ def _add_shape(writer: "GGUFWriter", config: GPTConfig) -> None:
 
 
 def _add_tokenizer(writer: "GGUFWriter", vocab_size: int) -> None:
-    """The vocabulary, with names for the rows by which the table is longer: llama.cpp wants one for each."""
+    """Add the vocabulary. Rows of the table beyond it get names too, as llama.cpp needs a name for each row."""
     from gguf import TokenType
 
     tokens = tokenizer.vocabulary()
@@ -93,7 +93,7 @@ def _add_tokenizer(writer: "GGUFWriter", vocab_size: int) -> None:
 
 
 def _stored(name: str, tensor: Tensor, dtype: str) -> str:
-    """What a tensor is held in: as llama.cpp does, some of whose kernels take nothing else."""
+    """The type that a tensor is written in: llama.cpp's choice, as some of its kernels take no other type."""
     if tensor.dim() == 1 or name.startswith("position_embd"):
         return "f32"
     return "f16" if dtype == "q8_0" and tensor.shape[-1] % BLOCK else dtype

@@ -1,4 +1,4 @@
-"""A model as a directory that transformers, and what reads its format, opens: weights, config, tokenizer and card."""
+"""A model as a directory in transformers' format: weights, config, tokenizer and card."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def write_folder(
         ("config.json", _model_config(config, dtype) | end),
         ("generation_config.json", end | {"pad_token_id": tokenizer.END_OF_TEXT_ID}),
         ("tokenizer.json", _tokenizer()),
-        ("vocab.json", tokenizer.vocabulary()),  # with merges.txt what tokenizers read before there was tokenizer.json
+        ("vocab.json", tokenizer.vocabulary()),  # with merges.txt, for readers older than tokenizer.json
         ("tokenizer_config.json", _tokenizer_config(config, template)),
     ):
         (directory / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

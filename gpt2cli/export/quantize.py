@@ -17,8 +17,8 @@ STORED = {"int8": 8, "int4": 4}
 
 @dataclass(frozen=True)
 class Quantized:
-    """What came of it: bytes of the weights in fp32 and of the file, and the root mean square of what rounding
-    changed, as a share of the weights'."""
+    """The result: bytes of the weights in fp32 and of the file, and the root mean square of the rounding errors,
+    divided by that of the weights."""
 
     fp32_bytes: int
     bytes: int
@@ -37,16 +37,16 @@ def quantize(
 ) -> Quantized:
     """Write a model, named as for `load`, to the file `out` with its matrices in `bits`, 8 or 4.
 
-    What is stored in 8 bits can still go into 4. Nothing is at the final path before it is whole, and what was there
-    stays until then; it is replaced with `force` alone. Raises UsageError for what cannot be and for a model that is
-    in so few bits already, CheckpointError for weights that so few bits cannot hold, ResourceError if the disk is
-    full, and what `load` raises.
+    A model that is stored in 8 bits can be written in 4. An existing file is replaced only with `force`, and stays
+    until the new one is whole. Raises UsageError for invalid arguments and for a model that is in so few bits already,
+    CheckpointError for weights that do not fit into so few bits, ResourceError if the disk is full, and what `load`
+    raises.
     """
     check(model, ckpt, bits, out, force)
     gpt = load_plain(model, ckpt=ckpt, device="cpu", offline=offline, progress=progress)
     stored = STORED.get(gpt.precision)
     if stored is not None and stored <= bits:
-        instead = "; --bits 4 makes it smaller" if stored > min(BITS) else ": quantize what it was made of"
+        instead = "; --bits 4 makes it smaller" if stored > min(BITS) else ": quantize the model that it was made from"
         raise UsageError(f"{ckpt or model} is in {stored} bits already{instead}")
     facts, where = read_facts(ckpt, model), ckpt or model
     facts.prompt_template(where)  # raises if it lacks a part
@@ -59,7 +59,7 @@ def quantize(
 
 
 def check(model: str | None, ckpt: str | None, bits: int, out: Path, force: bool) -> None:
-    """Raise UsageError or ResourceError for all that can be refused before a model is loaded."""
+    """Raise UsageError or ResourceError for whatever can be refused before a model is loaded."""
     if model is None and ckpt is None:
         raise UsageError("say what to quantize: --ckpt FILE, or --model NAME")
     if bits not in BITS:
@@ -69,6 +69,6 @@ def check(model: str | None, ckpt: str | None, bits: int, out: Path, force: bool
     check_target(out)
     if out.exists():
         if is_read(out, model, ckpt):
-            raise UsageError(f"{out} is what is to be quantized: write elsewhere")
+            raise UsageError(f"{out} is the model to quantize: write elsewhere")
         if not force:
             raise UsageError(f"{out} is there already: use --force to replace it, or write elsewhere")

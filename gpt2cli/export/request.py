@@ -1,4 +1,4 @@
-"""What to export, as what, and where to: all that can be refused before a model is loaded."""
+"""A request for an export, and the checks of it before a model is loaded."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from gpt2cli.paths import expand
 
 @dataclass(frozen=True)
 class Format:
-    """What an export is: one file, whose name ends in one of `suffixes`, or a directory that holds `files` alone.
+    """The result of an export: one file, whose name ends in one of `suffixes`, or a directory that holds only `files`.
 
-    dtypes    what its weights may be written in, the default first; empty: in what they are
-    goes_to_hub  whether people look for it on the Hub
+    dtypes       the types that weights may be written in, the default first; if empty, they keep their type
+    goes_to_hub  whether it may be uploaded to the Hub
     """
 
     suffixes: tuple[str, ...] = ()
@@ -37,16 +37,16 @@ FORMATS = {
     "gpt2cli": Format(suffixes=SUFFIXES),
 }
 DTYPES = FORMATS["gguf"].dtypes
-"""All that weights can be written in; as llama.cpp calls them."""
+"""All types that weights can be written in, by llama.cpp's names."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """An export that is asked for. `model` and `ckpt` are as for `load`, one of them given.
+    """A request for an export. `model` and `ckpt` are as for `load`; one of them must be given.
 
-    dtype  what weights are written in, None for the format's default
+    dtype  the type that weights are written in, None for the format's default
     force  replace an earlier export at `out`
-    push   a repository on the Hub, `owner/name`, where it will be read; None if it stays here
+    push   a repository on the Hub, `owner/name`, to upload it to; None if it is not uploaded
     """
 
     model: str | None
@@ -59,11 +59,11 @@ class Request:
 
     @property
     def place(self) -> str:
-        """Where others will find it, in one word."""
+        """The name by which a card refers to it: the repository, or the name of the directory."""
         return self.push or self.out.name
 
     def check(self) -> None:
-        """Raise UsageError, NetworkError or ResourceError for what cannot be."""
+        """Raise UsageError, NetworkError or ResourceError for a request that cannot be fulfilled."""
         if self.model is None and self.ckpt is None:
             raise UsageError("say what to export: --ckpt FILE, or --model NAME")
         if self.format not in FORMATS:
@@ -86,7 +86,7 @@ class Request:
                 raise UsageError(f"--push takes owner/name, not {self.push[:200]!r}")
             cache.parse_name(self.push)
             if hub.is_offline():
-                raise NetworkError("--push cannot be, the network is off (HF_HUB_OFFLINE): unset that")
+                raise NetworkError("--push cannot work: the network is off (HF_HUB_OFFLINE): unset that variable")
 
     def _check_place(self, form: Format) -> None:
         if form.suffixes and self.out.suffix not in form.suffixes:
@@ -95,11 +95,11 @@ class Request:
         outputs.check_file(self.out)
         if self.out.exists():
             if is_read(self.out, self.model, self.ckpt):
-                raise UsageError(f"{self.out} is what is to be exported: write elsewhere")
+                raise UsageError(f"{self.out} is the model to export: write elsewhere")
             self._check_free(form)
 
     def _check_free(self, form: Format) -> None:
-        """Raise UsageError unless what is at `out` may be replaced: nobody's work is deleted that no export wrote."""
+        """Raise UsageError unless `out` is free or may be replaced: only what an export wrote is ever deleted."""
         if form.files:
             if not self.out.is_dir():
                 raise UsageError(f"{self.out} is a file, and {self.format} is a directory: write elsewhere")
@@ -116,13 +116,13 @@ class Request:
 
 
 def is_read(out: Path, model: str | None, ckpt: str | None) -> bool:
-    """Whether what is at `out` is, holds, or is part of what `load` reads for these two, by whatever name."""
+    """Whether `load` reads `out`, something in it, or something that it is in. Links are followed."""
     there = out.resolve()
     return any(source in (there, *there.parents) or there in source.parents for source in _sources(model, ckpt))
 
 
 def _sources(model: str | None, ckpt: str | None) -> Iterator[Path]:
-    """The files and directories that are read, as far as they have been named."""
+    """The files and directories that `model`, `ckpt` and an adapter's base name."""
     names = [model, ckpt]
     if ckpt is not None and model is None and adapters.is_adapter(expand(ckpt)):
         names.append(adapters.read_adapter(expand(ckpt)).base)

@@ -30,9 +30,8 @@ from gpt2cli.untrusted import is_directory, shown
 def export(request: Request, *, offline: bool = False, progress: Progress = ignore) -> list[Path]:
     """Write what the request asks for, and return the files.
 
-    Nothing is at the final path before it is whole, and what was there stays until then. Raises UsageError for a
-    request that cannot be, CheckpointError for a model that the format cannot hold, ResourceError if the disk is
-    full, and what `load` raises.
+    An existing export stays until the new one is whole. Raises UsageError for an invalid request, CheckpointError for a
+    model that the format cannot hold, ResourceError if the disk is full, and what `load` raises.
     """
     request.check()
     if request.format == "peft":
@@ -65,7 +64,7 @@ def _export_model(request: Request, model: GPT, facts: Facts) -> None:
 
 
 def _check_fits(format: str, suffix: str, config: GPTConfig, other_tokenizer: str | None) -> None:
-    """Raise CheckpointError for a model that the other program, or we, would read wrong or not at all."""
+    """Raise CheckpointError for a model that could not be read, or would be read wrong, from this format."""
     if format in ("hf", "gguf") and config.vocab_size < VOCAB_SIZE:
         why, instead = f"has a vocabulary of {config.vocab_size} tokens, not GPT-2's", "use --format nanogpt or gpt2cli"
     elif format in ("hf", "gguf") and other_tokenizer:
@@ -75,7 +74,7 @@ def _check_fits(format: str, suffix: str, config: GPTConfig, other_tokenizer: st
     elif format in ("nanogpt", "original") and config.layer_norm_epsilon != GPTConfig.layer_norm_epsilon:
         why, instead = f"has a layer_norm_epsilon of {config.layer_norm_epsilon}, fixed at 1e-05", "use --format hf"
     elif format == "original" and suffix == ".pt" and config.head_size != HEAD_SIZE:
-        why = f"has {config.n_head} heads, which a bare state dict does not say and nobody would guess"
+        why = f"has {config.n_head} heads, which a bare state dict does not say and a reader cannot guess"
         instead = "let --out end in .safetensors, whose header says it"
     else:
         return
@@ -85,7 +84,7 @@ def _check_fits(format: str, suffix: str, config: GPTConfig, other_tokenizer: st
 def _write_state_dict(out: Path, format: str, tensors: dict[str, Tensor], config: GPTConfig) -> None:
     """One file for nanoGPT's `sample.py`, or for the `load_state_dict` of the original project's model."""
     tensors = own_tensors(tensors)
-    tensors.setdefault("lm_head.weight", tensors["wte.weight"])  # both name it, also where it is the embedding
+    tensors.setdefault("lm_head.weight", tensors["wte.weight"])  # both formats have this entry, also for a tied model
     state = from_ours(tensors, format)
     names = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "dropout")
     args: dict[str, Any] = {name: getattr(config, name) for name in names} | {"bias": True}
@@ -118,7 +117,7 @@ def _export_adapter(request: Request, offline: bool, progress: Progress) -> None
 
 
 def _adapter_of(request: Request) -> Path:
-    """The adapter's directory that `--ckpt` is, or the one that was trained with the checkpoint that it is."""
+    """The adapter's directory: `--ckpt` itself, or the one that was trained together with the checkpoint `--ckpt`."""
     if request.ckpt is None:
         raise UsageError("--format peft is for adapters: give one as --ckpt, such as a LoRA run's adapter/")
     path = expand(request.ckpt)

@@ -28,7 +28,7 @@ FLASH_SIZE = 192
 class GPT(nn.Module):
     """A stack of transformer blocks between a token embedding and an output head, which share their weights."""
 
-    other_tokenizer: str | None = None  # why the tokenizer that it was made for is not GPT-2's, where that is known
+    other_tokenizer: str | None = None  # the reason, if it was made for another tokenizer than GPT-2's
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ _ALIGNMENT = 64
 class Arena:
     """Memory for tensors that are kept together. Linux is asked to hold it in pages of 2 MB; it may refuse.
 
-    Nothing else of the process is in it, and it goes when the last of its tensors does.
+    It holds nothing else of the process, and is freed with the last of its tensors.
     """
 
     def __init__(self) -> None:

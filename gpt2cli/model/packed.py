@@ -129,11 +129,11 @@ class PackedGPT(GPT):
         return f"compiling for this processor, every time ({problem}): {advice}"
 
     def warm_up(self) -> None:
-        """Compile what the first steps would wait for, or read it from where it was kept; the first step does, too."""
+        """Compile the loops of a step, or read them from the store. Without this call, the first step does it."""
         from gpt2cli.model.kernels.compiling import alone
         from gpt2cli.model.kernels.products import MANY, multiply
 
-        self._is_warm = True  # before it is: the steps below are steps, too
+        self._is_warm = True  # already here, as the steps below would call this again
         with alone(self.precision):
             self.head(self.hidden(torch.zeros(1, 1, dtype=torch.long)))
             first = self._blocks[0].attn_c_attn

@@ -151,6 +151,10 @@ def test_half_written_manifests_and_refs_are_swept(home: Path) -> None:
     leftovers = [repo / "refs" / ".main.x1y2.tmp", repo / A / ".manifest.json.x1y2.tmp"]
     for path in leftovers:
         path.write_text("half")
+    leftovers += [repo / "refs" / ".main.0a1b2c3d.tmp", repo / A / ".manifest.json.0a1b2c3d.tmp"]
+    for path in leftovers[2:]:
+        path.mkdir()
+        (path / "new").write_text("half")
     cache.sweep_if_idle("owner/name")
     assert not any(path.exists() for path in leftovers)
     model = cache.find("owner/name", "main")

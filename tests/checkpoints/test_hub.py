@@ -135,6 +135,19 @@ def test_a_tokenizer_file_beyond_all_measure_is_left(hub: HubServer) -> None:
     assert hub.requests("GET", "vocab.json") == []
 
 
+def test_an_empty_tokenizer_file_is_as_good_as_none(hub: HubServer) -> None:
+    hub.repo, hub.files = "owner/name", hub.files | {"merges.txt": b"", "vocab.json": b"", "vocab.txt": b"[PAD]"}
+    there = {file.name for file in client.resolve("owner/name").iterdir()}
+    assert there == {"config.json", WEIGHTS, "manifest.json", "vocab.txt"}
+
+
+def test_an_empty_config_is_refused(hub: HubServer, home: Path) -> None:
+    hub.files["config.json"] = b""
+    with pytest.raises(NetworkError, match=r"config\.json is empty"):
+        client.resolve("gpt2")
+    assert written(home) == set()
+
+
 def test_the_published_models_need_no_more_requests_for_text(hub: HubServer) -> None:
     hub.files |= TOKENIZER
     path = client.resolve("gpt2", for_text=True)

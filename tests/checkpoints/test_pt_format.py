@@ -202,6 +202,10 @@ def nested(levels):
     return key
 
 
+def memory_of_class(kind):
+    return b"(X\x07\0\0\0storage" + kind + b"X\x01\0\0\x000X\x03\0\0\0cpuK\x01tQ."
+
+
 REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQ"
 HOOKS = b"ccollections\nOrderedDict\n)R"
@@ -222,6 +226,8 @@ BIG_SHAPE = b"(" + STORAGE + b"K\0(" + b"K\x01" * 1000 + b"tK\x01\x85\x89" + HOO
         (b"\x80\x02" + REBUILD + BIG_SHAPE, "other values than torch.save"),
         (b"\x80\x02" + REBUILD + b"(" + STORAGE + b"K\0K\x01\x85K\x01\x85\x89" + HOOKS + b"tR)b.", "sets attributes"),
         (b"\x80\x02" + b"(X\x07\0\0\0storagectorch\nFloatStorage\n)X\x03\0\0\0cpuK\x01tQ.", "no storage"),
+        (b"\x80\x02" + memory_of_class(pickle.dumps(nested(60), 2)[2:-1]), "no storage"),
+        (b"\x80\x02" + memory_of_class(b")" + b"\x85" * 200_000), "no storage"),
         (b"\x80\x02" + b"]" * MAX_STEPS + b".", "instructions"),
         (COUNTERS, "instructions"),
         (b"\x80\x02X\xff\xff\xff\xff.", "cut short"),

@@ -9,7 +9,7 @@ import torch
 from gpt2cli import SamplingConfig, generate, load, tokenizer
 from gpt2cli.checkpoints.load import load_plain, read_facts
 from gpt2cli.checkpoints.save import save_checkpoint
-from gpt2cli.checkpoints.tokenizer_files import MERGES_SHA256, TOKENS_SHA256, is_gpt2s, read_tokenizer
+from gpt2cli.checkpoints.tokenizer_files import MERGES_SHA256, TOKENS_SHA256, read_tokenizer
 from gpt2cli.config import VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.export.huggingface import _tokenizer
@@ -94,13 +94,13 @@ def test_the_digests_are_those_of_the_tokenizer_that_reads_texts():
 )
 def test_ways_to_say_gpt2s_pattern(tmp_path, splitter):
     fields = {"pre_tokenizer": splitter, "normalizer": {"type": "Sequence", "normalizers": []}}
-    assert is_gpt2s(put(tmp_path, tokenizer__json=_tokenizer() | fields))
+    assert read_tokenizer(put(tmp_path, tokenizer__json=_tokenizer() | fields)).other is None
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_tokenizer_is_refused_for_text_alone(directory, name):
     put(directory, **OTHERS[name])
-    assert not is_gpt2s(directory)
+    assert read_tokenizer(directory).other is not None
     with pytest.raises(CheckpointError, match=r"made for another tokenizer \(.*GPT-2's alone"):
         load_plain(str(directory), for_text=True)
     model = load_plain(str(directory), device="cpu")

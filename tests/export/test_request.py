@@ -61,8 +61,8 @@ def everything(directory):
         ({"push": "gpt2"}, "--push takes owner/name"),
         ({"push": "a/b@c"}, "--push takes owner/name"),
         ({"push": "../x"}, "is not a model"),
-        ({"out": "a.safetensors"}, "is what is to be exported"),
-        ({"out": ""}, "is what is to be exported|holds"),
+        ({"out": "a.safetensors"}, "is the model to export"),
+        ({"out": ""}, "is the model to export|holds"),
     ],
 )
 def test_usage(ckpt, tmp_path, fields, message):
@@ -100,7 +100,7 @@ def test_an_export_never_writes_over_what_it_reads(ckpt, adapter, tmp_path, how)
     }[how]
     before = everything(tmp_path)
     named = (str(tmp_path / source), None) if how not in ("around it", "its base") else (None, str(tmp_path / source))
-    with pytest.raises(UsageError, match="is what is to be exported: write elsewhere"):
+    with pytest.raises(UsageError, match="is the model to export: write elsewhere"):
         export(Request(*named, format, tmp_path / out, force=True))
     assert everything(tmp_path) == before
 
@@ -229,6 +229,7 @@ def test_a_damaged_template_is_said(model, tmp_path):
         ({"model": "models/mine"}, None, "mine"),
         ({"model": None, "ckpt": "runs/tuned.pt"}, None, "tuned.pt"),
         ({"model": None, "ckpt": "/home/me/tuned.pt"}, None, "tuned.pt"),
+        ({"model": "a/" * 3000 + "mine"}, None, "mine"),
     ],
 )
 def test_only_what_is_on_the_hub_is_named_as_a_base_there(tmp_path, monkeypatch, settings, base, shown):

@@ -1,8 +1,8 @@
-"""How the loops are compiled: by Numba, for the processor at hand, when they are first used; and then kept.
+"""The compilation of the loops: by Numba, for this processor, when they are first used. The result is kept on disk.
 
-Numba would keep what it compiled of a file as long as that file stays as it is, though parts of it come from others. It
-also believes whatever it finds. So there is a `Store`, in the user's cache (or NUMBA_CACHE_DIR), whose names are
-digests of all that a compiled loop depends on. It depends on no path: another environment finds the same files.
+Numba's own cache only notices changes of a loop's own file, not of files that it imports. It also trusts any file that
+it finds. So there is a `Store`, in the user's cache (or NUMBA_CACHE_DIR). The names of its files are digests of
+everything that a compiled loop depends on, without paths, so other environments use the same files.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ def store() -> Store:
 
 @cache
 def _basis() -> bytes:
-    """A digest of what all loops depend on: their sources, and who compiles them."""
+    """A digest of what all loops depend on: their sources and the compiler's version."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for file in sorted([*here.glob("*.py"), here.parent / "quantization.py"]):
@@ -61,7 +61,7 @@ def _name(*parts: Any) -> str:
 
 
 class _KeptOverloads(_Cache):  # type: ignore[misc]
-    """What Numba asks for the machine code of a function: a file of the store for each tuple of argument types."""
+    """Numba's cache of one function's machine code: a file of the store for each tuple of argument types."""
 
     cache_path = None
 
@@ -95,13 +95,13 @@ class _KeptOverloads(_Cache):  # type: ignore[misc]
         return _name(self._function, sig, *codegen.magic_tuple())
 
     def enable(self) -> None:
-        """Nothing: it always is."""
+        """Do nothing: it is always enabled."""
 
     def disable(self) -> None:
-        """Nothing: a store that cannot be used says so itself."""
+        """Do nothing: `Store.problem` says if it cannot be used."""
 
     def flush(self) -> None:
-        """Nothing: it holds nothing back."""
+        """Do nothing: there is no buffer."""
 
 
 def compiled(function: Callable[..., Any], **options: bool) -> Any:
@@ -129,7 +129,7 @@ def are_kept(precision: str) -> bool:
 
 @contextmanager
 def alone(precision: str) -> Iterator[None]:
-    """Around what may compile the loops for a precision: while another process does, wait for it to share the work."""
+    """Hold a lock while loops for a precision may be compiled, so that a second process waits and reuses the result."""
     kept = store()
     with ExitStack() as stack:
         if kept.directory is not None and kept.problem is None:

@@ -1,7 +1,7 @@
-"""Files of compiled code, kept in a directory that nobody but the user can write to.
+"""Files of compiled code, kept in a directory that only the user can write to.
 
-What is read here is unpickled and executed. So a file counts only if it and its directory belong to the user who runs
-this process, if nobody else can write to them, and if its content has the digest that stands at its beginning.
+Their contents are unpickled and executed. So a file is used only if it and its directory belong to the user who runs
+this process, if nobody else can write to them, and if its content has the digest at its beginning.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 class Store:
-    """The files in `base`/compiled. `base` None: there is no place for them. No method raises OSError.
+    """The files in `base`/compiled, or none if `base` is None. No method raises OSError.
 
     problem  why nothing is kept, and what to do about it; None as long as files can be written
     """
@@ -102,9 +102,9 @@ def _is_shared(status: os.stat_result) -> bool:
 
 
 def _make(base: Path) -> str | None:
-    """Make the directory that ours goes into; why that failed, or must not be done.
+    """Make the parent directory. Returns the reason if that failed, or must not be done.
 
-    Under `sudo -E`, the home directory is that of another user, in which root should leave nothing.
+    Under `sudo -E`, the home directory is that of another user. Root should write nothing there.
     """
     try:
         nearest = next(path for path in [base, *base.absolute().parents] if path.exists())
@@ -118,7 +118,7 @@ def _make(base: Path) -> str | None:
 
 
 def _make_private(directory: Path) -> str | None:
-    """Make the directory of the files for this user alone; why that failed, or who else can write to it."""
+    """Make the directory of the files for this user alone. Returns the reason if it is not private."""
     try:
         with suppress(FileExistsError):
             directory.mkdir(mode=0o700)
@@ -131,7 +131,7 @@ def _make_private(directory: Path) -> str | None:
 
 
 def _cannot_write(directory: Path) -> str | None:
-    """Why no file can be written there, if so. Permission bits do not tell about read-only file systems."""
+    """The reason why no file can be written there, or None. Permission bits do not show a read-only file system."""
     try:
         probe = directory / f"{secrets.token_hex(8)}.tmp"
         os.close(os.open(probe, _WRITE, 0o600))
