@@ -118,7 +118,7 @@ def save(session: "Session", argument: str) -> None:
 
 @contextmanager
 def disk_trouble(name: str) -> Iterator[None]:
-    """Say of an error of the disk which file it is about, and of a name that cannot be one that it is at fault."""
+    """Name the file in an error of the disk. Raises UsageError for a name that no file can have."""
     try:
         yield
     except GPT2Error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TRAIN, RECORDS, LORA, SHAPE = TrainConfig(), DataConfig(), LoRAConfig(), GPTConfig()
 MAX_SIZE = 2**24
-"""Of a new model in each direction: more than fits into any machine."""
+"""The largest number of blocks, heads, channels or positions of a new model: no machine can hold more."""
 
 
 class Computing(str, Enum):

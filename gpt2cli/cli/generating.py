@@ -77,7 +77,7 @@ def decode(content: bytes, where: str) -> str:
     """
     if len(content) > LONGEST_PROMPT:
         raise DataError(
-            f"{where} is longer than {LONGEST_PROMPT >> 20} MB: give a shorter text, of which the end counts"
+            f"{where} is longer than {LONGEST_PROMPT >> 20} MB: give its end, which is all that a model reads"
         )
     text = _as_unicode(content, where)
     if is_utf16(content):
@@ -105,7 +105,7 @@ def open_model(
 ) -> "tuple[GPT, float]":
     """Load what the options name, showing any download; the model, and the seconds that it takes once compiled.
 
-    Unless it is not `for_text`, a model that was made for another tokenizer is refused.
+    With `for_text`, a model that was made for another tokenizer is refused.
     """
     import torch
 

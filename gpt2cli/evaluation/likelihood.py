@@ -97,7 +97,7 @@ class Sums:
 
     @classmethod
     def restored(cls, finding: Any, source: Source, chosen: range) -> "Sums | None":
-        """The sums that an interrupted run kept of these sequences; None for anything that cannot be that."""
+        """The sums that an interrupted run kept of these sequences; None for a finding of any other form."""
         if not isinstance(finding, list) or len(finding) != 4 or not all(isinstance(part, list) for part in finding):
             return None
         units, losses, right, tokens = finding

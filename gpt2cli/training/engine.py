@@ -212,7 +212,7 @@ class _Run:
                 )
             except (OSError, SafetensorError) as error:
                 where, why = self.job.checkpoints, getattr(error, "strerror", None) or error
-                raise ResourceError(f"cannot save to {where} ({why}): the checkpoint before is intact") from None
+                raise ResourceError(f"cannot save to {where} ({why}): the last checkpoint is intact") from None
             yield Saved(self.now.step, path)
         self.job.ranks.wait()
 

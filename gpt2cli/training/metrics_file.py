@@ -1,4 +1,4 @@
-"""The lines of a run's `metrics.jsonl`, as far as a resumed run goes on after them."""
+"""The lines of a run's `metrics.jsonl`: how they are written, and which of them a resumed run keeps."""
 
 import json
 import math

@@ -167,12 +167,13 @@ class RunDirectory:
         for name, up_to in (("metrics.jsonl", lines_up_to), ("samples.md", sections_up_to)):
             file = self.path / name
             if untrusted.is_file(file):
-                with disk_errors(file):
-                    if not step:  # step 0 is evaluated once more, so nothing stays
-                        os.truncate(file, 0)
-                        continue
-                    with atomic.replacing(file) as temporary, file.open("rb") as old, temporary.open("wb") as new:
-                        new.writelines(up_to(old, step))
+                with disk_errors(file), file.open("rb") as old:
+                    # step 0 is evaluated once more, so nothing stays
+                    size = sum(map(len, up_to(old, step))) if step else 0
+                    if size < file.stat().st_size:
+                        old.seek(0)
+                        with atomic.replacing(file) as temporary, temporary.open("wb") as new:
+                            new.writelines(up_to(old, step) if step else ())
 
     def _append(self, name: str, text: str) -> None:
         # closed each time: what was written is in the file, whatever ends the process
