@@ -79,10 +79,9 @@ def decode(content: bytes, where: str) -> str:
         raise DataError(
             f"{where} is longer than {LONGEST_PROMPT >> 20} MB: give its end, which is all that a model reads"
         )
-    text = _as_unicode(content, where)
     if is_utf16(content):
         raise DataError(f"{where} looks like UTF-16: convert it to UTF-8")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
+    return _as_unicode(content, where).removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
 
 
 def _as_unicode(content: bytes, where: str) -> str:

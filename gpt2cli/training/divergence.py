@@ -1,4 +1,4 @@
-"""Numbers that are not finite end a run, before weights that are worth nothing are saved."""
+"""Checks that end a run at the first number that is not finite, before useless weights are saved."""
 
 import math
 from pathlib import Path

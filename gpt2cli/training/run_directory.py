@@ -114,7 +114,7 @@ class RunDirectory:
                 self._plot()
 
     def close(self) -> None:
-        """Let other processes have the directory."""
+        """Release the directory to other processes."""
         if self._lock.is_locked:
             with suppress(OSError):  # there may be another error on its way
                 (self.path / ".pid").unlink(missing_ok=True)

@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_what_was_there(work: Path, home: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
     )
     assert done.returncode == 6 and done.stderr.count("error: ") == 1, done.stderr
-    assert "error: cannot write report.html: File too large: what is done is kept" in done.stderr
+    assert "error: cannot write report.html: File too large: the results are kept" in done.stderr
     assert (work / "report.html").read_text() == "mine" and not list(work.glob(".report*"))
 
 
