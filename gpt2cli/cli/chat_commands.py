@@ -165,7 +165,7 @@ def leave(session: "Session", argument: str) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """How it is written, what it does in a few words, the doing, and what Tab offers behind it."""
+    """A command: its usage, a short help text, its function, and what Tab offers after it."""
 
     usage: str
     help: str
@@ -201,7 +201,7 @@ SET_WHAT = f"set what? As in: {USE_SET}"
 
 
 def run_command(session: "Session", line: str) -> None:
-    """Do what a line that begins with a slash says. Raises UsageError, or what the command raises."""
+    """Carry out a line that begins with a slash. Raises UsageError, or the command's error."""
     name, *rest = line.split(maxsplit=1)
     name = ALIASES.get(name, name)
     if name not in COMMANDS:

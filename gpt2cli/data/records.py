@@ -25,7 +25,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """The good records of a file, in its order, how many others were skipped, and what else the good ones hold.
+    """The good records of a file, in its order, the number of skipped ones, and the good ones' unused fields.
 
     with_other_fields  good records that hold something in other fields, which is not used: `history`, `system`, ...
     other_fields       the names of some of these fields
