@@ -12,9 +12,9 @@ from gpt2cli.untrusted import is_file, parse_json, shown
 _FIELD = re.compile(r"\{(instruction|input)\}")
 _NOT_BLANK = re.compile(r"\S")
 MOST_FIELDS = 16
-"""Times that a template may mention what is asked."""
+"""The most fields of a template."""
 MOST_TRIES = 10_000
-"""Places at which a field of a prompt is tried to end: a template can be made so that there are trillions."""
+"""The most ends of fields that one search tries: a malicious template allows trillions."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 SHOWN_LENGTH = 80
 """Characters of an untrusted value that an error message shows at most."""
+LONGEST_LINE = 2**20
+"""Bytes of a line that `whole_lines` reads at most."""
 
 _ORDINARY = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -48,6 +51,18 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file of any size, with their line ends. Unfinished lines, and those of more than LONGEST_LINE
+    bytes, are left out.
+    """
+    is_start = True
+    while part := file.readline(LONGEST_LINE):
+        is_end = part.endswith(b"\n")
+        if is_start and is_end:
+            yield part
+        is_start = is_end
 
 
 def is_utf16(content: bytes) -> bool:

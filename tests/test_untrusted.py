@@ -1,9 +1,11 @@
 """What a stranger's file says never makes a message long, or slow to build."""
 
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from gpt2cli import untrusted
 from gpt2cli.untrusted import is_directory, is_file, missing, parse_json, shown, shown_name, shown_reason
 
 
@@ -57,3 +59,9 @@ def test_what_is_there_but_no_file_is_told_apart_from_what_is_missing(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     assert missing(tmp_path) == missing(tmp_path / "loop") == "not an ordinary file"
     assert missing(tmp_path / "x") == missing(tmp_path / "a\0b") == missing(tmp_path / ("x" * 300)) == "not there"
+
+
+def test_lines_without_an_end_and_lines_that_are_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untrusted, "LONGEST_LINE", 4)
+    content = b"one\n\ntoo long\nlong\nlon\nseven78\nend"
+    assert [*untrusted.whole_lines(BytesIO(content))] == [b"one\n", b"\n", b"lon\n"]

@@ -145,7 +145,7 @@ def converse(session: "Session") -> None:
 
 
 def take_turn(session: "Session", editor: "LineEditor") -> None:
-    """Read a line and do what it says. Raises Leave, or KeyboardInterrupt for the second of two Ctrl-C."""
+    """Read a line and carry it out. Raises Leave, or KeyboardInterrupt for the second of two Ctrl-C."""
     from gpt2cli.cli.chat_session import AGAIN
 
     try:
@@ -163,7 +163,7 @@ def take_turn(session: "Session", editor: "LineEditor") -> None:
 
 
 def read_line(editor: "LineEditor") -> str:
-    """What a person types. Raises Leave for Ctrl-D, and what the editor raises if it fails twice in a row."""
+    """Read a line from the editor. Raises Leave for Ctrl-D, and the editor's error if it fails twice in a row."""
     try:
         try:
             return editor.read()
@@ -178,7 +178,7 @@ def read_line(editor: "LineEditor") -> str:
 
 
 def take(session: "Session", line: str) -> None:
-    """Do what a line says, or say what is wrong with it. Raises Leave, and BrokenPipeError if nobody reads answers."""
+    """Carry out a line, or report its error. Raises Leave, and BrokenPipeError if nobody reads answers."""
     try:
         if line.strip() in WORDS and not line[0].isspace():
             line = WORDS[line.strip()]

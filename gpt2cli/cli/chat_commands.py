@@ -119,7 +119,7 @@ def save(session: "Session", argument: str) -> None:
 
 @contextmanager
 def disk_trouble(name: str) -> Iterator[None]:
-    """Say of an error of the disk which file it is about, and of a name that cannot be one that it is at fault."""
+    """Name the file in an error of the disk. Raises UsageError for a name that no file can have."""
     try:
         yield
     except GPT2Error:
@@ -166,7 +166,7 @@ def leave(session: "Session", argument: str) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """How it is written, what it does in a few words, the doing, and what Tab offers behind it."""
+    """A command: its usage, a short help text, its function, and what Tab offers after it."""
 
     usage: str
     help: str
@@ -202,7 +202,7 @@ SET_WHAT = f"set what? As in: {USE_SET}"
 
 
 def run_command(session: "Session", line: str) -> None:
-    """Do what a line that begins with a slash says. Raises UsageError, or what the command raises."""
+    """Carry out a line that begins with a slash. Raises UsageError, or the command's error."""
     name, *rest = line.split(maxsplit=1)
     name = ALIASES.get(name, name)
     if name not in COMMANDS:

@@ -1,6 +1,4 @@
-"""What every command does with its arguments before it runs: it refuses empty values, expands `~`, and names what
-was probably meant.
-"""
+"""What all commands do with their arguments: they refuse empty values, expand `~`, and correct wrong names."""
 
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -14,7 +12,7 @@ from gpt2cli import paths
 from gpt2cli.errors import ResourceError, UsageError
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
-CommandLineError: Any = typer.BadParameter.__base__  # typer keeps the name of it private
+CommandLineError: Any = typer.BadParameter.__base__  # typer keeps its name private
 
 MEANT_OPTIONS = {
     **dict.fromkeys(("--length", "--max-tokens", "--max-length", "--tokens", "--num-tokens"), "--max-new-tokens"),
@@ -79,7 +77,7 @@ class Command(TyperCommand):
 
 
 class CommandGroup(TyperGroup):
-    """The command that has the others, and knows under which names people look for them."""
+    """The command that has subcommands. For a name that is none of them, its error names the one that was meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 LONGEST_LINE = 1000
-"""Characters of an error or a note at most: what it quotes may be as long as a file."""
+"""The most characters of an error or a note, which may quote a text as long as a file."""
 
-# What a text must not do to a terminal, or hide from its reader: C0 and C1 controls and DEL, except newline and tab;
+# Characters that harm a terminal, or hide a text from its reader: C0 and C1 controls and DEL, except newline and tab;
 # marks that change the direction of a text; line and paragraph separators; characters without any width, except the
 # two joiners and the selectors that emoji and some scripts need; and tags, which spell a second, invisible text.
 _CONTROLS = re.compile(
@@ -106,7 +106,7 @@ def report_error(message: str) -> None:
 
 @contextmanager
 def _named(place: str) -> Iterator[None]:
-    """Let an error of the operating system say where it happened, if it does not."""
+    """Add the place to an error of the operating system that names no file."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What to say about an exception, and the exit code that goes with it."""
+"""From an exception to the message and the exit code."""
 
 import sys
 import traceback
@@ -42,7 +42,7 @@ def _describe_usage(error: Any) -> str:
 
 
 def _on_one_line(text: str) -> str:
-    """A library's text, whose line ends are layout. In ours they would be part of a name, and are spelled out."""
+    """A library's text on one line: its line ends are only layout."""
     return " ".join(text.split())
 
 

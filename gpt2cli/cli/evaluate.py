@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt2cli import paths
 from gpt2cli.cli import options
 from gpt2cli.cli.chat import default_checkpoint
 from gpt2cli.cli.console import Console
@@ -55,7 +54,7 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Alpaca .json or .jsonl, what prepare-alpaca made, a .txt, a folder of .txt, or the bundled lessons.",
+            help="Alpaca .json or .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or lessons (bundled).",
             show_default="Alpaca",
             rich_help_panel=DATA,
         ),
@@ -85,7 +84,7 @@ def evaluate(
         int | None,
         typer.Option(
             "--answers",
-            help="How many instructions to answer, drawn by chance; 0 for none.",
+            help="How many instructions to answer, chosen at random; 0 for none.",
             show_default=f"{DEFAULTS.answers}, all without a model",
             rich_help_panel=ANSWERING,
         ),
@@ -165,7 +164,7 @@ def evaluate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Tell how well models predict and answer, and whether tuning has helped."""
+    """Measure how well models predict and answer, and whether tuning has helped."""
     console = Console(quiet)
     with options.named_as_typed("gpt2 evaluate"):
         sampling = SamplingConfig(max_new_tokens, temp, seed=seed)
@@ -175,7 +174,6 @@ def evaluate(
     if not model and not ckpt and not answers_from:
         ckpt = [default_checkpoint("evaluate")]
     if out is not None:
-        out = paths.expand(out)
         check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())])
     if bertscore:
         check_bertscore(bertscore_model, offline)

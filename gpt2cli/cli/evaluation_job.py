@@ -1,4 +1,4 @@
-"""From the options of `gpt2 evaluate` to the job that the engine runs: all is found and read before that starts."""
+"""From the options of `gpt2 evaluate` to the job that the engine runs. Everything is found and read before it runs."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be evaluated, and on what, as it was typed.
+    """The models, the data and the answers to evaluate, as they were typed.
 
-    template  in which all models are asked; None for each in its own
+    template  the one that all models are asked in; None if each is asked in its own
     """
 
     data: str | None

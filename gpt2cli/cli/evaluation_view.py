@@ -115,7 +115,7 @@ def _say(out: RichConsole, who: str, text: str, style: str) -> None:
 
 
 def headline(evaluation: Evaluation) -> str:
-    """What the figures are of, in one line."""
+    """The data and its size, in one line."""
     of = "" if evaluation.split == "all" else f" ({evaluation.split})"
     predicted = evaluation.models[0].tokens
     tokens = "" if predicted is None else f", {counted(predicted, 'token')}"
@@ -127,7 +127,7 @@ def headline(evaluation: Evaluation) -> str:
 
 
 def figures(evaluation: Evaluation) -> Table:
-    """A line a figure, a column a model; behind each model but the first, the difference to that."""
+    """A table: a row for each figure, a column for each model, and for all but the first a difference to the first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
     for number, model in enumerate(evaluation.models):
@@ -146,7 +146,7 @@ def figures(evaluation: Evaluation) -> Table:
 
 
 def _change(metric: Metric, change: Estimate) -> Text:
-    """The difference and its interval; in green or red where it is no accident."""
+    """The difference and its interval, in green or red if the interval does not hold 0."""
     text = metric.shown_change(change.value)
     if change.low is None or change.high is None:
         return Text(text)
@@ -156,5 +156,5 @@ def _change(metric: Metric, change: Estimate) -> Text:
 
 
 def _named(model: str) -> str:
-    """A model's name as far as there is room: of a path the end tells more."""
+    """A model's name, shortened at its beginning: the end of a path tells more."""
     return model if len(model) <= WIDEST_NAME else "..." + model[3 - WIDEST_NAME :]

@@ -90,10 +90,9 @@ def export(
     from gpt2cli.cli.downloads import showing_downloads
     from gpt2cli.export.request import Request
     from gpt2cli.export.write import export as write
-    from gpt2cli.paths import expand
 
     console = Console(quiet)
-    request = Request(model, ckpt, format, expand(out), dtype, force, push)
+    request = Request(model, ckpt, format, out, dtype, force, push)
     with showing_downloads(console) as progress:
         files = write(request, offline=offline, progress=progress)
         size = sum(file.stat().st_size for file in files)

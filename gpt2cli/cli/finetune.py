@@ -58,7 +58,7 @@ def finetune(
         of_data(
             "--data",
             metavar="PATH",
-            help="Alpaca .json or .jsonl, what prepare-alpaca made, a .txt, a folder of .txt, or the bundled lessons.",
+            help="Alpaca .json or .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or lessons (bundled).",
             show_default="Alpaca",
         ),
     ] = None,

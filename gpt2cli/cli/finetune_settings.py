@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import asdict
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli import paths, untrusted
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 TRAIN, RECORDS, LORA, SHAPE = TrainConfig(), DataConfig(), LoRAConfig(), GPTConfig()
 MAX_SIZE = 2**24
-"""Of a new model in each direction: more than fits into any machine."""
+"""The largest number of blocks, heads, channels or positions of a new model: no machine can hold more."""
 
 
 class Computing(str, Enum):
@@ -43,8 +44,20 @@ def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
                 raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
+def refuse_decided(data: str | None, given: frozenset[str]) -> None:
+    """Raise UsageError for typed options that prepared data, as the default is, has settled already."""
+    from gpt2cli.data.prepared import is_prepared
+
+    decided = sorted(given & {"loss_on", "val_fraction", "template"})
+    if decided and (data is None or is_prepared(Path(data))):
+        raise UsageError(
+            f"{' and '.join(decided)} is decided when data is prepared: "
+            "give it to `gpt2 prepare-alpaca`, or give other --data"
+        )
+
+
 def wherever(place: str | None, names: Collection[str] = ()) -> str | None:
-    """A path that is there, such that it also means the same elsewhere; anything else, and one of `names`, as it is."""
+    """The absolute path of a file or directory that is there. Anything else, and any of `names`, stays as it is."""
     if not place or place in names:
         return place
     path = paths.expand(place)

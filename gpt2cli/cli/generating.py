@@ -77,12 +77,11 @@ def decode(content: bytes, where: str) -> str:
     """
     if len(content) > LONGEST_PROMPT:
         raise DataError(
-            f"{where} is longer than {LONGEST_PROMPT >> 20} MB: give a shorter text, of which the end counts"
+            f"{where} is longer than {LONGEST_PROMPT >> 20} MB: give its end, which is all that a model reads"
         )
-    text = _as_unicode(content, where)
     if is_utf16(content):
         raise DataError(f"{where} looks like UTF-16: convert it to UTF-8")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
+    return _as_unicode(content, where).removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
 
 
 def _as_unicode(content: bytes, where: str) -> str:
@@ -105,7 +104,7 @@ def open_model(
 ) -> "tuple[GPT, float]":
     """Load what the options name, showing any download; the model, and the seconds that it takes once compiled.
 
-    Unless it is not `for_text`, a model that was made for another tokenizer is refused.
+    With `for_text`, a model that was made for another tokenizer is refused.
     """
     import torch
 

@@ -67,22 +67,22 @@ def unwind(signum: int, frame: FrameType | None) -> None:
 
 
 def received() -> int | None:
-    """The signal that `unwind` was called for.
+    """The signal that `unwind` was called for, if there was one.
 
-    Libraries make other errors of what it raises, or go on: reading tensors, for one, ends with an error about a
+    Some libraries catch what it raises, and go on or raise another error. For example, safetensors then reports a
     damaged file.
     """
     return _received
 
 
 def raise_received() -> None:
-    """Unwind the program, if a signal was to do so and something went on in spite of it."""
+    """Unwind the program if a signal arrived and a library caught what `unwind` raised."""
     if _received is not None:
         leave(_received, None)
 
 
 def forget_ctrl_c() -> None:
-    """A Ctrl-C has done what it was for, and the program goes on."""
+    """Forget a Ctrl-C that has been dealt with: the program goes on."""
     global _received
     if _received == signal.SIGINT:
         _received = None

@@ -77,7 +77,7 @@ class LineEditor:
 def keys() -> KeyBindings:
     """Enter sends; Alt-Enter, or a backslash before Enter, begins a new line; Ctrl-C drops what was typed first.
 
-    What terminals send and no person types is ignored: reports of a mouse, colors, and unknown escape sequences.
+    Input that no person types is ignored: reports of a mouse, colors, and unknown escape sequences.
     """
     bindings = KeyBindings()
     typing = has_focus(DEFAULT_BUFFER)  # and not the search with Ctrl-R, which has these keys to itself
@@ -113,7 +113,7 @@ def keys() -> KeyBindings:
 
 
 def ignore_sequences(bindings: KeyBindings) -> None:
-    """Add what takes up escape sequences that stand for no key, to their end."""
+    """Add bindings that swallow whole escape sequences that stand for no key."""
     begun = ""  # the sequence that is being read, as `_after` has it
 
     @bindings.add(Keys.Vt100MouseEvent, eager=True)  # also what a program sends for colors
@@ -139,7 +139,7 @@ def ignore_sequences(bindings: KeyBindings) -> None:
 
 
 def _after(begun: str, key: str) -> str:
-    r"""What is being read after one more key; "" where it has ended.
+    r"""The state of reading a sequence, after one more key; "" if the sequence has ended.
 
     "[" is a CSI sequence, "O" a key of a keypad; "]" and "P" are OSC and DCS before, "]0" within their text, and "\\"
     before their last sign.

@@ -187,7 +187,7 @@ class Progress:
 class JsonEvents:
     """Prints each event as one line of JSON on stdout: its kind and its fields.
 
-    Once they cannot be written, as when their reader has gone, there are no more of them, and the run goes on.
+    If that fails, for example because the reader has gone, no further events are printed, and the run goes on.
     """
 
     def __init__(self, console: Console) -> None:
@@ -206,7 +206,7 @@ class JsonEvents:
                 self._failed = error
 
     def raise_failed(self) -> None:
-        """Raise what kept events from being written, if something did: BrokenPipeError or ResourceError."""
+        """Raise BrokenPipeError or ResourceError if events could not be printed."""
         if isinstance(self._failed, BrokenPipeError):
             raise self._failed
         if self._failed is not None:

@@ -25,7 +25,7 @@ OPTION_OF = {"max_new_tokens": "-n", "temperature": "--temp", "learning_rate": "
 
 
 def unescape(texts: list[str] | None) -> list[str] | None:
-    r"""The texts with `\n`, `\t`, `\r` and `\\` as what they stand for: shells pass them on as they are."""
+    r"""The texts with `\n`, `\t`, `\r` and `\\` replaced by their characters: shells leave them as they are."""
     return texts and [re.sub(r"\\[ntr\\]", lambda found: ESCAPES[found[0]], text) for text in texts]
 
 

@@ -12,7 +12,6 @@ from gpt2cli.cli.console import Console
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.outputs import check_directory
-from gpt2cli.paths import expand
 from gpt2cli.prompts import PromptTemplate, read_template
 
 if TYPE_CHECKING:
@@ -51,14 +50,17 @@ def prepare_alpaca(
     subset: Annotated[
         int | None,
         typer.Option(
-            "--subset", help="So many records, drawn by chance.", show_default="all", rich_help_panel=RECORDS_PANEL
+            "--subset",
+            help="Take only this many records, chosen at random.",
+            show_default="all",
+            rich_help_panel=RECORDS_PANEL,
         ),
     ] = DATA.subset,
     max_length: Annotated[
         int | None,
         typer.Option(
             "--max-length",
-            help="Tokens at which a record is cut.",
+            help="The most tokens of a record; a longer one is cut.",
             show_default=str(WINDOW),
             rich_help_panel=RECORDS_PANEL,
         ),
@@ -68,7 +70,7 @@ def prepare_alpaca(
         typer.Option(
             "--loss-on",
             metavar="response|all",
-            help="What a model is to learn: the response, or the prompt too.",
+            help="The tokens that count in the loss: those of the responses, or all.",
             rich_help_panel=RECORDS_PANEL,
         ),
     ] = TRAIN.loss_on,
@@ -87,11 +89,11 @@ def prepare_alpaca(
     ] = False,
     val_fraction: Annotated[
         float,
-        typer.Option("--val-fraction", help="The share to validate with.", rich_help_panel=SPLIT_PANEL),
+        typer.Option("--val-fraction", help="The share of records to validate on.", rich_help_panel=SPLIT_PANEL),
     ] = DATA.val_fraction,
     test_fraction: Annotated[
         float,
-        typer.Option("--test-fraction", help="The share to keep for the end.", rich_help_panel=SPLIT_PANEL),
+        typer.Option("--test-fraction", help="The share of records to test on.", rich_help_panel=SPLIT_PANEL),
     ] = DATA.test_fraction,
     seed: Annotated[
         int,
@@ -124,7 +126,7 @@ def prepare_alpaca(
     from gpt2cli.data.prepared import default_directory, write_prepared
 
     wording = read_template(template)
-    directory = default_directory(source) if out is None else expand(out)
+    directory = default_directory(source) if out is None else out
     check_free(directory, force)
     splits = read(console, source, train, data, skip_bad, offline, wording)
     for note in splits.notes:

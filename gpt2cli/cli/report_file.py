@@ -18,16 +18,16 @@ ENDINGS = (".html", ".json")
 def check_out(out: Path, inputs: list[str | None]) -> None:
     """Raise UsageError or ResourceError for a report that could not be written, or would overwrite what is read."""
     if out.suffix.lower() not in ENDINGS:
-        raise UsageError(f"{out} is no name for a report: let it end in {' or '.join(ENDINGS)}")
+        raise UsageError(f"{out} is not the name of a report: give a name that ends in {' or '.join(ENDINGS)}")
     if is_directory(out):
         raise UsageError(f"{out} is a directory: name a file in it")
     if any(given and paths.expand(given).resolve() == out.resolve() for given in inputs):
-        raise UsageError(f"{out} is what is to be evaluated: write the report elsewhere")
+        raise UsageError(f"{out} is an input of the evaluation: write the report elsewhere")
     check_file(out)
 
 
 def write_report(evaluation: "Evaluation", out: Path) -> None:
-    """Write it in the form that the name's ending says. Raises ResourceError if that fails."""
+    """Write the report in the format of the name's ending. Raises ResourceError if that fails."""
     from gpt2cli.atomic import write_text
     from gpt2cli.evaluation.report import page
 
@@ -39,5 +39,5 @@ def write_report(evaluation: "Evaluation", out: Path) -> None:
     try:
         write_text(out, content)
     except OSError as error:
-        advice = "what is done is kept, so the same command with another --out does it at once"
+        advice = "the results are kept, and the same command with another --out writes them at once"
         raise ResourceError(f"cannot write {out}: {error.strerror or error}: {advice}") from None

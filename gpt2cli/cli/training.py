@@ -1,4 +1,4 @@
-"""Running a training job in front of somebody: the engine, and all who listen to it."""
+"""Running a training job for a person: the engine, and all that handle its events."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,10 +13,11 @@ from gpt2cli.checkpoints.transfer import Progress
 from gpt2cli.cli.console import Console
 from gpt2cli.cli.dataset_summary import fate
 from gpt2cli.cli.downloads import showing_downloads
+from gpt2cli.cli.finetune_settings import refuse_decided
 from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.live import JsonEvents, LiveView
+from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.data.load import load_data
-from gpt2cli.data.prepared import is_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
@@ -34,13 +35,10 @@ from gpt2cli.training.setup import check_vocabulary, find_data, load_model, make
 from gpt2cli.training.state import checkpoints
 from gpt2cli.training.tracking import WandbTracker
 
-DECIDED = {"loss_on", "val_fraction", "template"}
-"""Settings that prepared data brings along."""
-
 
 @dataclass(frozen=True)
 class Show:
-    """What the command's options say about the run's surroundings rather than the run."""
+    """The options that are not about the run itself, but about where and how it is computed and shown."""
 
     run: Path | None  # a run's directory, or one of its checkpoints
     resume: bool
@@ -54,7 +52,7 @@ class Show:
 
 
 def run_training(asked: Settings, show: Show) -> None:
-    """Train as `asked`, or go on with a run; show it, and write down what it gives."""
+    """Train as `asked`, or go on with a run; show it, and write its results."""
     console = Console(show.quiet or launched_rank() > 0)
     if show.threads:
         torch.set_num_threads(show.threads)
@@ -70,9 +68,7 @@ def run_training(asked: Settings, show: Show) -> None:
         directory = stack.enter_context(RunDirectory(path, console.note)) if ranks.is_first else None
         if directory and not show.resume and (path / "config.json").exists():
             raise UsageError(f"{path} holds a run already: add --resume to go on with it, or choose another --run-dir")
-        check_out(settings, path)
-        refuse_decided(settings, show)
-        warn(settings, show, console)
+        check(settings, path, show, console)
         is_done = show.resume and wrote(path, Path(settings.out))
         if is_done and not checkpoints(path / "checkpoints"):
             console.note(f"nothing to do: {path} is done, and wrote {settings.out}")
@@ -80,13 +76,10 @@ def run_training(asked: Settings, show: Show) -> None:
         resume = find_checkpoint(show.run or path, console.note) if show.resume else None
         if resume:
             check_settings(settings, resume)
-        progress = stack.enter_context(showing_downloads(console))
         with of_the_run(path if show.resume else None):
-            model, splits = load_both(settings, show, progress)
+            model, splits = load_both(settings, show, stack.enter_context(showing_downloads(console)))
         note_left_out(splits, console)
-        if Path(settings.out).exists() and not show.resume:
-            console.note(f"{settings.out} is there, and will be replaced")
-        if directory:  # not before: a run that could not begin is none to resume
+        if directory:  # only now: a run that cannot begin cannot be resumed
             settings = keep_base(settings, path, show.offline)
             directory.write_config(settings.as_dict())
         interrupts = stack.enter_context(
@@ -98,26 +91,22 @@ def run_training(asked: Settings, show: Show) -> None:
         results, events = Results(model, settings, splits, path), JsonEvents(console)
         finished = run(job, open_listeners(stack, console, directory, results, events if show.json else None))
         if interrupts:
-            saved = checkpoints(path / "checkpoints")
-            console.note(
-                f"go on with: gpt2 finetune --resume {path}" if saved else "nothing was saved: --save-every was 0"
-            )
-        interrupts.raise_received()
+            note_interrupted(path, console)
+            interrupts.raise_received()
         if directory and not is_done:
             fields = write_results(results, finished, console)
             if show.json:
                 events.write(fields)
         if directory:
             directory.write_out(Path(settings.out))
-        if directory and is_done:
-            begin = "the run was done before" if directory.took_steps else "nothing to do: the run is done"
-            console.note(f"{begin}, and wrote {settings.out}, which stays; --out FILE writes its weights elsewhere")
+            if is_done:
+                note_done(settings.out, directory.took_steps, console)
     events.raise_failed()
 
 
 @contextmanager
 def of_the_run(resumed: Path | None) -> Iterator[None]:
-    """Make what is wrong with the settings of a resumed run a CheckpointError: nobody typed them now."""
+    """Make a UsageError about the settings of a resumed run a CheckpointError: nobody typed them now."""
     try:
         yield
     except UsageError as error:
@@ -128,7 +117,7 @@ def of_the_run(resumed: Path | None) -> Iterator[None]:
 
 @contextmanager
 def advising_on_memory(device: str) -> Iterator[None]:
-    """Raise ResourceError, with what to do about it, where the memory of a device does not suffice."""
+    """Raise ResourceError, with advice, if the memory of a device does not suffice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # of a GPU, torch.OutOfMemoryError is one
@@ -140,13 +129,13 @@ def advising_on_memory(device: str) -> Iterator[None]:
 
 
 def write_results(results: Results, finished: Finished, console: Console) -> dict[str, str | None]:
-    """Write the final weights, and tell where they are, and where better ones are. Raises ResourceError."""
+    """Write the final weights, and say where they and any better ones are. Raises ResourceError."""
     out, run, best = Path(results.settings.out), results.run, None
     try:
         results.write(out, finished)
     except ResourceError as error:
         if checkpoints(run / "checkpoints"):
-            raise ResourceError(f"{error}; `gpt2 finetune --resume {run} --out FILE` does") from None
+            raise ResourceError(f"{error}; `gpt2 finetune --resume {run} --out FILE` writes them elsewhere") from None
         raise
     console.note(f"wrote {out}; the run is in {run}")
     if finished.got_worse and finished.best_val_step and results.best.exists():
@@ -155,20 +144,30 @@ def write_results(results: Results, finished: Finished, console: Console) -> dic
     return {"kind": "wrote", "out": str(out), "run": str(run), "best": None if best is None else str(best)}
 
 
+def check(settings: Settings, run: Path, show: Show, console: Console) -> None:
+    """Find out before the work what is wrong with the settings, or may be."""
+    check_out(settings, run)
+    if not show.resume:
+        refuse_decided(settings.data, show.given)
+    warn(settings, show, console)
+
+
 def check_out(settings: Settings, run: Path) -> None:
     """Raise UsageError or ResourceError if the final weights cannot go where they are to."""
     out = Path(settings.out)
     check_target(out)
     outputs.check_file(out)
     if out.resolve() in [file.resolve() for file in kept_files(run)]:
-        raise UsageError(f"{out} is where the run keeps weights that it needs: choose another --out")
-    base = settings.ckpt or settings.model
+        raise UsageError(f"the run keeps other weights in {out}: choose another --out")
+    base = settings.ckpt or (None if settings.model in (*PUBLISHED, TINY) else settings.model)
     if settings.lora and base and paths.expand(base).resolve() in (out.resolve(), out.resolve().parent):
-        raise UsageError(f"{out} is what the adapter is for, and must stay as it is: choose another --out")
+        raise UsageError(f"{out} belongs to the model that the adapter is for: choose another --out")
 
 
 def warn(settings: Settings, show: Show, console: Console) -> None:
-    """Say beforehand what somebody may not expect."""
+    """Say before the work what somebody may not expect."""
+    if Path(settings.out).exists() and not show.resume:
+        console.note(f"{settings.out} is there, and will be replaced")
     if settings.precision == "bf16" and fast_training_dtype(pick_device(show.device)) is None:
         console.note("this device computes bf16 many times more slowly than fp32")
 
@@ -184,12 +183,23 @@ def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, 
         raise UsageError("--template is for instructions, and plain text has none: leave it out")
     check_vocabulary(model, splits)
     if settings.train.patience and (settings.train.eval_every == 0 or not len(splits.val)):
-        raise UsageError("--patience waits for evaluations, and there are none: let --eval-every and --val-fraction be")
+        raise UsageError("--patience needs evaluations: leave out --eval-every 0 and --val-fraction 0, or --patience")
     return model, splits
 
 
+def note_interrupted(run: Path, console: Console) -> None:
+    saved = checkpoints(run / "checkpoints")
+    console.note(f"go on with: gpt2 finetune --resume {run}" if saved else "nothing was saved: --save-every was 0")
+
+
+def note_done(out: str, took_steps: bool, console: Console) -> None:
+    """Say that a run that was done before does not write its weights again."""
+    before = "the run was done before" if took_steps else "nothing to do: the run is done"
+    console.note(f"{before}, and its weights are in {out}; --out FILE writes them elsewhere")
+
+
 def note_left_out(splits: Splits, console: Console) -> None:
-    """Say what became of records that are not trained on, or not on the whole of, and what else is not used."""
+    """Say which records, or parts of records, are not trained on, and which other data is not used."""
     for note in splits.notes:
         console.note(note)
     counts = splits.info.get("counts")
@@ -209,7 +219,7 @@ def run(job: Job, listeners: list[Callable[[Event], None]]) -> Finished:
 def open_listeners(
     stack: ExitStack, console: Console, directory: RunDirectory | None, results: Results, events: JsonEvents | None
 ) -> list[Callable[[Event], None]]:
-    """Who hears of the run: nobody in processes other than the first."""
+    """The functions that handle the run's events. In processes other than the first there are none."""
     if directory is None:
         return []
     view = stack.enter_context(LiveView(console))
@@ -234,13 +244,3 @@ def find_run(asked: Settings, show: Show) -> Path | None:
     if newest is None and not any_run():
         raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
     return newest
-
-
-def refuse_decided(settings: Settings, show: Show) -> None:
-    """Raise UsageError for options that were typed about what prepared data has brought along."""
-    prepared = settings.data is None or is_prepared(Path(settings.data))
-    if prepared and show.given & DECIDED and not show.resume:
-        said = " and ".join(sorted(show.given & DECIDED))
-        raise UsageError(
-            f"{said} is decided when data is prepared: give it to `gpt2 prepare-alpaca`, or give other --data"
-        )

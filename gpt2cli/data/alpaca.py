@@ -52,7 +52,7 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Alpaca:
-    """A file of records, tokenized, in its own order; `notes` say what of the file is not used."""
+    """A file of records, tokenized, in its own order; `notes` say which parts of the file are not used."""
 
     dataset: TokenDataset
     counts: Counts

@@ -1,7 +1,7 @@
 """The values in a `.json` file that holds a list, or in a `.jsonl` file, which holds a value a line.
 
-Both kinds come from many programs, and not all of what these write is JSON. What cannot be used as a value, such as
-the NaN that pandas writes for a missing one, becomes an `Unusable`: then the record that holds it can be named.
+Many programs write such files, and not all of them write valid JSON. A value that JSON does not have, such as the NaN
+that pandas writes for a missing one, becomes an `Unusable`. So an error can name the record that holds it.
 """
 
 import json
@@ -25,6 +25,9 @@ class Unusable:
     """Stands for a value that JSON does not have: `what` names it."""
 
     what: str
+
+
+NAN = Unusable("NaN")
 
 
 @dataclass(frozen=True, slots=True)

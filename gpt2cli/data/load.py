@@ -18,7 +18,7 @@ from gpt2cli.paths import asset, expand
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.untrusted import is_directory, is_file, missing
 
-ACCEPTED = f"give .json, .jsonl, .txt, a folder of .txt, what prepare-alpaca made, or {LESSONS}, which are bundled"
+ACCEPTED = f"give .json, .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or {LESSONS} (bundled)"
 SIMILAR = 0.75
 """How near a name must come to that of the bundled lessons for an error to ask whether they are meant, 0 to 1."""
 

@@ -125,7 +125,7 @@ def _check_info(info: dict[str, Any], fingerprint: str) -> None:
     if any(type(info[name]) is not kind for name, kind in _INFO.items()) or info["loss_on"] not in ("response", "all"):
         raise ValueError
     counts = info.get("counts", {})
-    if any(type(counts[member.name]) is not int for member in fields(Counts) if counts):
+    if counts and any(type(counts[member.name]) is not int for member in fields(Counts)):
         raise ValueError
     if info["max_length"] < 1 or info["fingerprint"] != fingerprint:
         raise ValueError

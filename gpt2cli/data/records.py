@@ -4,15 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.data.json_values import BadLine, Unusable, kind_of, read_values
+from gpt2cli.data.json_values import NAN, BadLine, kind_of, read_values
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.untrusted import shown
+from gpt2cli.untrusted import is_encodable, shown
 
 SUFFIXES = (".json", ".jsonl")
 FIELDS = ("instruction", "output", "input")
 NAMED_FIELDS = 3
 """Names of other fields that a note lists at most."""
-_NAN = Unusable("NaN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """The good records of a file, in its order, how many others were skipped, and what else the good ones hold.
+    """The good records of a file, in its order, the number of skipped ones, and the good ones' unused fields.
 
     with_other_fields  good records that hold something in other fields, which is not used: `history`, `system`, ...
     other_fields       the names of some of these fields
@@ -39,7 +38,7 @@ class Records:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What somebody should know who gave the file."""
+        """Remarks for the person who gave the file."""
         if not self.with_other_fields:
             return ()
         names = ", ".join(shown(name, 40) for name in self.other_fields)
@@ -94,27 +93,18 @@ def _problem(value: Any) -> str:
             return f"has no {name!r}"
         if not isinstance(member, str):
             return f"has {kind_of(member)} as {name!r}, not a text"
-        if not is_unicode(member):
+        if not is_encodable(member):
             return f"has half a surrogate pair in {name!r}, which is no character"
     return ""
 
 
 def _input_of(value: dict[str, Any]) -> Any:
     found = value.get("input")
-    return None if found == _NAN else found
+    return None if found == NAN else found
 
 
 def _other_fields(value: dict[str, Any]) -> list[str]:
     """The fields that are not used, and hold something."""
     if len(value) <= len(FIELDS) and value.keys() <= set(FIELDS):
         return []
-    return [name for name, member in value.items() if name not in FIELDS and member and member != _NAN]
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be written in UTF-8: JSON can also spell half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return [name for name, member in value.items() if name not in FIELDS and member and member != NAN]

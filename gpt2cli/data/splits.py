@@ -19,7 +19,7 @@ class Splits:
 
     template  how the instructions were put, None for plain text
     info      what is known about the data, ready for JSON: kind, source, counts, settings, fingerprint
-    notes     what somebody should know who gave the data; not stored with it
+    notes     remarks for the person who gave the data; not stored with it
     """
 
     train: TokenDataset

@@ -36,7 +36,7 @@ _SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\n|\Z)", re.MULTILI
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Blocks to train on, to validate with and to test with, out of so many files that hold any text."""
+    """Blocks for training, validation and test, and the number of files that hold any text."""
 
     train: TokenDataset
     val: TokenDataset

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2cli.config import SamplingConfig
-from gpt2cli.data.records import is_unicode
 from gpt2cli.generation.decode import generate
 from gpt2cli.generation.text import Sample
 from gpt2cli.model.gpt import GPT
+from gpt2cli.untrusted import is_encodable
 
 BATCH = 64
 """Answers written at once, at the most; more bring no more speed on a processor ..."""
@@ -29,11 +29,11 @@ class Answer:
 
     @classmethod
     def restored(cls, finding: Any, max_new_tokens: int) -> "Answer | None":
-        """The answer that an interrupted run kept; None for anything that cannot be that."""
+        """The answer that an interrupted run kept; None for a finding of any other form."""
         if not isinstance(finding, list) or [type(part) for part in finding] != [str, int, str]:
             return None
         text, tokens, finish_reason = finding
-        fits = is_unicode(text) and 0 <= tokens <= max_new_tokens and finish_reason in ("stop", "eos", "length")
+        fits = is_encodable(text) and 0 <= tokens <= max_new_tokens and finish_reason in ("stop", "eos", "length")
         return cls(text, tokens, finish_reason) if fits else None
 
 

@@ -11,7 +11,7 @@ from gpt2cli.evaluation.scores import Score, mean_of
 from gpt2cli.untrusted import is_file, parse_json
 
 DEFAULT_MODEL = EvaluationConfig.bertscore_model
-"""What the package takes for English if nobody says otherwise."""
+"""The package's own default for English."""
 MAX_CONFIG = 2**20
 """Bytes of a model's config.json that is read."""
 

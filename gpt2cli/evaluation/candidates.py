@@ -61,7 +61,7 @@ class Candidate:
         )
 
     def block_size(self, progress: Progress = ignore) -> int:
-        """The model's window. It is loaded for that, from a map of its files, so that a bad one is found at once."""
+        """The model's window. The model is loaded for this, by memory map, so a bad one is found at once."""
         at = {"device": "cpu", "offline": self.machine.offline, "for_text": True}
         return load_plain(self.model, ckpt=self.ckpt, progress=progress, **at).config.block_size  # type: ignore[arg-type]
 
@@ -90,7 +90,7 @@ class Candidate:
         return base + (_weights(path) if path.is_dir() else [path, *path.parent.glob("config.json")])
 
     def has_learned(self, data: Instructions | Texts, path: Path) -> bool:
-        """Whether some of this data is among what the model says that it was trained on."""
+        """Whether the model says that it was trained on some of this data."""
         source = self.trained_on.get("source")
         if isinstance(data, Instructions) and data.fingerprint and self.trained_on.get("fingerprint"):
             same_division = data.fingerprint == self.trained_on["fingerprint"]
@@ -139,7 +139,7 @@ _DIVISION: dict[str, tuple[type, ...]] = {
     "subset": (int, type(None)),
     "seed": (int,),
 }
-"""The types of what a checkpoint says of how its records were divided: the fields of DataConfig."""
+"""The fields of DataConfig, by which a checkpoint says how its records were divided, and their types."""
 
 
 def division(

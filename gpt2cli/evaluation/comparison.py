@@ -1,4 +1,4 @@
-"""From what the models have done to figures that can be compared."""
+"""From the models' predictions and answers to figures that can be compared."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -106,9 +106,9 @@ def compare(
 
 
 def _scored_tables(data: Instructions | Texts, found: Sequence[Found]) -> dict[int, Tensor]:
-    """By the numbers of the models that have predicted something: the rows of what all of them have predicted.
+    """The tables of the models that have predicted something, by their numbers: the rows that all have predicted.
 
-    For texts they have two columns more, the bytes and words.
+    For texts the tables have two columns more, the bytes and words.
     """
     tables = {number: one.table for number, one in enumerate(found) if one.table is not None}
     if not tables:

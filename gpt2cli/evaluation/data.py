@@ -39,7 +39,7 @@ class Instructions:
     fingerprint  that of the whole data, if only a split of it is here
     places       where in the list of all records that were read each task stands, and `of` how many these are, if
                  records without an output were left out
-    notes        what somebody should know who gave the data
+    notes        remarks for the person who gave the data
     """
 
     source: str
@@ -57,7 +57,7 @@ class Texts:
 
     tokens  each (T,) uint16 and at least one token long
     sizes   for each text, (T, 2) uint8: the UTF-8 bytes of each token, and how many words begin in it
-    notes   what somebody should know who gave the data
+    notes   remarks for the person who gave the data
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""What the evaluation tells whoever iterates over it."""
+"""The events that an evaluation yields."""
 
 from dataclasses import dataclass
 from typing import Literal

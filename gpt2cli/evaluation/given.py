@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.data.encoding import encode_many
-from gpt2cli.data.json_values import BadLine, Unusable, kind_of, read_values
-from gpt2cli.data.records import SUFFIXES, Record, is_unicode
+from gpt2cli.data.json_values import NAN, BadLine, kind_of, read_values
+from gpt2cli.data.records import SUFFIXES, Record
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.data import Instructions
-from gpt2cli.untrusted import is_file, missing, shown
+from gpt2cli.untrusted import is_encodable, is_file, missing, shown
 
 FIELDS = ("model_response", "response", "answer", "prediction", "completion", "output")
 """Where an object may hold the answer. The first of these that is there counts."""
@@ -57,8 +57,8 @@ def _places(name: str, count: int, data: Instructions) -> Sequence[int]:
         return data.places
     split = "" if data.split == "all" else f" (its {data.split} split)"
     raise DataError(
-        f"the number of answers in {name} is {count:,}, and of records with an output in {data.source}{split} "
-        f"{len(data.tasks):,}: give one answer for each record, in the same order"
+        f"{name} and {data.source}{split} differ in length ({count:,} answers, {len(data.tasks):,} records with an "
+        "output): give one answer for each record, in the same order"
     )
 
 
@@ -69,7 +69,7 @@ def _text_of(where: str, value: Any, record: Record, source: str) -> str:
     if isinstance(value, dict):
         for asked, ours in (("instruction", record.instruction), ("input", record.input)):
             theirs = value.get(asked, ours)
-            theirs = "" if theirs is None or theirs == Unusable("NaN") else theirs
+            theirs = "" if theirs is None or theirs == NAN else theirs
             if not isinstance(theirs, str) or theirs.strip() != ours.strip():
                 found = shown(theirs) if isinstance(theirs, str) else kind_of(theirs)
                 raise DataError(
@@ -80,7 +80,7 @@ def _text_of(where: str, value: Any, record: Record, source: str) -> str:
         if not field:
             raise DataError(f"{where} has none of {', '.join(FIELDS)}: give the answer one of these names")
         value = value[field]
-    if not isinstance(value, str) or not is_unicode(value):
+    if not isinstance(value, str) or not is_encodable(value):
         found = kind_of(value) if not isinstance(value, str) else "half a surrogate pair"
         raise DataError(f"{where} is {found}{f' as {field!r}' if field else ''}, not a text: mend it")
     return value.strip()

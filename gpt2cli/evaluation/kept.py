@@ -51,7 +51,7 @@ class Kept:
         for line in self.path.read_bytes().splitlines():
             digest, _, text = line.partition(b" ")
             if digest.decode("ascii", "replace") == _digest(text):
-                with suppress(ValueError, TypeError):  # TypeError: no pair, or a name that is none
+                with suppress(ValueError, TypeError):  # TypeError: not a pair, or a name that no dict can hold
                     name, finding = parse_json(text)
                     self.found[name] = finding
 

@@ -18,7 +18,7 @@ from gpt2cli.tokenizer import END_OF_TEXT_ID
 CHUNK = 256
 """Tokens of a plain text that count as one thing when things are drawn by chance: neighbours depend on each other."""
 PASSES = 4
-"""Forward passes between two looks at whether to stop, and in what is kept of an interrupted evaluation."""
+"""Forward passes in one portion: an evaluation keeps its results, and can be interrupted, after each portion."""
 
 
 class Source(Protocol):
@@ -97,7 +97,7 @@ class Sums:
 
     @classmethod
     def restored(cls, finding: Any, source: Source, chosen: range) -> "Sums | None":
-        """The sums that an interrupted run kept of these sequences; None for anything that cannot be that."""
+        """The sums that an interrupted run kept of these sequences; None for a finding of any other form."""
         if not isinstance(finding, list) or len(finding) != 4 or not all(isinstance(part, list) for part in finding):
             return None
         units, losses, right, tokens = finding
@@ -162,9 +162,9 @@ def token_losses(model: GPT, hidden: Tensor, targets: Tensor) -> tuple[Tensor, T
 
 
 def chunk_sizes(sizes: Sequence[Tensor]) -> Tensor:
-    """(units, k) float64: what the numbers of the tokens of each unit of a `TextSource` add up to.
+    """(units, k) float64: the sums over the tokens of each unit of a `TextSource`.
 
-    There are k numbers for each token of each text, (T, k).
+    `sizes` are k numbers for each token, (T, k) for each text.
     """
     chunks = [of_text[start : start + CHUNK] for of_text in sizes for start in range(0, len(of_text), CHUNK)]
     return torch.stack([chunk.to(torch.float64).sum(dim=0) for chunk in chunks])

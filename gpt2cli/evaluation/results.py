@@ -66,7 +66,7 @@ FEW, FEW_TOKENS = 30, 10_000
 class ModelResult:
     """One model's figures by `Metric.key`, and their differences to those of the first model that has them.
 
-    `tokens` were predicted: none, and there is no figure of that, for answers that were made elsewhere.
+    tokens  how many were predicted; None for answers that were made elsewhere
     """
 
     model: str

@@ -33,7 +33,7 @@ def scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Sc
     rouge_l        mean over the answers, 0 to 1
     exact_match    the share of answers that are the reference, but for blank space at the ends
     answer_tokens  mean length
-    ended          the share of answers that came to an end before the limit; not there if that is not known of all
+    ended          the share of answers that ended before the limit; left out unless it is known of every answer
     """
     from sacrebleu.metrics.base import Metric
     from sacrebleu.metrics.bleu import BLEU

@@ -41,12 +41,12 @@ class Ranks:
 
 
 def launched_rank() -> int:
-    """The rank that torchrun gave this process; 0 without torchrun. Raises UsageError: see `_told`."""
+    """The rank that torchrun gave this process; 0 without torchrun. Raises UsageError if it is not a number."""
     return _told("RANK", 0) if _told("WORLD_SIZE", 1) > 1 else 0
 
 
 def _told(name: str, default: int) -> int:
-    """A number that torchrun puts into the environment. Raises UsageError if it is none."""
+    """A number that torchrun puts into the environment. Raises UsageError for any other value."""
     value = os.environ.get(name) or str(default)
     if not (value.isascii() and value.isdigit() and len(value) < 10):
         raise UsageError(f"{name} in the environment is {shown(value)}, not a count: unset it, or start with torchrun")
@@ -74,7 +74,7 @@ def own_device(name: str) -> str:
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the other processes, if torchrun started any, over nccl on CUDA and gloo elsewhere, and leave them.
 
-    Raises UsageError if the environment says half of what torchrun says.
+    Raises UsageError if the environment has only some of torchrun's variables.
     """
     world_size = _told("WORLD_SIZE", 1)
     if world_size <= 1:

@@ -1,13 +1,11 @@
-"""The training engine: a generator that takes optimizer steps, and tells of each.
+"""The training engine: a generator that takes optimizer steps, and yields an event for each.
 
-It neither prints nor writes anything but checkpoints; whoever iterates over it shows and stores the events.
+It writes nothing but checkpoints and prints nothing. Its caller shows and stores the events.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,13 +13,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gpt2cli.config import SamplingConfig
-from gpt2cli.data.batches import Row, kinds_of, make_rows, records_of_step, seed_for, steps_per_epoch
+from gpt2cli.data.batches import kinds_of, make_rows, seed_for, steps_per_epoch
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
+from gpt2cli.errors import CheckpointError, DataError, ResourceError
 from gpt2cli.generation.text import complete
 from gpt2cli.model.device import peak_rss_mb, repeatable
 from gpt2cli.model.gpt import GPT
-from gpt2cli.training import state
+from gpt2cli.training import divergence, state
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
 from gpt2cli.training.half_copy import HalfCopy
@@ -29,6 +27,7 @@ from gpt2cli.training.job import Job as Job
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
 from gpt2cli.training.sampled import SAMPLED_SHARE, Negatives
+from gpt2cli.training.step_batch import StepBatch, read_batch
 
 SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2)
 
@@ -36,9 +35,9 @@ SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2
 def train(job: Job) -> Iterator[Event]:
     """Train `job.model` in place; yield what happens, the last event being Finished.
 
-    Raises DataError if there is nothing to train on; DivergedError before a step whose loss or gradient is not finite,
-    and before saving weights that are not finite or have a validation loss that is not; CheckpointError if `job.resume`
-    is of another run; and ResourceError if a checkpoint cannot be written.
+    Raises DataError if there is nothing to train on, CheckpointError if `job.resume` is of another run, and
+    ResourceError if a checkpoint cannot be written. Raises DivergedError before a step whose loss or gradient is not
+    finite, after an evaluation whose loss is not, and before weights are saved that are not.
     """
     if not len(job.train):
         raise DataError("no record is left to train on: give more data, or a smaller --val-fraction")
@@ -55,17 +54,6 @@ def train(job: Job) -> Iterator[Event]:
             yield run.finish("interrupted")
             return
     yield run.finish("patience" if run.out_of_patience() else "done")
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What a step reads: all its records, this process's rows, whether these count, and over how many tokens."""
-
-    records: list[int]
-    rows: list[Row]
-    counts: bool
-    n_tokens: int
-    n_targets: int
 
 
 def compile_blocks(model: GPT, changing: bool) -> None:
@@ -96,7 +84,7 @@ class _Run:
             compile_blocks(self.trained, changing=len(set(job.train.lengths.tolist())) > 2)
         self.loss: nn.Module = SequenceLoss(self.trained, job.compiled and self.device.type == "cuda")
         self.kinds = kinds_of(job.train)
-        self.upcoming: _Batch | None = None
+        self.upcoming: StepBatch | None = None
         self.negatives = None
         if job.config.sampled_softmax:
             self.negatives = Negatives(job.train, job.model.config.vocab_size, job.config.sampled_softmax)
@@ -131,23 +119,19 @@ class _Run:
     def take_step(self) -> Step:
         """One optimizer step: the loss is the mean over all tokens that count in it, over passes and processes."""
         job, start = self.job, time.perf_counter()
-        batch = self.upcoming or self.read_batch(self.now.step)
+        batch = self.upcoming or read_batch(job, self.kinds, self.now.step, self.device)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_for("dropout", job.config.seed, self.now.step, job.ranks.rank))
             losses = self.accumulate(batch)
         norm = self.optimizer.gradient_norm()
         self.upcoming = None
         if self.device.type != "cpu" and self.now.step + 1 < job.total_steps:
-            self.upcoming = self.read_batch(self.now.step + 1)  # while the device is still busy
+            # while the device is still busy
+            self.upcoming = read_batch(job, self.kinds, self.now.step + 1, self.device)
         loss = job.ranks.sum(sum(losses.tolist()))[0] / max(1, batch.n_targets)
         grad_norm = float(norm)
         lr = learning_rate(self.now.step, job.total_steps, job.config)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            shown = ", ".join(map(str, sorted(batch.records)[:8])) + (", ..." if len(batch.records) > 8 else "")
-            raise DivergedError(
-                f"loss {loss}, gradient norm {grad_norm} at step {self.now.step + 1} (training records {shown}): "
-                f"lower --lr, or look at these records{self.what_stays()}"
-            )
+        divergence.check_step(self.now.step + 1, loss, grad_norm, batch.records, job.checkpoints)
         self.optimizer.step(lr, grad_norm)
         if self.half:
             self.half.refresh()
@@ -157,21 +141,7 @@ class _Run:
         smoothed = loss if self.now.train_loss is None else self.now.train_loss
         return Step(self.now.step, epoch, loss, smoothed, lr, grad_norm, tokens, batch.n_targets, tokens / seconds)
 
-    def read_batch(self, step: int) -> "_Batch":
-        """The records of a step, and this process's rows of them."""
-        job = self.job
-        records = records_of_step(self.kinds, job.records_per_step, step, job.config.seed)
-        lengths = job.train.lengths[records]
-        n_targets = int((lengths - job.train.loss_from[records]).sum())
-        mine = records[job.ranks.rank :: job.ranks.world_size]
-        passes = [mine[i : i + job.config.batch_size] for i in range(0, len(mine), job.config.batch_size)]
-        rows = [row for chosen in passes for row in make_rows(job.train, chosen, job.max_tokens, self.device)]
-        counts = bool(rows)
-        # a process without a record of its own still has to meet the others
-        rows = rows or make_rows(job.train, records[:1], job.max_tokens, self.device)
-        return _Batch(records, rows, counts, int(lengths.sum()), n_targets)
-
-    def accumulate(self, batch: "_Batch") -> Tensor:
+    def accumulate(self, batch: StepBatch) -> Tensor:
         """Leave the gradients of the step's mean loss with the parameters; return the summed losses of the rows."""
         job, losses = self.job, []
         self.trained.train()
@@ -210,13 +180,7 @@ class _Run:
         if not self.job.val or not every or not (at_start or last or self.now.step % every == 0):
             return
         value = mean_loss(self.job.model, self.job.val, self.job.max_tokens, self.autocast(), self.job.ranks)
-        if not math.isfinite(value):
-            if at_start:
-                raise DivergedError(f"validation loss {value} before the first step: begin from another model")
-            raise DivergedError(
-                f"validation loss {value} after step {self.now.step}: start a new run with a lower --lr"
-                f"{self.what_stays()}"
-            )
+        divergence.check_validation(self.now.step, value, self.job.checkpoints)
         best = self.now.best_val_loss is None or value < self.now.best_val_loss
         self.now.val_loss, self.now.val_step = value, self.now.step
         self.now.worse_evaluations = 0 if best else self.now.worse_evaluations + 1
@@ -236,9 +200,10 @@ class _Run:
     def save(self, last: bool) -> Iterator[Event]:
         """A checkpoint, where it is time for one."""
         every = self.job.every(self.job.config.save_every)
-        if last or (every and self.now.step % every == 0):
-            self.check_weights()
-        if self.job.checkpoints is None or not every or not (last or self.now.step % every == 0):
+        if not last and (not every or self.now.step % every):
+            return
+        divergence.check_weights(self.now.step, self.job.model, self.job.checkpoints)
+        if self.job.checkpoints is None or not every:
             return
         if self.job.ranks.is_first:
             try:
@@ -247,24 +212,9 @@ class _Run:
                 )
             except (OSError, SafetensorError) as error:
                 where, why = self.job.checkpoints, getattr(error, "strerror", None) or error
-                raise ResourceError(f"cannot save to {where} ({why}): the checkpoint before is intact") from None
+                raise ResourceError(f"cannot save to {where} ({why}): the last checkpoint is intact") from None
             yield Saved(self.now.step, path)
         self.job.ranks.wait()
-
-    def check_weights(self) -> None:
-        """Raise DivergedError if a weight is not finite: nobody could open a file of such weights."""
-        trained = [p.detach() for p in self.job.model.parameters() if p.requires_grad]
-        largest = torch.stack([value.float() for value in torch._foreach_norm(trained, math.inf)])
-        if not bool(largest.isfinite().all()):
-            raise DivergedError(
-                f"the weights after step {self.now.step} are not finite: start a new run with a lower --lr"
-                f"{self.what_stays()}"
-            )
-
-    def what_stays(self) -> str:
-        """The end of a message: which checkpoints there are."""
-        kept = state.checkpoints(self.job.checkpoints) if self.job.checkpoints else []
-        return f"; what was saved stays: {', '.join(map(str, kept))}" if kept else ""
 
     def out_of_patience(self) -> bool:
         return 0 < self.job.config.patience <= self.now.worse_evaluations

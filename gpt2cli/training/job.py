@@ -1,4 +1,4 @@
-"""What a training run is made of."""
+"""The parts of a training run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Job:
     """Everything that a run is made of.
 
     autocast      the type to compute in, None for the weights' own
-    max_tokens    in one forward pass, more than which a batch is split
+    max_tokens    the most tokens of one forward pass; a larger batch is split
     prompts       (what to show, what the model reads) of the samples
     identity      settings and data, which a resumed run must share
     compiled      whether to compile the blocks, and on CUDA what the loss computes for every logit

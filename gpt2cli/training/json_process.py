@@ -75,5 +75,9 @@ class JsonProcess:
         with suppress(OSError, ValueError), pipe:
             for line in pipe:
                 message = untrusted.parse_json(line)
-                self._inbox.put(message if isinstance(message, dict) else {"failed": "its process answers nonsense"})
+                self._inbox.put(
+                    message
+                    if isinstance(message, dict)
+                    else {"failed": "its process sent a message that cannot be read"}
+                )
         self._inbox.put({"failed": "its process ended"})

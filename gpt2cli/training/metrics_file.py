@@ -1,9 +1,9 @@
-"""The lines of a run's `metrics.jsonl`, as far as a resumed run goes on after them."""
+"""The lines of a run's `metrics.jsonl`: how they are written, and which of them a resumed run keeps."""
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 from gpt2cli import untrusted
 
@@ -15,10 +15,9 @@ def as_line(fields: Mapping[str, Any]) -> str:
     return json.dumps({name: _finite(value) for name, value in fields.items()}, allow_nan=False) + "\n"
 
 
-def lines_up_to(content: bytes, step: int) -> bytes:
+def lines_up_to(file: BinaryIO, step: int) -> Iterator[bytes]:
     """The whole lines of a file up to this step. Torn and damaged ones are left out."""
-    lines = content.splitlines(keepends=True)
-    return b"".join(line for line in lines if line.endswith(b"\n") and _is_up_to(line, step))
+    return (line for line in untrusted.whole_lines(file) if _is_up_to(line, step))
 
 
 def _is_up_to(line: bytes, step: int) -> bool:
@@ -26,10 +25,9 @@ def _is_up_to(line: bytes, step: int) -> bool:
         fields = untrusted.parse_json(line)
     except ValueError:
         return False
-    if not isinstance(fields, dict) or type(fields.get("step")) is not int:
+    if not isinstance(fields, dict) or type(fields.get("step")) is not int or not isinstance(fields.get("kind"), str):
         return False
-    kind = fields.get("kind")
-    needed = _NUMBERS.get(kind, ()) if isinstance(kind, str) else ()
+    needed = _NUMBERS.get(fields["kind"], ())
     return 0 <= fields["step"] <= step and all(_is_number(fields.get(name)) for name in needed)
 
 

@@ -28,7 +28,7 @@ def kept_files(run: Path) -> list[Path]:
 
 
 def keep_base(settings: Settings, run: Path, offline: bool = False) -> Settings:
-    """The settings, with a base for the new adapter that is no adapter itself: one is merged, into the run's directory.
+    """The settings, after merging a base that is itself an adapter into a new base in the run's directory.
 
     An adapter says by name which model it is for, and nothing opens an adapter for an adapter. Raises ResourceError
     if the disk is full.
@@ -73,7 +73,7 @@ class Results:
                 try:
                     self._write_best(event)
                 except ResourceError as error:
-                    raise ResourceError(f"{error}; the checkpoint before is intact") from None
+                    raise ResourceError(f"{error}; the last checkpoint is intact") from None
 
     def _write_best(self, event: Evaluated) -> None:
         known = self._provenance(event.step, {"val": event.val_loss})

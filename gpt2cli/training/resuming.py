@@ -21,7 +21,7 @@ def named_checkpoint(path: Path) -> Path | None:
 
 
 def run_of(path: Path) -> Path:
-    """The run's directory, where `path` is that, or one of its checkpoints."""
+    """The directory of the run that `path` names by itself, or by one of its checkpoints."""
     checkpoint = named_checkpoint(path)
     return path if checkpoint is None else checkpoint.parent.parent
 
@@ -46,14 +46,14 @@ def settings_of(run: Path, asked: Settings, given: Set[str]) -> Settings:
 
 
 def _more_training(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The option for as much training as was asked for beyond what was done, or as was asked for."""
+    """The option that adds the training that is missing from what is asked now, or all of it if nothing is."""
     name = "max_steps" if now["max_steps"] is not None else "epochs"
     more = now[name] - (before[name] or 0)
     return f"--{name.replace('_', '-')} {more if more > 0 else now[name]}"
 
 
 def check_settings(settings: Settings, found: Resumable) -> None:
-    """Raise CheckpointError if a checkpoint is of other settings: this needs neither model nor data."""
+    """Raise CheckpointError if a checkpoint is of other settings. Neither the model nor the data is needed."""
     now = settings.identity()
     if settings.from_scratch:
         now |= {name: value for name, value in asdict(settings.from_scratch).items() if name != "dropout"}
@@ -66,7 +66,8 @@ def check_settings(settings: Settings, found: Resumable) -> None:
 def find_checkpoint(path: Path, note: Callable[[str], None]) -> Resumable | None:
     """The checkpoint that was named, or the newest whole one of a run; None to begin anew, if there is none yet.
 
-    `note` is told of each newer one that is damaged. Raises CheckpointError if the one that was named is, or all are.
+    `note` gets the error of each newer one that is damaged. Raises CheckpointError if the named one is damaged, or if
+    all are.
     """
     checkpoint = named_checkpoint(path)
     if checkpoint:
@@ -78,6 +79,6 @@ def find_checkpoint(path: Path, note: Callable[[str], None]) -> Resumable | None
         note(f"{found}: trying the one before")
         newest = newest or found
     if newest:
-        raise CheckpointError(f"no checkpoint in {path} is whole ({newest}): start a new run")
+        raise CheckpointError(f"every checkpoint in {path} is damaged ({newest}): start a new run")
     note(f"{path} has no checkpoint yet: starting from the beginning")
     return None

@@ -45,9 +45,11 @@ def no_note(text: str) -> None:
 class RunDirectory:
     """Writes a run's events into its directory, which it makes, and holds for itself until it is closed.
 
-    `note` is told what went wrong without harm to the run, such as a plot that could not be drawn. `took_steps` is
-    whether the run took a step since. A directory in which no run began is removed. Raises ResourceError if another
-    process works there or it cannot be written to, UsageError if it is a file or its name is not UTF-8.
+    `note` gets problems that do no harm to the run, such as a plot that could not be drawn. `took_steps` says whether
+    the run has taken a step since the directory was opened. A directory in which no run began is removed.
+
+    Raises ResourceError if another process works there or it cannot be written to, and UsageError if it is a file or
+    its name is not UTF-8.
     """
 
     def __init__(self, path: Path, note: Callable[[str], None] = no_note) -> None:
@@ -82,13 +84,13 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
-        """Put down the run's settings."""
+        """Write the run's settings."""
         self._replace("config.json", as_json(settings))
 
     def write_out(self, out: Path) -> None:
-        """Put down in the summary where the final weights are: not before that, the run is done."""
+        """Write into the summary where the final weights are. Only then is the run done."""
         summary = read_summary(self.path)
-        if summary.get("out", "") != str(out) and "out" in summary:
+        if "out" in summary and summary["out"] != str(out):
             self._replace("summary.json", as_json(summary | {"out": str(out)}))
 
     def handle(self, event: Event) -> None:
@@ -107,12 +109,12 @@ class RunDirectory:
                     self._plot()
             case Sampled():
                 self._append("samples.md", as_markdown(event))
-            case Finished() if self.took_steps or not is_done(self.path):  # what is done is not written again
+            case Finished() if self.took_steps or not is_done(self.path):  # the summary of a done run stays
                 self._replace("summary.json", as_json(asdict(event) | {"out": None}))
                 self._plot()
 
     def close(self) -> None:
-        """Let other processes have the directory."""
+        """Release the directory to other processes."""
         if self._lock.is_locked:
             with suppress(OSError):  # there may be another error on its way
                 (self.path / ".pid").unlink(missing_ok=True)
@@ -126,7 +128,7 @@ class RunDirectory:
                     self.path.rmdir()
 
     def _check_files(self) -> None:
-        """Raise ResourceError for what stands in the way of a file, before hours of training."""
+        """Raise ResourceError if something else than a file has the name of one, before hours of training."""
         for name in ("config.json", "summary.json", *APPENDED):
             file = self.path / name
             in_the_way = untrusted.is_directory(file)
@@ -147,47 +149,44 @@ class RunDirectory:
         return lock
 
     def _write_pid(self) -> None:
-        """Say who works here, in another file than the lock's: whoever tries the lock empties that."""
+        """Write this process's id, not into the lock file: each process that tries the lock empties that file."""
         pid = self.path / ".pid"
         with disk_errors(pid):
-            pid.unlink(missing_ok=True)  # whatever it is
+            pid.unlink(missing_ok=True)  # it may be a link or a pipe
             pid.write_text(f"{os.getpid()}\n")
 
     def _sweep(self) -> None:
-        """Delete what killed processes left of files and checkpoints: whoever holds the lock is alone here."""
+        """Delete unfinished files and checkpoints of killed processes. The lock keeps all other processes away."""
         with disk_errors(self.path):
             for name in WRITTEN:
                 atomic.sweep(self.path / name)
         state.sweep(self.checkpoints)
 
     def _rewind(self, step: int) -> None:
-        """Leave out what was written after this step, by a run that was killed before its next checkpoint."""
+        """Remove what was written after this step, by a run that was killed before its next checkpoint."""
         for name, up_to in (("metrics.jsonl", lines_up_to), ("samples.md", sections_up_to)):
             file = self.path / name
             if untrusted.is_file(file):
-                with disk_errors(file):
-                    content = file.read_bytes()
+                with disk_errors(file), file.open("rb") as old:
                     # step 0 is evaluated once more, so nothing stays
-                    kept = up_to(content, step) if step else b""
-                    if kept == content:
-                        continue
-                    if content.startswith(kept):
-                        os.truncate(file, len(kept))
-                    else:
-                        with atomic.replacing(file) as temporary:
-                            temporary.write_bytes(kept)
+                    size = sum(map(len, up_to(old, step))) if step else 0
+                    if size < file.stat().st_size:
+                        old.seek(0)
+                        with atomic.replacing(file) as temporary, temporary.open("wb") as new:
+                            new.writelines(up_to(old, step) if step else ())
 
     def _append(self, name: str, text: str) -> None:
-        # opened each time: what was written stays, whatever ends the process
+        # closed each time: what was written is in the file, whatever ends the process
         path = self.path / name
         with disk_errors(path), path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
 
     def _replace(self, name: str, text: str) -> None:
-        """Write a file as a whole, unless it says this already."""
-        path = self.path / name
+        """Write a whole file, unless it has this content already."""
+        path, content = self.path / name, text.encode()
         with disk_errors(path):
-            if not (untrusted.is_file(path) and path.read_bytes() == text.encode()):
+            is_same = untrusted.is_file(path) and path.stat().st_size == len(content) and path.read_bytes() == content
+            if not is_same:
                 atomic.write_text(path, text)
 
     def _plot(self) -> None:
@@ -204,7 +203,7 @@ def as_json(fields: Mapping[str, Any]) -> str:
 
 
 def _named(pid: Path) -> str:
-    """Who holds a lock, by what its file says."""
+    """The process that holds the lock, as its file names it."""
     with suppress(OSError, ValueError):
         return f"pid {int(pid.read_bytes()[:20])}"
     return "another run"

@@ -129,7 +129,7 @@ def sweep(directory: Path) -> None:
 
 
 def read_newest(directory: Path) -> Iterator[Resumable | CheckpointError]:
-    """The newest checkpoint that is whole, last; before it, what is wrong with each newer one."""
+    """Read checkpoints from the newest on: yield the error of each damaged one, and the first whole one as the last."""
     for path in checkpoints(directory):
         try:
             yield read_state(path)
@@ -143,9 +143,9 @@ def read_state(path: Path) -> Resumable:
     try:
         state = read_state_file(path / STATE)
         if state.counters.step != step_of(path.absolute()):
-            raise CheckpointError(f"{path} is damaged: it says that it is of step {state.counters.step}")
+            raise CheckpointError(f"{path} is damaged: its {STATE} is of step {state.counters.step}")
         if set(state.files) != {WEIGHTS, OPTIMIZER}:
-            raise CheckpointError(f"{path / STATE} is damaged: it is not about {WEIGHTS} and {OPTIMIZER}")
+            raise CheckpointError(f"{path / STATE} is damaged: it does not list {WEIGHTS} and {OPTIMIZER}")
         for name, facts in state.files.items():
             if not untrusted.is_file(path / name) or _facts(path / name) != facts:
                 raise CheckpointError(f"{path / name} is damaged")
@@ -153,7 +153,7 @@ def read_state(path: Path) -> Resumable:
         optimizer = read_safetensors(path / OPTIMIZER).tensors
         return Resumable(path, weights, optimizer, state.counters, state.identity)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no whole checkpoint ({error})") from None
+        raise CheckpointError(f"{path} is not a complete checkpoint ({error})") from None
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_what_was_there(work: Path, home: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
     )
     assert done.returncode == 6 and done.stderr.count("error: ") == 1, done.stderr
-    assert "error: cannot write report.html: File too large: what is done is kept" in done.stderr
+    assert "error: cannot write report.html: File too large: the results are kept" in done.stderr
     assert (work / "report.html").read_text() == "mine" and not list(work.glob(".report*"))
 
 
@@ -266,8 +266,8 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (2, "below the model's window of 64 tokens", *a, "--data", "text.txt", "--stride", "64"),
         (2, "--stride is for plain text", *a, "--data", "records.json", "--stride", "8"),
         (2, "holds no instructions", *a, "--data", "text.txt", "--answers", "3"),
-        (2, "no name for a report", *a, "--data", "records.json", "--out", "report.pdf"),
-        (2, "is what is to be evaluated", *a, "--data", "records.json", "--out", "./records.json"),
+        (2, "not the name of a report", *a, "--data", "records.json", "--out", "report.pdf"),
+        (2, "is an input of the evaluation", *a, "--data", "records.json", "--out", "./records.json"),
         (2, "--answers must be", *a, "--answers", "-1"),
         (2, "device 'abacus' is not there", *a, "--device", "abacus"),
         (2, "is not there", *a, "--data", "nowhere.json"),
@@ -281,11 +281,11 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (2, "is not there: give --answers-from", "--data", "records.json", "--answers-from", "nowhere.json"),
         (2, "leave --answers, --answers-from", "--data", "text.txt", "--answers-from", "records.json"),
         (2, "--answers 0 asks for none", "--data", "records.json", "--answers-from", "records.json", "--answers", "0"),
-        (2, "is what is to be evaluated", "--answers-from", "records.json", "--out", "records.json"),
+        (2, "is an input of the evaluation", "--answers-from", "records.json", "--out", "records.json"),
         (3, "the test split of lessons is empty", *a, "--data", "lessons", "--split", "test"),
         (
             3,
-            "in one.json is 1, and of records with an output in records.json 21",
+            "one.json and records.json differ in length (1 answers, 21 records",
             "--data",
             "records.json",
             "--answers-from",

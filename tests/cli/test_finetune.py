@@ -180,7 +180,7 @@ def test_a_run_that_did_not_begin_leaves_no_directory(args, tmp_path):
     assert finetune("--resume", str(tmp_path / "nowhere")).returncode == 4
     assert not (tmp_path / "nowhere").exists()
     refused = finetune(*args, "--patience", "2", "--val-fraction", "0")
-    assert (refused.returncode, "--patience waits" in refused.stderr) == (2, True)
+    assert (refused.returncode, "--patience needs evaluations" in refused.stderr) == (2, True)
     (tmp_path / "file").touch()
     assert finetune(*args, "--run-dir", str(tmp_path / "file")).returncode == 2
 
@@ -359,7 +359,7 @@ def test_a_full_disk_is_6_and_costs_no_checkpoint(args, tmp_path):
         preexec_fn=limit,
     )
     assert done.returncode == 6, done.stderr
-    assert "the checkpoint before is intact" in done.stderr
+    assert "the last checkpoint is intact" in done.stderr
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == before
 
 

@@ -353,7 +353,7 @@ def test_line_ends_of_windows_and_byte_order_marks_are_no_part_of_a_prompt(direc
         assert decode(content, "stdin") == plain.decode()
     assert decode(b"a\r\n\r\n\n", "stdin") == "a\n\n"  # one line end of several
     assert decode(b"\xef\xbb\xbf\xef\xbb\xbfa\rb", "stdin") == "\ufeffa\rb"
-    for encoding in ("utf-16-le", "utf-16-be"):
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
         with pytest.raises(DataError, match="stdin looks like UTF-16"):
             decode("Once upon".encode(encoding), "stdin")
     assert decode(b"a\0b\0\0", "stdin") == "a\0b\0\0"

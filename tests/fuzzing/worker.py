@@ -53,7 +53,8 @@ def open_run(work: Path) -> None:
     run = work / "run"
     read_config(run)
     is_done(run)
-    lines_up_to((run / "metrics.jsonl").read_bytes(), 6)
+    with (run / "metrics.jsonl").open("rb") as file:
+        list(lines_up_to(file, 6))
     found = list(read_newest(run / "checkpoints"))
     resume = found[-1] if found and isinstance(found[-1], Resumable) else None
     next(train(job(save_every=3, max_steps=6, resume=resume)))

@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_the_best_weights_before(tmp_path):
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most))
     try:
-        with pytest.raises(ResourceError, match=r"cannot write.*the checkpoint before is intact"):
+        with pytest.raises(ResourceError, match=r"cannot write.*the last checkpoint is intact"):
             results.handle(better[1])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tracemalloc
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -100,7 +101,8 @@ DAMAGED = (
     b'{"kind": "step", "step": 1}\n',
     b'{"kind": "step", "step": true, "loss": 1.0, "smoothed_loss": 1.0, "tokens": 1}\n',
     b'{"kind": "eval", "step": 1, "val_loss": Infinity}\n',
-    b'{"kind": ["eval"], "step": -1}\n',
+    b'{"kind": ["eval"], "step": 1}\n',
+    b'{"step": 1}\n',
     b"[1]\n",
     b"null\n",
     b"7\n",
@@ -120,6 +122,21 @@ def test_a_damaged_line_of_metrics_goes_and_the_others_stay(tmp_path: Path, dama
     metrics.write_bytes(b"".join([lines[0], damaged, *lines[1:]]))
     write(tmp_path, [Started(4, 4, 1, 10, 2, 5, 5)])
     assert metrics.read_bytes() == whole
+
+
+def test_huge_files_take_no_memory_when_a_run_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, events(0, 4))
+    files = [tmp_path / "metrics.jsonl", tmp_path / "samples.md"]
+    whole = [file.read_bytes() for file in files]
+    for file in files:
+        with file.open("r+b") as opened:
+            opened.truncate(2**28)  # zeros, which take no place on the disk
+    tracemalloc.start()
+    write(tmp_path, [Started(4, 4, 1, 10, 2, 5, 5)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+    assert [file.read_bytes() for file in files] == whole
 
 
 def test_metrics_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_files_elsewhere_are_not_looked_at(newest, trained, name):
     content = json.loads(newest.read_text())
     changed(newest, "files", content["files"] | {name: {"size": 1, "crc32": 1}}, checksum=False)
     error, found = state.read_newest(trained)
-    assert "is not about weights.safetensors and optimizer.safetensors" in str(error)
+    assert "does not list weights.safetensors and optimizer.safetensors" in str(error)
     assert found.counters.step == 5
 
 
