@@ -172,7 +172,7 @@ def test_pasted_and_typed_lines_make_one_instruction_and_files_its_input(person:
     person.asks("Say [bold]this[/z] hostile")
     person.asks(" /so long")  # the space makes an instruction of it
     assert "is there already" in person.asks(f"/save {tmp_path}/asked.txt")
-    assert "No such file or directory" in person.asks(f"/save {tmp_path}/nowhere/said.txt")
+    assert "there is no directory" in person.asks(f"/save {tmp_path}/nowhere/said.txt")
     person.types("/sav" + TAB)
     person.sees("/save")
     person.asks(f"{tmp_path}/said.json")

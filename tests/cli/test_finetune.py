@@ -517,7 +517,7 @@ def test_what_cannot_be_written_is_known_before_the_training(args, tmp_path):
     for option, place, code in (
         ("--out", "/proc/out.pt", 6),
         ("--run-dir", "/proc/run", 6),
-        ("--out", str(tmp_path / ("x" * 250)) + ".pt", 2),
+        ("--out", str(tmp_path / ("x" * 253)) + ".pt", 2),
         ("--run-dir", str(tmp_path / ("x" * 256)), 2),
     ):
         refused = finetune(*args, option, place)
