@@ -7,7 +7,7 @@ from typing import Any
 
 from gpt2cli import paths
 from gpt2cli.errors import DataError, ResourceError, UsageError
-from gpt2cli.untrusted import is_file, parse_json, shown
+from gpt2cli.untrusted import is_file, parse_json, read_at_most, shown
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
 _NOT_BLANK = re.compile(r"\S")
@@ -171,8 +171,7 @@ def read_template(choice: str) -> PromptTemplate:
     if not is_file(path):
         raise UsageError(f"there is no template {shown(choice)}: {known}")
     try:
-        with path.open("rb") as file:
-            content = file.read(LONGEST_FILE + 1)
+        content = read_at_most(path, LONGEST_FILE)
     except OSError as error:
         raise ResourceError(f"cannot read the template {path} ({error.strerror or error})") from None
     try:
@@ -184,8 +183,8 @@ def read_template(choice: str) -> PromptTemplate:
         ) from None
 
 
-def _parsed(content: bytes) -> PromptTemplate:
-    if len(content) > LONGEST_FILE:
+def _parsed(content: bytes | None) -> PromptTemplate:
+    if content is None:
         raise DataError(f"it is larger than {LONGEST_FILE:,} bytes")
     try:
         stored = parse_json(content.decode("utf-8-sig"))

@@ -42,6 +42,13 @@ def shown_reason(error: BaseException, length: int = 200) -> str:
     return text if len(text) <= length else text[:length] + "..."
 
 
+def read_at_most(path: Path, limit: int) -> bytes | None:
+    """The content of a file; None if it has more than `limit` bytes. Raises OSError."""
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    return content if len(content) <= limit else None
+
+
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError for any text that is not JSON.
 

@@ -20,7 +20,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from gpt2cli.checkpoints import compact
-from gpt2cli.checkpoints.load import load_plain, read_facts
+from gpt2cli.checkpoints.facts import read_facts
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_state
 from gpt2cli.config import TINY, DataConfig, TrainConfig
 from gpt2cli.data.load import load_data

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpt2cli import untrusted
-from gpt2cli.untrusted import is_directory, is_file, missing, parse_json, shown, shown_name, shown_reason
+from gpt2cli.untrusted import is_directory, is_file, missing, parse_json, read_at_most, shown, shown_name, shown_reason
 
 
 @pytest.mark.parametrize("depth", [1, 30, 200])
@@ -65,3 +65,9 @@ def test_lines_without_an_end_and_lines_that_are_too_long_are_left_out(monkeypat
     monkeypatch.setattr(untrusted, "LONGEST_LINE", 4)
     content = b"one\n\ntoo long\nlong\nlon\nseven78\nend"
     assert [*untrusted.whole_lines(BytesIO(content))] == [b"one\n", b"\n", b"lon\n"]
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_at_most(tmp_path / "a", 5) == b"12345"
+    assert read_at_most(tmp_path / "a", 4) is None

@@ -26,6 +26,7 @@ from gpt2cli.checkpoints.transfer import RemoteFile
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.outputs import check_directory
+from gpt2cli.untrusted import parse_json
 
 DEFAULT_REVISION = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -242,7 +243,7 @@ def _refs(repo: str) -> Mapping[str, str]:
 def _read(directory: Path, revision: str) -> CachedModel | None:
     """A model by its manifest, if every file of it is there at its full size."""
     try:
-        manifest: dict[str, Any] = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = parse_json((directory / _MANIFEST).read_bytes())
         sizes = {str(name): int(file["size"]) for name, file in manifest["files"].items()}
         if any((directory / name).stat().st_size != size for name, size in sizes.items()):
             return None

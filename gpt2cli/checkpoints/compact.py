@@ -15,7 +15,7 @@ from gpt2cli.checkpoints import rounding
 from gpt2cli.checkpoints.limits import check_model_tensors
 from gpt2cli.checkpoints.rounding import Rounding
 from gpt2cli.errors import CheckpointError
-from gpt2cli.model.quantization import dequantize_groups, group_size, quantize_groups, quantize_rows
+from gpt2cli.model.quantization import dequantize_groups, group_size, is_cut, quantize_groups, quantize_rows
 from gpt2cli.untrusted import shown_name
 
 SCALE, INDEX, TABLE, POSITIONS = ".scale", "wte.index", "wte.weight", "wpe.weight"
@@ -88,8 +88,7 @@ def check_rounding(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> Roun
         if name + SCALE in small:
             scale = small[name + SCALE]
             back = expand({name: small[name], name + SCALE: scale}, name)[name]
-            cut = bool((scale.abs() == torch.finfo(scale.dtype).max).any())
-            total += rounding.check_rounding(name, tensor, back, precision(small, name), cut)
+            total += rounding.check_rounding(name, tensor, back, precision(small, name), is_cut(scale))
     return total
 
 

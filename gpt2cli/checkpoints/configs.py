@@ -1,6 +1,5 @@
 """The config of a checkpoint: in the file, under one of many names, or in a config.json beside it."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from gpt2cli.checkpoints.files import Contents, read_json
 from gpt2cli.checkpoints.state_dicts import ALPHAS, BIASES, CONFIGS, HEADS
 from gpt2cli.config import HEAD_SIZE, PUBLISHED
 from gpt2cli.errors import CheckpointError
-from gpt2cli.untrusted import is_file, shown
+from gpt2cli.untrusted import is_file, parse_json, shown
 
 _NESTED = (*CONFIGS, "model", "gpt")
 _WIDTHS = ("n_embd", "emb_dim", "hidden_size", "d_model")
@@ -100,8 +99,8 @@ def assumed_heads(config: Mapping[str, Any], n_embd: int) -> str | None:
 def decoded(value: Any) -> Any:
     """A fact decoded. In the header of safetensors, all facts but texts are JSON."""
     try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
+        return parse_json(value) if isinstance(value, str) else value
+    except ValueError:
         return value
 
 

@@ -17,9 +17,8 @@ from gpt2cli.checkpoints.transfer import TooSlowError
 DEADLINE = 3.0
 """The time until all headers are there, those of redirections included, in timeouts of a single read."""
 LEAST_RATE = 1000.0
-"""Minimum bytes a second of a body, on average ..."""
+"""The least bytes a second of a body, averaged over RATE_SECONDS."""
 RATE_SECONDS = 60.0
-"""... over so many seconds."""
 
 T = TypeVar("T")
 

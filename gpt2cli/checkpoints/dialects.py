@@ -132,8 +132,8 @@ def to_ours(
     """The same weights under our names and in our orientation: views where that is possible, no copies.
 
     A head equal to the token embedding is left out, since the model ties them. Missing biases become zeros: all of
-    them if `said` says so, as in nanoGPT, or those of query, key and value if the table says so. Heads beside the
-    language model's are left out, and LoRA beside its layers is merged; `note` is called with a text about it.
+    them if `said.biases` is false, as in nanoGPT, or those of query, key and value in dialects that allow it. Heads
+    beside the language model's are left out, and LoRA beside its layers is merged; `note` gets a text about it.
     Names that no table has stay as they are, and `build` refuses them. The tensors must have passed
     `limits.check_model_tensors`. Raises CheckpointError, naming the tensor, for query, key and value that do not fit
     each other, and for two models in one.

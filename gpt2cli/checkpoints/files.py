@@ -59,7 +59,7 @@ def read_safetensors(path: Path) -> Contents:
             return Contents({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118
     except MemoryError:
         raise
-    except Exception as error:  # its reader raises many kinds, of Rust, of torch, and of its own
+    except Exception as error:  # safetensors raises errors of Rust, of torch, and SafetensorError
         raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): fetch it again") from None
 
 

@@ -4,7 +4,6 @@
 untrusted: each is checked before it becomes part of a path.
 """
 
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from gpt2cli.checkpoints.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES
 from gpt2cli.checkpoints.transfer import LastingError, Note, Progress, RemoteFile, fetch, ignore, matches, size_of
 from gpt2cli.config import PUBLISHED
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
-from gpt2cli.untrusted import shown
+from gpt2cli.untrusted import parse_json, shown
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -168,8 +167,8 @@ def _check_json(source: Remote, file: RemoteFile) -> None:
 def _shards(index: Path, source: Remote) -> list[RemoteFile]:
     """The files that an index names. Only plain names are accepted, as they become paths on this machine."""
     try:
-        names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        names = sorted({str(name) for name in parse_json(index.read_bytes())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{source.repo}: {INDEX} is no index of weights: use another repository") from None
     bad = [name for name in names if not _SHARD.fullmatch(name)]
     if bad or not names:

@@ -17,7 +17,7 @@ from gpt2cli.checkpoints.configs import (
     says_heads,
 )
 from gpt2cli.checkpoints.dialects import to_ours
-from gpt2cli.checkpoints.facts import NO_FACTS, Facts, provenance_of, read_facts, tokenizer_in
+from gpt2cli.checkpoints.facts import tokenizer_in
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json
 from gpt2cli.checkpoints.places import check_file, find_base, find_directory, read_weights, refuse_outer
 from gpt2cli.checkpoints.tokenizer_files import (
@@ -34,8 +34,6 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.model.packed import PRECISIONS, prepare
 from gpt2cli.paths import expand
 from gpt2cli.untrusted import is_file, shown
-
-__all__ = ["NO_FACTS", "Facts", "find_directory", "load", "load_plain", "provenance_of", "read_facts"]
 
 
 def load(

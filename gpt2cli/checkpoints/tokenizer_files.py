@@ -73,9 +73,7 @@ def read_tokenizer(directory: Path) -> Tokenizer:
 
 def check_tokenizer(model: "GPT", where: object = "the model") -> None:
     """Raise CheckpointError if a model was made for another tokenizer than GPT-2's."""
-    rows = model.config.vocab_size
-    other = f"its vocabulary has {rows:,} tokens, GPT-2's {VOCAB_SIZE:,}" if rows < VOCAB_SIZE else None
-    refuse(other or model.other_tokenizer, where)
+    refuse(_too_few(model.config.vocab_size) or model.other_tokenizer, where)
 
 
 def refuse(other: str | None, where: object) -> None:
@@ -88,7 +86,7 @@ def refuse(other: str | None, where: object) -> None:
 
 
 def remark(tokenizer: Tokenizer, rows: int) -> str | None:
-    """A note about a tokenizer that is used as GPT-2's, for a table of so many rows; None if there is none."""
+    """A note for a model of `rows` tokens that is used with GPT-2's tokenizer; None if there is nothing to note."""
     if tokenizer.added:
         some = ", ".join(shown(token, 30) for token in tokenizer.added[:3])
         count = f"{len(tokenizer.added)} token{'s' * (len(tokenizer.added) > 1)}"
@@ -103,11 +101,16 @@ def is_gpt2s_vocabulary(tokens: list[str]) -> bool:
     return len(tokens) >= VOCAB_SIZE and _sha256(tokens[:VOCAB_SIZE]) == TOKENS_SHA256
 
 
+def _too_few(rows: int) -> str | None:
+    """The reason why a vocabulary of `rows` tokens cannot be GPT-2's, if it has fewer."""
+    return f"its vocabulary has {rows:,} tokens, GPT-2's {VOCAB_SIZE:,}" if rows < VOCAB_SIZE else None
+
+
 def _read(directory: Path) -> Tokenizer:
     config, settings = _json(directory / "config.json"), _json(directory / "tokenizer_config.json")
     rows = config.get("vocab_size")
-    if type(rows) is int and rows < VOCAB_SIZE:
-        raise _OtherError(f"its vocabulary has {rows:,} tokens, GPT-2's {VOCAB_SIZE:,}")
+    if type(rows) is int and (few := _too_few(rows)):
+        raise _OtherError(few)
     apart = _added(_json(directory / "added_tokens.json")) | _decoder(settings.get("added_tokens_decoder"))
     found: list[dict[int, str]] = []
     if is_file(directory / "tokenizer.json"):

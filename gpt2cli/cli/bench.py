@@ -104,7 +104,7 @@ def bench(
 def fetch(console: Console, model: str | None, ckpt: str | None, offline: bool) -> None:
     """Download what is not there, so that loading takes as long as it does every other time."""
     if ckpt is None:
-        from gpt2cli.checkpoints.load import find_directory
+        from gpt2cli.checkpoints.places import find_directory
         from gpt2cli.cli.downloads import showing_downloads
 
         with showing_downloads(console) as progress:

@@ -108,7 +108,7 @@ def default_checkpoint(purpose: str) -> str:
 
 def read_template(console: Console, ckpt: str | None, name: str, model: str | None = None) -> PromptTemplate:
     """The template that a checkpoint carries, or an exported directory, or else Alpaca's, which is said."""
-    from gpt2cli.checkpoints.load import read_facts
+    from gpt2cli.checkpoints.facts import read_facts
 
     stored = read_facts(ckpt, model).prompt_template(name)
     if stored is None:

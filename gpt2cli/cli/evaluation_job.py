@@ -35,7 +35,7 @@ class Asked:
 def prepare(
     console: Console, asked: Asked, config: EvaluationConfig, answers: int | None, machine: tuple[str, str, bool]
 ) -> "Job":
-    """Find the models and the data, downloading what is not there, and see that all of it can be read."""
+    """Find the models and the data, download those that are missing, and check that all can be read."""
     from gpt2cli.cli.downloads import showing_downloads
     from gpt2cli.data.load import check_kind, data_path, prepared_alpaca
     from gpt2cli.evaluation.candidates import Machine, candidates, division

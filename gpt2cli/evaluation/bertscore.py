@@ -73,7 +73,7 @@ def bertscore(answers: Sequence[str], references: Sequence[str], model: str = DE
         return {name: mean_of([0.0] * len(answers)) for name in names}
     try:
         scored = bert_score.score(*map(list, zip(*said, strict=True)), model_type=model, num_layers=layer_of(model))
-    except OSError as error:  # how transformers says so
+    except OSError as error:  # transformers raises it for a model that it cannot load
         reason = str(error).splitlines()[0]
         raise NetworkError(f"--bertscore cannot get its model {model} ({reason}): go online once") from None
     found = {}

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.checkpoints import adapters
-from gpt2cli.checkpoints.load import load, load_plain, read_facts
+from gpt2cli.checkpoints.facts import read_facts
+from gpt2cli.checkpoints.load import load, load_plain
 from gpt2cli.checkpoints.places import find_base
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import DataConfig, TrainConfig

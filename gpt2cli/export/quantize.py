@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2cli.checkpoints import compact
-from gpt2cli.checkpoints.load import load_plain, provenance_of, read_facts
+from gpt2cli.checkpoints.facts import provenance_of, read_facts
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import check_target, save_state
 from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.errors import UsageError

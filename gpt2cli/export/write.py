@@ -12,7 +12,8 @@ from torch import Tensor
 from gpt2cli.atomic import replacing_directory
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.dialects import from_ours
-from gpt2cli.checkpoints.load import Facts, load_adapted, load_plain, provenance_of, read_facts
+from gpt2cli.checkpoints.facts import Facts, provenance_of, read_facts
+from gpt2cli.checkpoints.load import load_adapted, load_plain
 from gpt2cli.checkpoints.rounding import cast
 from gpt2cli.checkpoints.save import as_metadata, disk_errors, own_tensors, save_state, writing
 from gpt2cli.checkpoints.transfer import Progress, ignore

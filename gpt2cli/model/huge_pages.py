@@ -41,7 +41,7 @@ class Arena:
 
 
 def _reserve(size: int) -> Any:
-    """At least so many bytes of zeros, from the beginning of a large page on."""
+    """At least `size` bytes of zeros. The memory begins at a large page."""
     length = -(-max(size, CHUNK) // PAGE) * PAGE
     try:  # one page more, as the system begins at a small page
         mapping = mmap.mmap(-1, length + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -17,8 +17,8 @@ from gpt2cli.errors import UsageError
 from gpt2cli.model.device import computes_bf16
 from gpt2cli.model.gpt import GPT, KVCache, Packing
 from gpt2cli.model.huge_pages import Arena
-from gpt2cli.model.packing import DTYPES, is_cut, pack_block, pack_matrix, pack_norm, refuse_cut
-from gpt2cli.model.quantization import GROUP, dequantize_groups, quantize_groups, quantize_rows
+from gpt2cli.model.packing import DTYPES, pack_block, pack_matrix, pack_norm, refuse_cut
+from gpt2cli.model.quantization import GROUP, dequantize_groups, is_cut, quantize_groups, quantize_rows
 
 PRECISIONS = (*DTYPES, "int8", "int4")
 """What weights can be held in."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gpt2cli.errors import CheckpointError
 from gpt2cli.model.gpt import Block
 from gpt2cli.model.huge_pages import Arena
-from gpt2cli.model.quantization import GROUP, quantize_groups, quantize_rows
+from gpt2cli.model.quantization import GROUP, is_cut, quantize_groups, quantize_rows
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The precisions that are types of PyTorch's."""
@@ -71,11 +71,6 @@ def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Aren
         offset[: len(bias)] = bias
     parts = (weights, groups.view(torch.uint16), scale, offset, step)
     return Matrix(*(part.numpy() for part in parts))
-
-
-def is_cut(scale: Tensor) -> bool:
-    """Whether a scale of `quantize_groups` is the largest that its type holds: it then stands for a larger one."""
-    return bool((scale.abs() == torch.finfo(scale.dtype).max).any())
 
 
 def refuse_cut(cut: bool, weight: Tensor, precision: str) -> None:

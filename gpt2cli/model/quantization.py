@@ -68,6 +68,11 @@ def _round_groups(groups: Tensor) -> tuple[Tensor, Tensor]:
     return numbers, scale[:, 0].clamp(-largest, largest)
 
 
+def is_cut(scale: Tensor) -> bool:
+    """Whether a scale of `quantize_groups` is the largest that its type holds: it then stands for a larger one."""
+    return bool((scale.abs() == torch.finfo(scale.dtype).max).any())
+
+
 def dequantize_groups(numbers: Tensor, scale: Tensor) -> Tensor:
     """The matrix (out, in) that `quantize_groups` made these of, as near as they hold it, in fp32."""
     groups = numbers.view(*scale.shape, -1)

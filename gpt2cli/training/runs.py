@@ -78,8 +78,7 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def _read_small(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        content = opened.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
+    content = untrusted.read_at_most(file, _MAX_BYTES)
+    if content is None:
         raise ValueError(f"more than {_MAX_BYTES >> 20} MB")
     return content

@@ -1,6 +1,6 @@
 """`state.json` of a checkpoint: how far the run has come, what it is about, and the sizes and checksums of its files.
 
-The file holds a checksum of its own content too: a changed digit in it would make a resumed run another one.
+The file also holds a checksum of its content: with a changed digit, a resumed run would learn other weights.
 """
 
 import json

@@ -183,3 +183,11 @@ def test_the_lock_keeps_others_waiting_and_tells_them_once(home: Path) -> None:
     assert order == ["told", "first", "second"]
     with cache.lock("owner/name", nobody):
         pass
+
+
+@pytest.mark.parametrize("damage", [b"", b"[1]", b"{", b'{"files":' * 100_000, b"\xff", b"1" * 5000], ids=range(6))
+def test_a_damaged_manifest_is_none(home: Path, damage: bytes) -> None:
+    model = add("owner/name", "main", A)
+    (model / "manifest.json").write_bytes(damage)
+    assert cache.find("owner/name", "main") is None
+    assert cache.list_models() == []

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from gpt2cli import SamplingConfig, generate, load, tokenizer
-from gpt2cli.checkpoints.load import load_plain, read_facts
+from gpt2cli.checkpoints.facts import read_facts
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.checkpoints.tokenizer_files import MERGES_SHA256, TOKENS_SHA256, read_tokenizer
 from gpt2cli.config import VOCAB_SIZE, GPTConfig

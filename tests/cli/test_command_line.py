@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from gpt2cli.cli.app import app, describe
+from gpt2cli.cli.app import app
 from gpt2cli.cli.command_line import prepared
+from gpt2cli.cli.error_messages import describe
 from gpt2cli.errors import ResourceError, UsageError
 from tests.conftest import Run, clean_environment
 

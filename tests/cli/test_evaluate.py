@@ -15,7 +15,8 @@ import pytest
 
 from gpt2cli import tokenizer
 from gpt2cli.checkpoints.save import save_checkpoint
-from gpt2cli.cli.app import app, describe
+from gpt2cli.cli.app import app
+from gpt2cli.cli.error_messages import describe
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import GPT2Error
 from tests import models

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from gpt2cli.checkpoints.load import load_plain, read_facts
+from gpt2cli.checkpoints.facts import read_facts
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.prompts import ALPACA
 from tests import models
