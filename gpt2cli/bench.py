@@ -16,10 +16,10 @@ from torch import nn
 from gpt2cli.config import BenchConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate
+from gpt2cli.inference.cpu.huge_pages import Arena
+from gpt2cli.inference.cpu_decoder import PackedGPT
 from gpt2cli.model.device import peak_rss_mb
 from gpt2cli.model.gpt import GPT
-from gpt2cli.model.huge_pages import Arena
-from gpt2cli.model.packed import PackedGPT
 
 BUFFER_BYTES = 2**29
 """Read to measure the memory's bandwidth: more than the caches hold."""

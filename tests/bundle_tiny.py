@@ -19,12 +19,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from gpt2cli.checkpoints import compact
-from gpt2cli.checkpoints.facts import read_facts
+from gpt2cli.checkpoints import quantized_file
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.metadata import read_facts
 from gpt2cli.checkpoints.save import save_state
 from gpt2cli.config import TINY, DataConfig, TrainConfig
-from gpt2cli.data.load import load_data
+from gpt2cli.data.open_data import load_data
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import asset
 from gpt2cli.training.distributed import Ranks
@@ -49,7 +49,7 @@ def main() -> None:
     before = loss(model)
     tokens = torch.cat([splits.train.tokens, splits.val.tokens]).int()
     occurs = torch.bincount(tokens, minlength=model.config.vocab_size) > 1
-    small = compact.quantize(compact.share_rows(model.state_dict(), occurs), bits=4)
+    small = quantized_file.quantize(quantized_file.share_rows(model.state_dict(), occurs), bits=4)
     file, facts = asset(TINY) / "model.safetensors", read_facts(args.ckpt)
     save_state(small, model.config, file, template=facts.template)
     (asset(TINY) / "config.json").write_text(json.dumps(hub_config(model.config), indent=1) + "\n")

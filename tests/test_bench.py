@@ -7,7 +7,7 @@ from gpt2cli import bench
 from gpt2cli.config import BenchConfig, GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate
-from gpt2cli.model.packed import has_kernels, prepare
+from gpt2cli.inference.cpu_decoder import has_kernels, prepare
 from tests import models
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2cli.checkpoints import adapters, compact
+from gpt2cli.checkpoints import adapters, quantized_file
 from gpt2cli.checkpoints.build import build, read_shape
 from gpt2cli.checkpoints.configs import (
     assumed_heads,
@@ -17,21 +17,21 @@ from gpt2cli.checkpoints.configs import (
     says_heads,
 )
 from gpt2cli.checkpoints.dialects import to_ours
-from gpt2cli.checkpoints.facts import tokenizer_in
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json
+from gpt2cli.checkpoints.metadata import tokenizer_in
 from gpt2cli.checkpoints.places import check_file, find_base, find_directory, read_weights, refuse_outer
-from gpt2cli.checkpoints.tokenizer_files import (
+from gpt2cli.config import DEFAULT_MODEL
+from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.hub.resumable_download import Note, Progress, ignore
+from gpt2cli.hub.tokenizer_files import (
     Tokenizer,
     check_tokenizer,
     read_tokenizer,
     remark,
 )
-from gpt2cli.checkpoints.transfer import Note, Progress, ignore
-from gpt2cli.config import DEFAULT_MODEL
-from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.inference.cpu_decoder import PRECISIONS, prepare
 from gpt2cli.model.device import pick_device
 from gpt2cli.model.gpt import GPT
-from gpt2cli.model.packed import PRECISIONS, prepare
 from gpt2cli.paths import expand
 from gpt2cli.untrusted import is_file, shown
 
@@ -152,7 +152,7 @@ def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Pro
     def note(text: str) -> None:
         progress(Note(f"{where}: {text}"))
 
-    stored = compact.expand(contents.tensors, where)
+    stored = quantized_file.expand(contents.tensors, where)
     try:
         tensors = to_ours(stored, said_by(config, contents), note)
     except CheckpointError as error:
@@ -162,7 +162,7 @@ def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Pro
     if heads := assumed_heads(config, shape.n_embd):
         note(heads)
     model = build(shape, tensors, where)
-    model.precision = compact.precision(contents.tensors)
+    model.precision = quantized_file.precision(contents.tensors)
     return model
 
 

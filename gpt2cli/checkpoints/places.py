@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 from gpt2cli.atomic import recover
-from gpt2cli.checkpoints import adapters, hub
+from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.files import Contents, check_regular, read_safetensors, read_shards
-from gpt2cli.checkpoints.transfer import Progress
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.hub import models
+from gpt2cli.hub.resumable_download import Progress
 from gpt2cli.paths import asset, expand
 from gpt2cli.untrusted import is_directory, is_file
 
@@ -35,7 +36,7 @@ def find_directory(model: str, offline: bool, progress: Progress, for_text: bool
         raise UsageError(f"there is no directory {model}: give one in the Hub's layout, or a name such as gpt2")
     if model.endswith(FILE_ENDINGS):
         raise UsageError(f"there is no {model}: give a directory or a name as --model, and a checkpoint file as --ckpt")
-    return hub.resolve(model, offline=offline, progress=progress, for_text=for_text)
+    return models.resolve(model, offline=offline, progress=progress, for_text=for_text)
 
 
 def find_base(name: str, offline: bool, progress: Progress, for_text: bool = False) -> Path:
@@ -61,7 +62,7 @@ def check_file(path: Path) -> None:
 
 def refuse_outer(directory: Path) -> None:
     """Raise UsageError for a directory that holds the directory of an adapter: PEFT saves named adapters so."""
-    if not is_file(directory / hub.CONFIG):
+    if not is_file(directory / models.CONFIG):
         inside = sorted(child for child in directory.iterdir() if adapters.is_adapter(child))
         if inside:
             raise UsageError(f"{directory} holds an adapter in a directory: give {inside[0]} as --ckpt")
@@ -69,11 +70,11 @@ def refuse_outer(directory: Path) -> None:
 
 def read_weights(directory: Path) -> Contents:
     """The tensors of a directory in the Hub's layout, whole or in shards, and what their headers say."""
-    whole, index = directory / hub.WEIGHTS, directory / hub.INDEX
+    whole, index = directory / models.WEIGHTS, directory / models.INDEX
     if is_file(whole):
         return read_safetensors(whole)
     if is_file(index):
         return read_shards(index)
     if any(directory.glob("*.bin")):
         raise CheckpointError(f"{directory} has its weights in a pickle only, refused: convert them to safetensors")
-    raise CheckpointError(f"{directory} holds no {hub.WEIGHTS}: fetch the model again")
+    raise CheckpointError(f"{directory} holds no {models.WEIGHTS}: fetch the model again")

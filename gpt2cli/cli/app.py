@@ -6,8 +6,18 @@ from typing import Annotated
 
 import typer
 
-from gpt2cli.cli import bench, chat, download_weights, evaluate, export, finetune, generate, prepare_alpaca, quantize
 from gpt2cli.cli.command_line import App, CommandGroup
+from gpt2cli.cli.commands import (
+    bench,
+    chat,
+    download_weights,
+    evaluate,
+    export,
+    finetune,
+    generate,
+    prepare_alpaca,
+    quantize,
+)
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.interrupts import Terminated, install_handlers, received, remove_handlers
 from gpt2cli.cli.streams import close_streams, open_streams

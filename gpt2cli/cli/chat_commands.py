@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2cli import atomic, outputs, paths
 from gpt2cli.cli.describe import counted, shortened
-from gpt2cli.cli.generating import read_file, unusable_name
+from gpt2cli.cli.open_model import read_file, unusable_name
 from gpt2cli.cli.options import unescape
 from gpt2cli.errors import GPT2Error, ResourceError, UsageError
 

@@ -4,10 +4,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gpt2cli.cli.console import Console
 from gpt2cli.cli.describe import counted
-from gpt2cli.cli.generating import describe_speed, note_dropped
 from gpt2cli.cli.interrupts import forget_ctrl_c
+from gpt2cli.cli.open_model import describe_speed, note_dropped
+from gpt2cli.cli.terminal import Console
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.conversation import Exchange, compose

@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 from gpt2cli.cli.command_line import CommandLineError
-from gpt2cli.cli.console import report_error, visible
+from gpt2cli.cli.terminal import report_error, visible
 from gpt2cli.errors import GPT2Error, ResourceError, UsageError
 
 

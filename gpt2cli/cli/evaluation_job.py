@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2cli import paths
-from gpt2cli.cli.console import Console
+from gpt2cli.cli.terminal import Console
 from gpt2cli.config import EvaluationConfig, GPTConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import PromptTemplate
 
 if TYPE_CHECKING:
-    from gpt2cli.evaluation.candidates import Candidate
-    from gpt2cli.evaluation.data import Instructions, Split, Texts
+    from gpt2cli.evaluation.compared_models import Candidate
     from gpt2cli.evaluation.engine import Job
+    from gpt2cli.evaluation.evaluation_data import Instructions, Split, Texts
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ def prepare(
     console: Console, asked: Asked, config: EvaluationConfig, answers: int | None, machine: tuple[str, str, bool]
 ) -> "Job":
     """Find the models and the data, download those that are missing, and check that all can be read."""
-    from gpt2cli.cli.downloads import showing_downloads
-    from gpt2cli.data.load import check_kind, data_path, prepared_alpaca
-    from gpt2cli.evaluation.candidates import Machine, candidates, division
-    from gpt2cli.evaluation.data import Instructions, read_data
+    from gpt2cli.cli.views.downloads import showing_downloads
+    from gpt2cli.data.open_data import check_kind, data_path, prepared_alpaca
+    from gpt2cli.evaluation.compared_models import Machine, candidates, division
     from gpt2cli.evaluation.engine import Job, check_stride
-    from gpt2cli.evaluation.given import read_given
+    from gpt2cli.evaluation.evaluation_data import Instructions, read_data
+    from gpt2cli.evaluation.given_answers import read_given
     from gpt2cli.model.device import pick_device
 
     pick_device(machine[0])  # before anything else takes long
@@ -86,7 +86,7 @@ def refuse_idle(
     data: "Instructions | Texts", config: EvaluationConfig, answers: int | None, answers_from: list[str]
 ) -> None:
     """Raise UsageError for options that would do nothing."""
-    from gpt2cli.evaluation.data import Texts
+    from gpt2cli.evaluation.evaluation_data import Texts
 
     if isinstance(data, Texts) and (answers or config.bertscore or answers_from):
         options = "--answers, --answers-from and --bertscore"

@@ -16,13 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 from gpt2cli import __version__, paths
 from gpt2cli.atomic import sync_directory
-from gpt2cli.checkpoints import hub
-from gpt2cli.checkpoints.cache import lock_file
-from gpt2cli.checkpoints.connections import answer_in_time, route, steady
-from gpt2cli.checkpoints.refusals import refusal
-from gpt2cli.checkpoints.transfer import LastingError, Note, Progress, Received, TemporaryError, ignore, persist
 from gpt2cli.data.records import SUFFIXES, read_records
 from gpt2cli.errors import DataError, NetworkError, ResourceError, UsageError
+from gpt2cli.hub import models
+from gpt2cli.hub.connections import answer_in_time, route, steady
+from gpt2cli.hub.http_errors import refusal
+from gpt2cli.hub.model_cache import lock_file
+from gpt2cli.hub.resumable_download import LastingError, Note, Progress, Received, TemporaryError, ignore, persist
 from gpt2cli.untrusted import is_file, missing
 
 CLEANED_REPO, CLEANED_FILE = "yahma/alpaca-cleaned", "alpaca_data_cleaned.json"
@@ -44,7 +44,7 @@ def fetch_source(source: str, offline: bool = False, progress: Progress = ignore
     from an address is no file of records.
     """
     if source == "cleaned":
-        bring = partial(hub.download_from_dataset, CLEANED_REPO, CLEANED_FILE)
+        bring = partial(models.download_from_dataset, CLEANED_REPO, CLEANED_FILE)
         return _kept(source, f"{CLEANED_REPO.replace('/', '--')}--{CLEANED_FILE}", bring, offline, progress)
     address = ORIGINAL if source == "original" else source
     if _ADDRESS.match(address):
@@ -63,7 +63,7 @@ def _kept(source: str, name: str, bring: Callable[..., None], offline: bool, pro
     if file.is_file():
         progress(Note(f"using {file}, downloaded before: delete it to fetch {source} again"))
         return file
-    if offline or hub.is_offline():
+    if offline or models.is_offline():
         why = "it is not on disk and the network is off (--offline or HF_HUB_OFFLINE)"
         raise NetworkError(f"cannot use {source}: {why}: go online once, or give a file of your own as --source")
     waiting = Note(f"another process is downloading {shown(source)}: waiting for it")

@@ -11,7 +11,7 @@ from gpt2cli.config import EvaluationConfig
 from gpt2cli.evaluation import scores as measures
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.bootstrap import Estimate, Statistic, estimates
-from gpt2cli.evaluation.data import Instructions, Task, Texts
+from gpt2cli.evaluation.evaluation_data import Instructions, Task, Texts
 from gpt2cli.evaluation.likelihood import chunk_sizes
 from gpt2cli.evaluation.results import Evaluation, ModelResult, RecordResult
 from gpt2cli.evaluation.scores import Score

@@ -15,13 +15,13 @@ from gpt2cli.config import EvaluationConfig
 from gpt2cli.data.splits import sample
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.answers import Answer, answer
-from gpt2cli.evaluation.candidates import Candidate
+from gpt2cli.evaluation.compared_models import Candidate
 from gpt2cli.evaluation.comparison import Found, compare
-from gpt2cli.evaluation.data import Instructions, Texts, sequences
+from gpt2cli.evaluation.evaluation_data import Instructions, Texts, sequences
 from gpt2cli.evaluation.events import Event, Finished, Note, Progress
-from gpt2cli.evaluation.given import Given
-from gpt2cli.evaluation.kept import Kept
+from gpt2cli.evaluation.given_answers import Given
 from gpt2cli.evaluation.likelihood import RecordSource, Source, Sums, TextSource, collect, portions, score
+from gpt2cli.evaluation.partial_results import Kept
 from gpt2cli.model.device import TOKENS_PER_PASS
 from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import PromptTemplate

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2cli.checkpoints import compact
-from gpt2cli.checkpoints.facts import provenance_of, read_facts
+from gpt2cli.checkpoints import quantized_file
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.metadata import provenance_of, read_facts
 from gpt2cli.checkpoints.save import check_target, save_state
-from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.errors import UsageError
 from gpt2cli.export.request import is_read
+from gpt2cli.hub.resumable_download import Progress, ignore
 
 BITS = (8, 4)
 SUFFIX = ".safetensors"
@@ -51,9 +51,9 @@ def quantize(
         raise UsageError(f"{ckpt or model} is in {stored} bits already{instead}")
     facts, where = read_facts(ckpt, model), ckpt or model
     facts.prompt_template(where)  # raises if it lacks a part
-    tensors = compact.share_equal_rows({name: tensor.detach() for name, tensor in gpt.state_dict().items()})
-    small = compact.quantize(tensors, bits)
-    rounding = compact.check_rounding(tensors, small)
+    tensors = quantized_file.share_equal_rows({name: tensor.detach() for name, tensor in gpt.state_dict().items()})
+    small = quantized_file.quantize(tensors, bits)
+    rounding = quantized_file.check_rounding(tensors, small)
     save_state(small, gpt.config, out, template=facts.template, provenance=provenance_of(facts, gpt))
     fp32_bytes = sum(parameter.nbytes for parameter in gpt.parameters())
     return Quantized(fp32_bytes, out.stat().st_size, rounding.relative)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from gpt2cli import outputs
 from gpt2cli.atomic import recover
-from gpt2cli.checkpoints import adapters, cache, hub
+from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.save import SUFFIXES
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import NetworkError, UsageError
 from gpt2cli.export import huggingface
+from gpt2cli.hub import model_cache, models
 from gpt2cli.paths import expand
 
 
@@ -84,8 +85,8 @@ class Request:
                 raise UsageError(f"--push takes the formats {names}, not {self.format}")
             if "@" in self.push or "/" not in self.push:
                 raise UsageError(f"--push takes owner/name, not {self.push[:200]!r}")
-            cache.parse_name(self.push)
-            if hub.is_offline():
+            model_cache.parse_name(self.push)
+            if models.is_offline():
                 raise NetworkError("--push cannot work: the network is off (HF_HUB_OFFLINE): unset that variable")
 
     def _check_place(self, form: Format) -> None:

@@ -12,17 +12,17 @@ from torch import Tensor
 from gpt2cli.atomic import replacing_directory
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.dialects import from_ours
-from gpt2cli.checkpoints.facts import Facts, provenance_of, read_facts
 from gpt2cli.checkpoints.load import load_adapted, load_plain
+from gpt2cli.checkpoints.metadata import Facts, provenance_of, read_facts
 from gpt2cli.checkpoints.rounding import cast
 from gpt2cli.checkpoints.save import as_metadata, disk_errors, own_tensors, save_state, writing
-from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import HEAD_SIZE, PUBLISHED, TINY, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.export.card import hub_name, write_adapter_card, write_card
 from gpt2cli.export.gguf_file import write_gguf
 from gpt2cli.export.huggingface import CARD, DTYPES, write_folder
 from gpt2cli.export.request import FORMATS, Request
+from gpt2cli.hub.resumable_download import Progress, ignore
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import expand
 from gpt2cli.untrusted import is_directory, shown

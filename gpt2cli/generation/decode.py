@@ -8,9 +8,9 @@ from torch import Tensor
 
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.generation.lookup import PromptLookup
+from gpt2cli.generation.prompt_lookup import PromptLookup
 from gpt2cli.generation.sampling import Sampler, check
-from gpt2cli.model.cuda_graphs import BURST, Burst, Decoder, Graphs
+from gpt2cli.inference.gpu.cuda_graphs import BURST, Burst, Decoder, Graphs
 from gpt2cli.model.gpt import GPT, KVCache
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 

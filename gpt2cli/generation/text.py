@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Literal
 
 from gpt2cli import tokenizer
-from gpt2cli.checkpoints.tokenizer_files import check_tokenizer
 from gpt2cli.config import SamplingConfig
 from gpt2cli.generation.decode import generate as generate_tokens
 from gpt2cli.generation.decode import random_seed
+from gpt2cli.hub.tokenizer_files import check_tokenizer
 from gpt2cli.model.gpt import GPT
 
 

@@ -19,7 +19,7 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpt2cli.model.cuda_graphs import Graphs
+    from gpt2cli.inference.gpu.cuda_graphs import Graphs
 
 FLASH_SIZE = 192
 """The largest head that FlashAttention has a backward pass for on every GPU that it runs on."""

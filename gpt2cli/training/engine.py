@@ -26,7 +26,7 @@ from gpt2cli.training.half_copy import HalfCopy
 from gpt2cli.training.job import Job as Job
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
-from gpt2cli.training.sampled import SAMPLED_SHARE, Negatives
+from gpt2cli.training.sampled_softmax import SAMPLED_SHARE, Negatives
 from gpt2cli.training.step_batch import StepBatch, read_batch
 
 SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from gpt2cli.data.batches import Row
 from gpt2cli.model.device import LOGIT_ROWS
 from gpt2cli.model.gpt import GPT
-from gpt2cli.training.sampled import sampled_cross_entropy
+from gpt2cli.training.sampled_softmax import sampled_cross_entropy
 
 LOGIT_MULTIPLE = 128
 """On CUDA, the length of a row of logits is a multiple of this."""

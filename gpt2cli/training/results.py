@@ -8,8 +8,8 @@ import torch
 
 from gpt2cli import atomic, paths
 from gpt2cli.checkpoints.adapters import CONFIG, WEIGHTS, is_adapter, save_adapter
-from gpt2cli.checkpoints.facts import read_facts
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.metadata import read_facts
 from gpt2cli.checkpoints.save import disk_errors, save_checkpoint
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.data.splits import Splits

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.transfer import Progress, ignore
 from gpt2cli.config import VOCAB_SIZE
-from gpt2cli.data.load import data_path, prepared_alpaca
+from gpt2cli.data.open_data import data_path, prepared_alpaca
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError
+from gpt2cli.hub.resumable_download import Progress, ignore
 from gpt2cli.model.device import TOKENS_PER_PASS, fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import LoRALinear, add_lora
+from gpt2cli.training.bf16_linear import make_lean
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.job import Job
-from gpt2cli.training.lean import make_lean
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.state import Resumable
 

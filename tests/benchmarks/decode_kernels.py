@@ -19,9 +19,9 @@ from torch import Tensor
 
 from gpt2cli.bench import memory_bandwidth
 from gpt2cli.config import PUBLISHED, GPTConfig, SamplingConfig
-from gpt2cli.model import fused_step
-from gpt2cli.model.cuda_graphs import UNROLLED, Decoder, State
-from gpt2cli.model.fused_step import FusedStep, linear_blocks, matmul_blocks
+from gpt2cli.inference.gpu import fused_step
+from gpt2cli.inference.gpu.cuda_graphs import UNROLLED, Decoder, State
+from gpt2cli.inference.gpu.fused_step import FusedStep, linear_blocks, matmul_blocks
 from gpt2cli.model.gpt import GPT
 
 CYCLED = 2**28

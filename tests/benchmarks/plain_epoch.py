@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.load import data_path, load_data
+from gpt2cli.data.open_data import data_path, load_data
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.optim import learning_rate
 from gpt2cli.training.setup import set_dropout

@@ -16,8 +16,8 @@ from gpt2cli.checkpoints.load import load, load_plain
 from gpt2cli.data.text import read_tokens, text_files
 from gpt2cli.evaluation.likelihood import TextSource, portions, score
 from gpt2cli.export.quantize import STORED, quantize
+from gpt2cli.inference.cpu_decoder import PRECISIONS
 from gpt2cli.model.gpt import GPT
-from gpt2cli.model.packed import PRECISIONS
 
 
 def perplexity(model: GPT, folder: Path, most: int) -> float:

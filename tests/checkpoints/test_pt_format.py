@@ -8,8 +8,8 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from gpt2cli.checkpoints.facts import read_facts
 from gpt2cli.checkpoints.load import load_file
+from gpt2cli.checkpoints.metadata import read_facts
 from gpt2cli.checkpoints.pickle_scan import MAX_STEPS, PickleRefused, scan
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError

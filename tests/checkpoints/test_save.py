@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from gpt2cli.checkpoints import save
-from gpt2cli.checkpoints.facts import read_facts
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.metadata import read_facts
 from gpt2cli.checkpoints.save import check_target, save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError

@@ -11,7 +11,7 @@ from tests.conftest import clean_environment
 CODE = """
 import sys
 from gpt2cli.cli import app
-from gpt2cli.cli.console import Console
+from gpt2cli.cli.terminal import Console
 
 def work(standalone_mode):
     for _ in range(3):

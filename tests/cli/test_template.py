@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.checkpoints.facts import read_facts
+from gpt2cli.checkpoints.metadata import read_facts
 from gpt2cli.data.prepared import read_prepared
 from gpt2cli.prompts import PromptTemplate
 from gpt2cli.tokenizer import decode

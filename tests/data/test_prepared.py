@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, empty
-from gpt2cli.data.load import load_data
+from gpt2cli.data.open_data import load_data
 from gpt2cli.data.prepared import FILE, Splits, default_directory, fingerprint, read_prepared, write_prepared
 from gpt2cli.errors import DataError, ResourceError
 from tests.conftest import PATIENCE

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from gpt2cli.checkpoints.transfer import Note, Received
 from gpt2cli.data import source
 from gpt2cli.data.source import CLEANED_FILE, CLEANED_REPO, fetch_source
 from gpt2cli.errors import DataError, NetworkError, ResourceError, UsageError
+from gpt2cli.hub.resumable_download import Note, Received
 from tests.data.records import RECORDS, write_json
 from tests.hub_server import Faults, HubServer
 
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    monkeypatch.setattr("gpt2cli.checkpoints.transfer.DELAYS", (0.0, 0.0))
+    monkeypatch.setattr("gpt2cli.hub.resumable_download.DELAYS", (0.0, 0.0))
     found = Web()
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"web": found})) as server:
         found.url = f"http://127.0.0.1:{server.server_address[1]}/some%20dir/records.json"
@@ -92,7 +92,7 @@ def test_cleaned_comes_from_the_hub_and_is_kept(hub: HubServer, home: Path) -> N
 
 
 def test_cleaned_goes_on_where_it_broke_off(hub: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt2cli.checkpoints.transfer.DELAYS", ())
+    monkeypatch.setattr("gpt2cli.hub.resumable_download.DELAYS", ())
     hub.repo, hub.files = CLEANED_REPO, {CLEANED_FILE: CONTENT}
     hub.faults[CLEANED_FILE] = Faults(truncate_at=1000, truncate_times=1)
     with pytest.raises(NetworkError, match=f"got 1000 of {len(CONTENT)} bytes"):
@@ -182,7 +182,7 @@ def test_what_is_not_fetched(home: Path, address: str) -> None:
 
 
 def test_nobody_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt2cli.checkpoints.transfer.DELAYS", ())
+    monkeypatch.setattr("gpt2cli.hub.resumable_download.DELAYS", ())
     with pytest.raises(
         NetworkError, match=r"cannot fetch http.*no connection to 127\.0\.0\.1: try.*a file of your own"
     ):

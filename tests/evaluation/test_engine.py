@@ -11,11 +11,11 @@ from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import DataError
 from gpt2cli.evaluation import engine
-from gpt2cli.evaluation.candidates import Machine, candidates
-from gpt2cli.evaluation.data import read_data
+from gpt2cli.evaluation.compared_models import Machine, candidates
 from gpt2cli.evaluation.engine import Job, evaluate
+from gpt2cli.evaluation.evaluation_data import read_data
 from gpt2cli.evaluation.events import Finished, Note, Progress
-from gpt2cli.evaluation.kept import Kept
+from gpt2cli.evaluation.partial_results import Kept
 from tests import models
 from tests.data.records import many, write_json
 

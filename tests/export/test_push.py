@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from gpt2cli.checkpoints import hub as client
-from gpt2cli.checkpoints import remote, transfer
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.errors import NetworkError, UsageError
+from gpt2cli.hub import hub_client, models, resumable_download
 from tests.hub_server import Faults
 
 REPO = "somebody/my-gpt2"
@@ -20,7 +19,7 @@ def theirs(hub, monkeypatch):
 
     hub.repo, hub.files = REPO, {}
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(transfer, "sleep", lambda seconds: None)
+    monkeypatch.setattr(resumable_download, "sleep", lambda seconds: None)
     return hub
 
 
@@ -52,7 +51,7 @@ def test_a_busy_hub_is_asked_again(theirs, files):
     theirs.faults["create"] = Faults(status=503, status_times=1)
     theirs.faults["commit"] = Faults(status=429, status_times=2)
     notes = []
-    assert client.upload(REPO, files, progress=notes.append) == f"{theirs.url}/{REPO}"
+    assert models.upload(REPO, files, progress=notes.append) == f"{theirs.url}/{REPO}"
     assert len(notes) == 3
     assert theirs.files == {file.name: file.read_bytes() for file in files}
 
@@ -62,22 +61,22 @@ def test_a_busy_hub_is_asked_again(theirs, files):
 def test_a_hub_that_refuses(theirs, files, step, status, message):
     theirs.faults[step] = Faults(status=status)
     with pytest.raises(NetworkError, match=message):
-        client.upload(REPO, files)
+        models.upload(REPO, files)
     assert theirs.files == {}
 
 
 @pytest.mark.parametrize("step", ["create", "commit"])
 def test_a_hub_that_hangs_is_given_up(theirs, files, monkeypatch, step):
-    monkeypatch.setattr(remote, "UPLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(hub_client, "UPLOAD_TIMEOUT", 0.2)
     theirs.faults[step] = Faults(hang_at=0)
     with pytest.raises(NetworkError, match=r"no answer in time .*after 5 tries"):
-        client.upload(REPO, files)
+        models.upload(REPO, files)
 
 
 def test_a_hub_that_talks_nonsense(theirs, files, monkeypatch):
     monkeypatch.setattr("tests.hub_server._Handler._preupload", lambda self, body: {"files": [{"path": "x"}]})
     with pytest.raises(NetworkError, match="makes no sense"):
-        client.upload(REPO, files)
+        models.upload(REPO, files)
 
 
 def test_no_hub_at_all(theirs, files, monkeypatch):
@@ -85,17 +84,17 @@ def test_no_hub_at_all(theirs, files, monkeypatch):
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(NetworkError, match="after 5 tries"):
-        client.upload(REPO, files)
+        models.upload(REPO, files)
 
 
 def test_offline_nothing_is_asked(theirs, files, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(NetworkError, match="network is off"):
-        client.upload(REPO, files)
+        models.upload(REPO, files)
     assert theirs.log == []
 
 
 def test_a_wrong_name_is_refused(theirs, files):
     with pytest.raises(UsageError, match="not a model"):
-        client.upload("../../x", files)
+        models.upload("../../x", files)
     assert theirs.log == []

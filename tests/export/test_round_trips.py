@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from gpt2cli.checkpoints.adapters import save_adapter
-from gpt2cli.checkpoints.facts import read_facts
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.metadata import read_facts
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from gpt2cli.checkpoints import compact
+from gpt2cli.checkpoints import quantized_file
 from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.save import save_checkpoint, save_state
 from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig
-from gpt2cli.data.load import load_alpaca
+from gpt2cli.data.open_data import load_alpaca
 from gpt2cli.data.prepared import write_prepared
 from gpt2cli.export.gguf_file import write_gguf
 from gpt2cli.model.lora import add_lora, lora_state
@@ -39,7 +39,7 @@ def quantized(bits: int) -> Callable[[Path], None]:
 
     def make(work: Path) -> None:
         occurs = torch.arange(SHAPE.vocab_size) % 2 == 0
-        state = compact.quantize(compact.share_rows(models.small_model(SHAPE).state_dict(), occurs), bits)
+        state = quantized_file.quantize(quantized_file.share_rows(models.small_model(SHAPE).state_dict(), occurs), bits)
         save_state(state, SHAPE, work / "a.safetensors", template=TEMPLATE)
 
     return make

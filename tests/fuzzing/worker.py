@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from gpt2cli.checkpoints.facts import read_facts
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.metadata import read_facts
 from gpt2cli.data.prepared import read_prepared
 from gpt2cli.errors import GPT2Error
 from gpt2cli.model.gpt import GPT

@@ -137,7 +137,7 @@ def use_graphs(context: Context, model: GPT, fused: bool | None = None) -> GPT:
 
     `fused` says whether by Triton kernels; None: as the package decides.
     """
-    from gpt2cli.model.cuda_graphs import compile_steps
+    from gpt2cli.inference.gpu.cuda_graphs import compile_steps
 
     compile_steps(model, fused if context.cuda else False)
     return model

@@ -150,8 +150,8 @@ def cases(window: int) -> list[tuple[str, list[int], int]]:
 
 def open_model(context: Context, directory: str, precision: str, graphs: bool, fused: bool | None) -> GPT:
     """The model as `generate` opens it, with `--compile` or not."""
-    from gpt2cli.cli.console import Console
-    from gpt2cli.cli.generating import open_model
+    from gpt2cli.cli.open_model import open_model
+    from gpt2cli.cli.terminal import Console
 
     if graphs and not context.cuda:  # as the command does not
         return use_graphs(context, load_plain(directory, device="cpu").to(DTYPES[precision]))

@@ -21,7 +21,7 @@ import torch
 
 from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, empty, from_sequences
-from gpt2cli.data.load import load_data
+from gpt2cli.data.open_data import load_data
 from gpt2cli.data.splits import Splits
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training import setup

@@ -1,0 +1,89 @@
+"""The facts in a checkpoint besides its weights and its shape: its prompt template and its provenance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.checkpoints import adapters
+from gpt2cli.checkpoints.configs import decoded
+from gpt2cli.checkpoints.files import read_checkpoint
+from gpt2cli.checkpoints.gguf_format import GGUFTokenizer
+from gpt2cli.checkpoints.limits import plain_facts
+from gpt2cli.checkpoints.places import check_file
+from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
+from gpt2cli.errors import CheckpointError, DataError
+from gpt2cli.hub import models
+from gpt2cli.hub.tokenizer_files import PROVENANCE, Tokenizer, is_gpt2s_vocabulary
+from gpt2cli.model.gpt import GPT
+from gpt2cli.paths import asset, expand
+from gpt2cli.prompts import PromptTemplate
+from gpt2cli.untrusted import is_encodable, is_file, shown
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint holds besides its weights and config."""
+
+    template: dict[str, str] | None  # the prompt template that the model was trained with
+    provenance: dict[str, Any]  # where it came from
+
+    def prompt_template(self, where: object) -> PromptTemplate | None:
+        """The template, if there is one. Raises CheckpointError if it lacks a part."""
+        try:
+            return None if self.template is None else PromptTemplate.from_dict(self.template)
+        except DataError as error:
+            raise CheckpointError(f"{where}: {error}") from None
+
+
+NO_FACTS = Facts(None, {})
+
+
+def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
+    """The facts in a checkpoint file or an adapter's directory `ckpt`, or without one in the directory of a model.
+
+    A published model has none, the bundled one has. Raises CheckpointError for facts that cannot be read.
+    """
+    if ckpt is None:
+        file = (asset(TINY) if model == TINY else expand(model or DEFAULT_MODEL)) / models.WEIGHTS
+        if model in (None, *PUBLISHED) or not is_file(file):
+            return NO_FACTS
+    else:
+        path = expand(ckpt)
+        if adapters.is_adapter(path):
+            file = path / adapters.WEIGHTS
+            if not is_file(file):
+                raise CheckpointError(f"{file} is not there: save the adapter again")
+        else:
+            file = path
+            check_file(file)
+    extra = read_checkpoint(file).extra
+    template, provenance = (decoded(extra.get(name)) for name in ("template", "provenance"))
+    if template is not None and not (isinstance(template, dict) and all(map(_is_text, template.items()))):
+        raise CheckpointError(f"{file}: template is not a table of texts: save the checkpoint again")
+    return Facts(template, plain_facts(provenance, file) if isinstance(provenance, dict) else {})
+
+
+def provenance_of(facts: Facts, model: GPT) -> dict[str, Any]:
+    """The provenance for a copy of a model. It says why the tokenizer is not GPT-2's, if that is so."""
+    reason = model.other_tokenizer
+    return facts.provenance | ({PROVENANCE: reason} if reason else {})
+
+
+def _is_text(item: tuple[Any, Any]) -> bool:
+    return all(isinstance(part, str) and is_encodable(part) for part in item)
+
+
+def tokenizer_in(extra: Mapping[str, Any]) -> Tokenizer:
+    """What a checkpoint file says of its tokenizer: ours in the provenance, a GGUF file by its vocabulary."""
+    provenance, gguf = decoded(extra.get("provenance")), extra.get("tokenizer")
+    if isinstance(provenance, dict) and isinstance(provenance.get(PROVENANCE), str):
+        return Tokenizer(other=provenance[PROVENANCE][:200], known=True)
+    if not isinstance(gguf, GGUFTokenizer):
+        return Tokenizer()
+    if gguf.kind != "gpt2":
+        return Tokenizer(other=f"its tokenizer is a {shown(gguf.kind, 40)}", known=True)
+    if gguf.tokens is None:
+        return Tokenizer()
+    other = None if is_gpt2s_vocabulary(gguf.tokens) else "its vocabulary has other tokens than GPT-2's"
+    return Tokenizer(other=other, known=True)

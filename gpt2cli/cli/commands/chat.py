@@ -1,0 +1,194 @@
+"""`gpt2 chat`: ask a model, and read its answers."""
+
+import sys
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpt2cli import prompts
+from gpt2cli.cli import options
+from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
+from gpt2cli.cli.error_messages import report
+from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
+from gpt2cli.cli.open_model import as_json, open_model, read_prompt
+from gpt2cli.cli.streams import typing_unseen
+from gpt2cli.cli.terminal import Console
+from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
+from gpt2cli.errors import UsageError
+from gpt2cli.prompts import ALPACA, PromptTemplate
+
+if TYPE_CHECKING:
+    from gpt2cli.cli.chat_session import Session
+    from gpt2cli.cli.line_editor import LineEditor
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+gpt2 chat
+
+gpt2 chat --ckpt tuned.pt --temp 0.2 --stats
+
+gpt2 chat --prompt "Name three primary colours." --json
+
+cat question.txt | gpt2 chat --model tiny
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(chat)
+
+
+def chat(
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", metavar="TEXT", help="Answer this and leave; `-` reads it from stdin, as a pipe does."
+        ),
+    ] = None,
+    max_new_tokens: options.MaxNewTokens = CHAT.max_new_tokens,
+    temp: options.Temperature = CHAT.temperature,
+    top_k: options.TopK = CHAT.top_k,
+    top_p: options.TopP = CHAT.top_p,
+    min_p: options.MinP = CHAT.min_p,
+    repetition_penalty: options.RepetitionPenalty = CHAT.repetition_penalty,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    json: options.Json = False,
+    stats: options.Stats = False,
+    model: options.Model = None,
+    ckpt: options.Checkpoint = None,
+    template: options.Template = None,
+    device: options.Device = "auto",
+    precision: options.PrecisionOption = options.Precision.auto,
+    threads: options.Threads = None,
+    compile: options.Compile = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Ask a fine-tuned model, finetuned.pt unless you name another, and read its answers as they are written."""
+    console = Console(quiet)
+    with options.named_as_typed("gpt2 chat"):
+        sampling = SamplingConfig(
+            max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ())
+        )
+    once = prompt is not None or not sys.stdin.isatty()
+    if json and not once:
+        raise UsageError("--json is for a single answer: add --prompt TEXT, or ask through a pipe")
+    if ckpt is None and model is None:
+        ckpt = default_checkpoint("chat with")
+    chosen = None if template is None else prompts.read_template(template)
+    text = read_prompt(prompt) if once else ""
+    name = str(ckpt or model)
+
+    with nullcontext() if once else typing_unseen():
+        gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, compile, offline)
+
+        from gpt2cli.cli.chat_session import Session
+
+        session = Session(console, name, gpt, chosen or read_template(console, ckpt, name, model), sampling, stats)
+        if stats:
+            console.note(f"loaded in {load_s:.2f} s")
+        if once:
+            answer_once(session, text, json, load_s)
+        else:
+            converse(session)
+
+
+def default_checkpoint(purpose: str) -> str:
+    """What `finetune` has made, if no model is named. Raises UsageError if it is not here."""
+    if not Path(FINETUNED).exists():
+        raise UsageError(
+            f"there is no {FINETUNED} here to {purpose}: make one with `gpt2 finetune`, or name a --ckpt or a --model"
+        )
+    return FINETUNED
+
+
+def read_template(console: Console, ckpt: str | None, name: str, model: str | None = None) -> PromptTemplate:
+    """The template that a checkpoint carries, or an exported directory, or else Alpaca's, which is said."""
+    from gpt2cli.checkpoints.metadata import read_facts
+
+    stored = read_facts(ckpt, model).prompt_template(name)
+    if stored is None:
+        console.note(f"{name} does not say that it was tuned on instructions: asking it in Alpaca's template")
+    return stored or ALPACA
+
+
+def answer_once(session: "Session", text: str, json: bool, load_s: float) -> None:
+    """Answer one instruction, for scripts."""
+    from gpt2cli.cli.chat_session import show
+
+    run = session.start(session.template.prompt(text))
+    if json:
+        for _ in run:
+            pass
+        session.console.json(as_json(text, run.samples[0], run, load_s))
+    else:
+        show(session.console, run)
+    session.note_end(run, "-n raises it")
+
+
+def converse(session: "Session") -> None:
+    """Take instructions and commands from a person until they leave, by Ctrl-D, by /exit, or by a second Ctrl-C.
+
+    Whatever else goes wrong is one line, and the conversation goes on.
+    """
+    from gpt2cli.cli.line_editor import LineEditor
+
+    editor = LineEditor({name: command.argument for name, command in COMMANDS.items()})
+    session.console.note(f"chatting with {session.name}: /help lists what can be typed, Ctrl-D leaves")
+    with suppress(Leave):
+        while True:
+            take_turn(session, editor)
+
+
+def take_turn(session: "Session", editor: "LineEditor") -> None:
+    """Read a line and carry it out. Raises Leave, or KeyboardInterrupt for the second of two Ctrl-C."""
+    from gpt2cli.cli.chat_session import AGAIN
+
+    try:
+        line = read_line(editor)
+        session.interrupted = False
+        if line.strip():
+            take(session, line)
+            session.console.err.print()
+    except KeyboardInterrupt:
+        if session.interrupted:
+            raise
+        session.interrupted = True
+        forget_ctrl_c()
+        session.console.note(AGAIN)
+
+
+def read_line(editor: "LineEditor") -> str:
+    """Read a line from the editor. Raises Leave for Ctrl-D, and the editor's error if it fails twice in a row."""
+    try:
+        try:
+            return editor.read()
+        except EOFError:
+            raise
+        except Exception as error:
+            raise_received()
+            report(error)
+            return editor.read()
+    except EOFError:
+        raise Leave from None
+
+
+def take(session: "Session", line: str) -> None:
+    """Carry out a line, or report its error. Raises Leave, and BrokenPipeError if nobody reads answers."""
+    try:
+        if line.strip() in WORDS and not line[0].isspace():
+            line = WORDS[line.strip()]
+            session.console.note(f"taken as {line}; a space before the word makes it an instruction")
+        if line.startswith("/"):
+            run_command(session, line)
+        else:
+            session.ask(line.strip())
+    except (Leave, BrokenPipeError):
+        raise
+    except Exception as error:
+        raise_received()
+        report(error)

@@ -1,0 +1,102 @@
+"""`gpt2 export`: a model in the format of another program."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from gpt2cli.cli import options
+from gpt2cli.cli.describe import counted
+from gpt2cli.cli.terminal import Console
+from gpt2cli.errors import UsageError
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+gpt2 export --ckpt finetuned.pt --format hf --out my-gpt2
+
+gpt2 export --ckpt finetuned.pt --format hf --out my-gpt2 --push owner/my-gpt2
+
+gpt2 export --ckpt finetuned.pt --format gguf --dtype q8_0 --out finetuned.gguf
+
+gpt2 export --ckpt finetuned.pt --format peft --out my-adapter
+
+gpt2 export --model gpt2-medium --format nanogpt --out ckpt.pt
+"""
+PANEL = "Export"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(export)
+
+
+def export(
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="hf (for transformers), gguf (llama.cpp), peft (an adapter alone), nanogpt, original (`GPTModel`s "
+            "with trf_blocks), or gpt2cli (a file of ours).",
+            rich_help_panel=PANEL,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            help="What to write: a directory for hf and peft, a .gguf file, or a .pt or .safetensors file.",
+            rich_help_panel=PANEL,
+        ),
+    ],
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            help="What the weights are written in: f32, f16, bf16, or for gguf q8_0 (8 bits).",
+            show_default="f32",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.", rich_help_panel=PANEL)] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push",
+            metavar="OWNER/NAME",
+            help="Then upload it (hf, gguf, peft) to this repository of the Hub, with the token in HF_TOKEN.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    private: Annotated[
+        bool,
+        typer.Option("--private", help="If --push makes the repository, for you alone.", rich_help_panel=PANEL),
+    ] = False,
+    model: options.Model = None,
+    ckpt: options.Checkpoint = None,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write a model for other programs. What is written also comes back in, as --model or --ckpt."""
+    if private and push is None:
+        raise UsageError("--private is for --push: say where to")
+    if offline and push is not None:
+        raise UsageError("--push needs the network, which --offline forbids: give one of them")
+    from gpt2cli.cli.views.downloads import showing_downloads
+    from gpt2cli.export.request import Request
+    from gpt2cli.export.write import export as write
+    from gpt2cli.hub import models
+
+    console = Console(quiet)
+    request = Request(model, ckpt, format, out, dtype, force, push)
+    with showing_downloads(console) as progress:
+        files = write(request, offline=offline, progress=progress)
+        size = sum(file.stat().st_size for file in files)
+        console.note(f"wrote {out} ({counted(len(files), 'file')}, {decimal(size)})")
+        if push is not None:
+            console.note(f"uploading it to {push}")
+            console.write(models.upload(push, files, private=private, progress=progress) + "\n")

@@ -1,0 +1,122 @@
+"""`gpt2 generate`: continue a prompt."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpt2cli.cli import options
+from gpt2cli.cli.open_model import as_json, describe_speed, note_dropped, open_model, read_prompt
+from gpt2cli.cli.terminal import Console
+from gpt2cli.config import SamplingConfig
+
+if TYPE_CHECKING:
+    from gpt2cli.generation.text import TextGeneration
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+gpt2 generate "The meaning of life is" --temp 0.7 --top-k 40
+
+gpt2 generate "Q: Who wrote Hamlet? A:" -n 20 --temp 0 --stop "\\n" --no-echo
+
+cat story.txt | gpt2 generate --model gpt2-medium --top-p 0.9
+
+gpt2 generate "Once upon a time" --num-samples 3 --seed 1 --json
+"""
+DEFAULTS = SamplingConfig()
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(generate)
+
+
+def generate(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="What to continue; `-` reads it from stdin, as a pipe does.", show_default=False),
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option("--prompt-file", metavar="FILE", help="Read the prompt from a file.")
+    ] = None,
+    max_new_tokens: options.MaxNewTokens = DEFAULTS.max_new_tokens,
+    temp: options.Temperature = DEFAULTS.temperature,
+    top_k: options.TopK = DEFAULTS.top_k,
+    top_p: options.TopP = DEFAULTS.top_p,
+    min_p: options.MinP = DEFAULTS.min_p,
+    repetition_penalty: options.RepetitionPenalty = DEFAULTS.repetition_penalty,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    num_samples: Annotated[
+        int,
+        typer.Option(
+            "--num-samples", help="How many samples to write, in one batch.", rich_help_panel=options.SAMPLING_PANEL
+        ),
+    ] = DEFAULTS.num_samples,
+    no_echo: Annotated[
+        bool,
+        typer.Option("--no-echo", help="Leave the prompt out of the output.", rich_help_panel=options.OUTPUT_PANEL),
+    ] = False,
+    no_stream: Annotated[
+        bool, typer.Option("--no-stream", help="Print when all is written.", rich_help_panel=options.OUTPUT_PANEL)
+    ] = False,
+    json: options.Json = False,
+    stats: options.Stats = False,
+    model: options.Model = None,
+    ckpt: options.Checkpoint = None,
+    device: options.Device = "auto",
+    precision: options.PrecisionOption = options.Precision.auto,
+    threads: options.Threads = None,
+    compile: options.Compile = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Continue a prompt with GPT-2, and show the text as it is written."""
+    console = Console(quiet)
+    with options.named_as_typed("gpt2 generate"):
+        sampling = SamplingConfig(
+            max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ()), num_samples
+        )
+    text = read_prompt(prompt, prompt_file)
+
+    gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, compile, offline)
+
+    from gpt2cli.generation.text import TextGeneration
+
+    run = TextGeneration(gpt, text, sampling)
+    note_dropped(console, run)
+    if json:
+        for _ in run:
+            pass
+        for sample in run.samples:
+            console.json(as_json(text, sample, run, load_s))
+    else:
+        try:
+            show(console, run, None if no_echo else text, live=not no_stream)
+        finally:  # what is said of an error or Ctrl-C is not part of the text
+            console.end_line()
+    if stats:
+        console.note(f"loaded in {load_s:.2f} s · {describe_speed(run)}")
+
+
+def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) -> None:
+    """Print the first sample as it is written (if `live`), the others when they are complete."""
+    several = len(run.samples) > 1
+
+    def begin(number: int) -> None:
+        if several:
+            console.write(f"--- sample {number} of {len(run.samples)} ---\n", style="dim")
+        if echo:
+            console.write(echo, style="bold")
+
+    if live:
+        begin(1)
+    for sample, text in run:
+        if live and sample is run.samples[0]:
+            console.write(text)
+    for number, sample in enumerate(run.samples, start=1):
+        if number > 1 or not live:
+            begin(number)
+            console.write(sample.text)
+        console.write("\n")

@@ -1,0 +1,193 @@
+"""`gpt2 prepare-alpaca`: instructions into tokens, once, for every later run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from gpt2cli.cli import options
+from gpt2cli.cli.terminal import Console
+from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
+from gpt2cli.errors import UsageError
+from gpt2cli.outputs import check_directory
+from gpt2cli.prompts import PromptTemplate, read_template
+
+if TYPE_CHECKING:
+    from gpt2cli.data.prepared import Splits
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+gpt2 prepare-alpaca
+
+gpt2 prepare-alpaca --subset 5000 --max-length 512 --out alpaca-5k
+
+gpt2 prepare-alpaca --source records.jsonl --skip-bad --force
+
+gpt2 prepare-alpaca --source https://example.org/records.json --loss-on all
+"""
+DATA, TRAIN = DataConfig(), TrainConfig()
+WINDOW = GPTConfig().block_size
+RECORDS_PANEL, SPLIT_PANEL = "Records", "Splits"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("prepare-alpaca", epilog=EXAMPLES)(prepare_alpaca)
+
+
+def prepare_alpaca(
+    source: Annotated[
+        str,
+        typer.Option(
+            "--source",
+            metavar="cleaned|original|FILE|URL",
+            help="The corrected Alpaca data, Stanford's own, or a .json or .jsonl of the same form.",
+            rich_help_panel=RECORDS_PANEL,
+        ),
+    ] = "cleaned",
+    subset: Annotated[
+        int | None,
+        typer.Option(
+            "--subset",
+            help="Take only this many records, chosen at random.",
+            show_default="all",
+            rich_help_panel=RECORDS_PANEL,
+        ),
+    ] = DATA.subset,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length",
+            help="The most tokens of a record; a longer one is cut.",
+            show_default=str(WINDOW),
+            rich_help_panel=RECORDS_PANEL,
+        ),
+    ] = TRAIN.max_length,
+    loss_on: Annotated[
+        str,
+        typer.Option(
+            "--loss-on",
+            metavar="response|all",
+            help="The tokens that count in the loss: those of the responses, or all.",
+            rich_help_panel=RECORDS_PANEL,
+        ),
+    ] = TRAIN.loss_on,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar=options.TEMPLATE,
+            help="The wording that instructions are put in, as for `gpt2 chat`. The checkpoint carries it.",
+            rich_help_panel=RECORDS_PANEL,
+        ),
+    ] = "alpaca",
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Count malformed records and go on.", rich_help_panel=RECORDS_PANEL),
+    ] = False,
+    val_fraction: Annotated[
+        float,
+        typer.Option("--val-fraction", help="The share of records to validate on.", rich_help_panel=SPLIT_PANEL),
+    ] = DATA.val_fraction,
+    test_fraction: Annotated[
+        float,
+        typer.Option("--test-fraction", help="The share of records to test on.", rich_help_panel=SPLIT_PANEL),
+    ] = DATA.test_fraction,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", help="The same seed gives the same subset and splits.", rich_help_panel=SPLIT_PANEL),
+    ] = DATA.seed,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Where the dataset goes.",
+            show_default="datasets/alpaca-cleaned in the data directory",
+            rich_help_panel=options.OUTPUT_PANEL,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a dataset that is there.", rich_help_panel=options.OUTPUT_PANEL)
+    ] = False,
+    json: options.Json = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Turn Alpaca's instructions into tokens, divide them, and show what is in them."""
+    with options.named_as_typed("gpt2 prepare-alpaca"):
+        data = DataConfig(val_fraction, test_fraction, subset, seed)
+        train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
+    console = Console(quiet)
+
+    from gpt2cli.data.prepared import default_directory, write_prepared
+
+    wording = read_template(template)
+    directory = default_directory(source) if out is None else out
+    check_free(directory, force)
+    splits = read(console, source, train, data, skip_bad, offline, wording)
+    for note in splits.notes:
+        console.note(note)
+    write_prepared(splits, directory)
+    if json:
+        console.json(as_json(splits, directory))
+    else:
+        from gpt2cli.cli.views.dataset import show_summary
+
+        show_summary(splits, directory)
+
+
+def check_free(directory: Path, force: bool) -> None:
+    """Raise UsageError unless a dataset may be written there, and ResourceError unless it can be."""
+    from gpt2cli.data.prepared import is_prepared
+
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file: give --out a directory")
+    if is_prepared(directory) and not force:
+        raise UsageError(f"{directory} holds a dataset already: use --force to replace it, or another --out")
+    check_directory(directory)
+
+
+def read(
+    console: Console,
+    source: str,
+    train: TrainConfig,
+    data: DataConfig,
+    skip_bad: bool,
+    offline: bool,
+    template: PromptTemplate,
+) -> "Splits":
+    """Fetch the records if need be, and make tokens of them."""
+    from gpt2cli.cli.views.downloads import showing_downloads
+    from gpt2cli.data.open_data import load_alpaca
+    from gpt2cli.data.source import fetch_source, shown
+
+    with showing_downloads(console) as progress:
+        path = fetch_source(source, offline=offline, progress=progress)
+    with showing_tokenization(console) as tick:
+        max_length = train.max_length or WINDOW
+        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, tick, shown(source), template)
+
+
+@contextmanager
+def showing_tokenization(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, gone at the end; nothing elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("tokenizing"), BarColumn(), MofNCompleteColumn(), TextColumn("records"))
+    hidden = console.quiet or not console.animates
+    with Progress(*columns, console=console.err, transient=True, disable=hidden) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def as_json(splits: "Splits", directory: Path) -> dict[str, Any]:
+    """What `Splits.info` tells, where the dataset is, and the size of each part."""
+    parts = {
+        name: {"records": len(part), "tokens": part.n_tokens, "targets": part.n_targets}
+        for name, part in splits.by_name().items()
+    }
+    return {"out": str(directory), **splits.info, "splits": parts}

@@ -1,0 +1,109 @@
+"""What `gpt2 bench` shows: how far it is, on stderr, and how fast the model was, on stdout."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import progress as bars
+from rich.console import Console as RichConsole
+from rich.table import Table
+from rich.text import Text
+
+from gpt2cli.bench import Speed
+from gpt2cli.cli.describe import counted
+from gpt2cli.cli.terminal import Console, terminal, visible
+from gpt2cli.cli.views.progress_bars import bar
+from gpt2cli.config import BenchConfig
+
+WIDEST_BAR = 40
+
+
+@contextmanager
+def showing_runs(console: Console, precision: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, gone at the end, and what to call after each run; of no known length without a `total`."""
+    columns = (bars.TextColumn("measuring {task.description}"), bars.BarColumn(), bars.TimeElapsedColumn())
+    hidden = console.quiet or not console.animates
+    with bars.Progress(*columns, console=console.err, transient=True, disable=hidden) as shown:
+        task = shown.add_task(precision, total=total)
+        yield lambda: shown.advance(task)
+
+
+def show_speed(speed: Speed, config: BenchConfig) -> None:
+    """Print what was measured of one precision."""
+    console = terminal(sys.stdout)
+    console.print(title(f"{named(speed.model)} in {speed.precision}", speed, config))
+    console.print()
+    table = _grid()
+    table.add_row("reads", f"{speed.prefill_tok_s:,.0f}", "tokens/s")
+    table.add_row("writes", f"{speed.decode_tok_s:,.1f}", f"tokens/s, {fraction(speed)} of what the memory allows")
+    table.add_row("", "", chart_bar(console, speed.decode_tok_s, speed.roofline_tok_s, speed.roofline_tok_s, 32))
+    table.add_row("limit", f"{speed.roofline_tok_s:,.1f}", "tokens/s:")
+    weights, bandwidth = megabytes(speed), f"{speed.memory_bandwidth_gb_s:,.1f} GB/s"
+    table.add_row("", "", f"{weights} MB of weights a token, at {bandwidth}")
+    table.add_row("loads in", f"{speed.load_s:,.2f}", "s")
+    table.add_row("takes", f"{speed.peak_rss_mb:,.0f}", "MB of memory at the most")
+    console.print(table)
+
+
+def show_comparison(speeds: list[Speed], config: BenchConfig) -> None:
+    """Print a table of all precisions, and a chart of how fast they write, and how fast they could."""
+    console = terminal(sys.stdout)
+    console.print(title(named(speeds[0].model), speeds[0], config))
+    console.print()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    for heading in ("reads tokens/s", "writes tokens/s", "of the limit", "MB a token", "loads in s", "takes MB"):
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
+    for speed in speeds:
+        read, written = f"{speed.prefill_tok_s:,.0f}", f"{speed.decode_tok_s:,.1f}"
+        memory, loading = f"{speed.peak_rss_mb:,.0f}", f"{speed.load_s:,.2f}"
+        table.add_row(speed.precision, read, written, fraction(speed), megabytes(speed), loading, memory)
+    console.print(table)
+    console.print()
+    console.print(Text("tokens/s written, of what the memory allows", style="dim"))
+    chart = Table.grid(padding=(0, 2, 0, 0))
+    highest = max(max(speed.roofline_tok_s, speed.decode_tok_s) for speed in speeds)
+    for speed in speeds:
+        width = max(8, min(WIDEST_BAR, console.width - 28))
+        drawn = chart_bar(console, speed.decode_tok_s, speed.roofline_tok_s, highest, width)
+        chart.add_row(speed.precision, drawn, f"{speed.decode_tok_s:,.1f} of {speed.roofline_tok_s:,.1f}")
+    console.print(chart)
+
+
+def title(what: str, speed: Speed, config: BenchConfig) -> Text:
+    """What was measured, and how."""
+    tokens = f"{config.prompt_tokens:,} + {config.new_tokens:,} tokens"
+    how = [counted(speed.threads, "thread"), tokens, f"median of {config.repeats}"]
+    return Text.assemble((what, "bold"), ("".join(f" · {part}" for part in how), "dim"))
+
+
+def named(model: str) -> str:
+    """A name as it was given; of a path its last part, if the path is there."""
+    path = Path(model)
+    return visible(path.resolve().name if path.exists() and path.is_absolute() else model)
+
+
+def fraction(speed: Speed) -> str:
+    return f"{speed.roofline_fraction:.0%}"
+
+
+def megabytes(speed: Speed) -> str:
+    megabytes = speed.weight_bytes_per_token / 1e6
+    return f"{megabytes:,.0f}" if megabytes >= 10 else f"{megabytes:,.1f}"
+
+
+def chart_bar(console: RichConsole, value: float, limit: float, highest: float, width: int) -> Text:
+    """A bar for `value`, and behind it what is missing to `limit`; `highest` would be `width` signs wide."""
+    blocks = console.encoding.startswith("utf")
+    reached = bar(value / highest, width, blocks)
+    missing = max(0, round(limit / highest * width) - len(reached))
+    return Text.assemble((reached, "cyan"), (("░" if blocks else "-") * missing, "dim"))
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(justify="right", style="bold", no_wrap=True)
+    grid.add_column()
+    return grid

@@ -1,0 +1,93 @@
+"""What `gpt2 prepare-alpaca` tells of a dataset: how much there is, how long the records are, and how one looks."""
+
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console as RichConsole
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from gpt2cli.cli.terminal import terminal, visible, visible_line
+from gpt2cli.cli.views.progress_bars import bar
+from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.prepared import Splits
+from gpt2cli.prompts import PromptTemplate
+from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
+
+BUCKETS = 8
+BAR = 40
+"""Signs of the longest bar in the histogram."""
+
+
+def show_summary(splits: Splits, directory: Path) -> None:
+    """Print it on stdout, with colors on a terminal. The records' own words are shown as they are, controls spelled."""
+    console = terminal(sys.stdout)
+    lengths = torch.cat([part.lengths for part in splits.by_name().values()])
+    console.print(sizes(splits))
+    console.print(Text(fate(splits)), soft_wrap=True)
+    console.print()
+    console.print(Text(f"record length in tokens: median {int(lengths.median()):,}, longest {int(lengths.max()):,}"))
+    console.print(histogram(lengths, blocks=console.encoding.startswith("utf")))
+    console.print()
+    show_example(console, splits.train, splits.template)
+    console.print()
+    console.print(Text(visible_line(str(directory)), style="bold"), soft_wrap=True)
+
+
+def sizes(splits: Splits) -> Table:
+    """Records and tokens of each part."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("")
+    for title in ("records", "tokens", "of them learned"):
+        table.add_column(title, justify="right")
+    for name, part in splits.by_name().items():
+        table.add_row(name, *(f"{count:,}" for count in (len(part), part.n_tokens, part.n_targets)))
+    return table
+
+
+def fate(splits: Splits) -> str:
+    """What became of the file's records, in one line."""
+    counts = splits.info["counts"]
+    window = f"{splits.info['max_length']:,} tokens"
+    told = {
+        "truncated": f"cut to {window}",
+        "dropped_empty": "dropped for want of an output",
+        "dropped_long": f"dropped, their prompts alone filling {window}",
+        "bad": "malformed and skipped",
+        "left_out": "left out of the subset",
+    }
+    parts = [f"{counts[name]:,} {what}" for name, what in told.items() if counts[name]]
+    return f"{counts['kept']:,} of {counts['records']:,} records kept" + "".join(f" · {part}" for part in parts)
+
+
+def histogram(lengths: Tensor, blocks: bool) -> Table:
+    """How many records are how long. Bars of whole signs only where `blocks` cannot be shown."""
+    width = -(-(int(lengths.max()) + 1) // (BUCKETS * 8)) * 8
+    counts: list[int] = torch.bincount(lengths // width).tolist()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(justify="right", style="dim")
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(justify="right", style="dim")
+    for i, count in enumerate(counts):
+        length = bar(count / max(counts), BAR, blocks)
+        table.add_row(f"{i * width:,}-{(i + 1) * width - 1:,}", length, f"{count:,}")
+    return table
+
+
+def show_example(console: RichConsole, train: TokenDataset, template: PromptTemplate | None) -> None:
+    """One record of no more than middling length, the prompt dim and the response bright."""
+    i = int((train.lengths <= train.lengths.median()).nonzero()[0])
+    ids, loss_from = train[i]
+    text: list[int] = [token for token in ids.tolist() if token != END_OF_TEXT_ID]
+    if loss_from > 1 or template is None:
+        prompt, response = decode(text[:loss_from]), decode(text[loss_from:])
+    else:  # everything is learned, so the border is looked for
+        whole = decode(text)
+        asked = template.split(whole)
+        border = len(template.prompt(*asked)) if asked else 0
+        prompt, response = whole[:border], whole[border:]
+    # in a pipe the lines stay as they are
+    example = Text.assemble((visible(prompt), "dim"), (visible(response), "bold"))
+    console.print(example, soft_wrap=not console.is_terminal)

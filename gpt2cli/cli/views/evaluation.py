@@ -1,0 +1,160 @@
+"""Showing how an evaluation goes, on stderr, and what it has found, on stdout."""
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich import progress as bars
+from rich.console import Console as RichConsole
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from gpt2cli.cli.describe import counted, shortened
+from gpt2cli.cli.terminal import Console, terminal, visible
+from gpt2cli.evaluation.bootstrap import Estimate
+from gpt2cli.evaluation.events import Event, Note, Progress
+from gpt2cli.evaluation.results import Evaluation, Metric
+
+SECONDS_BETWEEN_LINES = 10.0
+EXAMPLES = 3
+"""Answers that are shown below the figures."""
+WIDEST_NAME = 24
+VERBS = {"scoring": "tokens read", "answering": "answers"}
+
+
+class EvaluationProgress:
+    """A bar for what each model does: live on a terminal, now and then a line elsewhere, nothing if quiet."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last_line = time.monotonic()
+        self._bar: bars.Progress | None = None
+        self._tasks: dict[tuple[str, str], bars.TaskID] = {}
+
+    def __enter__(self) -> "EvaluationProgress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bars away."""
+        bar, self._bar = self._bar, None
+        if bar:
+            bar.stop()
+
+    def handle(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Note():
+                self._console.note(event.text)
+            case Progress() if not self._console.quiet:
+                self._advance(event)
+
+    def _advance(self, event: Progress) -> None:
+        key = (event.model, event.stage)
+        begins = key not in self._tasks
+        if begins and event.done:
+            self._console.note(f"{event.model}: going on with what was kept")
+        if self._console.animates:
+            bar = self._open()
+            if begins:
+                self._tasks[key] = bar.add_task(f"{event.stage} {_named(event.model)}", total=event.total)
+            bar.update(self._tasks[key], completed=event.done)
+            return
+        self._tasks[key] = bars.TaskID(0)
+        now = time.monotonic()
+        if now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._console.note(f"{event.model}: {event.done:,} of {event.total:,} {VERBS[event.stage]}")
+
+    def _open(self) -> bars.Progress:
+        if self._bar is None:
+            columns = (
+                bars.TextColumn("{task.description}", markup=False),
+                bars.BarColumn(),
+                bars.TaskProgressColumn(),
+                bars.TimeRemainingColumn(),
+            )
+            self._bar = bars.Progress(*columns, console=self._console.err, transient=True, redirect_stdout=False)
+            self._bar.start()
+        return self._bar
+
+
+def show_evaluation(console: Console, evaluation: Evaluation, report: Path | None) -> None:
+    """Print the figures, and a few answers, of which `report` has all.
+
+    What came from data or models is shown as it is, controls spelled.
+    """
+    out = terminal(sys.stdout)
+    out.print(Text(visible(headline(evaluation))), soft_wrap=True)
+    out.print()
+    out.print(figures(evaluation))
+    if evaluation.caution:
+        out.print(Text(evaluation.caution, style="dim"), soft_wrap=True)
+    for record in evaluation.answered[:EXAMPLES]:
+        out.print()
+        asked = " / ".join(filter(None, (record.instruction, record.input)))
+        _say(out, "", shortened(asked, 200), "bold")
+        _say(out, "reference", shortened(record.reference, 200), "dim")
+        for model, answer in zip(evaluation.models, record.answers, strict=True):
+            _say(out, _named(model.model), shortened(answer.text, 200) or "(nothing)", "")
+    if len(evaluation.answered) > EXAMPLES:
+        rest = f"{report} has them all" if report else "--out report.html shows them all"
+        console.note(f"{EXAMPLES} of {counted(len(evaluation.answered), 'answer')}: {rest}")
+
+
+def _say(out: RichConsole, who: str, text: str, style: str) -> None:
+    line = Text.assemble((visible(f"{who}: ") if who else "", "dim"), (visible(text), style))
+    if out.is_terminal:
+        out.print(Padding(line, (0, 0, 0, 2 if who else 0), expand=False))
+    else:
+        out.print(Text("  " if who else "") + line, soft_wrap=True)
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The data and its size, in one line."""
+    of = "" if evaluation.split == "all" else f" ({evaluation.split})"
+    predicted = evaluation.models[0].tokens
+    tokens = "" if predicted is None else f", {counted(predicted, 'token')}"
+    if evaluation.kind == "text":
+        return f"{evaluation.data}: {counted(evaluation.records, 'text')}{tokens}"
+    records = counted(evaluation.records, "record")
+    answers = counted(len(evaluation.answered), "answer")
+    return f"{evaluation.data}{of}: {records}{tokens and tokens + ' of responses'}, {answers}"
+
+
+def figures(evaluation: Evaluation) -> Table:
+    """A table: a row for each figure, a column for each model, and for all but the first a difference to the first."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("")
+    for number, model in enumerate(evaluation.models):
+        table.add_column(Text(visible(_named(model.model))), justify="right", overflow="fold")
+        if number:
+            table.add_column("difference (95 %)", justify="left", style="dim")
+    for metric in evaluation.metrics:
+        cells = []
+        for number, model in enumerate(evaluation.models):
+            figure, change = model.figures.get(metric.key), model.differences.get(metric.key)
+            cells.append(Text(metric.shown(figure.value) if figure else ""))
+            if number:
+                cells.append(_change(metric, change) if change else Text(""))
+        table.add_row(metric.label, *cells)
+    return table
+
+
+def _change(metric: Metric, change: Estimate) -> Text:
+    """The difference and its interval, in green or red if the interval does not hold 0."""
+    text = metric.shown_change(change.value)
+    if change.low is None or change.high is None:
+        return Text(text)
+    style = {1: "green", 0: "", -1: "red"}[metric.verdict(change)]
+    low, high = (metric.shown_change(end, with_unit=False) for end in (change.low, change.high))
+    return Text.assemble((text, style), f" [{low}, {high}]")
+
+
+def _named(model: str) -> str:
+    """A model's name, shortened at its beginning: the end of a path tells more."""
+    return model if len(model) <= WIDEST_NAME else "..." + model[3 - WIDEST_NAME :]

@@ -1,0 +1,225 @@
+"""Showing how a training run goes, on stderr: a live line on a terminal, plain lines elsewhere, nothing if quiet.
+
+And the same events as lines of JSON on stdout, for programs.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gpt2cli.cli.describe import describe_end, describe_start, duration, shortened
+from gpt2cli.cli.terminal import Console, visible, visible_line
+from gpt2cli.errors import ResourceError
+from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
+
+SECONDS_BETWEEN_LINES = 10.0
+REFRESHES_A_SECOND = 4
+BAR_WIDTHS = (8, 40)
+LINES_OF_AN_ANSWER = 6
+
+
+class LiveView:
+    """Shows a run's events. To be used in a `with`, which gives the terminal back however it is left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress()
+        self._last_line = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> "LiveView":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def note(self, text: str) -> None:
+        """Say something on the side, above the live line."""
+        if not self._console.quiet:
+            self._say(visible_line(text), "dim")
+
+    def close(self) -> None:
+        """Take the live line away."""
+        live, self._live = self._live, None
+        if live:
+            live.stop()
+
+    def handle(self, event: Event) -> None:
+        """Show one event."""
+        if self._console.quiet:
+            return
+        self._progress.handle(event)
+        match event:
+            case Started():
+                self.note(describe_start(event))
+                self._begin()
+            case Step():
+                self._show_step()
+            case Evaluated():
+                better = self._better if event.best and event.step else ""
+                self._say(f"step {event.step}: validation loss {event.val_loss:.3f}{better}")
+            case Sampled():
+                self._show_answers(event)
+            case Saved():
+                self.note(f"step {event.step}: saved {event.path}")
+            case Note():
+                self.note(event.text)
+            case Finished():
+                self.close()
+                for line in describe_end(event):
+                    self._say(line)
+
+    @property
+    def _better(self) -> str:
+        return " (best so far)" if self._console.err.options.ascii_only else " ↓ best so far"
+
+    def _begin(self) -> None:
+        self._last_line = time.monotonic()
+        if self._console.animates:
+            self._live = Live(
+                self._progress,
+                console=self._console.err,
+                refresh_per_second=REFRESHES_A_SECOND,
+                transient=True,
+                redirect_stdout=False,  # a result is none of its business
+            )
+            self._live.start()
+
+    def _say(self, text: str, style: str = "", indent: int = 0) -> None:
+        line = Text(visible(text), style)
+        if self._console.animates:
+            self._console.err.print(Padding(line, (0, 0, 0, indent), expand=False))
+        else:  # as long as it is
+            self._console.err.print(line, soft_wrap=True)
+
+    def _show_step(self) -> None:
+        if not self._live and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self.note(", ".join(self._progress.words()))
+
+    def _show_answers(self, event: Sampled) -> None:
+        if not self._live:
+            for prompt, answer in event.answers:
+                self.note(f"step {event.step}: {shortened(prompt, 60)!r} is answered {shortened(answer, 120)!r}")
+            return
+        for prompt, answer in event.answers:
+            self.note(f"step {event.step}: {shortened(prompt, 100)}")
+            lines = answer.strip().splitlines() or ["(nothing)"]
+            for line in lines[:LINES_OF_AN_ANSWER]:
+                self._say(line, indent=2)
+            if len(lines) > LINES_OF_AN_ANSWER:
+                self._say(f"({len(lines) - LINES_OF_AN_ANSWER} more lines)", "dim", indent=2)
+
+
+class Progress:
+    """How far the run is, drawn as one line of whatever width there is."""
+
+    def __init__(self) -> None:
+        self._started: Started | None = None
+        self._step: Step | None = None
+        self._evaluated: Evaluated | None = None
+        self._since = 0.0
+
+    def handle(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._started, self._since = event, time.monotonic()
+            case Step():
+                self._step = event
+            case Evaluated():
+                self._evaluated = event
+
+    def words(self, arrow: str = "") -> Iterator[str]:
+        """What there is to say, the most important first."""
+        if not self._started:
+            return
+        done = self._step.step if self._step else self._started.step
+        total = str(self._started.total_steps)
+        yield f"step {done:>{len(total)}}/{total}"
+        if not self._step:
+            return
+        yield f"loss {self._step.smoothed_loss:.3f}"
+        if left := self._seconds_left():
+            yield f"{duration(left)} left"
+        if self._evaluated:
+            yield f"val {self._evaluated.val_loss:.3f}{arrow if self._evaluated.best and self._evaluated.step else ''}"
+        yield f"{self._step.tok_s:,.0f} tok/s"
+        yield f"epoch {self._step.epoch:.2f}/{self._started.epochs}"
+        yield f"lr {self._step.lr:.1e}"
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> Iterator[Table]:
+        if not self._started:
+            return
+        ascii_only = options.ascii_only
+        # a full last column makes some terminals wrap, and Ctrl-C is shown as ^C
+        room = options.max_width - 3 - BAR_WIDTHS[0]
+        shown: list[str] = []
+        for word in self.words("" if ascii_only else "↓"):
+            room -= len(word) + 2
+            if room < 0:
+                break
+            shown.append(word)
+        done = self._step.step if self._step else self._started.step
+        line = Table.grid(padding=(0, 2, 0, 0))
+        width = min(BAR_WIDTHS[0] + max(room, 0), BAR_WIDTHS[1])
+        bar = ProgressBar(self._started.total_steps, done, width=width)
+        line.add_row(bar, *(Text(word, no_wrap=True) for word in shown))
+        yield line
+
+    def _seconds_left(self) -> float:
+        """By the speed of this process so far, evaluations and all."""
+        if not self._started or not self._step or self._step.step <= self._started.step:
+            return 0.0
+        a_step = (time.monotonic() - self._since) / (self._step.step - self._started.step)
+        return a_step * (self._started.total_steps - self._step.step)
+
+
+class JsonEvents:
+    """Prints each event as one line of JSON on stdout: its kind and its fields.
+
+    If that fails, for example because the reader has gone, no further events are printed, and the run goes on.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._failed: OSError | None = None
+
+    def handle(self, event: Event) -> None:
+        self.write(as_json(event))
+
+    def write(self, fields: Mapping[str, Any]) -> None:
+        """Print other fields in the same way."""
+        if self._failed is None:
+            try:
+                self._console.json(fields)
+            except OSError as error:
+                self._failed = error
+
+    def raise_failed(self) -> None:
+        """Raise BrokenPipeError or ResourceError if events could not be printed."""
+        if isinstance(self._failed, BrokenPipeError):
+            raise self._failed
+        if self._failed is not None:
+            reason = self._failed.strerror or self._failed
+            raise ResourceError(f"cannot write to stdout ({reason}): the run itself is complete, see its metrics.jsonl")
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    fields = asdict(event)
+    kind = "eval" if isinstance(event, Evaluated) else type(event).__name__.lower()  # as in metrics.jsonl
+    match event:
+        case Sampled():
+            fields["answers"] = [{"prompt": prompt, "answer": answer} for prompt, answer in event.answers]
+        case Saved():
+            fields["path"] = str(event.path)
+    return {"kind": kind} | fields

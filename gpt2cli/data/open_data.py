@@ -1,0 +1,152 @@
+"""Whatever somebody gives as training data, made ready: the one entrance for finetune and evaluate."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+from gpt2cli.config import LESSONS, DataConfig, GPTConfig, TrainConfig
+from gpt2cli.data import alpaca
+from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.prepared import default_directory, fingerprint, is_prepared, read_prepared, write_prepared
+from gpt2cli.data.records import SUFFIXES
+from gpt2cli.data.source import fetch_source
+from gpt2cli.data.splits import Splits, sample, split
+from gpt2cli.data.text import SUFFIX, left_out_of, read_text, text_files
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.hub.resumable_download import Progress, ignore
+from gpt2cli.paths import asset, expand
+from gpt2cli.prompts import ALPACA, PromptTemplate
+from gpt2cli.untrusted import is_directory, is_file, missing
+
+ACCEPTED = f"give .json, .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or {LESSONS} (bundled)"
+SIMILAR = 0.75
+"""How near a name must come to that of the bundled lessons for an error to ask whether they are meant, 0 to 1."""
+
+
+def data_path(data: str) -> Path:
+    """Where data is: the path, or, if nothing is there, the records that come with the package under their name.
+
+    Raises UsageError for an empty name, which would be the working directory.
+    """
+    if not data.strip():
+        raise UsageError(f"--data is empty: {ACCEPTED}")
+    path = expand(data)
+    return asset("lessons.jsonl") if data == LESSONS and not path.exists() else path
+
+
+def check_kind(path: Path) -> None:
+    """Raise UsageError for a path where nothing is, or a file of a format that is not known."""
+    if is_directory(path):
+        return
+    if not is_file(path):
+        raise UsageError(f"{path} is {missing(path)}: {_meant(path)}{ACCEPTED}")
+    if path.suffix.lower() not in (*SUFFIXES, SUFFIX):
+        raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
+
+
+def _meant(path: Path) -> str:
+    from difflib import SequenceMatcher
+
+    likeness = SequenceMatcher(None, str(path).lower(), LESSONS).ratio()
+    return f"did you mean {LESSONS}? Otherwise " if likeness >= SIMILAR else ""
+
+
+def prepared_alpaca(offline: bool = False, progress: Progress = ignore) -> Path:
+    """Where Alpaca's data is if nobody gave other data: fetched, and prepared, if that has not been done yet."""
+    prepared = default_directory("cleaned")
+    if not is_prepared(prepared):
+        file = fetch_source("cleaned", offline, progress)
+        # with the defaults, whatever this run asks for: later ones use it too
+        splits = load_alpaca(file, GPTConfig.block_size, TrainConfig.loss_on, DataConfig(), source="cleaned")
+        write_prepared(splits, prepared)
+    return prepared
+
+
+def load_data(
+    path: Path,
+    train: TrainConfig,
+    data: DataConfig,
+    block_size: int,
+    skip_bad: bool = False,
+    progress: alpaca.Progress = alpaca.ignore,
+    template: PromptTemplate = ALPACA,
+) -> Splits:
+    """Data of any kind for a model with this window, divided into train, val and test.
+
+    A directory of `prepare-alpaca` was divided when it was prepared, and keeps its lengths, `loss_on` and template,
+    which `info` tells; of the configs only `subset` (of `train`) matters then. `info` always has kind, source,
+    max_length, loss_on, seed and fingerprint, and for records their counts. `notes` say what is not used.
+
+    Raises UsageError for a path that is nothing of the sort, or a max_length beyond the window, and DataError for
+    data that is damaged, wrong, empty, or prepared for a longer window. Records are put into the `template`.
+    """
+    max_length = train.max_length or block_size
+    if max_length > block_size:
+        raise UsageError(f"--max-length {max_length} is more than the model's window of {block_size} tokens: lower it")
+    check_kind(path)
+    if path.is_dir():
+        return _load_directory(path, max_length, data)
+    if path.suffix.lower() in SUFFIXES:
+        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress, template=template)
+    return _load_text(path, [path], max_length, data)
+
+
+def load_alpaca(
+    path: Path,
+    max_length: int,
+    loss_on: Literal["response", "all"],
+    data: DataConfig,
+    skip_bad: bool = False,
+    progress: alpaca.Progress = alpaca.ignore,
+    source: str | None = None,
+    template: PromptTemplate = ALPACA,
+) -> Splits:
+    """A file of records, tokenized and divided; `info` calls it `source`. Raises what `read_alpaca` raises."""
+    read = alpaca.read_alpaca(
+        path,
+        max_length=max_length,
+        loss_on=loss_on,
+        subset=data.subset,
+        seed=data.seed,
+        template=template,
+        skip_bad=skip_bad,
+        progress=progress,
+    )
+    of = split(len(read.dataset), data)
+    train, val, test = (read.dataset.select(chosen) for chosen in (of.train, of.val, of.test))
+    info = {"kind": "alpaca", "source": source or str(path), "max_length": max_length, "loss_on": loss_on}
+    info |= {"seed": data.seed, "subset": data.subset, "counts": asdict(read.counts)}
+    return _described(Splits(train, val, test, template, info, read.notes))
+
+
+def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:
+    read = read_text(files, block_size, data)
+    info = {"kind": "text", "source": str(path), "max_length": block_size, "loss_on": "all", "seed": data.seed}
+    info |= {"subset": data.subset, "files": read.files}
+    return _described(Splits(read.train, read.val, read.test, None, info, notes))
+
+
+def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
+    if not is_prepared(path):
+        files = text_files(path)
+        if not files:
+            raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
+        return _load_text(path, files, max_length, data, left_out_of(path))
+    prepared = read_prepared(path)
+    longest = max(_longest(part) for part in prepared.by_name().values())
+    if longest - 1 > max_length:  # the last token is predicted, not read
+        fit = f"prepare it again with --max-length {max_length}"
+        raise DataError(f"{path} was prepared with up to {longest} tokens a record, more than {max_length}: {fit}")
+    if data.subset is None:
+        return prepared
+    chosen = prepared.train.select(sample(len(prepared.train), data.subset, data.seed))
+    return _described(replace(prepared, train=chosen, info=prepared.info | {"subset": data.subset}))
+
+
+def _longest(part: TokenDataset) -> int:
+    return int(part.lengths.max()) if len(part) else 0
+
+
+def _described(splits: Splits) -> Splits:
+    """The same with its fingerprint."""
+    return replace(splits, info=splits.info | {"fingerprint": fingerprint(splits)})

@@ -1,0 +1,171 @@
+"""What models are evaluated on: instructions with their reference answers, or plain texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.data.dataset import TokenDataset, from_sequences
+from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
+from gpt2cli.data.open_data import ACCEPTED, check_kind, load_data
+from gpt2cli.data.prepared import is_prepared, read_prepared
+from gpt2cli.data.records import SUFFIXES, Record, read_records
+from gpt2cli.data.splits import Splits
+from gpt2cli.data.text import left_out_of, read_documents, text_files, tokenize
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.evaluation.text_sizes import sizes_of
+from gpt2cli.prompts import ALPACA, PromptTemplate
+from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
+
+Split = Literal["test", "val", "train", "all"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A record, and the tokens of its response: with the end of text, unless it was cut when it was prepared."""
+
+    record: Record
+    response: list[int]
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """Records to be answered.
+
+    fingerprint  that of the whole data, if only a split of it is here
+    places       where in the list of all records that were read each task stands, and `of` how many these are, if
+                 records without an output were left out
+    notes        remarks for the person who gave the data
+    """
+
+    source: str
+    split: Split
+    tasks: list[Task]
+    fingerprint: str | None = None
+    places: list[int] | None = None
+    of: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Plain texts, with the names of the files that they are in. A file may hold several.
+
+    tokens  each (T,) uint16 and at least one token long
+    sizes   for each text, (T, 2) uint8: the UTF-8 bytes of each token, and how many words begin in it
+    notes   remarks for the person who gave the data
+    """
+
+    source: str
+    names: list[str]
+    tokens: list[Tensor]
+    sizes: list[Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def read_data(
+    path: Path,
+    source: str,
+    split: Split | None,
+    block_size: int,
+    train: TrainConfig,
+    division: DataConfig,
+    template: PromptTemplate = ALPACA,
+    skip_bad: bool = False,
+) -> Instructions | Texts:
+    """Read the data at `path`, which goes by the name `source`.
+
+    Of prepared data the test split is taken unless another is named; a file of records is taken whole, or divided as
+    `gpt2 finetune` divides it with these settings, this window and this template. Plain text is always taken whole.
+    With `skip_bad` malformed records are left out.
+
+    Raises UsageError for a path that is nothing of the sort, and DataError for data that is damaged, or in which
+    nothing is left to evaluate on.
+    """
+    check_kind(path)
+    prepared = path.is_dir() and is_prepared(path)
+    if not prepared and path.suffix.lower() not in SUFFIXES:
+        if split not in (None, "all"):
+            raise UsageError("plain text is taken whole: leave --split out")
+        return _read_texts(path, source)
+    if not prepared and split in (None, "all"):
+        return _read_file(path, source, skip_bad)
+    if prepared:
+        splits = read_prepared(path)
+    else:
+        splits = load_data(path, train, division, block_size, skip_bad, template=template)
+    return _of_splits(splits, source, split or "test")
+
+
+def _read_texts(path: Path, source: str) -> Texts:
+    files = text_files(path) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{source} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
+    read = [(file.name, document) for file in files for document in read_documents(file)]
+    if not read:
+        raise DataError(f"{source}: there is no text to evaluate on: give another file")
+    documents = [document for _, document in read]
+    tokens = tokenize(documents)
+    sizes = [sizes_of(*pair) for pair in zip(documents, tokens, strict=True)]
+    return Texts(source, [name for name, _ in read], tokens, sizes, left_out_of(path) if path.is_dir() else ())
+
+
+def _read_file(path: Path, source: str, skip_bad: bool) -> Instructions:
+    read = read_records(path, skip_bad)
+    places = [i for i, record in enumerate(read.good) if record.output.strip()]
+    if not places:
+        raise DataError(f"{source}: no record has an output to compare with: give other data")
+    records = [read.good[i] for i in places]
+    responses = encode_many([record.output for record in records])
+    tasks = [Task(record, [*ids, END_OF_TEXT_ID]) for record, ids in zip(records, responses, strict=True)]
+    skipped = (f"{source}: skipped {read.bad:,} malformed record{'s' * (read.bad != 1)}",) if read.bad else ()
+    return Instructions(source, "all", tasks, None, places, len(read.good), (*read.notes, *skipped))
+
+
+def _of_splits(splits: Splits, source: str, split: Split) -> Instructions:
+    if splits.template is None:
+        raise DataError(f"{source} was prepared without a prompt template: {ACCEPTED}")
+    parts = splits.by_name()
+    chosen = list(parts.values()) if split == "all" else [parts[split]]
+    if not any(map(len, chosen)):
+        held = ", ".join(f"{len(part):,} in {name}" for name, part in parts.items())
+        raise DataError(
+            f"the {split} split of {source} is empty ({held} records): choose another --split, or other data"
+        )
+    whole = splits.info.get("loss_on") == "all"
+    tasks = [_task(*part[i], splits.template, whole) for part in chosen for i in range(len(part))]
+    return Instructions(source, split, tasks, splits.info.get("fingerprint"), notes=splits.notes)
+
+
+def _task(ids: Tensor, loss_from: int, template: PromptTemplate, whole: bool) -> Task:
+    """The record that a sequence was made of. Where the loss is on all of it, the border is looked for in its text."""
+    tokens: list[int] = ids.tolist()
+    if whole:
+        found = template.split(decode(tokens))
+        border = len(encode_many([template.prompt(*found)])[0]) if found else 0
+    else:
+        border = loss_from
+        found = template.split(decode(tokens[:border]))
+    if found is None or not 0 < border < len(tokens):
+        raise DataError("the prepared records do not follow their own template: prepare them again")
+    response = tokens[border:]
+    complete = response[-1] == END_OF_TEXT_ID
+    return Task(Record(*found, decode(response[:-1] if complete else response)), response)
+
+
+def sequences(
+    tasks: Sequence[Task], template: PromptTemplate, max_length: int
+) -> tuple[list[list[int]], TokenDataset, list[int]]:
+    """Each task's prompt in tokens, and prompts with responses, cut to `max_length`, as what a model is to predict.
+
+    Third, the tasks whose prompts leave room for a response: only these are in the dataset, in this order.
+    """
+    most = max_length * LONGEST_TOKEN + 1  # characters, as in data.alpaca
+    prompts = encode_many([template.prompt(task.record.instruction, task.record.input)[:most] for task in tasks])
+    fitting = [i for i, prompt in enumerate(prompts) if len(prompt) < max_length]
+    whole = [torch.tensor((prompts[i] + tasks[i].response)[:max_length]).to(torch.uint16) for i in fitting]
+    return prompts, from_sequences(whole, [len(prompts[i]) for i in fitting]), fitting

@@ -1,0 +1,86 @@
+"""Answers that were made elsewhere: read from a file, and matched with the records that they answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.data.encoding import encode_many
+from gpt2cli.data.json_values import NAN, BadLine, kind_of, read_values
+from gpt2cli.data.records import SUFFIXES, Record
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.evaluation.answers import Answer
+from gpt2cli.evaluation.evaluation_data import Instructions
+from gpt2cli.untrusted import is_encodable, is_file, missing, shown
+
+FIELDS = ("model_response", "response", "answer", "prediction", "completion", "output")
+"""Where an object may hold the answer. The first of these that is there counts."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Answers by the index of their task, under the name of the file that they come from."""
+
+    name: str
+    answers: dict[int, Answer]
+
+
+def read_given(name: str, path: Path, data: Instructions) -> Given:
+    """Read a `.json` list or a `.jsonl` with an answer for each record of the data, in the order of the records.
+
+    An answer is a text, or an object with the text in one of FIELDS. If the object has an `instruction` or an `input`,
+    they must be those of the record. Records without an output may have answers too, which are left out.
+
+    Raises UsageError for what is no such file, and DataError, naming the first answer that is wrong.
+    """
+    if not is_file(path):
+        raise UsageError(f"{name} is {missing(path)}: give --answers-from a .json or .jsonl file")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{name} ends in neither {' nor '.join(SUFFIXES)}: give --answers-from such a file")
+    read = [*read_values(path)]
+    places = _places(name, len(read), data)
+    texts = [
+        _text_of(f"{name}: answer {place + 1}" + (f" (line {line})" if line else ""), value, task.record, data.source)
+        for task, place in zip(data.tasks, places, strict=True)
+        for line, value in [read[place]]
+    ]
+    lengths = map(len, encode_many(texts))
+    answers = [Answer(text, length, "") for text, length in zip(texts, lengths, strict=True)]
+    return Given(name, dict(enumerate(answers)))
+
+
+def _places(name: str, count: int, data: Instructions) -> Sequence[int]:
+    """Where in the file the answer to each task stands."""
+    if count == len(data.tasks):
+        return range(count)
+    if data.places is not None and count == data.of:
+        return data.places
+    split = "" if data.split == "all" else f" (its {data.split} split)"
+    raise DataError(
+        f"{name} and {data.source}{split} differ in length ({count:,} answers, {len(data.tasks):,} records with an "
+        "output): give one answer for each record, in the same order"
+    )
+
+
+def _text_of(where: str, value: Any, record: Record, source: str) -> str:
+    if isinstance(value, BadLine):
+        raise DataError(f"{where} is bad JSON ({value.reason}): mend it")
+    field = ""
+    if isinstance(value, dict):
+        for asked, ours in (("instruction", record.instruction), ("input", record.input)):
+            theirs = value.get(asked, ours)
+            theirs = "" if theirs is None or theirs == NAN else theirs
+            if not isinstance(theirs, str) or theirs.strip() != ours.strip():
+                found = shown(theirs) if isinstance(theirs, str) else kind_of(theirs)
+                raise DataError(
+                    f"{where} has the {asked} {found}, and the record of {source} has {shown(ours)}: "
+                    "give the answers in the order of the records"
+                )
+        field = next((name for name in FIELDS if name in value), "")
+        if not field:
+            raise DataError(f"{where} has none of {', '.join(FIELDS)}: give the answer one of these names")
+        value = value[field]
+    if not isinstance(value, str) or not is_encodable(value):
+        found = kind_of(value) if not isinstance(value, str) else "half a surrogate pair"
+        raise DataError(f"{where} is {found}{f' as {field!r}' if field else ''}, not a text: mend it")
+    return value.strip()

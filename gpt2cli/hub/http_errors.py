@@ -1,0 +1,64 @@
+"""Error messages for the Hub's HTTP statuses. They hold none of the server's own text."""
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+from gpt2cli.errors import NetworkError
+from gpt2cli.hub.resumable_download import TemporaryError
+
+
+class MissingFileError(NetworkError):
+    """The repository is there, the file is not."""
+
+
+def refusal(status: int, headers: Mapping[str, str], repo: str, revision: str, name: str) -> Exception:
+    """The exception for an HTTP status: TemporaryError if trying again may help, else a NetworkError.
+
+    The Hub's header X-Error-Code says what is missing.
+    """
+    if status in (408, 429) or status >= 500:
+        reason = "the server is busy" if status == 429 else "the server is in trouble"
+        return TemporaryError(f"{reason} (HTTP {status} for {name})", _retry_after(headers.get("Retry-After", "")))
+    code = headers.get("X-Error-Code", "")
+    if code == "GatedRepo":
+        return NetworkError(f"{repo} is gated: accept its conditions on its web page, then set HF_TOKEN to your token")
+    if status == 401:
+        return NetworkError(f"{repo} does not exist, or is private (HTTP 401): check the name, or set HF_TOKEN")
+    if status == 403:
+        return NetworkError(f"{repo} is forbidden to you (HTTP 403): use a token in HF_TOKEN that may read it")
+    if code == "RepoNotFound":
+        return NetworkError(f"{repo} does not exist (HTTP 404): check the name")
+    if code == "RevisionNotFound":
+        return NetworkError(f"{repo} has no revision {revision} (HTTP 404): give another one, such as main")
+    if code == "EntryNotFound":
+        return MissingFileError(f"{repo} has no {name} (HTTP 404): is it a model?")
+    if status == 404:
+        return MissingFileError(f"{repo}, its revision {revision} or {name} is not there (HTTP 404): check them")
+    return NetworkError(f"the server answers HTTP {status} for {name} of {repo}: try again later")
+
+
+def upload_refusal(status: int, headers: Mapping[str, str], repo: str) -> Exception:
+    """The exception for an HTTP status that answers an upload: TemporaryError or NetworkError, as `refusal`."""
+    if status == 401:
+        return NetworkError(f"the Hub does not know you (HTTP 401): set HF_TOKEN to a token that may write to {repo}")
+    if status == 403:
+        return NetworkError(f"{repo} is not yours to write to (HTTP 403): use another name, or a token that may write")
+    if status == 409:
+        return NetworkError(f"{repo} was changed meanwhile (HTTP 409): push again")
+    if status == 413:
+        return NetworkError(f"there is no more room for {repo} (HTTP 413): see your storage on the Hub")
+    return refusal(status, headers, repo, "main", "the upload")
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds from a Retry-After header, which holds seconds or a date; None if it holds neither."""
+    try:
+        if value.isdecimal():
+            return float(value[:9])
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())

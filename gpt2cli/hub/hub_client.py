@@ -1,0 +1,195 @@
+"""A repository on the Hugging Face Hub. This is the only module that uses the Hub's own client.
+
+The client knows the addresses, the headers and the token. Its exceptions are turned into ours here.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpt2cli import __version__
+from gpt2cli.errors import NetworkError, UsageError
+from gpt2cli.hub import model_cache
+from gpt2cli.hub.connections import answer_in_time, route, steady
+from gpt2cli.hub.http_errors import MissingFileError, refusal, upload_refusal
+from gpt2cli.hub.resumable_download import Progress, RemoteFile, TemporaryError, persist
+
+MAX_SIZE = 2**40
+UPLOAD_TIMEOUT = 120.0
+"""Seconds that a server may take to answer a part of an upload. The client itself has no limit."""
+EMPTY = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+"""Git's digest of an empty file."""
+AT_FAULT = "check HF_ENDPOINT and the proxy"
+_ADDRESS = re.compile(r"https?://[^\s/?#]+(/\S*)?")
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def prepare_client() -> None:
+    """Set up the Hub's client. Raises UsageError for an invalid HF_ENDPOINT, which would make its import fail."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        valid = _ADDRESS.fullmatch(endpoint) and urlsplit(endpoint).port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"HF_ENDPOINT is {endpoint!r}, no address such as https://huggingface.co: set it, or unset it")
+    # the client reads this when it is imported; without it, its requests describe the machine
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub.utils import logging as client_logging
+
+    # the client would print the server's X-HF-Warning header, which can hold control characters
+    client_logging.set_verbosity(logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository on the Hub, at a revision."""
+
+    repo: str
+    revision: str
+    progress: Progress
+    kind: str = "model"  # or "dataset"
+
+    def head(self, name: str) -> tuple[str, RemoteFile]:
+        """The commit that the revision is at, and a file's size and digest. Raises MissingFileError, NetworkError."""
+        return persist(lambda: self._head(name), self.progress)
+
+    def file(self, name: str) -> RemoteFile | None:
+        """A file's size and digest, or None if the repository does not have it, or it is empty."""
+        try:
+            commit, file = self.head(name)
+        except MissingFileError:
+            return None
+        if commit != self.revision:
+            raise NetworkError(f"{self.repo}: the server answers for another commit than asked: try again later")
+        return file
+
+    def _head(self, name: str) -> tuple[str, RemoteFile]:
+        from huggingface_hub import constants, get_hf_file_metadata
+
+        timeout = constants.HF_HUB_ETAG_TIMEOUT
+        with self._errors(name):
+            url, headers = self._url(name), _headers()
+            found = answer_in_time(lambda: get_hf_file_metadata(url, headers=headers, timeout=timeout), timeout)
+        commit, digest, size = found.commit_hash or "", found.etag or "", found.size
+        if not model_cache.COMMIT.fullmatch(commit) or not _DIGEST.fullmatch(digest):
+            raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
+        if size == 0 and digest == EMPTY:
+            raise MissingFileError(f"{self.repo}: {name} is empty: use another repository")
+        if size is None or not 0 < size <= MAX_SIZE:
+            raise NetworkError(f"{self.repo}: the server's size for {name} makes no sense: is HF_ENDPOINT a Hub?")
+        return commit, RemoteFile(name, size, digest)
+
+    @contextmanager
+    def body(self, name: str, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """A file's bytes from an offset on, or from 0 if the server does not support ranges: see transfer.OpenBody."""
+        from huggingface_hub import constants, get_session
+
+        headers = _headers() | {"Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with ExitStack() as stack:
+            with self._errors(name):
+                line = get_session().stream(
+                    "GET", self._url(name), headers=headers, timeout=timeout, follow_redirects=True
+                )
+                response = answer_in_time(line.__enter__, timeout)
+                stack.push(line)
+            if response.status_code not in (200, 206):
+                raise self._refusal(response, name)
+            # not inside `self._errors`: the caller's own exceptions pass through this yield
+            yield offset if response.status_code == 206 else 0, self._chunks(response, name)
+
+    def upload(self, files: list[Path], private: bool) -> str:
+        """Upload files in one commit, and return the repository's address.
+
+        If the repository is not there, it is made, privately if `private`. Raises NetworkError.
+        """
+        from huggingface_hub import constants, get_session
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+        disable_progress_bars()
+        get_session().timeout = UPLOAD_TIMEOUT
+        persist(lambda: self._upload(files, private), self.progress)
+        return f"{constants.ENDPOINT}/{self.repo}"
+
+    def _upload(self, files: list[Path], private: bool) -> None:
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        _headers()  # raises for an invalid token
+        api = HfApi(library_name="gpt2cli", library_version=__version__)
+        with self._errors("the upload", uploading=True):
+            try:
+                api.create_repo(self.repo, private=private, exist_ok=True)
+                # the client stores its state in these operations, so each try needs new ones
+                operations = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file) for file in files]
+                api.create_commit(self.repo, operations, commit_message="Upload from gpt2 export")
+            except (AttributeError, LookupError, TypeError, ValueError):
+                raise NetworkError(f"{self.repo}: the server's answer makes no sense: is HF_ENDPOINT a Hub?") from None
+            except RuntimeError as error:  # the client wraps an error with one file
+                if error.__cause__ is None:
+                    raise TemporaryError(f"the upload to {self.repo} broke off") from None
+                raise error.__cause__ from None
+
+    def _chunks(self, response: Any, name: str) -> Iterator[bytes]:
+        with self._errors(name):
+            yield from steady(response.iter_bytes(), self._url(name))
+
+    def _url(self, name: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(self.repo, name, revision=self.revision, repo_type=self.kind)
+
+    @contextmanager
+    def _errors(self, name: str, uploading: bool = False) -> Iterator[None]:
+        """Turn the client's exceptions into ours, without their texts: these may quote a header, and so the token."""
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+
+        try:
+            yield
+        except HfHubHTTPError as error:
+            if uploading:
+                raise upload_refusal(error.response.status_code, error.response.headers, self.repo) from None
+            raise self._refusal(error.response, name) from None
+        except HTTPError as error:
+            raise self._broken_line(type(error).__name__) from None
+        except TimeoutError:
+            raise self._broken_line("Timeout") from None
+        except ImportError:
+            raise NetworkError("the proxy is of a kind (SOCKS) that is not supported: unset ALL_PROXY") from None
+        except ValueError:
+            raise NetworkError(f"{self.repo}: an address is wrong, the server's or a proxy's: {AT_FAULT}") from None
+
+    def _broken_line(self, kind: str) -> Exception:
+        """Our exception for a client's error of the connection, given the name of its class."""
+        from huggingface_hub import constants
+
+        peer = route(constants.ENDPOINT)
+        if kind == "UnsupportedProtocol":
+            return NetworkError(f"{self.repo}: {peer} redirects to an address that is not http or https: {AT_FAULT}")
+        if kind.endswith("Timeout"):
+            return TemporaryError(f"no answer in time from {peer}")
+        if kind in ("ConnectError", "ProxyError"):
+            return TemporaryError(f"no connection to {peer}")
+        return TemporaryError(f"the connection to {peer} broke off")
+
+    def _refusal(self, response: Any, name: str) -> Exception:
+        return refusal(response.status_code, response.headers, self.repo, self.revision, name)
+
+
+def _headers() -> dict[str, str]:
+    """The Hub client's headers, with the token if there is one. Raises NetworkError for an invalid token."""
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    headers: dict[str, str] = build_hf_headers(library_name="gpt2cli", library_version=__version__)
+    token = headers.get("authorization", "")
+    if not (token.isascii() and token.isprintable()):
+        raise NetworkError("HF_TOKEN holds characters that no token has: set it again, or unset it")
+    return headers

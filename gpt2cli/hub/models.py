@@ -1,0 +1,194 @@
+"""Downloads of models from the Hugging Face Hub into the cache, and uploads to the Hub.
+
+`remote` sends the requests, `transfer` writes and checks the bytes, `cache` knows their paths. A server's answers are
+untrusted: each is checked before it becomes part of a path.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from gpt2cli import paths
+from gpt2cli.atomic import sync_directory
+from gpt2cli.config import PUBLISHED
+from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
+from gpt2cli.hub import model_cache
+from gpt2cli.hub.hub_client import Remote, prepare_client
+from gpt2cli.hub.model_cache import CachedModel
+from gpt2cli.hub.resumable_download import LastingError, Note, Progress, RemoteFile, fetch, ignore, matches, size_of
+from gpt2cli.hub.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES, read_tokenizer, refuse
+from gpt2cli.untrusted import parse_json, shown
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+MAX_JSON = 2**24
+MAX_SHARDS = 1000
+"""Files of weights that an index may name. The 1.5B model has one, and each is asked for by itself."""
+_SHARD = re.compile(r"\w[\w-]{0,99}\.safetensors", re.ASCII)
+
+
+def resolve(name: str, *, offline: bool = False, progress: Progress = ignore, for_text: bool = False) -> Path:
+    """The directory of a model by name (`gpt2`, `owner/name[@revision]`), downloaded if it is not on disk.
+
+    With `for_text`, the weights of a model that was made for another tokenizer than GPT-2's are not downloaded.
+
+    Raises UsageError for a text that is not a model's name, and what `download` raises.
+    """
+    repo, revision = model_cache.parse_name(name)
+    return download(repo, revision, offline=offline, progress=progress, for_text=for_text).path
+
+
+def download(
+    repo: str,
+    revision: str,
+    *,
+    force: bool = False,
+    offline: bool = False,
+    progress: Progress = ignore,
+    for_text: bool = False,
+) -> CachedModel:
+    """The model on disk. It is downloaded if it is not there, or with `force`. See `resolve` for `for_text`.
+
+    Raises UsageError for an HF_ENDPOINT that is not an address; NetworkError if the Hub does not answer, refuses, or
+    sends an invalid answer; CheckpointError if the bytes do not match their digest, or the repository has no
+    safetensors; ResourceError if the disk is too small.
+    """
+    found = None if force else model_cache.find(repo, revision)
+    if found:
+        model_cache.sweep_if_idle(repo)
+        return found
+    model = model_cache.short_name(repo) + ("" if revision == model_cache.DEFAULT_REVISION else f"@{revision}")
+    if offline or is_offline():
+        why = "" if force else "it is not on disk and "
+        why += "the network is off (--offline or HF_HUB_OFFLINE)"
+        raise NetworkError(f"cannot use {model}: {why}: go online once, or use --model tiny, which needs no network")
+    with model_cache.lock(repo, lambda: progress(Note(f"another process is downloading {model}: waiting for it"))):
+        # another process may have downloaded it in the meantime
+        found = None if force else model_cache.find(repo, revision)
+        try:
+            return found or _download(Remote(repo, revision, progress), force, for_text)
+        except NetworkError as error:
+            way_out = "; --model tiny needs no network" if isinstance(error, LastingError) else ""
+            raise NetworkError(f"cannot fetch {model}: {error}{way_out}") from None
+
+
+def download_from_dataset(repo: str, name: str, part: Path, *, progress: Progress = ignore) -> None:
+    """Download a file of a *dataset* at its newest commit to `part`. Bytes that `part` already holds are kept.
+
+    Raises NetworkError and CheckpointError as `download` does.
+    """
+    prepare_client()
+    newest = Remote(repo, model_cache.DEFAULT_REVISION, progress, "dataset")
+    commit, file = newest.head(name)
+    fetch(file, part, partial(replace(newest, revision=commit).body, name), progress)
+
+
+def upload(repo: str, files: list[Path], *, private: bool = False, progress: Progress = ignore) -> str:
+    """Upload files to a repository, which is made (privately or not) if it is not there. Returns its address.
+
+    Raises UsageError for a text that is not a repository's name, NetworkError if the Hub does not answer, or refuses.
+    """
+    name, revision = model_cache.parse_name(repo)
+    if is_offline():
+        raise NetworkError("cannot upload: the network is off (HF_HUB_OFFLINE): unset that variable")
+    prepare_client()
+    return Remote(name, revision, progress).upload(files, private)
+
+
+def is_offline() -> bool:
+    """Whether one of the Hub client's environment variables turns the network off."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
+    """Download a whole model and publish it in the cache. Files of this commit that are there already are kept."""
+    prepare_client()
+    commit, config = source.head(CONFIG)
+    _check_json(source, config)
+    if model_cache.COMMIT.fullmatch(source.revision) and commit != source.revision:
+        raise NetworkError(f"{source.repo}: the server answers for another commit than asked: try again later")
+    model_cache.sweep(source.repo, keep=commit)
+    pinned = Remote(source.repo, commit, source.progress)
+    tokenizer = [] if _is_published(source.repo) else _tokenizer_files(pinned)
+    whole = pinned.file(WEIGHTS)
+    files = [config, *tokenizer, whole or _index(pinned)]
+    if for_text and not _is_published(source.repo):
+        _bring(pinned, files[:-1], force)
+        refuse(read_tokenizer(model_cache.repo_directory(source.repo) / commit).other, source.repo)
+    _bring(pinned, files, force)
+    if not whole:
+        shards = _shards(model_cache.repo_directory(source.repo) / commit / INDEX, pinned)
+        _bring(pinned, shards, force)
+        files += shards
+    model_cache.publish(source.repo, source.revision, commit, files)
+    shutil.rmtree(model_cache.staging_directory(source.repo, commit), ignore_errors=True)
+    found = model_cache.find(source.repo, source.revision)
+    if found is None:
+        raise ResourceError(
+            f"{source.repo} has disappeared after its download: see which program deletes files in {paths.models()}"
+        )
+    return found
+
+
+def _is_published(repo: str) -> bool:
+    """Whether a repository's tokenizer is GPT-2's by definition."""
+    return any(repo == published.repo for published in PUBLISHED.values())
+
+
+def _tokenizer_files(source: Remote) -> list[RemoteFile]:
+    """The tokenizer files of a repository, without those that are larger than MAX_JSON."""
+    found = [file for name in FILES if (file := source.file(name))]
+    if not any(file.name in VOCABULARIES for file in found):
+        found += [file for name in OTHER_KINDS if (file := source.file(name))][:1]
+    return [file for file in found if file.size <= MAX_JSON]
+
+
+def _index(source: Remote) -> RemoteFile:
+    """The index of weights in shards. Raises CheckpointError if the repository has no safetensors."""
+    index = source.file(INDEX)
+    if index is None:
+        if any(source.file(name) for name in PICKLES):
+            why = "has its weights as .bin only, a pickle that can run code"
+            raise CheckpointError(f"{source.repo} {why}, refused: convert it to safetensors, or use another repository")
+        raise CheckpointError(f"{source.repo} holds no {WEIGHTS}: use a repository with safetensors weights")
+    _check_json(source, index)
+    return index
+
+
+def _check_json(source: Remote, file: RemoteFile) -> None:
+    if file.size > MAX_JSON:
+        raise CheckpointError(f"{source.repo}: {file.name} is too large ({file.size} bytes): use another repository")
+
+
+def _shards(index: Path, source: Remote) -> list[RemoteFile]:
+    """The files that an index names. Only plain names are accepted, as they become paths on this machine."""
+    try:
+        names = sorted({str(name) for name in parse_json(index.read_bytes())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{source.repo}: {INDEX} is no index of weights: use another repository") from None
+    bad = [name for name in names if not _SHARD.fullmatch(name)]
+    if bad or not names:
+        raise CheckpointError(
+            f"{source.repo}: {INDEX} names {shown(bad[0]) if bad else 'no file'}, not plain .safetensors: refused"
+        )
+    if len(names) > MAX_SHARDS:
+        raise CheckpointError(f"{source.repo}: {INDEX} names {len(names)} files, more than {MAX_SHARDS}: refused")
+    return [source.head(name)[1] for name in names]
+
+
+def _bring(source: Remote, files: list[RemoteFile], force: bool) -> None:
+    """Download the files that are not there yet. A file goes into the staging directory, is checked, and is moved."""
+    target = model_cache.repo_directory(source.repo) / source.revision
+    staging = model_cache.staging_directory(source.repo, source.revision)
+    missing = [file for file in files if force or not matches(target / file.name, file)]
+    model_cache.check_space(sum(file.size - size_of(staging / file.name) for file in missing))
+    staging.mkdir(parents=True, exist_ok=True)
+    target.mkdir(exist_ok=True)
+    for file in missing:
+        fetch(file, staging / file.name, partial(source.body, file.name), source.progress)
+        (staging / file.name).replace(target / file.name)
+        sync_directory(target)

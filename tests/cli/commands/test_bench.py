@@ -1,0 +1,62 @@
+"""`gpt2 bench` as a process: its object, its table and its errors."""
+
+import json
+
+import pytest
+
+from gpt2cli.inference.cpu_decoder import PRECISIONS
+from tests import models
+
+FIELDS = [
+    *("model", "precision", "threads", "prefill_tok_s", "decode_tok_s", "load_s", "peak_rss_mb"),
+    *("weight_bytes_per_token", "memory_bandwidth_gb_s", "roofline_tok_s", "roofline_fraction"),
+]
+SHORT = ("--prompt-tokens", "5", "--new-tokens", "4", "--repeats", "1", "--threads", "1", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return str(models.save_hub_directory(models.small_model(), tmp_path_factory.mktemp("small")))
+
+
+def test_json_has_the_fields_of_the_contract(run, directory):
+    done = run("bench", "--model", directory, *SHORT, "--precision", "fp32", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    [speed] = map(json.loads, done.stdout.splitlines())
+    assert list(speed) == FIELDS
+    assert (speed["model"], speed["precision"], speed["threads"]) == (directory, "fp32", 1)
+    assert all(speed[name] > 0 for name in FIELDS[3:])
+
+
+def test_all_measures_every_precision(run, directory):
+    done = run("bench", "--model", directory, *SHORT, "--all", "--json", timeout=300)
+    assert done.returncode == 0, done.stderr
+    speeds = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [speed["precision"] for speed in speeds] == list(PRECISIONS)
+    assert all(list(speed) == FIELDS for speed in speeds)
+
+
+def test_people_see_speeds_and_the_limit(run, directory):
+    done = run("bench", "--model", directory, *SHORT, env={"COLUMNS": "60"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "of what the memory allows" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 60
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--new-tokens", "1"), "--new-tokens must be 2 or more"),
+        (("--prompt-tokens", "0"), "--prompt-tokens must be 1 or more"),
+        (("--repeats", "0"), "--repeats must be 1 or more"),
+        (("--prompt-tokens", "30", "--new-tokens", "8"), "ask for 1 fewer"),
+        (("--all", "--precision", "int8"), "leave --precision out"),
+        (("--all", "--prompt-tokens", "30", "--new-tokens", "8"), "ask for 1 fewer"),
+    ],
+)
+def test_errors_are_one_line(run, directory, options, says):
+    done = run("bench", "--model", directory, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr

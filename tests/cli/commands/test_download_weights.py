@@ -1,0 +1,345 @@
+"""`gpt2 download-weights` as people and scripts run it: processes, signals, streams and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.downloads import showing_downloads
+from gpt2cli.hub.resumable_download import Note, Received
+from tests.conftest import PATIENCE, Run, clean_environment
+from tests.hub_server import COMMIT, Faults, HubServer
+
+WEIGHTS = "model.safetensors"
+COMMAND = [sys.executable, "-m", "gpt2cli", "download-weights"]
+
+# runs the command in a process where opening any connection, or the Hub's client, is an error
+NO_NETWORK = """
+import socket, sys
+def refuse(*args): raise AssertionError("the network was touched")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+sys.modules["huggingface_hub"] = None
+from gpt2cli.cli.app import main
+main()
+"""
+
+
+def path_of(home: Path) -> Path:
+    return home / "models" / "openai-community--gpt2" / COMMIT
+
+
+def part_of(home: Path) -> Path:
+    return path_of(home).parent / ".staging" / COMMIT / WEIGHTS
+
+
+def one_error(result: "subprocess.CompletedProcess[str]", code: int) -> str:
+    """The error line of a command that left with this code and said nothing on stdout."""
+    assert (result.returncode, result.stdout) == (code, ""), result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in result.stderr
+    assert result.stderr.endswith(line + "\n")
+    return line
+
+
+@contextmanager
+def downloading(home: Path, hub: HubServer) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process in the middle of a slow download."""
+    hub.faults[WEIGHTS] = Faults(chunk_delay=0.5)
+    process = subprocess.Popen(COMMAND, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: part_of(home).exists() and part_of(home).stat().st_size > 0)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        hub.faults.clear()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+def test_download_list_and_remove(hub: HubServer, home: Path, run: Run) -> None:
+    first = run("download-weights")
+    assert (first.returncode, first.stdout) == (0, f"{path_of(home)}\n")
+    assert "downloaded 2 files, 300.0 kB" in first.stderr
+    assert {name for _, name, _ in hub.log} == set(hub.files)  # and nothing about the user
+    again = run("download-weights", "gpt2", "--json")
+    assert (again.returncode, again.stderr) == (0, "")
+    listed = run("download-weights", "--list", "--json")
+    assert listed.stdout == again.stdout
+    entry = json.loads(listed.stdout)
+    assert list(entry) == ["model", "revision", "path", "bytes", "downloaded_at"]
+    assert (entry["model"], entry["revision"], entry["bytes"]) == ("gpt2", "main", 300_022)
+    assert entry["path"] == str(path_of(home))
+    table = run("download-weights", "--list").stdout
+    assert "gpt2" in table
+    assert "300.0 kB" in table
+    assert str(path_of(home)) in table
+    removed = run("download-weights", "--remove", "gpt2")
+    assert (removed.returncode, removed.stdout, path_of(home).exists()) == (0, "", False)
+    assert run("download-weights", "--list", "--json").stdout == ""
+    assert "not on disk" in one_error(run("download-weights", "--remove", "gpt2"), 2)
+
+
+def test_force_fetches_again_and_quiet_is_quiet(hub: HubServer, run: Run) -> None:
+    for arguments in ((), ("--force",), ("--force", "--revision", "main", "--quiet")):
+        result = run("download-weights", "gpt2", *arguments)
+        assert result.returncode == 0
+        assert ("downloaded" in result.stderr) == ("--quiet" not in arguments)
+    assert result.stderr == ""
+    assert len(hub.requests("GET", WEIGHTS)) == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--list", "gpt2"],
+        ["--list", "--remove", "gpt2"],
+        ["--list", "--revision", "main"],
+        ["--remove", "gpt2", "--force"],
+        ["gpt2@main", "--revision", "v1"],
+        ["gpt2", "--revision", "../x"],
+        ["../../x"],
+        [""],
+        ["--remove", "../../x"],
+    ],
+)
+def test_what_cannot_be_asked(hub: HubServer, home: Path, run: Run, arguments: list[str]) -> None:
+    one_error(run("download-weights", *arguments), 2)
+    assert hub.log == []
+    assert not home.exists()
+
+
+def test_a_name_with_controls_is_shown_escaped(home: Path, run: Run) -> None:
+    error = one_error(run("download-weights", "a/b\x1b]52;c;x\x07\x9b\n[bold]"), 2)
+    assert r"a/b\x1b]52;c;x\x07\x9b\n[bold]" in error
+
+
+def test_each_kind_of_failure_has_its_exit_code(hub: HubServer, home: Path, run: Run) -> None:
+    hub.faults[WEIGHTS] = Faults(headers={"X-Linked-Etag": "../../x"})
+    assert "no hash" in one_error(run("download-weights"), 5)
+    hub.faults[WEIGHTS] = Faults(body=bytes(300_000))
+    assert "sha256 mismatch" in one_error(run("download-weights"), 4)
+    hub.faults["config.json"] = Faults(status=403, headers={"X-Error-Code": "GatedRepo"})
+    result = run("download-weights", env={"HF_TOKEN": "hf_secret"})
+    assert "is gated" in one_error(result, 5)
+    assert hub.authorizations == {None, "Bearer hf_secret"}
+    hub.faults.clear()
+    hub.files = {"config.json": b"{}", "pytorch_model.bin": b"\x80"}
+    result = run("download-weights", "--debug", env={"HF_TOKEN": "hf_secret"})
+    assert "pickle" in result.stderr
+    assert "hf_secret" not in result.stderr
+    left = {path.name for path in home.parent.rglob("*") if path.is_file()}
+    assert left <= {"config.json", "openai-community--gpt2.lock"}
+
+
+def test_a_server_that_hangs_is_given_up(hub: HubServer, run: Run) -> None:
+    hub.faults[WEIGHTS] = Faults(hang_at=0)
+    result = run("download-weights", env={"HF_HUB_DOWNLOAD_TIMEOUT": "1"})
+    assert "got 0 of 300000 bytes (no answer in time" in one_error(result, 5)
+    assert result.stderr.count("trying again") == 4
+
+
+def test_kill_in_mid_download_and_again(hub: HubServer, home: Path, run: Run) -> None:
+    stale = path_of(home).parent / ".staging" / ("f" * 40)
+    with downloading(home, hub) as process:
+        process.kill()
+        process.wait()
+    stale.mkdir()
+    came = part_of(home).stat().st_size
+    assert 0 < came < 300_000
+    result = run("download-weights")
+    assert (result.returncode, result.stdout) == (0, f"{path_of(home)}\n")
+    assert (path_of(home) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+    assert hub.requests("GET", WEIGHTS)[-1] == f"bytes={came}-"
+    assert {path.name for path in path_of(home).parent.iterdir()} - {".staging"} == {COMMIT, "refs"}
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_what_can_be_resumed(hub: HubServer, home: Path, run: Run, signum: int, code: int) -> None:
+    with downloading(home, hub) as process:
+        process.send_signal(signum)
+        assert process.wait(20) == code
+    came = part_of(home).stat().st_size
+    assert run("download-weights").returncode == 0
+    assert hub.requests("GET", WEIGHTS)[-1] == f"bytes={came}-"
+
+
+def test_four_at_once_download_once(hub: HubServer, home: Path) -> None:
+    environment = clean_environment()
+    with downloading(home, hub) as first:
+        others = [
+            subprocess.Popen(COMMAND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        outputs = [other.communicate(timeout=PATIENCE) for other in others]
+        assert first.wait(60) == 0
+    assert [other.returncode for other in others] == [0, 0, 0]
+    assert {out for out, _ in outputs} == {f"{path_of(home)}\n"}
+    assert any("another process is downloading gpt2" in err for _, err in outputs)
+    assert len(hub.requests("GET", WEIGHTS)) == 1
+
+
+def test_offline_and_cached_opens_no_socket(hub: HubServer, home: Path, run: Run) -> None:
+    def without_network(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", NO_NETWORK, "download-weights", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=PATIENCE)
+
+    absent = without_network("gpt2", "--offline")
+    assert "--model tiny" in one_error(absent, 5)
+    assert without_network("gpt2").returncode == 1  # so the tripwire works
+    assert run("download-weights").returncode == 0
+    for arguments in (("gpt2", "--offline"), ("gpt2",), ("--list", "--json"), ("--remove", "gpt2")):
+        result = without_network(*arguments)
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_a_bar_on_a_terminal(hub: HubServer, home: Path) -> None:
+    hub.faults[WEIGHTS] = Faults(chunk_delay=0.1)
+    shown = in_terminal([*COMMAND, "gpt2"])
+    assert "━" in shown
+    assert "300.0/300.0 kB" in shown
+    assert f"{path_of(home)}" in shown.replace("\r\n", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_a_narrow_terminal_has_one_line_for_it_and_whole_paths(hub: HubServer, home: Path) -> None:
+    hub.faults[WEIGHTS] = Faults(chunk_delay=0.1)
+    shown = in_terminal([*COMMAND, "gpt2"], COLUMNS="40")
+    bars, _, rest = shown.rpartition("downloading")
+    assert "━" in bars
+    assert "100%" in rest
+    assert "\x1b[1A" not in shown  # the cursor never goes up, for there is one line
+    assert str(path_of(home)) in in_terminal([*COMMAND, "--list"], COLUMNS="40", NO_COLOR="1")
+    assert "\x1b" not in in_terminal([*COMMAND, "--list"], NO_COLOR="1")
+
+
+def test_no_bar_where_nothing_can_be_redrawn(hub: HubServer, home: Path, run: Run) -> None:
+    in_file = run("download-weights", env={"FORCE_COLOR": "1", "TERM": "xterm"}).stderr
+    assert "downloaded 2 files" in in_file
+    for control in ("\x1b[2K", "\x1b[?25l", "\x1b[1A", "\r"):
+        assert control not in in_file
+    if os.name == "posix":
+        dumb = in_terminal([*COMMAND, "--force"], TERM="dumb")
+        assert "downloaded 2 files" in dumb
+        assert "\x1b" not in dumb
+
+
+def test_a_server_cannot_write_to_the_terminal(hub: HubServer, run: Run) -> None:
+    hub.faults["config.json"] = Faults(headers={"X-HF-Warning": "topic; \x1b]0;gotcha\x07"})
+    for arguments, env in (((), {}), (("--quiet", "--force"), {}), (("--force",), {"HF_DEBUG": "1"})):
+        result = run("download-weights", *arguments, env=env)
+        assert result.returncode == 0
+        assert "gotcha" not in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "code"),
+    [
+        ({"HF_ENDPOINT": "http://["}, 2),
+        ({"HF_ENDPOINT": "foo"}, 2),
+        ({"GPT2CLI_HOME": "~nosuch/x"}, 2),
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, 5),
+        ({"ALL_PROXY": "foo://127.0.0.1:9"}, 5),
+    ],
+    ids=str,
+)
+def test_a_wrong_environment_is_told_at_once(hub: HubServer, run: Run, env: dict[str, str], code: int) -> None:
+    result = run("download-weights", env=env)
+    one_error(result, code)
+    assert "trying again" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("generate --model gpt2-", ["gpt2-large", "gpt2-medium", "gpt2-xl"]),
+        ("generate --model ./mod", ["./models-of-mine"]),
+        ("download-weights gpt2-m", ["gpt2-medium"]),
+        ("download-weights --remove ", ["gpt2"]),
+    ],
+)
+def test_the_shell_completes_models(
+    hub: HubServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, offered: list[str]
+) -> None:
+    assert run("download-weights").returncode == 0
+    (tmp_path / "models-of-mine").mkdir()
+    code = (
+        "import os, sys; sys.argv = ['gpt2']; os.environ['_TYPER_COMPLETE_ARGS'] = 'gpt2 ' + sys.stdin.read()\n"
+        "from gpt2cli.cli.app import app\n"
+        "try: app(prog_name='gpt2')\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    env = clean_environment() | {"_GPT2_COMPLETE": "complete_zsh"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=words,
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=tmp_path,
+        timeout=PATIENCE,
+    )
+    assert [name for name in offered if f'"{name}"' not in done.stdout] == [], done.stdout + done.stderr
+    assert done.stdout.count('"') == 2 * len(offered)
+
+
+def in_terminal(command: list[str], **env: str) -> str:
+    """Everything that a command shows when its streams are a terminal."""
+    import pty
+
+    master, slave = pty.openpty()
+    environment = clean_environment() | {"TERM": "xterm", "COLUMNS": "200"} | env
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
+        os.close(slave)
+        shown = b""
+        try:
+            while piece := os.read(master, 2**16):
+                shown += piece
+        except OSError:  # how Linux reports the end
+            pass
+    os.close(master)
+    assert process.returncode == 0
+    return shown.decode()
+
+
+def test_lines_elsewhere_are_few(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("gpt2cli.cli.views.downloads.time", type("Clock", (), {"monotonic": lambda: next(clock)}))
+    with showing_downloads(Console()) as progress:
+        for done in range(25):
+            progress(Received("a.safetensors", done, 24))
+        progress(Note("a note"))
+        progress(Received("b.safetensors", 90, 100))  # where an earlier run left it
+        progress(Received("b.safetensors", 100, 100))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "a.safetensors: 9 bytes of 24 bytes (37 %)",
+        "a.safetensors: 19 bytes of 24 bytes (79 %)",
+        "a note",
+        "downloaded 2 files, 34 bytes, in 28.0 s",
+    ]
+
+
+def test_nothing_is_shown_if_quiet_or_if_nothing_happens(capsys: pytest.CaptureFixture[str]) -> None:
+    with showing_downloads(Console(quiet=True)) as progress:
+        progress(Received("a.safetensors", 1, 2))
+        progress(Note("a note"))
+    with showing_downloads(Console()):
+        pass
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,228 @@
+"""`gpt2 prepare-alpaca` as people and scripts run it: the faults, the summary, and what is on disk afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from rich.console import Console
+
+from gpt2cli.cli.app import app
+from gpt2cli.cli.views.dataset import show_example
+from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.data.open_data import load_alpaca, load_data
+from gpt2cli.data.prepared import FILE, fingerprint, read_prepared
+from gpt2cli.errors import ResourceError
+from gpt2cli.prompts import PromptTemplate
+from tests.cli.commands.test_download_weights import in_terminal, one_error
+from tests.conftest import PATIENCE, Run, clean_environment
+from tests.data.records import RECORDS, many, write_json
+from tests.hub_server import HubServer
+
+GOOD = json.dumps(RECORDS[0])
+
+# runs the command and then tells, on stderr, how much memory it took at the most, in KiB
+MEASURED = """
+import sys
+from gpt2cli.cli.app import main
+from gpt2cli.model.device import peak_rss_mb
+try:
+    main()
+finally:
+    print(round(peak_rss_mb()), file=sys.stderr)
+"""
+
+# runs the command where no file can grow beyond 1,000 bytes
+SMALL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from gpt2cli.cli.app import main
+main()
+"""
+
+
+def test_from_records_to_a_dataset(home: Path, run: Run, tmp_path: Path) -> None:
+    records = write_json(tmp_path / "mine.json", many(40))
+    done = run("prepare-alpaca", "--source", str(records), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["out"] == str(home / "datasets" / "mine")
+    assert (found["kind"], found["source"], found["max_length"]) == ("alpaca", str(records), 1024)
+    assert found["counts"]["kept"] == 40
+    assert {name: part["records"] for name, part in found["splits"].items()} == {"train": 34, "val": 4, "test": 2}
+    assert sum(part["tokens"] for part in found["splits"].values()) == found["counts"]["tokens"]
+    in_memory = load_data(records, TrainConfig(), DataConfig(), 1024)
+    prepared = read_prepared(home / "datasets" / "mine")
+    assert fingerprint(prepared) == fingerprint(in_memory) == found["fingerprint"]
+    assert prepared.info == in_memory.info
+
+
+def test_what_is_there_stays_without_force(run: Run, tmp_path: Path) -> None:
+    out, records = tmp_path / "out", write_json(tmp_path / "a.json", many(40))
+    arguments = ("prepare-alpaca", "--source", str(records), "--out", str(out), "--json")
+    assert run(*arguments).returncode == 0
+    before = (out / FILE).read_bytes()
+    (out / "notes.md").write_text("mine", encoding="utf-8")
+    assert "--force" in one_error(run(*arguments, "--seed", "1"), 2)
+    assert "is a file" in one_error(run(*arguments[:-2], str(records), "--force"), 2)
+    bad = write_json(tmp_path / "bad.json", [{"instruction": 1}])
+    assert "record 1 " in one_error(run(*arguments, "--source", str(bad), "--force"), 3)
+    assert (out / FILE).read_bytes() == before
+    assert run(*arguments, "--seed", "1", "--force").returncode == 0
+    assert (out / FILE).read_bytes() != before
+    assert {path.name for path in out.iterdir()} == {FILE, "notes.md"}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (f"[{GOOD},\n {{]".encode(), "bad JSON at line 2, column 3"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deep"),
+        (b'[{"instruction": NaN, "output": "a"}]', "record 1 has NaN as 'instruction'"),
+        (b'{"instruction": "a", "output": "b"}', "not a list of records"),
+        (f'[{GOOD}, {{"instruction": "\x1b[31m", "output": 3}}]'.replace("\x1b", "\\u001b").encode(), "record 2 "),
+        (b'[{"instruction": "a", "output": " "}]', "1 have no output"),
+    ],
+)
+def test_bad_files(run: Run, tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(content)
+    assert told in one_error(run("prepare-alpaca", "--source", str(file), "--out", str(tmp_path / "out")), 3)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--val-fraction", "0.6", "--test-fraction", "0.5"], "--val-fraction + --test-fraction must be below 1"),
+        (["--val-fraction", "nan"], "--val-fraction must be at least 0 and below 1, not nan (see `gpt2 prepare-alpaca"),
+        (["--subset", "0"], "--subset must be 1 or more"),
+        (["--max-length", "1"], "--max-length must be 2 or more"),
+        (["--loss-on", "prompt_too"], "--loss-on must be response or all, not prompt_too"),
+        (["--source", "nowhere.json"], "nowhere.json is not there"),
+        (["--source", "http://example.org/a.json"], "only https"),
+    ],
+)
+def test_what_cannot_be_asked(home: Path, run: Run, arguments: list[str], told: str) -> None:
+    assert told in one_error(run("prepare-alpaca", *arguments), 2)
+    assert not home.exists()
+
+
+def call(*args: str) -> None:
+    """The command in this process, which spares it starting one; errors come as they are raised."""
+    app(["prepare-alpaca", *args], standalone_mode=False)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    bad = write_json(tmp_path / "bad.json", [{"instruction": 1}])
+    with pytest.raises(ResourceError, match=r"cannot write .*file/out: Not a directory"):
+        call("--source", str(bad), "--out", str(tmp_path / "file" / "out"))
+
+
+def test_a_home_directory_is_meant_where_the_shell_leaves_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    records = write_json(tmp_path / "a.json", many(5))
+    call("--source", str(records), "--out=~/made", "--json")
+    assert (tmp_path / "made" / FILE).is_file()
+
+
+def test_what_of_the_records_is_not_used_is_noted(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = write_json(tmp_path / "a.json", [record | {"history": [["a", "b"]]} for record in many(5)])
+    call("--source", str(records), "--json")
+    told = capsys.readouterr()
+    assert "5 of 5 records have other fields, which are not used (such as 'history')" in told.err
+    assert json.loads(told.out)["counts"]["kept"] == 5
+
+
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_the_example_is_divided_by_the_template_of_the_data(
+    tmp_path: Path, loss_on: Literal["response", "all"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = PromptTemplate("Q: {instruction} {input}\nA:", "Q: {instruction}\nA:")
+    records = write_json(tmp_path / "a.json", [{"instruction": "Say A:", "output": " ### Response:\nA"}] * 3)
+    splits = load_alpaca(records, 99, loss_on, DataConfig(0, 0), template=template)
+    console = Console(force_terminal=True, color_system="standard", highlight=False)
+    show_example(console, splits.train, splits.template)
+    shown = capsys.readouterr().out
+    assert "\x1b[2mA:\x1b[0m\x1b[1m ### Response:\x1b[0m" in shown.replace("\n", "") or (
+        "\x1b[2mQ: Say A:\x1b[0m\n\x1b[2mA:\x1b[0m\x1b[1m ### Response:\x1b[0m" in shown
+    )
+
+
+def test_the_summary(run: Run, tmp_path: Path) -> None:
+    long = {"instruction": "Read this. " * 60, "output": "Done."}
+    talk = {"instruction": "Talk.", "output": "word " * 400}
+    hush, bad = {"instruction": "Hush.", "output": ""}, {"instruction": "What?"}
+    records = write_json(tmp_path / "a.json", [*RECORDS[-1:] * 30, talk, talk, long, hush, bad])
+    arguments = ["prepare-alpaca", "--source", str(records), "--max-length", "150", "--out", str(tmp_path / "out")]
+    done = run(*arguments, "--skip-bad")
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = [line for line in done.stdout.splitlines() if "kept" in line]
+    assert line == (
+        "32 of 35 records kept · 2 cut to 150 tokens · 1 dropped for want of an output · "
+        "1 dropped, their prompts alone filling 150 tokens · 1 malformed and skipped"
+    )
+    assert "█" in done.stdout
+    assert "### Instruction:\n[bold]Shout[/bold] \\x1b[31m\n" in done.stdout
+    assert "HEY [/x]\\x1b]52;c;x\\x07" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stdout.endswith(f"{tmp_path / 'out'}\n")
+    plain = run(*arguments, "--skip-bad", "--force", "--loss-on", "all", env={"PYTHONIOENCODING": "ascii"})
+    assert (plain.returncode, plain.stderr) == (0, "")
+    assert "###### " in plain.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_on_a_terminal(home: Path, tmp_path: Path) -> None:
+    records = write_json(tmp_path / "a.json", many(40))
+    shown = in_terminal([sys.executable, "-m", "gpt2cli", "prepare-alpaca", "--source", str(records)])
+    assert "tokenizing" in shown
+    assert "\x1b[2mBelow is an instruction" in shown
+    assert "it is.\x1b[0m" in shown
+
+
+def test_cleaned_and_offline(hub: HubServer, home: Path, run: Run) -> None:
+    assert "--source" in one_error(run("prepare-alpaca", "--offline"), 5)
+    hub.repo, hub.files = "yahma/alpaca-cleaned", {"alpaca_data_cleaned.json": json.dumps(many(40)).encode()}
+    done = run("prepare-alpaca", "--json", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["out"] == str(home / "datasets" / "alpaca-cleaned")
+    again = run("prepare-alpaca", "--json", "--offline", "--out", str(home / "other"))
+    assert json.loads(again.stdout)["fingerprint"] == json.loads(done.stdout)["fingerprint"]
+    assert "downloaded before" in again.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on files")
+def test_a_full_disk_keeps_the_old(home: Path, run: Run, tmp_path: Path) -> None:
+    records = write_json(tmp_path / "a.json", many(40))
+    assert run("prepare-alpaca", "--source", str(records), "--json").returncode == 0
+    before = (home / "datasets" / "a" / FILE).read_bytes()
+    arguments = ["prepare-alpaca", "--source", str(records), "--force"]
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_DISK, *arguments], capture_output=True, text=True, env=clean_environment()
+    )
+    assert "free some space" in one_error(done, 6)
+    assert [path.name for path in (home / "datasets" / "a").iterdir()] == [FILE]
+    assert (home / "datasets" / "a" / FILE).read_bytes() == before
+
+
+def test_a_record_of_100_megabytes(home: Path, tmp_path: Path) -> None:
+    records = tmp_path / "a.json"
+    huge = "word " * 20_000_000
+    records.write_text(f'[{GOOD}, {{"instruction": "Talk.", "output": "{huge}"}}]', encoding="utf-8")
+    del huge
+    command = [sys.executable, "-c", MEASURED, "prepare-alpaca", "--source", str(records), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)["counts"]
+    assert (counts["kept"], counts["truncated"]) == (2, 1)
+    # torch alone takes 200 MB; its tokens as Python's numbers would take 800
+    assert int(done.stderr) < 700

@@ -1,0 +1,117 @@
+"""The one entrance: every kind of data that is accepted, and what is said of the others."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.config import LESSONS, DataConfig, TrainConfig
+from gpt2cli.data.open_data import data_path, load_data
+from gpt2cli.data.prepared import Splits, fingerprint, write_prepared
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.prompts import ALPACA
+from tests.data.records import many, write_json
+
+
+def load(path: Path, train: TrainConfig | None = None, data: DataConfig | None = None, block_size: int = 64) -> Splits:
+    return load_data(path, train or TrainConfig(), data or DataConfig(), block_size)
+
+
+def test_every_kind(tmp_path: Path) -> None:
+    records = write_json(tmp_path / "a.json", many(40))
+    found = load(records)
+    assert (found.template, found.info["kind"], found.info["max_length"]) == (ALPACA, "alpaca", 64)
+    assert [len(part) for part in found.by_name().values()] == [34, 4, 2]
+    everyone = [tuple(ids.tolist()) for part in found.by_name().values() for ids, _ in part]
+    assert len(set(everyone)) == len(everyone) == found.info["counts"]["kept"] == 40
+    write_prepared(found, tmp_path / "prepared")
+    assert fingerprint(load(tmp_path / "prepared")) == fingerprint(found) == load(records).info["fingerprint"]
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Once upon a time. " * 50, encoding="utf-8")
+    one, all_of_them = load(folder / "a.txt"), load(folder)
+    assert (one.template, one.info["kind"], one.info["loss_on"]) == (None, "text", "all")
+    assert one.info["fingerprint"] == all_of_them.info["fingerprint"]
+    assert int(one.train.lengths.max()) == 65
+    shorter = load(folder, TrainConfig(max_length=16))
+    assert int(shorter.train.lengths.max()) == 17
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    records = write_json(tmp_path / "a.json", many(40))
+    assert fingerprint(load(records)) != fingerprint(load(records, data=DataConfig(seed=1)))
+
+
+def test_a_subset_of_what_is_prepared(tmp_path: Path) -> None:
+    write_prepared(load(write_json(tmp_path / "a.json", many(40))), tmp_path / "prepared")
+    found = load(tmp_path / "prepared", data=DataConfig(subset=5))
+    assert [len(part) for part in found.by_name().values()] == [5, 4, 2]
+    assert found.info["fingerprint"] == fingerprint(found)
+
+
+def test_a_window_that_is_too_small(tmp_path: Path) -> None:
+    found = load(write_json(tmp_path / "a.json", many(40)))
+    write_prepared(found, tmp_path / "prepared")
+    longest = max(int(part.lengths.max()) for part in found.by_name().values())
+    load(tmp_path / "prepared", block_size=longest - 1)
+    for train, window in ((TrainConfig(), longest - 2), (TrainConfig(max_length=longest - 2), 64)):
+        with pytest.raises(DataError, match=f"--max-length {longest - 2}"):
+            load(tmp_path / "prepared", train, block_size=window)
+    with pytest.raises(UsageError, match="window of 64"):
+        load(tmp_path / "a.json", TrainConfig(max_length=65))
+
+
+def test_what_is_not_accepted(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    names = ("a" * 300, "a\0b", "a\nb")
+    for path, kind in (("a.csv", UsageError), ("folder", DataError), *((name, UsageError) for name in names)):
+        with pytest.raises(kind, match=r"give \.json, \.jsonl, \.txt, a folder of \.txt") as error:
+            load(tmp_path / path)
+        assert str(tmp_path / path) in str(error.value)
+
+
+def test_a_name_near_that_of_the_lessons_is_asked_about() -> None:
+    for name in ("lesson", "Lessons", "lessens"):
+        with pytest.raises(UsageError, match=f"^{name} is not there: did you mean lessons"):
+            load(Path(name))
+    with pytest.raises(UsageError) as error:
+        load(Path("nowhere"))
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_working_directory(name: str) -> None:
+    with pytest.raises(UsageError, match="--data is empty"):
+        data_path(name)
+
+
+def test_endings_count_in_any_case_and_what_is_left_out_of_a_folder_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "BOOK.TXT").write_text("Once upon a time. " * 50, encoding="utf-8")
+    (tmp_path / "a.txt").write_text("In the end. " * 50, encoding="utf-8")
+    found = load(tmp_path)
+    assert found.info["files"] == 2 and found.notes == ()
+    assert load(tmp_path / "BOOK.TXT").info["kind"] == "text"
+    assert load(write_json(tmp_path / "R.JSON", many(4))).info["kind"] == "alpaca"
+    (tmp_path / ".notes.txt").write_text("hidden", encoding="utf-8")
+    (tmp_path / "._a.txt").write_bytes(b"\0\5\26\7\377\376")
+    (tmp_path / "below").mkdir()
+    again = load(tmp_path)
+    assert again.info["fingerprint"] == found.info["fingerprint"]
+    assert again.notes == (
+        f"{tmp_path}: left out 4 entries that are not visible .txt files, the first of them '._a.txt'",
+    )
+
+
+def test_fields_that_are_not_used_are_noted(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "a.json", [record | {"system": "Be brief."} for record in many(3)])
+    assert "3 of 3 records have other fields" in load(path).notes[0]
+
+
+def test_lessons_are_records_that_come_with_the_package_unless_a_path_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lessons = load_data(data_path(LESSONS), TrainConfig(), DataConfig(), 256)
+    assert len(lessons.train) + len(lessons.val) + len(lessons.test) == 438
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / LESSONS).mkdir()
+    assert data_path(LESSONS) == Path(LESSONS)

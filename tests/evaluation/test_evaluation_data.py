@@ -1,0 +1,119 @@
+"""Records out of prepared data are the records that went in."""
+
+import pytest
+
+from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.prepared import write_prepared
+from gpt2cli.data.records import Record, read_records
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.evaluation.evaluation_data import Instructions, Texts, read_data, sequences
+from gpt2cli.prompts import ALPACA
+from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
+from tests.data.records import RECORDS, many, write_json
+
+
+def read(path, split=None, block_size=200, division=DataConfig(test_fraction=0)):  # noqa: B008
+    return read_data(path, path.name, split, block_size, TrainConfig(), division)
+
+
+def blank_as_none(record: Record) -> Record:
+    """A blank input is none, for the template."""
+    return Record(record.instruction, record.input if record.input.strip() else "", record.output)
+
+
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_prepared_records_come_back(tmp_path, loss_on):
+    file = write_json(tmp_path / "records.json", [*RECORDS, *many(20)])
+    splits = load_alpaca(file, 200, loss_on, DataConfig(0.2, 0.2))
+    write_prepared(splits, tmp_path / "made")
+    whole = [blank_as_none(record) for record in read_records(file).good]
+    assert sorted(map(str, whole)) == sorted(str(task.record) for task in read(tmp_path / "made", "all").tasks)
+    default = read(tmp_path / "made")
+    assert default.split == "test" and len(default.tasks) == len(splits.test)
+    assert all(task.response == [*encode(task.record.output), END_OF_TEXT_ID] for task in read(file).tasks[:3])
+    # a file is divided as finetune does it
+    val = read(file, "val", division=DataConfig(0.2, 0.2))
+    assert [task.record for task in val.tasks] == [task.record for task in read(tmp_path / "made", "val").tasks]
+
+
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_a_response_that_was_cut_has_no_end(tmp_path, loss_on):
+    record = {"instruction": "Count.", "output": "one two three four five six seven"}
+    prompt = len(encode(ALPACA.prompt("Count.")))
+    splits = load_alpaca(write_json(tmp_path / "a.json", [record]), prompt + 3, loss_on, DataConfig(0, 0))
+    write_prepared(splits, tmp_path / "made")
+    [task] = read(tmp_path / "made", "train").tasks
+    assert task.response == encode("one two three") and task.record.output == "one two three"
+
+
+def test_sequences_are_those_of_training(tmp_path):
+    file = write_json(tmp_path / "records.json", [*RECORDS, {"instruction": "long " * 300, "output": "no"}])
+    trained = load_alpaca(file, 60, "response", DataConfig(0, 0)).train
+    tasks = read(file).tasks
+    prompts, data, fitting = sequences(tasks, ALPACA, 60)
+    assert data.fingerprint() == trained.fingerprint()
+    assert fitting == [i for i in range(len(tasks)) if len(prompts[i]) < 60] and len(tasks) - 1 not in fitting
+
+
+def test_nothing_to_evaluate_on_is_an_error(tmp_path):
+    file = write_json(tmp_path / "records.json", many(5))
+    write_prepared(load_alpaca(file, 200, "response", DataConfig(0.2, 0)), tmp_path / "made")
+    with pytest.raises(DataError, match=r"the test split of .* is empty \(4 in train, 1 in val, 0 in test records\)"):
+        read(tmp_path / "made")
+    with pytest.raises(DataError, match=r"the val split of .* is empty"):
+        read(file, "val", division=DataConfig(0, 0))
+    with pytest.raises(DataError, match="no record has an output"):
+        read(write_json(tmp_path / "blank.json", [{"instruction": "a", "output": " "}]))
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(DataError, match="no text"):
+        read(tmp_path / "empty.txt")
+    with pytest.raises(UsageError, match="not a known data format"):
+        read(write_json(tmp_path / "a.csv", []))
+    with pytest.raises(UsageError, match="is not there"):
+        read(tmp_path / "nowhere")
+
+
+def test_what_is_wrong_is_said_by_the_name_that_was_given(tmp_path):
+    file = write_json(tmp_path / "records.json", many(5))
+    with pytest.raises(DataError, match=r"^the test split of lessons is empty"):
+        read_data(file, "lessons", "test", 200, TrainConfig(), DataConfig(0.2, 0))
+
+
+def test_endings_count_in_any_case(tmp_path):
+    (tmp_path / "A.TXT").write_text("One")
+    assert isinstance(read(tmp_path / "A.TXT"), Texts)
+    assert len(read(write_json(tmp_path / "B.JSON", many(3))).tasks) == 3
+    assert len(read(write_json(tmp_path / "B.JSON", many(10)), "val", division=DataConfig(0.2, 0)).tasks) == 2
+
+
+def test_a_separated_document_is_a_text_and_what_is_left_out_is_noted(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffOne tale.\r\n<|endoftext|>\r\nTwo tales.\r\n<|endoftext|>\r\n\r\n".encode())
+    (tmp_path / "._a.txt").write_bytes(b"\0\5\26\7\377\376")
+    found = read(tmp_path)
+    assert [tokens.tolist() for tokens in found.tokens] == [encode("One tale.\n"), encode("Two tales.\n")]
+    assert found.names == ["a.txt", "a.txt"]
+    [note] = found.notes
+    assert "left out 1 entry" in note and "'._a.txt'" in note
+
+
+def test_malformed_records_are_skipped_if_that_is_asked_for(tmp_path):
+    path = write_json(tmp_path / "a.json", [{"instruction": "a"}, *many(4)])
+    with pytest.raises(DataError, match="record 1 has no 'output'"):
+        read(path)
+    found = read_data(path, "a.json", None, 200, TrainConfig(), DataConfig(), skip_bad=True)
+    assert len(found.tasks) == 4 and "skipped 1 malformed" in found.notes[0]
+
+
+def test_texts_are_taken_file_by_file(tmp_path):
+    (tmp_path / "b.txt").write_text("Two words <|endoftext|>")
+    (tmp_path / "a.txt").write_text("One")
+    (tmp_path / "c.txt").write_text("")
+    found = read(tmp_path)
+    assert isinstance(found, Texts) and found.names == ["a.txt", "b.txt"]
+    assert found.tokens[1].tolist()[:2] == encode("Two words") and END_OF_TEXT_ID not in found.tokens[1].tolist()
+    assert [sizes.sum(dim=0).tolist() for sizes in found.sizes] == [[3, 1], [23, 3]]
+    with pytest.raises(UsageError, match="taken whole"):
+        read(tmp_path, "test")
+    assert isinstance(read_data(tmp_path / "a.txt", "a", "all", 8, TrainConfig(), DataConfig()), Texts)
+    assert not isinstance(found, Instructions)

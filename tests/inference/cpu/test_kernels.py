@@ -1,0 +1,123 @@
+"""The compiled loops beside numpy in twice the precision, at sizes that are no multiple of anything."""
+
+import numpy as np
+import pytest
+import torch
+
+from gpt2cli.inference.cpu.weight_packing import pack_matrix
+from gpt2cli.inference.cpu_decoder import PRECISIONS, has_kernels, round_weights
+
+MANY = 32  # of kernels.products, which cannot be imported where there is no Numba
+
+pytestmark = pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
+
+
+def multiply(matrix, x, then=0, before=0.0):
+    """The kernel's product of x (m, in) with the matrix."""
+    from gpt2cli.inference.cpu.block import make_buffers
+    from gpt2cli.inference.cpu.matmul import product
+
+    m, width = x.shape
+    padded = make_buffers(m, width).normed
+    padded[:m, :width] = x
+    y = np.full((len(padded), len(matrix.scale)), before, np.float32)
+    product(matrix, padded, y, then, m)
+    return y[:m]
+
+
+@pytest.mark.parametrize("m", [1, 2, 5, 31, 32, 131])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("width", [70, 96])
+def test_products_are_numpys(precision, m, width):
+    torch.manual_seed(0)
+    weight, bias = torch.randn(50, width), torch.randn(50)
+    x = np.random.default_rng(0).standard_normal((m, width)) * np.logspace(-2, 2, m)[:, None]
+    held = "int8" if precision == "int4" and width % 32 else precision
+    exact = x @ round_weights(weight, held).double().numpy().T + bias.double().numpy()
+    by_panels = m >= MANY and held not in ("fp32", "int8")
+    near = {"atol": 3e-3 if by_panels else 1e-3 if held in ("int8", "int4") else 2e-6, "rtol": 1e-5}
+    matrix = pack_matrix(weight, bias, precision)
+    size = np.abs(x).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(multiply(matrix, x)[:, :50] / size, exact / size, **near)
+    added = multiply(matrix, x, then=2, before=3.0)[:, :50]
+    np.testing.assert_allclose((added - 3) / size, exact / size, atol=near["atol"] + 1e-4, rtol=1e-4)
+    through = torch.nn.functional.gelu(torch.from_numpy(exact), approximate="tanh").numpy()
+    np.testing.assert_allclose(multiply(matrix, x, then=1)[:, :50] / size, through / size, **near)
+
+
+@pytest.mark.parametrize("m", [1, 4, 32])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_sums_of_whole_numbers_do_not_overflow(precision, m, sign):
+    width = 6400  # gpt2-xl's
+    matrix = pack_matrix(torch.ones(16, width), None, precision)
+    np.testing.assert_allclose(multiply(matrix, np.full((m, width), sign * 7.0)), sign * 7.0 * width, rtol=1e-5)
+
+
+@pytest.mark.parametrize("m", [2, 32])
+def test_a_row_of_zeros_gives_the_bias(m):
+    for precision in PRECISIONS:
+        matrix = pack_matrix(torch.randn(16, 64), torch.ones(16), precision)
+        assert (multiply(matrix, np.zeros((m, 64))) == 1).all()
+
+
+@pytest.mark.parametrize("m", [2, 32])
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_is_not_a_number_shows(m, broken):
+    weight = torch.randn(16, 64)
+    for precision in PRECISIONS:
+        x = np.ones((m, 64))
+        x[1, 3] = broken
+        y = multiply(pack_matrix(weight, torch.ones(16), precision), x)
+        assert not np.isfinite(y[1]).any()
+        assert np.isfinite(y[0]).all()
+    weight[5, 7] = broken
+    for precision in ("fp32", "fp16", "bf16"):
+        y = multiply(pack_matrix(weight, torch.ones(16), precision), np.ones((m, 64)))
+        assert not np.isfinite(y[:, 5]).any()
+        assert np.isfinite(y[:, 6]).all()
+
+
+@pytest.mark.parametrize("m", [2, 32])
+def test_what_is_nearly_nothing_is_harmless(m):
+    for precision in PRECISIONS:
+        matrix = pack_matrix(torch.full((16, 64), 1e-38), torch.ones(16), precision)
+        np.testing.assert_allclose(multiply(matrix, np.full((m, 64), 1e-38)), 1)
+
+
+def test_what_stands_out_costs_its_neighbours_little():
+    """One activation in 64 that is a hundred times the others, whose weights are the smaller for it."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((MANY, 768)), rng.standard_normal((16, 768))
+    x[:, ::64] *= 100
+    weight[:, ::64] /= 100
+    matrix = pack_matrix(torch.from_numpy(weight).float(), None, "fp16")
+    exact = x @ weight.T
+    error = np.linalg.norm(multiply(matrix, x)[:, :16] - exact) / np.linalg.norm(exact)
+    assert error < 2e-3  # bf16: 2.4e-3
+
+
+def test_exp_is_numpys_and_what_is_not_a_number_stays_so():
+    from gpt2cli.inference.cpu.elementwise import exp
+
+    x = np.linspace(-87, 88, 20_000).astype(np.float32)
+    ours = np.array([exp(value) for value in x])
+    np.testing.assert_allclose(ours, np.exp(x.astype(np.float64)), rtol=4e-7)
+    assert np.isnan(exp(np.float32("nan")))
+    assert 0 <= exp(np.float32("-inf")) < 1e-37
+    assert exp(np.float32("inf")) > 1e38
+
+
+def test_norms_are_pytorchs():
+    from gpt2cli.inference.cpu.elementwise import normalise
+
+    x, norm = torch.randn(5, 70) * 3 + 1, torch.nn.LayerNorm(70)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    out = np.zeros((5, 128), np.float32)
+    padded = np.zeros((5, 80), np.float32)
+    padded[:, :70] = x.numpy()
+    weights = torch.stack([norm.weight, norm.bias]).detach().numpy()
+    normalise(padded, weights, norm.eps, out)
+    torch.testing.assert_close(torch.from_numpy(out[:, :70]), norm(x).detach(), atol=2e-6, rtol=1e-5)
+    assert (out[:, 70:] == 0).all()

@@ -1,0 +1,214 @@
+"""Packed models compute what the plain one does, as nearly as their bits allow, whatever else is in the batch."""
+
+import copy
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.config import GPTConfig, SamplingConfig
+from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.generation.decode import generate
+from gpt2cli.inference import cpu_decoder
+from gpt2cli.inference.cpu_decoder import PRECISIONS, PackedGPT, prepare, round_weights
+from gpt2cli.model.device import pick_device
+from gpt2cli.model.gpt import KVCache, Packing
+from tests import models
+from tests.conftest import clean_environment
+
+pytestmark = pytest.mark.skipif(not cpu_decoder.has_kernels(), reason="Numba is not there")
+NEAR = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2, "int4": 0.3}
+ODD = GPTConfig(n_layer=2, n_head=3, n_embd=39, block_size=40, vocab_size=301)  # of no size that kernels count in
+
+
+def packed_model(model, precision):
+    return PackedGPT(copy.deepcopy(model), precision)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_plain("tiny", device="cpu")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 7, 37])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("config", [models.SMALL, ODD], ids=["even", "odd"])
+def test_logits_are_those_of_the_plain_model(config, precision, rows):
+    model = models.small_model(config)
+    idx = torch.randint(0, config.vocab_size, (1, rows))
+    with torch.no_grad():
+        plain, ours = model(idx), packed_model(model, precision)(idx)
+    assert (plain - ours).norm() < NEAR[precision] * plain.norm()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("tokens", [9, 35])
+def test_they_are_those_of_the_rounded_weights(precision, tokens):
+    """Much nearer than to the model's own: what is lost is lost in the weights, and little in the activations."""
+    model = models.small_model(GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=35, vocab_size=97, tied=False))
+    ours = packed_model(model, precision)
+    for block in model.h:
+        for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
+            layer.weight.copy_(round_weights(layer.weight, precision))
+    around = "int8" if precision == "int4" else precision
+    for table in (model.wte, model.lm_head):
+        table.weight.copy_(round_weights(table.weight, around))
+    idx = torch.randint(0, 97, (2, tokens))
+    assert (model(idx) - ours(idx)).norm() < 5e-4 * model(idx).norm()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pieces", [[1] * 12, [4, 8], [12], [5, 1, 3, 1, 2]], ids=str)
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("config", [models.SMALL, ODD], ids=["even", "odd"])
+def test_any_pieces_give_the_hidden_states_of_the_whole(config, pieces, batch_size):
+    plain = models.small_model(config)
+    ours = packed_model(plain, "fp32")
+    idx = torch.randint(0, config.vocab_size, (batch_size, 12))
+    cache, parts, start = KVCache(ours, batch_size, 20), [], 0
+    for length in pieces:
+        parts.append(ours.hidden(idx[:, start : start + length], cache))
+        start += length
+    assert cache.lengths == [12] * batch_size
+    torch.testing.assert_close(torch.cat(parts, dim=1), plain.hidden(idx), atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("new", [1, 3])
+def test_rows_of_different_lengths_see_their_own_tokens(new):
+    plain = models.small_model(ODD)
+    ours = packed_model(plain, "fp32")
+    lengths = [3, 9, 1]
+    texts = [torch.randint(0, ODD.vocab_size, (1, length + new)) for length in lengths]
+    padded = torch.zeros(3, 9, dtype=torch.long)
+    for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+        padded[row, :length] = text[0, :length]
+    cache = KVCache(ours, 3, 20)
+    ours.hidden(padded, cache)
+    cache.lengths = list(lengths)
+    states = ours.hidden(torch.cat([text[:, -new:] for text in texts]), cache)
+    for row, text in enumerate(texts):
+        torch.testing.assert_close(states[row], plain.hidden(text)[0, -new:], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_sequences_in_one_row_see_their_own_tokens_and_their_beginning():
+    plain = models.small_model(ODD)
+    ours = packed_model(plain, "fp32")
+    packing = Packing([5, 3, 9, 4], [None, 0, None, 2], torch.device("cpu"))
+    idx = torch.randint(0, ODD.vocab_size, (1, 21))
+    states = ours.hidden(idx, packing=packing)
+    torch.testing.assert_close(states, plain.hidden(idx, packing=packing), atol=2e-5, rtol=1e-4)
+    some = torch.tensor([3, 17])
+    assert torch.equal(ours.hidden(idx, packing=packing, wanted=some), states[:, some])
+
+
+def test_more_than_the_window_is_refused():
+    ours = packed_model(models.small_model(ODD), "fp32")
+    with pytest.raises(UsageError, match="41 tokens do not fit into the model's window of 40"):
+        ours(torch.zeros(1, 41, dtype=torch.long))
+
+
+def test_more_than_the_cache_takes_is_refused_and_changes_nothing():
+    ours = packed_model(models.small_model(ODD), "fp32")
+    cache = KVCache(ours, 1, 2)
+    ours.hidden(torch.tensor([[1]]), cache)
+    with pytest.raises(UsageError, match="3 tokens do not fit"):
+        ours.hidden(torch.tensor([[2, 3]]), cache)
+    assert cache.lengths == [1]
+
+
+@pytest.mark.parametrize("token", [-1, ODD.vocab_size])
+def test_a_token_that_there_is_not_is_refused(token):
+    ours = packed_model(models.small_model(ODD), "fp32")
+    with pytest.raises(IndexError, match="tokens go from 0 to 300"):
+        ours(torch.tensor([[1, token]]))
+
+
+def test_another_thread_computes_the_same():
+    ours = packed_model(models.small_model(ODD), "fp16")
+    idx = torch.tensor([[1, 2, 3]])
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(logits, ours(idx)) for logits in pool.map(ours, [idx] * 8))
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_anew(tmp_path):
+    (tmp_path / "file").write_text("")
+    code = "import numpy as np; from gpt2cli.inference.cpu.elementwise import exp; assert exp(np.float32(0)) == 1"
+    environment = clean_environment() | {"NUMBA_CACHE_DIR": str(tmp_path / "file")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_untied_head_stays_apart():
+    model = models.small_model(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=50, tied=False))
+    idx = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(packed_model(model, "fp32")(idx), model(idx), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("tokens", [6, 36])  # few tokens and many are multiplied in different ways
+@pytest.mark.parametrize("config", [models.SMALL, ODD], ids=["even", "odd"])
+def test_a_row_does_not_depend_on_its_neighbours(precision, tokens, config):
+    model = packed_model(models.small_model(config), precision)
+    idx = torch.randint(0, config.vocab_size, (7, tokens))
+    together = model(idx)
+    for row in (0, 4, 6):
+        torch.testing.assert_close(model(idx[row : row + 1])[0], together[row], atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows_in_the_result(precision, value):
+    model = models.small_model(ODD)
+    model.wpe.weight[2, 5] = value
+    logits = packed_model(model, precision)(torch.tensor([[1, 2, 3, 4]]))
+    assert not logits[0, 2:].isfinite().any()
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(("precision", "value", "fits"), [
+    ("fp16", 6e4, True), ("fp16", 1e6, False), ("int4", 5e5, True), ("int4", 1e6, False), ("int4", -1e30, False),
+    ("bf16", 1e30, True), ("int8", 1e30, True), ("fp32", 1e30, True),
+])  # fmt: skip
+def test_weights_that_a_precision_cannot_hold_are_refused(precision, value, fits, kernels, monkeypatch):
+    if not kernels:
+        monkeypatch.setattr(cpu_decoder, "has_kernels", lambda: False)
+    model = models.small_model(GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=8, vocab_size=100))
+    with torch.no_grad():
+        model.h[0].mlp.c_fc.weight[3] = value
+    if fits:
+        assert prepare(model, pick_device("cpu"), precision).precision == precision
+    else:
+        with pytest.raises(CheckpointError, match=rf"is too large for {precision}: use --precision fp32"):
+            prepare(model, pick_device("cpu"), precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_without_kernels_weights_have_the_same_values(precision, monkeypatch, tiny):
+    monkeypatch.setattr(cpu_decoder, "has_kernels", lambda: False)
+    model = prepare(copy.deepcopy(tiny), pick_device("cpu"), precision)
+    assert model.precision == precision
+    weight = tiny.h[1].mlp.c_fc.weight
+    assert torch.equal(model.h[1].mlp.c_fc.weight.float(), round_weights(weight, precision))
+    ids = [1, 2, 3]
+    assert len(list(generate(model, [ids], SamplingConfig(max_new_tokens=3, temperature=0), [0]))) == 3
+
+
+def test_auto_is_16_bits_or_the_8_that_are_stored(tiny):
+    assert prepare(copy.deepcopy(tiny), pick_device("cpu"), "auto").precision == "int8"
+    assert prepare(models.small_model(), pick_device("cpu"), "auto").precision == "fp16"
+
+
+def test_an_unknown_precision_is_refused():
+    from gpt2cli import load
+
+    with pytest.raises(UsageError, match="precision must be auto, fp32"):
+        load("tiny", precision="int3")
