@@ -17,7 +17,7 @@ from gpt2cli.config import BenchConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate
 from gpt2cli.inference.cpu.huge_pages import Arena
-from gpt2cli.inference.cpu_decoder import PackedGPT
+from gpt2cli.inference.cpu_decoder import CPUDecoder
 from gpt2cli.model.device import peak_rss_mb
 from gpt2cli.model.gpt import GPT
 
@@ -126,7 +126,7 @@ def weight_bytes(model: GPT) -> int:
 
     The one row of each embedding that a step looks up is left out.
     """
-    if isinstance(model, PackedGPT):
+    if isinstance(model, CPUDecoder):
         return model.nbytes
     head: nn.Module = model.wte if model.lm_head is None else model.lm_head
     return sum(parameter.nbytes for part in (model.h, model.ln_f, head) for parameter in part.parameters())

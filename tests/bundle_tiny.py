@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from gpt2cli.checkpoints import quantized_file
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import save_state
 from gpt2cli.config import TINY, DataConfig, TrainConfig
 from gpt2cli.data.open_data import load_data
@@ -50,7 +50,7 @@ def main() -> None:
     tokens = torch.cat([splits.train.tokens, splits.val.tokens]).int()
     occurs = torch.bincount(tokens, minlength=model.config.vocab_size) > 1
     small = quantized_file.quantize(quantized_file.share_rows(model.state_dict(), occurs), bits=4)
-    file, facts = asset(TINY) / "model.safetensors", read_facts(args.ckpt)
+    file, facts = asset(TINY) / "model.safetensors", read_metadata(args.ckpt)
     save_state(small, model.config, file, template=facts.template)
     (asset(TINY) / "config.json").write_text(json.dumps(hub_config(model.config), indent=1) + "\n")
     after = loss(load_plain(TINY, device="cpu"))

@@ -20,7 +20,7 @@ from gpt2cli.atomic import recover
 from gpt2cli.checkpoints.files import read_json, read_safetensors
 from gpt2cli.checkpoints.limits import MAX_NAME, WEIGHT_TYPES, check_model_tensors
 from gpt2cli.checkpoints.peft_config import PeftConfig, parse_config
-from gpt2cli.checkpoints.save import as_metadata, own_tensors, writing
+from gpt2cli.checkpoints.save import as_metadata, unshare_storage, writing
 from gpt2cli.config import LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError
 from gpt2cli.model.gpt import GPT
@@ -108,7 +108,7 @@ def save_adapter(
         "inference_mode": True,
     }
     metadata = as_metadata({"format": "pt", "template": template, "provenance": provenance or {}})
-    theirs = own_tensors({f"{_PREFIX}{name}.weight": tensor for name, tensor in tensors.items()})
+    theirs = unshare_storage({f"{_PREFIX}{name}.weight": tensor for name, tensor in tensors.items()})
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:

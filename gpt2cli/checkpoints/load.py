@@ -22,7 +22,6 @@ from gpt2cli.checkpoints.metadata import tokenizer_in
 from gpt2cli.checkpoints.places import check_file, find_base, find_directory, read_weights, refuse_outer
 from gpt2cli.config import DEFAULT_MODEL
 from gpt2cli.errors import CheckpointError, UsageError
-from gpt2cli.hub.resumable_download import Note, Progress, ignore
 from gpt2cli.hub.tokenizer_files import (
     Tokenizer,
     check_tokenizer,
@@ -33,6 +32,7 @@ from gpt2cli.inference.cpu_decoder import PRECISIONS, prepare
 from gpt2cli.model.device import pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import expand
+from gpt2cli.progress import Note, Progress, ignore
 from gpt2cli.untrusted import is_file, shown
 
 

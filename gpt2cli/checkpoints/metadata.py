@@ -22,7 +22,7 @@ from gpt2cli.untrusted import is_encodable, is_file, shown
 
 
 @dataclass(frozen=True)
-class Facts:
+class Metadata:
     """What a checkpoint holds besides its weights and config."""
 
     template: dict[str, str] | None  # the prompt template that the model was trained with
@@ -36,10 +36,10 @@ class Facts:
             raise CheckpointError(f"{where}: {error}") from None
 
 
-NO_FACTS = Facts(None, {})
+NO_METADATA = Metadata(None, {})
 
 
-def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
+def read_metadata(ckpt: str | Path | None, model: str | None = None) -> Metadata:
     """The facts in a checkpoint file or an adapter's directory `ckpt`, or without one in the directory of a model.
 
     A published model has none, the bundled one has. Raises CheckpointError for facts that cannot be read.
@@ -47,7 +47,7 @@ def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
     if ckpt is None:
         file = (asset(TINY) if model == TINY else expand(model or DEFAULT_MODEL)) / models.WEIGHTS
         if model in (None, *PUBLISHED) or not is_file(file):
-            return NO_FACTS
+            return NO_METADATA
     else:
         path = expand(ckpt)
         if adapters.is_adapter(path):
@@ -61,10 +61,10 @@ def read_facts(ckpt: str | Path | None, model: str | None = None) -> Facts:
     template, provenance = (decoded(extra.get(name)) for name in ("template", "provenance"))
     if template is not None and not (isinstance(template, dict) and all(map(_is_text, template.items()))):
         raise CheckpointError(f"{file}: template is not a table of texts: save the checkpoint again")
-    return Facts(template, plain_facts(provenance, file) if isinstance(provenance, dict) else {})
+    return Metadata(template, plain_facts(provenance, file) if isinstance(provenance, dict) else {})
 
 
-def provenance_of(facts: Facts, model: GPT) -> dict[str, Any]:
+def provenance_of(facts: Metadata, model: GPT) -> dict[str, Any]:
     """The provenance for a copy of a model. It says why the tokenizer is not GPT-2's, if that is so."""
     reason = model.other_tokenizer
     return facts.provenance | ({PROVENANCE: reason} if reason else {})

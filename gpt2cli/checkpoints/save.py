@@ -61,7 +61,7 @@ def save_state(
         "provenance": provenance or {},
     }
     facts = json.loads(json.dumps(facts))  # plain types only: the file must open with weights_only
-    state = own_tensors(state)
+    state = unshare_storage(state)
     with writing(path) as temporary:
         if path.suffix == ".safetensors":
             save_file(state, temporary, as_metadata(facts))
@@ -118,7 +118,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise ResourceError(f"cannot write {path} ({reason}): {advice}") from None
 
 
-def own_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def unshare_storage(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same values in main memory, each contiguous and in a separate storage. Copies are made only if needed.
 
     Without this, torch would write the whole storage of a view, and safetensors would refuse a shared storage.
@@ -135,7 +135,7 @@ def own_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_metadata(facts: dict[str, Any]) -> dict[str, str]:
-    """Facts as the header of a safetensors file takes them: texts as they are, all else as JSON, None left out."""
+    """Metadata as the header of a safetensors file takes them: texts as they are, all else as JSON, None left out."""
     return {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in facts.items()

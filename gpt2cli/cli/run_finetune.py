@@ -19,9 +19,9 @@ from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.data.open_data import load_data
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
-from gpt2cli.hub.resumable_download import Progress
 from gpt2cli.model.device import fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
+from gpt2cli.progress import Progress
 from gpt2cli.training.distributed import joined_ranks, launched_rank, own_device
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Event, Finished
@@ -37,7 +37,7 @@ from gpt2cli.training.tracking import WandbTracker
 
 
 @dataclass(frozen=True)
-class Show:
+class RunOptions:
     """The options that are not about the run itself, but about where and how it is computed and shown."""
 
     run: Path | None  # a run's directory, or one of its checkpoints
@@ -51,7 +51,7 @@ class Show:
     quiet: bool
 
 
-def run_training(asked: Settings, show: Show) -> None:
+def run_training(asked: Settings, show: RunOptions) -> None:
     """Train as `asked`, or go on with a run; show it, and write its results."""
     console = Console(show.quiet or launched_rank() > 0)
     if show.threads:
@@ -144,7 +144,7 @@ def write_results(results: Results, finished: Finished, console: Console) -> dic
     return {"kind": "wrote", "out": str(out), "run": str(run), "best": None if best is None else str(best)}
 
 
-def check(settings: Settings, run: Path, show: Show, console: Console) -> None:
+def check(settings: Settings, run: Path, show: RunOptions, console: Console) -> None:
     """Find out before the work what is wrong with the settings, or may be."""
     check_out(settings, run)
     if not show.resume:
@@ -164,7 +164,7 @@ def check_out(settings: Settings, run: Path) -> None:
         raise UsageError(f"{out} belongs to the model that the adapter is for: choose another --out")
 
 
-def warn(settings: Settings, show: Show, console: Console) -> None:
+def warn(settings: Settings, show: RunOptions, console: Console) -> None:
     """Say before the work what somebody may not expect."""
     if Path(settings.out).exists() and not show.resume:
         console.note(f"{settings.out} is there, and will be replaced")
@@ -172,7 +172,7 @@ def warn(settings: Settings, show: Show, console: Console) -> None:
         console.note("this device computes bf16 many times more slowly than fp32")
 
 
-def load_both(settings: Settings, show: Show, progress: Progress) -> tuple[GPT, Splits]:
+def load_both(settings: Settings, show: RunOptions, progress: Progress) -> tuple[GPT, Splits]:
     """The model that the run begins from, and its data."""
     given = None if settings.data is None else find_data(settings)  # a wrong name is said before a model is fetched
     model = load_model(settings, show.device, show.offline, progress)
@@ -233,7 +233,7 @@ def open_listeners(
     return listeners
 
 
-def find_run(asked: Settings, show: Show) -> Path | None:
+def find_run(asked: Settings, show: RunOptions) -> Path | None:
     """The run's directory; None if all are done. Raises UsageError if there is none to resume."""
     if not show.resume:
         label = Path(asked.data).stem if asked.data else "alpaca"

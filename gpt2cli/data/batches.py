@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.model.gpt import Packing
+from gpt2cli.model.gpt import PackedRow
 
 PREFIX_KEY = 16
 """Tokens that sequences must begin with alike to be read together: Alpaca's template begins with more."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """Sequences in one row, for one forward pass: see `model.gpt.Packing`.
+class Batch:
+    """Sequences in one row, for one forward pass: see `model.gpt.PackedRow`.
 
     idx        (1, T) the tokens that are read
     packing    which of them belong to which sequence
@@ -27,7 +27,7 @@ class Row:
     """
 
     idx: Tensor
-    packing: Packing
+    packing: PackedRow
     positions: Tensor
     targets: Tensor
     records: list[int]
@@ -76,7 +76,7 @@ def steps_per_epoch(n: int, per_step: int) -> int:
     return -(-n // per_step)
 
 
-def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, device: torch.device) -> list[Row]:
+def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, device: torch.device) -> list[Batch]:
     """The records in rows of at most `max_tokens` tokens each; a longer record has a row of its own.
 
     A beginning that several records of a row share stands in it once: the same losses and gradients for less work.
@@ -110,7 +110,7 @@ class _Group:
     members: list[int]
 
 
-def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device) -> Row:
+def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device) -> Batch:
     pieces: list[Tensor] = []
     beginnings: list[int | None] = []
     positions, targets, start = [], [], 0
@@ -130,7 +130,7 @@ def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device
             start += len(pieces[-1])
     idx, places, wanted = (torch.cat(parts).to(device) for parts in (pieces, positions, targets))
     records = [record for group in groups for record in group.records]
-    return Row(idx[None], Packing([len(piece) for piece in pieces], beginnings, device), places, wanted, records)
+    return Batch(idx[None], PackedRow([len(piece) for piece in pieces], beginnings, device), places, wanted, records)
 
 
 def _alike(data: TokenDataset, records: Sequence[int]) -> list[list[int]]:

@@ -13,8 +13,8 @@ from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits, sample, split
 from gpt2cli.data.text import SUFFIX, left_out_of, read_text, text_files
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.hub.resumable_download import Progress, ignore
 from gpt2cli.paths import asset, expand
+from gpt2cli.progress import Progress, ignore
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.untrusted import is_directory, is_file, missing
 

@@ -22,7 +22,8 @@ from gpt2cli.hub import models
 from gpt2cli.hub.connections import answer_in_time, route, steady
 from gpt2cli.hub.http_errors import refusal
 from gpt2cli.hub.model_cache import lock_file
-from gpt2cli.hub.resumable_download import LastingError, Note, Progress, Received, TemporaryError, ignore, persist
+from gpt2cli.hub.resumable_download import LastingError, TemporaryError, persist
+from gpt2cli.progress import Note, Progress, Received, ignore
 from gpt2cli.untrusted import is_file, missing
 
 CLEANED_REPO, CLEANED_FILE = "yahma/alpaca-cleaned", "alpaca_data_cleaned.json"

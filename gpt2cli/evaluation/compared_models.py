@@ -8,14 +8,14 @@ from typing import Any
 
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.load import load, load_plain
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.places import find_base
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, DataError
 from gpt2cli.evaluation.evaluation_data import Instructions, Texts
-from gpt2cli.hub.resumable_download import Progress, ignore
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import expand
+from gpt2cli.progress import Progress, ignore
 from gpt2cli.prompts import ALPACA, PromptTemplate
 
 
@@ -123,7 +123,7 @@ def candidates(
 
 
 def _from_checkpoint(ckpt: str, base: str | None, machine: Machine) -> Candidate:
-    facts = read_facts(ckpt)
+    facts = read_metadata(ckpt)
     try:
         template = ALPACA if facts.template is None else PromptTemplate.from_dict(facts.template)
     except DataError as error:

@@ -21,7 +21,7 @@ from gpt2cli.evaluation.evaluation_data import Instructions, Texts, sequences
 from gpt2cli.evaluation.events import Event, Finished, Note, Progress
 from gpt2cli.evaluation.given_answers import Given
 from gpt2cli.evaluation.likelihood import RecordSource, Source, Sums, TextSource, collect, portions, score
-from gpt2cli.evaluation.partial_results import Kept
+from gpt2cli.evaluation.partial_results import PartialResults
 from gpt2cli.model.device import TOKENS_PER_PASS
 from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import PromptTemplate
@@ -110,12 +110,12 @@ def _identity(job: Job, plan: _Plan) -> list[Any]:
     return [digest.hexdigest(), plan.template.to_dict(), job.max_length, job.config.stride, asdict(sampling)]
 
 
-def _examine(candidate: Candidate, plan: _Plan, job: Job) -> Generator[Event, None, tuple[Found, Kept]]:
+def _examine(candidate: Candidate, plan: _Plan, job: Job) -> Generator[Event, None, tuple[Found, PartialResults]]:
     """Let one model predict and answer."""
     model = candidate.load()
     # the device and precision that `auto` has chosen: on another machine it may choose others
     at = (str(model.ln_f.weight.device), model.precision)
-    kept = Kept(candidate.fingerprint(), _identity(job, plan), *at)
+    kept = PartialResults(candidate.fingerprint(), _identity(job, plan), *at)
     problem = kept.problem
     if problem:
         yield Note(f"{problem}: an interrupted run would begin anew")
@@ -147,7 +147,7 @@ def check_stride(stride: int | None, block_size: int) -> int:
     return chosen
 
 
-def _score(name: str, model: GPT, source: Source, kept: Kept) -> Generator[Event, None, Tensor]:
+def _score(name: str, model: GPT, source: Source, kept: PartialResults) -> Generator[Event, None, Tensor]:
     """The losses of all that is to be predicted; progress in tokens read."""
     max_tokens = TOKENS_PER_PASS[model.ln_f.weight.device.type]
     total, done, again, parts = sum(source.lengths), 0, 0, []
@@ -166,7 +166,9 @@ def _score(name: str, model: GPT, source: Source, kept: Kept) -> Generator[Event
     return collect(parts, source.units)
 
 
-def _answer(name: str, model: GPT, plan: _Plan, job: Job, kept: Kept) -> Generator[Event, None, dict[int, Answer]]:
+def _answer(
+    name: str, model: GPT, plan: _Plan, job: Job, kept: PartialResults
+) -> Generator[Event, None, dict[int, Answer]]:
     """The answers to all prompts, by task."""
     most = job.config.sampling.max_new_tokens
     restored = {i: Answer.restored(kept.found.get(f"answer {i}"), most) for i in plan.prompts}

@@ -27,7 +27,7 @@ FORGOTTEN_AFTER = 30 * 24 * 3600
 _DIGITS = 16
 
 
-class Kept:
+class PartialResults:
     """The findings under one key. If they cannot be written, `problem` says why, and all goes on without.
 
     The digests tell what is damaged, not who wrote it: `found` may hold anything that JSON can say.

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from gpt2cli.checkpoints import quantized_file
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.metadata import provenance_of, read_facts
+from gpt2cli.checkpoints.metadata import provenance_of, read_metadata
 from gpt2cli.checkpoints.save import check_target, save_state
 from gpt2cli.errors import UsageError
 from gpt2cli.export.request import is_read
-from gpt2cli.hub.resumable_download import Progress, ignore
+from gpt2cli.progress import Progress, ignore
 
 BITS = (8, 4)
 SUFFIX = ".safetensors"
@@ -49,7 +49,7 @@ def quantize(
     if stored is not None and stored <= bits:
         instead = "; --bits 4 makes it smaller" if stored > min(BITS) else ": quantize the model that it was made from"
         raise UsageError(f"{ckpt or model} is in {stored} bits already{instead}")
-    facts, where = read_facts(ckpt, model), ckpt or model
+    facts, where = read_metadata(ckpt, model), ckpt or model
     facts.prompt_template(where)  # raises if it lacks a part
     tensors = quantized_file.share_equal_rows({name: tensor.detach() for name, tensor in gpt.state_dict().items()})
     small = quantized_file.quantize(tensors, bits)

@@ -13,18 +13,18 @@ from gpt2cli.atomic import replacing_directory
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.dialects import from_ours
 from gpt2cli.checkpoints.load import load_adapted, load_plain
-from gpt2cli.checkpoints.metadata import Facts, provenance_of, read_facts
+from gpt2cli.checkpoints.metadata import Metadata, provenance_of, read_metadata
 from gpt2cli.checkpoints.rounding import cast
-from gpt2cli.checkpoints.save import as_metadata, disk_errors, own_tensors, save_state, writing
+from gpt2cli.checkpoints.save import as_metadata, disk_errors, save_state, unshare_storage, writing
 from gpt2cli.config import HEAD_SIZE, PUBLISHED, TINY, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.export.card import hub_name, write_adapter_card, write_card
 from gpt2cli.export.gguf_file import write_gguf
 from gpt2cli.export.huggingface import CARD, DTYPES, write_folder
 from gpt2cli.export.request import FORMATS, Request
-from gpt2cli.hub.resumable_download import Progress, ignore
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import expand
+from gpt2cli.progress import Progress, ignore
 from gpt2cli.untrusted import is_directory, shown
 
 
@@ -39,11 +39,11 @@ def export(request: Request, *, offline: bool = False, progress: Progress = igno
         _export_adapter(request, offline, progress)
     else:
         model = load_plain(request.model, ckpt=request.ckpt, device="cpu", offline=offline, progress=progress)
-        _export_model(request, model, read_facts(request.ckpt, request.model))
+        _export_model(request, model, read_metadata(request.ckpt, request.model))
     return sorted(request.out.iterdir()) if request.out.is_dir() else [request.out]
 
 
-def _export_model(request: Request, model: GPT, facts: Facts) -> None:
+def _export_model(request: Request, model: GPT, facts: Metadata) -> None:
     config, out = model.config, request.out
     dtype = request.dtype or FORMATS[request.format].dtypes[0]
     template = facts.prompt_template(request.ckpt or request.model)
@@ -84,14 +84,14 @@ def _check_fits(format: str, suffix: str, config: GPTConfig, other_tokenizer: st
 
 def _write_state_dict(out: Path, format: str, tensors: dict[str, Tensor], config: GPTConfig) -> None:
     """One file for nanoGPT's `sample.py`, or for the `load_state_dict` of the original project's model."""
-    tensors = own_tensors(tensors)
+    tensors = unshare_storage(tensors)
     tensors.setdefault("lm_head.weight", tensors["wte.weight"])  # both formats have this entry, also for a tied model
     state = from_ours(tensors, format)
     names = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "dropout")
     args: dict[str, Any] = {name: getattr(config, name) for name in names} | {"bias": True}
     with writing(out) as temporary:
         if out.suffix == ".safetensors":
-            save_file(own_tensors(state), temporary, as_metadata({"format": "pt", "model_args": args}))
+            save_file(unshare_storage(state), temporary, as_metadata({"format": "pt", "model_args": args}))
         else:
             with temporary.open("wb") as file:  # by its name, torch would put that into the file
                 torch.save({"model": state, "model_args": args} if format == "nanogpt" else state, file)
@@ -101,7 +101,7 @@ def _export_adapter(request: Request, offline: bool, progress: Progress) -> None
     source = _adapter_of(request)
     if request.model is not None:
         load_adapted(source, request.model, offline, progress)  # raises if it is for another base
-    adapter, facts = adapters.read_adapter(source), read_facts(source)
+    adapter, facts = adapters.read_adapter(source), read_metadata(source)
     if not adapter.is_plain:
         raise CheckpointError(
             f"{source} is more than plain LoRA (DoRA, biases, or ranks that differ): copy it as it is, or use "
@@ -124,7 +124,7 @@ def _adapter_of(request: Request) -> Path:
     path = expand(request.ckpt)
     if adapters.is_adapter(path):
         return path
-    beside = read_facts(path).provenance.get("adapter")
+    beside = read_metadata(path).provenance.get("adapter")
     if beside is None:
         raise CheckpointError(f"{path} was not made with --lora, and peft holds adapters alone: use --format hf")
     if not (isinstance(beside, str) and is_directory(Path(beside)) and adapters.is_adapter(Path(beside))):

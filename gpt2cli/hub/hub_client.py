@@ -18,7 +18,8 @@ from gpt2cli.errors import NetworkError, UsageError
 from gpt2cli.hub import model_cache
 from gpt2cli.hub.connections import answer_in_time, route, steady
 from gpt2cli.hub.http_errors import MissingFileError, refusal, upload_refusal
-from gpt2cli.hub.resumable_download import Progress, RemoteFile, TemporaryError, persist
+from gpt2cli.hub.resumable_download import RemoteFile, TemporaryError, persist
+from gpt2cli.progress import Progress
 
 MAX_SIZE = 2**40
 UPLOAD_TIMEOUT = 120.0

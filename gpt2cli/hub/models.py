@@ -18,8 +18,9 @@ from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
 from gpt2cli.hub import model_cache
 from gpt2cli.hub.hub_client import Remote, prepare_client
 from gpt2cli.hub.model_cache import CachedModel
-from gpt2cli.hub.resumable_download import LastingError, Note, Progress, RemoteFile, fetch, ignore, matches, size_of
+from gpt2cli.hub.resumable_download import LastingError, RemoteFile, fetch, matches, size_of
 from gpt2cli.hub.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES, read_tokenizer, refuse
+from gpt2cli.progress import Note, Progress, ignore
 from gpt2cli.untrusted import parse_json, shown
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"

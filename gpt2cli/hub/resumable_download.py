@@ -13,6 +13,7 @@ from time import sleep
 from typing import TypeVar
 
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
+from gpt2cli.progress import Note, Progress, Received
 
 DELAYS = (0.5, 1.0, 2.0, 4.0)
 """Seconds before each further try."""
@@ -34,30 +35,8 @@ class RemoteFile:
     digest: str
 
 
-@dataclass(frozen=True)
-class Received:
-    """`done` of the `total` bytes of a file are there."""
-
-    file: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something worth telling while the download goes on."""
-
-    text: str
-
-
-Progress = Callable[[Received | Note], None]
-"""Is called with the events of a download."""
 OpenBody = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
 """Starts sending from an offset; yields the offset it really starts from, and the bytes."""
-
-
-def ignore(event: Received | Note) -> None:
-    """A `Progress` that does nothing."""
 
 
 class TemporaryError(Exception):

@@ -17,7 +17,7 @@ from gpt2cli.errors import UsageError
 from gpt2cli.inference.cpu.huge_pages import Arena
 from gpt2cli.inference.cpu.weight_packing import DTYPES, pack_block, pack_matrix, pack_norm, refuse_cut
 from gpt2cli.model.device import computes_bf16
-from gpt2cli.model.gpt import GPT, KVCache, Packing
+from gpt2cli.model.gpt import GPT, KVCache, PackedRow
 from gpt2cli.model.quantization import GROUP, dequantize_groups, is_cut, quantize_groups, quantize_rows
 
 PRECISIONS = (*DTYPES, "int8", "int4")
@@ -33,7 +33,7 @@ def prepare(model: GPT, device: torch.device, precision: str) -> GPT:
     if precision == "auto":
         precision = pick_precision(model, device)
     if device.type == "cpu" and has_kernels():
-        return PackedGPT(model, precision)
+        return CPUDecoder(model, precision)
     if precision in ("int8", "int4"):
         for block in model.h:
             for parameter in block.parameters():
@@ -81,7 +81,7 @@ def round_weights(weight: Tensor, precision: str) -> Tensor:
     return weight.to(DTYPES[precision]).float()
 
 
-class PackedGPT(GPT):
+class CPUDecoder(GPT):
     """A GPT for inference, in `precision`. Takes the place of `model`, whose weights it lets go.
 
     An embedding that is the head too is held once, in 8 bits where the rest is in 4. Like all that computes with
@@ -119,9 +119,9 @@ class PackedGPT(GPT):
 
     def compiling_note(self) -> str | None:
         """What to tell a person before `warm_up`, if it was never done before on this machine."""
-        from gpt2cli.inference.cpu.compiling import are_kept, store
+        from gpt2cli.inference.cpu.compiling import is_compiled, store
 
-        if are_kept(self.precision):
+        if is_compiled(self.precision):
             return None
         if (problem := store().problem) is None:
             return f"compiling for this processor, once for {self.precision}"
@@ -130,11 +130,11 @@ class PackedGPT(GPT):
 
     def warm_up(self) -> None:
         """Compile the loops of a step, or read them from the store. Without this call, the first step does it."""
-        from gpt2cli.inference.cpu.compiling import alone
+        from gpt2cli.inference.cpu.compiling import compile_lock
         from gpt2cli.inference.cpu.matmul import MANY, multiply
 
         self._is_warm = True  # already here, as the steps below would call this again
-        with alone(self.precision):
+        with compile_lock(self.precision):
             self.head(self.hidden(torch.zeros(1, 1, dtype=torch.long)))
             first = self._blocks[0].attn_c_attn
             multiply(first, np.zeros((MANY, self.config.n_embd), np.float32), MANY)  # as a long prompt will be
@@ -143,7 +143,7 @@ class PackedGPT(GPT):
         self,
         idx: Tensor,
         cache: KVCache | None = None,
-        packing: Packing | None = None,
+        packing: PackedRow | None = None,
         wanted: Tensor | None = None,
         lookup: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
@@ -210,7 +210,7 @@ class PackedGPT(GPT):
         return sum(part.nbytes for matrix in parts for part in matrix)
 
 
-def _pieces(packing: Packing) -> list[tuple[int, int, int, int, int, int]]:
+def _pieces(packing: PackedRow) -> list[tuple[int, int, int, int, int, int]]:
     """What `attend` wants to know of several sequences in a row: a token's place in the cache is that in the row."""
     starts = np.cumsum([0, *packing.lengths]).tolist()
     befores = [(0, 0) if i is None else (starts[i], packing.lengths[i]) for i in packing.beginnings]

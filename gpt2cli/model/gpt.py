@@ -54,7 +54,7 @@ class GPT(nn.Module):
         self,
         idx: Tensor,
         cache: "KVCache | None" = None,
-        packing: "Packing | None" = None,
+        packing: "PackedRow | None" = None,
         wanted: Tensor | None = None,
         lookup: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
@@ -86,7 +86,7 @@ class GPT(nn.Module):
         positions: Tensor,
         mask: Tensor | None,
         cache: "KVCache | None",
-        packing: "Packing | None",
+        packing: "PackedRow | None",
         wanted: Tensor | None,
         lookup: Callable[[Tensor, Tensor], Tensor] | None,
     ) -> Tensor:
@@ -157,7 +157,7 @@ class Block(nn.Module):
         x: Tensor,
         mask: Tensor | None,
         past: LayerCache | None,
-        packing: "Packing | None",
+        packing: "PackedRow | None",
         kept: Tensor | None = None,
     ) -> Tensor:
         x = x + self.attn(self.ln_1(x), mask, past, packing)
@@ -178,7 +178,7 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None, packing: "Packing | None") -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, past: LayerCache | None, packing: "PackedRow | None") -> Tensor:
         B, T, C = x.shape
         heads = (t.view(B, T, self.n_head, -1).transpose(1, 2) for t in self.c_attn(x).split(C, dim=2))
         q, k, v = heads  # (B, H, T, D) each
@@ -190,7 +190,7 @@ class CausalSelfAttention(nn.Module):
         out: Tensor = self.resid_dropout(y)
         return out
 
-    def attend_apart(self, q: Tensor, k: Tensor, v: Tensor, packing: "Packing") -> Tensor:
+    def attend_apart(self, q: Tensor, k: Tensor, v: Tensor, packing: "PackedRow") -> Tensor:
         """`attend` for each piece of a packed row, (1, H, T, D): to itself, and to the beginning it goes on from."""
         size_fits = q.shape[3] % 8 == 0 and q.shape[3] <= FLASH_SIZE
         if packing.bounds is not None and q.dtype in (torch.bfloat16, torch.float16) and size_fits:
@@ -248,7 +248,7 @@ class MLP(nn.Module):
         return x
 
 
-class Packing:
+class PackedRow:
     """How one row, (1, T), holds several sequences without padding, each of which sees only its own tokens.
 
     The row is made of pieces, end to end, `lengths[i]` tokens each. A piece is a sequence, or a beginning that several

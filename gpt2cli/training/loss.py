@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2cli.data.batches import Row
+from gpt2cli.data.batches import Batch
 from gpt2cli.model.device import LOGIT_ROWS
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.sampled_softmax import sampled_cross_entropy
@@ -27,7 +27,7 @@ class SequenceLoss(nn.Module):
         self.model = model
         self.softmax = compiled_softmax_gradient() if compiled else softmax_gradient
 
-    def forward(self, row: Row, negatives: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, row: Batch, negatives: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Sum of the losses, in nats, of predicting the row's targets; against `negatives` alone, if they are given."""
         tied = TiedGradient() if self.model.lm_head is None and negatives is None else None
         lookup = tied.lookup if tied else None

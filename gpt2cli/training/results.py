@@ -9,7 +9,7 @@ import torch
 from gpt2cli import atomic, paths
 from gpt2cli.checkpoints.adapters import CONFIG, WEIGHTS, is_adapter, save_adapter
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import disk_errors, save_checkpoint
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.data.splits import Splits
@@ -37,7 +37,7 @@ def keep_base(settings: Settings, run: Path, offline: bool = False) -> Settings:
     if not settings.lora or settings.ckpt is None or not is_adapter(paths.expand(settings.ckpt)):
         return settings
     merged = load_plain(settings.model, ckpt=settings.ckpt, device="cpu", offline=offline)
-    template = read_facts(settings.ckpt).template
+    template = read_metadata(settings.ckpt).template
     base = (run / BASE).absolute()
     save_checkpoint(merged, base, template=template, provenance={"adapter": settings.ckpt})
     return replace(settings, model=None, ckpt=str(base))

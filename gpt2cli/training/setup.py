@@ -14,10 +14,10 @@ from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.data.open_data import data_path, prepared_alpaca
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError
-from gpt2cli.hub.resumable_download import Progress, ignore
 from gpt2cli.model.device import TOKENS_PER_PASS, fast_training_dtype, pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import LoRALinear, add_lora
+from gpt2cli.progress import Progress, ignore
 from gpt2cli.training.bf16_linear import make_lean
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.job import Job

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt2cli.data.batches import Row, make_rows, records_of_step
+from gpt2cli.data.batches import Batch, make_rows, records_of_step
 from gpt2cli.training.job import Job
 
 
@@ -21,7 +21,7 @@ class StepBatch:
     """
 
     records: list[int]
-    rows: list[Row]
+    rows: list[Batch]
     counts: bool
     n_tokens: int
     n_targets: int

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from gpt2cli.checkpoints.adapters import read_adapter, save_adapter
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.export.request import Request
@@ -151,7 +151,7 @@ def test_loading_draws_no_random_numbers(adapter):
 
 
 def test_the_template_and_the_base_are_read_back(adapter, base):
-    assert read_facts(adapter).template == {"a": "b"}
+    assert read_metadata(adapter).template == {"a": "b"}
     assert read_adapter(adapter).base == str(base)
     assert read_adapter(adapter).config == LORA
     change_config(adapter, base_model_name_or_path="gpt2", revision="0123456")
@@ -160,7 +160,7 @@ def test_the_template_and_the_base_are_read_back(adapter, base):
 
 def test_peft_directories_have_no_template(tmp_path):
     peft_adapter(tmp_path, fan_in_fan_out=True)
-    assert read_facts(tmp_path).template is None
+    assert read_metadata(tmp_path).template is None
 
 
 def test_writing_over_one_and_into_nowhere(adapted, adapter, tmp_path):

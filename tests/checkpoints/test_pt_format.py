@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gpt2cli.checkpoints.load import load_file
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.pickle_scan import MAX_STEPS, PickleRefused, scan
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError
@@ -174,7 +174,7 @@ def test_a_config_value_as_long_as_a_tree_of_references_is_not_shown(model, tmp_
 def test_facts_as_long_as_a_tree_of_references_are_refused(model, tmp_path):
     torch.save(models.our_checkpoint(model) | {"provenance": {"data": doubled(30)}}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="beyond reason"):
-        read_facts(tmp_path / "a.pt")
+        read_metadata(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("value", [[3], {}, (3,), torch.tensor([3, 3]), 10**100, -1, True, "x" * 10**6])

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from gpt2cli.checkpoints import save
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import check_target, save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
@@ -44,7 +44,7 @@ def assert_same(file, model):
 def test_round_trip(model, tmp_path, name):
     save_checkpoint(model, tmp_path / name, template=TEMPLATE, provenance=PROVENANCE)
     assert_same(tmp_path / name, model)
-    facts = read_facts(tmp_path / name)
+    facts = read_metadata(tmp_path / name)
     assert (facts.template, facts.provenance) == (TEMPLATE, PROVENANCE)
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
@@ -52,7 +52,7 @@ def test_round_trip(model, tmp_path, name):
 @both
 def test_the_facts_may_be_left_out(model, tmp_path, name):
     save_checkpoint(model, tmp_path / name)
-    facts = read_facts(tmp_path / name)
+    facts = read_metadata(tmp_path / name)
     assert (facts.template, facts.provenance) == (None, {})
 
 
@@ -248,13 +248,13 @@ def test_a_full_disk_after_ctrl_c_is_a_full_disk(model, tmp_path, monkeypatch):
 
 def test_facts_of_other_files(model, tmp_path):
     torch.save(models.nanogpt_checkpoint(model), tmp_path / "nano.pt")
-    assert read_facts(tmp_path / "nano.pt").template is None
+    assert read_metadata(tmp_path / "nano.pt").template is None
     with pytest.raises(CheckpointError, match="is not there"):
-        read_facts(tmp_path / "missing.pt")
+        read_metadata(tmp_path / "missing.pt")
     for number, template in enumerate((json.dumps({"a": 1}), "[" * 100_000, "words")):
         save_file(model.state_dict(), tmp_path / f"{number}.safetensors", {"template": template})
         with pytest.raises(CheckpointError, match="template is not a table of texts"):
-            read_facts(tmp_path / f"{number}.safetensors")
+            read_metadata(tmp_path / f"{number}.safetensors")
 
 
 def test_provenance_is_plain(model, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.data.prepared import read_prepared
 from gpt2cli.prompts import PromptTemplate
 from gpt2cli.tokenizer import decode
@@ -40,7 +40,7 @@ def test_a_model_is_tuned_in_it_and_then_asked_in_it(run: Run, files: tuple[str,
     out, place = str(tmp_path / "a.pt"), str(tmp_path / "run")
     done = run("finetune", "--data", records, "--template", template, "--out", out, "--run-dir", place, *SMALL, *QUIET)
     assert done.returncode == 0, done.stderr
-    assert read_facts(out).prompt_template(out) == MINE
+    assert read_metadata(out).prompt_template(out) == MINE
     assert json.loads((tmp_path / "run" / "config.json").read_text())["template"] == MINE.to_dict()
     asked = run("chat", "--ckpt", out, "--prompt", "Why?", "-n", "1", "--json")
     assert json.loads(asked.stdout)["stats"]["prompt_tokens"] < 10

@@ -13,7 +13,7 @@ from filelock import FileLock
 from gpt2cli.data import source
 from gpt2cli.data.source import CLEANED_FILE, CLEANED_REPO, fetch_source
 from gpt2cli.errors import DataError, NetworkError, ResourceError, UsageError
-from gpt2cli.hub.resumable_download import Note, Received
+from gpt2cli.progress import Note, Received
 from tests.data.records import RECORDS, write_json
 from tests.hub_server import Faults, HubServer
 

@@ -15,7 +15,7 @@ from gpt2cli.evaluation.compared_models import Machine, candidates
 from gpt2cli.evaluation.engine import Job, evaluate
 from gpt2cli.evaluation.evaluation_data import read_data
 from gpt2cli.evaluation.events import Finished, Note, Progress
-from gpt2cli.evaluation.partial_results import Kept
+from gpt2cli.evaluation.partial_results import PartialResults
 from tests import models
 from tests.data.records import many, write_json
 
@@ -106,13 +106,13 @@ def test_kept_portions_that_no_longer_fit_are_done_again(job, monkeypatch, token
 def test_kept_findings_that_cannot_be_right_are_found_anew(job, monkeypatch, odd):
     whole = finished(job)
     interrupted(job)
-    read = Kept._read
+    read = PartialResults._read
 
-    def read_odd(self: Kept) -> None:
+    def read_odd(self: PartialResults) -> None:
         read(self)
         self.found = dict.fromkeys(self.found, odd)
 
-    monkeypatch.setattr(Kept, "_read", read_odd)
+    monkeypatch.setattr(PartialResults, "_read", read_odd)
     events = list(evaluate(job))
     assert events[-1] == whole and all(event.kept == 0 for event in events if isinstance(event, Progress))
 

@@ -6,35 +6,35 @@ import time
 import pytest
 
 from gpt2cli.evaluation import partial_results
-from gpt2cli.evaluation.partial_results import FORGOTTEN_AFTER, Kept
+from gpt2cli.evaluation.partial_results import FORGOTTEN_AFTER, PartialResults
 
 
 def test_it_is_found_again_under_the_same_key_only(home):
-    kept = Kept("model", {"n": 1})
+    kept = PartialResults("model", {"n": 1})
     for i in range(3):
         kept.add(f"answer {i}", ["text\n\x1b", i / 3])
-    assert Kept("model", {"n": 1}).found == {f"answer {i}": ["text\n\x1b", i / 3] for i in range(3)}
-    assert Kept("model", {"n": 2}).found == Kept("other", {"n": 1}).found == {}
+    assert PartialResults("model", {"n": 1}).found == {f"answer {i}": ["text\n\x1b", i / 3] for i in range(3)}
+    assert PartialResults("model", {"n": 2}).found == PartialResults("other", {"n": 1}).found == {}
     kept.discard()
     kept.discard()
-    assert Kept("model", {"n": 1}).found == {} and not list((home / "evaluations").iterdir())
+    assert PartialResults("model", {"n": 1}).found == {} and not list((home / "evaluations").iterdir())
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:-4], lambda b: b.replace(b"two", b"six"), lambda b: b + b"\xff\x00 []"])
 def test_what_is_damaged_counts_for_nothing_and_what_comes_after_it_counts(home, spoil):
-    kept = Kept("a")
+    kept = PartialResults("a")
     kept.add("one", "one")
     kept.add("two", "two")
     before = kept.path.read_bytes()
     kept.path.write_bytes(spoil(before))
-    found = Kept("a").found
+    found = PartialResults("a").found
     assert found.items() <= {"one": "one", "two": "two"}.items() and "one" in found
-    Kept("a").add("three", 3)
-    assert Kept("a").found == found | {"three": 3}
+    PartialResults("a").add("three", 3)
+    assert PartialResults("a").found == found | {"three": 3}
 
 
 def test_what_nobody_came_back_for_is_forgotten(home):
-    old, new = Kept("old"), Kept("new")
+    old, new = PartialResults("old"), PartialResults("new")
     old.add("a", 1)
     os.utime(old.path, (time.time() - FORGOTTEN_AFTER - 9,) * 2)
     new.add("a", 1)
@@ -44,7 +44,7 @@ def test_what_nobody_came_back_for_is_forgotten(home):
 def test_where_nothing_can_be_kept_all_goes_on(home):
     home.parent.mkdir(exist_ok=True)
     home.write_text("a file")
-    kept = Kept("a")
+    kept = PartialResults("a")
     kept.add("a", 1)
     kept.add("b", 2)
     kept.discard()
@@ -53,22 +53,22 @@ def test_where_nothing_can_be_kept_all_goes_on(home):
 def test_where_nothing_can_be_kept_is_known_before_the_work(home):
     home.parent.mkdir(exist_ok=True)
     home.write_text("a file")
-    problem = Kept("a").problem
+    problem = PartialResults("a").problem
     assert problem.startswith("what is done cannot be kept (cannot write ") and str(home / "evaluations") in problem
     home.unlink()
-    assert Kept("a").problem == "" and not home.exists()
+    assert PartialResults("a").problem == "" and not home.exists()
 
 
 @pytest.mark.parametrize("said", [b"[1]", b"7", b'[["a"], 1]', b"[" * 100_000, b'["a", 1, 2]', b"nonsense"])
 def test_a_line_with_a_right_digest_may_hold_anything(home, said):
-    kept = Kept("a")
+    kept = PartialResults("a")
     kept.add("one", 1)
     kept.path.write_bytes(kept.path.read_bytes() + partial_results._digest(said).encode() + b" " + said + b"\n")
-    assert Kept("a").found == {"one": 1}
+    assert PartialResults("a").found == {"one": 1}
 
 
 def test_a_file_beyond_all_bounds_is_not_read(home, monkeypatch):
-    kept = Kept("a")
+    kept = PartialResults("a")
     kept.add("one", 1)
     monkeypatch.setattr(partial_results, "MAX_BYTES", 10)
-    assert Kept("a").found == {}
+    assert PartialResults("a").found == {}

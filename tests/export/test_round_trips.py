@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError
@@ -104,9 +104,9 @@ def test_out_and_back(arrow, model, adapted, ckpt, adapter, tmp_path):
     files = export(Request(None, str(adapter if is_adapter else ckpt), arrow.format, out, arrow.dtype))
     assert {file.name for file in files} == set(FORMATS[arrow.format].files or [out.name])
     if arrow.format == "hf":
-        back, facts = load_plain(str(out), device="cpu"), read_facts(None, str(out))
+        back, facts = load_plain(str(out), device="cpu"), read_metadata(None, str(out))
     else:
-        back, facts = load_plain(ckpt=out, device="cpu"), read_facts(out)
+        back, facts = load_plain(ckpt=out, device="cpu"), read_metadata(out)
     torch.testing.assert_close(
         logits_of(back), logits_of(adapted if is_adapter else model), atol=arrow.atol, rtol=0, equal_nan=False
     )

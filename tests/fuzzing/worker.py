@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.data.prepared import read_prepared
 from gpt2cli.errors import GPT2Error
 from gpt2cli.model.gpt import GPT
@@ -36,7 +36,7 @@ def use(model: GPT) -> None:
 
 def open_file(work: Path, name: str) -> None:
     use(load_plain(ckpt=work / name, device="cpu", offline=True))
-    read_facts(work / name).prompt_template(work / name)
+    read_metadata(work / name).prompt_template(work / name)
 
 
 def open_directory(work: Path) -> None:
@@ -46,7 +46,7 @@ def open_directory(work: Path) -> None:
 def open_adapter(work: Path) -> None:
     use(load_plain(str(work / "base"), ckpt=work / "adapter", device="cpu", offline=True))
     load_plain(ckpt=work / "adapter", device="cpu", offline=True)
-    read_facts(work / "adapter").prompt_template(work)
+    read_metadata(work / "adapter").prompt_template(work)
 
 
 def open_run(work: Path) -> None:

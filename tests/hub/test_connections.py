@@ -14,6 +14,7 @@ from gpt2cli.errors import NetworkError
 from gpt2cli.hub import connections, models, resumable_download
 from gpt2cli.hub.connections import answer_in_time, route, steady
 from gpt2cli.hub.resumable_download import TooSlowError
+from gpt2cli.progress import ignore
 from tests.hub_server import HubServer
 
 PROXIES = [name for kind in ("http", "https", "all", "no") for name in (f"{kind}_proxy", f"{kind}_proxy".upper())]
@@ -72,7 +73,7 @@ def test_headers_of_a_body_that_drip_have_a_deadline(
     hub: HubServer, hasty: None, dripping: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", dripping + "/{repo_id}")
-    remote = models.Remote("owner/name", "main", resumable_download.ignore)
+    remote = models.Remote("owner/name", "main", ignore)
     with (
         pytest.raises(resumable_download.TemporaryError, match="no answer in time"),
         remote.body("model.safetensors", 0),

@@ -15,7 +15,7 @@ import pytest
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError, UsageError
 from gpt2cli.hub import model_cache, models, resumable_download
 from gpt2cli.hub.http_errors import refusal
-from gpt2cli.hub.resumable_download import Note, Received
+from gpt2cli.progress import Note, Received
 from tests.hub_server import COMMIT, Faults, HubServer
 
 REPO = "openai-community/gpt2"

@@ -8,7 +8,7 @@ import torch
 
 from gpt2cli import SamplingConfig, generate, load, tokenizer
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError
@@ -195,7 +195,7 @@ def test_exports_with_a_tokenizer_are_refused_and_copies_remember(directory, tmp
     export(Request(str(directory), None, "gpt2cli", tmp_path / "a.pt"))
     quantize(str(directory), None, 8, tmp_path / "b.safetensors")
     for name in ("a.pt", "b.safetensors"):
-        assert "other tokens" in read_facts(tmp_path / name).provenance["other_tokenizer"]
+        assert "other tokens" in read_metadata(tmp_path / name).provenance["other_tokenizer"]
         with pytest.raises(CheckpointError, match="made for another tokenizer"):
             load_plain(ckpt=tmp_path / name, for_text=True)
 

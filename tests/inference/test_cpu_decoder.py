@@ -13,9 +13,9 @@ from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.generation.decode import generate
 from gpt2cli.inference import cpu_decoder
-from gpt2cli.inference.cpu_decoder import PRECISIONS, PackedGPT, prepare, round_weights
+from gpt2cli.inference.cpu_decoder import PRECISIONS, CPUDecoder, prepare, round_weights
 from gpt2cli.model.device import pick_device
-from gpt2cli.model.gpt import KVCache, Packing
+from gpt2cli.model.gpt import KVCache, PackedRow
 from tests import models
 from tests.conftest import clean_environment
 
@@ -25,7 +25,7 @@ ODD = GPTConfig(n_layer=2, n_head=3, n_embd=39, block_size=40, vocab_size=301)  
 
 
 def packed_model(model, precision):
-    return PackedGPT(copy.deepcopy(model), precision)
+    return CPUDecoder(copy.deepcopy(model), precision)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_rows_of_different_lengths_see_their_own_tokens(new):
 def test_sequences_in_one_row_see_their_own_tokens_and_their_beginning():
     plain = models.small_model(ODD)
     ours = packed_model(plain, "fp32")
-    packing = Packing([5, 3, 9, 4], [None, 0, None, 2], torch.device("cpu"))
+    packing = PackedRow([5, 3, 9, 4], [None, 0, None, 2], torch.device("cpu"))
     idx = torch.randint(0, ODD.vocab_size, (1, 21))
     states = ours.hidden(idx, packing=packing)
     torch.testing.assert_close(states, plain.hidden(idx, packing=packing), atol=2e-5, rtol=1e-4)

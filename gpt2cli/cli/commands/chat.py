@@ -108,9 +108,9 @@ def default_checkpoint(purpose: str) -> str:
 
 def read_template(console: Console, ckpt: str | None, name: str, model: str | None = None) -> PromptTemplate:
     """The template that a checkpoint carries, or an exported directory, or else Alpaca's, which is said."""
-    from gpt2cli.checkpoints.metadata import read_facts
+    from gpt2cli.checkpoints.metadata import read_metadata
 
-    stored = read_facts(ckpt, model).prompt_template(name)
+    stored = read_metadata(ckpt, model).prompt_template(name)
     if stored is None:
         console.note(f"{name} does not say that it was tuned on instructions: asking it in Alpaca's template")
     return stored or ALPACA

@@ -206,10 +206,10 @@ def finetune(
         refuse_idle(given, lora, from_scratch)
     with options.named_as_typed("gpt2 finetune"):
         asked = make_settings(ctx.params)
-    from gpt2cli.cli.run_finetune import Show, run_training
+    from gpt2cli.cli.run_finetune import RunOptions, run_training
 
     named = run or run_dir
-    show = Show(
+    show = RunOptions(
         run=paths.expand(named) if named else None,
         resume=resume,
         given=given,

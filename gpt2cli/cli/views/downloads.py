@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from gpt2cli.cli.describe import counted
 from gpt2cli.cli.terminal import Console
-from gpt2cli.hub.resumable_download import Note, Progress, Received, ignore
+from gpt2cli.progress import Note, Progress, Received, ignore
 
 SECONDS_BETWEEN_LINES = 10.0
 WIDE = 70

@@ -48,7 +48,7 @@ def _basis() -> bytes:
     """A digest of what all loops depend on: their sources and the compiler's version."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for file in sorted([*here.glob("*.py"), here.parent / "quantization.py"]):
+    for file in sorted([*here.glob("*.py"), here.parents[1] / "model" / "quantization.py"]):
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     versions = (sys.implementation.cache_tag, sys.abiflags if sys.platform != "win32" else "")
     digest.update(repr((*versions, numba.__version__, llvmlite.__version__)).encode())
@@ -121,14 +121,14 @@ def inlined(function: Callable[..., Any]) -> Any:
     return compiled(function, forceinline=True)
 
 
-def are_kept(precision: str) -> bool:
+def is_compiled(precision: str) -> bool:
     """Whether all loops for a precision have been compiled before, and are whole."""
     names = (store().read(_mark(precision)) or b"").decode("ascii", "replace").split()
     return bool(names) and all(store().read(name) is not None for name in names)
 
 
 @contextmanager
-def alone(precision: str) -> Iterator[None]:
+def compile_lock(precision: str) -> Iterator[None]:
     """Hold a lock while loops for a precision may be compiled, so that a second process waits and reuses the result."""
     kept = store()
     with ExitStack() as stack:
@@ -137,7 +137,7 @@ def alone(precision: str) -> Iterator[None]:
                 stack.enter_context(FileLock(kept.directory / ".lock"))
                 kept.sweep()
         yield
-    if kept.problem is None and not are_kept(precision):
+    if kept.problem is None and not is_compiled(precision):
         kept.write(_mark(precision), "\n".join(sorted(_used)).encode())
 
 

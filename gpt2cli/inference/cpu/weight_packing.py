@@ -1,4 +1,4 @@
-"""Packing: the layers of a block laid out as the compiled loops read them.
+"""PackedRow: the layers of a block laid out as the compiled loops read them.
 
 Numba is imported where it is used, as it takes a while.
 """

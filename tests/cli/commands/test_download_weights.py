@@ -14,7 +14,7 @@ import pytest
 
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.downloads import showing_downloads
-from gpt2cli.hub.resumable_download import Note, Received
+from gpt2cli.progress import Note, Received
 from tests.conftest import PATIENCE, Run, clean_environment
 from tests.hub_server import COMMIT, Faults, HubServer
 

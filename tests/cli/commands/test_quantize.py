@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.checkpoints.metadata import read_facts
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.prompts import ALPACA
 from tests import models
@@ -36,7 +36,7 @@ def test_every_command_opens_it(run, ckpt, tmp_path, bits):
     assert f"in {bits} bits" in done.stderr
     assert done.stderr.count("\n") == 1
     assert small.stat().st_size < ckpt.stat().st_size * 0.3
-    assert read_facts(small) == read_facts(ckpt)
+    assert read_metadata(small) == read_metadata(ckpt)
     assert load_plain(ckpt=small).precision == f"int{bits}"
     short = ("--ckpt", str(small), "-n", "4", "--temp", "0", "--quiet")
     assert run("generate", "One", *short).stdout

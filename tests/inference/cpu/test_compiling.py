@@ -13,7 +13,7 @@ import pytest
 
 from gpt2cli.inference import cpu_decoder
 from gpt2cli.inference.cpu.compiled_store import Store
-from gpt2cli.inference.cpu_decoder import PackedGPT, has_kernels
+from gpt2cli.inference.cpu_decoder import CPUDecoder, has_kernels
 from tests import models
 
 pytestmark = pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
@@ -97,25 +97,25 @@ def test_what_cannot_be_rebuilt_is_compiled_anew(compiling, content):
 def test_without_a_place_it_is_compiled_each_time(compiling, monkeypatch):
     nowhere = Store(None)
     monkeypatch.setattr(compiling, "store", lambda: nowhere)
-    with compiling.alone("fp16"):
+    with compiling.compile_lock("fp16"):
         assert [hits(compiling), hits(compiling)] == [0, 0]
-    assert not compiling.are_kept("fp16")
+    assert not compiling.is_compiled("fp16")
 
 
 def test_a_precision_is_kept_once_all_of_it_was_compiled_and_is_whole(compiling):
-    assert not compiling.are_kept("fp16")
-    with compiling.alone("fp16"):
+    assert not compiling.is_compiled("fp16")
+    with compiling.compile_lock("fp16"):
         hits(compiling)
-    assert compiling.are_kept("fp16")
-    assert not compiling.are_kept("int8")
+    assert compiling.is_compiled("fp16")
+    assert not compiling.is_compiled("int8")
     [loop] = compiling._used
     os.truncate(compiling.store().directory / loop, 100)
-    assert not compiling.are_kept("fp16")
-    with compiling.alone("fp16"):
+    assert not compiling.is_compiled("fp16")
+    with compiling.compile_lock("fp16"):
         hits(compiling)
-    assert compiling.are_kept("fp16")
+    assert compiling.is_compiled("fp16")
     os.truncate(compiling.store().directory / compiling._mark("fp16"), 0)
-    assert not compiling.are_kept("fp16")
+    assert not compiling.is_compiled("fp16")
 
 
 def test_files_without_locks_do_not_stop_it(compiling, monkeypatch):
@@ -123,9 +123,9 @@ def test_files_without_locks_do_not_stop_it(compiling, monkeypatch):
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr(compiling, "FileLock", refused)
-    with compiling.alone("fp16"):
+    with compiling.compile_lock("fp16"):
         hits(compiling)
-    assert compiling.are_kept("fp16")
+    assert compiling.is_compiled("fp16")
 
 
 def test_no_home_and_no_account_is_no_place(monkeypatch):
@@ -159,7 +159,7 @@ def test_the_first_step_from_python_compiles_as_the_command_does(monkeypatch):
     """Under the lock, and with the mark that it is done."""
     import torch
 
-    model, calls = PackedGPT(models.small_model(), "fp16"), []
+    model, calls = CPUDecoder(models.small_model(), "fp16"), []
     warm_up = model.warm_up
     monkeypatch.setattr(model, "warm_up", lambda: (calls.append(1), warm_up()))
     for _ in range(2):
@@ -169,7 +169,7 @@ def test_the_first_step_from_python_compiles_as_the_command_does(monkeypatch):
 
 
 def test_the_note_says_why_nothing_is_kept(compiling, monkeypatch):
-    model = PackedGPT(models.small_model(), "fp16")
+    model = CPUDecoder(models.small_model(), "fp16")
     assert model.compiling_note() == "compiling for this processor, once for fp16"
     nowhere = Store(None)
     monkeypatch.setattr(compiling, "store", lambda: nowhere)

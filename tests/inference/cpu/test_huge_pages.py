@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpt2cli.inference.cpu.huge_pages import CHUNK, PAGE, Arena
-from gpt2cli.inference.cpu_decoder import PackedGPT, has_kernels
+from gpt2cli.inference.cpu_decoder import CPUDecoder, has_kernels
 from tests import models
 
 SMAPS = Path("/proc/self/smaps")
@@ -67,7 +67,7 @@ def test_nothing_is_asked_for_but_the_arena():
 @pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int4"])
 def test_packed_weights_are_in_it(precision):
-    model = PackedGPT(models.small_model(), precision)
+    model = CPUDecoder(models.small_model(), precision)
     spans = advised()
     for matrix in (model._table, model._head, *(block.mlp_c_fc for block in model._blocks)):
         address = matrix.weights.ctypes.data
