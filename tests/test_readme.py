@@ -32,13 +32,13 @@ SHORTER = {
     "finetune": ["--epochs", "1", "--sample-every", "0", "--save-every", "0"],
     "evaluate": ["--answers", "1", "-n", "3"],
 }
-"""Options after those of an example, so that it takes a second: the last value of an option counts."""
+"""Options that are added to an example's, so that it takes seconds. The last value of an option counts."""
 NEEDS_NETWORK = ("gpt2-medium", "distilgpt2", "--subset", "--model gpt2 --ckpt")
-"""Parts of the examples that need another model than the tests' Hub serves, or Alpaca."""
+"""Parts of the examples that need Alpaca, or a model that the tests' Hub does not serve."""
 
 
 def words(line: str) -> list[str]:
-    """A shell's line as its words, where `|`, `>` and `&&` are words, too, and comments are left out."""
+    """The words of a shell's line, among them `|`, `>` and `&&`, without a comment."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|>&")
     lexer.whitespace_split = True
     return list(lexer)
@@ -104,7 +104,7 @@ def test_every_name_and_every_file_is_there():
 
 @pytest.fixture
 def shell(run, tmp_path, monkeypatch):
-    """Runs a line of the README in an empty directory, made shorter, and gives back what it wrote."""
+    """Runs a line of the README with the options of SHORTER, in a temporary directory. Returns its stdout."""
     monkeypatch.chdir(tmp_path)
 
     def carry_out(line: str) -> str:
@@ -134,13 +134,13 @@ def _split(rest: list[str], separator: str) -> Iterator[list[str]]:
         rest = rest[len(part) + 1 :]
 
 
-def test_the_first_five_minutes(shell, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # no network is needed
+def test_the_first_five_minutes_need_no_network(shell, hub):
     lines = section("The first five minutes")
     assert len(lines) >= 6
     for line in lines:
         shell(line)
     assert Path("report.html").stat().st_size > 10_000
+    assert hub.log == []
 
 
 @pytest.fixture
