@@ -1,8 +1,8 @@
-"""Writing files so that a crash leaves either the old file or the new one, whole.
+"""Writing of files so that a crash leaves either the complete old file or the complete new one.
 
-The new file is written inside a directory beside the target, `.NAME.RANDOM.tmp`, and moved to the target's name at the
-end. The writer holds a lock on that directory. So the next writer of the same target knows which of these directories
-were left by a process that was killed, and deletes them.
+The new file is written inside a temporary directory beside the target, `.NAME.RANDOM.tmp`, and moved to the target's
+name at the end. The writer holds a lock on that directory until it has finished. A temporary directory without a lock
+was therefore left by a killed process, and the next writer of the same target deletes it.
 """
 
 import ctypes
@@ -21,21 +21,21 @@ except ImportError:  # Windows
 
 SUFFIX = ".tmp"
 NEW, OLD = "new", "old"
-"""Names inside that directory: of the new directory, and of the one that it replaces."""
+"""Names inside the temporary directory: of the new directory, and of the directory that it replaces."""
 RANDOM = "[0-9a-z_]{8}"
-"""The random part of the directory's name: 8 hexadecimal digits, in version 0.1 also other characters."""
+"""The random part of a temporary directory's name: 8 hexadecimal digits. Earlier versions used other characters too."""
 LONGEST_PREFIX = 200
-"""Bytes of the target's name that the directory's name holds; a name has at most 255."""
+"""Bytes of the target's name in the temporary directory's name, which can have 255 bytes."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _RENAME_SWAP = 2  # sys/stdio.h of macOS
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `target` at the end, or is deleted if anything goes wrong.
+    """Yields a path to write to. At the end, that file becomes `target`; after an exception, it is deleted.
 
     The bytes are synced to disk before the file gets its name, and the name before this returns. The file gets the
-    permissions that the umask gives.
+    permissions that the umask gives. Raises OSError.
     """
     with _workplace(target) as place:
         temporary = place / target.name
@@ -51,8 +51,8 @@ def replacing(target: Path) -> Iterator[Path]:
 def replacing_directory(target: Path) -> Iterator[Path]:
     """As `replacing`, for a directory of plain files. The two directories are exchanged in one step.
 
-    Where the file system cannot do that, the old one is moved away first. If the process is killed between the two
-    moves, there is no directory of that name; `recover` then brings the old one back.
+    If the file system cannot exchange directories, the old one is moved away first. If the process is killed between
+    the two moves, no directory has the target's name; `recover` then moves the old one back.
     """
     with _workplace(target) as place:
         new = place / NEW
@@ -71,34 +71,46 @@ def replacing_directory(target: Path) -> Iterator[Path]:
 
 
 def recover(target: Path) -> None:
-    """Delete what killed writers of `target` left beside it, after bringing back a directory that one moved away."""
+    """Delete what killed writers of `target` left beside it. Moves an old directory back if there is no target.
+
+    Keeps what living writers have locked. Without locks (on Windows, on some network file systems), keeps everything.
+    """
     for left in _leftovers(target):
-        _remove_if_dead(left, target)
+        if left.is_symlink() or not left.is_dir():
+            continue
+        try:
+            lock = _lock(left)
+        except OSError:
+            continue
+        if lock is not None:
+            try:
+                _remove(left, target)
+            finally:
+                os.close(lock)
 
 
 def sweep(target: Path) -> None:
-    """As `recover`, but without checking locks: the caller knows that nobody else is writing `target`.
+    """As `recover`, without looking at locks: the caller knows that nobody else is writing `target`.
 
-    So it also works where there are no locks. It also deletes files, as version 0.1 left them.
+    Also deletes temporary files, which earlier versions left.
     """
     for left in _leftovers(target):
         if left.is_symlink() or not left.is_dir():
             left.unlink(missing_ok=True)
         else:
-            _bring_back(left, target)
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left, target)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a small file in UTF-8. The old one stays until the new one is on disk."""
+    """Write a small file in UTF-8. The old file stays until the new one is on disk."""
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file's bytes to disk."""
-    with path.open("r+b") as file:  # Windows syncs only what may be written
-        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync leaves the bytes in the disk's own memory
+    """Write a file's bytes from the system's cache to disk."""
+    with path.open("r+b") as file:  # Windows syncs only files that are open for writing
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync leaves the bytes in the memory of the disk
             with suppress(OSError):
                 fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
                 return
@@ -106,7 +118,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Bring a directory's names to disk, where the platform can."""
+    """Write the names in a directory to disk, if the system can."""
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -117,22 +129,21 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def _workplace(target: Path) -> Iterator[Path]:
-    """A locked directory beside `target`, deleted at the end. OLD in it is moved back if there is no target then."""
+    """Yields a locked temporary directory beside `target`, which is deleted at the end."""
     with _naming(target):
         recover(target)
         place, lock = _make_workplace(target)
         try:
             yield place
         finally:
-            _bring_back(place, target)
-            shutil.rmtree(place, ignore_errors=True)
+            _remove(place, target)
             if lock is not None:
                 os.close(lock)
 
 
 @contextmanager
 def _naming(target: Path) -> Iterator[None]:
-    """Make errors of the file system name the target, instead of nothing or the directory beside it."""
+    """Let errors of the file system name the target, instead of nothing or the temporary directory."""
     try:
         yield
     except ConnectionError:
@@ -145,19 +156,15 @@ def _naming(target: Path) -> Iterator[None]:
 
 
 def _make_workplace(target: Path) -> tuple[Path, int | None]:
-    """Make the directory, and lock it. If another process deletes it before it is locked, try again."""
+    """Make a temporary directory and lock it. Tries again if another process deletes it before it is locked."""
     while True:
         place = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}{SUFFIX}"
         place.mkdir()
-        if fcntl is None:
-            return place, None
-        try:
+        with suppress(BlockingIOError, FileNotFoundError):
             lock = _lock(place)
-        except (BlockingIOError, FileNotFoundError):
-            continue
-        if lock is None or place.exists():
-            return place, lock
-        os.close(lock)
+            if lock is None or place.exists():
+                return place, lock
+            os.close(lock)
 
 
 def _prefix(target: Path) -> str:
@@ -166,7 +173,7 @@ def _prefix(target: Path) -> str:
 
 
 def _leftovers(target: Path) -> list[Path]:
-    """The temporary directories and files beside `target` that its writers made."""
+    """The temporary directories and files that writers of `target` made beside it."""
     name = re.compile(re.escape(_prefix(target)) + RANDOM + re.escape(SUFFIX))
     try:
         return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
@@ -174,52 +181,39 @@ def _leftovers(target: Path) -> list[Path]:
         return []
 
 
-def _remove_if_dead(place: Path, target: Path) -> None:
-    """Delete a temporary directory if no writer holds its lock. Without locks, it stays."""
-    if fcntl is None or place.is_symlink() or not place.is_dir():
-        return
-    try:
-        lock = _lock(place)
-    except OSError:
-        return
-    if lock is None:
-        return
-    try:
-        _bring_back(place, target)
-        shutil.rmtree(place, ignore_errors=True)
-    finally:
-        os.close(lock)
-
-
-def _bring_back(place: Path, target: Path) -> None:
+def _remove(place: Path, target: Path) -> None:
+    """Delete a temporary directory. If there is no target, the old one in that directory is moved back before."""
     if (place / OLD).exists() and not target.exists():
         (place / OLD).rename(target)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _lock(directory: Path) -> int | None:
-    """Lock a directory and return the handle that holds the lock; None where the file system has no locks.
+    """Lock a directory. Returns the file descriptor that holds the lock, or None where locks do not exist.
 
-    Raises BlockingIOError if another process holds it.
+    Raises BlockingIOError if another process holds the lock, OSError if the directory cannot be opened.
     """
-    handle = os.open(directory, os.O_RDONLY)
+    if fcntl is None:
+        return None
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(handle)
+        os.close(descriptor)
         if isinstance(error, BlockingIOError):
             raise
         return None
-    return handle
+    return descriptor
 
 
 def _settle(file: Path, mode: int) -> None:
-    """Sync a file to disk and set its permissions: some libraries write files that only their user can read."""
+    """Sync a file to disk and set its permissions. Some libraries write files that only their user can read."""
     sync_file(file)
     file.chmod(mode)
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two directories in one step. False if the system or the file system cannot do that."""
+    """Exchange two directories in one step. Returns False if the system or the file system cannot do that."""
     if os.name != "posix":
         return False
     library = ctypes.CDLL(None)

@@ -5,42 +5,42 @@ A message says what happened, where, and what to do about it; the command line s
 
 
 class GPT2Error(Exception):
-    """Anything that the person at the keyboard can act on. Shown without a traceback."""
+    """An error that the user can act on. The command line shows it without a traceback."""
 
     exit_code = 1
 
 
 class UsageError(GPT2Error, ValueError):
-    """A wrong option or argument, or a value out of its range."""
+    """An option or argument is wrong, or a value is out of range."""
 
     exit_code = 2
 
 
 class DataError(GPT2Error):
-    """Input data that cannot be read or used."""
+    """Input data cannot be read or used."""
 
     exit_code = 3
 
 
 class CheckpointError(GPT2Error):
-    """A model or checkpoint that is damaged, does not fit, or is not to be trusted."""
+    """A model or checkpoint is damaged, does not fit, or cannot be trusted."""
 
     exit_code = 4
 
 
 class NetworkError(GPT2Error):
-    """The Hub cannot be reached, refuses, or answers nonsense."""
+    """The Hub cannot be reached, refuses a request, or sends an invalid answer."""
 
     exit_code = 5
 
 
 class ResourceError(GPT2Error):
-    """Out of disk space, memory or permission, or locked by somebody else."""
+    """Disk space, memory or a permission is missing, or another process holds a lock."""
 
     exit_code = 6
 
 
 class DivergedError(GPT2Error):
-    """The numbers are no longer finite."""
+    """A number that must be finite is infinite or NaN."""
 
     exit_code = 7

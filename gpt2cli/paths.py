@@ -1,4 +1,4 @@
-"""The directories for downloads and data, in `$GPT2CLI_HOME` or the platform's data directory for gpt2cli."""
+"""The directories of gpt2cli: `$GPT2CLI_HOME` or the platform's directory for user data, and what is in it."""
 
 import errno
 import os
@@ -12,20 +12,24 @@ from gpt2cli.untrusted import shown
 
 
 def home() -> Path:
-    """The directory for all files that gpt2cli keeps. Raises ResourceError if the user has no home directory."""
-    chosen = os.environ.get("GPT2CLI_HOME")
+    """The directory for all files that gpt2cli keeps.
+
+    Raises ResourceError if it is in the home directory and the user has none, UsageError as `expand`.
+    """
+    chosen = os.environ.get("GPT2CLI_HOME", "")
+    if chosen.strip():
+        return expand(chosen)
     try:
-        return (
-            expand(chosen)
-            if chosen and chosen.strip()
-            else Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
-        )
-    except RuntimeError:  # neither HOME is set, nor has this user an account
+        return Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
+    except RuntimeError:  # HOME is not set, and the user has no account
         raise ResourceError("there is no home directory: set GPT2CLI_HOME to a directory to keep things in") from None
 
 
 def make(directory: Path) -> None:
-    """Make a directory and its parents. Raises ResourceError, with GPT2CLI_HOME in the message if under `home()`."""
+    """Make a directory and its parents, unless they exist.
+
+    Raises ResourceError. For a directory in `home()`, its message names GPT2CLI_HOME.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -36,10 +40,10 @@ def make(directory: Path) -> None:
 
 
 def expand(path: str | Path) -> Path:
-    """The path with a leading `~` or `~somebody` as the home directory. `./~x`, as a text, is a file of that name.
+    """The path with a leading `~` or `~user` replaced by that home directory. The text `./~x` is a file named `~x`.
 
-    Raises UsageError if that user has no home directory and there is no such file, and for a name that no file can
-    have: too long, or with a NUL in it.
+    If the user does not exist but a file of that name does, returns the file. Raises UsageError if neither exists, and
+    for a name that no file can have: too long, or with a NUL character.
     """
     try:
         expanded = Path(path).expanduser() if str(path).startswith("~") else Path(path)
@@ -55,12 +59,12 @@ def expand(path: str | Path) -> Path:
 
 
 def models() -> Path:
-    """The directory of downloaded weights, with one directory for each Hub repository."""
+    """The directory for downloaded weights, with one directory for each Hub repository."""
     return home() / "models"
 
 
 def datasets() -> Path:
-    """The directory of prepared training data and of the downloads for it."""
+    """The directory for prepared training data and the files that it was made from."""
     return home() / "datasets"
 
 

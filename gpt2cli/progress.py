@@ -1,4 +1,4 @@
-"""The events of work that takes a while, such as a download, and the type of the function that receives them."""
+"""The events of a long task, such as a download, and the type of the functions that receive them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Received:
-    """`done` of the `total` bytes of a file are there."""
+    """`done` of the `total` bytes of a file have arrived."""
 
     file: str
     done: int
@@ -15,7 +15,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Note:
-    """A remark for the person who waits, in one line."""
+    """A remark for the user, in one line."""
 
     text: str
 

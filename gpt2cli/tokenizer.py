@@ -1,6 +1,6 @@
-"""GPT-2's byte-pair encoding: tiktoken over the vocabulary that comes with the package.
+"""GPT-2's byte-pair encoding: tiktoken with the vocabulary in this package.
 
-tiktoken's own `get_encoding("gpt2")` fetches its vocabulary from the network at first use; this one never does.
+tiktoken's `get_encoding("gpt2")` downloads the vocabulary at first use. This module never uses the network.
 """
 
 import codecs
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 50256
 
-# OpenAI's vocab.bpe: the hash is the one that tiktoken checks too
+# the hash of OpenAI's vocab.bpe, which tiktoken checks too
 VOCAB_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
-# How text is cut before merging: contractions, words, numbers and signs, each with the space before it; other
-# white space. The expression of the GPT-2 release, with possessive quantifiers, which find the same pieces faster.
+# Cuts text before the merges: contractions, words, numbers and signs, each with the space before it; other white
+# space. GPT-2's own expression, with possessive quantifiers, which find the same pieces faster.
 SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 PIECE = 2**16
-"""Characters after which a long text is cut at the next place where the tokenizer cuts anyway ..."""
+"""A long text is cut at the first place after so many characters where the tokenizer cuts too ..."""
 LONGEST_PIECE = 2 * PIECE
-"""... or, if there is no such place, at any. The regular expression fails on a run of about a million blanks."""
+"""... or, without such a place, after so many. The regular expression fails on a run of about a million blanks."""
 
-# A token never reaches from a sign into the blank behind it, or from a letter or digit into punctuation.
+# No token contains a sign and the blank after it, or a letter or digit and the punctuation after it.
 _CERTAIN_CUT = re.compile(r"(?<=\S)[ \n]|(?<=[^\W_])[!-/:-@\[-`{-~、。〈-】！，．：；？]")
 
 
 def encode(text: str, allow_special: bool = True) -> list[int]:
-    """Text of any length to token ids.
+    """Converts text of any length to token ids.
 
-    One rule holds for `<|endoftext|>`: in the prompt of a plain continuation (`allow_special`) it is the special token,
-    id 50256. Everywhere else it is plain text: in training data, and in the instructions, inputs and answers of a chat
-    and of an evaluation. Raises DataError for text that is not valid Unicode, naming the byte.
+    With `allow_special`, `<|endoftext|>` is the special token with id 50256. Only the prompts of plain continuations
+    use this. Everywhere else `<|endoftext|>` is plain text: in training data, and in the instructions, inputs and
+    answers of chats and evaluations. Raises DataError for text that is not valid Unicode, with the byte's number.
     """
     check_unicode(text)
     if not allow_special:
@@ -55,10 +55,10 @@ def encode(text: str, allow_special: bool = True) -> list[int]:
 
 
 def encode_plain(text: str) -> list[int]:
-    """Valid Unicode text of any length to token ids; `<|endoftext|>` in it is plain text.
+    """Converts valid Unicode text of any length to token ids. `<|endoftext|>` is plain text.
 
-    Only where more than PIECE characters follow each other without a blank or a punctuation mark can the ids differ
-    from those of the reference tokenizer.
+    The ids can differ from the reference tokenizer's only where more than PIECE characters contain no blank and no
+    punctuation mark.
     """
     encode_piece = encoding().encode_ordinary  # releases Python's lock while it works
     if len(text) <= LONGEST_PIECE:
@@ -67,7 +67,7 @@ def encode_plain(text: str) -> list[int]:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The text in pieces of at most LONGEST_PIECE characters, cut where the tokenizer cuts too, if there is a place."""
+    """Yields the text in pieces of at most LONGEST_PIECE characters, cut where the tokenizer cuts too if possible."""
     start = 0
     while len(text) - start > LONGEST_PIECE:
         found = _CERTAIN_CUT.search(text, start + PIECE, start + LONGEST_PIECE)
@@ -78,12 +78,12 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def decode(ids: list[int]) -> str:
-    """Token ids to text; bytes that are no UTF-8 become U+FFFD."""
+    """Converts token ids to text. Bytes that are not UTF-8 become U+FFFD."""
     return encoding().decode(ids)
 
 
 def check_unicode(text: str) -> None:
-    """Raise DataError if the text holds a lone surrogate, as arguments with broken bytes do."""
+    """Raise DataError if the text contains a lone surrogate, which stands for an invalid byte in an argument."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -92,28 +92,28 @@ def check_unicode(text: str) -> None:
 
 
 class StreamDecoder:
-    """Turns token ids into text one at a time, holding back a character until its last byte is there."""
+    """Converts token ids to text, one id at a time. A character is complete with the token that has its last byte."""
 
     def __init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The text that this token completes, possibly none."""
+        """The characters that this token completes: possibly none."""
         return self._utf8.decode(encoding().decode_single_token_bytes(token))
 
     @property
     def is_empty(self) -> bool:
-        """Whether no bytes are held back."""
+        """Whether no character is incomplete."""
         return not self._utf8.getstate()[0]
 
     def finish(self) -> str:
-        """What is left at the end: nothing, or U+FFFD for a character that never became whole."""
+        """The text after the last token: empty, or U+FFFD for an incomplete character."""
         return self._utf8.decode(b"", final=True)
 
 
 @cache
 def encoding() -> "tiktoken.Encoding":
-    """GPT-2's encoding, built once."""
+    """GPT-2's encoding. It is built at the first call."""
     import tiktoken
 
     return tiktoken.Encoding(
@@ -126,23 +126,26 @@ def encoding() -> "tiktoken.Encoding":
 
 
 def vocabulary() -> dict[str, int]:
-    """GPT-2's `vocab.json`: every token in the spelling of the release, with its id."""
+    """The content of GPT-2's `vocab.json`: each token, spelled as in OpenAI's release, with its id."""
     spelling = {byte: char for char, byte in _byte_of_char().items()}
     tokens = {"".join(spelling[byte] for byte in token): rank for token, rank in _read_ranks().items()}
     return tokens | {END_OF_TEXT: END_OF_TEXT_ID}
 
 
 def merges() -> list[str]:
-    """GPT-2's `merges.txt`: two tokens in the spelling of the release, with a space between, in order of rank."""
+    """The lines of GPT-2's `merges.txt` in order of rank: two tokens, spelled as in OpenAI's release, and a space.
+
+    Raises CheckpointError if the bundled file is damaged.
+    """
     path = paths.asset("vocab.bpe")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != VOCAB_SHA256:
         raise CheckpointError(f"the vocabulary {path} is damaged: reinstall gpt2cli")
-    return content.decode().splitlines()[1:]  # the first line is a version
+    return content.decode().splitlines()[1:]  # the first line is the version
 
 
 def _read_ranks() -> dict[bytes, int]:
-    """Every token's bytes and its id: the 256 bytes first, then the merges in the order they were learned."""
+    """The bytes of each token, with its id: first the 256 single bytes, then the merges in the order of their ranks."""
     byte_of = _byte_of_char()
     ranks = {bytes([byte]): rank for rank, byte in enumerate(byte_of.values())}
     for rank, merge in enumerate(merges(), start=len(ranks)):
@@ -151,7 +154,7 @@ def _read_ranks() -> dict[bytes, int]:
 
 
 def _byte_of_char() -> dict[str, int]:
-    """The bytes in the order of their ids, each under the printable character that stands for it in the release."""
+    """The printable character for each byte in OpenAI's release, with that byte, in the order of the bytes' ids."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     stand_ins = {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""Untrusted values, texts and names: how they are read, and how an error message shows them."""
+"""Reading of untrusted files, texts and names, and their display in error messages."""
 
 import json
 import os
@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 SHOWN_LENGTH = 80
-"""Characters of an untrusted value that an error message shows at most."""
+"""The largest number of characters of an untrusted value in an error message."""
+LONGEST_REASON = 200
+"""The largest number of characters of an exception's text in an error message."""
 LONGEST_LINE = 2**20
-"""Bytes of a line that `whole_lines` reads at most."""
+"""The largest number of bytes in a line that `whole_lines` yields."""
 
 _ORDINARY = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def shown(value: Any, length: int = SHOWN_LENGTH) -> str:
-    """A value from a file or a server, as an error message shows it: short, on one line, in bounded time.
+    """An untrusted value for an error message: short and on one line. Takes bounded time.
 
-    Texts and numbers are shown as Python writes them, and cut after `length` characters. Of all other values only
-    the type is named: the repr of a container can be exponentially longer than the file that it came from.
+    Shows texts and numbers as Python writes them, cut after `length` characters. Shows only the type of other values,
+    because the repr of a container can be exponentially longer than the file that it came from.
     """
     if isinstance(value, str):
         return repr(value if len(value) <= length else value[:length] + "...")
@@ -31,28 +33,28 @@ def shown(value: Any, length: int = SHOWN_LENGTH) -> str:
 
 
 def shown_name(name: str) -> str:
-    """An untrusted name, as an error message shows it: unchanged if it is short and of ordinary characters."""
+    """An untrusted name for an error message: unchanged if it is short and has only ordinary characters."""
     return name if len(name) <= SHOWN_LENGTH and _ORDINARY.fullmatch(name) else shown(name)
 
 
-def shown_reason(error: BaseException, length: int = 200) -> str:
-    """The text of a library's exception about an untrusted file, as an error message shows it: short, on one line."""
-    said = str(error)[: length + 1]
-    text = "".join(character if character.isprintable() else " " for character in said) or type(error).__name__
-    return text if len(text) <= length else text[:length] + "..."
+def shown_reason(error: BaseException) -> str:
+    """The text of a library's exception about an untrusted file, for an error message: short and on one line."""
+    start = str(error)[: LONGEST_REASON + 1]
+    text = "".join(character if character.isprintable() else " " for character in start) or type(error).__name__
+    return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + "..."
 
 
 def read_at_most(path: Path, limit: int) -> bytes | None:
-    """The content of a file; None if it has more than `limit` bytes. Raises OSError."""
+    """The content of a file, or None if it has more than `limit` bytes. Raises OSError."""
     with path.open("rb") as file:
         content = file.read(limit + 1)
     return content if len(content) <= limit else None
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for any text that is not JSON.
+    """The value of a JSON text. Raises ValueError for every invalid text.
 
-    `json.loads` also raises RecursionError, for deeply nested text.
+    `json.loads` also raises RecursionError, for a deeply nested text.
     """
     try:
         return json.loads(text)
@@ -61,8 +63,9 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file of any size, with their line ends. Unfinished lines, and those of more than LONGEST_LINE
-    bytes, are left out.
+    """Yields the lines of a file of any size, with their line ends.
+
+    Leaves out lines of more than LONGEST_LINE bytes, and a last line without an end.
     """
     is_start = True
     while part := file.readline(LONGEST_LINE):
@@ -73,9 +76,9 @@ def whole_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def is_utf16(content: bytes) -> bool:
-    """Whether bytes look like a text in UTF-16, as Windows writes it. Without a byte order mark it can be UTF-8 too.
+    """Whether bytes look like a text in UTF-16, as Windows programs write it.
 
-    Every other byte of such a text in a European language is 0.
+    Without a byte order mark, this is a guess: in a European language, every other byte of such a text is 0.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
@@ -85,12 +88,12 @@ def is_utf16(content: bytes) -> bool:
 
 
 def is_name(value: Any) -> bool:
-    """Whether a value can be the name of a model: a text on one line, short enough for the path of a file."""
+    """Whether a value can be a model's name: a text on one line, with parts that are short enough for file names."""
     return isinstance(value, str) and value.isprintable() and all(len(part.encode()) < 256 for part in value.split("/"))
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a text can be written to a file: not if it has halves of surrogate pairs, which JSON can hold."""
+    """Whether a text can be encoded in UTF-8. A text from JSON can contain half a surrogate pair, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -99,7 +102,7 @@ def is_encodable(text: str) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there. False also for a name that no file system can hold, or that may not be looked at."""
+    """Whether an ordinary file exists. False also for an impossible name, and if permissions hide the answer."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -107,12 +110,12 @@ def is_file(path: Path) -> bool:
 
 
 def missing(path: Path) -> str:
-    """What is wrong with a path for which `is_file` is false."""
+    """Why `is_file` is false for a path, in words for an error message."""
     return "not an ordinary file" if os.path.lexists(path) else "not there"
 
 
 def is_directory(path: Path) -> bool:
-    """Whether a directory is there. False also for a name that no file system can hold, or may not be looked at."""
+    """Whether a directory exists. False also for an impossible name, and if permissions hide the answer."""
     try:
         return path.is_dir()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Writing that loses nothing."""
+"""A crash at any moment leaves the old file or the new one."""
 
 import os
 import stat
@@ -185,7 +185,7 @@ def test_what_a_living_process_is_writing_stays(tmp_path):
 
 
 def test_who_is_alone_sweeps_away_all_that_was_left_of_a_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "fcntl", None)  # no lock is asked
+    monkeypatch.setattr(atomic, "fcntl", None)  # it needs no locks
     others = [".b.pt.12345678.tmp", ".a.pt.x.12345678.tmp", ".a.pt.tmp", "a.pt.1.tmp"]
     for name in others:
         (tmp_path / name).mkdir()
@@ -206,7 +206,7 @@ def test_where_locks_are_not_known_nothing_is_swept(tmp_path, monkeypatch):
 
 
 def test_files_are_synced_through_a_handle_that_may_write(tmp_path, monkeypatch):
-    """As Windows demands, where fsync of a file opened for reading alone is refused."""
+    """Windows refuses fsync for a file that is open for reading only."""
     import fcntl
 
     real, synced = os.fsync, []

@@ -1,4 +1,4 @@
-"""What importing gpt2cli does to somebody's process: as little as possible."""
+"""Importing gpt2cli changes as little as possible in the importing process."""
 
 import json
 import os
@@ -17,7 +17,7 @@ def spin_count(before="", **environment):
     return json.loads(subprocess.check_output([sys.executable, "-c", code], env=clean | environment, text=True))
 
 
-def test_threads_that_wait_do_not_spin_for_long():
+def test_waiting_threads_do_not_spin_for_long():
     assert spin_count() == "1000"
 
 
@@ -25,11 +25,11 @@ def test_threads_that_wait_do_not_spin_for_long():
     ("variable", "value", "expected"),
     [("GOMP_SPINCOUNT", "7", "7"), ("OMP_WAIT_POLICY", "active", None), ("OMP_WAIT_POLICY", "passive", None)],
 )
-def test_what_the_user_has_set_stays(variable, value, expected):
+def test_variables_that_the_user_has_set_stay(variable, value, expected):
     assert spin_count(**{variable: value}) == expected
 
 
-def test_it_is_too_late_once_torch_is_there():
+def test_nothing_is_set_if_torch_is_imported_already():
     assert spin_count("import sys, types; sys.modules['torch'] = types.ModuleType('torch')") is None
 
 

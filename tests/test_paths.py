@@ -1,4 +1,4 @@
-"""Where things are kept, and what is said where nothing can be."""
+"""The directories of gpt2cli, and the errors if they cannot be used."""
 
 from pathlib import Path
 

@@ -31,7 +31,7 @@ HARD = [
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory):
-    """tiktoken.get_encoding("gpt2"), its downloads seeded with our vocabulary; it checks their hashes itself."""
+    """tiktoken.get_encoding("gpt2"), with our vocabulary in its cache. It checks the hashes of these files."""
     cache = tmp_path_factory.mktemp("tiktoken")
     address = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
     named = lambda file: cache / hashlib.sha1((address + file).encode()).hexdigest()  # noqa: E731

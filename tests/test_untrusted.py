@@ -1,4 +1,4 @@
-"""What a stranger's file says never makes a message long, or slow to build."""
+"""Untrusted values never make a message long, or slow to build."""
 
 from io import BytesIO
 from pathlib import Path
