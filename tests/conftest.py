@@ -34,7 +34,8 @@ NOT_INHERITED = (
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Have compiled what most tests run, before processes wait for each other to do it, and say so."""
     if not hasattr(session.config, "workerinput"):
-        code = "from gpt2cli import load\nfor name in ('fp32', 'fp16', 'int8'): load('tiny', precision=name).warm_up()"
+        prepare = "load('tiny', precision=name).prepare(print)"
+        code = f"from gpt2cli import load\nfor name in ('fp32', 'fp16', 'int8'): {prepare}"
         subprocess.run([sys.executable, "-c", code], check=True)
 
 
