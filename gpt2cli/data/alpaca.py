@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import sample
 from gpt2cli.errors import DataError
 from gpt2cli.prompts import ALPACA, PromptTemplate
-from gpt2cli.tokenizer import END_OF_TEXT_ID
+from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
 
 BATCH, BATCH_CHARACTERS = 1000, 2**22
 """Records, or their characters, whose tokens are held as Python's numbers at a time."""
@@ -52,9 +52,14 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Alpaca:
-    """A file of records, tokenized, in its own order; `notes` say which parts of the file are not used."""
+    """A file of records, tokenized, in the order of the file.
+
+    records  for each sequence, the record in it: the output as far as its tokens reach, and a blank input as none
+    notes    remarks on the parts of the file that are not used
+    """
 
     dataset: TokenDataset
+    records: list[Record]
     counts: Counts
     notes: tuple[str, ...] = ()
 
@@ -100,7 +105,7 @@ def read_alpaca(
         tokens=dataset.n_tokens,
         targets=dataset.n_targets,
     )
-    return Alpaca(dataset, counts, read.notes)
+    return Alpaca(dataset, tokenized.records, counts, read.notes)
 
 
 def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
@@ -118,13 +123,14 @@ def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 
 class _Sequences:
-    """Token sequences that grow, two bytes a token."""
+    """Token sequences that grow, two bytes a token, and the records in them."""
 
     def __init__(self, template: PromptTemplate, max_length: int, loss_on: Literal["response", "all"]) -> None:
         self._template, self._max_length, self._loss_on = template, max_length, loss_on
         self._tokens = array("H")
         self._offsets = array("q", [0])
         self._loss_from = array("i")
+        self.records: list[Record] = []
         self.truncated = self.dropped_long = 0
 
     def add(self, records: Sequence[Record]) -> None:
@@ -136,15 +142,18 @@ class _Sequences:
         most = self._max_length * LONGEST_TOKEN + 1
         prompts = [self._template.prompt(record.instruction, record.input)[:most] for record in records]
         encoded = encode_many(prompts + [record.output[:most] for record in records])
-        for prompt, response in zip(encoded[: len(records)], encoded[len(records) :], strict=True):
-            self._append(prompt, [*response, END_OF_TEXT_ID])
+        for i, record in enumerate(records):
+            self._append(record, encoded[i], [*encoded[len(records) + i], END_OF_TEXT_ID])
 
-    def _append(self, prompt: list[int], response: list[int]) -> None:
+    def _append(self, record: Record, prompt: list[int], response: list[int]) -> None:
         room = self._max_length - len(prompt)
         if room < 1:
             self.dropped_long += 1
             return
-        self.truncated += len(response) > room
+        if len(response) > room:
+            self.truncated += 1
+            record = replace(record, output=decode(response[:room]))
+        self.records.append(replace(record, input="") if record.input.isspace() else record)
         self._tokens.extend(prompt)
         self._tokens.extend(response[:room])
         self._offsets.append(len(self._tokens))

@@ -87,7 +87,8 @@ def load_data(
     if path.is_dir():
         return _load_directory(path, max_length, data)
     if path.suffix.lower() in SUFFIXES:
-        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress, template=template)
+        splits = load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress, template=template)
+        return replace(splits, records={})  # training needs their tokens only
     return _load_text(path, [path], max_length, data)
 
 
@@ -101,7 +102,10 @@ def load_alpaca(
     source: str | None = None,
     template: PromptTemplate = ALPACA,
 ) -> Splits:
-    """A file of records, tokenized and divided; `info` calls it `source`. Raises what `read_alpaca` raises."""
+    """A file of records, tokenized and divided, with the records. `info` calls it `source`.
+
+    Raises the errors of `read_alpaca`.
+    """
     read = alpaca.read_alpaca(
         path,
         max_length=max_length,
@@ -113,10 +117,12 @@ def load_alpaca(
         progress=progress,
     )
     of = split(len(read.dataset), data)
-    train, val, test = (read.dataset.select(chosen) for chosen in (of.train, of.val, of.test))
+    chosen = {"train": of.train, "val": of.val, "test": of.test}
+    train, val, test = (read.dataset.select(indices) for indices in chosen.values())
+    records = {name: [read.records[i] for i in indices] for name, indices in chosen.items()}
     info = {"kind": "alpaca", "source": source or str(path), "max_length": max_length, "loss_on": loss_on}
     info |= {"seed": data.seed, "subset": data.subset, "counts": asdict(read.counts)}
-    return _described(Splits(train, val, test, template, info, read.notes))
+    return _described(Splits(train, val, test, template, info, read.notes, records))
 
 
 def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:

@@ -1,14 +1,16 @@
 """A prepared dataset on disk: a directory with one file, so that it is there as a whole or not at all.
 
-`data.safetensors` holds nine tensors, `train.tokens train.offsets train.loss_from val.tokens ...` as in `TokenDataset`,
-and in its metadata, under `gpt2cli`, a JSON object: version, template, and whatever else `Splits.info` holds; under
-`sha256` a digest of all that.
+`data.safetensors` holds `train.tokens train.offsets train.loss_from val.tokens ...`, as in `TokenDataset`, and
+`train.records val.records test.records`, (bytes,) uint8: the records as lines of JSON, in the order of the sequences.
+Its metadata holds, under `gpt2cli`, a JSON object with version, template, and all of `Splits.info`; under `sha256` a
+digest of that object and the sequences; and under `records_sha256` one of the records. Earlier versions wrote no
+records: such a dataset can be trained on, but not evaluated on.
 """
 
 import hashlib
 import json
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,10 +26,11 @@ from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.data.alpaca import Counts
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.splits import Splits as Splits
+from gpt2cli.data.records import Record
+from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, DataError, ResourceError
 from gpt2cli.prompts import PromptTemplate
-from gpt2cli.untrusted import is_file, parse_json
+from gpt2cli.untrusted import is_encodable, is_file, parse_json
 
 FILE = "data.safetensors"
 VERSION = 1
@@ -76,18 +79,24 @@ def _write(splits: Splits, directory: Path) -> Path:
     }
     template = splits.template.to_dict() if splits.template else None
     of_all = fingerprint(splits)
-    described = {"version": VERSION, "template": template, **splits.info, "fingerprint": of_all}
+    text = json.dumps({"version": VERSION, "template": template, **splits.info, "fingerprint": of_all})
+    metadata = {"gpt2cli": text, "sha256": _digest(text, of_all)}
+    if splits.records:
+        records = {name: _lines(splits.records[name]) for name in splits.by_name()}
+        tensors |= {f"{name}.records": lines for name, lines in records.items()}
+        metadata["records_sha256"] = _digest_of_records(records)
     with replacing(directory / FILE) as temporary:
-        text = json.dumps(described)
         try:
-            save_file(tensors, temporary, metadata={"gpt2cli": text, "sha256": _digest(text, of_all)})
+            save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:  # how its writer reports a full disk
             raise ResourceError(f"cannot write {directory / FILE} ({error}): free some space") from None
     return directory / FILE
 
 
-def read_prepared(directory: Path) -> Splits:
+def read_prepared(directory: Path, with_records: bool = False) -> Splits:
     """Open a prepared dataset by memory map. `info` holds what was written, and its fingerprint.
+
+    The records are read and checked only if asked for. They are empty if an earlier version prepared the dataset.
 
     Nothing in the file is trusted: not its sizes, not its types, not the places that it points to. Raises DataError
     for a file that is damaged, of another version, or something else.
@@ -106,6 +115,8 @@ def read_prepared(directory: Path) -> Splits:
         if contents.extra["sha256"] != _digest(contents.extra["gpt2cli"], found) or not len(splits.train):
             raise ValueError
         _check_info(splits.info, found)
+        if with_records and "records_sha256" in contents.extra:
+            splits = replace(splits, records=_read_records(splits, contents.tensors, contents.extra["records_sha256"]))
     except CheckpointError as error:
         raise DataError(f"{str(error).removesuffix(': fetch it again')}: {AGAIN}") from None
     except DataError as error:
@@ -147,3 +158,39 @@ def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
     if len(part) and (targets.min() < 1 or loss_from.min() < 1 or tokens.to(torch.int32).max() >= VOCAB_SIZE):
         raise ValueError
     return part
+
+
+def _lines(records: list[Record]) -> Tensor:
+    """The records as JSON, one a line, (bytes,) uint8."""
+    lines = bytearray()
+    for record in records:
+        lines += json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n"
+    return torch.frombuffer(lines, dtype=torch.uint8) if lines else torch.empty(0, dtype=torch.uint8)
+
+
+def _digest_of_records(records: dict[str, Tensor]) -> str:
+    """sha256, in hex, of the lines of all splits."""
+    digest = hashlib.sha256()
+    for lines in records.values():
+        digest.update(len(lines).to_bytes(8, "little"))
+        digest.update(lines.numpy().data)
+    return digest.hexdigest()
+
+
+def _read_records(splits: Splits, tensors: dict[str, Tensor], digest: str) -> dict[str, list[Record]]:
+    """The records of each split. Raises KeyError, TypeError or ValueError if they are not those of the sequences."""
+    stored = {name: tensors[f"{name}.records"] for name in splits.by_name()}
+    if any(lines.dtype != torch.uint8 or lines.ndim != 1 for lines in stored.values()):
+        raise ValueError
+    if _digest_of_records(stored) != digest:
+        raise ValueError
+    records = {
+        name: [Record(**parse_json(line)) for line in lines.numpy().tobytes().splitlines()]
+        for name, lines in stored.items()
+    }
+    texts = (text for part in records.values() for record in part for text in asdict(record).values())
+    if any(not isinstance(text, str) or not is_encodable(text) for text in texts):
+        raise ValueError
+    if any(len(records[name]) != len(part) for name, part in splits.by_name().items()):
+        raise ValueError
+    return records

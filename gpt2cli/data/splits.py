@@ -10,6 +10,7 @@ from typing import Any
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.records import Record
 from gpt2cli.prompts import PromptTemplate
 
 
@@ -20,6 +21,7 @@ class Splits:
     template  how the instructions were put, None for plain text
     info      what is known about the data, ready for JSON: kind, source, counts, settings, fingerprint
     notes     remarks for the person who gave the data; not stored with it
+    records   for each split by name, the records in its sequences; empty where they are not needed, or not known
     """
 
     train: TokenDataset
@@ -28,6 +30,7 @@ class Splits:
     template: PromptTemplate | None
     info: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    records: dict[str, list[Record]] = field(default_factory=dict)
 
     def by_name(self) -> dict[str, TokenDataset]:
         """The three of them, in the order train, val, test."""

@@ -15,7 +15,7 @@ from gpt2cli.outputs import check_directory
 from gpt2cli.prompts import PromptTemplate, read_template
 
 if TYPE_CHECKING:
-    from gpt2cli.data.prepared import Splits
+    from gpt2cli.data.splits import Splits
 
 EXAMPLES = """
 [bold]Examples[/bold]
