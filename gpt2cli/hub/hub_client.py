@@ -18,7 +18,7 @@ from gpt2cli.errors import NetworkError, UsageError
 from gpt2cli.hub import model_cache
 from gpt2cli.hub.connections import answer_in_time, route, steady
 from gpt2cli.hub.http_errors import MissingFileError, refusal, upload_refusal
-from gpt2cli.hub.resumable_download import RemoteFile, TemporaryError, persist
+from gpt2cli.hub.resumable_download import DIGEST, RemoteFile, TemporaryError, persist
 from gpt2cli.progress import Progress
 
 MAX_SIZE = 2**40
@@ -28,7 +28,6 @@ EMPTY = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 """Git's digest of an empty file."""
 AT_FAULT = "check HF_ENDPOINT and the proxy"
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(/\S*)?")
-_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def prepare_client() -> None:
@@ -79,7 +78,7 @@ class Remote:
             url, headers = self._url(name), _headers()
             found = answer_in_time(lambda: get_hf_file_metadata(url, headers=headers, timeout=timeout), timeout)
         commit, digest, size = found.commit_hash or "", found.etag or "", found.size
-        if not model_cache.COMMIT.fullmatch(commit) or not _DIGEST.fullmatch(digest):
+        if not model_cache.COMMIT.fullmatch(commit) or not DIGEST.fullmatch(digest):
             raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
         if size == 0 and digest == EMPTY:
             raise MissingFileError(f"{self.repo}: {name} is empty: use another repository")

@@ -15,7 +15,7 @@ from gpt2cli import paths
 from gpt2cli.atomic import sync_directory
 from gpt2cli.config import PUBLISHED
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
-from gpt2cli.hub import model_cache
+from gpt2cli.hub import hf_cache, model_cache
 from gpt2cli.hub.hub_client import Remote, prepare_client
 from gpt2cli.hub.model_cache import CachedModel
 from gpt2cli.hub.resumable_download import LastingError, RemoteFile, fetch, matches, size_of
@@ -53,6 +53,9 @@ def download(
 ) -> CachedModel:
     """The model on disk. It is downloaded if it is not there, or with `force`. See `resolve` for `for_text`.
 
+    Files that the Hugging Face cache holds are taken from there, but not with `force`. Without the network, this needs
+    a published model, all of whose files are known.
+
     Raises UsageError for an HF_ENDPOINT that is not an address; NetworkError if the Hub does not answer, refuses, or
     sends an invalid answer; CheckpointError if the bytes do not match their digest, or the repository has no
     safetensors; ResourceError if the disk is too small.
@@ -62,11 +65,16 @@ def download(
         model_cache.sweep_if_idle(repo)
         return found
     model = model_cache.short_name(repo) + ("" if revision == model_cache.DEFAULT_REVISION else f"@{revision}")
+    waiting = Note(f"another process is downloading {model}: waiting for it")
     if offline or is_offline():
+        if not force and _is_published(repo) and (snapshot := _find_snapshot(repo, revision)):
+            with model_cache.lock(repo, lambda: progress(waiting)):
+                if found := _take_snapshot(Remote(repo, revision, progress), *snapshot):
+                    return found
         why = "" if force else "it is not on disk and "
         why += "the network is off (--offline or HF_HUB_OFFLINE)"
         raise NetworkError(f"cannot use {model}: {why}: go online once, or use --model tiny, which needs no network")
-    with model_cache.lock(repo, lambda: progress(Note(f"another process is downloading {model}: waiting for it"))):
+    with model_cache.lock(repo, lambda: progress(waiting)):
         # another process may have downloaded it in the meantime
         found = None if force else model_cache.find(repo, revision)
         try:
@@ -125,6 +133,11 @@ def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
         shards = _shards(model_cache.repo_directory(source.repo) / commit / INDEX, pinned)
         _bring(pinned, shards, force)
         files += shards
+    return _publish(source, commit, files)
+
+
+def _publish(source: Remote, commit: str, files: list[RemoteFile]) -> CachedModel:
+    """Record that all files of a commit are there, and return the model."""
     model_cache.publish(source.repo, source.revision, commit, files)
     shutil.rmtree(model_cache.staging_directory(source.repo, commit), ignore_errors=True)
     found = model_cache.find(source.repo, source.revision)
@@ -133,6 +146,18 @@ def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
             f"{source.repo} has disappeared after its download: see which program deletes files in {paths.models()}"
         )
     return found
+
+
+def _find_snapshot(repo: str, revision: str) -> tuple[str, list[RemoteFile]] | None:
+    """The commit and the files of a published model, according to the Hugging Face cache, if they are there."""
+    prepare_client()
+    return hf_cache.find_snapshot(repo, revision, (CONFIG, WEIGHTS))
+
+
+def _take_snapshot(source: Remote, commit: str, files: list[RemoteFile]) -> CachedModel | None:
+    """Publish a model whose files are all in the Hugging Face cache. None if one of them is damaged."""
+    missing = _take(replace(source, revision=commit), files)
+    return None if missing else _publish(source, commit, files)
 
 
 def _is_published(repo: str) -> bool:
@@ -185,7 +210,7 @@ def _bring(source: Remote, files: list[RemoteFile], force: bool) -> None:
     """Download the files that are not there yet. A file goes into the staging directory, is checked, and is moved."""
     target = model_cache.repo_directory(source.repo) / source.revision
     staging = model_cache.staging_directory(source.repo, source.revision)
-    missing = [file for file in files if force or not matches(target / file.name, file)]
+    missing = files if force else _take(source, files)
     model_cache.check_space(sum(file.size - size_of(staging / file.name) for file in missing))
     staging.mkdir(parents=True, exist_ok=True)
     target.mkdir(exist_ok=True)
@@ -193,3 +218,15 @@ def _bring(source: Remote, files: list[RemoteFile], force: bool) -> None:
         fetch(file, staging / file.name, partial(source.body, file.name), source.progress)
         (staging / file.name).replace(target / file.name)
         sync_directory(target)
+
+
+def _take(source: Remote, files: list[RemoteFile]) -> list[RemoteFile]:
+    """Take the files of a commit that are not there yet from the Hugging Face cache. Returns those still missing."""
+    target = model_cache.repo_directory(source.repo) / source.revision
+    missing = [file for file in files if not matches(target / file.name, file)]
+    target.mkdir(parents=True, exist_ok=True)
+    taken = [file for file in missing if hf_cache.take(source.repo, source.revision, file, target / file.name)]
+    if taken:
+        model, size = model_cache.short_name(source.repo), sum(file.size for file in taken)
+        source.progress(Note(f"found in the Hugging Face cache: {model}, {size / 1e6:,.1f} MB"))
+    return [file for file in missing if file not in taken]

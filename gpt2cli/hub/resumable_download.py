@@ -5,6 +5,7 @@ Nothing here knows about HTTP. The caller opens the connection, and raises `Temp
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ DELAYS = (0.5, 1.0, 2.0, 4.0)
 """Seconds before each further try."""
 LONGEST_WAIT = 60.0
 """Seconds to wait at most, whatever a server asks for."""
+
+DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""The form of `RemoteFile.digest`."""
 
 T = TypeVar("T")
 
