@@ -7,6 +7,7 @@ untrusted: each is checked before it becomes part of a path.
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -65,12 +66,10 @@ def download(
         model_cache.sweep_if_idle(repo)
         return found
     model = model_cache.short_name(repo) + ("" if revision == model_cache.DEFAULT_REVISION else f"@{revision}")
-    waiting = Note(f"another process is downloading {model}: waiting for it")
+    source, waiting = Remote(repo, revision, progress), Note(f"another process is downloading {model}: waiting for it")
     if offline or is_offline():
-        if not force and _is_published(repo) and (snapshot := _find_snapshot(repo, revision)):
-            with model_cache.lock(repo, lambda: progress(waiting)):
-                if found := _take_snapshot(Remote(repo, revision, progress), *snapshot):
-                    return found
+        if not force and (found := _take_offline(source, lambda: progress(waiting))):
+            return found
         why = "" if force else "it is not on disk and "
         why += "the network is off (--offline or HF_HUB_OFFLINE)"
         raise NetworkError(f"cannot use {model}: {why}: go online once, or use --model tiny, which needs no network")
@@ -78,7 +77,7 @@ def download(
         # another process may have downloaded it in the meantime
         found = None if force else model_cache.find(repo, revision)
         try:
-            return found or _download(Remote(repo, revision, progress), force, for_text)
+            return found or _download(source, force, for_text)
         except NetworkError as error:
             way_out = "; --model tiny needs no network" if isinstance(error, LastingError) else ""
             raise NetworkError(f"cannot fetch {model}: {error}{way_out}") from None
@@ -148,16 +147,15 @@ def _publish(source: Remote, commit: str, files: list[RemoteFile]) -> CachedMode
     return found
 
 
-def _find_snapshot(repo: str, revision: str) -> tuple[str, list[RemoteFile]] | None:
-    """The commit and the files of a published model, according to the Hugging Face cache, if they are there."""
+def _take_offline(source: Remote, on_wait: Callable[[], None]) -> CachedModel | None:
+    """A published model whose files are all in the Hugging Face cache, undamaged; None for any other."""
     prepare_client()
-    return hf_cache.find_snapshot(repo, revision, (CONFIG, WEIGHTS))
-
-
-def _take_snapshot(source: Remote, commit: str, files: list[RemoteFile]) -> CachedModel | None:
-    """Publish a model whose files are all in the Hugging Face cache. None if one of them is damaged."""
-    missing = _take(replace(source, revision=commit), files)
-    return None if missing else _publish(source, commit, files)
+    snapshot = hf_cache.find_snapshot(source.repo, source.revision, (CONFIG, WEIGHTS))
+    if snapshot is None or not _is_published(source.repo):
+        return None
+    commit, files = snapshot
+    with model_cache.lock(source.repo, on_wait):
+        return None if _take(replace(source, revision=commit), files) else _publish(source, commit, files)
 
 
 def _is_published(repo: str) -> bool:

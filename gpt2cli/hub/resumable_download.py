@@ -40,7 +40,7 @@ class RemoteFile:
 
 
 OpenBody = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
-"""Starts sending from an offset; yields the offset it really starts from, and the bytes."""
+"""Opens a body from an offset on; yields the offset where it really starts, and the bytes."""
 
 
 class TemporaryError(Exception):
@@ -132,7 +132,7 @@ def _attempt(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progre
                     if done > file.size:
                         raise _MismatchError(f"more than the announced {file.size} bytes came")
                     digest.update(chunk)
-                    _append(out.fileno(), chunk, part)
+                    append(out.fileno(), chunk, part)
                     progress(Received(file.name, done, file.size))
                 os.fsync(out.fileno())
         except TemporaryError as error:
@@ -164,8 +164,8 @@ def _new_digest(file: RemoteFile) -> "hashlib._Hash":
     return hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
 
 
-def _append(handle: int, chunk: bytes, part: Path) -> None:
-    """Write without a buffer, so that no received byte is lost if this process is killed."""
+def append(handle: int, chunk: bytes, part: Path) -> None:
+    """Write without a buffer, so that no received byte is lost if this process is killed. Raises ResourceError."""
     try:
         while chunk:
             chunk = chunk[os.write(handle, chunk) :]
