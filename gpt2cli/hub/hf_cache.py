@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gpt2cli.atomic import replacing, sync_directory, sync_file
 from gpt2cli.hub import model_cache
+from gpt2cli.hub.names import COMMIT, short_name
 from gpt2cli.hub.resumable_download import DIGEST, RemoteFile, matches
 
 
@@ -43,7 +44,7 @@ def find_snapshot(repo: str, revision: str, names: Sequence[str]) -> tuple[str, 
         paths = [try_to_load_from_cache(repo_id, name, revision=revision) for name in names]
         found = [Path(path) for path in paths if isinstance(path, str)]
         blobs = [path.resolve() for path in found]
-        commits = {path.parent.name for path in found if model_cache.COMMIT.fullmatch(path.parent.name)}
+        commits = {path.parent.name for path in found if COMMIT.fullmatch(path.parent.name)}
         if len(found) == len(names) and len(commits) == 1 and all(DIGEST.fullmatch(blob.name) for blob in blobs):
             files = [RemoteFile(name, blob.stat().st_size, blob.name) for name, blob in zip(names, blobs, strict=True)]
             return commits.pop(), files
@@ -62,7 +63,7 @@ def _places(repo: str, commit: str, file: RemoteFile) -> Iterator[Path]:
 
 def _names_of(repo: str) -> list[str]:
     """The names that a repository has on the Hub: the published models are also known without their owner."""
-    return [*dict.fromkeys((repo, model_cache.short_name(repo)))]
+    return [*dict.fromkeys((repo, short_name(repo)))]
 
 
 def _link_or_copy(place: Path, file: RemoteFile, target: Path) -> bool:

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from gpt2cli import __version__
 from gpt2cli.errors import NetworkError, UsageError
-from gpt2cli.hub import model_cache
 from gpt2cli.hub.connections import Server, answer_in_time
 from gpt2cli.hub.http_errors import MissingFileError, refusal, upload_refusal
+from gpt2cli.hub.names import COMMIT
 from gpt2cli.hub.resumable_download import DIGEST, RemoteFile, TemporaryError, persist
 from gpt2cli.progress import Progress
 
@@ -77,7 +77,7 @@ class Remote:
             url, headers = self._url(name), _headers()
             found = answer_in_time(lambda: get_hf_file_metadata(url, headers=headers, timeout=timeout), timeout)
         commit, digest, size = found.commit_hash or "", found.etag or "", found.size
-        if not model_cache.COMMIT.fullmatch(commit) or not DIGEST.fullmatch(digest):
+        if not COMMIT.fullmatch(commit) or not DIGEST.fullmatch(digest):
             raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
         if size == 0 and digest == EMPTY:
             raise MissingFileError(f"{self.repo}: {name} is empty: use another repository")

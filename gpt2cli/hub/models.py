@@ -14,11 +14,11 @@ from pathlib import Path
 
 from gpt2cli import paths
 from gpt2cli.atomic import sync_directory
-from gpt2cli.config import PUBLISHED
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
 from gpt2cli.hub import hf_cache, model_cache
 from gpt2cli.hub.hub_client import Remote, prepare_client
 from gpt2cli.hub.model_cache import CachedModel
+from gpt2cli.hub.names import COMMIT, DEFAULT_REVISION, is_published, parse_name, short_name
 from gpt2cli.hub.resumable_download import LastingError, RemoteFile, fetch, matches, size_of
 from gpt2cli.hub.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES, read_tokenizer, refuse
 from gpt2cli.progress import Note, Progress, ignore
@@ -39,7 +39,7 @@ def resolve(name: str, *, offline: bool = False, progress: Progress = ignore, fo
 
     Raises UsageError for a text that is not a model's name, and what `download` raises.
     """
-    repo, revision = model_cache.parse_name(name)
+    repo, revision = parse_name(name)
     return download(repo, revision, offline=offline, progress=progress, for_text=for_text).path
 
 
@@ -65,7 +65,7 @@ def download(
     if found:
         model_cache.sweep_if_idle(repo)
         return found
-    model = model_cache.short_name(repo) + ("" if revision == model_cache.DEFAULT_REVISION else f"@{revision}")
+    model = short_name(repo) + ("" if revision == DEFAULT_REVISION else f"@{revision}")
     source, waiting = Remote(repo, revision, progress), Note(f"another process is downloading {model}: waiting for it")
     if offline or is_offline():
         if not force and (found := _take_offline(source, lambda: progress(waiting))):
@@ -89,7 +89,7 @@ def download_from_dataset(repo: str, name: str, part: Path, *, progress: Progres
     Raises NetworkError and CheckpointError as `download` does.
     """
     prepare_client()
-    newest = Remote(repo, model_cache.DEFAULT_REVISION, progress, "dataset")
+    newest = Remote(repo, DEFAULT_REVISION, progress, "dataset")
     commit, file = newest.head(name)
     fetch(file, part, partial(replace(newest, revision=commit).body, name), progress)
 
@@ -99,7 +99,7 @@ def upload(repo: str, files: list[Path], *, private: bool = False, progress: Pro
 
     Raises UsageError for a text that is not a repository's name, NetworkError if the Hub does not answer, or refuses.
     """
-    name, revision = model_cache.parse_name(repo)
+    name, revision = parse_name(repo)
     if is_offline():
         raise NetworkError("cannot upload: the network is off (HF_HUB_OFFLINE): unset that variable")
     prepare_client()
@@ -117,19 +117,19 @@ def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
     prepare_client()
     commit, config = source.head(CONFIG)
     _check_json(source, config)
-    if model_cache.COMMIT.fullmatch(source.revision) and commit != source.revision:
+    if COMMIT.fullmatch(source.revision) and commit != source.revision:
         raise NetworkError(f"{source.repo}: the server answers for another commit than asked: try again later")
     model_cache.sweep(source.repo, keep=commit)
     pinned = Remote(source.repo, commit, source.progress)
-    tokenizer = [] if _is_published(source.repo) else _tokenizer_files(pinned)
+    tokenizer = [] if is_published(source.repo) else _tokenizer_files(pinned)
     whole = pinned.file(WEIGHTS)
     files = [config, *tokenizer, whole or _index(pinned)]
-    if for_text and not _is_published(source.repo):
+    if for_text and not is_published(source.repo):
         _bring(pinned, files[:-1], force)
-        refuse(read_tokenizer(model_cache.repo_directory(source.repo) / commit).other, source.repo)
+        refuse(read_tokenizer(model_cache.model_directory(source.repo, commit)).other, source.repo)
     _bring(pinned, files, force)
     if not whole:
-        shards = _shards(model_cache.repo_directory(source.repo) / commit / INDEX, pinned)
+        shards = _shards(model_cache.model_directory(source.repo, commit) / INDEX, pinned)
         _bring(pinned, shards, force)
         files += shards
     return _publish(source, commit, files)
@@ -151,16 +151,11 @@ def _take_offline(source: Remote, on_wait: Callable[[], None]) -> CachedModel | 
     """A published model whose files are all in the Hugging Face cache, undamaged; None for any other."""
     prepare_client()
     snapshot = hf_cache.find_snapshot(source.repo, source.revision, (CONFIG, WEIGHTS))
-    if snapshot is None or not _is_published(source.repo):
+    if snapshot is None or not is_published(source.repo):
         return None
     commit, files = snapshot
     with model_cache.lock(source.repo, on_wait):
         return None if _take(replace(source, revision=commit), files) else _publish(source, commit, files)
-
-
-def _is_published(repo: str) -> bool:
-    """Whether a repository's tokenizer is GPT-2's by definition."""
-    return any(repo == published.repo for published in PUBLISHED.values())
 
 
 def _tokenizer_files(source: Remote) -> list[RemoteFile]:
@@ -206,7 +201,7 @@ def _shards(index: Path, source: Remote) -> list[RemoteFile]:
 
 def _bring(source: Remote, files: list[RemoteFile], force: bool) -> None:
     """Download the files that are not there yet. A file goes into the staging directory, is checked, and is moved."""
-    target = model_cache.repo_directory(source.repo) / source.revision
+    target = model_cache.model_directory(source.repo, source.revision)
     staging = model_cache.staging_directory(source.repo, source.revision)
     missing = files if force else _take(source, files)
     model_cache.check_space(sum(file.size - size_of(staging / file.name) for file in missing))
@@ -220,11 +215,11 @@ def _bring(source: Remote, files: list[RemoteFile], force: bool) -> None:
 
 def _take(source: Remote, files: list[RemoteFile]) -> list[RemoteFile]:
     """Take the files of a commit that are not there yet from the Hugging Face cache. Returns those still missing."""
-    target = model_cache.repo_directory(source.repo) / source.revision
+    target = model_cache.model_directory(source.repo, source.revision)
     missing = [file for file in files if not matches(target / file.name, file)]
     target.mkdir(parents=True, exist_ok=True)
     taken = [file for file in missing if hf_cache.take(source.repo, source.revision, file, target / file.name)]
     if taken:
-        model, size = model_cache.short_name(source.repo), sum(file.size for file in taken)
+        model, size = short_name(source.repo), sum(file.size for file in taken)
         source.progress(Note(f"found in the Hugging Face cache: {model}, {size / 1e6:,.1f} MB"))
     return [file for file in missing if file not in taken]
