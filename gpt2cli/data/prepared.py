@@ -1,4 +1,4 @@
-"""A prepared dataset on disk: a directory with one file, so that it is there as a whole or not at all.
+"""A prepared dataset on disk: a directory with one file, so that a crash never leaves half of a dataset.
 
 `data.safetensors` holds `train.tokens train.offsets train.loss_from val.tokens ...`, as in `TokenDataset`, and
 `train.records val.records test.records`, (bytes,) uint8: the records as lines of JSON, in the order of the sequences.
@@ -37,11 +37,11 @@ VERSION = 1
 AGAIN = "prepare it again with `gpt2 prepare-alpaca --force`"
 _DTYPES = {"tokens": torch.uint16, "offsets": torch.int64, "loss_from": torch.int32}
 _INFO = {"kind": str, "source": str, "max_length": int, "loss_on": str, "seed": int, "fingerprint": str}
-"""What `Splits.info` always holds, and of which types."""
+"""The members that `Splits.info` always has, and their types."""
 
 
 def default_directory(source: str) -> Path:
-    """Where a dataset goes if nobody says: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file."""
+    """The default directory for a source: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file."""
     name = f"alpaca-{source}" if source in ("cleaned", "original") else Path(urlsplit(source).path).stem
     return paths.datasets() / (re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "alpaca")
 
@@ -52,12 +52,12 @@ def is_prepared(directory: Path) -> bool:
 
 
 def fingerprint(splits: Splits) -> str:
-    """sha256, in hex, of everything in the three splits."""
+    """sha256, in hex, of the sequences in the three splits."""
     return hashlib.sha256("".join(part.fingerprint() for part in splits.by_name().values()).encode()).hexdigest()
 
 
 def write_prepared(splits: Splits, directory: Path) -> Path:
-    """Write the dataset, replacing the one that is there; a crash leaves the old or the new. Returns the file.
+    """Write the dataset, and return its file. An old dataset is replaced; a crash leaves the old or the new one.
 
     Raises ResourceError if it cannot be written.
     """
@@ -88,18 +88,18 @@ def _write(splits: Splits, directory: Path) -> Path:
     with replacing(directory / FILE) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:  # how its writer reports a full disk
+        except SafetensorError as error:  # its writer raises this if the disk is full
             raise ResourceError(f"cannot write {directory / FILE} ({error}): free some space") from None
     return directory / FILE
 
 
 def read_prepared(directory: Path, with_records: bool = False) -> Splits:
-    """Open a prepared dataset by memory map. `info` holds what was written, and its fingerprint.
+    """Open a prepared dataset by memory map.
 
-    The records are read and checked only if asked for. They are empty if an earlier version prepared the dataset.
+    The records are read and checked only `with_records`. They are empty if an earlier version prepared the dataset.
 
-    Nothing in the file is trusted: not its sizes, not its types, not the places that it points to. Raises DataError
-    for a file that is damaged, of another version, or something else.
+    The file is untrusted: all its sizes, types and offsets are checked. Raises DataError for a file that is damaged, of
+    another format version, or no prepared dataset.
     """
     path = directory / FILE
     try:
@@ -127,12 +127,12 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
 
 
 def _digest(description: str, fingerprint: str) -> str:
-    """sha256, in hex, of all that the file says."""
+    """sha256, in hex, of the description and of the sequences, whose fingerprint this is."""
     return hashlib.sha256((description + fingerprint).encode()).hexdigest()
 
 
 def _check_info(info: dict[str, Any], fingerprint: str) -> None:
-    """Raise an error unless `info` has the form that `load_data` promises, and can be written as JSON again."""
+    """Raise KeyError, TypeError or ValueError unless `info` has the form that `load_data` guarantees."""
     if any(type(info[name]) is not kind for name, kind in _INFO.items()) or info["loss_on"] not in ("response", "all"):
         raise ValueError
     counts = info.get("counts", {})
@@ -144,14 +144,14 @@ def _check_info(info: dict[str, Any], fingerprint: str) -> None:
 
 
 def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
-    """One of the three, checked so far that nothing in it leads outside. Raises KeyError or ValueError."""
+    """One split. Raises KeyError or ValueError unless all its offsets and tokens are within their ranges."""
     tokens, offsets, loss_from = members = [tensors[f"{name}.{member}"] for member in _DTYPES]
     kinds = all(
         tensor.dtype == dtype and tensor.ndim == 1 for tensor, dtype in zip(members, _DTYPES.values(), strict=True)
     )
     if not kinds or len(offsets) != len(loss_from) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
         raise ValueError
-    if offsets.min() < 0 or offsets.max() > len(tokens):  # the lengths of others could wrap around
+    if offsets.min() < 0 or offsets.max() > len(tokens):  # otherwise the lengths below could overflow
         raise ValueError
     part = TokenDataset(tokens, offsets, loss_from)
     targets = part.lengths - loss_from

@@ -46,7 +46,7 @@ def fetch_source(source: str, offline: bool = False, progress: Progress = ignore
 
 
 def _kept(source: str, name: str, download: Callable[..., None], offline: bool, progress: Progress) -> Path:
-    """The file of this name among the downloads, downloaded if it is not there, by one process at a time."""
+    """The file of this name in the directory of downloads. If it is not there, one process at a time downloads it."""
     file = paths.datasets() / "downloads" / name
     if file.is_file():
         progress(Note(f"using {file}, downloaded before: delete it to fetch {source} again"))

@@ -1,7 +1,7 @@
 """Downloads of models from the Hugging Face Hub into the cache, and uploads to the Hub.
 
-`remote` sends the requests, `transfer` writes and checks the bytes, `cache` knows their paths. A server's answers are
-untrusted: each is checked before it becomes part of a path.
+`hub_client` sends the requests, `resumable_download` writes and checks the bytes, and `model_cache` gives their paths.
+A server's answers are untrusted: each is checked before it becomes part of a path.
 """
 
 import os
@@ -28,7 +28,7 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 MAX_JSON = 2**24
 MAX_SHARDS = 1000
-"""Files of weights that an index may name. The 1.5B model has one, and each is asked for by itself."""
+"""Files of weights that an index may name. The 1.5B model has one, and each file needs requests."""
 _SHARD = re.compile(r"\w[\w-]{0,99}\.safetensors", re.ASCII)
 
 
@@ -37,7 +37,7 @@ def resolve(name: str, *, offline: bool = False, progress: Progress = ignore, fo
 
     With `for_text`, the weights of a model that was made for another tokenizer than GPT-2's are not downloaded.
 
-    Raises UsageError for a text that is not a model's name, and what `download` raises.
+    Raises UsageError for a text that is not a model's name, and the errors of `download`.
     """
     repo, revision = parse_name(name)
     return download(repo, revision, offline=offline, progress=progress, for_text=for_text).path
@@ -54,8 +54,8 @@ def download(
 ) -> CachedModel:
     """The model on disk. It is downloaded if it is not there, or with `force`. See `resolve` for `for_text`.
 
-    Files that the Hugging Face cache holds are taken from there, but not with `force`. Without the network, this needs
-    a published model, all of whose files are known.
+    Files that the Hugging Face cache holds are taken from there, except with `force`. Offline, this is done for the
+    published models only: the files of other models are not known without the Hub.
 
     Raises UsageError for an HF_ENDPOINT that is not an address; NetworkError if the Hub does not answer, refuses, or
     sends an invalid answer; CheckpointError if the bytes do not match their digest, or the repository has no
@@ -113,7 +113,7 @@ def is_offline() -> bool:
 
 
 def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
-    """Download a whole model and publish it in the cache. Files of this commit that are there already are kept."""
+    """Download a model's files and publish it in the cache. Files of this commit that are there already are kept."""
     prepare_client()
     commit, config = source.head(CONFIG)
     _check_json(source, config)
@@ -125,18 +125,18 @@ def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
     whole = pinned.file(WEIGHTS)
     files = [config, *tokenizer, whole or _index(pinned)]
     if for_text and not is_published(source.repo):
-        _bring(pinned, files[:-1], force)
+        _download_missing(pinned, files[:-1], force)
         refuse(read_tokenizer(model_cache.model_directory(source.repo, commit)).other, source.repo)
-    _bring(pinned, files, force)
+    _download_missing(pinned, files, force)
     if not whole:
         shards = _shards(model_cache.model_directory(source.repo, commit) / INDEX, pinned)
-        _bring(pinned, shards, force)
+        _download_missing(pinned, shards, force)
         files += shards
     return _publish(source, commit, files)
 
 
 def _publish(source: Remote, commit: str, files: list[RemoteFile]) -> CachedModel:
-    """Record that all files of a commit are there, and return the model."""
+    """Record in the cache that all files of a commit are there, and return the model."""
     model_cache.publish(source.repo, source.revision, commit, files)
     shutil.rmtree(model_cache.staging_directory(source.repo, commit), ignore_errors=True)
     found = model_cache.find(source.repo, source.revision)
@@ -149,9 +149,11 @@ def _publish(source: Remote, commit: str, files: list[RemoteFile]) -> CachedMode
 
 def _take_offline(source: Remote, on_wait: Callable[[], None]) -> CachedModel | None:
     """A published model whose files are all in the Hugging Face cache, undamaged; None for any other."""
+    if not is_published(source.repo):
+        return None
     prepare_client()
     snapshot = hf_cache.find_snapshot(source.repo, source.revision, (CONFIG, WEIGHTS))
-    if snapshot is None or not is_published(source.repo):
+    if snapshot is None:
         return None
     commit, files = snapshot
     with model_cache.lock(source.repo, on_wait):
@@ -199,8 +201,11 @@ def _shards(index: Path, source: Remote) -> list[RemoteFile]:
     return [source.head(name)[1] for name in names]
 
 
-def _bring(source: Remote, files: list[RemoteFile], force: bool) -> None:
-    """Download the files that are not there yet. A file goes into the staging directory, is checked, and is moved."""
+def _download_missing(source: Remote, files: list[RemoteFile], force: bool) -> None:
+    """Download the files of a commit that are not there yet, or all with `force`.
+
+    Each file is written in the staging directory, checked, and then moved.
+    """
     target = model_cache.model_directory(source.repo, source.revision)
     staging = model_cache.staging_directory(source.repo, source.revision)
     missing = files if force else _take(source, files)
