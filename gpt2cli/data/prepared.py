@@ -115,7 +115,7 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
         if contents.extra["sha256"] != _digest(contents.extra["gpt2cli"], found) or not len(splits.train):
             raise ValueError
         _check_info(splits.info, found)
-        if with_records and "records_sha256" in contents.extra:
+        if with_records and any(name.endswith(".records") for name in contents.tensors):
             splits = replace(splits, records=_read_records(splits, contents.tensors, contents.extra["records_sha256"]))
     except CheckpointError as error:
         raise DataError(f"{str(error).removesuffix(': fetch it again')}: {AGAIN}") from None

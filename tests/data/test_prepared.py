@@ -60,7 +60,7 @@ def test_damaged_at_any_byte(tmp_path: Path, splits: Splits) -> None:
     file = write_prepared(splits, tmp_path / "out")
     whole = file.read_bytes()
     draw = random.Random(0)
-    for _ in range(150):
+    for _ in range(300):
         at = draw.randrange(len(whole))
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << draw.randrange(8)]) + whole[at + 1 :])
         try:
