@@ -131,13 +131,13 @@ class CPUDecoder(GPT):
     def warm_up(self) -> None:
         """Compile the loops of a step, or read them from the store. Without this call, the first step does it."""
         from gpt2cli.inference.cpu.compiling import compile_lock
-        from gpt2cli.inference.cpu.matmul import MANY, multiply
+        from gpt2cli.inference.cpu.matmul import MANY_ROWS, multiply
 
         self._is_warm = True  # already here, as the steps below would call this again
         with compile_lock(self.precision):
             self.head(self.hidden(torch.zeros(1, 1, dtype=torch.long)))
             first = self._blocks[0].attn_c_attn
-            multiply(first, np.zeros((MANY, self.config.n_embd), np.float32), MANY)  # as a long prompt will be
+            multiply(first, np.zeros((MANY_ROWS, self.config.n_embd), np.float32), MANY_ROWS)  # for long prompts
 
     def hidden(
         self,
@@ -172,7 +172,7 @@ class CPUDecoder(GPT):
     def _run(self, ids: Any, positions: Any, pieces: Any, cache: KVCache | None, T: int) -> Any:
         """The final hidden states (m, C) of tokens `ids` (m,) at `positions` (m,), T in a row of the input."""
         from gpt2cli.inference.cpu.block import block, make_buffers, use_threads
-        from gpt2cli.inference.cpu.elementwise import normalise
+        from gpt2cli.inference.cpu.elementwise import layer_norm
         from gpt2cli.inference.cpu.matmul import look_up
 
         use_threads(self._threads)  # which counts for the thread that says so
@@ -188,7 +188,7 @@ class CPUDecoder(GPT):
             if cache is not None:
                 keys, values = cache.k[layer].numpy(), cache.v[layer].numpy()
             block(buffers, pieces, keys, values, weights, config.layer_norm_epsilon, T)
-        normalise(buffers.x, self._norm, config.layer_norm_epsilon, buffers.normed)
+        layer_norm(buffers.x, self._norm, config.layer_norm_epsilon, buffers.normed)
         return buffers.normed[:m, : config.n_embd]
 
     def head(self, x: Tensor) -> Tensor:

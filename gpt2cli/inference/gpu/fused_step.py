@@ -155,7 +155,7 @@ class FusedStep:
         )  # fmt: skip
         return splits
 
-    def _best_if(self, best: bool) -> dict[str, Tensor | None]:
+    def _best_if(self, best: bool) -> dict[str, Any]:
         """The arguments of a product for which only each row's largest result matters."""
         return {"best": self.best, "ids": self.ids} if best else {"best": None, "ids": None}
 
@@ -192,7 +192,7 @@ class FusedStep:
 
     def _choose(self, sampling: SamplingConfig) -> None:
         state = self.state
-        written = {"tokens": state.tokens, "lengths": state.lengths, "slots": state.slots}
+        written: dict[str, Any] = {"tokens": state.tokens, "lengths": state.lengths, "slots": state.slots}
         written |= {"drawn": state.drawn, "largest": state.largest}
         last = state.keys.shape[3] - 1
         if self.greedy:

@@ -1,4 +1,4 @@
-"""Weights lie in memory that is theirs, in large pages, and no other memory of the process is touched."""
+"""Packed weights are in memory of large pages that contains nothing else of the process."""
 
 import sys
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt2cli.inference.cpu.huge_pages import CHUNK, PAGE, Arena
+from gpt2cli.inference.cpu.huge_pages import PAGE, RESERVATION, Arena
 from gpt2cli.inference.cpu_decoder import CPUDecoder, has_kernels
 from tests import models
 
 SMAPS = Path("/proc/self/smaps")
-linux = pytest.mark.skipif(sys.platform != "linux" or not SMAPS.exists(), reason="large pages are asked of Linux")
+linux = pytest.mark.skipif(sys.platform != "linux" or not SMAPS.exists(), reason="only Linux has MADV_HUGEPAGE")
 
 
 def advised():
-    """The beginnings and ends of this process's memory that large pages were asked for, as Linux sees it."""
+    """Start and end of each part of this process's memory for which large pages were requested."""
     found, span = [], ""
     for line in SMAPS.read_text().splitlines():
         if line.startswith("VmFlags") and " hg" in line:
@@ -26,7 +26,7 @@ def advised():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8, torch.int8])
-def test_tensors_are_zeros_of_their_own(dtype):
+def test_tensors_are_separate_zeros(dtype):
     arena = Arena()
     first, second = arena.zeros((3, 5), dtype), arena.zeros((7,), dtype)
     first.fill_(1)
@@ -35,28 +35,28 @@ def test_tensors_are_zeros_of_their_own(dtype):
     assert arena.zeros((0, 4), dtype).shape == (0, 4)
 
 
-def test_more_than_a_chunk_is_one_tensor():
+def test_a_tensor_may_be_larger_than_a_reservation():
     arena = Arena()
-    large = arena.zeros((CHUNK + 1,), torch.uint8)
+    large = arena.zeros((RESERVATION + 1,), torch.uint8)
     large[-1] = 1
     assert arena.zeros((5,), torch.uint8).tolist() == [0] * 5
 
 
-def test_memory_outlives_its_arena_and_not_its_tensors():
+def test_tensors_outlive_their_arena():
     tensor = Arena().zeros((PAGE,), torch.uint8)
     tensor.fill_(7)
     assert int(tensor[-1]) == 7
 
 
 @linux
-def test_nothing_is_asked_for_but_the_arena():
+def test_only_the_arena_requests_large_pages():
     before = advised()
     tensor = Arena().zeros((10,), torch.float32)
     assert tensor.data_ptr() % PAGE == 0
     new = set(advised()) - set(before)
     if not new and not Path("/sys/kernel/mm/transparent_hugepage").exists():
-        pytest.skip("this kernel has no large pages")
-    assert sum(end - begin for begin, end in new) <= CHUNK + PAGE + sum(end - begin for begin, end in before)
+        pytest.skip("the kernel has no large pages")
+    assert sum(end - begin for begin, end in new) <= RESERVATION + PAGE + sum(end - begin for begin, end in before)
     assert any(begin <= tensor.data_ptr() < end for begin, end in new)
     address = tensor.data_ptr()
     del tensor
@@ -64,9 +64,9 @@ def test_nothing_is_asked_for_but_the_arena():
 
 
 @linux
-@pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
+@pytest.mark.skipif(not has_kernels(), reason="needs Numba")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int4"])
-def test_packed_weights_are_in_it(precision):
+def test_packed_weights_are_in_the_arena(precision):
     model = CPUDecoder(models.small_model(), precision)
     spans = advised()
     for matrix in (model._table, model._head, *(block.mlp_c_fc for block in model._blocks)):
@@ -74,6 +74,6 @@ def test_packed_weights_are_in_it(precision):
         assert any(begin <= address < end for begin, end in spans)
 
 
-def test_too_much_is_a_memory_error():
+def test_a_tensor_that_is_too_large_is_a_memory_error():
     with pytest.raises((MemoryError, RuntimeError)):
         Arena().zeros((2**60,), torch.uint8)
