@@ -18,7 +18,7 @@ ROOM = 2**23
 STALE = 3600.0
 """After so many seconds, a temporary file is taken for one of a process that was killed."""
 _DIGEST_SIZE = hashlib.sha256().digest_size
-# opening a FIFO must not block, and links are not followed
+# do not follow links, and do not wait for the writer of a FIFO
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 

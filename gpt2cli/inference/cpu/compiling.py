@@ -4,8 +4,8 @@ Numba's own cache notices only changes of a loop's own file, not of the files th
 that it finds. So the code is kept in a `Store` in the user's cache directory (or NUMBA_CACHE_DIR). The names of the
 store's files are digests of everything that the code depends on, without paths, so that other environments find them.
 
-A precision needs several loops. Once all of them are in the store, a file lists their names, the list of the
-precision: so `is_compiled` can tell beforehand whether something must be compiled.
+A precision needs several loops. When all of them are in the store, a further file lists their names. With this list,
+`is_compiled` finds out beforehand whether something must be compiled.
 """
 
 import hashlib
@@ -137,21 +137,21 @@ def is_compiled(precision: str) -> bool:
 
 @contextmanager
 def compile_lock(precision: str) -> Iterator[None]:
-    """Hold a lock while the loops for a precision are compiled or read, then write the list of the precision.
+    """Hold a lock while the loops for a precision are compiled or read, then write the list of their names.
 
     A second process waits for the lock and uses the result. All loops must be called within the lock.
     """
-    kept = store()
+    place = store()
     with ExitStack() as stack:
-        if kept.directory is not None and kept.problem is None:
-            with suppress(OSError, NotImplementedError):  # without locks in the file system, both compile
-                stack.enter_context(FileLock(kept.directory / ".lock"))
-                kept.sweep()
+        if place.directory is not None and place.problem is None:
+            with suppress(OSError, NotImplementedError):  # without locks in the file system, both processes compile
+                stack.enter_context(FileLock(place.directory / ".lock"))
+                place.sweep()
         yield
     _read_ahead.clear()
     names = _listed(precision)
-    if kept.problem is None and not (names and _used.issuperset(names)):  # drop unused names
-        kept.write(_list_name(precision), "\n".join(sorted(_used)).encode())
+    if place.problem is None and not (names and _used.issuperset(names)):  # also to drop unused names
+        place.write(_list_name(precision), "\n".join(sorted(_used)).encode())
 
 
 def _listed(precision: str) -> list[str]:

@@ -43,7 +43,7 @@ def dot_products(typingctx: Any, weights: Any, groups: Any, i: Any, x: Any, r: A
     """The dot products of weights[i : i + outs] and x[r : r + rows], fp32, in a tuple, those of weights[i] first.
 
     `weights` (out, in), `groups` (out, in / GROUP) for int4, and `x` (rows, in) are contiguous; `outs` and `rows` are
-    literal. Never reads out of bounds. Without the weights' and activations' scales, except those of int4's groups.
+    literal. Never reads out of bounds. Of the scales, only those of int4's groups are applied.
     """
     if weights.dtype not in WEIGHTS_PER_STEP or not isinstance(outs, types.IntegerLiteral):
         raise TypingError("dot_products takes weights of the types in llvm_simd.py, and literal sizes")

@@ -11,7 +11,7 @@ from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, power_of_two
 STORE, GELU, ADD = 0, 1, 2
 """Epilogues of a product: write the results, write their GELU, or add the results to the output."""
 SMALLEST = np.float32(1e-30)
-"""Divisors that are smaller count as zero."""
+"""Nothing is divided by a smaller number."""
 
 
 @compiled
