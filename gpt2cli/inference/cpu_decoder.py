@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from gpt2cli.inference.cpu.attention import key_size
 from gpt2cli.inference.cpu.block import block, make_buffers, use_threads
 from gpt2cli.inference.cpu.compiling import compile_lock, is_compiled, store
-from gpt2cli.inference.cpu.elementwise import normalise
+from gpt2cli.inference.cpu.elementwise import layer_norm
 from gpt2cli.inference.cpu.huge_pages import Arena
-from gpt2cli.inference.cpu.matmul import MANY, look_up, multiply
+from gpt2cli.inference.cpu.matmul import MANY_ROWS, look_up, multiply
 from gpt2cli.inference.cpu.weight_packing import pack_block, pack_matrix, pack_norm
 from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
 from gpt2cli.model.cache import KVCache
@@ -86,7 +86,7 @@ class CPUDecoder:
         pieces, memory = sight.pieces(T), sight.memory(config, key_size(config.head_size))
         for weights, (keys, values) in zip(self._blocks, memory, strict=True):
             block(buffers, pieces, keys, values, weights, config.layer_norm_epsilon, T)
-        normalise(buffers.x, self._norm, config.layer_norm_epsilon, buffers.normed)
+        layer_norm(buffers.x, self._norm, config.layer_norm_epsilon, buffers.normed)
         states: NDArray[np.float32] = buffers.normed[:m, : config.n_embd]
         return states
 
@@ -127,4 +127,4 @@ class CPUDecoder:
         with compile_lock(self.precision):
             self(torch.zeros(1, 1, dtype=torch.long))
             first = self._blocks[0].attn_c_attn
-            multiply(first, np.zeros((MANY, self.config.n_embd), np.float32), MANY)  # as for a long prompt
+            multiply(first, np.zeros((MANY_ROWS, self.config.n_embd), np.float32), MANY_ROWS)  # as for a long prompt

@@ -1,10 +1,10 @@
-"""How near the kernels of decoding come to the memory's bandwidth, shape by shape, and whole steps: JSON lines.
+"""Compares the kernels of decoding, shape by shape, and whole steps with the memory's bandwidth. Prints JSON lines.
 
-python tests/benchmarks/decode_kernels.py                                # both models, 1, 16 and 64 rows: on a GPU
+python tests/benchmarks/decode_kernels.py                                # both models, 1, 16 and 64 rows; needs a GPU
 python tests/benchmarks/decode_kernels.py --models gpt2 --rows 1 --steps-only
 
-Each matrix is there so many times that the L2 cache cannot hold them all, and they take turns. `fraction` is that of
-the bandwidth of a sum over 512 MB. The best choices belong into LINEAR and MATMUL of gpt2cli/model/fused_step.py.
+Launches alternate between copies of each matrix that together exceed the L2 cache. `fraction` is the achieved share of
+the bandwidth that a sum over 512 MB reaches. The best choices belong in gpt2cli/inference/gpu/launch_shapes.py.
 """
 
 import argparse
@@ -19,13 +19,14 @@ from torch import Tensor
 
 from gpt2cli.bench import memory_bandwidth
 from gpt2cli.config import PUBLISHED, GPTConfig, SamplingConfig
-from gpt2cli.inference.gpu import fused_step
+from gpt2cli.inference.gpu import launch_shapes
 from gpt2cli.inference.gpu.cuda_graphs import UNROLLED, GraphSession, State
-from gpt2cli.inference.gpu.fused_step import FusedStep, linear_blocks, matmul_blocks
+from gpt2cli.inference.gpu.fused_step import FusedStep
+from gpt2cli.inference.gpu.launch_shapes import matmul_shape, matvec_shape
 from gpt2cli.model.gpt import GPT
 
 CYCLED = 2**28
-"""Bytes of weights that take turns: several times the L2 cache."""
+"""Bytes of all copies of a matrix: several times the L2 cache."""
 GREEDY = SamplingConfig(temperature=0)
 
 
@@ -35,7 +36,7 @@ def matrices(N: int, K: int) -> list[Tensor]:
 
 
 def microseconds(run: Callable[[Tensor], object], weights: list[Tensor]) -> float:
-    """Of one launch, in a graph that goes through all the weights."""
+    """The time of one launch, in a graph with one launch for each of the weights."""
     return triton.testing.do_bench_cudagraph(lambda: [run(w) for w in weights], rep=10) * 1000 / len(weights)
 
 
@@ -43,21 +44,22 @@ def report(bandwidth: float, bytes_read: int, us: float, **what: object) -> None
     print(json.dumps({**what, "us": round(us, 3), "fraction": round(bytes_read / us * 1e6 / bandwidth, 3)}), flush=True)
 
 
-def linear_candidates(N: int, K: int) -> list[tuple[int, int]]:
+def matvec_candidates(N: int, K: int) -> list[tuple[int, int]]:
     """The default first, then half and twice the rows, and the other number of warps."""
-    rows, warps = linear_blocks(N, K)
+    rows, warps = matvec_shape(N, K)
     found = [(rows, warps), (max(1, rows // 2), warps), (rows * 2, warps), (rows, 12 - warps)]
     return list(dict.fromkeys(found))
 
 
-def matmul_candidates(N: int, K: int, block_b: int, splits: bool) -> list[tuple[int, int, int, int, int]]:
-    n, k, count, warps, stages = matmul_blocks(N, K, block_b, splits)
+def matmul_candidates(N: int, K: int, block_b: int, may_split: bool) -> list[tuple[int, int, int, int, int]]:
+    """The default first, then twice the outputs, the warps or, if it may split, the splits."""
+    n, k, count, warps, stages = matmul_shape(N, K, block_b, may_split)
     found = [(n, k, count, warps, stages), (2 * n, k, count, warps, stages), (n, k, count, 2 * warps, stages)]
-    return found + ([(n, k, min(8, 2 * count), warps, stages)] if splits else [])
+    return found + ([(n, k, min(8, 2 * count), warps, stages)] if may_split else [])
 
 
 def time_shapes(name: str, model: GPT, rows: int, bandwidth: float) -> None:
-    """Every product of a step alone, in the default shape of programs and a few others."""
+    """Time each product of a step, with the default launch shape and a few others."""
     config, V = model.config, model.config.vocab_size
     C, state = config.n_embd, State(model, rows, 256)
     step = FusedStep(model, state, GREEDY)
@@ -76,12 +78,12 @@ def time_shapes(name: str, model: GPT, rows: int, bandwidth: float) -> None:
         if rows == 1:
             options |= {"norm": None if into_x else block.ln_1, "add": into_x}
             options["splits"] = step.splits if kind == "proj" else 1
-            table, key, candidates = fused_step.LINEAR, (N, K), linear_candidates(N, K)
-            run = lambda w: step._linear(x, w, bias, out, **options)  # noqa: B023, E731
+            table, key, candidates = launch_shapes.MATVEC, (N, K), matvec_candidates(N, K)
+            run = lambda w: step._matvec(x, w, bias, out, **options)  # noqa: B023, E731
         else:
-            options["splits"] = into_x
+            options["may_split"] = into_x
             bias = None if into_x else bias
-            table, key = fused_step.MATMUL, (N, K, step.block_b)
+            table, key = launch_shapes.MATMUL, (N, K, step.block_b)
             candidates = matmul_candidates(N, K, step.block_b, into_x)
             run = lambda w: step._matmul(x, w, bias, out, **options)  # noqa: B023, E731
         for candidate in candidates:
@@ -89,7 +91,7 @@ def time_shapes(name: str, model: GPT, rows: int, bandwidth: float) -> None:
             what = {"model": name, "rows": rows, "kernel": kind, "N": N, "K": K, "blocks": candidate}
             try:
                 report(bandwidth, weights[0].nbytes, microseconds(run, weights), **what)
-            except Exception as error:  # too much shared memory, say: the others are of interest still
+            except Exception as error:  # for example too much shared memory; go on with the others
                 print(json.dumps({**what, "error": repr(error)[:200]}), flush=True)
         del table[key]
         del weights
@@ -106,12 +108,12 @@ def time_attention(name: str, model: GPT, rows: int, bandwidth: float) -> None:
 
 
 def time_steps(name: str, config: GPTConfig, rows: int, bandwidth: float) -> None:
-    """Whole steps as graphs, for each time at which a kernel may let the next one start."""
+    """Time whole steps as graphs, for each value of EARLY_START."""
     model = GPT(config).cuda().bfloat16().eval()
     head = model.wte.weight.nbytes
     read = head + sum(parameter.nbytes for parameter in model.h.parameters())
     for early in (0, 1, 2):
-        fused_step.EARLY_START = early
+        launch_shapes.EARLY_START = early
         start = time.perf_counter()
         session = GraphSession(model, rows, 256, GREEDY, None, fused=True)
         torch.cuda.synchronize()
@@ -130,14 +132,14 @@ def time_steps(name: str, config: GPTConfig, rows: int, bandwidth: float) -> Non
         what = {"model": name, "rows": rows, "kernel": "step", "early": early, "ready_s": round(made, 2)}
         report(bandwidth, read, us, **what, tokens_s=round(rows / us * 1e6))
         del session
-    fused_step.EARLY_START = None
+    launch_shapes.EARLY_START = None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["gpt2", "gpt2-xl"])
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 16, 64])
-    parser.add_argument("--steps-only", action="store_true", help="no shapes one by one")
+    parser.add_argument("--steps-only", action="store_true", help="do not time single kernels")
     args = parser.parse_args()
     bandwidth = memory_bandwidth(torch.device("cuda"))
     print(json.dumps({"gpu": torch.cuda.get_device_name(), "bandwidth_gb_s": round(bandwidth / 1e9)}), flush=True)

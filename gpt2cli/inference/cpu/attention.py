@@ -1,4 +1,17 @@
-"""Attention over the cache."""
+"""Causal attention of new tokens over the cache of keys and values.
+
+A piece is a run of consecutive new tokens of one sequence, possibly after a prefix in the cache. `pieces` is a table of
+integers (n, 6), with one piece a row:
+
+    first          index of the piece's first token among all new tokens
+    count          number of tokens in the piece
+    cache_row      row of the cache that stores their keys and values
+    cache_place    where in that row the first token is stored
+    prefix_place   where in that row the prefix is stored
+    prefix_count   number of tokens in the prefix
+
+Each token of a piece attends to the prefix, to the tokens before it in the piece, and to itself.
+"""
 
 from typing import Any
 
@@ -6,39 +19,37 @@ import numpy as np
 from numba import prange
 
 from gpt2cli.inference.cpu.compiling import compiled, parallel
-from gpt2cli.inference.cpu.dot_kernels import ROWS, mix, tile
+from gpt2cli.inference.cpu.dot_kernels import TILE_ROWS, dot_products, weighted_sums
 from gpt2cli.inference.cpu.elementwise import softmax
 from gpt2cli.inference.cpu.llvm_simd import LANES
 from gpt2cli.inference.cpu.matmul import rounded_up
 
 
 def key_size(head_size: int) -> int:
-    """How long a row of the cache must be."""
+    """The width of keys and values in the cache: `head_size` padded to whole vectors."""
     return rounded_up(head_size, LANES)
 
 
 def attend(C: int, qkv: Any, pieces: Any, keys: Any, values: Any, out: Any) -> None:
-    """Causal attention of the rows of `qkv` (m, 3 * C), of pieces one after another, into `out` (m, C).
+    """Store the keys and values of new tokens in the cache, and write their attention's output to `out` (m, C).
 
-    A piece is a line of numbers: its first row and how many there are; the cache's row that its keys and values go to,
-    and the place there from which on; the place of what it goes on from, in the same row of the cache, and how many
-    tokens that has. Each of its tokens sees these, itself, and those of the piece before it.
+    `qkv` (m, 3 * C) holds queries, keys and values of all new tokens; `keys` and `values` (B, H, S, D) are the cache.
     """
-    _take_up(C, qkv, pieces, keys, values)
+    _store_keys_values(C, qkv, pieces, keys, values)
     _attend(C, qkv, pieces, keys, values, out)
 
 
 @compiled
-def _take_up(C: int, qkv: Any, pieces: Any, keys: Any, values: Any) -> None:
+def _store_keys_values(C: int, qkv: Any, pieces: Any, keys: Any, values: Any) -> None:
     H = keys.shape[1]
     D = C // H
     for p in range(len(pieces)):
-        first, count, row, place, _, _ = pieces[p]
+        first, count, cache_row, cache_place, _, _ = pieces[p]
         for t in range(count):
             for h in range(H):
                 for d in range(D):
-                    keys[row, h, place + t, d] = qkv[first + t, C + h * D + d]
-                    values[row, h, place + t, d] = qkv[first + t, 2 * C + h * D + d]
+                    keys[cache_row, h, cache_place + t, d] = qkv[first + t, C + h * D + d]
+                    values[cache_row, h, cache_place + t, d] = qkv[first + t, 2 * C + h * D + d]
 
 
 @parallel
@@ -50,29 +61,31 @@ def _attend(C: int, qkv: Any, pieces: Any, keys: Any, values: Any, out: Any) -> 
 
 @compiled
 def _attend_head(C: int, qkv: Any, h: int, piece: Any, keys: Any, values: Any, out: Any) -> None:
-    first, count, row, place, before, n_before = piece
+    """The attention of one head for one piece, TILE_ROWS queries at a time."""
+    first, count, cache_row, cache_place, prefix_place, prefix_count = piece
     D = C // keys.shape[1]
-    own_keys, own_values = keys[row, h], values[row, h]  # (S, D)
+    head_keys, head_values = keys[cache_row, h], values[cache_row, h]  # (S, D)
     scale = np.float32(1) / np.sqrt(np.float32(D))
-    queries = np.zeros((ROWS, keys.shape[3]), np.float32)
-    shares = np.empty((ROWS, n_before + count), np.float32)
-    mixed = np.empty((ROWS, keys.shape[3]), np.float32)
-    for start in range(0, count, ROWS):
-        some = min(ROWS, count - start)
-        for t in range(some):
+    queries = np.zeros((TILE_ROWS, keys.shape[3]), np.float32)
+    weights = np.empty((TILE_ROWS, prefix_count + count), np.float32)
+    mixed = np.empty((TILE_ROWS, keys.shape[3]), np.float32)
+    for start in range(0, count, TILE_ROWS):
+        n_queries = min(TILE_ROWS, count - start)
+        for t in range(n_queries):
             for d in range(D):
                 queries[t, d] = qkv[first + start + t, h * D + d] * scale
-        n = n_before + start + some  # what the last of them sees
+        n = prefix_count + start + n_queries  # tokens that the last query attends to
         for s in range(n):
-            at = before + s if s < n_before else place + s - n_before
-            shares[0, s], shares[1, s], shares[2, s], shares[3, s] = tile(own_keys, shares, at, queries, 0, 1, 4)
-        for t in range(ROWS):
-            sees = n - max(0, some - t - 1)
-            softmax(shares[t], sees)
-            for s in range(sees, n):
-                shares[t, s] = 0
-        mix(shares, 0, own_values, before, n_before, mixed, False)
-        mix(shares, n_before, own_values, place, n - n_before, mixed, True)
-        for t in range(some):
+            place = prefix_place + s if s < prefix_count else cache_place + s - prefix_count
+            scores = dot_products(head_keys, weights, place, queries, 0, 1, 4)
+            weights[0, s], weights[1, s], weights[2, s], weights[3, s] = scores
+        for t in range(TILE_ROWS):
+            n_visible = n - max(0, n_queries - t - 1)
+            softmax(weights[t], n_visible)
+            for s in range(n_visible, n):
+                weights[t, s] = 0
+        weighted_sums(weights, 0, head_values, prefix_place, prefix_count, mixed, False)
+        weighted_sums(weights, prefix_count, head_values, cache_place, n - prefix_count, mixed, True)
+        for t in range(n_queries):
             for d in range(D):
                 out[first + start + t, h * D + d] = mixed[t, d]

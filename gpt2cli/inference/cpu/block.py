@@ -1,6 +1,6 @@
-"""GPT-2's block on a CPU, as `gpt.py` describes it, for a few new tokens or for whole texts.
+"""A transformer block of GPT-2 on a CPU, for m new tokens, of one sequence or of several.
 
-m tokens, of whatever sequences; C = n_embd, H heads of size D = C / H.
+C = n_embd; the H heads have size D = C / H.
 """
 
 from typing import Any, NamedTuple
@@ -9,9 +9,9 @@ import numpy as np
 from numba import config, set_num_threads
 
 from gpt2cli.inference.cpu.attention import attend
-from gpt2cli.inference.cpu.dot_kernels import OUTS, ROWS, STRIDE
-from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE, normalise
-from gpt2cli.inference.cpu.matmul import Matrix, product, rounded_up
+from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, WIDTH_MULTIPLE
+from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE, layer_norm
+from gpt2cli.inference.cpu.matmul import Matrix, matmul, padded_rows, rounded_up
 
 
 class Weights(NamedTuple):
@@ -26,7 +26,7 @@ class Weights(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """The residual stream, and memory for what a block makes on its way."""
+    """The residual stream, and memory for a block's intermediate results."""
 
     x: Any  # (m, C)
     normed: Any  # (m, C)
@@ -35,30 +35,30 @@ class Buffers(NamedTuple):
 
 
 def use_threads(count: int) -> None:
-    """How many threads the loops are divided among, at most as many as the machine has."""
+    """Divide the parallel loops among `count` threads, at most as many as the machine has."""
     set_num_threads(min(count, config.NUMBA_NUM_THREADS))
 
 
 def make_buffers(m: int, n_embd: int) -> Buffers:
-    """Zeros, which what lies beyond a row's end must be; m is rounded up to what `product` takes."""
-    widths = (rounded_up(n_embd, STRIDE), rounded_up(n_embd, STRIDE), 3 * n_embd, rounded_up(4 * n_embd, STRIDE))
-    rows = 1 if m == 1 else rounded_up(m, ROWS)
-    return Buffers(*(np.zeros((rows, rounded_up(width, OUTS)), np.float32) for width in widths))
+    """Buffers of zeros, padded as `matmul` needs them. What lies beyond a row's end must stay zero."""
+    width, inner = rounded_up(n_embd, WIDTH_MULTIPLE), rounded_up(4 * n_embd, WIDTH_MULTIPLE)
+    widths = (width, width, rounded_up(3 * n_embd, BLOCK_OUTPUTS), inner)
+    return Buffers(*(np.zeros((padded_rows(m), width), np.float32) for width in widths))
 
 
 def block(
-    buffers: Buffers, pieces: Any, keys: Any, values: Any, weights: Weights, epsilon: float, together: int
+    buffers: Buffers, pieces: Any, keys: Any, values: Any, weights: Weights, epsilon: float, sequence_length: int
 ) -> None:
-    """Take the residual stream (m, C) through one block, in place.
+    """Apply one block to the residual stream (m, C), in place.
 
-    `keys` and `values` (B, H, S, D) are the cache, which takes up those of the new tokens; `pieces` say what may see
-    what: see `attend`; `together`: see `product`.
+    `keys` and `values` (B, H, S, D) are the layer's cache, which receives those of the new tokens. `pieces` says which
+    tokens attend to which: see `attention.py`. For `sequence_length`, see `matmul`.
     """
     x, normed, qkv, inner = buffers
-    normalise(x, weights.ln_1, epsilon, normed)
-    product(weights.attn_c_attn, normed, qkv, STORE, together)
+    layer_norm(x, weights.ln_1, epsilon, normed)
+    matmul(weights.attn_c_attn, normed, qkv, STORE, sequence_length)
     attend(weights.ln_1.shape[1], qkv, pieces, keys, values, normed)
-    product(weights.attn_c_proj, normed, x, ADD, together)
-    normalise(x, weights.ln_2, epsilon, normed)
-    product(weights.mlp_c_fc, normed, inner, GELU, together)
-    product(weights.mlp_c_proj, inner, x, ADD, together)
+    matmul(weights.attn_c_proj, normed, x, ADD, sequence_length)
+    layer_norm(x, weights.ln_2, epsilon, normed)
+    matmul(weights.mlp_c_fc, normed, inner, GELU, sequence_length)
+    matmul(weights.mlp_c_proj, inner, x, ADD, sequence_length)

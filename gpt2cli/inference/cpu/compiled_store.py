@@ -1,7 +1,7 @@
-"""Files of compiled code, kept in a directory that only the user can write to.
+"""A directory of files with compiled code that only the user can write to.
 
-Their contents are unpickled and executed. So a file is used only if it and its directory belong to the user who runs
-this process, if nobody else can write to them, and if its content has the digest at its beginning.
+The code is unpickled and executed. So a file is used only if it and its directory belong to the user who runs this
+process, if nobody else can write to them, and if the digest at the file's beginning is that of its content.
 """
 
 import hashlib
@@ -14,24 +14,25 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOM = 2**23
-"""Bytes that must be free in the directory; the loops for one precision take a quarter of it."""
+"""Bytes that must be free on the disk. The loops for one precision take a quarter of that."""
 STALE = 3600.0
-"""Seconds after which the temporary file of another process counts as left behind."""
+"""After so many seconds, a temporary file is taken for one of a process that was killed."""
 _DIGEST_SIZE = hashlib.sha256().digest_size
-# a FIFO must not block, and a link must not lead to files of other programs
+# do not follow links, and do not wait for the writer of a FIFO
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 class Store:
-    """The files in `base`/compiled, or none if `base` is None. No method raises OSError.
+    """The files in the directory `base`/compiled. With `base` None, nothing is stored. No method raises OSError.
 
-    problem  why nothing is kept, and what to do about it; None as long as files can be written
+    directory  None if it cannot be used
+    problem    the reason why no files can be written, or None if they can
     """
 
     def __init__(self, base: Path | None) -> None:
         self.directory = None if base is None else base / "compiled"
-        self.problem = "there is no home directory" if base is None else _make(base)
+        self.problem = "there is no home directory" if base is None else _make_parent(base)
         if self.problem is None and self.directory is not None:
             self.problem = _make_private(self.directory)
         if self.problem is not None:
@@ -40,7 +41,7 @@ class Store:
             self.problem = _cannot_write(self.directory)
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file, or None if it is not there, not whole, or not the user's alone."""
+        """The content of a file, or None if it is missing or damaged, or if others can write to it."""
         if self.directory is None:
             return None
         try:
@@ -56,7 +57,7 @@ class Store:
         return content if hashlib.sha256(content).digest() == digest else None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, or replace it. Where that fails, `problem` says why, and nothing is written from then on."""
+        """Write or replace a file. If that fails, `problem` says why, and later calls write nothing."""
         if self.directory is None or self.problem is not None:
             return
         temporary = self.directory / f"{secrets.token_hex(8)}.tmp"
@@ -72,13 +73,13 @@ class Store:
                 temporary.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
-        """Delete a file that turned out to be of no use."""
+        """Delete a file, if it exists."""
         if self.directory is not None:
             with suppress(OSError):
                 (self.directory / name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Delete the temporary files of processes that were killed while they wrote."""
+        """Delete temporary files of processes that were killed while they wrote."""
         if self.directory is None:
             return
         with suppress(OSError):
@@ -88,23 +89,23 @@ class Store:
 
 
 def is_private(status: os.stat_result) -> bool:
-    """Whether a file or directory belongs to the user who runs this process, and nobody else can write to it.
+    """Whether a file or directory belongs to the user who runs this process, and only that user can write to it.
 
-    Windows has neither user ids nor these bits; there, a user's cache directory is private by its access list.
+    Windows has neither user ids nor these bits. A user's cache directory is private there by its access list.
     """
     return os.name == "nt" or (status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _is_shared(status: os.stat_result) -> bool:
-    """Whether a directory of another user is meant for this one too: all can write to it, or a group of the user's."""
+    """Whether everybody can write to a directory of another user, or a group that this user belongs to."""
     ours = status.st_gid in (os.getegid(), *os.getgroups())
     return bool(status.st_mode & (stat.S_IWOTH | (stat.S_IWGRP if ours else 0)))
 
 
-def _make(base: Path) -> str | None:
-    """Make the parent directory. Returns the reason if that failed, or must not be done.
+def _make_parent(base: Path) -> str | None:
+    """Make the parent directory. Returns the reason if that fails or must not be done, else None.
 
-    Under `sudo -E`, the home directory is that of another user. Root should write nothing there.
+    Under `sudo -E`, the home directory is that of another user, and root must not leave files there.
     """
     try:
         nearest = next(path for path in [base, *base.absolute().parents] if path.exists())
@@ -118,7 +119,7 @@ def _make(base: Path) -> str | None:
 
 
 def _make_private(directory: Path) -> str | None:
-    """Make the directory of the files for this user alone. Returns the reason if it is not private."""
+    """Make the directory, private to this user. Returns the reason if that fails, else None."""
     try:
         with suppress(FileExistsError):
             directory.mkdir(mode=0o700)
@@ -131,7 +132,7 @@ def _make_private(directory: Path) -> str | None:
 
 
 def _cannot_write(directory: Path) -> str | None:
-    """The reason why no file can be written there, or None. Permission bits do not show a read-only file system."""
+    """The reason why no file can be written there, or None. Writes one, as a file system may be read-only."""
     try:
         probe = directory / f"{secrets.token_hex(8)}.tmp"
         os.close(os.open(probe, _WRITE, 0o600))

@@ -1,4 +1,4 @@
-"""What comes before, between and after the products."""
+"""Layer norm, GELU, softmax, the rounding of activations, and what happens to a product's sums (the epilogue)."""
 
 import math
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 
 from gpt2cli.inference.cpu.compiling import compiled, inlined
-from gpt2cli.inference.cpu.dot_kernels import OUTS, power_of_two
+from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, power_of_two
 
 STORE, GELU, ADD = 0, 1, 2
-"""What a product does with its results: see `products.product`."""
-LEAST = np.float32(1e-30)
-"""What is smaller counts as zero where numbers are divided by it."""
+"""Epilogues of a product: write the results, write their GELU, or add the results to the output."""
+SMALLEST = np.float32(1e-30)
+"""Nothing is divided by a smaller number."""
 
 
 @compiled
-def normalise(x: Any, ln: Any, epsilon: float, out: Any) -> None:
-    """Layer normalisation of each row ("Layer Normalization", Ba et al. 2016)."""
+def layer_norm(x: Any, ln: Any, epsilon: float, out: Any) -> None:
+    """Write the layer norm of each row of x (m, C) to `out` ("Layer Normalization", Ba et al. 2016). `ln` (2, C)."""
     C = ln.shape[1]
     for r in range(x.shape[0]):
         mean = np.float32(0)
@@ -40,7 +40,7 @@ def gelu(x: Any) -> Any:
 
 @compiled
 def softmax(x: Any, n: int) -> None:
-    """From scores to shares, of the first n."""
+    """Replace the first n scores in x by their softmax."""
     largest, total = x[0], np.float32(0)
     for i in range(n):
         largest = max(largest, x[i])
@@ -54,15 +54,14 @@ def softmax(x: Any, n: int) -> None:
 
 @inlined
 def exp(x: Any) -> Any:
-    """e to the x, to a unit or two in the last place: unlike the C library's, this one is computed eight at a time.
+    """e^x, correct to one or two units in the last place. LLVM vectorizes it, unlike the C library's.
 
-    2^n e^f with a whole n and -0.35 <= f <= 0.35, and e^f by its Taylor series.
+    e^x = 2^n e^f with an integer n and |f| <= 0.35. e^f is its Taylor series.
     """
-    x = (
-        np.float32(-87) if x < np.float32(-87) else np.float32(88) if x > np.float32(88) else x
-    )  # and not a number stays
+    x = np.float32(-87) if x < np.float32(-87) else np.float32(88) if x > np.float32(88) else x  # NaN stays NaN
     n = np.rint(x * np.float32(1 / math.log(2)))
-    f = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # ln 2 in two parts, the first one exact
+    # ln 2 in two parts, so that the first product is exact
+    f = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)
     series = np.float32(1 / 5040)
     for k in (720, 120, 24, 6, 2, 1, 1):
         series = series * f + np.float32(1 / k)
@@ -71,40 +70,40 @@ def exp(x: Any) -> Any:
 
 @compiled
 def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
-    """Each row of x (n, width), fp32, in whole numbers up to `largest`, into `rows` (n, width), int16.
+    """Round each row of x (n, width), fp32, to integers up to `largest`: `rows` (n, width), int16.
 
-    What one of them is worth goes into `steps` (n,), fp32; it is not finite where a number of the row is not. Rows of
-    nothing but numbers too small to be divided by become zeros.
+    `steps` (n,), fp32, receives what one of these integers stands for. It is not finite if a number of the row is not.
+    Rows whose numbers are all below SMALLEST become zeros.
     """
     bits = x.view(np.int32)
     for r in range(x.shape[0]):
-        extreme = np.int32(0)  # without their sign, numbers are in the order of their bits, what is not finite last
+        extreme = np.int32(0)  # absolute values compare as their bits do; infinity and NaN are the largest
         for c in range(x.shape[1]):
             extreme = max(extreme, bits[r, c] & np.int32(0x7FFFFFFF))
         steps.view(np.int32)[r] = extreme
-        inverse = np.float32(0) if steps[r] < LEAST else np.float32(largest) / steps[r]
+        inverse = np.float32(0) if steps[r] < SMALLEST else np.float32(largest) / steps[r]
         steps[r] /= np.float32(largest)
         for c in range(x.shape[1]):
             rows[r, c] = np.int16(np.int32(np.rint(x[r, c] * inverse)))
 
 
 @inlined
-def finish(sums: Any, n: int, scale: Any, bias: Any, y: Any, r: int, first: int, then: int) -> None:
-    """Take sums (n, OUTS) times `scale` plus `bias` to y, rows from r on and outputs from `first` on.
+def finish(sums: Any, n: int, scale: Any, bias: Any, y: Any, r: int, first: int, epilogue: int) -> None:
+    """Write sums (n, BLOCK_OUTPUTS) times `scale` plus `bias` to y, from row r and output `first` on.
 
-    `sums` are not the same afterwards.
+    `epilogue` is STORE, GELU or ADD. The contents of `sums` are overwritten.
     """
-    factors, offsets = scale[first : first + OUTS], bias[first : first + OUTS]
+    factors, offsets = scale[first : first + BLOCK_OUTPUTS], bias[first : first + BLOCK_OUTPUTS]
     for t in range(n):
-        out = y[r + t, first : first + OUTS]
-        for i in range(OUTS):
+        out = y[r + t, first : first + BLOCK_OUTPUTS]
+        for i in range(BLOCK_OUTPUTS):
             sums[t, i] = sums[t, i] * factors[i] + offsets[i]
-        if then == ADD:
-            for i in range(OUTS):
+        if epilogue == ADD:
+            for i in range(BLOCK_OUTPUTS):
                 out[i] += sums[t, i]
-        elif then == GELU:
-            for i in range(OUTS):
+        elif epilogue == GELU:
+            for i in range(BLOCK_OUTPUTS):
                 out[i] = gelu(sums[t, i])
         else:
-            for i in range(OUTS):
+            for i in range(BLOCK_OUTPUTS):
                 out[i] = sums[t, i]

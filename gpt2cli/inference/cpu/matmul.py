@@ -1,6 +1,6 @@
-"""Products with the matrices of a GPT, in whatever type they are held: see `vectors.py`.
+"""Products of activations and a GPT's matrices. The package's docstring draws how the matrices are stored.
 
-All arrays are contiguous. Rows of activations are m tokens, of whatever sequences.
+All arrays are contiguous. Activations are (m, in), with one token a row, of one sequence or of several.
 """
 
 from collections.abc import Callable
@@ -11,20 +11,22 @@ from numba import prange, types
 from numba.extending import overload
 
 from gpt2cli.inference.cpu.compiling import compiled, parallel
-from gpt2cli.inference.cpu.dot_kernels import CHUNK, OUTS, ROWS, STRIDE, tile
+from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, TASK_ROWS, TILE_ROWS, WIDTH_MULTIPLE, dot_products
 from gpt2cli.inference.cpu.elementwise import STORE, finish, round_rows
-from gpt2cli.inference.cpu.matmul_int16 import product_by_panels
+from gpt2cli.inference.cpu.matmul_int16 import matmul_int16
 
-MANY = 32
-"""So many rows of activations are worth making panels of weights."""
+MANY_ROWS = 32
+"""From this sequence length on, `matmul_int16` is faster."""
 
 
 class Matrix(NamedTuple):
-    """A linear layer, with weights (out, in) and `groups` as in `vectors.py`, and (out,) fp32 for each of its rows:
+    """A linear layer. All but `weights` and `groups` are (out,) fp32.
 
-    scale   what one in its weights counts, if they are whole numbers of 8 bits; else 1
-    bias    what is added to its products
-    step    what one counts in the whole numbers that `panels.py` makes of its weights
+    weights   (out, in), or (out, in / 2) in 4 bits
+    groups    scales (out, in / GROUP) of the groups in 4 bits, as the bits of fp16; else unused
+    scale     what one unit of a weight in 8 bits stands for; else 1
+    bias      what is added to the products
+    step      what one unit stands for if `matmul_int16` rounds the weights
     """
 
     weights: Any
@@ -35,12 +37,17 @@ class Matrix(NamedTuple):
 
 
 def padded_shape(out: int, width: int) -> tuple[int, int]:
-    """The shape that a matrix (out, in) must have."""
-    return rounded_up(out, OUTS), rounded_up(width, STRIDE)
+    """The shape to which a matrix (out, in) must be padded."""
+    return rounded_up(out, BLOCK_OUTPUTS), rounded_up(width, WIDTH_MULTIPLE)
 
 
-def rounded_up(n: int, to: int) -> int:
-    return -(-n // to) * to
+def padded_rows(m: int) -> int:
+    """The number of rows to which m rows of activations must be padded."""
+    return 1 if m == 1 else rounded_up(m, TILE_ROWS)
+
+
+def rounded_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
 
 
 def look_up(table: Matrix, ids: Any) -> Any:
@@ -53,70 +60,68 @@ def look_up(table: Matrix, ids: Any) -> Any:
     return rows * table.scale[ids, None]
 
 
-def multiply(matrix: Matrix, x: Any, together: int) -> Any:
-    """The product of rows x (m, in) with a matrix; there may be more rows and columns in it than asked for.
-
-    `together` is as in `product`.
-    """
+def multiply(matrix: Matrix, x: Any, sequence_length: int) -> Any:
+    """The product of x (m, in) and a matrix: a new array, possibly padded, of at least (m, out) elements."""
     m, width = x.shape
-    padded = np.zeros((1 if m == 1 else rounded_up(m, ROWS), rounded_up(width, STRIDE)), np.float32)
+    padded = np.zeros((padded_rows(m), rounded_up(width, WIDTH_MULTIPLE)), np.float32)
     padded[:m, :width] = x
     y = np.empty((len(padded), len(matrix.scale)), np.float32)
-    product(matrix, padded, y, STORE, together)
+    matmul(matrix, padded, y, STORE, sequence_length)
     return y
 
 
-def product(matrix: Matrix, x: Any, y: Any, then: int, together: int) -> None:
-    """Multiply rows x (m, in) by a matrix: into y (m, out), through GELU into y, or added to y.
+def matmul(matrix: Matrix, x: Any, y: Any, epilogue: int, sequence_length: int) -> None:
+    """Multiply x (m, in) by a matrix. The epilogue STORE, GELU or ADD says how the results get into y (m, out).
 
-    m is 1 or a multiple of ROWS. `together` is how many rows a text has at the least: how many texts there are has no
-    say in how they are multiplied, so that a text comes out the same whatever is beside it.
+    m is 1 or a multiple of TILE_ROWS. `sequence_length` is the number of tokens in each row of the batch. It decides
+    whether `matmul_int16` is used, not m, so that the choice for a sequence does not depend on the size of its batch.
     """
-    by_panels = together >= MANY and matrix.weights.dtype not in (np.float32, np.int8)
-    (product_by_panels if by_panels else _product)(matrix, x, y, then)
+    many = sequence_length >= MANY_ROWS and matrix.weights.dtype not in (np.float32, np.int8)
+    (matmul_int16 if many else _matmul_few_rows)(matrix, x, y, epilogue)
 
 
 @parallel
-def _product(matrix: Matrix, x: Any, y: Any, then: int) -> None:
+def _matmul_few_rows(matrix: Matrix, x: Any, y: Any, epilogue: int) -> None:
+    """As `matmul`. A task computes BLOCK_OUTPUTS outputs of up to TASK_ROWS rows."""
     m = x.shape[0]
-    rows, steps = activations(matrix.weights, x)
-    blocks = len(matrix.scale) // OUTS
-    for task in prange(-(-m // CHUNK) * blocks):
-        start, first = task // blocks * CHUNK, task % blocks * OUTS
-        sums = np.empty((ROWS, OUTS), np.float32)
-        for r in range(start, min(start + CHUNK, m), ROWS):
+    rows, steps = convert_activations(matrix.weights, x)
+    blocks = len(matrix.scale) // BLOCK_OUTPUTS
+    for task in prange(-(-m // TASK_ROWS) * blocks):
+        start, first = task // blocks * TASK_ROWS, task % blocks * BLOCK_OUTPUTS
+        sums = np.empty((TILE_ROWS, BLOCK_OUTPUTS), np.float32)
+        for r in range(start, min(start + TASK_ROWS, m), TILE_ROWS):
             if m == 1:
-                for i in range(OUTS):
-                    (sums[0, i],) = tile(matrix.weights, matrix.groups, first + i, rows, 0, 1, 1)
+                for i in range(BLOCK_OUTPUTS):
+                    (sums[0, i],) = dot_products(matrix.weights, matrix.groups, first + i, rows, 0, 1, 1)
             else:
-                for i in range(0, OUTS, 2):
-                    eight = tile(matrix.weights, matrix.groups, first + i, rows, r, 2, 4)
+                for i in range(0, BLOCK_OUTPUTS, 2):
+                    eight = dot_products(matrix.weights, matrix.groups, first + i, rows, r, 2, 4)
                     sums[0, i], sums[1, i], sums[2, i], sums[3, i] = eight[:4]
                     sums[0, i + 1], sums[1, i + 1], sums[2, i + 1], sums[3, i + 1] = eight[4:]
-            n = min(m, ROWS)
+            n = min(m, TILE_ROWS)
             for t in range(n):
-                for i in range(OUTS):
+                for i in range(BLOCK_OUTPUTS):
                     sums[t, i] *= steps[r + t]
-            finish(sums, n, matrix.scale, matrix.bias, y, r, first, then)
+            finish(sums, n, matrix.scale, matrix.bias, y, r, first, epilogue)
 
 
-def activations(weights: Any, x: Any) -> Any:
-    """Rows of x (m, in) in the type that the weights are multiplied by, and what each of their products is short of."""
-    raise NotImplementedError  # what Numba compiles is chosen below
+def convert_activations(weights: Any, x: Any) -> Any:
+    """x (m, in) in the type that these weights are multiplied by, and a factor (m,) for the results of each row."""
+    raise NotImplementedError  # Numba compiles the overload below
 
 
-@overload(activations)
-def _activations(weights: Any, x: Any) -> Callable[[Any, Any], Any]:
-    def as_they_are(weights: Any, x: Any) -> Any:
+@overload(convert_activations)
+def _convert_activations(weights: Any, x: Any) -> Callable[[Any, Any], Any]:
+    def keep(weights: Any, x: Any) -> Any:
         return x, np.ones(x.shape[0], np.float32)
 
-    def for_int8(weights: Any, x: Any) -> Any:
+    def round_for_int8(weights: Any, x: Any) -> Any:  # the sum over a whole row must fit into 32 bits
         return _rounded_rows(x, min(32767, (2**31 - 1) // (127 * x.shape[1])))
 
-    def for_int4(weights: Any, x: Any) -> Any:
-        return _rounded_rows(x, 32767)  # sums are in whole numbers within a group only
+    def round_for_int4(weights: Any, x: Any) -> Any:  # only the sum over a group must
+        return _rounded_rows(x, 32767)
 
-    return {types.int8: for_int8, types.uint8: for_int4}.get(weights.dtype, as_they_are)
+    return {types.int8: round_for_int8, types.uint8: round_for_int4}.get(weights.dtype, keep)
 
 
 @compiled

@@ -1,6 +1,6 @@
-"""PackedRow: the layers of a block laid out as the compiled loops read them.
+"""Packs a model's weights into the arrays that the compiled loops read.
 
-Numba is imported where it is used, as it takes a while.
+Numba is imported only where it is used, because that takes long.
 """
 
 from typing import Any
@@ -14,29 +14,34 @@ from gpt2cli.model.quantization import DTYPES, GROUP, is_cut, quantize_groups, q
 
 
 def pack_block(block: Block, precision: str, arena: Arena) -> Any:
+    """The weights of a block as `block.Weights`. Raises CheckpointError as `pack_matrix`."""
     from gpt2cli.inference.cpu.block import Weights
 
     attn, mlp = block.attn, block.mlp
-    layers = (block.ln_1, attn.c_attn, attn.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
+
+    def packed(layer: nn.Module) -> Any:
+        return pack_matrix(layer.weight, layer.bias, precision, arena)  # type: ignore[arg-type]
+
     return Weights(
-        *(
-            pack_matrix(layer.weight, layer.bias, precision, arena)
-            if isinstance(layer, nn.Linear)
-            else pack_norm(layer)
-            for layer in layers
-        )
+        ln_1=pack_norm(block.ln_1),
+        attn_c_attn=packed(attn.c_attn),
+        attn_c_proj=packed(attn.c_proj),
+        ln_2=pack_norm(block.ln_2),
+        mlp_c_fc=packed(mlp.c_fc),
+        mlp_c_proj=packed(mlp.c_proj),
     )
 
 
 def pack_norm(norm: nn.LayerNorm) -> Any:
+    """A layer norm's weight and bias, (2, C) fp32."""
     return torch.stack([norm.weight.float(), norm.bias.float()]).numpy()
 
 
 def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Arena | None = None) -> Any:
-    """A linear layer's weight (out, in) and bias as the kernels take them, padded with zeros to what they count in.
+    """A linear layer's weight (out, in) and bias as a `Matrix`, padded with zeros.
 
-    The weights, and the scales of groups, are in the arena. Rows that are not made of whole groups cannot be held in
-    4 bits, and are in 8. Raises CheckpointError for weights that are too large for `precision`.
+    The weights and the scales of groups are allocated in the arena. Rows whose length is not a multiple of GROUP are
+    stored in 8 bits if `precision` is int4. Raises CheckpointError for weights that are too large for `precision`.
     """
     from gpt2cli.inference.cpu.matmul import Matrix, padded_shape
 
@@ -70,15 +75,15 @@ def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Aren
 
 
 def _step(weights: Tensor) -> Tensor:
-    """What each row's weights are divided by to become whole numbers."""
-    from gpt2cli.inference.cpu.elementwise import LEAST
-    from gpt2cli.inference.cpu.matmul_int16 import LARGEST
+    """The scale with which `matmul_int16` rounds each row of weights."""
+    from gpt2cli.inference.cpu.elementwise import SMALLEST
+    from gpt2cli.inference.cpu.matmul_int16 import LARGEST_WEIGHT
 
-    largest = torch.maximum(weights.amax(1), -weights.amin(1)).float() / LARGEST
-    return torch.where(largest < LEAST, 1, largest)  # what is not finite stays so
+    largest = torch.maximum(weights.amax(1), -weights.amin(1)).float() / LARGEST_WEIGHT
+    return torch.where(largest < SMALLEST, 1, largest)  # infinity and NaN stay
 
 
 def _filled(zeros: Tensor, matrix: Tensor) -> Tensor:
-    """A matrix of zeros, with a smaller one in its upper left corner."""
+    """Copy a matrix into the upper left corner of a larger one of zeros. Returns the larger one."""
     zeros[: matrix.shape[0], : matrix.shape[1]] = matrix
     return zeros

@@ -1,17 +1,20 @@
-"""How a decode step chooses its tokens on the GPU, in Triton: what `generation.sampling` does, in two kernels."""
+"""Triton kernels that choose the next tokens on the GPU, as `generation.sampling` does."""
 
 import triton
 import triton.language as tl
 
-from gpt2cli.inference.gpu.triton_kernels import let_next_start, wait_for_previous
+from gpt2cli.inference.gpu.triton_overlap import let_next_start, wait_for_previous
 
-NOTHING = tl.constexpr(-(2**63))
-"""A key below all keys."""
+LOWEST_KEY = tl.constexpr(-(2**63))
+"""Lower than the key of every logit."""
 
 
 @triton.jit
 def advance(token, best, row, B, tokens, lengths, slots, drawn, largest, LAST):
-    """Note the row's token and its largest logit, and make the token the next input."""
+    """Write the row's token and its largest logit to the results, and make the token the next input.
+
+    The length stops at LAST, the last place of the cache.
+    """
     slot = tl.load(slots + row)
     tl.store(drawn + slot * B + row, token)
     tl.store(largest + slot * B + row, best)
@@ -21,10 +24,11 @@ def advance(token, best, row, B, tokens, lengths, slots, drawn, largest, LAST):
 
 
 @triton.jit
-def pick_kernel(
-    best, ids, tokens, lengths, slots, drawn, largest, PROGRAMS, LAST, BLOCK: tl.constexpr, PDL: tl.constexpr
-):
-    """The likeliest token of each row, from the largest logits (B, PROGRAMS) and their ids. Grid (B,)."""
+def greedy_kernel(
+    best, ids, tokens, lengths, slots, drawn, largest,
+    PROGRAMS, LAST, BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Choose each row's most likely token, from the programs' largest logits (B, PROGRAMS) and their ids. Grid (B,)."""
     let_next_start(PDL)
     row = tl.program_id(0)
     i = tl.arange(0, BLOCK)
@@ -37,10 +41,10 @@ def pick_kernel(
 
 
 @triton.jit
-def top_kernel(logits, keys, V, BLOCK_V: tl.constexpr, TOP: tl.constexpr, PDL: tl.constexpr):
-    """The TOP largest of each BLOCK_V logits of (B, V), as keys (B, programs, TOP) in order. Grid (B, V / BLOCK_V).
+def top_keys_kernel(logits, keys, V, BLOCK_V: tl.constexpr, TOP: tl.constexpr, PDL: tl.constexpr):
+    """Write the TOP largest of each BLOCK_V logits of (B, V) as sorted keys (B, programs, TOP). Grid (B, V / BLOCK_V).
 
-    A key orders as its logit does, and among equal ones as the smaller token id. NaN counts as infinite.
+    A larger logit has a larger key; among equal logits, the lower token id has. NaN counts as infinite.
     """
     let_next_start(PDL)
     row, part = tl.program_id(0), tl.program_id(1)
@@ -50,45 +54,33 @@ def top_kernel(logits, keys, V, BLOCK_V: tl.constexpr, TOP: tl.constexpr, PDL: t
     value = tl.where(value == value, value, float("inf"))
     bits = value.to(tl.int32, bitcast=True)
     order = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)
-    key = tl.where(v < V, order * 4294967296 + (0x7FFFFFFF - v), NOTHING)
+    key = tl.where(v < V, order * 4294967296 + (0x7FFFFFFF - v), LOWEST_KEY)
     place = keys + (row * tl.num_programs(1) + part) * TOP + tl.arange(0, TOP)
     tl.store(place, tl.topk(key, TOP))
 
 
 @triton.jit
 def sample_kernel(
-    keys,
-    settings,
-    uniform,
-    tokens,
-    lengths,
-    slots,
-    drawn,
-    largest,
-    COUNT,
-    LAST,
-    K: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TOP: tl.constexpr,
-    PDL: tl.constexpr,
-):
-    """Draw each row's token from the K <= TOP largest of its keys (B, COUNT), in fp64. Grid (B,).
+    keys, settings, uniform, tokens, lengths, slots, drawn, largest,
+    COUNT, LAST, K: tl.constexpr, BLOCK: tl.constexpr, TOP: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Draw each row's token from the K largest of its keys (B, COUNT), in fp64. Grid (B,).
 
-    Those of the TOP largest that tie with the K-th are among them.
-    settings is (temperature, top_p, min_p); uniform (slots, B) holds the numbers to draw with.
+    Tokens that tie with the K-th are candidates too, as far as they are among the TOP >= K largest.
+    `settings` holds (temperature, top_p, min_p), `uniform` (slots, B) the random numbers to draw with.
     """
     let_next_start(PDL)
     row, B = tl.program_id(0), tl.num_programs(0)
     i = tl.arange(0, BLOCK)
     wait_for_previous(PDL)
-    key = tl.topk(tl.load(keys + row * COUNT + i, mask=i < COUNT, other=NOTHING), TOP)
+    key = tl.topk(tl.load(keys + row * COUNT + i, mask=i < COUNT, other=LOWEST_KEY), TOP)
     rank = tl.arange(0, TOP)
     order = (key >> 32).to(tl.int32)
     value = (order ^ ((order >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
     ids = 0x7FFFFFFF - (key & 0x7FFFFFFF).to(tl.int32)
     best = tl.max(tl.where(rank == 0, value, -float("inf")), axis=0)
     least = tl.max(tl.where(rank == K - 1, value, -float("inf")), axis=0)
-    kept = (rank < K) | ((value == least) & (key > NOTHING))
+    kept = (rank < K) | ((value == least) & (key > LOWEST_KEY))
     off = tl.where(kept, (value.to(tl.float64) - best.to(tl.float64)) / tl.load(settings), -float("inf"))
     p = tl.exp(off)
     p /= tl.sum(p, axis=0)

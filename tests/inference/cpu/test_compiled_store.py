@@ -1,4 +1,4 @@
-"""Compiled code comes only from whole files that nobody but the user can have written; all else costs a compilation."""
+"""Compiled code is read only from undamaged files that only the user can have written. Otherwise, it is recompiled."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ import pytest
 from gpt2cli.inference.cpu import compiled_store
 from gpt2cli.inference.cpu.compiled_store import Store
 
-posix = pytest.mark.skipif(os.name != "posix", reason="user ids and permission bits are POSIX's")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX user ids and permission bits")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def kept(tmp_path):
     return store
 
 
-def test_what_was_written_is_read_by_another_process_and_can_be_replaced(kept, tmp_path):
+def test_a_written_file_is_read_by_another_process_and_can_be_replaced(kept, tmp_path):
     assert Store(tmp_path / "cache").read("loop") == b"machine code"
     kept.write("loop", b"")
     assert kept.read("loop") == b""
@@ -32,7 +32,7 @@ def test_what_was_written_is_read_by_another_process_and_can_be_replaced(kept, t
 
 
 @posix
-def test_what_is_made_is_the_users_alone(kept):
+def test_files_and_directories_are_private(kept):
     previous = os.umask(0)
     try:
         kept.write("open", b"x")
@@ -100,22 +100,22 @@ def test_a_file_that_others_can_write_to_is_not_read(kept):
 
 
 @posix
-def test_what_belongs_to_somebody_else_is_not_read(kept, tmp_path, monkeypatch):
+def test_a_directory_of_another_user_is_not_read(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert kept.read("loop") is None
     assert Store(tmp_path / "cache").problem
 
 
 @posix
-def test_a_file_of_somebody_else_is_not_read(kept, monkeypatch):
+def test_a_file_of_another_user_is_not_read(kept, monkeypatch):
     own = os.fstat
 
-    def somebody_elses(handle):
+    def of_another_user(handle):
         values = list(own(handle))
         values[4] += 1
         return os.stat_result(values)
 
-    monkeypatch.setattr(os, "fstat", somebody_elses)
+    monkeypatch.setattr(os, "fstat", of_another_user)
     assert kept.read("loop") is None
 
 
@@ -128,14 +128,14 @@ def test_a_link_to_another_directory_is_not_followed(kept, tmp_path):
 
 
 @posix
-def test_a_cache_that_is_a_link_of_the_users_is_followed(kept, tmp_path):
+def test_a_cache_directory_may_be_a_link(kept, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "cache")
     assert Store(tmp_path / "link").read("loop") == b"machine code"
 
 
 @posix
-def test_root_leaves_nothing_in_somebodys_home(tmp_path, monkeypatch):
-    """As `sudo -E` has it: the home directory is another user's, and root may write to it."""
+def test_root_leaves_nothing_in_another_users_home(tmp_path, monkeypatch):
+    """As with `sudo -E`: the home directory is another user's, and root may write to it."""
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     store = Store(tmp_path / "cache" / "gpt2cli")
     assert "belongs to another user" in store.problem
@@ -155,7 +155,7 @@ def test_a_directory_of_the_users_group_may_be_used(tmp_path, monkeypatch):
     assert "belongs to another user" in Store(tmp_path / "other").problem
 
 
-def test_without_room_nothing_is_written_and_it_says_so(tmp_path, monkeypatch):
+def test_without_room_nothing_is_written_and_the_problem_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     store = Store(tmp_path)
     assert "no room" in store.problem
@@ -164,7 +164,7 @@ def test_without_room_nothing_is_written_and_it_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", ["write", "rename"])
-def test_a_disk_that_fills_up_costs_what_comes_after(kept, monkeypatch, step):
+def test_after_the_disk_is_full_nothing_is_written(kept, monkeypatch, step):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -181,14 +181,14 @@ def test_a_disk_that_fills_up_costs_what_comes_after(kept, monkeypatch, step):
 
 
 @pytest.mark.parametrize("base", ["file", "file/below", "nul\0", "x" * 300])
-def test_where_no_directory_can_be_there_is_a_problem_and_no_error(tmp_path, base):
+def test_a_directory_that_cannot_be_made_is_a_problem_and_no_error(tmp_path, base):
     (tmp_path / "file").write_text("")
     store = Store(tmp_path / base)
     assert store.problem
     assert store.read("loop") is None
 
 
-def test_without_a_home_nothing_is_kept():
+def test_without_a_home_nothing_is_stored():
     store = Store(None)
     store.write("loop", b"x")
     store.delete("loop")
@@ -197,7 +197,7 @@ def test_without_a_home_nothing_is_kept():
     assert store.problem == "there is no home directory"
 
 
-def test_what_killed_processes_left_is_swept_but_not_what_is_being_written(kept):
+def test_old_temporary_files_are_deleted_but_not_new_ones(kept):
     old, new = kept.directory / "0.tmp", kept.directory / "1.tmp"
     for path in (old, new):
         path.write_bytes(b"half")
@@ -208,7 +208,7 @@ def test_what_killed_processes_left_is_swept_but_not_what_is_being_written(kept)
     assert kept.read("loop")
 
 
-def test_deleting_what_is_not_there_is_no_error(kept):
+def test_deleting_a_missing_file_is_no_error(kept):
     kept.delete("loop")
     kept.delete("loop")
     assert kept.read("loop") is None

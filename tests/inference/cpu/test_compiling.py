@@ -1,4 +1,4 @@
-"""Compiled loops are kept under what they depend on, and found damaged, foreign or missing, they are compiled anew."""
+"""Compiled loops are stored under names that depend on their sources. Damaged, foreign or missing ones are compiled."""
 
 import os
 import pickle
@@ -17,7 +17,7 @@ from gpt2cli.inference.cpu_decoder import CPUDecoder
 from gpt2cli.inference.decoder import has_kernels
 from tests import models
 
-pytestmark = pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
+pytestmark = pytest.mark.skipif(not has_kernels(), reason="needs Numba")
 ROOT = Path(cpu_decoder.__file__).parents[2]
 
 
@@ -27,25 +27,26 @@ def double(x):
 
 @pytest.fixture
 def compiling(tmp_path, monkeypatch):
-    """The module, which keeps what it compiles in a store of the test's."""
+    """The module, with a temporary store."""
     from gpt2cli.inference.cpu import compiling
 
     store = Store(tmp_path / "cache")
     monkeypatch.setattr(compiling, "store", lambda: store)
     monkeypatch.setattr(compiling, "_used", set())
+    monkeypatch.setattr(compiling, "_read_ahead", {})
     return compiling
 
 
 def hits(compiling):
-    """Compute as a process that begins would; how often that found compiled code."""
+    """Compile or read the function, as a new process would. Returns the number of reads."""
     dispatcher = compiling.compiled(double)
     assert dispatcher(np.float32(1.5)) == 3
     return sum(dispatcher.stats.cache_hits.values())
 
 
-def test_what_was_compiled_is_found_again(compiling):
+def test_compiled_code_is_found_again(compiling):
     assert [hits(compiling), hits(compiling)] == [0, 1]
-    assert compiling.compiled(double)(2) == 4  # for other types, it is another file
+    assert compiling.compiled(double)(2) == 4  # other types are another file
     assert len(list(compiling.store().directory.iterdir())) == 2
 
 
@@ -58,7 +59,7 @@ def test_damaged_code_is_compiled_anew(compiling, length):
 
 
 class Planted:
-    """Something that makes a file when it is unpickled."""
+    """Makes a directory when it is unpickled."""
 
     def __init__(self, file):
         self.file = file
@@ -69,12 +70,12 @@ class Planted:
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX's")
-def test_code_that_others_can_have_written_is_never_unpickled(compiling, tmp_path, whole):
+def test_code_that_others_could_have_written_is_never_unpickled(compiling, tmp_path, whole):
     hits(compiling)
     store, mark = compiling.store(), tmp_path / "executed"
     [file] = store.directory.iterdir()
     plant = pickle.dumps(Planted(mark))
-    if whole:  # with the digest that somebody who knows the format would write
+    if whole:  # with a valid digest
         store.write(file.name, plant)
     else:
         file.write_bytes(plant)
@@ -83,11 +84,11 @@ def test_code_that_others_can_have_written_is_never_unpickled(compiling, tmp_pat
     assert not mark.exists()
     store.directory.chmod(0o700)
     hits(compiling)
-    assert mark.exists() == whole  # it would have been, had the directory been the user's alone
+    assert mark.exists() == whole  # it is unpickled if only the user can write to the directory
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([]), pickle.dumps(7), b"cgpt2cli\nnothing\n."])
-def test_what_cannot_be_rebuilt_is_compiled_anew(compiling, content):
+def test_content_that_cannot_be_rebuilt_is_compiled_anew(compiling, content):
     hits(compiling)
     store = compiling.store()
     [file] = store.directory.iterdir()
@@ -95,7 +96,7 @@ def test_what_cannot_be_rebuilt_is_compiled_anew(compiling, content):
     assert [hits(compiling), hits(compiling)] == [0, 1]
 
 
-def test_without_a_place_it_is_compiled_each_time(compiling, monkeypatch):
+def test_without_a_store_it_is_compiled_each_time(compiling, monkeypatch):
     nowhere = Store(None)
     monkeypatch.setattr(compiling, "store", lambda: nowhere)
     with compiling.compile_lock("fp16"):
@@ -103,7 +104,7 @@ def test_without_a_place_it_is_compiled_each_time(compiling, monkeypatch):
     assert not compiling.is_compiled("fp16")
 
 
-def test_a_precision_is_kept_once_all_of_it_was_compiled_and_is_whole(compiling):
+def test_a_precision_is_compiled_if_all_its_loops_are_stored_undamaged(compiling):
     assert not compiling.is_compiled("fp16")
     with compiling.compile_lock("fp16"):
         hits(compiling)
@@ -115,11 +116,24 @@ def test_a_precision_is_kept_once_all_of_it_was_compiled_and_is_whole(compiling)
     with compiling.compile_lock("fp16"):
         hits(compiling)
     assert compiling.is_compiled("fp16")
-    os.truncate(compiling.store().directory / compiling._mark("fp16"), 0)
+    os.truncate(compiling.store().directory / compiling._list_name("fp16"), 0)
     assert not compiling.is_compiled("fp16")
 
 
-def test_files_without_locks_do_not_stop_it(compiling, monkeypatch):
+def test_checked_loops_are_read_once(compiling, monkeypatch):
+    with compiling.compile_lock("fp16"):
+        hits(compiling)
+    read = []
+    content_of = compiling.store().read
+    monkeypatch.setattr(compiling.store(), "read", lambda name: (read.append(name), content_of(name))[1])
+    assert compiling.is_compiled("fp16")
+    with compiling.compile_lock("fp16"):
+        assert hits(compiling) == 1
+    [loop] = compiling._used
+    assert read.count(loop) == 1
+
+
+def test_a_file_system_without_locks_is_no_error(compiling, monkeypatch):
     def refused(path):
         raise NotImplementedError("FileSystem does not appear to support flock")
 
@@ -129,7 +143,7 @@ def test_files_without_locks_do_not_stop_it(compiling, monkeypatch):
     assert compiling.is_compiled("fp16")
 
 
-def test_no_home_and_no_account_is_no_place(monkeypatch):
+def test_without_home_and_account_there_is_no_store(monkeypatch):
     from gpt2cli.inference.cpu import compiling
 
     def unknown(*args, **options):
@@ -141,14 +155,12 @@ def test_no_home_and_no_account_is_no_place(monkeypatch):
 
 
 def test_the_same_package_elsewhere_finds_the_same_files(tmp_path):
-    """Names depend on sources and versions: a fresh virtual environment need not compile."""
+    """Names depend on sources and versions, so a new virtual environment need not compile."""
     from gpt2cli.inference.cpu.compiling import _basis
 
     shutil.copytree(ROOT / "gpt2cli", tmp_path / "gpt2cli", ignore=shutil.ignore_patterns("assets", "__pycache__"))
     code = "from gpt2cli.inference.cpu import compiling as c; print(c.__file__, c._basis().hex())"
-    found = [
-        subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True).split(),
-    ]
+    found = [subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True).split()]
     kernel = tmp_path / "gpt2cli" / "model" / "quantization.py"
     kernel.write_text(kernel.read_text() + "# another version\n")
     found.append(subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True).split())
@@ -157,7 +169,7 @@ def test_the_same_package_elsewhere_finds_the_same_files(tmp_path):
 
 
 def test_the_first_step_from_python_compiles_as_the_command_does(monkeypatch):
-    """Under the lock, and with the mark that it is done."""
+    """It holds the lock, and writes the list of loops."""
     import torch
 
     model, calls = CPUDecoder(models.small_model(), "fp16"), []
@@ -169,7 +181,7 @@ def test_the_first_step_from_python_compiles_as_the_command_does(monkeypatch):
     assert model.compiling_note() is None
 
 
-def test_the_note_says_why_nothing_is_kept(compiling, monkeypatch):
+def test_the_note_says_why_nothing_is_stored(compiling, monkeypatch):
     model = CPUDecoder(models.small_model(), "fp16")
     assert model.compiling_note() == "compiling for this processor, once for fp16"
     nowhere = Store(None)

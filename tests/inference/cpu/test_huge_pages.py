@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt2cli.inference.cpu.huge_pages import CHUNK, PAGE, Arena
+from gpt2cli.inference.cpu.huge_pages import PAGE, RESERVATION, Arena
 from gpt2cli.inference.cpu_decoder import CPUDecoder
 from gpt2cli.inference.decoder import has_kernels
 from tests import models
@@ -38,7 +38,7 @@ def test_tensors_are_zeros_of_their_own(dtype):
 
 def test_more_than_a_chunk_is_one_tensor():
     arena = Arena()
-    large = arena.zeros((CHUNK + 1,), torch.uint8)
+    large = arena.zeros((RESERVATION + 1,), torch.uint8)
     large[-1] = 1
     assert arena.zeros((5,), torch.uint8).tolist() == [0] * 5
 
@@ -57,7 +57,7 @@ def test_nothing_is_asked_for_but_the_arena():
     new = set(advised()) - set(before)
     if not new and not Path("/sys/kernel/mm/transparent_hugepage").exists():
         pytest.skip("this kernel has no large pages")
-    assert sum(end - begin for begin, end in new) <= CHUNK + PAGE + sum(end - begin for begin, end in before)
+    assert sum(end - begin for begin, end in new) <= RESERVATION + PAGE + sum(end - begin for begin, end in before)
     assert any(begin <= tensor.data_ptr() < end for begin, end in new)
     address = tensor.data_ptr()
     del tensor
@@ -65,9 +65,9 @@ def test_nothing_is_asked_for_but_the_arena():
 
 
 @linux
-@pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
+@pytest.mark.skipif(not has_kernels(), reason="needs Numba")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int4"])
-def test_packed_weights_are_in_it(precision):
+def test_packed_weights_are_in_the_arena(precision):
     model = CPUDecoder(models.small_model(), precision)
     spans = advised()
     for matrix in (model._token_table, model._head, *(block.mlp_c_fc for block in model._blocks)):

@@ -1,4 +1,4 @@
-"""The compiled loops beside numpy in twice the precision, at sizes that are no multiple of anything."""
+"""The compiled loops compute what numpy computes in fp64, also at sizes that must be padded."""
 
 import numpy as np
 import pytest
@@ -8,21 +8,21 @@ from gpt2cli.inference.cpu.weight_packing import pack_matrix
 from gpt2cli.inference.decoder import PRECISIONS, has_kernels
 from gpt2cli.model.quantization import round_weights
 
-MANY = 32  # of kernels.products, which cannot be imported where there is no Numba
+MANY_ROWS = 32  # as in matmul.py, which cannot be imported without Numba
 
-pytestmark = pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
+pytestmark = pytest.mark.skipif(not has_kernels(), reason="needs Numba")
 
 
-def multiply(matrix, x, then=0, before=0.0):
-    """The kernel's product of x (m, in) with the matrix."""
+def multiply(matrix, x, epilogue=0, before=0.0):
+    """The compiled product of x (m, in) and the matrix."""
     from gpt2cli.inference.cpu.block import make_buffers
-    from gpt2cli.inference.cpu.matmul import product
+    from gpt2cli.inference.cpu.matmul import matmul
 
     m, width = x.shape
     padded = make_buffers(m, width).normed
     padded[:m, :width] = x
     y = np.full((len(padded), len(matrix.scale)), before, np.float32)
-    product(matrix, padded, y, then, m)
+    matmul(matrix, padded, y, epilogue, m)
     return y[:m]
 
 
@@ -35,15 +35,15 @@ def test_products_are_numpys(precision, m, width):
     x = np.random.default_rng(0).standard_normal((m, width)) * np.logspace(-2, 2, m)[:, None]
     held = "int8" if precision == "int4" and width % 32 else precision
     exact = x @ round_weights(weight, held).double().numpy().T + bias.double().numpy()
-    by_panels = m >= MANY and held not in ("fp32", "int8")
-    near = {"atol": 3e-3 if by_panels else 1e-3 if held in ("int8", "int4") else 2e-6, "rtol": 1e-5}
+    rounded = m >= MANY_ROWS and held not in ("fp32", "int8")
+    near = {"atol": 3e-3 if rounded else 1e-3 if held in ("int8", "int4") else 2e-6, "rtol": 1e-5}
     matrix = pack_matrix(weight, bias, precision)
     size = np.abs(x).max(axis=1, keepdims=True)
     np.testing.assert_allclose(multiply(matrix, x)[:, :50] / size, exact / size, **near)
-    added = multiply(matrix, x, then=2, before=3.0)[:, :50]
+    added = multiply(matrix, x, epilogue=2, before=3.0)[:, :50]
     np.testing.assert_allclose((added - 3) / size, exact / size, atol=near["atol"] + 1e-4, rtol=1e-4)
     through = torch.nn.functional.gelu(torch.from_numpy(exact), approximate="tanh").numpy()
-    np.testing.assert_allclose(multiply(matrix, x, then=1)[:, :50] / size, through / size, **near)
+    np.testing.assert_allclose(multiply(matrix, x, epilogue=1)[:, :50] / size, through / size, **near)
 
 
 @pytest.mark.parametrize("m", [1, 4, 32])
@@ -64,7 +64,7 @@ def test_a_row_of_zeros_gives_the_bias(m):
 
 @pytest.mark.parametrize("m", [2, 32])
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_what_is_not_a_number_shows(m, broken):
+def test_nan_and_infinity_propagate(m, broken):
     weight = torch.randn(16, 64)
     for precision in PRECISIONS:
         x = np.ones((m, 64))
@@ -80,16 +80,16 @@ def test_what_is_not_a_number_shows(m, broken):
 
 
 @pytest.mark.parametrize("m", [2, 32])
-def test_what_is_nearly_nothing_is_harmless(m):
+def test_tiny_numbers_do_not_become_infinite(m):
     for precision in PRECISIONS:
         matrix = pack_matrix(torch.full((16, 64), 1e-38), torch.ones(16), precision)
         np.testing.assert_allclose(multiply(matrix, np.full((m, 64), 1e-38)), 1)
 
 
-def test_what_stands_out_costs_its_neighbours_little():
-    """One activation in 64 that is a hundred times the others, whose weights are the smaller for it."""
+def test_outliers_cost_little_precision():
+    """One activation in 64 is a hundred times as large as the others, and its weights are as much smaller."""
     rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal((MANY, 768)), rng.standard_normal((16, 768))
+    x, weight = rng.standard_normal((MANY_ROWS, 768)), rng.standard_normal((16, 768))
     x[:, ::64] *= 100
     weight[:, ::64] /= 100
     matrix = pack_matrix(torch.from_numpy(weight).float(), None, "fp16")
@@ -98,7 +98,7 @@ def test_what_stands_out_costs_its_neighbours_little():
     assert error < 2e-3  # bf16: 2.4e-3
 
 
-def test_exp_is_numpys_and_what_is_not_a_number_stays_so():
+def test_exp_is_numpys_and_nan_stays_nan():
     from gpt2cli.inference.cpu.elementwise import exp
 
     x = np.linspace(-87, 88, 20_000).astype(np.float32)
@@ -110,7 +110,7 @@ def test_exp_is_numpys_and_what_is_not_a_number_stays_so():
 
 
 def test_norms_are_pytorchs():
-    from gpt2cli.inference.cpu.elementwise import normalise
+    from gpt2cli.inference.cpu.elementwise import layer_norm
 
     x, norm = torch.randn(5, 70) * 3 + 1, torch.nn.LayerNorm(70)
     torch.nn.init.normal_(norm.weight)
@@ -119,6 +119,6 @@ def test_norms_are_pytorchs():
     padded = np.zeros((5, 80), np.float32)
     padded[:, :70] = x.numpy()
     weights = torch.stack([norm.weight, norm.bias]).detach().numpy()
-    normalise(padded, weights, norm.eps, out)
+    layer_norm(padded, weights, norm.eps, out)
     torch.testing.assert_close(torch.from_numpy(out[:, :70]), norm(x).detach(), atol=2e-6, rtol=1e-5)
     assert (out[:, 70:] == 0).all()

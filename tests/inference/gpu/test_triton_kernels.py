@@ -1,4 +1,4 @@
-"""The Triton kernels compute what PyTorch computes: in Triton's interpreter, which needs no GPU."""
+"""The Triton kernels compute what PyTorch computes. They run in Triton's interpreter, which needs no GPU."""
 
 import os
 import subprocess
@@ -10,11 +10,15 @@ import pytest
 CASES = [
     "steps of one row",
     "steps of rows",
+    "splits of one row",
+    "splits of rows",
+    "early starts",
     "steps in 16 bits",
     "many rows",
     "a greedy text",
     "greedy texts",
     "a drawn text",
+    "drawn texts",
     "a text drawn from all",
     "choices",
 ]

@@ -1,8 +1,10 @@
-"""Run by test_triton_kernels.py in a process of its own, with TRITON_INTERPRET=1: decoding by kernels, on the CPU."""
+"""Decoding by the Triton kernels on the CPU. test_triton_kernels.py runs it as a program with TRITON_INTERPRET=1."""
 
 import copy
+import gc
 import sys
 
+import numpy as np
 import torch
 import triton.runtime.interpreter as interpreter
 
@@ -10,7 +12,7 @@ from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.generation.decode import generate
 from gpt2cli.generation.prefill import prefill
 from gpt2cli.generation.sampling import Sampler
-from gpt2cli.inference.gpu import fused_step
+from gpt2cli.inference.gpu import fused_step, launch_shapes, triton_overlap
 from gpt2cli.inference.gpu.cuda_graphs import State
 from gpt2cli.inference.gpu.graph_decoder import GraphDecoder
 from gpt2cli.inference.torch_decoder import TorchDecoder
@@ -36,8 +38,8 @@ def check_texts(rows, **options):
 
 
 @torch.inference_mode()
-def check_step(rows, capacity, lengths, dtype, tolerance, n_layer=2):
-    """The logits after a step are those of the model: with all widths padded, and splits that are empty."""
+def check_step(rows, capacity, lengths, dtype=torch.float32, tolerance=1e-4, n_layer=2, splits=1):
+    """The logits after a step are those of the model. All widths are padded, and some splits are empty."""
     config = GPTConfig(n_layer=n_layer, n_head=3, n_embd=36, block_size=capacity, vocab_size=90)
     model = models.small_model(config).to(dtype)
     idx = torch.randint(0, 90, (rows, capacity))
@@ -50,14 +52,50 @@ def check_step(rows, capacity, lengths, dtype, tolerance, n_layer=2):
                 state.values[layer, row, :, :length] = cache.v[layer][0]
     state.lengths.copy_(torch.tensor(lengths))
     state.tokens.copy_(idx[range(rows), lengths])
-    fused_step.FusedStep(model, state, None)()
+    step = fused_step.FusedStep(model, state, None)
+    assert step.splits == splits
+    step()
     expected = torch.stack([model(idx[row : row + 1, : length + 1])[0, -1] for row, length in enumerate(lengths)])
     torch.testing.assert_close(state.logits, expected.float(), atol=tolerance, rtol=tolerance)
 
 
+def check_splits(rows, lengths):
+    """Programs may share the tokens of a head, and the sums of a product: in two or more parts."""
+    for width in (36, 144):  # parts of one block of 16 inputs, or of three
+        launch_shapes.MATMUL[36, width, 16] = (16, 16, 4, 4, 4)
+    for splits in (2, 4):
+        launch_shapes.PROCESSORS = 2 * rows * 3 - (splits == 2)
+        check_step(rows, 70, lengths, splits=splits)
+
+
+def check_early_start():
+    """The kernels compute the same if they start early, and all that they prefetch is within a matrix."""
+    calls = []
+
+    def prefetch(asm, constraints, args, dtype, **options):
+        addresses = args[0].handle.data
+        tensors = [part for part in gc.get_objects() if type(part) is torch.nn.Parameter]
+        starts = np.array([part.data_ptr() for part in tensors])
+        ends = starts + [part.nbytes for part in tensors]
+        inside = (addresses[..., None] >= starts) & (addresses[..., None] < ends)
+        assert inside.any(-1).all()
+        calls.append("prefetch")
+
+    triton_overlap.tl.inline_asm_elementwise = prefetch
+    triton_overlap.gdc_wait = lambda: calls.append("wait")
+    triton_overlap.gdc_launch_dependents = lambda: calls.append("start next")
+    for early, order in ((1, ["wait", "start next"]), (2, ["start next", "wait"])):
+        fused_step.early_start = lambda *args, early=early: early
+        for rows in (1, 2):
+            calls.clear()
+            check_step(rows, 9, [8, 3][:rows], n_layer=1)
+            assert "prefetch" in calls
+            assert [call for call in calls if call != "prefetch"] == order * calls.count("wait")
+
+
 @torch.inference_mode()
 def check_choice(rows, V, rounded=False, **options):
-    """The kernels draw what `sampling` draws; equal logits, a top-p that cuts and numbers at the end among them."""
+    """The kernels draw what `sampling` draws, also with equal logits, and with random numbers at the end of [0, 1)."""
     sampling = SamplingConfig(**options)
     model = models.small_model(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=V))
     state = State(model, rows, 4)
@@ -77,16 +115,20 @@ def check_choice(rows, V, rounded=False, **options):
 
 
 CASES = {
-    "steps of one row": lambda: [check_step(1, 80, [length], torch.float32, 1e-4) for length in (0, 2, 79)],
-    "steps of rows": lambda: check_step(3, 70, [0, 5, 69], torch.float32, 1e-4),
+    "steps of one row": lambda: [check_step(1, 80, [length]) for length in (0, 2, 79)],
+    "steps of rows": lambda: check_step(3, 70, [0, 5, 69]),
+    "splits of one row": lambda: [check_splits(1, [length]) for length in (0, 2, 69)],
+    "splits of rows": lambda: check_splits(3, [0, 5, 69]),
+    "early starts": check_early_start,
     "steps in 16 bits": lambda: (
         check_step(1, 9, [8], torch.bfloat16, 0.1),
-        check_step(2, 9, [8, 3], torch.float16, 0.02),  # the interpreter takes the bits of bf16 for numbers in dot
+        check_step(2, 9, [8, 3], torch.float16, 0.02),  # the interpreter's dot product does not support bf16
     ),
-    "many rows": lambda: check_step(66, 4, [1] * 66, torch.float32, 1e-4, n_layer=1),
+    "many rows": lambda: check_step(66, 4, [1] * 66, n_layer=1),
     "a greedy text": lambda: check_texts(1, temperature=0, max_new_tokens=9),
     "greedy texts": lambda: check_texts(4, temperature=0, max_new_tokens=9),
     "a drawn text": lambda: check_texts(1, temperature=1.3, top_k=3, max_new_tokens=3),
+    "drawn texts": lambda: check_texts(2, temperature=1.3, top_k=3, max_new_tokens=2),
     "a text drawn from all": lambda: check_texts(1, temperature=1.3, top_k=0, max_new_tokens=3),
     "choices": lambda: (
         check_choice(1, 1030, temperature=0.8, top_k=20),
@@ -99,12 +141,12 @@ CASES = {
 def main():
     original = interpreter._patch_lang_tensor
 
-    def patched(tensor, scope):  # NumPy 2.4 makes no index of an array of one number
+    def patched(tensor, scope):  # NumPy 2.4 does not convert an array of one number to an index
         original(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     interpreter._patch_lang_tensor = patched
-    fused_step.PROCESSORS = 2  # few programs: each costs milliseconds here
+    launch_shapes.PROCESSORS = 2  # few programs: each costs milliseconds here
     torch.set_num_threads(1)
     CASES[sys.argv[1]]()
 
