@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from dataclasses import asdict
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli import paths, untrusted
@@ -42,18 +41,6 @@ def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
         for name in sorted(names & given):
             if not holds:
                 raise UsageError(f"--{name.replace('_', '-')} {why}")
-
-
-def refuse_decided(data: str | None, given: frozenset[str]) -> None:
-    """Raise UsageError for typed options that prepared data, as the default is, has settled already."""
-    from gpt2cli.data.prepared import is_prepared
-
-    decided = sorted(given & {"loss_on", "val_fraction", "template"})
-    if decided and (data is None or is_prepared(Path(data))):
-        raise UsageError(
-            f"{' and '.join(decided)} is decided when data is prepared: "
-            "give it to `gpt2 prepare-alpaca`, or give other --data"
-        )
 
 
 def wherever(place: str | None, names: Collection[str] = ()) -> str | None:

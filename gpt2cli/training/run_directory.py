@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from gpt2cli import atomic, outputs, untrusted
 from gpt2cli.checkpoints.save import disk_errors
 from gpt2cli.errors import ResourceError, UsageError
-from gpt2cli.training import state
+from gpt2cli.training import run_checkpoints
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Started, Step
 from gpt2cli.training.metrics_file import as_line, lines_up_to
 from gpt2cli.training.plots import plot_losses
@@ -160,7 +160,7 @@ class RunDirectory:
         with disk_errors(self.path):
             for name in WRITTEN:
                 atomic.sweep(self.path / name)
-        state.sweep(self.checkpoints)
+        run_checkpoints.sweep(self.checkpoints)
 
     def _rewind(self, step: int) -> None:
         """Remove what was written after this step, by a run that was killed before its next checkpoint."""

@@ -7,9 +7,10 @@ import pytest
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.training.resuming import check_settings, named_checkpoint, run_of, settings_of
+from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.settings import Settings
-from gpt2cli.training.state import Counters, Resumable
+from gpt2cli.training.state_json import Counters
 
 SETTINGS = Settings("gpt2", None, None, TrainConfig(epochs=8), DataConfig(), out="/tmp/out.pt")
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,17 @@ import pytest
 from gpt2cli import atomic
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
-from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
+from gpt2cli.training.events import Evaluated, Event, Note, Sampled, Saved
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.runs import any_run, is_done, new_run_path, newest_run, read_config, runs, wrote
-
-FINISHED = Finished(4, 400, 2.0, 200.0, 900.0, 2.25, 2.5, 4, 2.5, 4, "done")
+from tests.training.records import FINISHED, started, step_event
 
 
 def events(first: int, last: int) -> list[Event]:
     """A run's events behind step `first`, up to `last`, with an evaluation and answers at each second step."""
-    told: list[Event] = [Started(first, 4, 1, 10, 2, 5, 5)]
+    told: list[Event] = [started(first)]
     for step in range(first + 1, last + 1):
-        told.append(Step(step, step / 4, 1 / step, 2 / step, 1e-4, 1.5, 100, 40, 333.3))
+        told.append(step_event(step))
         if step % 2 == 0:
             told += [Evaluated(step, 100 * step, 2.5, True), Sampled(step, [("Say it", f"at step {step}")])]
     return told
@@ -120,7 +120,10 @@ def test_a_damaged_line_of_metrics_goes_and_the_others_stay(tmp_path: Path, dama
     whole = metrics.read_bytes()
     lines = whole.splitlines(keepends=True)
     metrics.write_bytes(b"".join([lines[0], damaged, *lines[1:]]))
-    write(tmp_path, [Started(4, 4, 1, 10, 2, 5, 5)])
+    write(
+        tmp_path,
+        [started(4)],
+    )
     assert metrics.read_bytes() == whole
 
 
@@ -132,7 +135,10 @@ def test_huge_files_take_no_memory_when_a_run_goes_on(tmp_path: Path) -> None:
         with file.open("r+b") as opened:
             opened.truncate(2**28)  # zeros, which take no place on the disk
     tracemalloc.start()
-    write(tmp_path, [Started(4, 4, 1, 10, 2, 5, 5)])
+    write(
+        tmp_path,
+        [started(4)],
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**24
@@ -140,7 +146,10 @@ def test_huge_files_take_no_memory_when_a_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_metrics_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:
-    write(tmp_path, [Step(1, 0.25, math.nan, math.inf, 1e-4, -math.inf, 100, 40, 1.0)])
+    write(
+        tmp_path,
+        [replace(step_event(1), loss=math.nan, smoothed_loss=math.inf, grad_norm=-math.inf)],
+    )
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
@@ -172,7 +181,7 @@ def test_what_killed_runs_left_goes_when_the_run_goes_on(tmp_path: Path) -> None
         (tmp_path / ".mine.tmp").touch()
         (tmp_path / ".hf.abc.tmp").mkdir()
         assert len(list(tmp_path.glob(".*.tmp"))) == len(run_directory.WRITTEN) + 3
-        run.handle(Started(3, 4, 1, 10, 2, 5, 5))
+        run.handle(started(3))
         assert {path.name for path in tmp_path.iterdir()} == before | others | {"checkpoints"}
         assert not list(run.checkpoints.iterdir())
 
@@ -194,8 +203,20 @@ def test_a_directory_without_a_run_goes_where_open_files_cannot_be_deleted(tmp_p
 
 
 def test_an_evaluation_before_the_first_step_is_not_kept_twice(tmp_path: Path) -> None:
-    write(tmp_path, [Started(0, 4, 1, 10, 2, 5, 5), Evaluated(0, 0, 4.0, True)])
-    write(tmp_path, [Started(0, 4, 1, 10, 2, 5, 5), Evaluated(0, 0, 4.0, True)])
+    write(
+        tmp_path,
+        [
+            started(0),
+            Evaluated(0, 0, 4.0, True),
+        ],
+    )
+    write(
+        tmp_path,
+        [
+            started(0),
+            Evaluated(0, 0, 4.0, True),
+        ],
+    )
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
@@ -206,7 +227,10 @@ def test_answers_cannot_break_out_of_their_block(tmp_path: Path) -> None:
     ours = [line for line in lines if line and not line.startswith("    ")]
     assert ours == ["## Step 1", *["Prompt:", "Answer:"] * 2]
     assert r"    \x1b[31m" in lines
-    write(tmp_path, [Started(1, 4, 1, 10, 2, 5, 5)])
+    write(
+        tmp_path,
+        [started(1)],
+    )
     assert (tmp_path / "samples.md").read_text(encoding="utf-8").splitlines() == lines
 
 
@@ -331,7 +355,7 @@ def test_a_run_is_done_when_its_weights_are_written(tmp_path: Path) -> None:
         assert is_done(tmp_path) and not wrote(tmp_path, out)
     before = summary.read_bytes(), summary.stat().st_mtime_ns
     with RunDirectory(tmp_path) as run:  # no step is left
-        run.handle(Started(4, 4, 1, 10, 2, 5, 5))
+        run.handle(started(4))
         run.handle(FINISHED)
         run.write_out(out)
     assert (summary.read_bytes(), summary.stat().st_mtime_ns) == before

@@ -206,21 +206,19 @@ def finetune(
         refuse_idle(given, lora, from_scratch)
     with options.named_as_typed("gpt2 finetune"):
         asked = make_settings(ctx.params)
-    from gpt2cli.cli.run_finetune import RunOptions, run_training
+    from gpt2cli.cli.run_finetune import run_training
+    from gpt2cli.training.begin import RunOptions
 
     named = run or run_dir
-    show = RunOptions(
-        run=paths.expand(named) if named else None,
+    run_options = RunOptions(
+        path=paths.expand(named) if named else None,
         resume=resume,
         given=given,
         device=device,
-        threads=threads,
         offline=offline,
         compile=compile,
-        json=json,
-        quiet=quiet,
     )
-    run_training(asked, show)
+    run_training(asked, run_options, threads=threads, json=json, quiet=quiet)
 
 
 def was_given(ctx: typer.Context, name: str) -> bool:

@@ -16,7 +16,7 @@ import torch
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
-from gpt2cli.training.state_file import read_state_file
+from gpt2cli.training.state_json import read_state_file
 from tests import models
 from tests.conftest import PATIENCE, clean_environment
 from tests.processes import run_forked

@@ -11,13 +11,13 @@ from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
 from gpt2cli.model.lora import add_lora, merged_state
 from gpt2cli.prompts import ALPACA
-from gpt2cli.training import state
+from gpt2cli.training import run_checkpoints
 from gpt2cli.training.engine import train
-from gpt2cli.training.events import Evaluated, Finished, Saved, Started
-from gpt2cli.training.results import Results, kept_files
+from gpt2cli.training.events import Evaluated, Finished, Saved
 from gpt2cli.training.settings import Settings
+from gpt2cli.training.weights_writer import WeightsWriter, kept_files
 from tests import models
-from tests.training.records import SHAPE, dataset, job
+from tests.training.records import SHAPE, dataset, job, started
 
 
 def make(run, base, lora=None, **changes):
@@ -28,7 +28,7 @@ def make(run, base, lora=None, **changes):
         add_lora(work.model, lora)
     splits = Splits(work.train, work.val, work.train, ALPACA, {"kind": "random"})
     settings = Settings(str(base), None, None, work.config, DataConfig(), lora)
-    return work, Results(work.model, settings, splits, run)
+    return work, WeightsWriter(work.model, settings, splits, run)
 
 
 def run_through(work, results):
@@ -80,7 +80,7 @@ def test_a_resumed_run_keeps_the_best_of_all(tmp_path, lora, later):
         results.handle(event)
         if isinstance(event, Saved) and event.step == killed_after:
             break
-    [found] = state.read_newest(tmp_path / "checkpoints")
+    [found] = run_checkpoints.read_newest(tmp_path / "checkpoints")
     work, results = make(tmp_path / "killed", base, lora, resume=found)
     _, finished = run_through(work, results)
     assert finished.got_worse and finished.best_val_loss == min(seen)
@@ -95,7 +95,7 @@ def test_what_a_killed_run_had_half_written_goes(tmp_path):
         (file.parent / f".{file.name}.12345678.tmp").mkdir()
         (file.parent / f".{file.name}.12345678.tmp" / file.name).write_bytes(b"half")
     (tmp_path / ".best.pt.abcdefgh.tmp").write_bytes(b"of version 0.1")
-    results.handle(Started(3, 9, 1, 9, 1, 9, 9))
+    results.handle(started(3))
     assert not [path for path in tmp_path.rglob("*") if path.name not in ("adapter", "best-adapter")]
 
 
@@ -118,5 +118,5 @@ def test_a_full_disk_leaves_the_best_weights_before(tmp_path):
 def test_nothing_is_kept_where_nothing_is_to_be_saved(tmp_path):
     work, results = make(tmp_path, "unused")
     unsaved = Settings("unused", None, None, TrainConfig(save_every=0), DataConfig())
-    run_through(work, Results(work.model, unsaved, results.splits, tmp_path))
+    run_through(work, WeightsWriter(work.model, unsaved, results.splits, tmp_path))
     assert not list(tmp_path.iterdir())
