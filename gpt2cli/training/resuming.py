@@ -46,7 +46,7 @@ def settings_of(run: Path, asked: Settings, given: Set[str]) -> Settings:
            replace those of the run.
     """
     then = Settings.from_dict(read_config(run))
-    before, now = then.flat(), asked.flat()
+    before, now = then.by_option(), asked.by_option()
     changed = [name for name in sorted(given & set(now)) if before[name] != now[name]]
     if changed:
         shown = untrusted.shown

@@ -101,7 +101,7 @@ def test_bad_files(run: Run, tmp_path: Path, content: bytes, told: str) -> None:
         (["--val-fraction", "nan"], "--val-fraction must be at least 0 and below 1, not nan (see `gpt2 prepare-alpaca"),
         (["--subset", "0"], "--subset must be 1 or more"),
         (["--max-length", "1"], "--max-length must be 2 or more"),
-        (["--loss-on", "prompt_too"], "--loss-on must be response or all, not prompt_too"),
+        (["--loss-on", "prompt_too"], "--loss-on must be response or all, not 'prompt_too'"),
         (["--source", "nowhere.json"], "nowhere.json is not there"),
         (["--source", "http://example.org/a.json"], "only https"),
     ],
