@@ -19,7 +19,7 @@ from gpt2cli.training import tracking
 from gpt2cli.training.events import Evaluated, Note, Sampled
 from gpt2cli.training.json_process import JsonProcess
 from gpt2cli.training.tracking import WandbTracker
-from tests.conftest import PATIENCE
+from tests.runner import PATIENCE
 from tests.training.records import FINISHED, started, step_event
 
 BLOCK, HEADER = 32768, 7  # of the .wandb file: a leveldb log behind seven bytes of its own
