@@ -77,6 +77,7 @@ def services(above: int) -> set[int]:
     return {pid for pid, (_, name) in parents.items() if is_below(pid) and "wandb-core" in name}
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_the_losses_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
     notes: list[str] = []
     with WandbTracker("p", {"lr": 1e-4, "data": tmp_path}, tmp_path, mode="offline", note=notes.append) as tracker:
@@ -105,6 +106,7 @@ def test_an_offline_run_holds_the_losses_and_a_resumed_one_goes_on(tmp_path: Pat
     assert {file.name for file in tmp_path.iterdir()} <= {"wandb", "wandb-config", "wandb-cache", "wandb-data"}
 
 
+@pytest.mark.slow
 def test_the_environment_says_that_it_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     with WandbTracker("p", {}, tmp_path, run_id="mine", note=pytest.fail) as tracker:
@@ -112,6 +114,7 @@ def test_the_environment_says_that_it_is_offline(tmp_path: Path, monkeypatch: py
     assert [file.name for file in tmp_path.glob("wandb/offline-run-*/*.wandb")] == ["run-mine.wandb"]
 
 
+@pytest.mark.slow
 def test_random_states_are_left_alone(tmp_path: Path) -> None:
     before = random.getstate(), torch.random.get_rng_state()
     with WandbTracker("p", {}, tmp_path, mode="offline") as tracker:
@@ -119,6 +122,7 @@ def test_random_states_are_left_alone(tmp_path: Path) -> None:
     assert random.getstate() == before[0] and torch.equal(torch.random.get_rng_state(), before[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the service in /proc")
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_service_that_dies_or_hangs_is_one_note(

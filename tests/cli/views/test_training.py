@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,30 +37,31 @@ FINISHED = Finished(
     best_val_step=150,
     reason="done",
 )
+ENDED = replace(
+    FINISHED,
+    steps=27,
+    tokens_seen=1,
+    train_seconds=0.6,
+    final_train_loss=2.67,
+    best_val_loss=4.73,
+    best_val_step=0,
+    reason="interrupted",
+)
+STEP = Step(
+    step=1,
+    epoch=0.015,
+    loss=4.0,
+    smoothed_loss=4.0,
+    lr=4.2e-5,
+    grad_norm=1.2,
+    tokens=1234,
+    targets=400,
+    tok_s=12345.6,
+)
 EVENTS: list[Event] = [
     STARTED,
-    Step(
-        step=1,
-        epoch=0.015,
-        loss=4.0,
-        smoothed_loss=4.0,
-        lr=4.2e-5,
-        grad_norm=1.2,
-        tokens=1234,
-        targets=400,
-        tok_s=12345.6,
-    ),
-    Step(
-        step=2,
-        epoch=0.03,
-        loss=2.0,
-        smoothed_loss=2.974,
-        lr=4.2e-5,
-        grad_norm=1.2,
-        tokens=1234,
-        targets=400,
-        tok_s=12345.6,
-    ),
+    STEP,
+    replace(STEP, step=2, epoch=0.03, loss=2.0, smoothed_loss=2.974),
     Evaluated(2, 2468, 2.25, True),
     Sampled(2, [("Name the capital\nof France", HOSTILE + "\n" + "\n".join("23456789")), ("Say nothing", "")]),
     Saved(2, Path("/runs/step-2")),
@@ -110,17 +112,7 @@ def test_the_line_is_there_before_the_first_step_and_without_an_event() -> None:
     assert "step   0/200" in live_line([STARTED], 80)
     assert live_line([], 80) == ""
     assert "step 120/200" in live_line(
-        [
-            Started(
-                step=120,
-                total_steps=200,
-                epochs=3,
-                train_examples=900,
-                val_examples=100,
-                trainable_parameters=5,
-                parameters=5,
-            )
-        ],
+        [replace(STARTED, step=120)],
         80,
     )
 
@@ -168,20 +160,7 @@ def test_elsewhere_there_are_whole_plain_lines() -> None:
 def test_elsewhere_steps_are_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 3))
     monkeypatch.setattr("gpt2cli.cli.views.training.time.monotonic", lambda: float(next(clock)))
-    steps = [
-        Step(
-            step=number,
-            epoch=number / 66,
-            loss=9.0,
-            smoothed_loss=2.0,
-            lr=1e-4,
-            grad_norm=1.0,
-            tokens=10,
-            targets=5,
-            tok_s=50.0,
-        )
-        for number in range(1, 41)
-    ]
+    steps = [replace(STEP, step=number, epoch=number / 66, smoothed_loss=2.0, tok_s=50.0) for number in range(1, 41)]
     lines = [line for line in shown([STARTED, *steps], terminal=False).splitlines() if line.startswith("step")]
     assert 3 < len(lines) < 30
     assert lines[0].startswith("step ") and "loss 2.000" in lines[0] and " left" in lines[0] and "50 tok/s" in lines[0]
@@ -199,17 +178,13 @@ def test_quiet_is_quiet(terminal: bool) -> None:
 def test_the_end_says_why(reason: str, words: str) -> None:
     text = shown(
         [
-            Finished(
+            replace(
+                FINISHED,
                 steps=1,
                 tokens_seen=1,
                 train_seconds=0.6,
-                train_tok_s=330.1,
-                peak_rss_mb=2101.5,
                 final_train_loss=None,
                 final_val_loss=None,
-                final_val_step=None,
-                best_val_loss=None,
-                best_val_step=None,
                 reason=reason,
             )
         ],
@@ -220,40 +195,12 @@ def test_the_end_says_why(reason: str, words: str) -> None:
 
 def test_a_validation_loss_of_another_step_says_so() -> None:
     text = shown(
-        [
-            Finished(
-                steps=27,
-                tokens_seen=1,
-                train_seconds=0.6,
-                train_tok_s=330.1,
-                peak_rss_mb=2101.5,
-                final_train_loss=2.67,
-                final_val_loss=4.73,
-                final_val_step=0,
-                best_val_loss=4.73,
-                best_val_step=0,
-                reason="interrupted",
-            )
-        ],
+        [replace(ENDED, final_val_loss=4.73, final_val_step=0)],
         terminal=False,
     )
     assert "loss: training 2.670, validation 4.730 before training" in text
     text = shown(
-        [
-            Finished(
-                steps=27,
-                tokens_seen=1,
-                train_seconds=0.6,
-                train_tok_s=330.1,
-                peak_rss_mb=2101.5,
-                final_train_loss=2.67,
-                final_val_loss=5.1,
-                final_val_step=20,
-                best_val_loss=4.73,
-                best_val_step=0,
-                reason="interrupted",
-            )
-        ],
+        [replace(ENDED, final_val_loss=5.1, final_val_step=20)],
         terminal=False,
     )
     assert "validation 5.100 at step 20 (best 4.730 before training)" in text
@@ -261,17 +208,7 @@ def test_a_validation_loss_of_another_step_says_so() -> None:
 
 def test_a_resumed_run_says_where_it_goes_on() -> None:
     assert "going on after step 120 of 200" in shown(
-        [
-            Started(
-                step=120,
-                total_steps=200,
-                epochs=3,
-                train_examples=900,
-                val_examples=100,
-                trainable_parameters=5,
-                parameters=5,
-            )
-        ],
+        [replace(STARTED, step=120)],
         terminal=False,
     )
 
