@@ -22,8 +22,8 @@ from gpt2cli.evaluation.events import Event, Finished, Note, Progress
 from gpt2cli.evaluation.given_answers import Given
 from gpt2cli.evaluation.likelihood import RecordSource, Source, Sums, TextSource, collect, portions, score
 from gpt2cli.evaluation.partial_results import PartialResults
+from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.device import TOKENS_PER_PASS
-from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import PromptTemplate
 
 
@@ -114,14 +114,14 @@ def _examine(candidate: Candidate, plan: _Plan, job: Job) -> Generator[Event, No
     """Let one model predict and answer."""
     model = candidate.load()
     # the device and precision that `auto` has chosen: on another machine it may choose others
-    at = (str(model.ln_f.weight.device), model.precision)
+    at = (str(model.device), model.precision)
     kept = PartialResults(candidate.fingerprint(), _identity(job, plan), *at)
     problem = kept.problem
     if problem:
         yield Note(f"{problem}: an interrupted run would begin anew")
     if note := model.compiling_note():
         yield Note(note)
-        model.warm_up()
+        model.prepare(lambda _: None)
     source = plan.source or _text_source(job, model)
     table = yield from _score(candidate.name, model, source, kept)
     answers = yield from _answer(candidate.name, model, plan, job, kept)
@@ -130,7 +130,7 @@ def _examine(candidate: Candidate, plan: _Plan, job: Job) -> Generator[Event, No
     return Found(table, answers), kept
 
 
-def _text_source(job: Job, model: GPT) -> TextSource:
+def _text_source(job: Job, model: Decoder) -> TextSource:
     assert isinstance(job.data, Texts)
     window = model.config.block_size
     return TextSource(job.data.tokens, window, check_stride(job.config.stride, window))
@@ -147,9 +147,9 @@ def check_stride(stride: int | None, block_size: int) -> int:
     return chosen
 
 
-def _score(name: str, model: GPT, source: Source, kept: PartialResults) -> Generator[Event, None, Tensor]:
+def _score(name: str, model: Decoder, source: Source, kept: PartialResults) -> Generator[Event, None, Tensor]:
     """The losses of all that is to be predicted; progress in tokens read."""
-    max_tokens = TOKENS_PER_PASS[model.ln_f.weight.device.type]
+    max_tokens = TOKENS_PER_PASS[model.device.type]
     total, done, again, parts = sum(source.lengths), 0, 0, []
     yield Progress(name, "scoring", done, total)
     for chosen in portions(source.lengths, max_tokens):
@@ -167,7 +167,7 @@ def _score(name: str, model: GPT, source: Source, kept: PartialResults) -> Gener
 
 
 def _answer(
-    name: str, model: GPT, plan: _Plan, job: Job, kept: PartialResults
+    name: str, model: Decoder, plan: _Plan, job: Job, kept: PartialResults
 ) -> Generator[Event, None, dict[int, Answer]]:
     """The answers to all prompts, by task."""
     most = job.config.sampling.max_new_tokens

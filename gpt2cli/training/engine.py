@@ -82,7 +82,9 @@ class _Loop:
         self.trained = self.half.model if self.half else job.model
         if job.compiled:
             compile_blocks(self.trained, changing=len(set(job.train.lengths.tolist())) > 2)
-        self.loss: nn.Module = SequenceLoss(self.trained, job.compiled and self.device.type == "cuda")
+        self.loss: nn.Module = SequenceLoss(
+            self.trained, compiled=job.compiled and self.device.type == "cuda", recompute=job.recompute
+        )
         self.kinds = kinds_of(job.train)
         self.steps_per_epoch = steps_per_epoch(len(job.train), job.records_per_step)
         self.upcoming: StepBatch | None = None
@@ -184,8 +186,7 @@ class _Loop:
 
     def evaluate(self, last: bool = False, at_start: bool = False) -> Iterator[Event]:
         """Compute the validation loss, if an evaluation is due."""
-        every = self.job.every(self.job.config.eval_every)
-        if not self.job.val or not every or not (at_start or last or self.now.step % every == 0):
+        if not self.job.val or not self.job.is_due(self.job.config.eval_every, self.now.step, last or at_start):
             return
         value = mean_loss(self.job.model, self.job.val, self.job.max_tokens, self.autocast(), self.job.ranks)
         divergence.check_validation(self.now.step, value, self.job.checkpoints)
@@ -194,8 +195,7 @@ class _Loop:
 
     def sample(self, last: bool) -> Iterator[Event]:
         """Answer the sample prompts, if that is due."""
-        every = self.job.every(self.job.config.sample_every)
-        if not self.job.prompts or not every or not (last or self.now.step % every == 0):
+        if not self.job.prompts or not self.job.is_due(self.job.config.sample_every, self.now.step, last):
             return
         answers = complete(self.job.model, [prompt for _, prompt in self.job.prompts], SAMPLE)
         shown = [shown for shown, _ in self.job.prompts]
@@ -203,11 +203,10 @@ class _Loop:
 
     def save(self, last: bool) -> Iterator[Event]:
         """Save a checkpoint, if one is due."""
-        every = self.job.every(self.job.config.save_every)
-        if not last and (not every or self.now.step % every):
-            return
-        divergence.check_weights(self.now.step, self.job.model, self.job.checkpoints)
-        if self.job.checkpoints is None or not every:
+        is_due = self.job.is_due(self.job.config.save_every, self.now.step, last)
+        if last or is_due:
+            divergence.check_weights(self.now.step, self.job.model, self.job.checkpoints)
+        if not is_due or self.job.checkpoints is None:
             return
         if self.job.ranks.is_first:
             path = save_state(self.job.checkpoints, self.job.model, self.optimizer, self.now, self.job.identity)

@@ -52,7 +52,6 @@ def load_model(settings: Settings, device: str, offline: bool = False, progress:
         add_lora(model, settings.lora)
     for parameter in model.parameters():  # copies: the loaded tensors may be memory-mapped from the file
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
-    model.checkpointing = settings.grad_checkpointing
     return model
 
 

@@ -39,6 +39,7 @@ class Job:
     checkpoints      the directory to save checkpoints in; None: save none
     should_stop      called after every step: whether to save and end
     compiled         whether to compile the blocks and, on CUDA, the part of the loss that reads all logits
+    recompute        whether the backward pass computes the blocks again, to save memory
     half_copy        whether to compute in a copy of the model in `autocast`'s dtype, instead of autocast
     base_is_rounded  whether the frozen weights under an adapter were rounded to `autocast`'s dtype
     """
@@ -56,6 +57,7 @@ class Job:
     resume: Resumable | None = None
     should_stop: Callable[[], bool] = lambda: False
     compiled: bool = False
+    recompute: bool = False
     half_copy: bool = False
     base_is_rounded: bool = False
 
@@ -69,9 +71,13 @@ class Job:
             return self.config.max_steps
         return self.config.epochs * steps_per_epoch(len(self.train), self.records_per_step)
 
-    def every(self, steps: int | None) -> int:
-        """The interval that a setting means: None is a tenth of the run."""
-        return max(1, self.total_steps // 10) if steps is None else steps
+    def is_due(self, every: int | None, step: int, last: bool) -> bool:
+        """Whether to evaluate, sample or save after `step`, with this interval: 0 means never, None a tenth of the run.
+
+        last  whether it is due at this step with any interval but 0
+        """
+        steps = max(1, self.total_steps // 10) if every is None else every
+        return steps > 0 and (last or step % steps == 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +154,7 @@ def make_job(
         resume=resume,
         should_stop=should_stop,
         compiled=compiled,
+        recompute=settings.grad_checkpointing,
         half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,
         base_is_rounded=settings.lora is not None and autocast is not None,
     )
