@@ -10,7 +10,7 @@ from gpt2cli.errors import DivergedError
 from gpt2cli.training import run_checkpoints
 
 
-def check_step(step: int, loss: float, grad_norm: float, records: list[int], checkpoints: Path | None) -> None:
+def check_step(step: int, *, loss: float, grad_norm: float, records: list[int], checkpoints: Path | None) -> None:
     """Raise DivergedError if the loss or the gradient of a step, counted from 1, is not finite."""
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         shown = ", ".join(map(str, sorted(records)[:8])) + (", ..." if len(records) > 8 else "")

@@ -88,9 +88,8 @@ class _Loop:
         self.kinds = kinds_of(job.train)
         self.steps_per_epoch = steps_per_epoch(len(job.train), job.records_per_step)
         self.upcoming: StepBatch | None = None
-        self.negatives = None
-        if job.config.sampled_softmax:
-            self.negatives = Negatives(job.train, job.model.config.vocab_size, job.config.sampled_softmax)
+        sampled = job.config.sampled_softmax
+        self.negatives = Negatives(job.train, job.model.config.vocab_size, sampled) if sampled else None
         if job.ranks.world_size > 1:
             self.loss = nn.parallel.DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
 
@@ -131,7 +130,9 @@ class _Loop:
         loss = job.ranks.sum(sum(losses.tolist()))[0] / max(1, batch.n_targets)
         grad_norm = float(norm)
         lr = learning_rate(self.now.step, job.total_steps, job.config)
-        divergence.check_step(self.now.step + 1, loss, grad_norm, batch.records, job.checkpoints)
+        divergence.check_step(
+            self.now.step + 1, loss=loss, grad_norm=grad_norm, records=batch.records, checkpoints=job.checkpoints
+        )
         self.optimizer.step(lr, grad_norm)
         if self.half:
             self.half.refresh()
@@ -151,9 +152,8 @@ class _Loop:
 
     def accumulate(self, batch: StepBatch) -> Tensor:
         """Add up the gradients of the step's mean loss in the parameters; return the summed loss of each row."""
-        losses = []
+        losses, weight = [], 1.0 if batch.counts else 0.0
         self.trained.train()
-        weight = 1.0 if batch.counts else 0.0
         # DistributedDataParallel averages over the processes, so the loss is multiplied by their number
         scale = weight * self.job.ranks.world_size / max(1, batch.n_targets)
         negatives = self.draw_negatives()

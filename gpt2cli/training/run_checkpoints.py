@@ -32,7 +32,7 @@ KEEP = 2
 _NAME = re.compile(r"step-(\d{8,18})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Resumable:
     """A checkpoint read from disk: tensors by name, and the counters."""
 
@@ -153,7 +153,9 @@ def read_state(path: Path) -> Resumable:
                 raise CheckpointError(f"{path / name} is damaged")
         weights = read_safetensors(path / WEIGHTS).tensors
         optimizer = read_safetensors(path / OPTIMIZER).tensors
-        return Resumable(path, weights, optimizer, state.counters, state.identity)
+        return Resumable(
+            path=path, weights=weights, optimizer=optimizer, counters=state.counters, identity=state.identity
+        )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a complete checkpoint ({error})") from None
 

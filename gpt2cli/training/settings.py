@@ -14,7 +14,7 @@ _NEWER = {"out", "wandb_project", "template"}
 """Settings that the config.json of an early version may lack."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings of a run. It starts from `model` or `ckpt`, or from a new model of the shape `from_scratch`."""
 

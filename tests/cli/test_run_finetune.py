@@ -1,4 +1,4 @@
-"""What surrounds a training run."""
+"""The notes and errors of a training run."""
 
 from pathlib import Path
 

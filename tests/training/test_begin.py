@@ -14,6 +14,7 @@ from gpt2cli.training.engine import train
 from gpt2cli.training.events import Finished
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.settings import Settings
+from tests.training.records import settings_from
 
 TINY_SHAPE = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16)
 
@@ -85,6 +86,6 @@ def test_weights_may_not_go_into_the_base_of_an_adapter(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / model).mkdir()  # the name of a published model does not mean a directory
     out = str(tmp_path / model / "out.pt")
-    settings = Settings(model, None, None, TrainConfig(), DataConfig(), lora=LoRAConfig(), out=out)
+    settings = settings_from(model, lora=LoRAConfig(), out=out)
     with nullcontext() if model == "tiny" else pytest.raises(UsageError, match="belongs to the model"):
         check_out(settings, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The engine's laws: what is the same must be the same, and what goes wrong does no harm."""
+"""The laws of the engine: what must be equal is equal, and failures lose no checkpoint."""
 
 import itertools
 import math

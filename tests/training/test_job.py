@@ -5,21 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gpt2cli.config import VOCAB_SIZE, DataConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import VOCAB_SIZE, LoRAConfig
 from gpt2cli.data.splits import Splits
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.inputs import load_model
 from gpt2cli.training.job import make_job
-from gpt2cli.training.settings import Settings
 from tests import models
 from tests.training.records import SHAPE as SMALL
-from tests.training.records import dataset
+from tests.training.records import dataset, settings_from
 
 SHAPE = replace(SMALL, vocab_size=VOCAB_SIZE)
 
 
 def lora_job(base, precision="fp32"):
-    settings = Settings(str(base), None, None, TrainConfig(), DataConfig(), LoRAConfig(rank=2), precision=precision)
+    settings = settings_from(str(base), lora=LoRAConfig(rank=2), precision=precision)
     data = dataset()
     splits = Splits(data, data, data, None)
     return make_job(

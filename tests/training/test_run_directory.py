@@ -1,4 +1,4 @@
-"""A run's directory: what is in its files, what a resumed run finds there, and who may write to it."""
+"""The directory of a run: the content of its files, before and after a resume, and the lock."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from tests.training.records import FINISHED, started, step_event
 
 
 def events(first: int, last: int) -> list[Event]:
-    """A run's events behind step `first`, up to `last`, with an evaluation and answers at each second step."""
+    """The events after step `first`, up to step `last`, with an evaluation and answers at each second step."""
     told: list[Event] = [started(first)]
     for step in range(first + 1, last + 1):
         told.append(step_event(step))
@@ -158,7 +158,7 @@ def test_metrics_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:
 
 
 def killed_while_writing(file: Path) -> None:
-    """Let a process end inside of `atomic.replacing`, as after kill -9: nothing is cleared away."""
+    """End a process within `atomic.replacing`, without any cleanup, as kill -9 does."""
     child = os.fork()
     if child == 0:
         with atomic.replacing(file) as temporary:

@@ -1,4 +1,4 @@
-"""`state.json`: what was changed or damaged in it is never taken for a run's state."""
+"""`state.json`: a changed or damaged file is never accepted."""
 
 import json
 import os
