@@ -1,10 +1,11 @@
-"""Kill a training run at random moments, with dropout on, and hold what its continuation learns to the unbroken run's.
+"""Kill a training run at random moments, with dropout, and compare the resumed run with an unbroken one.
 
     python tests/kill_and_resume.py [--rounds 20] [--seed 0]
 
-Each round starts the same run, sends it kill -9 after a random time, and resumes it, killing that one too, until it
-ends by itself. Then all losses, the final and the best weights must equal the unbroken run's to the bit. Prints a line
-a round; exits with 1 at the first difference. tests/cli/test_finetune.py has a short form of it.
+Each round starts the same run, kills it (kill -9) after a random time, resumes it, kills it again, and so on, until the
+run ends by itself. Then all losses, the final weights and the best weights must equal those of the unbroken run to the
+bit. Prints a line for each round; exits with 1 at the first difference. tests/cli/commands/test_finetune.py has a short
+form of this test.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def weights(file: Path) -> dict[str, bytes]:
 
 
 def finish(command: list[str], run: Path, choose: random.Random, longest: float) -> int:
-    """Start the command, kill it after a random time, until it ends by itself; how often it was killed."""
+    """Start the command and kill it after a random time, until it ends by itself. Returns how often it was killed."""
     kills = 0
     while True:
         begun = ["--resume"] if (run / "config.json").exists() else []
@@ -50,7 +51,7 @@ def finish(command: list[str], run: Path, choose: random.Random, longest: float)
             process.communicate()
             kills += 1
             if kills > 100:
-                raise SystemExit("the run does not get on") from None
+                raise SystemExit("the run makes no progress") from None
             continue
         if process.returncode:
             raise SystemExit(f"exit code {process.returncode} after {kills} kills: {err}")

@@ -28,9 +28,10 @@ from gpt2cli.data.open_data import data_path, load_data
 from gpt2cli.data.splits import Splits
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.engine import Job, mean_loss, train
+from gpt2cli.training.engine import mean_loss, train
 from gpt2cli.training.events import Step
-from gpt2cli.training.setup import set_dropout
+from gpt2cli.training.inputs import set_dropout
+from gpt2cli.training.job import Job
 
 BLOCK, BATCH = 256, 8
 
@@ -56,7 +57,8 @@ def main() -> None:
     set_dropout(model, 0.1)
     config = TrainConfig(epochs=1, batch_size=BATCH, learning_rate=args.lr, warmup=20, weight_decay=0.0)
     config = replace(config, eval_every=0, sample_every=0, save_every=0)
-    for event in train(Job(model, mixture(lessons.train, books.train, args.epochs, args.share), None, config)):
+    mixed = mixture(lessons.train, books.train, args.epochs, args.share)
+    for event in train(Job(model=model, train=mixed, val=None, config=config)):
         if isinstance(event, Step) and event.step % 25 == 0:
             print(f"step {event.step}: loss {event.smoothed_loss:.3f}", flush=True)
     model.load_state_dict({name: torch.lerp(base[name], w, args.keep) for name, w in model.state_dict().items()})

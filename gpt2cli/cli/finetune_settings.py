@@ -1,12 +1,11 @@
-"""From the options of `gpt2 finetune` to the settings of a run."""
+"""Makes the settings of a run from the options of `gpt2 finetune`."""
 
 from collections.abc import Collection
 from dataclasses import asdict
-from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli import paths, untrusted
+from gpt2cli.bounds import check
 from gpt2cli.config import PUBLISHED, TINY, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import read_template
@@ -16,23 +15,15 @@ if TYPE_CHECKING:
 
 TRAIN, RECORDS, LORA, SHAPE = TrainConfig(), DataConfig(), LoRAConfig(), GPTConfig()
 MAX_SIZE = 2**24
-"""The largest number of blocks, heads, channels or positions of a new model: no machine can hold more."""
-
-
-class Computing(str, Enum):
-    """What a forward pass computes in; the weights that are trained stay in fp32."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
+"""The most blocks, heads, channels or positions of a new model: no machine can hold more."""
+SHAPE_OPTIONS = ("n_layer", "n_head", "n_embd", "block_size")
 
 
 def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
-    """Raise UsageError for options that were typed and would do nothing."""
-    shape = {"n_layer", "n_head", "n_embd", "block_size"}
+    """Raise UsageError for options that were typed and have no effect."""
     for names, holds, why in (
         ({"lora_rank", "lora_alpha"}, lora, "is about the adapter: add --lora"),
-        (shape, from_scratch, "is about a new model: add --from-scratch"),
+        (set(SHAPE_OPTIONS), from_scratch, "is about a new model: add --from-scratch"),
         (
             {"model", "ckpt", "lora"},
             not from_scratch,
@@ -44,20 +35,8 @@ def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
                 raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
-def refuse_decided(data: str | None, given: frozenset[str]) -> None:
-    """Raise UsageError for typed options that prepared data, as the default is, has settled already."""
-    from gpt2cli.data.prepared import is_prepared
-
-    decided = sorted(given & {"loss_on", "val_fraction", "template"})
-    if decided and (data is None or is_prepared(Path(data))):
-        raise UsageError(
-            f"{' and '.join(decided)} is decided when data is prepared: "
-            "give it to `gpt2 prepare-alpaca`, or give other --data"
-        )
-
-
-def wherever(place: str | None, names: Collection[str] = ()) -> str | None:
-    """The absolute path of a file or directory that is there. Anything else, and any of `names`, stays as it is."""
+def absolute(place: str | None, names: Collection[str] = ()) -> str | None:
+    """The absolute path of an existing file or directory. Other values, and `names`, stay as they are."""
     if not place or place in names:
         return place
     path = paths.expand(place)
@@ -65,31 +44,27 @@ def wherever(place: str | None, names: Collection[str] = ()) -> str | None:
 
 
 def make_settings(values: dict[str, Any]) -> "Settings":
-    """The settings that the options ask for. Raises UsageError for values out of range."""
+    """The settings from the values of all options. Raises UsageError for a value out of its bounds."""
     from gpt2cli.training.settings import Settings
 
     lora = LoRAConfig(values["lora_rank"], values["lora_alpha"]) if values["lora"] else None
     default_lr = lora.learning_rate if lora else TRAIN.learning_rate
     scratch = None
     if values["from_scratch"]:
-        for name in ("n_layer", "n_head", "n_embd", "block_size"):
-            if values[name] > MAX_SIZE:
-                raise UsageError(f"{name} must be at most {MAX_SIZE:,}, not {untrusted.shown(values[name])}")
-        shape = {name: values[name] for name in ("n_layer", "n_head", "n_embd", "block_size", "dropout")}
-        scratch = GPTConfig(**shape)
-    names = set(asdict(TRAIN)) & set(values)
-    train = {name: values[name] for name in names} | {
-        "learning_rate": default_lr if values["lr"] is None else values["lr"]
-    }
+        for name in SHAPE_OPTIONS:
+            check(values[name] <= MAX_SIZE, name, f"at most {MAX_SIZE:,}", untrusted.shown(values[name]))
+        scratch = GPTConfig(**{name: values[name] for name in (*SHAPE_OPTIONS, "dropout")})
+    train = {name: values[name] for name in asdict(TRAIN) if name in values}
+    train["learning_rate"] = default_lr if values["lr"] is None else values["lr"]
     return Settings(
-        model=wherever(values["model"], (*PUBLISHED, TINY)),
-        ckpt=wherever(values["ckpt"]),
-        data=wherever(values["data"]),
+        model=absolute(values["model"], (*PUBLISHED, TINY)),
+        ckpt=absolute(values["ckpt"]),
+        data=absolute(values["data"]),
         train=TrainConfig(**train),
         records=DataConfig(values["val_fraction"], test_fraction=0, subset=values["subset"], seed=values["seed"]),
         lora=lora,
         from_scratch=scratch,
-        precision=Computing(values["precision"]).value,  # some versions of Typer leave a text there
+        precision=values["precision"],
         grad_checkpointing=values["grad_checkpointing"],
         skip_bad=values["skip_bad"],
         template=None if values["template"] is None else read_template(values["template"]).to_dict(),

@@ -1,4 +1,4 @@
-"""One process among several: who it is, and what all of them agree on. Started by `torchrun -m gpt2cli finetune`."""
+"""Training in several processes, started by `torchrun -m gpt2cli finetune`: ranks, devices and sums over all."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from gpt2cli.untrusted import shown
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's number, and how many there are. Rank 0 speaks and writes for all."""
+    """The number of this process, and how many there are. Only rank 0 shows messages and writes files."""
 
     rank: int = 0
     world_size: int = 1
@@ -25,7 +25,7 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, *values: float) -> list[float]:
-        """Each value summed over all processes."""
+        """The sum over all processes, for each value."""
         if self.world_size == 1:
             return list(values)
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -35,18 +35,18 @@ class Ranks:
         return summed
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes call this."""
         if self.world_size > 1:
             dist.barrier()
 
 
 def launched_rank() -> int:
     """The rank that torchrun gave this process; 0 without torchrun. Raises UsageError if it is not a number."""
-    return _told("RANK", 0) if _told("WORLD_SIZE", 1) > 1 else 0
+    return _number("RANK", 0) if _number("WORLD_SIZE", 1) > 1 else 0
 
 
-def _told(name: str, default: int) -> int:
-    """A number that torchrun puts into the environment. Raises UsageError for any other value."""
+def _number(name: str, default: int) -> int:
+    """A number from an environment variable that torchrun sets. Raises UsageError for any other value."""
     value = os.environ.get(name) or str(default)
     if not (value.isascii() and value.isdigit() and len(value) < 10):
         raise UsageError(f"{name} in the environment is {shown(value)}, not a count: unset it, or start with torchrun")
@@ -54,11 +54,11 @@ def _told(name: str, default: int) -> int:
 
 
 def own_device(name: str) -> str:
-    """The device of this process, where `name` is `--device` as given to all. Under torchrun each takes its own GPU.
+    """The device of this process. `name` is the value of `--device`; under torchrun, each process gets another GPU.
 
-    Raises UsageError if torchrun started more processes on this machine than it has GPUs, or `name` is a single GPU.
+    Raises UsageError if torchrun started more processes than this machine has GPUs, or if `name` is one of the GPUs.
     """
-    processes, local_rank = _told("LOCAL_WORLD_SIZE", 1), _told("LOCAL_RANK", 0)
+    processes, local_rank = _number("LOCAL_WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
     picked = pick_device(name)
     if processes == 1 or picked.type != "cuda":
         return name
@@ -72,11 +72,11 @@ def own_device(name: str) -> str:
 
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
-    """Join the other processes, if torchrun started any, over nccl on CUDA and gloo elsewhere, and leave them.
+    """Connect the processes of torchrun, if it was used, by nccl on CUDA and gloo elsewhere, within the context.
 
-    Raises UsageError if the environment has only some of torchrun's variables.
+    Raises UsageError if only some of torchrun's environment variables are set.
     """
-    world_size = _told("WORLD_SIZE", 1)
+    world_size = _number("WORLD_SIZE", 1)
     if world_size <= 1:
         yield Ranks()
         return
@@ -86,7 +86,7 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
             f"WORLD_SIZE in the environment is {world_size}, but there is no {missing[0]}: "
             "unset it, or start with torchrun"
         )
-    _told("MASTER_PORT", 0)
+    _number("MASTER_PORT", 0)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

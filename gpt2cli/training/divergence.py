@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from gpt2cli.errors import DivergedError
-from gpt2cli.training import state
+from gpt2cli.training import run_checkpoints
 
 
-def check_step(step: int, loss: float, grad_norm: float, records: list[int], checkpoints: Path | None) -> None:
+def check_step(step: int, *, loss: float, grad_norm: float, records: list[int], checkpoints: Path | None) -> None:
     """Raise DivergedError if the loss or the gradient of a step, counted from 1, is not finite."""
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         shown = ", ".join(map(str, sorted(records)[:8])) + (", ..." if len(records) > 8 else "")
@@ -21,18 +21,18 @@ def check_step(step: int, loss: float, grad_norm: float, records: list[int], che
 
 
 def check_validation(step: int, loss: float, checkpoints: Path | None) -> None:
-    """Raise DivergedError if the validation loss after a step is not finite. Step 0 is before the first one."""
+    """Raise DivergedError if the validation loss after a step is not finite. Step 0 is the start of the run."""
     if math.isfinite(loss):
         return
     if step == 0:
-        raise DivergedError(f"validation loss {loss} before the first step: begin from another model")
+        raise DivergedError(f"validation loss {loss} before the first step: start from another model")
     raise DivergedError(
         f"validation loss {loss} after step {step}: start a new run with a lower --lr{_kept(checkpoints)}"
     )
 
 
 def check_weights(step: int, model: nn.Module, checkpoints: Path | None) -> None:
-    """Raise DivergedError if a trained weight is not finite: a file with such a weight is refused when it is opened."""
+    """Raise DivergedError if a trained weight is not finite: no command opens a file with such a weight."""
     trained = [p.detach() for p in model.parameters() if p.requires_grad]
     largest = torch.stack([value.float() for value in torch._foreach_norm(trained, math.inf)])
     if not bool(largest.isfinite().all()):
@@ -42,6 +42,6 @@ def check_weights(step: int, model: nn.Module, checkpoints: Path | None) -> None
 
 
 def _kept(directory: Path | None) -> str:
-    """The end of a message: the run's checkpoints, if there are any."""
-    kept = state.checkpoints(directory) if directory else []
+    """The end of an error message: the run's checkpoints, if it has any."""
+    kept = run_checkpoints.checkpoints(directory) if directory else []
     return f"; these checkpoints are intact: {', '.join(map(str, kept))}" if kept else ""

@@ -1,6 +1,6 @@
-"""The training engine: a generator that takes optimizer steps, and yields an event for each.
+"""The training engine: a generator that takes optimizer steps, and yields an event after each.
 
-It writes nothing but checkpoints and prints nothing. Its caller shows and stores the events.
+It writes no files but checkpoints, and prints nothing. Its caller shows and stores the events.
 """
 
 import time
@@ -9,58 +9,58 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gpt2cli.config import SamplingConfig
 from gpt2cli.data.batches import kinds_of, make_rows, seed_for, steps_per_epoch
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.errors import CheckpointError, DataError, ResourceError
+from gpt2cli.errors import DataError
 from gpt2cli.generation.text import complete
 from gpt2cli.model.device import peak_rss_mb, repeatable
 from gpt2cli.model.gpt import GPT
-from gpt2cli.training import divergence, state
+from gpt2cli.training import divergence
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
 from gpt2cli.training.half_copy import HalfCopy
-from gpt2cli.training.job import Job as Job
+from gpt2cli.training.job import Job, StepBatch, read_batch
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
+from gpt2cli.training.run_checkpoints import check_identity, restore, save_state
 from gpt2cli.training.sampled_softmax import SAMPLED_SHARE, Negatives
-from gpt2cli.training.step_batch import StepBatch, read_batch
+from gpt2cli.training.state_json import Counters
 
 SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2)
 
 
 def train(job: Job) -> Iterator[Event]:
-    """Train `job.model` in place; yield what happens, the last event being Finished.
+    """Train `job.model` in place, and yield an event for everything that happens; the last one is Finished.
 
-    Raises DataError if there is nothing to train on, CheckpointError if `job.resume` is of another run, and
-    ResourceError if a checkpoint cannot be written. Raises DivergedError before a step whose loss or gradient is not
-    finite, after an evaluation whose loss is not, and before weights are saved that are not.
+    Raises DataError if there are no records, CheckpointError if `job.resume` belongs to another run, and ResourceError
+    if a checkpoint cannot be written. Raises DivergedError before a step whose loss or gradient is not finite, after
+    an evaluation whose loss is not finite, and before weights that are not finite are saved.
     """
     if not len(job.train):
         raise DataError("no record is left to train on: give more data, or a smaller --val-fraction")
-    run = _Run(job)
-    yield from run.begin()
-    while run.now.step < job.total_steps and not run.out_of_patience():
-        yield run.take_step()
+    loop = _Loop(job)
+    yield from loop.begin()
+    while loop.now.step < job.total_steps and not loop.out_of_patience():
+        yield loop.take_step()
         stopping = bool(job.ranks.sum(float(job.should_stop()))[0])
-        last = run.now.step == job.total_steps
-        yield from run.evaluate(last)  # before saving: a killed run's continuation tells of it once more
-        yield from run.sample(last)
-        yield from run.save(last or stopping or run.out_of_patience())
+        last = loop.now.step == job.total_steps
+        yield from loop.evaluate(last)  # before saving: if the run is killed here, the resumed run evaluates again
+        yield from loop.sample(last)
+        yield from loop.save(last or stopping or loop.out_of_patience())
         if stopping and not last:
-            yield run.finish("interrupted")
+            yield loop.finish("interrupted")
             return
-    yield run.finish("patience" if run.out_of_patience() else "done")
+    yield loop.finish("patience" if loop.out_of_patience() else "done")
 
 
 def compile_blocks(model: GPT, changing: bool) -> None:
-    """Compile each block: on CUDA the whole of it, elsewhere its MLP, two thirds of the work.
+    """Compile each block: all of it on CUDA, only the MLP (two thirds of the work) on other devices.
 
-    Elsewhere, attention over packed rows changes its shape at every step. All blocks share what is compiled for one.
-    `changing` says whether rows have many different lengths, as records give, unlike blocks of text.
+    On those, attention over packed rows has another shape at every step. All blocks share one compilation.
+    `changing` says whether rows have many different lengths, as instructions have and blocks of text do not.
     """
     for block in model.h:
         if model.wte.weight.device.type == "cuda":
@@ -69,15 +69,15 @@ def compile_blocks(model: GPT, changing: bool) -> None:
             block.mlp.compile(dynamic=True)  # type: ignore[union-attr]
 
 
-class _Run:
-    """A job under way: what `train` goes through in order, each part a screen."""
+class _Loop:
+    """The state of `train`, and what it does in each round."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.now = state.Counters()
+        self.now = Counters()
         self.device = job.model.wte.weight.device
         self.optimizer = Optimizer(job.model, job.config)
-        job.model.eval()  # without dropout except inside a step: a new model begins in training mode
+        job.model.eval()  # dropout is on only within a step; a new model has it on
         self.half = HalfCopy(job.model, job.autocast) if job.half_copy and job.autocast else None
         self.trained = self.half.model if self.half else job.model
         if job.compiled:
@@ -86,40 +86,37 @@ class _Run:
             self.trained, compiled=job.compiled and self.device.type == "cuda", recompute=job.recompute
         )
         self.kinds = kinds_of(job.train)
+        self.steps_per_epoch = steps_per_epoch(len(job.train), job.records_per_step)
         self.upcoming: StepBatch | None = None
-        self.negatives = None
-        if job.config.sampled_softmax:
-            self.negatives = Negatives(job.train, job.model.config.vocab_size, job.config.sampled_softmax)
+        sampled = job.config.sampled_softmax
+        self.negatives = Negatives(job.train, job.model.config.vocab_size, sampled) if sampled else None
         if job.ranks.world_size > 1:
             self.loss = nn.parallel.DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
 
     def begin(self) -> Iterator[Event]:
+        """Restore the checkpoint, or evaluate the model before the first step."""
         job = self.job
         if job.resume:
-            changed = state.differences(job.resume.identity, job.identity)
-            if changed:
-                raise CheckpointError(
-                    f"cannot resume {job.resume.path}: {'; '.join(changed)}: start a new run, or undo that"
-                )
-            state.restore(job.model, self.optimizer, job.resume)
+            check_identity(job.resume, job.identity)
+            restore(job.model, self.optimizer, job.resume)
             if self.half:
                 self.half.refresh()
             self.now = job.resume.counters
         parameters = list(job.model.parameters())
         yield Started(
-            self.now.step,
-            job.total_steps,
-            -(-job.total_steps // steps_per_epoch(len(job.train), job.records_per_step)),
-            len(job.train),
-            len(job.val) if job.val else 0,
-            sum(p.numel() for p in parameters if p.requires_grad),
-            sum(p.numel() for p in parameters),
+            step=self.now.step,
+            total_steps=job.total_steps,
+            epochs=-(-job.total_steps // self.steps_per_epoch),
+            train_examples=len(job.train),
+            val_examples=len(job.val) if job.val else 0,
+            trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+            parameters=sum(p.numel() for p in parameters),
         )
         if self.now.step == 0:
             yield from self.evaluate(at_start=True)
 
     def take_step(self) -> Step:
-        """One optimizer step: the loss is the mean over all tokens that count in it, over passes and processes."""
+        """Take one optimizer step. Its loss is the mean over the targets of all passes and processes."""
         job, start = self.job, time.perf_counter()
         batch = self.upcoming or read_batch(job, self.kinds, self.now.step, self.device)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -128,33 +125,43 @@ class _Run:
         norm = self.optimizer.gradient_norm()
         self.upcoming = None
         if self.device.type != "cpu" and self.now.step + 1 < job.total_steps:
-            # while the device is still busy
+            # the device computes the gradients meanwhile
             self.upcoming = read_batch(job, self.kinds, self.now.step + 1, self.device)
         loss = job.ranks.sum(sum(losses.tolist()))[0] / max(1, batch.n_targets)
         grad_norm = float(norm)
         lr = learning_rate(self.now.step, job.total_steps, job.config)
-        divergence.check_step(self.now.step + 1, loss, grad_norm, batch.records, job.checkpoints)
+        divergence.check_step(
+            self.now.step + 1, loss=loss, grad_norm=grad_norm, records=batch.records, checkpoints=job.checkpoints
+        )
         self.optimizer.step(lr, grad_norm)
         if self.half:
             self.half.refresh()
-        seconds, tokens = time.perf_counter() - start, batch.n_tokens
-        self.now.count(loss, batch.n_targets, tokens, seconds)
-        epoch = self.now.step / steps_per_epoch(len(job.train), job.records_per_step)
-        smoothed = loss if self.now.train_loss is None else self.now.train_loss
-        return Step(self.now.step, epoch, loss, smoothed, lr, grad_norm, tokens, batch.n_targets, tokens / seconds)
+        seconds = time.perf_counter() - start
+        self.now.count(loss, batch.n_targets, batch.n_tokens, seconds)
+        return Step(
+            step=self.now.step,
+            epoch=self.now.step / self.steps_per_epoch,
+            loss=loss,
+            smoothed_loss=loss if self.now.train_loss is None else self.now.train_loss,
+            lr=lr,
+            grad_norm=grad_norm,
+            tokens=batch.n_tokens,
+            targets=batch.n_targets,
+            tok_s=batch.n_tokens / seconds,
+        )
 
     def accumulate(self, batch: StepBatch) -> Tensor:
-        """Leave the gradients of the step's mean loss with the parameters; return the summed losses of the rows."""
-        job, losses = self.job, []
+        """Add up the gradients of the step's mean loss in the parameters; return the summed loss of each row."""
+        losses, weight = [], 1.0 if batch.counts else 0.0
         self.trained.train()
-        weight = 1.0 if batch.counts else 0.0
+        # DistributedDataParallel averages over the processes, so the loss is multiplied by their number
+        scale = weight * self.job.ranks.world_size / max(1, batch.n_targets)
         negatives = self.draw_negatives()
         for i, row in enumerate(batch.rows):
             autocast = nullcontext() if self.half else self.autocast()
             with self.no_sync(i < len(batch.rows) - 1), autocast, repeatable(self.device):
                 loss = self.loss(row, negatives)
-                # DistributedDataParallel averages over the processes, hence the factor
-                (loss * (weight * job.ranks.world_size / max(1, batch.n_targets))).backward()
+                (loss * scale).backward()
             if self.half:
                 self.half.collect()
             losses.append(weight * loss.detach())
@@ -162,12 +169,13 @@ class _Run:
         return torch.stack(losses)
 
     def draw_negatives(self) -> tuple[Tensor, Tensor] | None:
-        """The tokens that this step learns against, the same in every pass and process; None for all there are."""
+        """The tokens of this step's sampled softmax, the same in all passes and processes; None: all tokens."""
         if self.negatives is None or self.now.step >= SAMPLED_SHARE * self.job.total_steps:
             return None
         return self.negatives.draw(seed_for("negatives", self.job.config.seed, self.now.step), self.device)
 
     def no_sync(self, wanted: bool) -> AbstractContextManager[Any]:
+        """A context without the exchange of gradients between processes, if that is wanted."""
         if wanted and isinstance(self.loss, nn.parallel.DistributedDataParallel):
             return self.loss.no_sync()
         return nullcontext()
@@ -177,44 +185,31 @@ class _Run:
         return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
 
     def evaluate(self, last: bool = False, at_start: bool = False) -> Iterator[Event]:
-        """The loss on the validation split, where it is time for it."""
-        every = self.job.every(self.job.config.eval_every)
-        if not self.job.val or not every or not (at_start or last or self.now.step % every == 0):
+        """Compute the validation loss, if an evaluation is due."""
+        if not self.job.val or not self.job.is_due(self.job.config.eval_every, self.now.step, last or at_start):
             return
         value = mean_loss(self.job.model, self.job.val, self.job.max_tokens, self.autocast(), self.job.ranks)
         divergence.check_validation(self.now.step, value, self.job.checkpoints)
-        best = self.now.best_val_loss is None or value < self.now.best_val_loss
-        self.now.val_loss, self.now.val_step = value, self.now.step
-        self.now.worse_evaluations = 0 if best else self.now.worse_evaluations + 1
-        if best:
-            self.now.best_val_loss, self.now.best_val_step = value, self.now.step
+        best = self.now.count_evaluation(value)
         yield Evaluated(self.now.step, self.now.tokens_seen, value, best)
 
     def sample(self, last: bool) -> Iterator[Event]:
-        """Answers to the fixed prompts, where it is time for them."""
-        every = self.job.every(self.job.config.sample_every)
-        if not self.job.prompts or not every or not (last or self.now.step % every == 0):
+        """Answer the sample prompts, if that is due."""
+        if not self.job.prompts or not self.job.is_due(self.job.config.sample_every, self.now.step, last):
             return
         answers = complete(self.job.model, [prompt for _, prompt in self.job.prompts], SAMPLE)
         shown = [shown for shown, _ in self.job.prompts]
         yield Sampled(self.now.step, list(zip(shown, (answer.text for answer in answers), strict=True)))
 
     def save(self, last: bool) -> Iterator[Event]:
-        """A checkpoint, where it is time for one."""
-        every = self.job.every(self.job.config.save_every)
-        if not last and (not every or self.now.step % every):
-            return
-        divergence.check_weights(self.now.step, self.job.model, self.job.checkpoints)
-        if self.job.checkpoints is None or not every:
+        """Save a checkpoint, if one is due."""
+        is_due = self.job.is_due(self.job.config.save_every, self.now.step, last)
+        if last or is_due:
+            divergence.check_weights(self.now.step, self.job.model, self.job.checkpoints)
+        if not is_due or self.job.checkpoints is None:
             return
         if self.job.ranks.is_first:
-            try:
-                path = state.save_state(
-                    self.job.checkpoints, self.job.model, self.optimizer, self.now, self.job.identity
-                )
-            except (OSError, SafetensorError) as error:
-                where, why = self.job.checkpoints, getattr(error, "strerror", None) or error
-                raise ResourceError(f"cannot save to {where} ({why}): the last checkpoint is intact") from None
+            path = save_state(self.job.checkpoints, self.job.model, self.optimizer, self.now, self.job.identity)
             yield Saved(self.now.step, path)
         self.job.ranks.wait()
 
@@ -223,19 +218,18 @@ class _Run:
 
     def finish(self, reason: str) -> Finished:
         now = self.now
-        rate = now.tokens_seen / now.train_seconds if now.train_seconds else 0.0
         return Finished(
-            now.step,
-            now.tokens_seen,
-            now.train_seconds,
-            rate,
-            peak_rss_mb(),
-            now.train_loss,
-            now.val_loss,
-            now.val_step,
-            now.best_val_loss,
-            now.best_val_step,
-            reason,
+            steps=now.step,
+            tokens_seen=now.tokens_seen,
+            train_seconds=now.train_seconds,
+            train_tok_s=now.tokens_seen / now.train_seconds if now.train_seconds else 0.0,
+            peak_rss_mb=peak_rss_mb(),
+            final_train_loss=now.train_loss,
+            final_val_loss=now.val_loss,
+            final_val_step=now.val_step,
+            best_val_loss=now.best_val_loss,
+            best_val_step=now.best_val_step,
+            reason=reason,
         )
 
 
@@ -243,7 +237,7 @@ class _Run:
 def mean_loss(
     model: GPT, data: TokenDataset, max_tokens: int, autocast: AbstractContextManager[Any], ranks: Ranks
 ) -> float:
-    """The mean loss, in nats, over all tokens of `data` that count; each process reads its share."""
+    """The mean loss over all targets of `data`, in nats. Each process computes its share."""
     mine = list(range(len(data)))[ranks.rank :: ranks.world_size]
     losses, n = [], 0
     with autocast:

@@ -1,17 +1,17 @@
-"""What a training run tells about itself as it goes: `train()` yields these, and its consumers show or store them."""
+"""The events of a training run: `train()` yields them, and its caller shows or stores them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 SMOOTHED = 20
-"""Steps whose losses the smoothed loss is a mean of."""
+"""The smoothed loss is the mean over this many steps."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Started:
-    """The run is about to take its first step, or the one behind `step` if it was resumed."""
+    """The run starts or, after `step` steps of earlier processes, resumes."""
 
-    step: int  # optimizer steps done before, 0 unless resumed
+    step: int  # optimizer steps taken before; 0 unless resumed
     total_steps: int
     epochs: int
     train_examples: int
@@ -20,24 +20,24 @@ class Started:
     parameters: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
-    """One optimizer step is done."""
+    """One optimizer step was taken."""
 
     step: int  # counted from 1
     epoch: float  # epochs done, as a fraction
-    loss: float  # mean over the step's targets, the tokens that count, in nats
+    loss: float  # mean over the step's targets (tokens that count in the loss), in nats
     smoothed_loss: float  # the same over the targets of the last SMOOTHED steps
     lr: float
     grad_norm: float  # before clipping
     tokens: int  # the records' own tokens in this step, over all processes
-    targets: int  # those of them that count
+    targets: int  # those of them that count in the loss
     tok_s: float
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The validation split was read."""
+    """The validation loss was computed."""
 
     step: int
     tokens_seen: int  # training tokens so far
@@ -47,7 +47,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The model answered the fixed prompts: pairs of instruction and answer."""
+    """The model answered the sample prompts: pairs of prompt and answer."""
 
     step: int
     answers: list[tuple[str, str]]
@@ -55,7 +55,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint is on disk."""
+    """A checkpoint was written."""
 
     step: int
     path: Path
@@ -63,14 +63,14 @@ class Saved:
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth telling that is no number."""
+    """A remark, in one line."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The run is over: done, stopped early, or interrupted. The fields of `summary.json`."""
+    """The run ended. These are the fields of `summary.json`."""
 
     steps: int
     tokens_seen: int
@@ -79,14 +79,14 @@ class Finished:
     peak_rss_mb: float
     final_train_loss: float | None  # smoothed
     final_val_loss: float | None  # of the last evaluation
-    final_val_step: int | None  # which was after this step
+    final_val_step: int | None  # the step before that evaluation
     best_val_loss: float | None
-    best_val_step: int | None  # 0 if nothing was better than the model before training
+    best_val_step: int | None  # 0 if the model before training was the best
     reason: str  # "done", "patience", "interrupted"
 
     @property
     def got_worse(self) -> bool:
-        """Whether the validation loss had been lower than at the end."""
+        """Whether the validation loss was lower before than at the end."""
         return (
             self.best_val_loss is not None
             and self.final_val_loss is not None

@@ -1,33 +1,47 @@
-"""The parts of a training run."""
+"""The parts of a training run, and the records of each of its steps."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gpt2cli.config import TrainConfig
-from gpt2cli.data.batches import steps_per_epoch
+from gpt2cli.data.batches import Batch, make_rows, records_of_step, steps_per_epoch
 from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.splits import Splits
+from gpt2cli.model.device import TOKENS_PER_PASS, fast_training_dtype
 from gpt2cli.model.gpt import GPT
-from gpt2cli.training import state
+from gpt2cli.model.lora import LoRALinear
+from gpt2cli.training.bf16_linear import make_lean
 from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.run_checkpoints import Resumable
+from gpt2cli.training.settings import Settings
+
+SAMPLE_INSTRUCTIONS = (
+    "Give three tips for staying healthy.",
+    "What is the capital of France?",
+    "Rewrite this sentence in the past tense: The cat sits on the mat.",
+)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Job:
-    """Everything that a run is made of.
+    """Everything that `engine.train` needs.
 
-    autocast      the type to compute in, None for the weights' own
-    max_tokens    the most tokens of one forward pass; a larger batch is split
-    prompts       (what to show, what the model reads) of the samples
-    identity      settings and data, which a resumed run must share
-    compiled      whether to compile the blocks, and on CUDA what the loss computes for every logit
-    recompute     whether the backward pass computes the blocks again, to save memory
-    half_copy     whether to compute in a copy of the model in `autocast`'s type, in place of autocast
-    checkpoints   where to save, None for nowhere
-    should_stop   asked after every step: whether to save and leave
+    autocast         the dtype of the computation; None: fp32, as the weights
+    max_tokens       the most tokens of one forward pass; a larger batch is split
+    prompts          the sample prompts: (text to show, text that the model reads)
+    identity         settings, shape and data, which a resumed run must share
+    checkpoints      the directory to save checkpoints in; None: save none
+    should_stop      called after every step: whether to save and end
+    compiled         whether to compile the blocks and, on CUDA, the part of the loss that reads all logits
+    recompute        whether the backward pass computes the blocks again, to save memory
+    half_copy        whether to compute in a copy of the model in `autocast`'s dtype, instead of autocast
+    base_is_rounded  whether the frozen weights under an adapter were rounded to `autocast`'s dtype
     """
 
     model: GPT
@@ -40,11 +54,12 @@ class Job:
     prompts: list[tuple[str, str]] = field(default_factory=list)
     identity: dict[str, Any] = field(default_factory=dict)
     checkpoints: Path | None = None
-    resume: state.Resumable | None = None
+    resume: Resumable | None = None
     should_stop: Callable[[], bool] = lambda: False
     compiled: bool = False
     recompute: bool = False
     half_copy: bool = False
+    base_is_rounded: bool = False
 
     @property
     def records_per_step(self) -> int:
@@ -56,6 +71,118 @@ class Job:
             return self.config.max_steps
         return self.config.epochs * steps_per_epoch(len(self.train), self.records_per_step)
 
-    def every(self, steps: int | None) -> int:
-        """The interval that a setting means: None is a tenth of the run."""
-        return max(1, self.total_steps // 10) if steps is None else steps
+    def is_due(self, every: int | None, step: int, last: bool) -> bool:
+        """Whether to evaluate, sample or save after `step`, with this interval: 0 means never, None a tenth of the run.
+
+        last  whether it is due at this step with any interval but 0
+        """
+        steps = max(1, self.total_steps // 10) if every is None else every
+        return steps > 0 and (last or step % steps == 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBatch:
+    """What one process computes in a step.
+
+    records    those of all processes
+    rows       those of this process, never empty
+    counts     whether the rows count in the loss; False in a process that got no record in this step
+    n_tokens   tokens of all records
+    n_targets  tokens of all records that count in the loss
+    """
+
+    records: list[int]
+    rows: list[Batch]
+    counts: bool
+    n_tokens: int
+    n_targets: int
+
+
+def read_batch(job: Job, kinds: Tensor, step: int, device: torch.device) -> StepBatch:
+    """The batch of a step, which counts from 0. `kinds` are those of `job.train`: see `batches.kinds_of`."""
+    records = records_of_step(kinds, job.records_per_step, step, job.config.seed)
+    lengths = job.train.lengths[records]
+    mine = records[job.ranks.rank :: job.ranks.world_size]
+    passes = [mine[i : i + job.config.batch_size] for i in range(0, len(mine), job.config.batch_size)]
+    rows = [row for chosen in passes for row in make_rows(job.train, chosen, job.max_tokens, device)]
+    return StepBatch(
+        records=records,
+        # every process must take part in the backward pass
+        rows=rows or make_rows(job.train, records[:1], job.max_tokens, device),
+        counts=bool(rows),
+        n_tokens=int(lengths.sum()),
+        n_targets=int((lengths - job.train.loss_from[records]).sum()),
+    )
+
+
+def make_job(
+    settings: Settings,
+    model: GPT,
+    splits: Splits,
+    *,
+    ranks: Ranks,
+    checkpoints: Path | None,
+    resume: Resumable | None,
+    should_stop: Callable[[], bool],
+    compiled: bool = False,
+) -> Job:
+    """Make the job of a run, and round the weights of `model` that need no more precision.
+
+    `engine.train` checks that the settings, the shape and the data are those of `resume`.
+    """
+    device = model.wte.weight.device
+    autocast = compute_dtype(settings, device)
+    shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}
+    identity = settings.identity() | shape | {"data": splits.train.fingerprint(), "world_size": ranks.world_size}
+    if settings.lora:
+        identity["base"] = checksum(p for p in model.parameters() if not p.requires_grad)
+    if autocast:  # after the checksum: the base stays the same on a device that computes in another dtype
+        round_frozen(model, autocast)
+        if device.type == "cpu":
+            make_lean(model, autocast)
+    return Job(
+        model=model,
+        train=splits.train,
+        val=splits.val if len(splits.val) else None,
+        config=settings.train,
+        ranks=ranks,
+        autocast=autocast,
+        max_tokens=TOKENS_PER_PASS[device.type],
+        prompts=_sample_prompts(settings, splits),
+        identity=identity,
+        checkpoints=checkpoints,
+        resume=resume,
+        should_stop=should_stop,
+        compiled=compiled,
+        recompute=settings.grad_checkpointing,
+        half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,
+        base_is_rounded=settings.lora is not None and autocast is not None,
+    )
+
+
+def compute_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
+    """The dtype of the forward and backward passes; None: fp32, as the weights."""
+    chosen = {"fp32": None, "bf16": torch.bfloat16}
+    return chosen.get(settings.precision, fast_training_dtype(device))
+
+
+def round_frozen(model: GPT, dtype: torch.dtype) -> None:
+    """Store layers with an adapter in this dtype: their frozen weights would be rounded to it at every step."""
+    for layer in model.h.modules():
+        if isinstance(layer, LoRALinear):
+            layer.to_dtype(dtype)
+
+
+def checksum(tensors: Iterable[Tensor]) -> int:
+    """CRC-32 of the bytes of tensors: it changes when a value changes."""
+    value = 0
+    for tensor in tensors:
+        value = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, value)
+    return value
+
+
+def _sample_prompts(settings: Settings, splits: Splits) -> list[tuple[str, str]]:
+    """The prompts to answer while training: instructions in the template, or beginnings of plain text."""
+    if splits.template is None:
+        return [(text, text) for text in settings.sample_prompts or ("Once upon a time",)]
+    return [(text, splits.template.prompt(text)) for text in settings.sample_prompts or SAMPLE_INSTRUCTIONS]

@@ -1,4 +1,4 @@
-"""A Python process beside this one that takes lines of JSON on its stdin and answers with such lines on its stdout."""
+"""A Python process that receives lines of JSON on its stdin and replies with lines of JSON on its stdout."""
 
 import json
 import queue
@@ -10,27 +10,27 @@ from typing import IO, Any
 
 from gpt2cli import untrusted
 
-MAX_WAITING = 10_000  # messages held for a process that does not read them
-KILL_SECONDS = 5.0  # for a killed process to be gone
+MAX_WAITING = 10_000  # messages in the queue for a process that does not read them
+KILL_SECONDS = 5.0  # for a killed process to end
 
 Message = dict[str, Any]
 
 
 class JsonProcess:
-    """Runs Python code beside this process, and never lets it wait: two threads tend the pipes.
+    """Runs Python code in another process. Two threads read and write the pipes, so that the caller never waits.
 
     Raises OSError if the process cannot be started.
     """
 
     def __init__(self, code: str) -> None:
-        # with the imports of this very process, wherever they come from
+        # with the sys.path of this process, so that it imports the same modules
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            start_new_session=True,  # Ctrl-C at the terminal is not for it
+            start_new_session=True,  # Ctrl-C at the terminal does not reach it
         )
         self._outbox: queue.Queue[Message | None] = queue.Queue(MAX_WAITING)
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -38,25 +38,25 @@ class JsonProcess:
             threading.Thread(target=work, args=(pipe,), daemon=True).start()
 
     def send(self, message: Message) -> bool:
-        """Whether the message could be taken, to be written as soon as the process reads."""
+        """Put a message into the queue. Returns False if the queue is full."""
         with suppress(queue.Full):
             self._outbox.put_nowait(message)
             return True
         return False
 
     def end(self) -> None:
-        """Nothing more comes, and the process is to leave."""
+        """Close the stdin of the process after the last message."""
         with suppress(queue.Full):
             self._outbox.put_nowait(None)
 
     def reply(self, seconds: float) -> Message | None:
-        """The next reply, waiting for it so long."""
+        """The next reply; None if there is none within `seconds`."""
         with suppress(queue.Empty):
             return self._inbox.get(timeout=seconds) if seconds else self._inbox.get_nowait()
         return None
 
     def stop(self, patience: float) -> None:
-        """End the process, whatever it does, unless it ends by itself within so many seconds."""
+        """Kill the process, unless it ends by itself within `patience` seconds."""
         self.end()
         for seconds in (patience, KILL_SECONDS):
             with suppress(subprocess.TimeoutExpired):

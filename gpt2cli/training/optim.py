@@ -1,4 +1,4 @@
-"""The optimizers and their schedule."""
+"""The optimizers AdamW and Muon, and the schedule of the learning rate."""
 
 import math
 from collections.abc import Iterable
@@ -10,26 +10,27 @@ from gpt2cli.config import TrainConfig
 from gpt2cli.model.gpt import GPT
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
-"""Adam's own (Kingma & Ba 2014)."""
+"""The defaults of Adam (Kingma & Ba 2014)."""
 MOMENTUM = 0.95
-"""The share of its momentum that Muon keeps at a step (Jordan et al. 2024)."""
+"""The share of its momentum that Muon keeps in each step (Jordan et al. 2024)."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic that Muon iterates: they bring singular values between 0 and 1 near 1 fastest."""
+"""Coefficients of Muon's quintic polynomial: they move singular values between 0 and 1 near 1 in few iterations."""
 NEWTON_SCHULZ_STEPS = 5
 ADAM_RMS = 0.2
-"""The root mean square of AdamW's updates in practice, to which Muon's are scaled: both take the same learning rate."""
+"""The usual root mean square of AdamW's updates. Muon's are scaled to it, so that both use the same learning rate."""
 
 State = dict[Tensor, dict[str, Tensor]]
 
 
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2017) over parameters.
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2017).
 
-    Matrices decay, biases and LayerNorms do not. The arithmetic is torch's own fused kernel, which passes once over
-    each weight, its gradient and its two moments, and clips on the way. `torch.optim.AdamW` calls the same one, but
-    imports torch's compiler to do so: two seconds and 75 MB.
+    Only matrices decay, biases and LayerNorms do not. Torch's fused kernel reads each weight, its gradient and its two
+    moments once, and clips the gradient in the same pass. `torch.optim.AdamW` calls the same kernel, but first imports
+    torch's compiler, which takes two seconds and 75 MB.
 
-    state  the moments and the number of steps, `exp_avg`, `exp_avg_sq` and `step`, of each parameter once it has moved
+    state  `exp_avg`, `exp_avg_sq` and `step` (the moments and the number of steps) of each parameter after its first
+           step
     """
 
     keys = ("step", "exp_avg", "exp_avg_sq")
@@ -42,9 +43,9 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, learning_rate: float, gradient_norm: float) -> None:
-        """Move every parameter that has a gradient, and take the gradients away.
+        """Update every parameter that has a gradient, and delete the gradients.
 
-        They count as if scaled so that their norm together, `gradient_norm`, is at most the limit.
+        The gradients are clipped: scaled so that their total norm, now `gradient_norm`, is at most `clip`.
         """
         for parameters, decay in ((self.decayed, self.weight_decay), (self.plain, 0.0)):
             moving: list[Tensor] = [p for p in parameters if p.grad is not None]
@@ -53,7 +54,7 @@ class AdamW:
             gradients = [p.grad for p in moving if p.grad is not None]
             states = [self.state.get(p) or self.begin(p) for p in moving]
             divisor = torch.tensor(max(1.0, gradient_norm / self.clip), device=moving[0].device)
-            kernel_divides = moving[0].device.type != "mps"  # where it is not known to
+            kernel_divides = moving[0].device.type != "mps"  # not verified on mps
             if not kernel_divides:
                 torch._foreach_div_(gradients, divisor)
             steps = [state["step"] for state in states]
@@ -78,7 +79,7 @@ class AdamW:
                 parameter.grad = None
 
     def begin(self, parameter: Tensor) -> dict[str, Tensor]:
-        """A parameter's state before its first step."""
+        """The state of a parameter before its first step."""
         state = {
             "step": torch.zeros((), device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),
@@ -89,13 +90,13 @@ class AdamW:
 
 
 class Muon:
-    """Momentum whose update is made orthogonal, over the matrices of a model's blocks (Jordan et al. 2024).
+    """Momentum with orthogonal updates, for the matrices of a model's blocks (Jordan et al. 2024).
 
-    The matrix is moved along U V^T, where U S V^T are the singular values of its momentum: every direction by the
-    same amount. A `c_attn` counts as three matrices: query, key and value. The update is scaled to the size of
-    AdamW's, as in "Muon is Scalable for LLM Training" (Liu et al. 2025), and the weight decay is decoupled.
+    The update of a matrix is U V^T, where U S V^T is the singular value decomposition of its momentum: all directions
+    change by the same amount. A `c_attn` counts as three matrices: query, key and value. The update is scaled to the
+    size of AdamW's, as in "Muon is Scalable for LLM Training" (Liu et al. 2025), and the weight decay is decoupled.
 
-    state  `momentum_buffer` of each matrix once it has moved
+    state  `momentum_buffer` of each matrix after its first step
     """
 
     keys = ("momentum_buffer",)
@@ -106,7 +107,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, learning_rate: float, gradient_norm: float) -> None:
-        """Move every matrix that has a gradient, and take the gradients away. As `AdamW.step`."""
+        """Update every matrix that has a gradient, and delete the gradients. Clips as `AdamW.step` does."""
         moving = [p for p in self.parts if p.grad is not None]
         if not moving:
             return
@@ -118,7 +119,7 @@ class Muon:
         torch._foreach_mul_(moving, 1 - learning_rate * self.weight_decay)
         pieces = [piece for p, update in zip(moving, updates, strict=True) for piece in update.chunk(self.parts[p])]
         places = [piece for p in moving for piece in p.chunk(self.parts[p])]
-        for shape in {piece.shape for piece in pieces}:  # matrices of a shape in one batch
+        for shape in {piece.shape for piece in pieces}:  # all matrices of one shape in one batch
             alike = [i for i, piece in enumerate(pieces) if piece.shape == shape]
             directions = orthogonalize(torch.stack([pieces[i] for i in alike]))
             size = ADAM_RMS * math.sqrt(max(shape))
@@ -127,21 +128,21 @@ class Muon:
             parameter.grad = None
 
     def begin(self, parameter: Tensor) -> dict[str, Tensor]:
-        """A matrix's state before its first step."""
+        """The state of a matrix before its first step."""
         state = {"momentum_buffer": torch.zeros_like(parameter)}
         self.state[parameter] = state
         return state
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """About U V^T of each matrix U S V^T in (n, rows, columns): its singular values come between 0.7 and 1.2.
+    """Approximately U V^T for each matrix U S V^T in (n, rows, columns), with singular values from 0.7 to 1.2.
 
-    Five Newton-Schulz steps of a quintic polynomial, in bf16 on CUDA.
+    Computed by five Newton-Schulz iterations of a quintic polynomial, in bf16 on CUDA.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices.bfloat16() if matrices.device.type == "cuda" else matrices
     wide = x if x.shape[1] <= x.shape[2] else x.mT
-    wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)  # no singular value is above 1
+    wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)  # now no singular value is above 1
     for _ in range(NEWTON_SCHULZ_STEPS):
         square = wide @ wide.mT
         wide = a * wide + (b * square + c * (square @ square)) @ wide
@@ -150,9 +151,9 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class Optimizer:
-    """What moves a model's parameters: AdamW, or Muon for the matrices of its blocks and AdamW for the rest.
+    """Updates a model's parameters: by AdamW, or by Muon for the matrices of its blocks and AdamW for the rest.
 
-    state  of each parameter once it has moved, by the names in `keys`
+    state  the tensors of each parameter after its first step, by the names in `keys`
     """
 
     def __init__(self, model: GPT, config: TrainConfig) -> None:
@@ -170,21 +171,21 @@ class Optimizer:
         self.keys |= dict.fromkeys(trained.values(), AdamW.keys)
 
     def gradient_norm(self) -> Tensor:
-        """The norm of all gradients together, a scalar."""
+        """The total norm of all gradients, a scalar."""
         norm: Tensor = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
         return norm
 
     def step(self, learning_rate: float, gradient_norm: float) -> None:
-        """Move every parameter that has a gradient, and take the gradients away.
+        """Update every parameter that has a gradient, and delete the gradients.
 
-        They count as if scaled so that their norm together, `gradient_norm`, is at most the limit.
+        The gradients are clipped: scaled so that their total norm, now `gradient_norm`, is at most `clip`.
         """
         for part in self.parts:
             part.step(learning_rate, gradient_norm)
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
-    """The rate of optimizer step `step`, counted from 0: up in a line for `warmup` steps, then down to 0 or level."""
+    """The learning rate of a step, which counts from 0: rises linearly for `warmup` steps, then falls to 0 or stays."""
     warmup = min(config.warmup, total_steps - 1)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""The picture of a run: training and validation loss over its steps."""
+"""The plot of a run: training and validation loss over its steps."""
 
 import logging
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
-MANY = 60  # steps; fewer are drawn as points
+MANY = 60  # up to this many steps are drawn as points, more as a line
 TRAINING, VALIDATION = "#3b6fb6", "#d1632b"
 
 
 @dataclass
 class Losses:
-    """What the picture shows: losses in nats by step, also smoothed, and how many tokens there were up to each."""
+    """The data of the plot: by step, the loss and the smoothed loss in nats, and the tokens seen so far."""
 
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -30,9 +30,9 @@ class Losses:
 
 
 def plot_losses(metrics: Path | Losses, out: Path) -> str | None:
-    """Draw the losses (those in a run's metrics.jsonl, if given its path) into the PNG file `out`.
+    """Draw losses, or those in a run's metrics.jsonl, into the PNG file `out`.
 
-    Returns None, or what kept them from being drawn: a picture is never worth a run.
+    Returns None, or the reason why that failed. It raises no error, because a plot must not end a run.
     """
     try:
         draw(metrics if isinstance(metrics, Losses) else read_losses(metrics), out)
@@ -44,7 +44,7 @@ def plot_losses(metrics: Path | Losses, out: Path) -> str | None:
 
 
 def read_losses(metrics: Path) -> Losses:
-    """The losses in a run's metrics.jsonl; none if there is no such file."""
+    """The losses in a run's metrics.jsonl; none if the file does not exist."""
     found = Losses()
     tokens = 0
     for line in metrics.read_text(encoding="utf-8").splitlines() if untrusted.is_file(metrics) else ():
@@ -62,7 +62,7 @@ def read_losses(metrics: Path) -> Losses:
 
 
 def draw(data: Losses, out: Path) -> None:
-    # says on stderr that it builds its font cache, or that the home directory is not writable, unless somebody listens
+    # without a handler, matplotlib writes warnings about its font cache to stderr
     logging.getLogger("matplotlib").addHandler(logging.NullHandler())
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -95,11 +95,11 @@ def draw_training(axes: "Axes", data: Losses) -> None:
 
 
 def draw_tokens(axes: "Axes", data: Losses) -> None:
-    """A second axis at the top: the tokens seen by the steps below."""
+    """Add a second axis at the top: the tokens seen so far."""
     import numpy as np
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    # one more point, far out: a tick beyond the run would otherwise be drawn at its end
+    # one more point far outside: without it, ticks beyond the run would be drawn at its end
     steps, tokens = [0, *data.steps, 2 * data.steps[-1]], [0, *data.tokens, 2 * data.tokens[-1]]
 
     def tokens_at(step: "ArrayLike") -> "ArrayLike":

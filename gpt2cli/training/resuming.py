@@ -1,4 +1,18 @@
-"""Which run and which checkpoint `--resume` goes on from, and whether that may be."""
+"""How a run is resumed: its settings, its newest whole checkpoint, and the check that both belong together.
+
+A resumed run learns the same weights as an unbroken run, to the bit:
+
+- A checkpoint holds all that changes from step to step: the weights that are trained, the optimizer's state and the
+  counters (run_checkpoints.py, state_json.py).
+- No random state is saved, because none is carried from step to step. The order of the records, the dropout and the
+  tokens of the sampled softmax are computed from the seed and the number of the step (engine.py, data/batches.py).
+- Evaluating, sampling and saving do not change the random state or the model.
+- A checkpoint is written under a temporary name, synced to disk and then renamed. Checksums find a damaged one, and
+  the one before it is used.
+- The files of the run directory are cut back to the step of the checkpoint (run_directory.py).
+- A run is resumed only with the same settings, data, base model and number of processes. Their values and checksums
+  are the run's identity, and each checkpoint holds it. Only intervals and `--out` may change.
+"""
 
 from collections.abc import Callable, Set
 from dataclasses import asdict, replace
@@ -7,32 +21,32 @@ from typing import Any
 
 from gpt2cli import untrusted
 from gpt2cli.errors import CheckpointError
-from gpt2cli.training import state
+from gpt2cli.training.run_checkpoints import Resumable, check_identity, read_newest, read_state, step_of
 from gpt2cli.training.runs import read_config
 from gpt2cli.training.settings import Settings
-from gpt2cli.training.state import Resumable
 
 
 def named_checkpoint(path: Path) -> Path | None:
-    """The path, if it names a checkpoint of a run: `RUN/checkpoints/step-00000120`. None if it names a run."""
+    """The absolute path of a checkpoint such as `RUN/checkpoints/step-00000120`; None for the path of a run."""
     path = path.absolute()
     is_run = untrusted.is_file(path / "config.json")
-    return path if state.step_of(path) is not None and path.parent.name == "checkpoints" and not is_run else None
+    return path if step_of(path) is not None and path.parent.name == "checkpoints" and not is_run else None
 
 
 def run_of(path: Path) -> Path:
-    """The directory of the run that `path` names by itself, or by one of its checkpoints."""
+    """The run's directory, where `path` is that directory or one of its checkpoints."""
     checkpoint = named_checkpoint(path)
     return path if checkpoint is None else checkpoint.parent.parent
 
 
 def settings_of(run: Path, asked: Settings, given: Set[str]) -> Settings:
-    """The settings that a run was begun with. Raises CheckpointError if options that were typed say otherwise.
+    """The settings from a run's config.json. Raises CheckpointError if a given one has another value.
 
-    given  names of the settings in `asked` that were typed; `out` and `wandb_project` may differ, and are taken over
+    given  names of the settings in `asked` that were given explicitly. `out` and `wandb_project` may differ, and
+           replace those of the run.
     """
     then = Settings.from_dict(read_config(run))
-    before, now = then.flat(), asked.flat()
+    before, now = then.by_option(), asked.by_option()
     changed = [name for name in sorted(given & set(now)) if before[name] != now[name]]
     if changed:
         shown = untrusted.shown
@@ -46,34 +60,33 @@ def settings_of(run: Path, asked: Settings, given: Set[str]) -> Settings:
 
 
 def _more_training(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The option that adds the training that is missing from what is asked now, or all of it if nothing is."""
+    """The option for a new run that adds the missing steps or epochs; with all of them if none are missing."""
     name = "max_steps" if now["max_steps"] is not None else "epochs"
     more = now[name] - (before[name] or 0)
     return f"--{name.replace('_', '-')} {more if more > 0 else now[name]}"
 
 
 def check_settings(settings: Settings, found: Resumable) -> None:
-    """Raise CheckpointError if a checkpoint is of other settings. Neither the model nor the data is needed."""
+    """Raise CheckpointError if a checkpoint was made with other settings. Needs neither the model nor the data."""
     now = settings.identity()
     if settings.from_scratch:
         now |= {name: value for name, value in asdict(settings.from_scratch).items() if name != "dropout"}
     both = [name for name in now if name in found.identity]
-    changed = state.differences({name: found.identity[name] for name in both}, {name: now[name] for name in both})
-    if changed:
-        raise CheckpointError(f"cannot resume {found.path}: {'; '.join(changed)}: start a new run, or undo that")
+    known = replace(found, identity={name: found.identity[name] for name in both})
+    check_identity(known, {name: now[name] for name in both})
 
 
 def find_checkpoint(path: Path, note: Callable[[str], None]) -> Resumable | None:
-    """The checkpoint that was named, or the newest whole one of a run; None to begin anew, if there is none yet.
+    """The checkpoint that `path` names, or the newest whole one of the run; None if the run has none yet.
 
-    `note` gets the error of each newer one that is damaged. Raises CheckpointError if the named one is damaged, or if
-    all are.
+    `note` receives the error of each newer one that is damaged. Raises CheckpointError if the named one is damaged, or
+    all of them are.
     """
     checkpoint = named_checkpoint(path)
     if checkpoint:
-        return state.read_state(checkpoint)
+        return read_state(checkpoint)
     newest = None
-    for found in state.read_newest(path / "checkpoints"):
+    for found in read_newest(path / "checkpoints"):
         if isinstance(found, Resumable):
             return found
         note(f"{found}: trying the one before")

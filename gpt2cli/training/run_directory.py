@@ -1,13 +1,13 @@
-"""A training run's directory.
+"""The directory of a training run.
 
-config.json     its settings
-metrics.jsonl   its numbers: a line a step, a line an evaluation
-samples.md      its answers to the fixed prompts
-loss.png        its losses over steps
-summary.json    how it ended
-checkpoints/    the engine's
-best.pt, best-adapter/, adapter/    see results.py
-.lock, .pid     one process at a time works here
+config.json     the settings
+metrics.jsonl   a line for each step and each evaluation
+samples.md      the answers to the sample prompts
+loss.png        a plot of the losses
+summary.json    the last losses, and how the run ended
+checkpoints/    see run_checkpoints.py
+best.pt, best-adapter/, adapter/, base.safetensors    see weights_writer.py
+.lock, .pid     only one process at a time may write here
 """
 
 import json
@@ -25,16 +25,15 @@ from filelock import FileLock, Timeout
 from gpt2cli import atomic, outputs, untrusted
 from gpt2cli.checkpoints.save import disk_errors
 from gpt2cli.errors import ResourceError, UsageError
-from gpt2cli.training import state
+from gpt2cli.training import run_checkpoints
+from gpt2cli.training.appended_files import as_line, as_markdown, lines_up_to, sections_up_to
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Started, Step
-from gpt2cli.training.metrics_file import as_line, lines_up_to
 from gpt2cli.training.plots import plot_losses
 from gpt2cli.training.runs import is_done, read_summary
-from gpt2cli.training.samples_file import as_markdown, sections_up_to
 
 SECONDS_BETWEEN_PLOTS = 60.0
 WRITTEN = ("config.json", "summary.json", "loss.png", "metrics.jsonl", "samples.md")
-"""Files that may be replaced as a whole."""
+"""Files that are replaced as a whole; the last two only when a run is resumed."""
 APPENDED = ("metrics.jsonl", "samples.md")
 
 
@@ -43,13 +42,13 @@ def no_note(text: str) -> None:
 
 
 class RunDirectory:
-    """Writes a run's events into its directory, which it makes, and holds for itself until it is closed.
+    """Makes the directory, locks it until it is closed, and writes the events of the run into its files.
 
-    `note` gets problems that do no harm to the run, such as a plot that could not be drawn. `took_steps` says whether
-    the run has taken a step since the directory was opened. A directory in which no run began is removed.
+    `note` receives problems that do not harm the run, such as a plot that could not be drawn. `took_steps` says
+    whether the run has taken a step since the directory was opened. `close` removes a directory without a run.
 
-    Raises ResourceError if another process works there or it cannot be written to, and UsageError if it is a file or
-    its name is not UTF-8.
+    Raises ResourceError if another process has the lock or nothing can be written there, and UsageError if the path is
+    a file or its name is not UTF-8.
     """
 
     def __init__(self, path: Path, note: Callable[[str], None] = no_note) -> None:
@@ -88,13 +87,13 @@ class RunDirectory:
         self._replace("config.json", as_json(settings))
 
     def write_out(self, out: Path) -> None:
-        """Write into the summary where the final weights are. Only then is the run done."""
+        """Write into the summary where the final weights are. This marks the run as done."""
         summary = read_summary(self.path)
         if "out" in summary and summary["out"] != str(out):
             self._replace("summary.json", as_json(summary | {"out": str(out)}))
 
     def handle(self, event: Event) -> None:
-        """Write down one event of the run. Raises ResourceError if it cannot be written."""
+        """Write one event. Raises ResourceError if that fails."""
         match event:
             case Started():
                 self._sweep()
@@ -109,30 +108,30 @@ class RunDirectory:
                     self._plot()
             case Sampled():
                 self._append("samples.md", as_markdown(event))
-            case Finished() if self.took_steps or not is_done(self.path):  # the summary of a done run stays
+            case Finished() if self.took_steps or not is_done(self.path):  # a done run keeps its summary
                 self._replace("summary.json", as_json(asdict(event) | {"out": None}))
                 self._plot()
 
     def close(self) -> None:
-        """Release the directory to other processes."""
+        """Release the lock."""
         if self._lock.is_locked:
-            with suppress(OSError):  # there may be another error on its way
+            with suppress(OSError):  # must not replace an error that is being raised
                 (self.path / ".pid").unlink(missing_ok=True)
             began = (self.path / "config.json").exists()
             if not began:
-                with suppress(OSError):  # Windows deletes no open file: the release does it there
+                with suppress(OSError):  # Windows cannot delete an open file; release() deletes it there
                     (self.path / ".lock").unlink(missing_ok=True)
             self._lock.release()
             if not began:
-                with suppress(OSError):  # what else is in there is somebody's
+                with suppress(OSError):  # other files in it are not ours
                     self.path.rmdir()
 
     def _check_files(self) -> None:
-        """Raise ResourceError if something else than a file has the name of one, before hours of training."""
+        """Raise ResourceError, before hours of training, if a file's name belongs to something else."""
         for name in ("config.json", "summary.json", *APPENDED):
             file = self.path / name
             in_the_way = untrusted.is_directory(file)
-            if name in APPENDED:  # a pipe, for one, has no end to go on from
+            if name in APPENDED:  # appending needs a regular file, not a pipe
                 in_the_way = os.path.lexists(file) and not untrusted.is_file(file)
             if in_the_way:
                 raise ResourceError(f"cannot write {file}: it is no regular file: move it away")
@@ -149,26 +148,26 @@ class RunDirectory:
         return lock
 
     def _write_pid(self) -> None:
-        """Write this process's id, not into the lock file: each process that tries the lock empties that file."""
+        """Write this process's id. The lock file cannot hold it: each process that tries the lock empties that file."""
         pid = self.path / ".pid"
         with disk_errors(pid):
             pid.unlink(missing_ok=True)  # it may be a link or a pipe
             pid.write_text(f"{os.getpid()}\n")
 
     def _sweep(self) -> None:
-        """Delete unfinished files and checkpoints of killed processes. The lock keeps all other processes away."""
+        """Delete unfinished files and checkpoints of killed processes. The lock excludes running ones."""
         with disk_errors(self.path):
             for name in WRITTEN:
                 atomic.sweep(self.path / name)
-        state.sweep(self.checkpoints)
+        run_checkpoints.sweep(self.checkpoints)
 
     def _rewind(self, step: int) -> None:
-        """Remove what was written after this step, by a run that was killed before its next checkpoint."""
+        """Cut the appended files back to this step: a killed process may have written more after its checkpoint."""
         for name, up_to in (("metrics.jsonl", lines_up_to), ("samples.md", sections_up_to)):
             file = self.path / name
             if untrusted.is_file(file):
                 with disk_errors(file), file.open("rb") as old:
-                    # step 0 is evaluated once more, so nothing stays
+                    # at step 0, the run evaluates again, so nothing is kept
                     size = sum(map(len, up_to(old, step))) if step else 0
                     if size < file.stat().st_size:
                         old.seek(0)
@@ -176,7 +175,7 @@ class RunDirectory:
                             new.writelines(up_to(old, step) if step else ())
 
     def _append(self, name: str, text: str) -> None:
-        # closed each time: what was written is in the file, whatever ends the process
+        # closed each time, so that nothing is lost if the process is killed
         path = self.path / name
         with disk_errors(path), path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
@@ -185,8 +184,7 @@ class RunDirectory:
         """Write a whole file, unless it has this content already."""
         path, content = self.path / name, text.encode()
         with disk_errors(path):
-            is_same = untrusted.is_file(path) and path.stat().st_size == len(content) and path.read_bytes() == content
-            if not is_same:
+            if not untrusted.is_file(path) or untrusted.read_at_most(path, len(content)) != content:
                 atomic.write_text(path, text)
 
     def _plot(self) -> None:
@@ -198,12 +196,13 @@ class RunDirectory:
 
 def as_json(fields: Mapping[str, Any]) -> str:
     text = json.dumps(fields, indent=2, ensure_ascii=False, default=str) + "\n"
-    # a lone surrogate, as names of files can hold, becomes JSON's escape for it
+    # a lone surrogate, which names of files can contain, becomes its JSON escape
     return text.encode(errors="backslashreplace").decode()
 
 
 def _named(pid: Path) -> str:
-    """The process that holds the lock, as its file names it."""
+    """The process that holds the lock, as `.pid` names it."""
     with suppress(OSError, ValueError):
-        return f"pid {int(pid.read_bytes()[:20])}"
+        if untrusted.is_file(pid):
+            return f"pid {int(untrusted.read_at_most(pid, 20) or b'')}"
     return "another run"

@@ -1,4 +1,4 @@
-"""Where runs are, what each was asked to do, and how it ended."""
+"""Finds the directories of runs, and reads their `config.json` and `summary.json`."""
 
 import re
 from datetime import datetime
@@ -8,16 +8,16 @@ from typing import Any
 from gpt2cli import paths, untrusted
 from gpt2cli.errors import CheckpointError
 
-_MAX_BYTES = 2**24  # of a config.json or summary.json, which take some kilobytes
+_MAX_BYTES = 2**24  # a real config.json or summary.json has a few kilobytes
 
 
 def runs() -> Path:
-    """Where runs are kept unless a directory is named."""
+    """The directory of all runs without `--run-dir`."""
     return paths.home() / "runs"
 
 
 def new_run_path(label: str) -> Path:
-    """A path that no run has yet: `<home>/runs/<date>-<time>-<label>`. Nothing is made there."""
+    """An unused path, `<home>/runs/<date>-<time>-<label>`. Creates nothing."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.") or "run"
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{slug[:40]}"
     path, number = runs() / name, 1
@@ -28,31 +28,31 @@ def new_run_path(label: str) -> Path:
 
 
 def newest_run() -> Path | None:
-    """The run under `<home>/runs` that was begun last, of those that are not done; None if there is none."""
+    """The last started of the runs in `<home>/runs` that are not done; None if all are done."""
     found = (config.parent for config in runs().glob("*/config.json"))
     return max((run for run in found if not is_done(run)), key=lambda run: run.name, default=None)
 
 
 def any_run() -> bool:
-    """Whether there is a run under `<home>/runs`."""
+    """Whether `<home>/runs` has a run."""
     return any(runs().glob("*/config.json"))
 
 
 def is_done(run: Path) -> bool:
-    """Whether a run has come to its end, and its weights are written."""
+    """Whether a run ended by itself and its weights were written."""
     summary = read_summary(run)
-    # version 0.1 did not say where the weights went
+    # summaries of version 0.1 have no `out`
     return summary.get("reason") in ("done", "patience") and summary.get("out", "") is not None
 
 
 def wrote(run: Path, out: Path) -> bool:
-    """Whether a run is done, and its weights are in this file."""
+    """Whether a run is done and its weights are in this file."""
     written = read_summary(run).get("out", str(out))
     return is_done(run) and written == str(out) and untrusted.is_file(out)
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """How a run ended: empty if it has not, or if its summary cannot be read."""
+    """The content of `summary.json`; empty if the run has not ended or the file cannot be read."""
     file = run / "summary.json"
     try:
         summary = untrusted.parse_json(_read_small(file)) if untrusted.is_file(file) else {}
@@ -62,7 +62,7 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The settings that a run was begun with. Raises CheckpointError if there are none to read."""
+    """The content of `config.json`. Raises CheckpointError if it cannot be read."""
     file = run / "config.json"
     if not untrusted.is_file(file):
         raise CheckpointError(f"{run} holds no run: it has no config.json")

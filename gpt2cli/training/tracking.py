@@ -1,8 +1,8 @@
-"""Weights & Biases: the only place that knows of it.
+"""Sends the events of a run to Weights & Biases.
 
-Its client can hang, raise, print, and linger at exit, so it runs in a process of its own: what goes wrong there costs
-the run one note and nothing else. Events go to that process as lines of JSON on its stdin, and it answers on its
-stdout that it is ready, has finished, or has failed. When the training process dies, its stdin ends, and so does it.
+The W&B client can hang, raise, print, and delay the exit. Therefore it runs in a separate process, whose failure costs
+the run one note and nothing else. Events go to that process as lines of JSON on its stdin. It answers on its stdout
+that it is ready, has finished or has failed. It ends when its stdin ends, also if the training process is killed.
 """
 
 import json
@@ -26,22 +26,22 @@ from gpt2cli.training.json_process import JsonProcess, Message
 if TYPE_CHECKING:
     import wandb
 
-INIT_SECONDS = 20.0  # for W&B to begin a run, once its client is imported
+INIT_SECONDS = 20.0  # for wandb.init, after the import of wandb
 START_SECONDS = INIT_SECONDS + 10
 FINISH_SECONDS = 15.0
-CLEANUP_SECONDS = 5.0  # for its client to go, once it has finished
+CLEANUP_SECONDS = 5.0  # for the client to exit after it has finished
 _RUN_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
 
 class WandbTracker:
-    """Sends a run's events to W&B, or stops trying, with one note.
+    """Sends a run's events to W&B. If that fails, it writes one note and stops trying.
 
-    project   the project's name at W&B
+    project   the name of the W&B project
     config    the run's settings
-    run_dir   the client's files go to `wandb/` in it, and the run's id, under which a resumed run goes on
-    run_id    the id to take; None takes the one in `run_dir`, or makes a new one
-    mode      `online`, `offline` or `disabled`; None goes by WANDB_MODE, and is online without it
-    note      is told, in the thread that calls `handle` or `close`, why there is no more tracking
+    run_dir   its `wandb/` gets the client's files and the run's id, which a resumed run uses again
+    run_id    the id at W&B; None: the one in `run_dir`, or a new one
+    mode      `online`, `offline` or `disabled`; None: WANDB_MODE, or else `online`
+    note      receives the reason if tracking ends early, in the thread that calls `handle` or `close`
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class WandbTracker:
         self._note = note
         self._deadline = time.monotonic() + START_SECONDS
         self._ready = False
-        self._client: JsonProcess | None = None  # None: off
+        self._client: JsonProcess | None = None  # None: tracking has ended
         try:
             self.run_id = keep_id(run_dir, run_id)
             self._client = JsonProcess("from gpt2cli.training.tracking import serve; serve()")
@@ -73,7 +73,7 @@ class WandbTracker:
         self.close()
 
     def handle(self, event: Event) -> None:
-        """Pass one event on. Never waits, never raises."""
+        """Send one event. Never waits, never raises."""
         message = as_message(event)
         if self._client and message and not self._client.send(message):
             self._give_up("it does not keep up")
@@ -83,7 +83,7 @@ class WandbTracker:
             self._give_up(f"no answer in {START_SECONDS:.0f} s")
 
     def close(self) -> None:
-        """End the run at W&B: waits for that, but not for long."""
+        """End the run at W&B. Waits at most FINISH_SECONDS, and START_SECONDS if the client is not ready yet."""
         if not self._client:
             return
         self._client.end()
@@ -97,7 +97,7 @@ class WandbTracker:
             self._stop()
 
     def _await(self, deadline: float, late: str) -> None:
-        """Wait for the one reply that is due."""
+        """Wait for the next reply; give up at the deadline."""
         if self._client:
             if reply := self._client.reply(max(0.0, deadline - time.monotonic())):
                 self._heed(reply)
@@ -107,7 +107,7 @@ class WandbTracker:
     def _heed(self, reply: Message) -> None:
         self._ready = True
         if "failed" in reply:
-            # it leaves by itself, after clearing away what it had in the temporary directory
+            # not stopped here: the process deletes its temporary files and ends by itself
             self._client, client = None, self._client
             if client:
                 client.end()
@@ -127,11 +127,11 @@ class WandbTracker:
 
 
 def keep_id(run_dir: Path, run_id: str | None) -> str:
-    """The run's id at W&B, the given one, the one kept in the directory, or a new one; kept there from now on."""
+    """The run's id at W&B: `run_id`, or the stored one, or a new one. Stores it in `run_dir`."""
     file = run_dir / "wandb" / "run_id"
     if run_id is None and untrusted.is_file(file):
-        kept = file.read_bytes()[:100].strip()
-        if _RUN_ID.fullmatch(kept):  # anything else is damaged
+        kept = (untrusted.read_at_most(file, 100) or b"").strip()
+        if _RUN_ID.fullmatch(kept):  # else the file is damaged
             return kept.decode()
     file.parent.mkdir(parents=True, exist_ok=True)
     run_id = run_id or secrets.token_hex(4)
@@ -140,7 +140,7 @@ def keep_id(run_dir: Path, run_id: str | None) -> str:
 
 
 def as_message(event: Event) -> Message | None:
-    """What W&B is told of an event: metrics by step, a table of answers, or the summary; None for nothing."""
+    """The message for an event: metrics of a step, a table of answers, or the summary; None if W&B does not need it."""
     fields = asdict(event)
     match event:
         case Step():
@@ -155,11 +155,11 @@ def as_message(event: Event) -> Message | None:
 
 
 def serve() -> None:
-    """Be the client's process: begin a run, log what comes on stdin, finish when it ends."""
+    """The main function of the client's process: log the messages from stdin to a W&B run, and finish it at the end."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: None)  # the training process says when it is over
-    # private copies of the pipes: the client and the service that it starts get /dev/null in their place
+            signal.signal(getattr(signal, name), lambda *_: None)  # only the end of stdin ends this process
+    # private copies of the pipes: the W&B client and its service get /dev/null instead
     inbox = os.fdopen(os.dup(0), encoding="utf-8")
     outbox = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     null = os.open(os.devnull, os.O_RDWR)
@@ -170,13 +170,13 @@ def serve() -> None:
         with suppress(OSError):
             outbox.write(json.dumps(message) + "\n")
 
-    # nobody else ends this process if the training process was killed
+    # if the training process was killed, only this timer can end a hanging client
     guard = threading.Timer(FINISH_SECONDS, os._exit, (1,))
     guard.daemon = True
     try:
         run = begin(untrusted.parse_json(inbox.readline()))
         reply({"state": "ready"})
-        exit_code = 1  # for W&B: the run crashed, unless its summary says how it ended
+        exit_code = 1  # to W&B a run has crashed, unless it sent a summary
         for line in inbox:
             message = untrusted.parse_json(line)
             exit_code = 0 if "summary" in message else exit_code
@@ -206,9 +206,9 @@ def begin(settings: Message) -> "wandb.Run":
             silent=True,
             console="off",
             init_timeout=INIT_SECONDS,
-            disable_git=True,  # the directory that the command was called in has nothing to do with the run
+            disable_git=True,  # the working directory is not the run's code
             disable_code=True,
-            x_stats_pid=settings["pid"],  # whose memory and processor time to show
+            x_stats_pid=settings["pid"],  # the process whose memory and processor time to show
         ),
     )
 

@@ -27,8 +27,8 @@ from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.open_data import data_path, load_data
 from gpt2cli.model.gpt import GPT
+from gpt2cli.training.inputs import set_dropout
 from gpt2cli.training.optim import learning_rate
-from gpt2cli.training.setup import set_dropout
 
 
 def summed_loss(model: GPT, data: TokenDataset, records: list[int]) -> Tensor:

@@ -1,17 +1,15 @@
-"""What surrounds a training run."""
+"""The notes and errors of a training run."""
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
-from gpt2cli.cli.run_finetune import advising_on_memory, check_out, note_left_out
+from gpt2cli.cli.run_finetune import advising_on_memory, note_left_out
 from gpt2cli.cli.terminal import Console
-from gpt2cli.config import DataConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.open_data import load_data
-from gpt2cli.errors import ResourceError, UsageError
-from gpt2cli.training.settings import Settings
+from gpt2cli.errors import ResourceError
 
 
 def test_what_of_the_data_is_not_used_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,16 +17,6 @@ def test_what_of_the_data_is_not_used_is_noted(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "b.md").write_text("no")
     note_left_out(load_data(tmp_path, TrainConfig(), DataConfig(), 16), Console())
     assert "left out 1 entry that is not a visible .txt file, 'b.md'" in capsys.readouterr().err.replace("\n", " ")
-
-
-@pytest.mark.parametrize("model", ["tiny", "mine"])
-def test_weights_may_not_go_into_the_base_of_an_adapter(tmp_path: Path, monkeypatch, model: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / model).mkdir()  # which the name of a published model does not mean
-    out = str(tmp_path / model / "out.pt")
-    settings = Settings(model, None, None, TrainConfig(), DataConfig(), lora=LoRAConfig(), out=out)
-    with nullcontext() if model == "tiny" else pytest.raises(UsageError, match="belongs to the model"):
-        check_out(settings, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from gpt2cli.data.open_data import load_alpaca
 from gpt2cli.data.prepared import FILE, default_directory, fingerprint, read_prepared, write_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import DataError, ResourceError
-from tests.conftest import PATIENCE
 from tests.data.records import RECORDS, many, write_json
+from tests.runner import PATIENCE
 
 PARTS = ("train", "val", "test")
 

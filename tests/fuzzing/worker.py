@@ -17,10 +17,10 @@ from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.data.prepared import read_prepared
 from gpt2cli.errors import GPT2Error
 from gpt2cli.model.gpt import GPT
+from gpt2cli.training.appended_files import lines_up_to
 from gpt2cli.training.engine import train
-from gpt2cli.training.metrics_file import lines_up_to
+from gpt2cli.training.run_checkpoints import Resumable, read_newest
 from gpt2cli.training.runs import is_done, read_config
-from gpt2cli.training.state import Resumable, read_newest
 from tests.training.records import job
 
 MOST_MEMORY = 6 * 2**30

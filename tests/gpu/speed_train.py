@@ -24,7 +24,7 @@ from gpt2cli.data.dataset import TokenDataset, empty, from_sequences
 from gpt2cli.data.open_data import load_data
 from gpt2cli.data.splits import Splits
 from gpt2cli.model.gpt import GPT
-from gpt2cli.training import setup
+from gpt2cli.training import inputs, job
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Step
@@ -82,14 +82,23 @@ def make_settings(config: GPTConfig, batch: int, lora: bool) -> Settings:
 def make_model(context: Context, settings: Settings) -> GPT:
     """The model that the command would train, with weights drawn on the device."""
     with torch.device(context.device):
-        return setup.load_model(settings, context.device.type)
+        return inputs.load_model(settings, context.device.type)
 
 
 def events(settings: Settings, model: GPT, splits: Splits, compiled: bool) -> Iterator[Step]:
     """The steps of a run, as the command makes it."""
-    setup.checksum = lambda tensors: 0  # would bring gigabytes to the CPU
-    job = setup.make_job(settings, model, splits, Ranks(), None, None, lambda: False, compiled)
-    return (event for event in train(job) if isinstance(event, Step))
+    job.checksum = lambda tensors: 0  # would bring gigabytes to the CPU
+    made = job.make_job(
+        settings,
+        model,
+        splits,
+        ranks=Ranks(),
+        checkpoints=None,
+        resume=None,
+        should_stop=lambda: False,
+        compiled=compiled,
+    )
+    return (event for event in train(made) if isinstance(event, Step))
 
 
 def time_steps(context: Context, steps: Iterator[Step]) -> dict[str, float]:

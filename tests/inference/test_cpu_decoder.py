@@ -20,7 +20,7 @@ from gpt2cli.model.device import pick_device
 from gpt2cli.model.packed_row import PackedRow
 from gpt2cli.model.quantization import round_weights
 from tests import models
-from tests.conftest import clean_environment
+from tests.runner import clean_environment
 
 pytestmark = pytest.mark.skipif(not decoder.has_kernels(), reason="Numba is not there")
 NEAR = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2, "int4": 0.3}

@@ -1,14 +1,16 @@
-"""A few records of our own, and small data sets and jobs made of them."""
+"""Small records, data sets, jobs and events for the tests of training."""
 
 import json
 from pathlib import Path
 
 import torch
 
-from gpt2cli.config import GPTConfig, TrainConfig
+from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.training.engine import Job, train
-from gpt2cli.training.events import Event
+from gpt2cli.training.engine import train
+from gpt2cli.training.events import Event, Finished, Started, Step
+from gpt2cli.training.job import Job
+from gpt2cli.training.settings import Settings
 from tests import models
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=48, vocab_size=120)
@@ -45,6 +47,54 @@ def alike(n: int = 12, seed: int = 0) -> TokenDataset:
     sequences = [torch.cat([beginnings[i % 2], rest]) for i, rest in enumerate(rests)] + [torch.arange(30)]
     loss_from = [len(beginnings[i % 2]) + 1 + i % 2 for i in range(n)] + [5]
     return from_sequences([sequence.to(torch.uint16) for sequence in sequences], loss_from)
+
+
+def settings_from(model: str | None, **changes) -> Settings:
+    """The settings of a run from this model, with defaults for all others."""
+    defaults = {"model": model, "ckpt": None, "data": None, "train": TrainConfig(), "records": DataConfig()}
+    return Settings(**defaults | changes)
+
+
+def started(step: int) -> Started:
+    """The first event of a run of four steps, resumed after `step`."""
+    return Started(
+        step=step,
+        total_steps=4,
+        epochs=1,
+        train_examples=10,
+        val_examples=2,
+        trainable_parameters=5,
+        parameters=5,
+    )
+
+
+def step_event(number: int) -> Step:
+    return Step(
+        step=number,
+        epoch=number / 4,
+        loss=1 / number,
+        smoothed_loss=2 / number,
+        lr=1e-4,
+        grad_norm=1.5,
+        tokens=100,
+        targets=40,
+        tok_s=333.3,
+    )
+
+
+FINISHED = Finished(
+    steps=4,
+    tokens_seen=400,
+    train_seconds=2.0,
+    train_tok_s=200.0,
+    peak_rss_mb=900.0,
+    final_train_loss=2.25,
+    final_val_loss=2.5,
+    final_val_step=4,
+    best_val_loss=2.5,
+    best_val_step=4,
+    reason="done",
+)
 
 
 def job(**changes) -> Job:

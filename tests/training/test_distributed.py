@@ -1,4 +1,4 @@
-"""Which process takes which device, with devices that are only claimed to be there."""
+"""Which process uses which device, with simulated devices."""
 
 import pytest
 import torch

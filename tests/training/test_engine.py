@@ -1,4 +1,4 @@
-"""The engine's laws: what is the same must be the same, and what goes wrong does no harm."""
+"""The laws of the engine: what must be equal is equal, and failures lose no checkpoint."""
 
 import itertools
 import math
@@ -14,11 +14,12 @@ from gpt2cli.data.batches import kinds_of, make_rows, records_of_step, steps_per
 from gpt2cli.data.dataset import from_sequences
 from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
 from gpt2cli.model.lora import add_lora
-from gpt2cli.training import state
+from gpt2cli.training import run_checkpoints
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import SMOOTHED, Evaluated, Finished, Sampled, Saved, Started, Step
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
+from gpt2cli.training.state_json import Counters
 from tests import models
 from tests.training.records import alike, dataset, events_of, job, weights_of
 
@@ -151,7 +152,7 @@ def test_a_resumed_run_is_bit_for_bit_the_unbroken_one(tmp_path, lora, optimizer
                 first.append(bits_of(event))
             if isinstance(event, Saved) and event.step == killed_after:
                 break
-        [found] = state.read_newest(checkpoints)
+        [found] = run_checkpoints.read_newest(checkpoints)
         resumed = make(checkpoints, found)
         assert first + losses_of(resumed) == expected
         for name, weight in weights_of(unbroken).items():
@@ -160,45 +161,45 @@ def test_a_resumed_run_is_bit_for_bit_the_unbroken_one(tmp_path, lora, optimizer
 
 def test_a_finished_run_has_nothing_to_do(tmp_path):
     events_of(job(save_every=1, checkpoints=tmp_path), Step)
-    [found] = state.read_newest(tmp_path)
+    [found] = run_checkpoints.read_newest(tmp_path)
     events = list(train(job(save_every=1, checkpoints=tmp_path, resume=found)))
     assert [type(event) for event in events] == [Started, Finished]
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     events_of(job(save_every=1, checkpoints=tmp_path), Step)
-    newest, before = state.checkpoints(tmp_path)
-    weights = newest / state.WEIGHTS
+    newest, before = run_checkpoints.checkpoints(tmp_path)
+    weights = newest / run_checkpoints.WEIGHTS
     raw = bytearray(weights.read_bytes())
     raw[-1] ^= 1
     weights.write_bytes(raw)
-    error, found = state.read_newest(tmp_path)
+    error, found = run_checkpoints.read_newest(tmp_path)
     assert "is damaged" in str(error)
     assert found.path == before
     with pytest.raises(CheckpointError, match="is damaged"):
-        state.read_state(newest)
+        run_checkpoints.read_state(newest)
 
 
-@pytest.mark.parametrize("file", [state.WEIGHTS, state.OPTIMIZER, state.STATE])
+@pytest.mark.parametrize("file", [run_checkpoints.WEIGHTS, run_checkpoints.OPTIMIZER, run_checkpoints.STATE])
 def test_a_pickle_in_a_checkpoint_is_refused(tmp_path, file):
     import pickle
 
     events_of(job(save_every=1, checkpoints=tmp_path), Step)
-    newest = state.checkpoints(tmp_path)[0]
+    newest = run_checkpoints.checkpoints(tmp_path)[0]
     (newest / file).write_bytes(pickle.dumps(print))
     with pytest.raises(CheckpointError):
-        state.read_state(newest)
+        run_checkpoints.read_state(newest)
 
 
 def test_a_run_from_before_there_were_optimizers_to_choose_from_goes_on():
-    assert state.differences({"seed": 0}, {"seed": 0, "optimizer": "adamw"}) == []
-    [changed] = state.differences({"seed": 0}, {"seed": 0, "optimizer": "muon"})
+    assert run_checkpoints.differences({"seed": 0}, {"seed": 0, "optimizer": "adamw"}) == []
+    [changed] = run_checkpoints.differences({"seed": 0}, {"seed": 0, "optimizer": "muon"})
     assert changed == "optimizer was 'adamw', is 'muon'"
 
 
 def test_resuming_another_run_lists_the_differences(tmp_path):
     events_of(job(save_every=1, checkpoints=tmp_path, identity={"lora_rank": 8, "data": "abc", "seed": 0}), Step)
-    [found] = state.read_newest(tmp_path)
+    [found] = run_checkpoints.read_newest(tmp_path)
     other = job(resume=found, identity={"lora_rank": 16, "data": "xyz", "seed": 0})
     with pytest.raises(CheckpointError, match="lora_rank was 8, is 16; the data has changed"):
         list(train(other))
@@ -206,16 +207,18 @@ def test_resuming_another_run_lists_the_differences(tmp_path):
 
 def test_only_the_newest_checkpoints_stay(tmp_path):
     saved = events_of(job(save_every=1, checkpoints=tmp_path), Saved)
-    assert len(saved) > state.KEEP
-    assert sorted(path.name for path in tmp_path.iterdir()) == [event.path.name for event in saved[-state.KEEP :]]
+    assert len(saved) > run_checkpoints.KEEP
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        event.path.name for event in saved[-run_checkpoints.KEEP :]
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to end at a chosen moment")
 def test_killed_anywhere_in_a_save_one_whole_checkpoint_remains(tmp_path, monkeypatch):
     run = job(save_every=1, checkpoints=tmp_path)
     model, optimizer = run.model, Optimizer(run.model, run.config)
-    for step in range(1, state.KEEP + 1):
-        state.save_state(tmp_path, model, optimizer, state.Counters(step), {})
+    for step in range(1, run_checkpoints.KEEP + 1):
+        run_checkpoints.save_state(tmp_path, model, optimizer, Counters(step), {})
     for killed_at in itertools.count(1):
         child = os.fork()
         if child == 0:  # nothing is unwound or cleared away, as after kill -9
@@ -230,19 +233,27 @@ def test_killed_anywhere_in_a_save_one_whole_checkpoint_remains(tmp_path, monkey
 
                 return call
 
-            for module, name in ((state, "save_file"), (state, "sync_file"), (state, "sync_directory"), (os, "unlink")):
+            for module, name in (
+                (run_checkpoints, "save_file"),
+                (run_checkpoints, "sync_file"),
+                (run_checkpoints, "sync_directory"),
+                (os, "unlink"),
+            ):
                 monkeypatch.setattr(module, name, ending_after(getattr(module, name)))
             for name in ("mkdir", "write_text", "rename"):
                 monkeypatch.setattr(Path, name, ending_after(getattr(Path, name)))
-            state.save_state(tmp_path, model, optimizer, state.Counters(state.KEEP + 1), {})
+            run_checkpoints.save_state(tmp_path, model, optimizer, Counters(run_checkpoints.KEEP + 1), {})
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert list(state.read_newest(tmp_path))[-1].counters.step in (state.KEEP, state.KEEP + 1)
+        assert list(run_checkpoints.read_newest(tmp_path))[-1].counters.step in (
+            run_checkpoints.KEEP,
+            run_checkpoints.KEEP + 1,
+        )
         if code == 0:
             break
         assert code == 9
     assert killed_at > 9  # the writes, each made durable, and the renaming
-    assert len(state.checkpoints(tmp_path)) == state.KEEP
+    assert len(run_checkpoints.checkpoints(tmp_path)) == run_checkpoints.KEEP
 
 
 @pytest.mark.parametrize("spoil", ["weight", "gradient"])
@@ -260,7 +271,7 @@ def test_numbers_that_are_not_finite_end_it_before_the_step(tmp_path, spoil):
         next(events)
     for name, weight in weights_of(run).items():
         torch.testing.assert_close(weight, before[name], equal_nan=True, atol=0, rtol=0)
-    assert next(state.read_newest(tmp_path)).counters.step == step
+    assert next(run_checkpoints.read_newest(tmp_path)).counters.step == step
 
 
 def spoil_after(run, step, value):
@@ -293,7 +304,7 @@ def test_a_model_that_cannot_be_trained_on_the_data_is_told_before_the_first_ste
     run = job(val=dataset(5, seed=1))
     with torch.no_grad():
         run.model.ln_f.weight[0] = math.inf
-    with pytest.raises(DivergedError, match="before the first step: begin from another model"):
+    with pytest.raises(DivergedError, match="before the first step: start from another model"):
         list(train(run))
 
 
@@ -303,7 +314,9 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_the_end(tmp_path, mon
     monkeypatch.setattr(Optimizer, "step", spoil_after(run, 2, math.nan))
     with pytest.raises(DivergedError, match="weights after step 2 are not finite"):
         list(train(run))
-    assert [path.name for path in state.checkpoints(tmp_path)] == (["step-00000001"] if save_every == 1 else [])
+    assert [path.name for path in run_checkpoints.checkpoints(tmp_path)] == (
+        ["step-00000001"] if save_every == 1 else []
+    )
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
@@ -314,11 +327,11 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(run_checkpoints, "save_file", full)
     with pytest.raises(ResourceError, match="No space left on device"):
         list(events)
     assert [path.name for path in tmp_path.iterdir()] == [first.path.name]
-    assert next(state.read_newest(tmp_path)).counters.step == 1
+    assert next(run_checkpoints.read_newest(tmp_path)).counters.step == 1
 
 
 def test_an_asked_for_end_saves_first(tmp_path):
@@ -328,7 +341,7 @@ def test_an_asked_for_end_saves_first(tmp_path):
     events = list(train(run))
     assert isinstance(events[-2], Saved)
     assert (events[-1].reason, events[-1].steps) == ("interrupted", 3)
-    assert next(state.read_newest(tmp_path)).counters.step == 3
+    assert next(run_checkpoints.read_newest(tmp_path)).counters.step == 3
 
 
 def test_patience_ends_a_run_that_gets_no_better():
@@ -343,7 +356,7 @@ def test_patience_ends_a_run_that_gets_no_better():
 def test_a_run_that_lost_patience_has_nothing_to_do(tmp_path):
     options = {"epochs": 50, "learning_rate": 3e-2, "val": dataset(6, seed=5), "eval_every": 1, "patience": 2}
     events_of(job(**options, save_every=1, checkpoints=tmp_path), Step)
-    [found] = state.read_newest(tmp_path)
+    [found] = run_checkpoints.read_newest(tmp_path)
     events = list(train(job(**options, resume=found)))
     assert [type(event) for event in events] == [Started, Finished]
     assert events[-1].reason == "patience"

@@ -10,7 +10,8 @@ from gpt2cli.model.lora import add_lora
 from gpt2cli.training import engine
 from gpt2cli.training.events import Evaluated, Step
 from gpt2cli.training.half_copy import HalfCopy
-from gpt2cli.training.setup import hold_frozen
+from gpt2cli.training.job import round_frozen
+from gpt2cli.training.run_checkpoints import read_state
 from tests.training.records import dataset, events_of, job, weights_of
 
 
@@ -57,7 +58,7 @@ def test_a_new_model_is_evaluated_without_dropout(dtype):
 def test_embeddings_and_frozen_matrices_are_not_copied():
     model = job().model
     add_lora(model, LoRAConfig(rank=2))
-    hold_frozen(model, torch.bfloat16)
+    round_frozen(model, torch.bfloat16)
     half = HalfCopy(model, torch.bfloat16)
     layer, twin = model.h[0].mlp.c_fc, half.model.h[0].mlp.c_fc
     assert half.model.wte.weight is model.wte.weight and half.model.wpe.weight is model.wpe.weight
@@ -67,7 +68,7 @@ def test_embeddings_and_frozen_matrices_are_not_copied():
 
 def test_a_resumed_run_begins_with_a_copy_of_what_it_read(tmp_path):
     unbroken, losses = run(torch.bfloat16, save_every=2, checkpoints=tmp_path)
-    found = engine.state.read_state(sorted(tmp_path.glob("step-*"))[0])
+    found = read_state(sorted(tmp_path.glob("step-*"))[0])
     expected = losses[found.counters.step :]
     resumed, rest = run(torch.bfloat16, resume=found)
     assert rest == expected != []

@@ -1,17 +1,18 @@
-"""What --resume goes on from."""
+"""Which run, settings and checkpoint --resume takes."""
 
 from dataclasses import replace
 
 import pytest
 
-from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
+from gpt2cli.config import GPTConfig, TrainConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.training.resuming import check_settings, named_checkpoint, run_of, settings_of
+from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.run_directory import RunDirectory
-from gpt2cli.training.settings import Settings
-from gpt2cli.training.state import Counters, Resumable
+from gpt2cli.training.state_json import Counters
+from tests.training.records import settings_from
 
-SETTINGS = Settings("gpt2", None, None, TrainConfig(epochs=8), DataConfig(), out="/tmp/out.pt")
+SETTINGS = settings_from("gpt2", train=TrainConfig(epochs=8), out="/tmp/out.pt")
 
 
 @pytest.mark.parametrize("name", ["run", "step-one", "step-00000004", "checkpoints/step-00000004"])
@@ -52,7 +53,7 @@ def test_more_training_than_before_names_the_way(tmp_path):
 def test_changed_settings_are_known_before_a_model_is_made(tmp_path, change):
     before = replace(SETTINGS, from_scratch=GPTConfig())
     identity = before.identity() | {"n_embd": 768, "n_layer": 12, "data": "abc"}
-    found = Resumable(tmp_path, {}, {}, Counters(), identity)
+    found = Resumable(path=tmp_path, weights={}, optimizer={}, counters=Counters(), identity=identity)
     check_settings(before, found)
     with pytest.raises(CheckpointError, match=r"cannot resume .* (dropout|n_embd) was"):
         check_settings(replace(before, **change), found)

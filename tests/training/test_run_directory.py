@@ -1,14 +1,14 @@
-"""A run's directory: what is in its files, what a resumed run finds there, and who may write to it."""
+"""The directory of a run: the content of its files, before and after a resume, and the lock."""
 
 import json
 import math
 import os
 import resource
 import signal
-import subprocess
 import sys
 import tracemalloc
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,18 +16,17 @@ import pytest
 from gpt2cli import atomic
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
-from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
+from gpt2cli.training.events import Evaluated, Event, Note, Sampled, Saved
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.runs import any_run, is_done, new_run_path, newest_run, read_config, runs, wrote
-
-FINISHED = Finished(4, 400, 2.0, 200.0, 900.0, 2.25, 2.5, 4, 2.5, 4, "done")
+from tests.training.records import FINISHED, started, step_event
 
 
 def events(first: int, last: int) -> list[Event]:
-    """A run's events behind step `first`, up to `last`, with an evaluation and answers at each second step."""
-    told: list[Event] = [Started(first, 4, 1, 10, 2, 5, 5)]
+    """The events after step `first`, up to step `last`, with an evaluation and answers at each second step."""
+    told: list[Event] = [started(first)]
     for step in range(first + 1, last + 1):
-        told.append(Step(step, step / 4, 1 / step, 2 / step, 1e-4, 1.5, 100, 40, 333.3))
+        told.append(step_event(step))
         if step % 2 == 0:
             told += [Evaluated(step, 100 * step, 2.5, True), Sampled(step, [("Say it", f"at step {step}")])]
     return told
@@ -120,7 +119,10 @@ def test_a_damaged_line_of_metrics_goes_and_the_others_stay(tmp_path: Path, dama
     whole = metrics.read_bytes()
     lines = whole.splitlines(keepends=True)
     metrics.write_bytes(b"".join([lines[0], damaged, *lines[1:]]))
-    write(tmp_path, [Started(4, 4, 1, 10, 2, 5, 5)])
+    write(
+        tmp_path,
+        [started(4)],
+    )
     assert metrics.read_bytes() == whole
 
 
@@ -130,17 +132,23 @@ def test_huge_files_take_no_memory_when_a_run_goes_on(tmp_path: Path) -> None:
     whole = [file.read_bytes() for file in files]
     for file in files:
         with file.open("r+b") as opened:
-            opened.truncate(2**28)  # zeros, which take no place on the disk
+            opened.truncate(2**26)  # zeros, which take no space on the disk
     tracemalloc.start()
-    write(tmp_path, [Started(4, 4, 1, 10, 2, 5, 5)])
+    write(
+        tmp_path,
+        [started(4)],
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2**24
+    assert peak < 2**23
     assert [file.read_bytes() for file in files] == whole
 
 
 def test_metrics_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:
-    write(tmp_path, [Step(1, 0.25, math.nan, math.inf, 1e-4, -math.inf, 100, 40, 1.0)])
+    write(
+        tmp_path,
+        [replace(step_event(1), loss=math.nan, smoothed_loss=math.inf, grad_norm=-math.inf)],
+    )
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
@@ -150,7 +158,7 @@ def test_metrics_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:
 
 
 def killed_while_writing(file: Path) -> None:
-    """Let a process end inside of `atomic.replacing`, as after kill -9: nothing is cleared away."""
+    """End a process within `atomic.replacing`, without any cleanup, as kill -9 does."""
     child = os.fork()
     if child == 0:
         with atomic.replacing(file) as temporary:
@@ -172,7 +180,7 @@ def test_what_killed_runs_left_goes_when_the_run_goes_on(tmp_path: Path) -> None
         (tmp_path / ".mine.tmp").touch()
         (tmp_path / ".hf.abc.tmp").mkdir()
         assert len(list(tmp_path.glob(".*.tmp"))) == len(run_directory.WRITTEN) + 3
-        run.handle(Started(3, 4, 1, 10, 2, 5, 5))
+        run.handle(started(3))
         assert {path.name for path in tmp_path.iterdir()} == before | others | {"checkpoints"}
         assert not list(run.checkpoints.iterdir())
 
@@ -194,8 +202,20 @@ def test_a_directory_without_a_run_goes_where_open_files_cannot_be_deleted(tmp_p
 
 
 def test_an_evaluation_before_the_first_step_is_not_kept_twice(tmp_path: Path) -> None:
-    write(tmp_path, [Started(0, 4, 1, 10, 2, 5, 5), Evaluated(0, 0, 4.0, True)])
-    write(tmp_path, [Started(0, 4, 1, 10, 2, 5, 5), Evaluated(0, 0, 4.0, True)])
+    write(
+        tmp_path,
+        [
+            started(0),
+            Evaluated(0, 0, 4.0, True),
+        ],
+    )
+    write(
+        tmp_path,
+        [
+            started(0),
+            Evaluated(0, 0, 4.0, True),
+        ],
+    )
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
@@ -206,25 +226,34 @@ def test_answers_cannot_break_out_of_their_block(tmp_path: Path) -> None:
     ours = [line for line in lines if line and not line.startswith("    ")]
     assert ours == ["## Step 1", *["Prompt:", "Answer:"] * 2]
     assert r"    \x1b[31m" in lines
-    write(tmp_path, [Started(1, 4, 1, 10, 2, 5, 5)])
+    write(
+        tmp_path,
+        [started(1)],
+    )
     assert (tmp_path / "samples.md").read_text(encoding="utf-8").splitlines() == lines
 
 
 def test_a_second_run_is_refused_by_pid_and_kill_9_lets_go(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from gpt2cli.training.run_directory import RunDirectory\n"
-        "run = RunDirectory(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
-    )
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    reader, writer = os.pipe()
+    other = os.fork()
+    if other == 0:
+        try:
+            with RunDirectory(tmp_path):
+                os.write(writer, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
     try:
-        assert other.stdout and other.stdout.readline() == b"held\n"
+        assert os.read(reader, 1) == b"x"
         for _ in range(2):  # a refused one leaves the pid where it is
-            with pytest.raises(ResourceError, match=f"locked by pid {other.pid}:") as refusal:
+            with pytest.raises(ResourceError, match=f"locked by pid {other}:") as refusal:
                 RunDirectory(tmp_path)
         assert refusal.value.exit_code == 6
     finally:
-        os.kill(other.pid, signal.SIGKILL)
-        other.communicate()
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+        os.close(reader)
+        os.close(writer)
     with RunDirectory(tmp_path), pytest.raises(ResourceError, match=f"pid {os.getpid()}"):
         RunDirectory(tmp_path)
     RunDirectory(tmp_path).close()
@@ -331,7 +360,7 @@ def test_a_run_is_done_when_its_weights_are_written(tmp_path: Path) -> None:
         assert is_done(tmp_path) and not wrote(tmp_path, out)
     before = summary.read_bytes(), summary.stat().st_mtime_ns
     with RunDirectory(tmp_path) as run:  # no step is left
-        run.handle(Started(4, 4, 1, 10, 2, 5, 5))
+        run.handle(started(4))
         run.handle(FINISHED)
         run.write_out(out)
     assert (summary.read_bytes(), summary.stat().st_mtime_ns) == before

@@ -1,15 +1,21 @@
-"""A run's settings, and back from what its config.json says."""
+"""The settings of a run are written to config.json and read back."""
 
 import json
 
 import pytest
 
-from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.training.settings import Settings
+from tests.training.records import settings_from
 
-SETTINGS = Settings(
-    "gpt2", None, "data.json", TrainConfig(max_steps=4), DataConfig(), LoRAConfig(), GPTConfig(), sample_prompts=("a",)
+SETTINGS = settings_from(
+    "gpt2",
+    data="data.json",
+    train=TrainConfig(max_steps=4),
+    lora=LoRAConfig(),
+    from_scratch=GPTConfig(),
+    sample_prompts=("a",),
 )
 
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from gpt2cli.training import tracking
-from gpt2cli.training.events import Evaluated, Finished, Note, Sampled, Started, Step
+from gpt2cli.training.events import Evaluated, Note, Sampled
 from gpt2cli.training.json_process import JsonProcess
 from gpt2cli.training.tracking import WandbTracker
-from tests.conftest import PATIENCE
+from tests.runner import PATIENCE
+from tests.training.records import FINISHED, started, step_event
 
 BLOCK, HEADER = 32768, 7  # of the .wandb file: a leveldb log behind seven bytes of its own
-FINISHED = Finished(3, 300, 2.0, 200.0, 900.0, 2.25, 2.5, 3, 2.5, 3, "done")
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +33,6 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "wandb-data"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-
-
-def step(number: int) -> Step:
-    return Step(number, number / 3, 3 / number, 4 / number, 1e-4, 1.5, 100, 40, 333.3)
 
 
 def records(file: Path) -> Iterator[Any]:
@@ -81,38 +77,52 @@ def services(above: int) -> set[int]:
     return {pid for pid, (_, name) in parents.items() if is_below(pid) and "wandb-core" in name}
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_the_losses_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
     notes: list[str] = []
     with WandbTracker("p", {"lr": 1e-4, "data": tmp_path}, tmp_path, mode="offline", note=notes.append) as tracker:
-        for event in (Started(0, 3, 1, 10, 2, 5, 5), step(1), Note("x"), step(2), Evaluated(2, 200, 2.5, True)):
+        for event in (
+            started(0),
+            step_event(1),
+            Note("x"),
+            step_event(2),
+            Evaluated(2, 200, 2.5, True),
+        ):
             tracker.handle(event)
         tracker.handle(Sampled(2, [("Say [it]", "so\nbe it")]))
     with WandbTracker("p", {"lr": 1e-4}, tmp_path, mode="offline", note=notes.append) as resumed:
-        resumed.handle(step(3))
+        resumed.handle(step_event(3))
         resumed.handle(FINISHED)
     assert notes == [] and resumed.run_id == tracker.run_id
     rows = history(tmp_path)
-    assert [(row["_step"], row["loss"], row["lr"]) for row in rows] == [(1, 3.0, 1e-4), (2, 1.5, 1e-4), (3, 1.0, 1e-4)]
+    assert [(row["_step"], row["loss"], row["lr"]) for row in rows] == [
+        (1, 1.0, 1e-4),
+        (2, 0.5, 1e-4),
+        (3, 1 / 3, 1e-4),
+    ]
     assert rows[1]["val_loss"] == 2.5 and {"grad_norm", "tok_s", "tokens", "epoch"} <= set(rows[0])
     (table,) = tmp_path.glob("wandb/*/files/media/table/*.json")
     assert json.loads(table.read_text())["data"] == [[2, "Say [it]", "so\nbe it"]]
     assert {file.name for file in tmp_path.iterdir()} <= {"wandb", "wandb-config", "wandb-cache", "wandb-data"}
 
 
+@pytest.mark.slow
 def test_the_environment_says_that_it_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     with WandbTracker("p", {}, tmp_path, run_id="mine", note=pytest.fail) as tracker:
-        tracker.handle(step(1))
+        tracker.handle(step_event(1))
     assert [file.name for file in tmp_path.glob("wandb/offline-run-*/*.wandb")] == ["run-mine.wandb"]
 
 
+@pytest.mark.slow
 def test_random_states_are_left_alone(tmp_path: Path) -> None:
     before = random.getstate(), torch.random.get_rng_state()
     with WandbTracker("p", {}, tmp_path, mode="offline") as tracker:
-        tracker.handle(step(1))
+        tracker.handle(step_event(1))
     assert random.getstate() == before[0] and torch.equal(torch.random.get_rng_state(), before[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the service in /proc")
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_service_that_dies_or_hangs_is_one_note(
@@ -121,7 +131,7 @@ def test_a_service_that_dies_or_hangs_is_one_note(
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 2.0)
     notes: list[str] = []
     tracker = WandbTracker("p", {}, tmp_path, mode="offline", note=notes.append)
-    tracker.handle(step(1))
+    tracker.handle(step_event(1))
     while not tracker._ready:
         tracker.handle(Note(""))
         time.sleep(0.02)
@@ -130,12 +140,12 @@ def test_a_service_that_dies_or_hangs_is_one_note(
     try:
         start = time.monotonic()
         for number in range(2, 200):
-            tracker.handle(step(number))
+            tracker.handle(step_event(number))
         assert time.monotonic() - start < 1
         tracker.handle(FINISHED)
         tracker.close()
         assert time.monotonic() - start < 10
-        tracker.handle(step(201))
+        tracker.handle(step_event(201))
         tracker.close()
     finally:
         os.kill(service, signal.SIGKILL)
@@ -167,7 +177,7 @@ def test_a_client_that_fails_or_hangs_is_one_note(
     notes: list[str] = []
     with WandbTracker("p", {}, tmp_path, mode="offline", note=notes.append) as tracker:
         for number in range(1, 4):
-            tracker.handle(step(number))
+            tracker.handle(step_event(number))
         tracker.handle(FINISHED)
     assert len(notes) == 1 and expected in notes[0]
     assert capfd.readouterr() == ("", "")
@@ -176,7 +186,7 @@ def test_a_client_that_fails_or_hangs_is_one_note(
 def test_without_an_account_there_is_one_note(tmp_path: Path) -> None:
     notes: list[str] = []
     with WandbTracker("p", {}, tmp_path, mode="online", note=notes.append) as tracker:
-        tracker.handle(step(1))
+        tracker.handle(step_event(1))
     assert len(notes) == 1 and "wandb login" in notes[0]
 
 
@@ -184,7 +194,7 @@ def test_an_unwritable_directory_is_one_note(tmp_path: Path) -> None:
     (tmp_path / "wandb").write_text("a file in the way")
     notes: list[str] = []
     with WandbTracker("p", {}, tmp_path, mode="offline", note=notes.append) as tracker:
-        tracker.handle(step(1))
+        tracker.handle(step_event(1))
     assert len(notes) == 1 and "wandb" in notes[0]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,53 @@ from gpt2cli.errors import ResourceError
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
 
 HOSTILE = "Paris [/x] [bold]x \x1b[31mred\x1b]52;c;AAAA\x07 :smile:"
-STARTED = Started(0, 200, 3, 900, 100, 2_359_296, 124_439_808)
-FINISHED = Finished(200, 24_680, 3723.2, 330.1, 2101.5, 1.92, 2.10, 200, 2.08, 150, "done")
+STARTED = Started(
+    step=0,
+    total_steps=200,
+    epochs=3,
+    train_examples=900,
+    val_examples=100,
+    trainable_parameters=2_359_296,
+    parameters=124_439_808,
+)
+FINISHED = Finished(
+    steps=200,
+    tokens_seen=24_680,
+    train_seconds=3723.2,
+    train_tok_s=330.1,
+    peak_rss_mb=2101.5,
+    final_train_loss=1.92,
+    final_val_loss=2.10,
+    final_val_step=200,
+    best_val_loss=2.08,
+    best_val_step=150,
+    reason="done",
+)
+ENDED = replace(
+    FINISHED,
+    steps=27,
+    tokens_seen=1,
+    train_seconds=0.6,
+    final_train_loss=2.67,
+    best_val_loss=4.73,
+    best_val_step=0,
+    reason="interrupted",
+)
+STEP = Step(
+    step=1,
+    epoch=0.015,
+    loss=4.0,
+    smoothed_loss=4.0,
+    lr=4.2e-5,
+    grad_norm=1.2,
+    tokens=1234,
+    targets=400,
+    tok_s=12345.6,
+)
 EVENTS: list[Event] = [
     STARTED,
-    Step(1, 0.015, 4.0, 4.0, 4.2e-5, 1.2, 1234, 400, 12345.6),
-    Step(2, 0.03, 2.0, 2.974, 4.2e-5, 1.2, 1234, 400, 12345.6),
+    STEP,
+    replace(STEP, step=2, epoch=0.03, loss=2.0, smoothed_loss=2.974),
     Evaluated(2, 2468, 2.25, True),
     Sampled(2, [("Name the capital\nof France", HOSTILE + "\n" + "\n".join("23456789")), ("Say nothing", "")]),
     Saved(2, Path("/runs/step-2")),
@@ -69,7 +111,10 @@ def test_the_live_line_fits_and_tells_the_most_important_first(width: int) -> No
 def test_the_line_is_there_before_the_first_step_and_without_an_event() -> None:
     assert "step   0/200" in live_line([STARTED], 80)
     assert live_line([], 80) == ""
-    assert "step 120/200" in live_line([Started(120, 200, 3, 900, 100, 5, 5)], 80)
+    assert "step 120/200" in live_line(
+        [replace(STARTED, step=120)],
+        80,
+    )
 
 
 def test_a_terminal_without_unicode_gets_ascii() -> None:
@@ -115,7 +160,7 @@ def test_elsewhere_there_are_whole_plain_lines() -> None:
 def test_elsewhere_steps_are_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 3))
     monkeypatch.setattr("gpt2cli.cli.views.training.time.monotonic", lambda: float(next(clock)))
-    steps = [Step(number, number / 66, 9.0, 2.0, 1e-4, 1.0, 10, 5, 50.0) for number in range(1, 41)]
+    steps = [replace(STEP, step=number, epoch=number / 66, smoothed_loss=2.0, tok_s=50.0) for number in range(1, 41)]
     lines = [line for line in shown([STARTED, *steps], terminal=False).splitlines() if line.startswith("step")]
     assert 3 < len(lines) < 30
     assert lines[0].startswith("step ") and "loss 2.000" in lines[0] and " left" in lines[0] and "50 tok/s" in lines[0]
@@ -131,19 +176,41 @@ def test_quiet_is_quiet(terminal: bool) -> None:
     [("interrupted", "interrupted: 1 step, 1 token"), ("patience", "stopped early, as the validation loss")],
 )
 def test_the_end_says_why(reason: str, words: str) -> None:
-    text = shown([Finished(1, 1, 0.6, 330.1, 2101.5, None, None, None, None, None, reason)], terminal=False)
+    text = shown(
+        [
+            replace(
+                FINISHED,
+                steps=1,
+                tokens_seen=1,
+                train_seconds=0.6,
+                final_train_loss=None,
+                final_val_loss=None,
+                reason=reason,
+            )
+        ],
+        terminal=False,
+    )
     assert text.startswith(words) and "0:01 of training" in text and "loss:" not in text
 
 
 def test_a_validation_loss_of_another_step_says_so() -> None:
-    text = shown([Finished(27, 1, 0.6, 330.1, 2101.5, 2.67, 4.73, 0, 4.73, 0, "interrupted")], terminal=False)
+    text = shown(
+        [replace(ENDED, final_val_loss=4.73, final_val_step=0)],
+        terminal=False,
+    )
     assert "loss: training 2.670, validation 4.730 before training" in text
-    text = shown([Finished(27, 1, 0.6, 330.1, 2101.5, 2.67, 5.1, 20, 4.73, 0, "interrupted")], terminal=False)
+    text = shown(
+        [replace(ENDED, final_val_loss=5.1, final_val_step=20)],
+        terminal=False,
+    )
     assert "validation 5.100 at step 20 (best 4.730 before training)" in text
 
 
 def test_a_resumed_run_says_where_it_goes_on() -> None:
-    assert "going on after step 120 of 200" in shown([Started(120, 200, 3, 900, 100, 5, 5)], terminal=False)
+    assert "going on after step 120 of 200" in shown(
+        [replace(STARTED, step=120)],
+        terminal=False,
+    )
 
 
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:

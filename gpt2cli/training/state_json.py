@@ -1,6 +1,6 @@
-"""`state.json` of a checkpoint: how far the run has come, what it is about, and the sizes and checksums of its files.
+"""`state.json` of a checkpoint: counters, the identity of the run, and sizes and checksums of the other files.
 
-The file also holds a checksum of its content: with a changed digit, a resumed run would learn other weights.
+It also holds a checksum of its own content: after a change of one digit, a resumed run would learn other weights.
 """
 
 import json
@@ -15,40 +15,49 @@ from gpt2cli import untrusted
 from gpt2cli.training.events import SMOOTHED
 
 _CHECKSUM = "crc32"
-_LARGEST = 2**63  # numbers from there on are no counters
-_MAX_BYTES = 2**24  # of the file, which takes some kilobytes
+_LARGEST = 2**63  # all counters are below
+_MAX_BYTES = 2**24  # a real file has a few kilobytes
 
 
 @dataclass
 class Counters:
-    """How far a run has come."""
+    """The progress of a run."""
 
     step: int = 0  # optimizer steps done
     tokens_seen: int = 0
     train_seconds: float = 0.0
-    recent: list[tuple[float, int]] = field(default_factory=list)  # of each of the last steps: summed loss, targets
+    recent: list[tuple[float, int]] = field(default_factory=list)  # (summed loss, targets) of each of the last steps
     val_loss: float | None = None
     val_step: int | None = None
     best_val_loss: float | None = None
     best_val_step: int | None = None
-    worse_evaluations: int = 0  # since the best one
+    worse_evaluations: int = 0  # in a row, after the best one
 
     @property
     def train_loss(self) -> float | None:
-        """The smoothed loss: the mean over all targets of the last steps; None if there were none."""
+        """The smoothed loss: the mean over all targets of the last SMOOTHED steps; None before the first step."""
         n_targets = sum(n for _, n in self.recent)
         return sum(total for total, _ in self.recent) / n_targets if n_targets else None
 
     def count(self, loss: float, n_targets: int, tokens: int, seconds: float) -> None:
-        """Take account of a step: its mean loss, and over how many of its tokens."""
+        """Count a step. `loss` is the mean over its `n_targets` targets."""
         self.step += 1
         self.tokens_seen += tokens
         self.train_seconds += seconds
         self.recent = [*self.recent, (loss * n_targets, n_targets)][-SMOOTHED:]
 
+    def count_evaluation(self, loss: float) -> bool:
+        """Count an evaluation after the current step. Returns whether it is the best so far."""
+        best = self.best_val_loss is None or loss < self.best_val_loss
+        self.val_loss, self.val_step = loss, self.step
+        self.worse_evaluations = 0 if best else self.worse_evaluations + 1
+        if best:
+            self.best_val_loss, self.best_val_step = loss, self.step
+        return best
+
 
 @dataclass(frozen=True)
-class FileFacts:
+class FileInfo:
     """Size in bytes and CRC-32 of a file beside `state.json`."""
 
     size: int
@@ -57,9 +66,9 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class StateFile:
-    """The content of `state.json`: the other files by name, the counters, and in `identity` what the run is about."""
+    """The content of `state.json`. `identity` holds the data, the shape and the settings of the run."""
 
-    files: dict[str, FileFacts]
+    files: dict[str, FileInfo]
     counters: Counters
     identity: dict[str, Any]
 
@@ -69,17 +78,18 @@ class StateFile:
 
 
 def read_state_file(path: Path) -> StateFile:
-    """Read a `state.json`. Raises ValueError, saying what is wrong, unless it is as it was written; OSError.
+    """Read a `state.json`. Raises ValueError, with the reason, if the file was damaged or changed, and OSError.
 
-    Files of version 0.1 have no checksum. Of these only the types are checked.
+    Files of version 0.1 have no checksum; only the types of their values are checked.
     """
-    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path.name} is missing, or is no such file")
-    content = _table(untrusted.parse_json(path.read_bytes()), path.name)
+    raw = untrusted.read_at_most(path, _MAX_BYTES) if untrusted.is_file(path) else None
+    if raw is None:
+        raise ValueError(f"{path.name} is missing, too large, or not a regular file")
+    content = _table(untrusted.parse_json(raw), path.name)
     expected = content.pop(_CHECKSUM, None)
     if set(content) != {"files", "counters", "identity"}:
-        raise ValueError(f"{path.name} does not hold what it should")
-    files = {name: _facts(value) for name, value in _table(content["files"], "files").items()}
+        raise ValueError(f"{path.name} has missing or unknown entries")
+    files = {name: _info(value) for name, value in _table(content["files"], "files").items()}
     counters, identity = _counters(content["counters"]), _table(content["identity"], "identity")
     for name, value in identity.items():
         if not name.isidentifier() or not (value is None or isinstance(value, str | int | float)):
@@ -99,13 +109,13 @@ def _table(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
-def _facts(value: Any) -> FileFacts:
-    facts = _table(value, "a file")
-    return FileFacts(_count("size", facts.get("size")), _count("crc32", facts.get("crc32")))
+def _info(value: Any) -> FileInfo:
+    info = _table(value, "a file")
+    return FileInfo(_count("size", info.get("size")), _count("crc32", info.get("crc32")))
 
 
 def _counters(value: Any) -> Counters:
-    """The counters, each of its type. Those that came later than the file keep their defaults."""
+    """The counters, with their types checked. A counter that is newer than the file keeps its default."""
     found = _table(value, "counters")
     if unknown := set(found) - {each.name for each in fields(Counters)}:
         raise ValueError(f"{untrusted.shown(min(unknown))} is no counter")

@@ -1,4 +1,4 @@
-"""What a run gives: the weights that it ended with, and those that did best."""
+"""The weights that a run writes: the final ones, and those with the lowest validation loss."""
 
 import resource
 
@@ -6,33 +6,32 @@ import pytest
 import torch
 
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.config import DataConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import LoRAConfig, TrainConfig
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
 from gpt2cli.model.lora import add_lora, merged_state
 from gpt2cli.prompts import ALPACA
-from gpt2cli.training import state
+from gpt2cli.training import run_checkpoints
 from gpt2cli.training.engine import train
-from gpt2cli.training.events import Evaluated, Finished, Saved, Started
-from gpt2cli.training.results import Results, kept_files
-from gpt2cli.training.settings import Settings
+from gpt2cli.training.events import Evaluated, Finished, Saved
+from gpt2cli.training.weights_writer import WeightsWriter, kept_files
 from tests import models
-from tests.training.records import SHAPE, dataset, job
+from tests.training.records import SHAPE, dataset, job, settings_from, started
 
 
 def make(run, base, lora=None, **changes):
-    """A job that knows its records by heart long before its end, and what writes its results."""
+    """A job that overfits long before its end, and the writer of its weights."""
     work = job(val=dataset(6, seed=1), epochs=25, eval_every=2, save_every=1, **changes)
     if lora:
         torch.manual_seed(0)
         add_lora(work.model, lora)
     splits = Splits(work.train, work.val, work.train, ALPACA, {"kind": "random"})
-    settings = Settings(str(base), None, None, work.config, DataConfig(), lora)
-    return work, Results(work.model, settings, splits, run)
+    settings = settings_from(str(base), train=work.config, lora=lora)
+    return work, WeightsWriter(work.model, settings, splits, run)
 
 
 def run_through(work, results):
-    """The model's weights at each evaluation, by the loss there, and the last event."""
+    """Run the job. Returns the weights at each evaluation, by its loss, and the last event."""
     seen = {}
     for event in train(work):
         results.handle(event)
@@ -80,7 +79,7 @@ def test_a_resumed_run_keeps_the_best_of_all(tmp_path, lora, later):
         results.handle(event)
         if isinstance(event, Saved) and event.step == killed_after:
             break
-    [found] = state.read_newest(tmp_path / "checkpoints")
+    [found] = run_checkpoints.read_newest(tmp_path / "checkpoints")
     work, results = make(tmp_path / "killed", base, lora, resume=found)
     _, finished = run_through(work, results)
     assert finished.got_worse and finished.best_val_loss == min(seen)
@@ -95,7 +94,7 @@ def test_what_a_killed_run_had_half_written_goes(tmp_path):
         (file.parent / f".{file.name}.12345678.tmp").mkdir()
         (file.parent / f".{file.name}.12345678.tmp" / file.name).write_bytes(b"half")
     (tmp_path / ".best.pt.abcdefgh.tmp").write_bytes(b"of version 0.1")
-    results.handle(Started(3, 9, 1, 9, 1, 9, 9))
+    results.handle(started(3))
     assert not [path for path in tmp_path.rglob("*") if path.name not in ("adapter", "best-adapter")]
 
 
@@ -117,6 +116,6 @@ def test_a_full_disk_leaves_the_best_weights_before(tmp_path):
 
 def test_nothing_is_kept_where_nothing_is_to_be_saved(tmp_path):
     work, results = make(tmp_path, "unused")
-    unsaved = Settings("unused", None, None, TrainConfig(save_every=0), DataConfig())
-    run_through(work, Results(work.model, unsaved, results.splits, tmp_path))
+    unsaved = settings_from("unused", train=TrainConfig(save_every=0))
+    run_through(work, WeightsWriter(work.model, unsaved, results.splits, tmp_path))
     assert not list(tmp_path.iterdir())

@@ -1,10 +1,8 @@
-"""What a killed run needs to go on as if nothing had happened: weights, optimizer, counters, on disk.
+"""The checkpoints that a run is resumed from: weights, optimizer state and counters after a step.
 
     checkpoints/step-00000120/{weights.safetensors, optimizer.safetensors, state.json}
 
-A directory is written under another name, brought to disk, and then renamed; `state.json` holds the files' sizes and
-checksums, its own included. The order of the data and the dropout of a step follow from (seed, step) alone, so there is
-no random state to keep.
+See resuming.py for how a resumed run stays exact.
 """
 
 import re
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,18 +22,17 @@ from gpt2cli import untrusted
 from gpt2cli.atomic import sync_directory, sync_file
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.config import TrainConfig
-from gpt2cli.errors import CheckpointError
+from gpt2cli.errors import CheckpointError, ResourceError
 from gpt2cli.training.optim import Optimizer
-from gpt2cli.training.state_file import Counters as Counters
-from gpt2cli.training.state_file import FileFacts, StateFile, read_state_file
+from gpt2cli.training.state_json import Counters, FileInfo, StateFile, read_state_file
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 KEEP = 2
-"""Checkpoints that stay when a new one has been written."""
+"""How many of the newest checkpoints are kept."""
 _NAME = re.compile(r"step-(\d{8,18})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Resumable:
     """A checkpoint read from disk: tensors by name, and the counters."""
 
@@ -42,7 +40,7 @@ class Resumable:
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     counters: Counters
-    identity: dict[str, Any] = field(default_factory=dict)  # what the run is about: data, shape, settings
+    identity: dict[str, Any] = field(default_factory=dict)  # data, shape and settings of the run
 
 
 def save_state(
@@ -52,25 +50,27 @@ def save_state(
     counters: Counters,
     identity: dict[str, Any],
 ) -> Path:
-    """Write a checkpoint below `directory`, then remove all but the newest KEEP. Raises OSError if the disk is full."""
+    """Write a checkpoint into `directory`, then delete all but the newest KEEP. Raises ResourceError."""
     final = directory / f"step-{counters.step:08d}"
     temporary = directory / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         save_file(trained_weights(model), temporary / WEIGHTS)
         save_file(_optimizer_tensors(model, optimizer), temporary / OPTIMIZER)
-        files = {name: _facts(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
+        files = {name: _info(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
         (temporary / STATE).write_text(StateFile(files, counters, identity).as_text(), encoding="utf-8")
         for name in (WEIGHTS, OPTIMIZER, STATE):
             sync_file(temporary / name)
         sync_directory(temporary)
-        shutil.rmtree(final, ignore_errors=True)  # of a run that was resumed from an older one
+        shutil.rmtree(final, ignore_errors=True)  # from before the run was resumed from an older checkpoint
         temporary.rename(final)
         sync_directory(directory)
-    except BaseException:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(f"cannot save to {directory} ({reason}): the last checkpoint is intact") from None
+    finally:  # after the rename, nothing is left to delete
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     for old in checkpoints(directory)[KEEP:]:
         if old != final:
             shutil.rmtree(old, ignore_errors=True)
@@ -91,10 +91,12 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: Optimizer) -> dict[str
 
 
 def restore(model: torch.nn.Module, optimizer: Optimizer, found: Resumable) -> None:
-    """Put weights and optimizer back as they were. Raises CheckpointError if they are of another model."""
+    """Copy a checkpoint's weights and optimizer state. Raises CheckpointError if it belongs to another model."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if {name: p.shape for name, p in trained.items()} != {name: t.shape for name, t in found.weights.items()}:
-        raise CheckpointError(f"{found.path} is of another model: resume with the settings that the run began with")
+        raise CheckpointError(
+            f"{found.path} belongs to another model: resume with the settings that the run began with"
+        )
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(found.weights[name])
@@ -111,25 +113,25 @@ def restore(model: torch.nn.Module, optimizer: Optimizer, found: Resumable) -> N
 
 
 def step_of(path: Path) -> int | None:
-    """The step that a checkpoint is named after; None for a path that is not named as a checkpoint is."""
+    """The step in a checkpoint's name; None if the path is not named like a checkpoint."""
     found = _NAME.fullmatch(path.name)
     return int(found[1]) if found else None
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints below a directory, the newest first."""
+    """The checkpoints in a directory, the newest first."""
     by_step = {step: path for path in directory.glob("step-*") if (step := step_of(path)) is not None}
     return [by_step[step] for step in sorted(by_step, reverse=True)]
 
 
 def sweep(directory: Path) -> None:
-    """Delete what killed processes left of checkpoints. Nobody else may be saving there."""
+    """Delete unfinished checkpoints of killed processes. No other process may be saving here."""
     for left in directory.glob(".step-*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def read_newest(directory: Path) -> Iterator[Resumable | CheckpointError]:
-    """Read checkpoints from the newest on: yield the error of each damaged one, and the first whole one as the last."""
+    """Yield the newest whole checkpoint and, before it, the error of each newer one that is damaged."""
     for path in checkpoints(directory):
         try:
             yield read_state(path)
@@ -139,26 +141,34 @@ def read_newest(directory: Path) -> Iterator[Resumable | CheckpointError]:
 
 
 def read_state(path: Path) -> Resumable:
-    """Read one checkpoint, and check it. Raises CheckpointError if anything is missing, damaged or changed."""
+    """Read and check one checkpoint. Raises CheckpointError if anything is missing, damaged or changed."""
     try:
         state = read_state_file(path / STATE)
         if state.counters.step != step_of(path.absolute()):
-            raise CheckpointError(f"{path} is damaged: its {STATE} is of step {state.counters.step}")
+            raise CheckpointError(f"{path} is damaged: its {STATE} belongs to step {state.counters.step}")
         if set(state.files) != {WEIGHTS, OPTIMIZER}:
             raise CheckpointError(f"{path / STATE} is damaged: it does not list {WEIGHTS} and {OPTIMIZER}")
-        for name, facts in state.files.items():
-            if not untrusted.is_file(path / name) or _facts(path / name) != facts:
+        for name, info in state.files.items():
+            if not untrusted.is_file(path / name) or _info(path / name) != info:
                 raise CheckpointError(f"{path / name} is damaged")
         weights = read_safetensors(path / WEIGHTS).tensors
         optimizer = read_safetensors(path / OPTIMIZER).tensors
-        return Resumable(path, weights, optimizer, state.counters, state.identity)
+        return Resumable(
+            path=path, weights=weights, optimizer=optimizer, counters=state.counters, identity=state.identity
+        )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a complete checkpoint ({error})") from None
 
 
+def check_identity(found: Resumable, identity: dict[str, Any]) -> None:
+    """Raise CheckpointError if a checkpoint belongs to a run with another identity."""
+    if changed := differences(found.identity, identity):
+        raise CheckpointError(f"cannot resume {found.path}: {'; '.join(changed)}: start a new run, or undo that")
+
+
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What the identities of two runs differ in, in words."""
-    if "optimizer" in now:  # which runs that began before there was a choice do not name
+    """The differences between the identities of two runs, in words."""
+    if "optimizer" in now:  # checkpoints of version 0.1 do not have it: it was always AdamW
         then = {"optimizer": TrainConfig.optimizer} | then
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     digests = {"data": "the data has changed", "base": "the model that the adapter is for has changed"}
@@ -166,8 +176,8 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [digests.get(key, f"{key} was {shown(then.get(key))}, is {shown(now.get(key))}") for key in keys]
 
 
-def _facts(path: Path) -> FileFacts:
-    return FileFacts(path.stat().st_size, _crc32(path))
+def _info(path: Path) -> FileInfo:
+    return FileInfo(path.stat().st_size, _crc32(path))
 
 
 def _crc32(path: Path) -> int:

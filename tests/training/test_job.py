@@ -1,27 +1,35 @@
-"""Putting a run together: what a resumed one must share with what it goes on from."""
+"""Making the job of a run: what a resumed run must share with the one before."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from gpt2cli.config import VOCAB_SIZE, DataConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import VOCAB_SIZE, LoRAConfig
 from gpt2cli.data.splits import Splits
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.settings import Settings
-from gpt2cli.training.setup import load_model, make_job
+from gpt2cli.training.inputs import load_model
+from gpt2cli.training.job import make_job
 from tests import models
 from tests.training.records import SHAPE as SMALL
-from tests.training.records import dataset
+from tests.training.records import dataset, settings_from
 
 SHAPE = replace(SMALL, vocab_size=VOCAB_SIZE)
 
 
 def lora_job(base, precision="fp32"):
-    settings = Settings(str(base), None, None, TrainConfig(), DataConfig(), LoRAConfig(rank=2), precision=precision)
+    settings = settings_from(str(base), lora=LoRAConfig(rank=2), precision=precision)
     data = dataset()
     splits = Splits(data, data, data, None)
-    return make_job(settings, load_model(settings, "cpu"), splits, Ranks(), None, None, lambda: False)
+    return make_job(
+        settings,
+        load_model(settings, "cpu"),
+        splits,
+        ranks=Ranks(),
+        checkpoints=None,
+        resume=None,
+        should_stop=lambda: False,
+    )
 
 
 def test_a_base_is_the_same_whatever_it_is_computed_in(tmp_path):

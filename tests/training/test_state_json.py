@@ -1,4 +1,4 @@
-"""`state.json`: what was changed or damaged in it is never taken for a run's state."""
+"""`state.json`: a changed or damaged file is never accepted."""
 
 import json
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.errors import CheckpointError
-from gpt2cli.training import state
+from gpt2cli.training import run_checkpoints
 from gpt2cli.training.events import SMOOTHED, Saved
-from gpt2cli.training.state_file import Counters, FileFacts, StateFile, read_state_file
+from gpt2cli.training.state_json import Counters, FileInfo, StateFile, read_state_file
 from tests.training.records import dataset, events_of, job
 
 COUNTERS = Counters(4, 900, 1.25, [(3.5, 7), (2.5, 9)], 2.0, 4, 1.5, 2, 1)
-WRITTEN = StateFile({"a": FileFacts(10, 123)}, COUNTERS, {"seed": 3, "lr": 1e-4, "lora_rank": None, "data": "abc"})
+WRITTEN = StateFile({"a": FileInfo(10, 123)}, COUNTERS, {"seed": 3, "lr": 1e-4, "lora_rank": None, "data": "abc"})
 
 
 @pytest.fixture
@@ -143,17 +143,17 @@ def newest(trained):
 @pytest.mark.parametrize("step", [5, 7, 0, 10**9])
 def test_a_step_that_is_not_the_directorys_own_is_passed_over(newest, trained, step):
     changed(newest, "counters.step", step, checksum=False)
-    error, found = state.read_newest(trained)
+    error, found = run_checkpoints.read_newest(trained)
     assert isinstance(error, CheckpointError)
     assert "step-00000006 is damaged" in str(error)
     assert found.counters.step == 5
 
 
-@pytest.mark.parametrize("name", ["../../../x", state.STATE, "", "/etc/passwd"])
+@pytest.mark.parametrize("name", ["../../../x", run_checkpoints.STATE, "", "/etc/passwd"])
 def test_files_elsewhere_are_not_looked_at(newest, trained, name):
     content = json.loads(newest.read_text())
     changed(newest, "files", content["files"] | {name: {"size": 1, "crc32": 1}}, checksum=False)
-    error, found = state.read_newest(trained)
+    error, found = run_checkpoints.read_newest(trained)
     assert "does not list weights.safetensors and optimizer.safetensors" in str(error)
     assert found.counters.step == 5
 
@@ -169,4 +169,4 @@ def test_only_directories_named_as_checkpoints_count(tmp_path, trained):
         "step-100000001",
     ):
         (tmp_path / name).mkdir()
-    assert [path.name for path in state.checkpoints(tmp_path)] == ["step-100000001", "step-00000003"]
+    assert [path.name for path in run_checkpoints.checkpoints(tmp_path)] == ["step-100000001", "step-00000003"]

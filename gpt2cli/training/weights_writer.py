@@ -1,10 +1,8 @@
-"""The weights that a run gives: the model as it ended, the adapter alone, and what did best on the validation split."""
+"""Writes the weights of a run: the final model, the adapter, and those with the lowest validation loss."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from gpt2cli import atomic, paths
 from gpt2cli.checkpoints.adapters import CONFIG, WEIGHTS, is_adapter, save_adapter
@@ -23,16 +21,16 @@ BEST, ADAPTER, BEST_ADAPTER, BASE = "best.pt", "adapter", "best-adapter", "base.
 
 
 def kept_files(run: Path) -> list[Path]:
-    """The files that a run writes its weights into, or may, with an adapter's config."""
+    """All files of weights, and adapter configs, that a run may write into its directory."""
     directories = [run / name for name in (ADAPTER, BEST_ADAPTER)]
     return [run / BEST, run / BASE, *(directory / name for directory in directories for name in (WEIGHTS, CONFIG))]
 
 
 def keep_base(settings: Settings, run: Path, offline: bool = False) -> Settings:
-    """The settings, after merging a base that is itself an adapter into a new base in the run's directory.
+    """The settings, with a base that is itself an adapter replaced by a merged model in the run's directory.
 
-    An adapter says by name which model it is for, and nothing opens an adapter for an adapter. Raises ResourceError
-    if the disk is full.
+    An adapter names its base model, and no command opens an adapter whose base is an adapter. Raises ResourceError if
+    the disk is full.
     """
     if not settings.lora or settings.ckpt is None or not is_adapter(paths.expand(settings.ckpt)):
         return settings
@@ -44,8 +42,8 @@ def keep_base(settings: Settings, run: Path, offline: bool = False) -> Settings:
 
 
 @dataclass(frozen=True)
-class Results:
-    """Writes a model that is being trained, or has been, with its prompt template and where it came from.
+class WeightsWriter:
+    """Writes the weights of a run, with the prompt template and the provenance.
 
     run  the run's directory
     """
@@ -57,16 +55,16 @@ class Results:
 
     @property
     def best(self) -> Path:
-        """Where the weights with the lowest validation loss are; with LoRA, the adapter."""
+        """The file with the weights of the lowest validation loss; with LoRA, the directory of the adapter."""
         return self.run / (BEST_ADAPTER if self.settings.lora else BEST)
 
     def handle(self, event: Event) -> None:
-        """Keep the weights of an evaluation if none before was as good. Raises ResourceError if the disk is full.
+        """Write the weights after an evaluation that is the best so far. Raises ResourceError if the disk is full.
 
-        Not if nothing is to be saved, and not before the first step: those weights are there already.
+        Writes none with `--save-every 0`, and none before the first step: those are the weights of the base.
         """
         match event:
-            case Started():  # what a killed run was about to write
+            case Started():  # unfinished files of killed processes
                 with disk_errors(self.run):
                     for file in kept_files(self.run):
                         atomic.sweep(file)
@@ -83,21 +81,21 @@ class Results:
         else:
             save_checkpoint(self.model, self.best, template=self._template, provenance=known)
 
-    def write(self, out: Path, finished: Finished) -> None:
-        """Write the whole model to `out`, with any adapter merged, and the adapter alone into the run's directory.
+    def write(self, out: Path, finished: Finished, base_is_rounded: bool = False) -> None:
+        """Write the whole model to `out`, with an adapter merged, and the adapter alone into the run's directory.
 
-        That is the end of the model as it was trained: an adapter is merged in place.
+        The model cannot be trained further afterwards: its adapter is merged in place.
         """
         model, losses = self.model, {"train": finished.final_train_loss, "val": finished.final_val_loss}
         known = self._provenance(finished.steps, losses)
         if self.settings.lora:
             adapter = self.run / ADAPTER
             self._write_adapter(adapter, known)
-            known["adapter"] = str(adapter.absolute())  # where `gpt2 export --format peft` finds it
-            if model.h[0].mlp.c_fc.weight.dtype == torch.float32:  # type: ignore[union-attr]
-                merge_lora(model)
-            else:  # into the weights as they were before they were rounded
+            known["adapter"] = str(adapter.absolute())  # for `gpt2 export --format peft`
+            if base_is_rounded:  # merge into the exact weights of the base
                 model = load_plain(ckpt=adapter, device="cpu", offline=True)
+            else:
+                merge_lora(model)
         save_checkpoint(model, out, template=self._template, provenance=known)
 
     def _write_adapter(self, directory: Path, known: dict[str, Any]) -> None:

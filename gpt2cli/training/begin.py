@@ -1,0 +1,210 @@
+"""The beginning of a training run: what it needs is found, checked and loaded before the first step."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2cli import outputs, paths
+from gpt2cli.checkpoints.save import check_target
+from gpt2cli.config import PUBLISHED, TINY
+from gpt2cli.data.prepared import is_prepared
+from gpt2cli.data.splits import Splits
+from gpt2cli.errors import CheckpointError, ResourceError, UsageError
+from gpt2cli.model.device import fast_training_dtype, pick_device
+from gpt2cli.model.gpt import GPT
+from gpt2cli.progress import Note, Progress
+from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.events import Finished
+from gpt2cli.training.inputs import load_inputs
+from gpt2cli.training.job import Job, make_job
+from gpt2cli.training.resuming import check_settings, find_checkpoint, run_of, settings_of
+from gpt2cli.training.run_checkpoints import Resumable, checkpoints
+from gpt2cli.training.run_directory import RunDirectory
+from gpt2cli.training.runs import any_run, new_run_path, newest_run, runs, wrote
+from gpt2cli.training.settings import Settings
+from gpt2cli.training.weights_writer import WeightsWriter, keep_base, kept_files
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Which run to work on, and where to compute it. These options are not settings of the run.
+
+    path    the run's directory, or one of its checkpoints; None: a new directory, or the newest run that is not done
+    resume  whether to go on with a run, instead of starting a new one
+    given   names of the settings that were given explicitly: a resumed run must have the same values
+    """
+
+    path: Path | None = None
+    resume: bool = False
+    given: frozenset[str] = frozenset()
+    device: str = "auto"
+    offline: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that is ready for its next step.
+
+    directory   in processes other than the first None: only the first one writes files
+    checkpoint  the state to resume from; None to start at step 0
+    was_done    whether the run ended in an earlier process, which also wrote the final weights
+    """
+
+    path: Path
+    settings: Settings
+    model: GPT
+    splits: Splits
+    ranks: Ranks
+    directory: RunDirectory | None
+    checkpoint: Resumable | None
+    was_done: bool
+    compile: bool
+
+    @property
+    def weights(self) -> WeightsWriter:
+        return WeightsWriter(self.model, self.settings, self.splits, self.path)
+
+    def job(self, should_stop: Callable[[], bool]) -> Job:
+        """The job for `engine.train`. It ends after the step in which `should_stop` returns true."""
+        return make_job(
+            self.settings,
+            self.model,
+            self.splits,
+            ranks=self.ranks,
+            checkpoints=self.path / "checkpoints",
+            resume=self.checkpoint,
+            should_stop=should_stop,
+            compiled=self.compile,
+        )
+
+    def write_weights(self, job: Job, finished: Finished) -> None:
+        """Write the final weights, unless an earlier process did, and mark the run as done. Raises ResourceError."""
+        if self.directory is None:
+            return
+        out = Path(self.settings.out)
+        if not self.was_done:
+            try:
+                self.weights.write(out, finished, base_is_rounded=job.base_is_rounded)
+            except ResourceError as error:
+                if not checkpoints(self.path / "checkpoints"):
+                    raise
+                advice = f"`gpt2 finetune --resume {self.path} --out FILE` writes them elsewhere"
+                raise ResourceError(f"{error}; {advice}") from None
+        self.directory.write_out(out)
+
+    def better_weights(self, finished: Finished) -> Path | None:
+        """The weights with the lowest validation loss, if they are not the final ones."""
+        best = self.weights.best
+        return best if finished.got_worse and finished.best_val_step and best.exists() else None
+
+
+@contextmanager
+def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress) -> Iterator[Run | None]:
+    """Find, check and load what a run needs. Its directory is locked until the context ends.
+
+    Yields None, after a note that says why, if nothing is left to do. `progress` receives notes and downloads.
+    Raises UsageError, DataError, CheckpointError, ResourceError or NetworkError if the run cannot begin.
+    """
+
+    def note(text: str) -> None:
+        progress(Note(text))
+
+    path = _find_run(asked, options)
+    if path is None:
+        note(f"nothing to do: every run in {runs()} is done")
+        yield None
+        return
+    settings = settings_of(path, asked, options.given) if options.resume else asked
+    opened: AbstractContextManager[RunDirectory | None] = RunDirectory(path, note) if ranks.is_first else nullcontext()
+    with opened as directory:
+        _check(settings, path, options, ranks)
+        _warn(settings, options, note)
+        was_done = options.resume and wrote(path, Path(settings.out))
+        if was_done and not checkpoints(path / "checkpoints"):
+            note(f"nothing to do: {path} is done, and wrote {settings.out}")
+            yield None
+            return
+        checkpoint = find_checkpoint(options.path or path, note) if options.resume else None
+        if checkpoint:
+            check_settings(settings, checkpoint)
+        with _naming_the_resumed_run(path if options.resume else None):
+            model, splits = load_inputs(settings, options.device, options.offline, progress)
+        if directory:  # not earlier: a run that could not load its inputs must not be resumable
+            settings = keep_base(settings, path, options.offline)
+            directory.write_config(settings.as_dict())
+        yield Run(
+            path=path,
+            settings=settings,
+            model=model,
+            splits=splits,
+            ranks=ranks,
+            directory=directory,
+            checkpoint=checkpoint,
+            was_done=was_done,
+            compile=options.compile,
+        )
+
+
+def _find_run(asked: Settings, options: RunOptions) -> Path | None:
+    """The run's directory; None if all runs are done. Raises UsageError if there is none to resume."""
+    if not options.resume:
+        label = Path(asked.data).stem if asked.data else "alpaca"
+        return options.path or new_run_path(label)
+    if options.path is not None:
+        return run_of(options.path)
+    newest = newest_run()
+    if newest is None and not any_run():
+        raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
+    return newest
+
+
+def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) -> None:
+    """Raise the errors that can be known before anything is loaded."""
+    if not options.resume and ranks.is_first and (path / "config.json").exists():
+        raise UsageError(f"{path} holds a run already: add --resume to go on with it, or choose another --run-dir")
+    check_out(settings, path)
+    if not options.resume:
+        _refuse_decided(settings.data, options.given)
+
+
+def check_out(settings: Settings, run: Path) -> None:
+    """Raise UsageError or ResourceError if the final weights cannot be written to `settings.out`."""
+    out = Path(settings.out)
+    check_target(out)
+    outputs.check_file(out)
+    if out.resolve() in [file.resolve() for file in kept_files(run)]:
+        raise UsageError(f"the run keeps other weights in {out}: choose another --out")
+    base = settings.ckpt or (None if settings.model in (*PUBLISHED, TINY) else settings.model)
+    if settings.lora and base and paths.expand(base).resolve() in (out.resolve(), out.resolve().parent):
+        raise UsageError(f"{out} belongs to the model that the adapter is for: choose another --out")
+
+
+def _refuse_decided(data: str | None, given: frozenset[str]) -> None:
+    """Raise UsageError for given settings that prepared data, which is also the default, has already decided."""
+    decided = sorted(given & {"loss_on", "val_fraction", "template"})
+    if decided and (data is None or is_prepared(Path(data))):
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in decided)
+        raise UsageError(
+            f"{names} cannot change prepared data: give it to `gpt2 prepare-alpaca`, or choose other --data"
+        )
+
+
+def _warn(settings: Settings, options: RunOptions, note: Callable[[str], None]) -> None:
+    """Note what may surprise the user later."""
+    if Path(settings.out).exists() and not options.resume:
+        note(f"{settings.out} exists and will be replaced")
+    if settings.precision == "bf16" and fast_training_dtype(pick_device(options.device)) is None:
+        note("this device computes bf16 many times more slowly than fp32")
+
+
+@contextmanager
+def _naming_the_resumed_run(path: Path | None) -> Iterator[None]:
+    """Turn a UsageError about a resumed run's settings into a CheckpointError: they come from its config.json."""
+    try:
+        yield
+    except UsageError as error:
+        if path is None:
+            raise
+        raise CheckpointError(f"cannot resume {path}: {error}") from None

@@ -1,0 +1,78 @@
+"""The model that a run starts from, and its data."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.config import VOCAB_SIZE
+from gpt2cli.data.open_data import check_kind, data_path, load_data, prepared_alpaca
+from gpt2cli.data.splits import Splits
+from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.model.device import pick_device
+from gpt2cli.model.gpt import GPT
+from gpt2cli.model.lora import add_lora
+from gpt2cli.progress import Progress, ignore
+from gpt2cli.training.settings import Settings
+
+
+def load_inputs(settings: Settings, device: str, offline: bool, progress: Progress) -> tuple[GPT, Splits]:
+    """Load the model and the data, and check that they fit together.
+
+    Raises UsageError, DataError, CheckpointError, ResourceError or NetworkError.
+    """
+    data = None if settings.data is None else data_path(settings.data)
+    if data:  # a wrong path is reported before a model is downloaded
+        check_kind(data)
+    model = load_model(settings, device, offline, progress)
+    path = data or prepared_alpaca(offline, progress)
+    window, template = model.config.block_size, settings.prompt_template
+    splits = load_data(path, settings.train, settings.records, window, settings.skip_bad, template=template)
+    if settings.template is not None and splits.template is None:
+        raise UsageError("--template is for instructions, and plain text has none: leave it out")
+    _check_vocabulary(model, splits)
+    if settings.train.patience and (settings.train.eval_every == 0 or not len(splits.val)):
+        raise UsageError("--patience needs evaluations: leave out --eval-every 0 and --val-fraction 0, or --patience")
+    return model, splits
+
+
+def load_model(settings: Settings, device: str, offline: bool = False, progress: Progress = ignore) -> GPT:
+    """The model in fp32, ready to be trained; with an adapter if the settings have one."""
+    if settings.from_scratch:
+        torch.manual_seed(settings.train.seed)
+        model = GPT(settings.from_scratch).to(pick_device(device))
+    else:
+        model = load_plain(
+            settings.model, ckpt=settings.ckpt, device=device, offline=offline, progress=progress, for_text=True
+        )
+    set_dropout(model, settings.train.dropout)
+    if settings.lora:
+        torch.manual_seed(settings.train.seed)
+        add_lora(model, settings.lora)
+    for parameter in model.parameters():  # copies: the loaded tensors may be memory-mapped from the file
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    return model
+
+
+def set_dropout(model: GPT, dropout: float) -> None:
+    """Set the probability of every dropout of a model."""
+    model.config = replace(model.config, dropout=dropout)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = dropout  # type: ignore[assignment]
+
+
+def _check_vocabulary(model: GPT, splits: Splits) -> None:
+    """Raise CheckpointError if the data has tokens that the model does not have."""
+    known = model.config.vocab_size
+    if known >= VOCAB_SIZE:
+        return
+    parts = [part.tokens for part in (splits.train, splits.val) if part.n_tokens]
+    largest = max((int(tokens.int().max()) for tokens in parts), default=0)
+    if largest >= known:
+        raise CheckpointError(
+            f"the data has token {largest}, and the model knows {known} tokens: it was made for another tokenizer"
+        )
