@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from gpt2cli import tokenizer
+from gpt2cli.cli.app import main
+from gpt2cli.cli.environment import Environment
 from gpt2cli.cli.open_model import decode, read_prompt
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import DataError, UsageError
 from tests import models
-from tests.runner import PATIENCE, clean_environment, screen
+from tests.runner import PATIENCE, Pipe, clean_environment, screen, signal_when
 
 WITHOUT_UNICODE = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
 
@@ -270,27 +272,22 @@ def test_markup_is_printed_as_it_is(run, directory):
     assert screen(*args, NO_COLOR="1").startswith(prompt)
 
 
-def start_slow_generation(directory):
-    """A process that has begun to write and will go on for a long while."""
+def test_a_closed_pipe_ends_it_quietly(directory):
     command = [sys.executable, "-m", "gpt2cli", "generate", "x", "--model", directory, "-n", "1000000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
     assert process.stdout.read(30)
-    return process
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_it_quietly(directory, number, code):
-    process = start_slow_generation(directory)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err.strip()) == (code, b"")
-
-
-def test_a_closed_pipe_ends_it_quietly(directory):
-    process = start_slow_generation(directory)
     process.stdout.close()
     assert process.wait(timeout=PATIENCE) == 141
     assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_quietly(home, directory, number, code):
+    stdout, stderr = Pipe(), Pipe()
+    with signal_when(lambda: len(stdout.written()) > 30, number):
+        args = ("generate", "x", "--model", directory, "-n", "1000000")
+        assert main(args, Environment(Pipe(), stdout, stderr, os.environ)) == code
+    assert stderr.written() == ""
 
 
 def test_text_is_streamed(directory):
