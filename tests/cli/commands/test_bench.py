@@ -24,6 +24,18 @@ def small_buffer(monkeypatch):
     monkeypatch.setattr(bench, "BUFFER_BYTES", 2**20)
 
 
+@pytest.fixture(autouse=True)
+def one_process(run, monkeypatch):
+    """`--all` measures int8 in a process of its own, as it does elsewhere, and the others here, to save time."""
+    start = subprocess.run
+
+    def start_or_call(command, **options):
+        assert command[:4] == [sys.executable, "-m", "gpt2cli", "bench"]
+        return start(command, **options) if "--precision=int8" in command else run(*command[3:])
+
+    monkeypatch.setattr(commands.subprocess, "run", start_or_call)
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     return str(models.save_hub_directory(models.small_model(), tmp_path_factory.mktemp("small")))
@@ -38,15 +50,7 @@ def test_json_has_the_fields_of_the_contract(run, directory):
     assert all(speed[name] > 0 for name in FIELDS[3:])
 
 
-def test_all_measures_every_precision(run, directory, monkeypatch):
-    in_process = subprocess.run
-
-    def start(command, **options):
-        """One precision in a process of its own, as the command has it, and the others here, to save time."""
-        assert command[:4] == [sys.executable, "-m", "gpt2cli", "bench"]
-        return in_process(command, **options) if "--precision=int8" in command else run(*command[3:])
-
-    monkeypatch.setattr(commands.subprocess, "run", start)
+def test_all_measures_every_precision(run, directory):
     done = run("bench", "--model", directory, *SHORT, "--all", "--json")
     assert done.returncode == 0, done.stderr
     speeds = [json.loads(line) for line in done.stdout.splitlines()]

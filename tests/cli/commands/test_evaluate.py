@@ -7,7 +7,6 @@ import signal
 import sys
 from pathlib import Path
 
-import pexpect
 import pytest
 
 from gpt2cli import tokenizer
@@ -20,7 +19,7 @@ from gpt2cli.errors import GPT2Error
 from tests import models
 from tests.conftest import Run
 from tests.data.records import many, write_json
-from tests.runner import PATIENCE, clean_environment, little_room, signal_when
+from tests.runner import little_room, screen, signal_when
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
 COMMAND = [sys.executable, "-m", "gpt2cli", "evaluate"]
@@ -87,16 +86,9 @@ def test_figures_and_answers_on_stdout_and_a_page(
 
 def test_on_a_terminal_progress_is_shown_and_nothing_that_was_said_moves_the_cursor(work: Path, home: Path) -> None:
     write_json(work / "hostile.json", [HOSTILE])
-    child = pexpect.spawn(
-        COMMAND[0],
-        [*COMMAND[1:], "--data", "hostile.json", "--ckpt", "a.pt", "-n", "3"],
-        env=clean_environment() | {"TERM": "xterm", "NO_COLOR": "1"},
-        timeout=PATIENCE,
-        dimensions=(40, 120),
-    )
-    child.expect_exact("answering a.pt")
-    child.expect(pexpect.EOF)
-    shown = child.before.decode()
+    args = ("--data", "hostile.json", "--ckpt", "a.pt", "-n", "3")
+    progress, found, shown = screen("evaluate", *args, NO_COLOR="1", COLUMNS="120").rpartition("answering a.pt")
+    assert progress and found
     assert r"<script>alert(1)</script> [bold]x[/y] \x1b[2J" in shown and r"<b>[bold]& \x1b]52;c;x\x07</b>" in shown
     assert "\x1b[2J" not in shown and "\x07" not in shown
 

@@ -18,11 +18,11 @@ from gpt2cli.data.open_data import load_alpaca, load_data
 from gpt2cli.data.prepared import FILE, fingerprint, read_prepared
 from gpt2cli.errors import ResourceError
 from gpt2cli.prompts import PromptTemplate
-from tests.cli.commands.test_download_weights import in_terminal, one_error
+from tests.cli.commands.test_download_weights import one_error
 from tests.conftest import Run
 from tests.data.records import RECORDS, many, write_json
 from tests.hub_server import HubServer
-from tests.runner import PATIENCE, clean_environment, little_room
+from tests.runner import PATIENCE, clean_environment, little_room, screen
 
 GOOD = json.dumps(RECORDS[0])
 
@@ -174,10 +174,9 @@ def test_the_summary(run: Run, tmp_path: Path) -> None:
     assert "###### " in plain.stdout
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_on_a_terminal(home: Path, tmp_path: Path) -> None:
     records = write_json(tmp_path / "a.json", many(40))
-    shown = in_terminal([sys.executable, "-m", "gpt2cli", "prepare-alpaca", "--source", str(records)])
+    shown = screen("prepare-alpaca", "--source", str(records), COLUMNS="200")
     assert "tokenizing" in shown
     assert "\x1b[2mBelow is an instruction" in shown
     assert "it is.\x1b[0m" in shown
