@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from unittest.mock import patch
 
 from gpt2cli.cli import interrupts
@@ -54,18 +54,19 @@ def run_here(
     """
     stdin = Pipe(input.encode() if isinstance(input, str) else input or b"")
     stdout, stderr = Pipe(encoding=encoding), Pipe(encoding=encoding)
-    code = _main(args, Environment(stdin, stdout, stderr, os.environ), env or {})
+    code = call(args, Environment(stdin, stdout, stderr, os.environ), env or {})
     return Completed(args, code, stdout.written(), stderr.written())
 
 
 def screen(*args: str, **env: str) -> str:
     """What the command shows on a terminal of 80 columns, which all its streams are. Runs in this process."""
     shown = Pipe(terminal=True)
-    _main(args, Environment(shown, shown, shown, os.environ), {"TERM": "xterm-256color", "COLUMNS": "80"} | env)
+    call(args, Environment(shown, shown, shown, os.environ), {"TERM": "xterm-256color", "COLUMNS": "80"} | env)
     return shown.written()
 
 
-def _main(args: Sequence[str], environment: Environment, variables: dict[str, str]) -> int:
+def call(args: Sequence[str], environment: Environment, variables: dict[str, str]) -> int:
+    """The exit code of the command with these streams. `variables` adds to the environment."""
     with patch.dict(os.environ, clean_environment() | variables, clear=True), process_left_alone():
         return int(main(args, environment))
 
@@ -126,9 +127,10 @@ def signal_when(condition: Callable[[], bool], signum: int) -> Iterator[None]:
 
     def wait_and_send() -> None:
         while not over.wait(0.002):
-            if condition():
-                os.kill(os.getpid(), signum)
-                return
+            with suppress(OSError, ValueError):  # a file that is not there yet, or not yet whole
+                if condition():
+                    os.kill(os.getpid(), signum)
+                    return
 
     thread = threading.Thread(target=wait_and_send)
     with process_left_alone():
