@@ -27,8 +27,6 @@ for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.S
         signal.signal(number, action)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
 WARM_UP = """
 from tests.runner import run_here
 for name in ("fp32", "bf16", "fp16", "int8", "int4"):

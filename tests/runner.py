@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from unittest.mock import patch
 
 from gpt2cli.cli import interrupts
@@ -54,18 +54,19 @@ def run_here(
     """
     stdin = Pipe(input.encode() if isinstance(input, str) else input or b"")
     stdout, stderr = Pipe(encoding=encoding), Pipe(encoding=encoding)
-    code = _main(args, Environment(stdin, stdout, stderr, os.environ), env or {})
+    code = call(args, Environment(stdin, stdout, stderr, os.environ), env or {})
     return Completed(args, code, stdout.written(), stderr.written())
 
 
 def screen(*args: str, **env: str) -> str:
     """What the command shows on a terminal of 80 columns, which all its streams are. Runs in this process."""
     shown = Pipe(terminal=True)
-    _main(args, Environment(shown, shown, shown, os.environ), {"TERM": "xterm-256color", "COLUMNS": "80"} | env)
+    call(args, Environment(shown, shown, shown, os.environ), {"TERM": "xterm-256color", "COLUMNS": "80"} | env)
     return shown.written()
 
 
-def _main(args: Sequence[str], environment: Environment, variables: dict[str, str]) -> int:
+def call(args: Sequence[str], environment: Environment, variables: dict[str, str]) -> int:
+    """The exit code of the command with these streams. `variables` adds to the environment."""
     with patch.dict(os.environ, clean_environment() | variables, clear=True), process_left_alone():
         return int(main(args, environment))
 
@@ -107,15 +108,29 @@ def process_left_alone() -> Iterator[None]:
 
 
 @contextmanager
+def little_room(size: int) -> Iterator[None]:
+    """As on a disk that is nearly full: no file can grow beyond so many bytes."""
+    import resource  # which Windows does not have
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
 def signal_when(condition: Callable[[], bool], signum: int) -> Iterator[None]:
     """Send this process a signal as soon as the condition holds, while a command runs in it as `gpt2` would run it."""
     over = threading.Event()
 
     def wait_and_send() -> None:
         while not over.wait(0.002):
-            if condition():
-                os.kill(os.getpid(), signum)
-                return
+            with suppress(OSError, ValueError):  # a file that is not there yet, or not yet whole
+                if condition():
+                    os.kill(os.getpid(), signum)
+                    return
 
     thread = threading.Thread(target=wait_and_send)
     with process_left_alone():

@@ -165,6 +165,7 @@ FAKE_CLIENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fake", FAKE_CLIENTS)
 def test_a_client_that_fails_or_hangs_is_one_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fake: str
@@ -183,6 +184,7 @@ def test_a_client_that_fails_or_hangs_is_one_note(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_without_an_account_there_is_one_note(tmp_path: Path) -> None:
     notes: list[str] = []
     with WandbTracker("p", {}, tmp_path, mode="online", note=notes.append) as tracker:
@@ -190,6 +192,7 @@ def test_without_an_account_there_is_one_note(tmp_path: Path) -> None:
     assert len(notes) == 1 and "wandb login" in notes[0]
 
 
+@pytest.mark.slow
 def test_an_unwritable_directory_is_one_note(tmp_path: Path) -> None:
     (tmp_path / "wandb").write_text("a file in the way")
     notes: list[str] = []
@@ -215,6 +218,7 @@ def test_an_answer_that_is_none_is_a_failure(answer: str) -> None:
     assert reply and set(reply) == {"failed"}
 
 
+@pytest.mark.slow
 def test_a_hung_client_keeps_no_process_alive_at_exit(tmp_path: Path) -> None:
     (tmp_path / "wandb.py").write_text("import time; time.sleep(60)")
     code = (
