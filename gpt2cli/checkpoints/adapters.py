@@ -44,6 +44,7 @@ _BIAS = re.compile(
 class Adapter:
     """What a directory in PEFT's format holds.
 
+    directory   the directory
     tensors     the matrices A and B, named as by `lora_state`; some layers may have none
     base        the model that it was trained on: a name on the Hub or a directory
     scales      the factor of each layer's B A, by our name for the layer
@@ -51,6 +52,7 @@ class Adapter:
     biases      biases that replace the base's, by our name
     """
 
+    directory: Path
     config: LoRAConfig
     tensors: dict[str, Tensor]
     base: str | None
@@ -140,11 +142,13 @@ def read_adapter(directory: Path) -> Adapter:
 
 
 @torch.no_grad()
-def merge_adapter(model: GPT, adapter: Adapter, where: object) -> None:
+def merge_adapter(model: GPT, adapter: Adapter) -> None:
     """Add an adapter's updates to the model's weights, in place. They are computed in fp32.
 
-    Raises CheckpointError, with the model as it was, if the adapter was made for a model of another shape.
+    A model on the meta device is only checked. Raises CheckpointError, with the model as it was, if the adapter was
+    made for a model of another shape.
     """
+    where = adapter.directory
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     for name in adapter.scales:
         if name not in linear:
@@ -157,6 +161,8 @@ def merge_adapter(model: GPT, adapter: Adapter, where: object) -> None:
     for name, bias in adapter.biases.items():
         if name not in parameters or parameters[name].shape != bias.shape:
             raise CheckpointError(f"{where} is an adapter for another base: {name} does not fit")
+    if model.wte.weight.is_meta:
+        return
     for name, scale in adapter.scales.items():
         weight = linear[name].weight
         weight += low_rank_update(adapter.tensors[f"{name}.lora_A"], adapter.tensors[f"{name}.lora_B"], scale)
@@ -174,7 +180,7 @@ def _read_tensors(directory: Path, config: PeftConfig, base: str | None) -> Adap
         if is_file(directory / PICKLE):
             raise CheckpointError(f"{directory} has its weights in a pickle only, refused: save them as safetensors")
         raise CheckpointError(f"{directory} holds no {WEIGHTS}: save the adapter again")
-    adapter = Adapter(config.lora, {}, base)
+    adapter = Adapter(directory, config.lora, {}, base)
     stored = read_safetensors(file).tensors
     check_model_tensors(stored, file)
     for name, tensor in stored.items():

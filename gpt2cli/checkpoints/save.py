@@ -18,10 +18,9 @@ from gpt2cli import outputs
 from gpt2cli.atomic import replacing
 from gpt2cli.checkpoints.rounding import is_finite
 from gpt2cli.config import GPTConfig
-from gpt2cli.errors import DivergedError, ResourceError, UsageError
+from gpt2cli.errors import DivergedError, ResourceError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import merged_state
-from gpt2cli.untrusted import is_directory
 
 FORMAT, VERSION = "gpt2cli", 1
 SUFFIXES = (".pt", ".safetensors")
@@ -72,10 +71,7 @@ def save_state(
 
 def check_target(path: Path) -> None:
     """Raise UsageError or ResourceError if no checkpoint can be written to this path: before hours of training."""
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"{path} is no name for a checkpoint: let it end in {' or '.join(SUFFIXES)}")
-    if is_directory(path):
-        raise UsageError(f"{path} is a directory: name a file in it")
+    outputs.check_suffix(path, SUFFIXES, "a checkpoint")
     outputs.check_unicode(path)
     outputs.check_file(path)
 

@@ -11,6 +11,7 @@ from gpt2cli.errors import UsageError
 from gpt2cli.prompts import PromptTemplate
 
 if TYPE_CHECKING:
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.evaluation.compared_models import Candidate
     from gpt2cli.evaluation.engine import Job
     from gpt2cli.evaluation.evaluation_data import Instructions, Split, Texts
@@ -33,25 +34,28 @@ class Asked:
 
 
 def prepare(
-    console: Console, asked: Asked, config: EvaluationConfig, answers: int | None, machine: tuple[str, str, bool]
+    console: Console, asked: Asked, config: EvaluationConfig, answers: int | None, machine: "ModelSpec"
 ) -> "Job":
-    """Find the models and the data, download those that are missing, and check that all can be read."""
+    """Find the models and the data, download those that are missing, and check that all can be read.
+
+    `machine` gives the device, the precision and `offline` for all models.
+    """
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.data.open_data import check_kind, data_path, prepared_alpaca
-    from gpt2cli.evaluation.compared_models import Machine, candidates, division
+    from gpt2cli.evaluation.compared_models import candidates, division
     from gpt2cli.evaluation.engine import Job, check_stride
     from gpt2cli.evaluation.evaluation_data import Instructions, read_data
     from gpt2cli.evaluation.given_answers import read_given
     from gpt2cli.model.device import pick_device
 
-    pick_device(machine[0])  # before anything else takes long
+    pick_device(machine.device)  # before anything else takes long
     if asked.data is not None:
         check_kind(data_path(asked.data))
-    offline = machine[2]
-    chosen = candidates(asked.models, asked.ckpts, Machine(*machine), asked.template)
+    chosen = candidates(asked.models, asked.ckpts, machine, asked.template)
     with showing_downloads(console) as progress:
-        windows = [candidate.block_size(progress) for candidate in chosen]  # first: it refuses models
-        path = prepared_alpaca(offline, progress) if asked.data is None else data_path(asked.data)
+        # first: it refuses models
+        windows = [candidate.spec.shape(progress, for_text=True).block_size for candidate in chosen]
+        path = prepared_alpaca(machine.offline, progress) if asked.data is None else data_path(asked.data)
     if config.stride is not None and windows:
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
@@ -75,7 +79,7 @@ def prepare(
 def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
     """Say which models have seen what they are to predict."""
     for candidate in chosen:
-        if candidate.has_learned(data, path):
+        if candidate.was_trained_on(data, path):
             advice = (
                 "" if path.suffix.lower() == ".txt" or path.is_dir() else ": --split val takes what it has not seen"
             )

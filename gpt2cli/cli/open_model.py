@@ -14,6 +14,7 @@ from gpt2cli.errors import DataError, ResourceError, UsageError
 from gpt2cli.untrusted import is_utf16, shown
 
 if TYPE_CHECKING:
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.generation.text import Sample, TextGeneration
     from gpt2cli.model.gpt import GPT
 
@@ -92,45 +93,21 @@ def _as_unicode(content: bytes, where: str) -> str:
 
 
 def open_model(
-    console: Console,
-    model: str | None,
-    ckpt: str | None,
-    device: str,
-    precision: str,
-    threads: int | None,
-    compile: bool,
-    offline: bool,
-    for_text: bool = True,
+    console: Console, spec: "ModelSpec", threads: int | None, compile: bool, for_text: bool = True
 ) -> "tuple[GPT, float]":
-    """Load what the options name, showing any download; the model, and the seconds that it takes once compiled.
+    """Load a model, with its progress on the terminal. Returns it and the load time in seconds, without compilation.
 
     With `for_text`, a model that was made for another tokenizer is refused.
     """
     import torch
 
-    from gpt2cli.checkpoints.load import load
     from gpt2cli.cli.views.downloads import showing_downloads
 
     if threads:
         torch.set_num_threads(threads)
-    if compile:
-        from gpt2cli.inference.gpu.cuda_graphs import check_graphs, compile_steps
-        from gpt2cli.model.device import pick_device
-
-        check_graphs(pick_device(device))
     start = time.perf_counter()
     with showing_downloads(console) as progress:
-        gpt = load(
-            model,
-            ckpt=ckpt,
-            device=device,
-            precision=precision,
-            offline=offline,
-            for_text=for_text,
-            progress=progress,
-        )
-    if compile:
-        compile_steps(gpt)
+        gpt = spec.load(progress, for_text=for_text, compile=compile)
     seconds = time.perf_counter() - start
     if note := gpt.compiling_note():
         console.note(note)

@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 from gpt2cli.checkpoints.load import load, load_plain
+from gpt2cli.checkpoints.model_spec import ModelSpec
+from gpt2cli.checkpoints.quantized_file import STORED_BITS, quantize_model
 from gpt2cli.data.text import read_tokens, text_files
 from gpt2cli.evaluation.likelihood import TextSource, portions, score
-from gpt2cli.export.quantize import STORED, quantize
 from gpt2cli.inference.cpu_decoder import PRECISIONS
 from gpt2cli.model.gpt import GPT
 
@@ -49,9 +50,9 @@ def main() -> None:
         model = load(name, ckpt=args.ckpt, device="cpu", precision=precision)
         report(f"packed {precision}", perplexity(model, args.texts, args.tokens))
     with tempfile.TemporaryDirectory() as directory:
-        for bits in (bits for bits in (8, 4) if bits < STORED.get(plain.precision, 32)):
+        for bits in (bits for bits in (8, 4) if bits < STORED_BITS.get(plain.precision, 32)):
             file = Path(directory) / f"{bits}.safetensors"
-            quantize(name, args.ckpt, bits, file)
+            quantize_model(ModelSpec(name, args.ckpt), bits, file)
             report(
                 f"file of {bits} bits, fp32", perplexity(load_plain(ckpt=file, device="cpu"), args.texts, args.tokens)
             )

@@ -4,17 +4,19 @@ import dataclasses
 import json as json_format
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpt2cli.cli import options
 from gpt2cli.cli.terminal import Console
-from gpt2cli.config import DEFAULT_MODEL, BenchConfig
+from gpt2cli.config import BenchConfig
 from gpt2cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from gpt2cli.bench import Speed
+    from gpt2cli.checkpoints.model_spec import ModelSpec
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -72,71 +74,64 @@ def bench(
         config = BenchConfig(prompt_tokens, new_tokens, repeats)
     if all and precision is not options.Precision.auto:
         raise UsageError("--all takes every precision: leave --precision out")
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+    from gpt2cli.cli.views import bench as views
+
+    spec = ModelSpec(model, ckpt, device, precision.value, offline)
     if all:
-        say_what_is_assumed(console, model, ckpt, offline)
+        options_of_all = {"--threads": threads, "--compile": compile, "--debug": debug}
+        speeds = []
+        for speed in measure_all(console, spec, config, options_of_all):
+            speeds.append(speed)
+            if json:
+                console.json(dataclasses.asdict(speed))
+        if not json:
+            views.show_comparison(speeds, config)
     else:
-        fetch(console, model, ckpt, offline)
-        speed = measure_here(console, model, ckpt, device, precision.value, threads, compile, offline, config)
+        speed = measure_here(console, spec, threads, compile, config)
         if json:
             console.json(dataclasses.asdict(speed))
         else:
-            from gpt2cli.cli.views.bench import show_speed
-
-            show_speed(speed, config)
-        return
-
-    given = {"--model": model, "--ckpt": ckpt, "--device": device, "--threads": threads}
-    given |= {"--prompt-tokens": prompt_tokens, "--new-tokens": new_tokens, "--repeats": repeats}
-    arguments = [f"{name}={value}" for name, value in given.items() if value is not None]
-    arguments += ["--offline"] * offline + ["--debug"] * debug + ["--compile"] * compile
-    speeds = []
-    for each in options.Precision:
-        if each is not options.Precision.auto:
-            speeds.append(measure_apart(console, each.value, arguments))
-            if json:
-                console.json(dataclasses.asdict(speeds[-1]))
-    if not json:
-        from gpt2cli.cli.views.bench import show_comparison
-
-        show_comparison(speeds, config)
+            views.show_speed(speed, config)
 
 
-def fetch(console: Console, model: str | None, ckpt: str | None, offline: bool) -> None:
-    """Download what is not there, so that loading takes as long as it does every other time."""
-    if ckpt is None:
-        from gpt2cli.checkpoints.places import find_directory
-        from gpt2cli.cli.views.downloads import showing_downloads
+def measure_all(
+    console: Console, spec: "ModelSpec", config: BenchConfig, others: dict[str, int | None]
+) -> "Iterator[Speed]":
+    """Measure the model in each precision, in separate processes. `others` are their other options, by name.
 
-        with showing_downloads(console) as progress:
-            find_directory(DEFAULT_MODEL if model is None else model, offline, progress)
-
-
-def say_what_is_assumed(console: Console, model: str | None, ckpt: str | None, offline: bool) -> None:
-    """Download and open the model once, to say what there is to say of it: the processes that measure are quiet."""
-    from gpt2cli.checkpoints.load import load_plain
+    First the model is read here: the processes are quiet, so its notes are shown now, and its files are then in the
+    memory of the operating system for all of them.
+    """
     from gpt2cli.cli.views.downloads import showing_downloads
 
     with showing_downloads(console) as progress:
-        load_plain(model, ckpt=ckpt, device="cpu", offline=offline, progress=progress)
+        spec.read(progress)
+    values = {"--model": spec.model, "--ckpt": spec.ckpt, "--device": spec.device, "--offline": spec.offline, **others}
+    values |= {"--prompt-tokens": config.prompt_tokens, "--new-tokens": config.new_tokens, "--repeats": config.repeats}
+    arguments = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            arguments += [name] * value
+        elif value is not None:
+            arguments.append(f"{name}={value}")
+    for precision in options.Precision:
+        if precision is not options.Precision.auto:
+            yield measure_apart(console, precision.value, arguments)
 
 
 def measure_here(
-    console: Console,
-    model: str | None,
-    ckpt: str | None,
-    device: str,
-    precision: str,
-    threads: int | None,
-    compile: bool,
-    offline: bool,
-    config: BenchConfig,
+    console: Console, spec: "ModelSpec", threads: int | None, compile: bool, config: BenchConfig
 ) -> "Speed":
-    """Load the model in this process, and measure it, showing how far that is."""
+    """Load the model in this process and measure it, with progress on the terminal."""
     from gpt2cli.bench import Run, WarmedUp, measure, summarize
     from gpt2cli.cli.open_model import open_model
     from gpt2cli.cli.views.bench import showing_runs
+    from gpt2cli.cli.views.downloads import showing_downloads
 
-    gpt, load_s = open_model(console, model, ckpt, device, precision, threads, compile, offline, for_text=False)
+    with showing_downloads(console) as progress:
+        spec.fetch(progress)  # a download is not a part of the load time
+    gpt, load_s = open_model(console, spec, threads, compile, for_text=False)
     runs: list[Run] = []
     with showing_runs(console, gpt.precision, config.repeats + 1) as advance:
         for event in measure(gpt, config):
@@ -146,7 +141,7 @@ def measure_here(
                 case Run():
                     runs.append(event)
             advance()
-    return summarize(ckpt or model or DEFAULT_MODEL, gpt, load_s, warmed_up, runs)
+    return summarize(spec.name, gpt, load_s, warmed_up, runs)
 
 
 def measure_apart(console: Console, precision: str, arguments: list[str]) -> "Speed":

@@ -20,6 +20,7 @@ from gpt2cli.errors import UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 
 if TYPE_CHECKING:
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.chat_session import Session
     from gpt2cli.cli.line_editor import LineEditor
 
@@ -81,14 +82,14 @@ def chat(
         ckpt = default_checkpoint("chat with")
     chosen = None if template is None else prompts.read_template(template)
     text = read_prompt(prompt) if once else ""
-    name = str(ckpt or model)
 
     with nullcontext() if once else typing_unseen():
-        gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, compile, offline)
-
+        from gpt2cli.checkpoints.model_spec import ModelSpec
         from gpt2cli.cli.chat_session import Session
 
-        session = Session(console, name, gpt, chosen or read_template(console, ckpt, name, model), sampling, stats)
+        spec = ModelSpec(model, ckpt, device, precision.value, offline)
+        gpt, load_s = open_model(console, spec, threads, compile)
+        session = Session(console, spec.name, gpt, chosen or read_template(console, spec), sampling, stats)
         if stats:
             console.note(f"loaded in {load_s:.2f} s")
         if once:
@@ -106,13 +107,11 @@ def default_checkpoint(purpose: str) -> str:
     return FINETUNED
 
 
-def read_template(console: Console, ckpt: str | None, name: str, model: str | None = None) -> PromptTemplate:
-    """The template that a checkpoint carries, or an exported directory, or else Alpaca's, which is said."""
-    from gpt2cli.checkpoints.metadata import read_metadata
-
-    stored = read_metadata(ckpt, model).prompt_template(name)
+def read_template(console: Console, spec: "ModelSpec") -> PromptTemplate:
+    """The prompt template that is stored with a model. If there is none, Alpaca's, with a note."""
+    stored = spec.metadata().prompt_template(spec.name)
     if stored is None:
-        console.note(f"{name} does not say that it was tuned on instructions: asking it in Alpaca's template")
+        console.note(f"{spec.name} does not say that it was tuned on instructions: asking it in Alpaca's template")
     return stored or ALPACA
 
 

@@ -184,7 +184,10 @@ def evaluate(
     wording = None if template is None else read_template(template)
     names = (model or [], ckpt or [], answers_from or [])
     asked = Asked(data, split.value if split else None, skip_bad, *names, wording)
-    job = prepare(console, asked, config, answers, (device, precision.value, offline))
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+
+    machine = ModelSpec(device=device, precision=precision.value, offline=offline)
+    job = prepare(console, asked, config, answers, machine)
     run(console, job, json, out)
 
 

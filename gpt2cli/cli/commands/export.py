@@ -86,15 +86,16 @@ def export(
         raise UsageError("--private is for --push: say where to")
     if offline and push is not None:
         raise UsageError("--push needs the network, which --offline forbids: give one of them")
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.export.request import Request
     from gpt2cli.export.write import export as write
     from gpt2cli.hub import models
 
     console = Console(quiet)
-    request = Request(model, ckpt, format, out, dtype, force, push)
+    request = Request(ModelSpec(model, ckpt, offline=offline), format, out, dtype, force, push)
     with showing_downloads(console) as progress:
-        files = write(request, offline=offline, progress=progress)
+        files = write(request, progress)
         size = sum(file.stat().st_size for file in files)
         console.note(f"wrote {out} ({counted(len(files), 'file')}, {decimal(size)})")
         if push is not None:

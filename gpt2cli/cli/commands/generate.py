@@ -79,11 +79,11 @@ def generate(
             max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ()), num_samples
         )
     text = read_prompt(prompt, prompt_file)
-
-    gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, compile, offline)
-
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.generation.text import TextGeneration
 
+    spec = ModelSpec(model, ckpt, device, precision.value, offline)
+    gpt, load_s = open_model(console, spec, threads, compile)
     run = TextGeneration(gpt, text, sampling)
     note_dropped(console, run)
     if json:

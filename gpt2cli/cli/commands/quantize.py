@@ -49,13 +49,13 @@ def quantize(
     debug: options.Debug = False,
 ) -> None:
     """Write a model in 8 or 4 bits a weight. Every command opens it as --ckpt."""
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+    from gpt2cli.checkpoints.quantized_file import quantize_model
     from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.export.quantize import quantize as write
-    from gpt2cli.paths import expand
 
     console = Console(quiet)
     with showing_downloads(console) as progress:
-        done = write(model, ckpt, bits, expand(out), force=force, offline=offline, progress=progress)
+        done = quantize_model(ModelSpec(model, ckpt, offline=offline), bits, out, force=force, progress=progress)
     console.note(
         f"wrote {out} in {bits} bits: {decimal(done.bytes)}, where fp32 takes {decimal(done.fp32_bytes)}; "
         f"rounding changed the weights by {done.error:.2%} (root mean square)"
