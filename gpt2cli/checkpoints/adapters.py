@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpt2cli.atomic import recover
 from gpt2cli.checkpoints.files import read_json, read_safetensors
 from gpt2cli.checkpoints.limits import MAX_NAME, WEIGHT_TYPES, check_model_tensors
 from gpt2cli.checkpoints.peft_config import PeftConfig, parse_config
-from gpt2cli.checkpoints.save import as_metadata, unshare_storage, writing
+from gpt2cli.checkpoints.save import write_tensors, writing
 from gpt2cli.config import LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError
 from gpt2cli.model.gpt import GPT
@@ -109,14 +108,13 @@ def save_adapter(
         "bias": "none",
         "inference_mode": True,
     }
-    metadata = as_metadata({"format": "pt", "template": template, "provenance": provenance or {}})
-    theirs = unshare_storage({f"{_PREFIX}{name}.weight": tensor for name, tensor in tensors.items()})
+    theirs = {f"{_PREFIX}{name}.weight": tensor for name, tensor in tensors.items()}
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
         raise ResourceError(f"cannot make the directory {directory} ({error.strerror}): write elsewhere") from None
     with writing(directory / WEIGHTS) as temporary:
-        save_file(theirs, temporary, metadata)
+        write_tensors(temporary, theirs, {"format": "pt", "template": template, "provenance": provenance or {}})
     with writing(directory / CONFIG) as temporary:
         temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 

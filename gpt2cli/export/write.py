@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2cli.atomic import replacing_directory
@@ -16,7 +14,7 @@ from gpt2cli.checkpoints.dialects import from_ours
 from gpt2cli.checkpoints.metadata import Metadata, provenance_of, read_metadata
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.rounding import cast
-from gpt2cli.checkpoints.save import as_metadata, disk_errors, save_state, unshare_storage, writing
+from gpt2cli.checkpoints.save import disk_errors, save_state, unshare_storage, write_pt, write_tensors, writing
 from gpt2cli.config import HEAD_SIZE, PUBLISHED, TINY, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.export.card import hub_name, write_adapter_card, write_card
@@ -91,10 +89,9 @@ def _write_state_dict(out: Path, format: str, tensors: dict[str, Tensor], config
     args: dict[str, Any] = {name: getattr(config, name) for name in names} | {"bias": True}
     with writing(out) as temporary:
         if out.suffix == ".safetensors":
-            save_file(unshare_storage(state), temporary, as_metadata({"format": "pt", "model_args": args}))
+            write_tensors(temporary, state, {"format": "pt", "model_args": args})
         else:
-            with temporary.open("wb") as file:  # by its name, torch would put that into the file
-                torch.save({"model": state, "model_args": args} if format == "nanogpt" else state, file)
+            write_pt(temporary, {"model": state, "model_args": args} if format == "nanogpt" else state)
 
 
 def _export_adapter(request: Request, progress: Progress) -> None:

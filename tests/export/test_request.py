@@ -204,7 +204,11 @@ def test_what_breaks_off_leaves_nothing_or_the_old(ckpt, tmp_path, monkeypatch, 
     def fails(*args, **options):
         raise error
 
-    where = {"hf": (huggingface, "_tokenizer_config"), "gguf": (write, "write_gguf"), "nanogpt": (write, "save_file")}
+    where = {
+        "hf": (huggingface, "_tokenizer_config"),
+        "gguf": (write, "write_gguf"),
+        "nanogpt": (write, "write_tensors"),
+    }
     monkeypatch.setattr(*where[format], fails)
     with pytest.raises((KeyboardInterrupt, ResourceError)) as raised:
         export(Request(ModelSpec(ckpt=ckpt), format, out, force=True))
