@@ -1,11 +1,12 @@
-"""`gpt2 bench`: how fast a model runs here, and how much faster it could."""
+"""`gpt2 bench`: measure how fast a model runs here, and compare that with the limit of the memory."""
 
 import dataclasses
 import json as json_format
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -30,7 +31,7 @@ gpt2 bench --model gpt2-medium --precision int8 --threads 4
 gpt2 bench --ckpt finetuned.pt --prompt-tokens 512 --new-tokens 64 --json
 """
 DEFAULTS = BenchConfig()
-RUN_PANEL = "Run"
+of_run = partial(typer.Option, rich_help_panel="Run")
 
 
 def register(app: typer.Typer) -> None:
@@ -39,45 +40,43 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     prompt_tokens: Annotated[
-        int, typer.Option("--prompt-tokens", help="How many tokens to read.", rich_help_panel=RUN_PANEL)
+        int, of_run("--prompt-tokens", help="The number of tokens in the prompt.")
     ] = DEFAULTS.prompt_tokens,
     new_tokens: Annotated[
-        int, typer.Option("--new-tokens", "-n", help="How many tokens to write.", rich_help_panel=RUN_PANEL)
+        int, of_run("--new-tokens", "-n", help="The number of tokens to generate.")
     ] = DEFAULTS.new_tokens,
     repeats: Annotated[
         int,
-        typer.Option(
-            "--repeats", help="Take the median of so many runs, after one to warm up.", rich_help_panel=RUN_PANEL
-        ),
+        of_run("--repeats", help="The number of runs after a warm-up run. The medians are reported."),
     ] = DEFAULTS.repeats,
     all: Annotated[
         bool,
-        typer.Option("--all", help="Compare all precisions, each in a process of its own.", rich_help_panel=RUN_PANEL),
+        of_run("--all", help="Compare all precisions, each in a separate process."),
     ] = False,
     json: options.Json = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
     device: options.Device = "auto",
-    precision: options.PrecisionOption = options.Precision.auto,
+    precision: options.PrecisionOption = "auto",
     threads: options.Threads = None,
     compile: options.Compile = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how fast a model reads and writes, and how near that comes to what the memory allows.
+    """Measure how fast a model reads and writes tokens, and compare that with the limit of the memory.
 
-    Tokens are drawn by chance for the prompt, and written greedily one at a time, without speculation.
+    The prompt is random tokens. Decoding is greedy, one token at a time, without prompt-lookup decoding.
     """
     console = Console(quiet)
     with options.named_as_typed("gpt2 bench"):
         config = BenchConfig(prompt_tokens, new_tokens, repeats)
-    if all and precision is not options.Precision.auto:
+    if all and precision != "auto":
         raise UsageError("--all takes every precision: leave --precision out")
     from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.views import bench as views
 
-    spec = ModelSpec(model, ckpt, device, precision.value, offline)
+    spec = ModelSpec(model, ckpt, device, precision, offline)
     if all:
         options_of_all = {"--threads": threads, "--compile": compile, "--debug": debug}
         speeds = []
@@ -115,9 +114,9 @@ def measure_all(
             arguments += [name] * value
         elif value is not None:
             arguments.append(f"{name}={value}")
-    for precision in options.Precision:
-        if precision is not options.Precision.auto:
-            yield measure_apart(console, precision.value, arguments)
+    for precision in get_args(options.Precision):
+        if precision != "auto":
+            yield measure_apart(console, precision, arguments)
 
 
 def measure_here(
@@ -145,7 +144,7 @@ def measure_here(
 
 
 def measure_apart(console: Console, precision: str, arguments: list[str]) -> "Speed":
-    """As `measure_here`, in a process of its own: no memory and no warmth of another precision is in the figures."""
+    """As `measure_here`, in a separate process, so that other precisions do not change the memory and the speed."""
     from gpt2cli.bench import Speed
     from gpt2cli.cli.views.bench import showing_runs
 
@@ -153,8 +152,8 @@ def measure_apart(console: Console, precision: str, arguments: list[str]) -> "Sp
     with showing_runs(console, precision, None):
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8")
     if done.returncode < 0:
-        raise ResourceError(f"measuring {precision} was ended by signal {-done.returncode}: is there enough memory?")
+        raise ResourceError(f"measuring {precision} was ended by signal {-done.returncode}: free some memory")
     if done.returncode:
-        sys.stderr.write(done.stderr)  # it has said why
+        sys.stderr.write(done.stderr)  # the message that says why
         raise typer.Exit(done.returncode)
     return Speed(**json_format.loads(done.stdout))
