@@ -41,11 +41,11 @@ _BIAS = re.compile(
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a directory in PEFT's format holds.
+    """A low-rank adapter from a directory in PEFT's format.
 
     directory   the directory
-    tensors     the matrices A and B, named as by `lora_state`; some layers may have none
-    base        the model that it was trained on: a name on the Hub or a directory
+    tensors     the matrices A and B, under the names of `lora_state`; some layers may have none
+    base        the model that the adapter was trained on: a name on the Hub, a directory or a file
     scales      the factor of each layer's B A, by our name for the layer
     magnitudes  the norms of the rows of each adapted weight (out,), if it is DoRA
     biases      biases that replace the base's, by our name
@@ -61,7 +61,7 @@ class Adapter:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is described by one rank, one alpha and its matrices A and B."""
+        """Whether one rank, one alpha and the matrices A and B are all that it holds."""
         ranks = {tensor.shape[0] for name, tensor in self.tensors.items() if name.endswith("lora_A")}
         factor = self.config.alpha / self.config.rank
         alike = all(math.isclose(scale, factor) for scale in self.scales.values())
@@ -87,7 +87,7 @@ def save_adapter(
     template: dict[str, str] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write what `lora_state` gives as a directory that PEFT opens on transformers' GPT-2.
+    """Write the tensors of `lora_state` to a directory that PEFT opens on transformers' GPT-2.
 
     The prompt template and the provenance (any JSON value) go into the header of the tensors' file. An existing file
     stays until the new one is complete. Raises ResourceError if the disk is full, or there is no parent directory.
@@ -95,7 +95,7 @@ def save_adapter(
     name, at, revision = (base or "").partition("@")
     if at and Path(str(base)).exists():
         name, revision = str(base), ""
-    described = {
+    fields = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": name or None,
@@ -116,7 +116,7 @@ def save_adapter(
     with writing(directory / WEIGHTS) as temporary:
         write_tensors(temporary, theirs, {"format": "pt", "template": template, "provenance": provenance or {}})
     with writing(directory / CONFIG) as temporary:
-        temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def read_adapter(directory: Path) -> Adapter:
@@ -152,9 +152,9 @@ def merge_adapter(model: GPT, adapter: Adapter) -> None:
         if name not in linear:
             raise CheckpointError(f"{where} is an adapter for another base: this one has no {name}")
         A, B = adapter.tensors[f"{name}.lora_A"], adapter.tensors[f"{name}.lora_B"]
-        adapted, own = (B.shape[0], A.shape[1]), tuple(linear[name].weight.shape)
-        if adapted != own:
-            raise CheckpointError(f"{where} is an adapter for another base: {name} is {own} here, {adapted} there")
+        there, here = (B.shape[0], A.shape[1]), tuple(linear[name].weight.shape)
+        if there != here:
+            raise CheckpointError(f"{where} is an adapter for another base: {name} is {here} here, {there} there")
     parameters = dict(model.named_parameters())
     for name, bias in adapter.biases.items():
         if name not in parameters or parameters[name].shape != bias.shape:
@@ -172,7 +172,7 @@ def merge_adapter(model: GPT, adapter: Adapter) -> None:
 
 
 def _read_tensors(directory: Path, config: PeftConfig, base: str | None) -> Adapter:
-    """The matrices under our names, checked to be in pairs that fit, and their scales, magnitudes and biases."""
+    """The adapter with its matrices under our names. They are checked to come in pairs that fit."""
     file = directory / WEIGHTS
     if not is_file(file):
         if is_file(directory / PICKLE):

@@ -20,10 +20,10 @@ from gpt2cli.untrusted import is_encodable, is_file, shown
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint holds besides its weights and config."""
+    """The facts in a checkpoint besides its weights and its config."""
 
-    template: dict[str, str] | None  # the prompt template that the model was trained with
-    provenance: dict[str, Any]  # where it came from
+    template: dict[str, str] | None  # the prompt template of the training
+    provenance: dict[str, Any]  # the settings, the data and the losses of the training
 
     def prompt_template(self, where: object) -> PromptTemplate | None:
         """The template, if there is one. Raises CheckpointError if it lacks a part."""
@@ -53,7 +53,7 @@ def read_metadata(ckpt: str | Path) -> Metadata:
 
 
 def provenance_of(facts: Metadata, other_tokenizer: str | None) -> dict[str, Any]:
-    """The provenance for a copy of a model. It says why the tokenizer is not GPT-2's, if that is so."""
+    """The provenance for a copy of a model, with the reason why its tokenizer is not GPT-2's, if so."""
     return facts.provenance | ({PROVENANCE: other_tokenizer} if other_tokenizer else {})
 
 
@@ -62,7 +62,7 @@ def _is_text(item: tuple[Any, Any]) -> bool:
 
 
 def tokenizer_in(extra: Mapping[str, Any]) -> Tokenizer:
-    """What a checkpoint file says of its tokenizer: ours in the provenance, a GGUF file by its vocabulary."""
+    """The tokenizer that a checkpoint file names: ours in the provenance, a GGUF file's in its vocabulary."""
     provenance, gguf = decoded(extra.get("provenance")), extra.get("tokenizer")
     if isinstance(provenance, dict) and isinstance(provenance.get(PROVENANCE), str):
         return Tokenizer(other=provenance[PROVENANCE][:200], known=True)

@@ -12,8 +12,8 @@ from gpt2cli.checkpoints.configs import (
     check_hub_config,
     config_beside,
     config_in,
-    said_by,
-    says_heads,
+    has_heads,
+    hints_in,
 )
 from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json
@@ -65,7 +65,7 @@ def _read_file(path: Path, progress: Progress, only_shape: bool) -> GPT:
     check_file(path)
     contents = read_checkpoint(path)
     own = config_in(contents.extra)
-    beside = {} if says_heads(own) else config_beside(path, contents.tensors)
+    beside = {} if has_heads(own) else config_beside(path, contents.tensors)
     config = beside | own
     check_hub_config(config, path)
     model = _make(contents, config, path, progress, only_shape)
@@ -83,7 +83,7 @@ def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Pro
 
     tensors = quantized_file.expand(contents.tensors, where, only_shape=only_shape)
     try:
-        tensors = to_ours(tensors, said_by(config, contents), note)
+        tensors = to_ours(tensors, hints_in(config, contents), note)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
     shape = read_shape(tensors, config, where)

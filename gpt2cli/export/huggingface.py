@@ -22,7 +22,7 @@ FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
     CARD,
 )
-"""All that such a directory holds."""
+"""All files in such a directory."""
 
 
 def write_folder(

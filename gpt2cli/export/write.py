@@ -1,4 +1,4 @@
-"""Models and adapters in the formats of other programs; each of them also comes back in through `load`."""
+"""Models and adapters in the formats of other programs. `load` reads all of these formats, too."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,10 +28,10 @@ from gpt2cli.untrusted import is_directory, shown
 
 
 def export(request: Request, progress: Progress = ignore) -> list[Path]:
-    """Write what the request asks for, and return the files.
+    """Write the requested export and return its files.
 
-    An existing export stays until the new one is whole. Raises UsageError for an invalid request, CheckpointError for a
-    model that the format cannot hold, ResourceError if the disk is full, and what `load` raises.
+    An existing export stays until the new one is complete. Raises UsageError for an invalid request, CheckpointError
+    for a model that the format cannot hold, ResourceError if the disk is full, and what `ModelSpec.read` raises.
     """
     request.check()
     if request.format == "peft":
