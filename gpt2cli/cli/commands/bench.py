@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from gpt2cli.cli import options
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import BenchConfig
 from gpt2cli.errors import ResourceError, UsageError
@@ -154,6 +155,6 @@ def measure_apart(console: Console, precision: str, arguments: list[str]) -> "Sp
     if done.returncode < 0:
         raise ResourceError(f"measuring {precision} was ended by signal {-done.returncode}: free some memory")
     if done.returncode:
-        sys.stderr.write(done.stderr)  # the message that says why
+        current().stderr.write(done.stderr)  # the message that says why
         raise typer.Exit(done.returncode)
     return Speed(**json_format.loads(done.stdout))

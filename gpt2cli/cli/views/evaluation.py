@@ -1,6 +1,5 @@
 """Showing how an evaluation goes, on stderr, and what it has found, on stdout."""
 
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt2cli.cli.describe import counted, shortened
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible
 from gpt2cli.evaluation.bootstrap import Estimate
 from gpt2cli.evaluation.events import Event, Note, Progress
@@ -88,7 +88,7 @@ def show_evaluation(console: Console, evaluation: Evaluation, report: Path | Non
 
     What came from data or models is shown as it is, controls spelled.
     """
-    out = terminal(sys.stdout)
+    out = terminal(current().stdout)
     out.print(Text(visible(headline(evaluation))), soft_wrap=True)
     out.print()
     out.print(figures(evaluation))
