@@ -105,7 +105,7 @@ def write_pt(path: Path, content: dict[str, Any]) -> None:
     with path.open("wb") as file:  # torch would put a path's name into the file
         recording = _RecordingFile(file)
         try:
-            torch.save(content, recording)
+            torch.save(content, recording)  # type: ignore[arg-type]  # it needs only write and flush
         except BaseException as error:
             raise recording.error or error from None
 

@@ -1,4 +1,4 @@
-"""From the options of `gpt2 evaluate` to the job that the engine runs. Everything is found and read before it runs."""
+"""From the options of `gpt2 evaluate` to a job for the engine. All inputs are found and checked before it runs."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Asked:
     """The models, the data and the answers to evaluate, as they were typed.
 
-    template  the one that all models are asked in; None if each is asked in its own
+    template  the prompt template for all models; None if each model has its own
     """
 
     data: str | None
@@ -48,12 +48,12 @@ def prepare(
     from gpt2cli.evaluation.given_answers import read_given
     from gpt2cli.model.device import pick_device
 
-    pick_device(machine.device)  # before anything else takes long
+    pick_device(machine.device)  # an error about the device comes first
     if asked.data is not None:
         check_kind(data_path(asked.data))
     chosen = candidates(asked.models, asked.ckpts, machine, asked.template)
     with showing_downloads(console) as progress:
-        # first: it refuses models
+        # before the data, because it can refuse a model
         windows = [candidate.spec.shape(progress, for_text=True).block_size for candidate in chosen]
         path = prepared_alpaca(machine.offline, progress) if asked.data is None else data_path(asked.data)
     if config.stride is not None and windows:
@@ -77,19 +77,18 @@ def prepare(
 
 
 def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
-    """Say which models have seen what they are to predict."""
+    """Print a note about each model that was trained on this data."""
     for candidate in chosen:
         if candidate.was_trained_on(data, path):
-            advice = (
-                "" if path.suffix.lower() == ".txt" or path.is_dir() else ": --split val takes what it has not seen"
-            )
-            console.note(f"{candidate.name} was trained on this data, so its figures are too good{advice}")
+            has_splits = path.suffix.lower() != ".txt" and not path.is_dir()
+            advice = ": --split val takes the records that it has not seen" if has_splits else ""
+            console.note(f"{candidate.name} was trained on this data, so its scores are too good{advice}")
 
 
 def refuse_idle(
     data: "Instructions | Texts", config: EvaluationConfig, answers: int | None, answers_from: list[str]
 ) -> None:
-    """Raise UsageError for options that would do nothing."""
+    """Raise UsageError for options that would have no effect."""
     from gpt2cli.evaluation.evaluation_data import Texts
 
     if isinstance(data, Texts) and (answers or config.bertscore or answers_from):

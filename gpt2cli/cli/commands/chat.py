@@ -12,7 +12,8 @@ from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
-from gpt2cli.cli.open_model import as_json, open_model, read_prompt
+from gpt2cli.cli.open_model import as_json, open_model
+from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console, typing_unseen
 from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
 from gpt2cli.errors import UsageError

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.open_model import as_json, describe_speed, note_dropped, open_model, read_prompt
+from gpt2cli.cli.open_model import as_json, describe_speed, note_dropped, open_model
+from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import SamplingConfig
 

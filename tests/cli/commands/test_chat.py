@@ -248,7 +248,7 @@ def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) ->
     with_two = person.asks("Please invent")
     assert alone[0] == alone[1] < prompt_tokens(with_two) <= 24 and "left out" not in with_two
     said = person.asks("Please invent")
-    assert "left out 1 older exchange for want of room in the window, took 2 along" in said
+    assert "left out 1 older exchange for lack of room in the window, kept 2" in said
     assert prompt_tokens(said) == prompt_tokens(with_two)
     assert "left out" not in person.asks("Please invent")  # it is said once
     for wrong in ("some", "-1", "9" * 5000):

@@ -254,7 +254,7 @@ def test_records_that_finetune_held_out_are_found_again(
         call(*args, *split)
         told = capsys.readouterr()
         assert json.loads(told.out)["records"] == records
-        assert ("tuned.pt was trained on this data, so its figures are too good" in told.err) == noted
+        assert ("tuned.pt was trained on this data, so its scores are too good" in told.err) == noted
 
 
 def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, tmp_path: Path) -> None:
