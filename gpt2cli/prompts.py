@@ -10,11 +10,8 @@ from gpt2cli.errors import DataError, ResourceError, UsageError
 from gpt2cli.untrusted import is_file, parse_json, read_at_most, shown
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
-_NOT_BLANK = re.compile(r"\S")
 MOST_FIELDS = 16
 """The most fields of a template."""
-MOST_TRIES = 10_000
-"""The most ends of fields that one search tries: a malicious template allows trillions."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +36,6 @@ class PromptTemplate:
         parts = {"instruction": instruction, "input": input if input.strip() else ""}
         # in one pass, and not by str.format: what is put in may hold braces of its own
         return _FIELD.sub(lambda match: parts[match[1]], template)
-
-    def split(self, text: str) -> tuple[str, str] | None:
-        """The instruction and the input of a prompt, or of a text that begins with one; None for any other text.
-
-        Of several ways to divide a prompt it takes one; `prompt` makes the same text of them all.
-        """
-        for template, known in ((self.with_input, {}), (self.without_input, {"input": ""})):
-            # first as the whole text: an instruction may hold the template's own words
-            for whole in (True, False):
-                fields = _Division(_FIELD.split(template), text, whole).go_on(0, 0, known) or {}
-                found = fields.get("instruction", ""), fields.get("input", "")
-                if fields and text.startswith(self.prompt(*found)):
-                    return found
-        return None
 
     @property
     def headings(self) -> tuple[str, ...]:
@@ -81,51 +64,6 @@ class PromptTemplate:
         if not isinstance(stored, dict) or any(not isinstance(stored.get(name), str) for name in names):
             raise DataError(f"the prompt template stored with this is damaged: {' and '.join(names)} must be texts")
         return cls(*(stored[name] for name in names))
-
-
-@dataclass
-class _Division:
-    """The search for the fields of a template in a text that it made, or, if not `whole`, in one that begins so.
-
-    pieces  a text, the name of a field, a text, ..., a text
-    tries   how many more ends of fields are tried
-    """
-
-    pieces: list[str]
-    text: str
-    whole: bool
-    tries: int = MOST_TRIES
-
-    def go_on(self, i: int, start: int, known: dict[str, str]) -> dict[str, str] | None:
-        """The fields, if the text goes on at `start` with the pieces from i on, and with the fields known so far."""
-        while self.text.startswith(self.pieces[i], start):
-            start += len(self.pieces[i])
-            if i == len(self.pieces) - 1:
-                return known if not self.whole or start == len(self.text) else None
-            value = known.get(self.pieces[i + 1])
-            if value is None:
-                return self._try_ends(i + 1, start, known)
-            if not self.text.startswith(value, start):
-                return None
-            start, i = start + len(value), i + 2
-        return None
-
-    def _try_ends(self, i: int, start: int, known: dict[str, str]) -> dict[str, str] | None:
-        """The same, where piece i is a field that is not known: the shortest that fits, and an input is not blank."""
-        name, behind = self.pieces[i], self.pieces[i + 1]
-        first = start
-        if name == "input":
-            found = _NOT_BLANK.search(self.text, start)
-            first = found.end() if found else len(self.text) + 1
-        only = self.whole and i + 2 == len(self.pieces)  # then there is one place where it can end
-        end = len(self.text) - len(behind) if only else self.text.find(behind, first)
-        while end >= first and self.tries:
-            self.tries -= 1
-            fields = self.go_on(i + 1, end, known | {name: self.text[start:end]})
-            if fields is not None or only:
-                return fields
-            end = self.text.find(behind, end + 1)
-        return None
 
 
 # the wording of https://github.com/tatsu-lab/stanford_alpaca, which models tuned on Alpaca know

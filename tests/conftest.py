@@ -52,6 +52,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     for name in runner.NOT_INHERITED:
         monkeypatch.delenv(name, raising=False)
+    if "huggingface_hub" in sys.modules:  # it read the variable when it was imported
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     return tmp_path / "home"
 
 
@@ -63,7 +65,8 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     files = {"config.json": b'{"model_type": "gpt2"}', "model.safetensors": random.Random(0).randbytes(300_000)}
     with HubServer(files).running() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
-        # the client read the variable when it was imported
+        # the client read the variables when it was imported
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home.parent / "hf" / "hub"))
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"

@@ -1,7 +1,6 @@
 """The template: Alpaca's words, whatever is put into them, there and back as a plain dict."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -117,50 +116,6 @@ def test_headings_are_where_an_answer_has_ended() -> None:
     # what begins a line only by chance is none elsewhere in it
     assert PromptTemplate("Q: {instruction} {input}\nA: ", "Q: {instruction}\nA: ").headings == ("\nQ:", "\nA:")
     assert PromptTemplate("{instruction}{input}", "{instruction}\n").headings == ()
-
-
-@given(TEXTS, TEXTS)
-def test_a_prompt_is_divided_into_parts_that_make_it_again(instruction, input):
-    prompt = ALPACA.prompt(instruction, input)
-    found = ALPACA.split(prompt)
-    assert found is not None and ALPACA.prompt(*found) == prompt
-    followed = ALPACA.split(prompt + "An answer.")
-    assert followed is not None and (prompt + "An answer.").startswith(ALPACA.prompt(*followed))
-
-
-def test_other_texts_are_no_prompts():
-    assert ALPACA.split("Once upon a time") is None
-    assert PromptTemplate("{instruction} {instruction} {input}", "{instruction}!").split("a a b") == ("a", "b")
-
-
-@pytest.mark.parametrize(
-    ("template", "text"),
-    [
-        (PromptTemplate("{instruction}\n{input}\nWith input:", "{instruction}\nAnswer:"), "x\n" * 20_000 + "\nAnswer:"),
-        (PromptTemplate("{instruction}\n{input}\nWith input:", "Q{instruction}"), "x\n" * 20_000),
-        (PromptTemplate("{instruction}{input}" * 8 + "Z", "Q{instruction}"), "ab" * 10_000),
-        (PromptTemplate("{instruction}a{input}a{instruction}b", "Q{instruction}"), "a" * 100_000),
-    ],
-    ids=range(4),
-)
-def test_no_template_takes_long_to_look_for(template: PromptTemplate, text: str) -> None:
-    start = time.perf_counter()
-    found = template.split(text)
-    assert time.perf_counter() - start < 5
-    assert found is None or text.startswith(template.prompt(*found))
-
-
-@given(
-    st.permutations(["{instruction}", "{input}", "{instruction}", "a", " "]).map("".join),
-    st.permutations(["{instruction}", "{input}", "a", "\n"]).map("".join),
-    TEXTS,
-    TEXTS,
-)
-def test_whatever_the_template_its_prompts_are_found_again(with_input, without_input, instruction, input):
-    template = PromptTemplate(with_input, without_input)
-    prompt = template.prompt(instruction, input)
-    found = template.split(prompt)
-    assert found is not None and prompt.startswith(template.prompt(*found))
 
 
 def test_a_blank_input_is_none_wherever_it_is_put():

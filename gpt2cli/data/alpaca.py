@@ -1,8 +1,8 @@
-"""Alpaca's records as token sequences: prompt, response, end of text, and which of them are learned."""
+"""Alpaca's records as token sequences of prompt, response and end of text, with the start of the learned part."""
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,29 +14,25 @@ from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import sample
 from gpt2cli.errors import DataError
 from gpt2cli.prompts import ALPACA, PromptTemplate
-from gpt2cli.tokenizer import END_OF_TEXT_ID
+from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
 
 BATCH, BATCH_CHARACTERS = 1000, 2**22
-"""Records, or their characters, whose tokens are held as Python's numbers at a time."""
+"""The most records of a batch, and about the most characters: as Python integers, tokens take much memory."""
 
-Progress = Callable[[int, int], None]
-"""Is told how many records are done, of how many."""
-
-
-def ignore(done: int, total: int) -> None:
-    """The progress for those who do not care."""
+OnBatch = Callable[[int, int], None]
+"""A function that is called after each batch with the number of tokenized records, and of all records."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of a file's records: `records` is the sum of those bad, dropped, left out and kept.
+    """Numbers of a file's records: `records` is the sum of the bad, dropped, left out and kept ones.
 
-    bad            wrong in form, skipped because that was asked for
-    dropped_empty  no response
-    left_out       not chosen, when a subset was asked for
-    dropped_long   the prompt alone leaves no room for a response
+    bad            malformed, and skipped as requested
+    dropped_empty  without a response
+    left_out       not in the requested subset
+    dropped_long   with a prompt that leaves no room for a response
     truncated      kept, but cut to the maximal length
-    kept           the sequences that came out, of so many tokens, so many of them targets
+    kept           the sequences, which have so many `tokens`; so many of these are `targets`
     """
 
     records: int
@@ -52,9 +48,14 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Alpaca:
-    """A file of records, tokenized, in its own order; `notes` say which parts of the file are not used."""
+    """A file of records, tokenized, in the order of the file.
+
+    records  for each sequence, the record in it: the output as far as its tokens reach, and a blank input as none
+    notes    remarks on the parts of the file that are not used
+    """
 
     dataset: TokenDataset
+    records: list[Record]
     counts: Counts
     notes: tuple[str, ...] = ()
 
@@ -68,12 +69,12 @@ def read_alpaca(
     seed: int = 0,
     template: PromptTemplate = ALPACA,
     skip_bad: bool = False,
-    progress: Progress = ignore,
+    on_batch: OnBatch | None = None,
 ) -> Alpaca:
-    """Read and tokenize a file: see `read_records` for its form and errors, and `Counts` for what is dropped.
-    Raises DataError if no record is left.
+    """Read and tokenize a file. See `read_records` for its format and errors, and `Counts` for dropped records.
 
-    A `subset` is drawn by chance, with this seed, from the records that have a response.
+    A `subset` is chosen at random, with this seed, from the records that have a response. Raises DataError if no record
+    is left.
     """
     read = read_records(path, skip_bad)
     answered = [record for record in read.good if record.output.strip()]
@@ -83,7 +84,8 @@ def read_alpaca(
     for batch in _batches(chosen):
         tokenized.add(batch)
         done += len(batch)
-        progress(done, len(chosen))
+        if on_batch:
+            on_batch(done, len(chosen))
     if done == tokenized.dropped_long:
         empty, long = len(read.good) - len(answered), tokenized.dropped_long
         why = f"{empty} have no output, and the prompts of {long} alone fill the {max_length} tokens"
@@ -100,11 +102,11 @@ def read_alpaca(
         tokens=dataset.n_tokens,
         targets=dataset.n_targets,
     )
-    return Alpaca(dataset, counts, read.notes)
+    return Alpaca(dataset, tokenized.records, counts, read.notes)
 
 
 def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
-    """The records in portions whose tokens, as Python's numbers, take tens of megabytes at most."""
+    """The records in batches of at most BATCH, each of about BATCH_CHARACTERS at most."""
     batch: list[Record] = []
     size = 0
     for record in records:
@@ -118,40 +120,44 @@ def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 
 class _Sequences:
-    """Token sequences that grow, two bytes a token."""
+    """Token sequences that grow, two bytes a token, and the records in them."""
 
     def __init__(self, template: PromptTemplate, max_length: int, loss_on: Literal["response", "all"]) -> None:
         self._template, self._max_length, self._loss_on = template, max_length, loss_on
         self._tokens = array("H")
         self._offsets = array("q", [0])
         self._loss_from = array("i")
+        self.records: list[Record] = []
         self.truncated = self.dropped_long = 0
 
     def add(self, records: Sequence[Record]) -> None:
         """Tokenize these records: prompt, response and end of text, cut to the maximal length.
 
-        Prompt and response are encoded apart, as they are when a model answers.
+        The prompt and the response are encoded separately, as they are when a model answers.
         """
-        # a text of more characters has more tokens than fit, and might have 100 million
+        # further characters cannot fit, and there may be 100 million of them
         most = self._max_length * LONGEST_TOKEN + 1
         prompts = [self._template.prompt(record.instruction, record.input)[:most] for record in records]
         encoded = encode_many(prompts + [record.output[:most] for record in records])
-        for prompt, response in zip(encoded[: len(records)], encoded[len(records) :], strict=True):
-            self._append(prompt, [*response, END_OF_TEXT_ID])
+        for i, record in enumerate(records):
+            self._append(record, encoded[i], [*encoded[len(records) + i], END_OF_TEXT_ID])
 
-    def _append(self, prompt: list[int], response: list[int]) -> None:
+    def _append(self, record: Record, prompt: list[int], response: list[int]) -> None:
         room = self._max_length - len(prompt)
         if room < 1:
             self.dropped_long += 1
             return
-        self.truncated += len(response) > room
+        if len(response) > room:
+            self.truncated += 1
+            record = replace(record, output=decode(response[:room]))
+        self.records.append(replace(record, input="") if record.input.isspace() else record)
         self._tokens.extend(prompt)
         self._tokens.extend(response[:room])
         self._offsets.append(len(self._tokens))
         self._loss_from.append(len(prompt) if self._loss_on == "response" else 1)
 
     def dataset(self) -> TokenDataset:
-        """All that was kept, which is to be more than nothing."""
+        """All sequences. There must be at least one."""
         return TokenDataset(
             torch.frombuffer(self._tokens, dtype=torch.uint16),
             torch.frombuffer(self._offsets, dtype=torch.int64),

@@ -1,4 +1,4 @@
-"""Which records a step sees, and how they become rows without padding or repetition."""
+"""The records of each training step, and the packed rows that they become."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.model.gpt import PackedRow
 
 PREFIX_KEY = 16
-"""Tokens that sequences must begin with alike to be read together: Alpaca's template begins with more."""
+"""The number of first tokens that sequences must share to be grouped. Alpaca's template begins with more."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,15 @@ class Batch:
 
 
 def seed_for(*parts: int | str) -> int:
-    """A seed of 63 bits that differs for every run of parts: one random stream for each purpose, epoch, step, rank."""
+    """A seed of 63 bits made of all parts, so that each purpose, epoch, step and rank has its own random stream."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 def records_of_step(kinds: Tensor, per_step: int, step: int, seed: int) -> list[int]:
-    """The records of optimizer step `step` (counted from 0), a function of nothing but what is given.
+    """The records of optimizer step `step` (counted from 0). They depend on the arguments only.
 
-    Every epoch has an order of its own; its last step takes what is left. The order is random but for one thing:
-    records of the same of the `kinds`, (n,), come together in a step, as far as they go round, and the steps are then
-    shuffled.
+    Each epoch has its own order, and its last step may have fewer records. The order is random, except that records of
+    the same kind are put into the same steps as far as possible. `kinds`, (n,), gives the kind of each record.
     """
     epoch, i = divmod(step, steps_per_epoch(len(kinds), per_step))
     order, places = _order_of_epoch(kinds, per_step, epoch, seed)
@@ -52,9 +51,9 @@ def records_of_step(kinds: Tensor, per_step: int, step: int, seed: int) -> list[
     return records
 
 
-@lru_cache(maxsize=2)  # tensors are compared by identity here: the same run asks again and again
+@lru_cache(maxsize=2)  # tensors are compared by identity here: all steps of a run pass the same one
 def _order_of_epoch(kinds: Tensor, per_step: int, epoch: int, seed: int) -> tuple[Tensor, list[int]]:
-    """The records of an epoch in the order of its portions, (n,), and which portion each of its whole steps takes."""
+    """The records of an epoch in groups of a step each, (n,), and the group of each full step."""
     shuffle = torch.Generator().manual_seed(seed_for("order", seed, epoch))
     order = torch.randperm(len(kinds), generator=shuffle)
     order = order[kinds[order].argsort(stable=True)]
@@ -63,7 +62,7 @@ def _order_of_epoch(kinds: Tensor, per_step: int, epoch: int, seed: int) -> tupl
 
 
 def kinds_of(data: TokenDataset) -> Tensor:
-    """A number for each sequence, (n,), the same for those that can be read together: they begin alike."""
+    """The kind of each sequence, (n,): those with the same first tokens are of the same kind."""
     shared = data.loss_from > PREFIX_KEY
     places = data.offsets[:-1][shared][:, None] + torch.arange(PREFIX_KEY)
     kinds = torch.zeros(len(data), dtype=torch.int64)
@@ -77,11 +76,11 @@ def steps_per_epoch(n: int, per_step: int) -> int:
 
 
 def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, device: torch.device) -> list[Batch]:
-    """The records in rows of at most `max_tokens` tokens each; a longer record has a row of its own.
+    """The records in rows of at most `max_tokens` tokens each. A longer record gets a separate row.
 
-    A beginning that several records of a row share stands in it once: the same losses and gradients for less work.
-    With Alpaca's template that is a good part of a short record. Not on CUDA, whose attention kernel for packed rows
-    takes whole sequences.
+    If several records of a row share their first tokens, the row holds these once: the losses and gradients are the
+    same for less work. With Alpaca's template these tokens are a large part of a short record. Not on CUDA, whose
+    attention kernel for packed rows takes whole sequences.
     """
     rows: list[list[_Group]] = []
     room, lengths = 0, data.lengths  # worked out once: it takes a pass over all records
@@ -103,7 +102,7 @@ def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, devic
 
 @dataclass(frozen=True)
 class _Group:
-    """Records of one row, which begin with the same `prefix` tokens; `members` are all that do, in any row."""
+    """Records of one row that share their first `prefix` tokens. `members` are the records of all rows that do."""
 
     prefix: int
     records: list[int]
@@ -134,7 +133,7 @@ def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device
 
 
 def _alike(data: TokenDataset, records: Sequence[int]) -> list[list[int]]:
-    """The records grouped by how they begin."""
+    """The records grouped by their first tokens."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for record in records:
         ids, loss_from = data[record]
@@ -144,7 +143,7 @@ def _alike(data: TokenDataset, records: Sequence[int]) -> list[list[int]]:
 
 
 def _common_prefix(data: TokenDataset, records: Sequence[int]) -> int:
-    """How many tokens all records begin with, none of them a place where a token is predicted that counts."""
+    """The number of first tokens that all records share, without positions where a target is predicted."""
     sequences = [data[record] for record in records]
     end = min(loss_from for _, loss_from in sequences) - 1
     first = sequences[0][0][:end]

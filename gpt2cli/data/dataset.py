@@ -1,4 +1,4 @@
-"""Token sequences end to end in one tensor, each with the place from which on its tokens are learned."""
+"""Token sequences end to end in one tensor, and where the learned part of each begins."""
 
 import ctypes
 import hashlib
@@ -13,7 +13,7 @@ from torch import Tensor
 class TokenDataset:
     """n sequences of token ids. A model reads `ids[:-1]` of one and predicts `ids[loss_from:]`.
 
-    So a sequence of T tokens takes T - 1 places of the model's window.
+    So a sequence of T tokens takes T - 1 positions of the model's window.
 
     tokens     (N,) uint16, all sequences end to end; may be mapped from a file
     offsets    (n + 1,) int64, where each sequence starts, and N
@@ -36,17 +36,17 @@ class TokenDataset:
 
     @property
     def lengths(self) -> Tensor:
-        """(n,) int64, the tokens of each sequence."""
+        """(n,) int64, the number of tokens of each sequence."""
         return self.offsets.diff()
 
     @property
     def n_tokens(self) -> int:
-        """The tokens of all sequences."""
+        """The number of tokens of all sequences."""
         return len(self.tokens)
 
     @property
     def n_targets(self) -> int:
-        """The tokens that count as targets."""
+        """The number of tokens that are targets."""
         return self.n_tokens - int(self.loss_from.sum())
 
     def select(self, indices: Sequence[int]) -> "TokenDataset":
@@ -56,7 +56,7 @@ class TokenDataset:
         return from_sequences(chosen, self.loss_from[list(indices)].tolist())
 
     def fingerprint(self) -> str:
-        """sha256 of the contents, in hex: equal for equal data on every machine, and different for any other."""
+        """sha256 of the contents, in hex. It is the same on every machine."""
         digest = hashlib.sha256()
         for tensor in (self.offsets, self.loss_from, self.tokens):
             digest.update(len(tensor).to_bytes(8, "little"))
@@ -79,7 +79,7 @@ def empty() -> TokenDataset:
 
 
 def _bytes_of(tensor: Tensor) -> "ctypes.Array[ctypes.c_char] | bytes":
-    """The tensor's memory, not copied: valid as long as the tensor lives."""
+    """The tensor's memory without a copy. It is valid as long as the tensor exists."""
     tensor = tensor.contiguous()
     if not tensor.numel():
         return b""

@@ -1,4 +1,4 @@
-"""The values in a `.json` file that holds a list, or in a `.jsonl` file, which holds a value a line.
+"""The values in a `.json` file that holds a list, or in a `.jsonl` file, which holds one value a line.
 
 Many programs write such files, and not all of them write valid JSON. A value that JSON does not have, such as the NaN
 that pandas writes for a missing one, becomes an `Unusable`. So an error can name the record that holds it.
@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.checkpoints.files import looks_like
-from gpt2cli.data.utf8 import BOM, read_utf8
+from gpt2cli.data.encoding import BOM, read_utf8
 from gpt2cli.errors import DataError
 from gpt2cli.untrusted import is_utf16
 
 MAX_DIGITS = 640
-"""Digits of the longest number that is read: Python can be set up to refuse longer ones."""
+"""Digits of the longest number that is read. Python can be configured to refuse longer ones."""
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """Stands for a value that JSON does not have: `what` names it."""
+    """Replaces a value that JSON does not have, which `what` names."""
 
     what: str
 
@@ -32,22 +32,22 @@ NAN = Unusable("NaN")
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """Stands for the value of a line that is not JSON: the column if it is known, and the reason."""
+    """Replaces the value of a line that is not JSON: the column if it is known, and the reason."""
 
     column: int | None
     reason: str
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in words, with an article where there is one."""
+    """The kind of a value in words, with an article if English needs one."""
     return value.what if isinstance(value, Unusable) else _KINDS.get(type(value), "null")
 
 
 def read_values(path: Path) -> Iterator[tuple[int | None, Any]]:
     """Each value of a `.json` or `.jsonl` file, and for a `.jsonl` the number of its line, counted from 1.
 
-    A line that is not JSON gives a BadLine, and blank lines give nothing. Raises DataError for a file that is not
-    UTF-8, for a `.json` that is not JSON or no list, naming the place, and for a `.jsonl` that holds one list.
+    A line that is not JSON gives a BadLine. Blank lines give nothing. Raises DataError, with the place, for a file that
+    is not UTF-8 and for a `.json` file that is not a list in JSON; also for a `.jsonl` file that holds one list.
     """
     if path.suffix.lower() != ".jsonl":
         return ((None, value) for value in _read_list(path))
@@ -88,7 +88,7 @@ def _holds_one_list(path: Path, start: bytes) -> bool:
 
 def _read_lines(path: Path) -> Iterator[tuple[int | None, Any]]:
     with path.open("rb") as file:
-        # within a line of JSON there is no CR: where there is one, it ends a line
+        # JSON has no CR within a line, so each CR ends one
         lines = (part for line in file for part in line.splitlines())
         for number, line in enumerate(lines, start=1):
             line = line.removeprefix(BOM) if number == 1 else line

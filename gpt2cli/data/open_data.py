@@ -1,11 +1,11 @@
-"""Whatever somebody gives as training data, made ready: the one entrance for finetune and evaluate."""
+"""Training data of any kind, opened, tokenized and divided."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
 from gpt2cli.config import LESSONS, DataConfig, GPTConfig, TrainConfig
-from gpt2cli.data import alpaca
+from gpt2cli.data.alpaca import OnBatch, read_alpaca
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.prepared import default_directory, fingerprint, is_prepared, read_prepared, write_prepared
 from gpt2cli.data.records import SUFFIXES
@@ -20,13 +20,13 @@ from gpt2cli.untrusted import is_directory, is_file, missing
 
 ACCEPTED = f"give .json, .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or {LESSONS} (bundled)"
 SIMILAR = 0.75
-"""How near a name must come to that of the bundled lessons for an error to ask whether they are meant, 0 to 1."""
+"""The least similarity, from 0 to 1, of a wrong name to `lessons` for which an error suggests `lessons`."""
 
 
 def data_path(data: str) -> Path:
-    """Where data is: the path, or, if nothing is there, the records that come with the package under their name.
+    """The path of data. LESSONS, if no file has that name, stands for the records that come with the package.
 
-    Raises UsageError for an empty name, which would be the working directory.
+    Raises UsageError for an empty name, which would mean the working directory.
     """
     if not data.strip():
         raise UsageError(f"--data is empty: {ACCEPTED}")
@@ -35,7 +35,7 @@ def data_path(data: str) -> Path:
 
 
 def check_kind(path: Path) -> None:
-    """Raise UsageError for a path where nothing is, or a file of a format that is not known."""
+    """Raise UsageError for a path that does not exist, or a file of an unknown format."""
     if is_directory(path):
         return
     if not is_file(path):
@@ -52,11 +52,11 @@ def _meant(path: Path) -> str:
 
 
 def prepared_alpaca(offline: bool = False, progress: Progress = ignore) -> Path:
-    """Where Alpaca's data is if nobody gave other data: fetched, and prepared, if that has not been done yet."""
+    """The path of Alpaca's prepared data, the default. It is downloaded and prepared if it is not there yet."""
     prepared = default_directory("cleaned")
     if not is_prepared(prepared):
         file = fetch_source("cleaned", offline, progress)
-        # with the defaults, whatever this run asks for: later ones use it too
+        # with the default settings, whatever those of this run are: later runs use it too
         splits = load_alpaca(file, GPTConfig.block_size, TrainConfig.loss_on, DataConfig(), source="cleaned")
         write_prepared(splits, prepared)
     return prepared
@@ -68,17 +68,17 @@ def load_data(
     data: DataConfig,
     block_size: int,
     skip_bad: bool = False,
-    progress: alpaca.Progress = alpaca.ignore,
+    on_batch: OnBatch | None = None,
     template: PromptTemplate = ALPACA,
 ) -> Splits:
     """Data of any kind for a model with this window, divided into train, val and test.
 
-    A directory of `prepare-alpaca` was divided when it was prepared, and keeps its lengths, `loss_on` and template,
-    which `info` tells; of the configs only `subset` (of `train`) matters then. `info` always has kind, source,
-    max_length, loss_on, seed and fingerprint, and for records their counts. `notes` say what is not used.
+    Records are put into the `template`. A directory of `prepare-alpaca` keeps its own division, lengths, `loss_on` and
+    template; then only `subset` of the two configs has an effect, on `train`. `info` always has kind, source,
+    max_length, loss_on, seed and fingerprint, and for records their counts. `notes` are about unused parts of the data.
 
-    Raises UsageError for a path that is nothing of the sort, or a max_length beyond the window, and DataError for
-    data that is damaged, wrong, empty, or prepared for a longer window. Records are put into the `template`.
+    Raises UsageError for a path that is not data, or a max_length beyond the window, and DataError for data that is
+    damaged, malformed, empty, or prepared for a longer window.
     """
     max_length = train.max_length or block_size
     if max_length > block_size:
@@ -87,7 +87,8 @@ def load_data(
     if path.is_dir():
         return _load_directory(path, max_length, data)
     if path.suffix.lower() in SUFFIXES:
-        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, progress, template=template)
+        splits = load_alpaca(path, max_length, train.loss_on, data, skip_bad, on_batch, template=template)
+        return replace(splits, records={})  # training needs their tokens only
     return _load_text(path, [path], max_length, data)
 
 
@@ -97,12 +98,15 @@ def load_alpaca(
     loss_on: Literal["response", "all"],
     data: DataConfig,
     skip_bad: bool = False,
-    progress: alpaca.Progress = alpaca.ignore,
+    on_batch: OnBatch | None = None,
     source: str | None = None,
     template: PromptTemplate = ALPACA,
 ) -> Splits:
-    """A file of records, tokenized and divided; `info` calls it `source`. Raises what `read_alpaca` raises."""
-    read = alpaca.read_alpaca(
+    """A file of records, tokenized and divided, with the records. `info` calls it `source`.
+
+    Raises the errors of `read_alpaca`.
+    """
+    read = read_alpaca(
         path,
         max_length=max_length,
         loss_on=loss_on,
@@ -110,13 +114,15 @@ def load_alpaca(
         seed=data.seed,
         template=template,
         skip_bad=skip_bad,
-        progress=progress,
+        on_batch=on_batch,
     )
     of = split(len(read.dataset), data)
-    train, val, test = (read.dataset.select(chosen) for chosen in (of.train, of.val, of.test))
+    chosen = {"train": of.train, "val": of.val, "test": of.test}
+    train, val, test = (read.dataset.select(indices) for indices in chosen.values())
+    records = {name: [read.records[i] for i in indices] for name, indices in chosen.items()}
     info = {"kind": "alpaca", "source": source or str(path), "max_length": max_length, "loss_on": loss_on}
     info |= {"seed": data.seed, "subset": data.subset, "counts": asdict(read.counts)}
-    return _described(Splits(train, val, test, template, info, read.notes))
+    return _described(Splits(train, val, test, template, info, read.notes, records))
 
 
 def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:
@@ -148,5 +154,5 @@ def _longest(part: TokenDataset) -> int:
 
 
 def _described(splits: Splits) -> Splits:
-    """The same with its fingerprint."""
+    """The splits with their fingerprint in `info`."""
     return replace(splits, info=splits.info | {"fingerprint": fingerprint(splits)})

@@ -1,44 +1,46 @@
-"""A prepared dataset on disk: a directory with one file, so that it is there as a whole or not at all.
+"""A prepared dataset on disk: a directory with one file, so that a crash never leaves half of a dataset.
 
-`data.safetensors` holds nine tensors, `train.tokens train.offsets train.loss_from val.tokens ...` as in `TokenDataset`,
-and in its metadata, under `gpt2cli`, a JSON object: version, template, and whatever else `Splits.info` holds; under
-`sha256` a digest of all that.
+`data.safetensors` holds `train.tokens train.offsets train.loss_from val.tokens ...`, as in `TokenDataset`, and
+`train.records val.records test.records`, (bytes,) uint8: the records as lines of JSON, in the order of the sequences.
+Its metadata holds, under `gpt2cli`, a JSON object with version, template, and all of `Splits.info`; under `sha256` a
+digest of that object and the sequences; and under `records_sha256` one of the records. Earlier versions wrote no
+records: such a dataset can be trained on, but not evaluated on.
 """
 
 import hashlib
 import json
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2cli import paths
 from gpt2cli.atomic import replacing
 from gpt2cli.checkpoints.files import read_safetensors
+from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.data.alpaca import Counts
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.splits import Splits as Splits
+from gpt2cli.data.records import Record
+from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, DataError, ResourceError
 from gpt2cli.prompts import PromptTemplate
-from gpt2cli.untrusted import is_file, parse_json
+from gpt2cli.untrusted import is_encodable, is_file, parse_json
 
 FILE = "data.safetensors"
 VERSION = 1
 AGAIN = "prepare it again with `gpt2 prepare-alpaca --force`"
 _DTYPES = {"tokens": torch.uint16, "offsets": torch.int64, "loss_from": torch.int32}
 _INFO = {"kind": str, "source": str, "max_length": int, "loss_on": str, "seed": int, "fingerprint": str}
-"""What `Splits.info` always holds, and of which types."""
+"""The members that `Splits.info` always has, and their types."""
 
 
 def default_directory(source: str) -> Path:
-    """Where a dataset goes if nobody says: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file."""
+    """The default directory for a source: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file."""
     name = f"alpaca-{source}" if source in ("cleaned", "original") else Path(urlsplit(source).path).stem
     return paths.datasets() / (re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "alpaca")
 
@@ -49,12 +51,12 @@ def is_prepared(directory: Path) -> bool:
 
 
 def fingerprint(splits: Splits) -> str:
-    """sha256, in hex, of everything in the three splits."""
+    """sha256, in hex, of the sequences in the three splits."""
     return hashlib.sha256("".join(part.fingerprint() for part in splits.by_name().values()).encode()).hexdigest()
 
 
 def write_prepared(splits: Splits, directory: Path) -> Path:
-    """Write the dataset, replacing the one that is there; a crash leaves the old or the new. Returns the file.
+    """Write the dataset, and return its file. An old dataset is replaced; a crash leaves the old or the new one.
 
     Raises ResourceError if it cannot be written.
     """
@@ -76,21 +78,24 @@ def _write(splits: Splits, directory: Path) -> Path:
     }
     template = splits.template.to_dict() if splits.template else None
     of_all = fingerprint(splits)
-    described = {"version": VERSION, "template": template, **splits.info, "fingerprint": of_all}
+    text = json.dumps({"version": VERSION, "template": template, **splits.info, "fingerprint": of_all})
+    metadata = {"gpt2cli": text, "sha256": _digest(text, of_all)}
+    if splits.records:
+        records = {name: _lines(splits.records[name]) for name in splits.by_name()}
+        tensors |= {f"{name}.records": lines for name, lines in records.items()}
+        metadata["records_sha256"] = _digest_of_records(records)
     with replacing(directory / FILE) as temporary:
-        text = json.dumps(described)
-        try:
-            save_file(tensors, temporary, metadata={"gpt2cli": text, "sha256": _digest(text, of_all)})
-        except SafetensorError as error:  # how its writer reports a full disk
-            raise ResourceError(f"cannot write {directory / FILE} ({error}): free some space") from None
+        write_tensors(temporary, tensors, metadata)
     return directory / FILE
 
 
-def read_prepared(directory: Path) -> Splits:
-    """Open a prepared dataset by memory map. `info` holds what was written, and its fingerprint.
+def read_prepared(directory: Path, with_records: bool = False) -> Splits:
+    """Open a prepared dataset by memory map.
 
-    Nothing in the file is trusted: not its sizes, not its types, not the places that it points to. Raises DataError
-    for a file that is damaged, of another version, or something else.
+    The records are read and checked only `with_records`. They are empty if an earlier version prepared the dataset.
+
+    The file is untrusted: all its sizes, types and offsets are checked. Raises DataError for a file that is damaged, of
+    another format version, or no prepared dataset.
     """
     path = directory / FILE
     try:
@@ -106,6 +111,8 @@ def read_prepared(directory: Path) -> Splits:
         if contents.extra["sha256"] != _digest(contents.extra["gpt2cli"], found) or not len(splits.train):
             raise ValueError
         _check_info(splits.info, found)
+        if with_records and "records_sha256" in contents.extra:
+            splits = replace(splits, records=_read_records(splits, contents.tensors, contents.extra["records_sha256"]))
     except CheckpointError as error:
         raise DataError(f"{str(error).removesuffix(': fetch it again')}: {AGAIN}") from None
     except DataError as error:
@@ -116,12 +123,12 @@ def read_prepared(directory: Path) -> Splits:
 
 
 def _digest(description: str, fingerprint: str) -> str:
-    """sha256, in hex, of all that the file says."""
+    """sha256, in hex, of the description and of the sequences, whose fingerprint this is."""
     return hashlib.sha256((description + fingerprint).encode()).hexdigest()
 
 
 def _check_info(info: dict[str, Any], fingerprint: str) -> None:
-    """Raise an error unless `info` has the form that `load_data` promises, and can be written as JSON again."""
+    """Raise KeyError, TypeError or ValueError unless `info` has the form that `load_data` guarantees."""
     if any(type(info[name]) is not kind for name, kind in _INFO.items()) or info["loss_on"] not in ("response", "all"):
         raise ValueError
     counts = info.get("counts", {})
@@ -133,17 +140,53 @@ def _check_info(info: dict[str, Any], fingerprint: str) -> None:
 
 
 def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
-    """One of the three, checked so far that nothing in it leads outside. Raises KeyError or ValueError."""
+    """One split. Raises KeyError or ValueError unless all its offsets and tokens are within their ranges."""
     tokens, offsets, loss_from = members = [tensors[f"{name}.{member}"] for member in _DTYPES]
     kinds = all(
         tensor.dtype == dtype and tensor.ndim == 1 for tensor, dtype in zip(members, _DTYPES.values(), strict=True)
     )
     if not kinds or len(offsets) != len(loss_from) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
         raise ValueError
-    if offsets.min() < 0 or offsets.max() > len(tokens):  # the lengths of others could wrap around
+    if offsets.min() < 0 or offsets.max() > len(tokens):  # otherwise the lengths below could overflow
         raise ValueError
     part = TokenDataset(tokens, offsets, loss_from)
     targets = part.lengths - loss_from
     if len(part) and (targets.min() < 1 or loss_from.min() < 1 or tokens.to(torch.int32).max() >= VOCAB_SIZE):
         raise ValueError
     return part
+
+
+def _lines(records: list[Record]) -> Tensor:
+    """The records as JSON, one a line, (bytes,) uint8."""
+    lines = bytearray()
+    for record in records:
+        lines += json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n"
+    return torch.frombuffer(lines, dtype=torch.uint8) if lines else torch.empty(0, dtype=torch.uint8)
+
+
+def _digest_of_records(records: dict[str, Tensor]) -> str:
+    """sha256, in hex, of the lines of all splits."""
+    digest = hashlib.sha256()
+    for lines in records.values():
+        digest.update(len(lines).to_bytes(8, "little"))
+        digest.update(lines.numpy().data)
+    return digest.hexdigest()
+
+
+def _read_records(splits: Splits, tensors: dict[str, Tensor], digest: str) -> dict[str, list[Record]]:
+    """The records of each split. Raises KeyError, TypeError or ValueError if they are not those of the sequences."""
+    stored = {name: tensors[f"{name}.records"] for name in splits.by_name()}
+    if any(lines.dtype != torch.uint8 or lines.ndim != 1 for lines in stored.values()):
+        raise ValueError
+    if _digest_of_records(stored) != digest:
+        raise ValueError
+    records = {
+        name: [Record(**parse_json(line)) for line in lines.numpy().tobytes().splitlines()]
+        for name, lines in stored.items()
+    }
+    texts = (text for part in records.values() for record in part for text in asdict(record).values())
+    if any(not isinstance(text, str) or not is_encodable(text) for text in texts):
+        raise ValueError
+    if any(len(records[name]) != len(part) for name, part in splits.by_name().items()):
+        raise ValueError
+    return records

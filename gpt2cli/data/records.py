@@ -1,4 +1,4 @@
-"""Reading Alpaca's records from a file that somebody else wrote."""
+"""Reading Alpaca's records from an untrusted file."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ NAMED_FIELDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One task, what it is about if anything, and the right answer."""
+    """A task, its input (which may be empty), and the right answer."""
 
     instruction: str
     input: str
@@ -25,9 +25,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """The good records of a file, in its order, the number of skipped ones, and the good ones' unused fields.
+    """The well-formed records of a file, in its order.
 
-    with_other_fields  good records that hold something in other fields, which is not used: `history`, `system`, ...
+    bad                the number of malformed records, which were skipped
+    with_other_fields  the number of good records with values in other fields, such as `history`; these are not used
     other_fields       the names of some of these fields
     """
 
@@ -47,14 +48,16 @@ class Records:
 
 
 def read_records(path: Path, skip_bad: bool = False) -> Records:
-    r"""Read a `.json` file (a list of objects) or a `.jsonl` file (an object a line): instruction, output, maybe input.
+    r"""Read a `.json` file (a list of objects) or a `.jsonl` file (one object a line).
 
-    The endings count in any case. An `input` of null, or of the NaN that pandas writes for a missing value, is no
-    input. Texts are taken as they are: a `\r\n` or `<|endoftext|>` inside of one is plain text.
+    An object has an `instruction`, an `output`, and optionally an `input`. An `input` of null, or of the NaN that
+    pandas writes for a missing value, means no input. Texts are taken unchanged: a `\r\n` or `<|endoftext|>` in one is
+    plain text. Suffixes may be in upper case.
 
-    Raises DataError for a file that is not UTF-8 or not JSON, naming the place, and for a record with a missing or
-    wrong member, naming its number, which counts from 1, and its line in a `.jsonl`. With `skip_bad` such records, and
-    lines of a `.jsonl` that are no JSON, are counted and left out. Raises UsageError for a file with another ending.
+    Raises DataError, with the place, for a file that is not UTF-8 or not JSON, and for a record with a missing or wrong
+    member. The place of a record is its number, counted from 1, and its line in a `.jsonl` file. With `skip_bad` such
+    records, and lines of a `.jsonl` file that are not JSON, are counted and left out. Raises UsageError for a file with
+    another suffix.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path} ends in neither {' nor '.join(SUFFIXES)}: give a file of Alpaca records")
@@ -80,7 +83,7 @@ def read_records(path: Path, skip_bad: bool = False) -> Records:
 
 
 def _problem(value: Any) -> str:
-    """What is wrong with a record, or nothing."""
+    """The reason why a record is malformed; empty if it is well formed."""
     if isinstance(value, BadLine):
         return (f", column {value.column}" if value.column else "") + f" ({value.reason})"
     if not isinstance(value, dict):
@@ -104,7 +107,7 @@ def _input_of(value: dict[str, Any]) -> Any:
 
 
 def _other_fields(value: dict[str, Any]) -> list[str]:
-    """The fields that are not used, and hold something."""
+    """The names of fields that are not used but have values."""
     if len(value) <= len(FIELDS) and value.keys() <= set(FIELDS):
         return []
     return [name for name, member in value.items() if name not in FIELDS and member and member != NAN]

@@ -1,6 +1,6 @@
-"""Which records train the model, which tell when it is good, and which are kept aside until the end.
+"""The division of data into records for training, validation and test.
 
-Every choice is a function of a seed and a count, the same on every machine.
+The division depends only on a seed and the number of records. It is the same on every machine.
 """
 
 import random
@@ -10,16 +10,18 @@ from typing import Any
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.records import Record
 from gpt2cli.prompts import PromptTemplate
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Data ready to train on. `val` and `test` may be empty, `train` is not.
+    """Data ready to train on. `val` and `test` may be empty; `train` is not.
 
-    template  how the instructions were put, None for plain text
-    info      what is known about the data, ready for JSON: kind, source, counts, settings, fingerprint
+    template  the prompt template of the instructions; None for plain text
+    info      facts about the data that can be written as JSON: kind, source, counts, settings, fingerprint
     notes     remarks for the person who gave the data; not stored with it
+    records   for each split by name, the records in its sequences; empty if they are not needed, or not known
     """
 
     train: TokenDataset
@@ -28,15 +30,16 @@ class Splits:
     template: PromptTemplate | None
     info: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    records: dict[str, list[Record]] = field(default_factory=dict)
 
     def by_name(self) -> dict[str, TokenDataset]:
-        """The three of them, in the order train, val, test."""
+        """The three splits in the order train, val, test."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
 @dataclass(frozen=True)
 class Indices:
-    """Who goes where: each number from 0 to n - 1 in exactly one list, each list in ascending order."""
+    """The members of each split: each number from 0 to n - 1 is in exactly one list. The lists are ascending."""
 
     train: list[int]
     val: list[int]
@@ -44,7 +47,7 @@ class Indices:
 
 
 def split(n: int, data: DataConfig) -> Indices:
-    """Divide n things by chance. Of two or more, a wanted `val` gets at least one; `train` always does."""
+    """Divide n things at random. `train` gets at least one, and so does a requested `val` if n is 2 or more."""
     n_val, n_test = sizes(n, data)
     order = permutation(n, data.seed)
     val, test, train = order[:n_val], order[n_val : n_val + n_test], order[n_val + n_test :]
@@ -52,20 +55,20 @@ def split(n: int, data: DataConfig) -> Indices:
 
 
 def sizes(n: int, data: DataConfig) -> tuple[int, int]:
-    """How many of n things go to `val` and to `test`."""
+    """The sizes of `val` and `test` for n things."""
     n_val = min(max(1, round(n * data.val_fraction)), n - 1) if data.val_fraction and n else 0
     n_test = min(max(1, round(n * data.test_fraction)), n - 1 - n_val) if data.test_fraction and n else 0
     return n_val, n_test
 
 
 def sample(n: int, k: int, seed: int) -> list[int]:
-    """k of the numbers from 0 to n - 1 by chance, or all if there are no more, in ascending order."""
+    """k random numbers from 0 to n - 1 in ascending order; all of them if k is n or more."""
     return sorted(permutation(n, seed)[:k])
 
 
 def permutation(n: int, seed: int) -> Sequence[int]:
     """The numbers from 0 to n - 1 in random order."""
-    # of Python's random numbers only random() itself is promised to stay the same in later versions
+    # Python guarantees only for random() that later versions give the same numbers
     draw = random.Random(seed)
     keys = [draw.random() for _ in range(n)]
     return sorted(range(n), key=keys.__getitem__)

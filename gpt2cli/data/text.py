@@ -4,9 +4,9 @@ A file holds one document, or several that are separated by a line that holds `<
 Anywhere else `<|endoftext|>` is plain text. A `\r\n` is read as `\n`, and so is a `\r` where a file has no `\n` at all.
 A byte order mark is dropped. Blank documents are left out.
 
-The stream is `<|endoftext|> document <|endoftext|> document ... <|endoftext|>`: each document begins as a text does
-that the model writes, and has an end. A block holds up to block_size + 1 tokens and starts with the last token of the
-block before, so that every token of a stream but its first is a target exactly once. The last block may be short.
+The stream is `<|endoftext|> document <|endoftext|> document ... <|endoftext|>`. So each document has an end, and begins
+like a text that the model generates. A block holds up to block_size + 1 tokens, and starts with the last token of the
+previous block. So each token of a stream except the first is a target exactly once. The last block may be short.
 """
 
 import re
@@ -21,16 +21,15 @@ from torch import Tensor
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.data.encoding import encode_many
+from gpt2cli.data.encoding import encode_many, read_utf8
 from gpt2cli.data.splits import sample, sizes, split
-from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, pieces
 from gpt2cli.untrusted import is_file, shown
 
 SUFFIX = ".txt"
 BATCH, BATCH_CHARACTERS = 1000, 2**20
-"""Pieces of texts, or their characters, whose tokens are held as Python's numbers at a time."""
+"""The most pieces of a batch, and about the most characters: as Python integers, tokens take much memory."""
 _SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\n|\Z)", re.MULTILINE)
 
 
@@ -45,9 +44,9 @@ class Text:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The `.txt` files in a folder, not in those below it, by name. The ending counts in any case.
+    """The `.txt` files in a folder, sorted by name, without those in subfolders. The suffix may be in upper case.
 
-    Hidden files are left out, also those named `._*`, in which macOS keeps what other file systems cannot.
+    Hidden files are left out, such as `._*`, where macOS stores metadata on other file systems.
     """
     return sorted(path for path in folder.iterdir() if _is_text(path))
 
@@ -57,7 +56,7 @@ def _is_text(path: Path) -> bool:
 
 
 def left_out_of(folder: Path) -> tuple[str, ...]:
-    """A note on what `text_files` leaves out of a folder: how much, and the first by name. Nothing for nothing."""
+    """A note on the entries of a folder that `text_files` leaves out: their number, and the name of the first."""
     others = sorted(path.name for path in folder.iterdir() if not _is_text(path))
     if not others:
         return ()
@@ -70,10 +69,10 @@ def left_out_of(folder: Path) -> tuple[str, ...]:
 
 
 def read_text(files: Sequence[Path], block_size: int, data: DataConfig) -> Text:
-    """Tokenize the files and set some aside: whole ones if there are several, else the end of the only one.
+    """Tokenize the files and divide them: whole files if there are several, else the parts of the only one.
 
-    A `subset` is that many blocks of `train`, by chance. Raises DataError for a file that is not UTF-8, naming the
-    byte, and if there is no text.
+    A `subset` is that many random blocks of `train`. Raises DataError, with the byte, for a file that is not UTF-8, and
+    if there is no text.
     """
     texts = [documents for documents in (tokenize(read_documents(path)) for path in files) if documents]
     if not texts:
@@ -91,7 +90,7 @@ def read_text(files: Sequence[Path], block_size: int, data: DataConfig) -> Text:
 
 
 def _cut(stream: Tensor, data: DataConfig) -> list[Tensor]:
-    """The start of a text, what follows, and the end. Each part starts with the last token of the one before."""
+    """The start of a text, its middle, and its end. Each part starts with the last token of the previous one."""
     targets = len(stream) - 1
     n_val, n_test = sizes(targets, data)
     first, second = targets - n_val - n_test, targets - n_test
@@ -99,19 +98,22 @@ def _cut(stream: Tensor, data: DataConfig) -> list[Tensor]:
 
 
 def join(documents: Sequence[Tensor]) -> Tensor:
-    """One stream of documents, each (T,) uint16, with an end-of-text before, between and after. Nothing for none."""
+    """One stream of documents, each (T,) uint16, with an end of text before, between and after them.
+
+    Without documents, the stream is empty.
+    """
     end = torch.tensor([END_OF_TEXT_ID], dtype=torch.uint16)
     return torch.cat([end, *(part for tokens in documents for part in (tokens, end))]) if documents else end[:0]
 
 
 def blocks(stream: Tensor, block_size: int) -> TokenDataset:
-    """Cut a stream (T,) of uint16 into blocks of up to block_size + 1 tokens that overlap by one."""
+    """Cut a stream, (T,) uint16, into blocks of up to block_size + 1 tokens that overlap by one."""
     starts = range(0, len(stream) - 1, block_size)
     return from_sequences([stream[start : start + block_size + 1] for start in starts], [1] * len(starts))
 
 
 def read_documents(path: Path) -> list[str]:
-    """The documents of a text file, none of them blank. Raises DataError for what is not UTF-8, naming the byte."""
+    """The documents of a text file without the blank ones. Raises DataError, with the byte, if it is not UTF-8."""
     text = read_utf8(path).replace("\r\n", "\n")
     if "\n" not in text:  # the line ends of the first Macs
         text = text.replace("\r", "\n")
@@ -141,7 +143,7 @@ def tokenize(documents: Sequence[str]) -> list[Tensor]:
 
 
 def _batches(documents: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-    """All pieces of all documents, each with its document's index, in portions that take little memory as tokens."""
+    """All pieces of all documents, each with its document's index, in batches of at most BATCH pieces."""
     batch: list[tuple[int, str]] = []
     size = 0
     for i, document in enumerate(documents):

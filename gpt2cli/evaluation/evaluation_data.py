@@ -11,15 +11,15 @@ from torch import Tensor
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
-from gpt2cli.data.open_data import ACCEPTED, check_kind, load_data
-from gpt2cli.data.prepared import is_prepared, read_prepared
+from gpt2cli.data.open_data import ACCEPTED, check_kind, load_alpaca
+from gpt2cli.data.prepared import AGAIN, is_prepared, read_prepared
 from gpt2cli.data.records import SUFFIXES, Record, read_records
 from gpt2cli.data.splits import Splits
 from gpt2cli.data.text import left_out_of, read_documents, text_files, tokenize
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.text_sizes import sizes_of
 from gpt2cli.prompts import ALPACA, PromptTemplate
-from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
+from gpt2cli.tokenizer import END_OF_TEXT_ID
 
 Split = Literal["test", "val", "train", "all"]
 
@@ -95,9 +95,10 @@ def read_data(
     if not prepared and split in (None, "all"):
         return _read_file(path, source, skip_bad)
     if prepared:
-        splits = read_prepared(path)
+        splits = read_prepared(path, with_records=True)
     else:
-        splits = load_data(path, train, division, block_size, skip_bad, template=template)
+        length = train.max_length or block_size
+        splits = load_alpaca(path, length, train.loss_on, division, skip_bad, template=template)
     return _of_splits(splits, source, split or "test")
 
 
@@ -130,31 +131,25 @@ def _of_splits(splits: Splits, source: str, split: Split) -> Instructions:
     if splits.template is None:
         raise DataError(f"{source} was prepared without a prompt template: {ACCEPTED}")
     parts = splits.by_name()
-    chosen = list(parts.values()) if split == "all" else [parts[split]]
-    if not any(map(len, chosen)):
+    chosen = list(parts) if split == "all" else [split]
+    if not any(len(parts[name]) for name in chosen):
         held = ", ".join(f"{len(part):,} in {name}" for name, part in parts.items())
         raise DataError(
             f"the {split} split of {source} is empty ({held} records): choose another --split, or other data"
         )
-    whole = splits.info.get("loss_on") == "all"
-    tasks = [_task(*part[i], splits.template, whole) for part in chosen for i in range(len(part))]
+    if not splits.records:
+        raise DataError(f"{source} was prepared by an earlier version of gpt2cli, without the records' texts: {AGAIN}")
+    tasks = [task for name in chosen for task in _tasks(parts[name], splits.records[name], splits.template)]
     return Instructions(source, split, tasks, splits.info.get("fingerprint"), notes=splits.notes)
 
 
-def _task(ids: Tensor, loss_from: int, template: PromptTemplate, whole: bool) -> Task:
-    """The record that a sequence was made of. Where the loss is on all of it, the border is looked for in its text."""
-    tokens: list[int] = ids.tolist()
-    if whole:
-        found = template.split(decode(tokens))
-        border = len(encode_many([template.prompt(*found)])[0]) if found else 0
-    else:
-        border = loss_from
-        found = template.split(decode(tokens[:border]))
-    if found is None or not 0 < border < len(tokens):
-        raise DataError("the prepared records do not follow their own template: prepare them again")
-    response = tokens[border:]
-    complete = response[-1] == END_OF_TEXT_ID
-    return Task(Record(*found, decode(response[:-1] if complete else response)), response)
+def _tasks(data: TokenDataset, records: list[Record], template: PromptTemplate) -> list[Task]:
+    """Each record, with the tokens of its sequence that follow the prompt."""
+    prompts = encode_many([template.prompt(record.instruction, record.input) for record in records])
+    responses = [data[i][0][len(prompt) :].tolist() for i, prompt in enumerate(prompts)]
+    if not all(responses):
+        raise DataError(f"the prepared records do not follow their own template: {AGAIN}")
+    return [Task(record, response) for record, response in zip(records, responses, strict=True)]
 
 
 def sequences(

@@ -10,7 +10,8 @@ from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import SUFFIXES
 from gpt2cli.errors import NetworkError, UsageError
 from gpt2cli.export import huggingface
-from gpt2cli.hub import model_cache, models
+from gpt2cli.hub import models
+from gpt2cli.hub.names import parse_name
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Request:
                 raise UsageError(f"--push takes the formats {names}, not {self.format}")
             if "@" in self.push or "/" not in self.push:
                 raise UsageError(f"--push takes owner/name, not {self.push[:200]!r}")
-            model_cache.parse_name(self.push)
+            parse_name(self.push)
             if models.is_offline():
                 raise NetworkError("--push cannot work: the network is off (HF_HUB_OFFLINE): unset that variable")
 

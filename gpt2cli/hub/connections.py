@@ -1,26 +1,116 @@
-"""Limits on the time that a connection takes, besides the timeout of a single read.
+"""Connections by huggingface_hub's HTTP client: limits on their time, checked redirections, and our own errors.
 
-A server that sends a byte a second never exceeds a timeout. So the headers of an answer have a deadline, and its body
-has a minimum rate.
+A server that sends a byte a second never exceeds the timeout of a single read. So the headers of an answer have a
+deadline, and its body has a minimum rate.
 """
 
 import queue
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from threading import Thread
 from time import monotonic
-from typing import TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
-from gpt2cli.hub.resumable_download import TooSlowError
+from gpt2cli.errors import NetworkError
+from gpt2cli.hub.resumable_download import TemporaryError, TooSlowError
 
 DEADLINE = 3.0
 """The time until all headers are there, those of redirections included, in timeouts of a single read."""
 LEAST_RATE = 1000.0
 """The least bytes a second of a body, averaged over RATE_SECONDS."""
 RATE_SECONDS = 60.0
+MAX_REDIRECTS = 10
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server, and how error messages name it.
+
+    address  an address of the server
+    wanted   what is downloaded from it or uploaded to it
+    advice   what to do if the server's answer makes no sense
+    """
+
+    address: str
+    wanted: str
+    advice: str
+
+    def get(
+        self,
+        stack: ExitStack,
+        address: str,
+        headers: dict[str, str],
+        timeout: float,
+        check: Callable[[str], None] | None = None,
+    ) -> Any:
+        """The client's response to a GET request, whose body is not read yet. `stack` closes it.
+
+        Redirections are followed. With `check`, each new address is passed to it before it is used, and it raises an
+        error for a forbidden one.
+        """
+        from huggingface_hub import get_session
+
+        session = get_session()
+
+        def ask() -> Any:
+            there = address
+            for _ in range(MAX_REDIRECTS + 1):
+                request = session.build_request("GET", there, headers=headers, timeout=timeout)
+                response = session.send(request, stream=True, follow_redirects=check is None)
+                if check is None or not response.has_redirect_location:
+                    return response
+                response.close()
+                there = urljoin(there, response.headers["Location"])
+                check(there)
+            raise NetworkError(f"{self.wanted}: more than {MAX_REDIRECTS} redirections: {self.advice}")
+
+        with self.errors():
+            response = answer_in_time(ask, timeout)
+        stack.callback(response.close)
+        return response
+
+    def chunks(self, response: Any) -> Iterator[bytes]:
+        """The body of a response. Raises TemporaryError if it breaks off, or comes too slowly."""
+        with self.errors():
+            yield from steady(response.iter_bytes(), self.address)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the client's exceptions into ours, without their texts: these may quote a header, and so the token."""
+        try:
+            yield
+        except Exception as error:
+            ours = self._translated(error)
+            if ours is error:
+                raise
+            raise ours from None
+
+    def _translated(self, error: Exception) -> Exception:
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+        kind, peer = type(error).__name__, route(self.address)
+        if isinstance(error, ImportError):
+            return NetworkError("the proxy is of a kind (SOCKS) that is not supported: unset ALL_PROXY")
+        if isinstance(error, TimeoutError) or (isinstance(error, HTTPError) and kind.endswith("Timeout")):
+            return TemporaryError(f"no answer in time from {peer}")
+        if isinstance(error, ValueError) or kind == "InvalidURL":
+            return NetworkError(f"{self.wanted}: an address is wrong, the server's or a proxy's: {self.advice}")
+        if not isinstance(error, HTTPError):
+            return error
+        if kind == "UnsupportedProtocol":
+            return NetworkError(
+                f"{self.wanted}: {peer} redirects to an address that is not http or https: {self.advice}"
+            )
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return NetworkError(f"the certificate of {urlsplit(self.address).hostname} is not to be trusted: refused")
+        if kind in ("ConnectError", "ProxyError"):
+            return TemporaryError(f"no connection to {peer}")
+        return TemporaryError(f"the connection to {peer} broke off")
 
 
 def answer_in_time(ask: Callable[[], T], timeout: float) -> T:

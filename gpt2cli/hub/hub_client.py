@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from gpt2cli import __version__
 from gpt2cli.errors import NetworkError, UsageError
-from gpt2cli.hub import model_cache
-from gpt2cli.hub.connections import answer_in_time, route, steady
+from gpt2cli.hub.connections import Server, answer_in_time
 from gpt2cli.hub.http_errors import MissingFileError, refusal, upload_refusal
-from gpt2cli.hub.resumable_download import RemoteFile, TemporaryError, persist
+from gpt2cli.hub.names import COMMIT
+from gpt2cli.hub.resumable_download import DIGEST, RemoteFile, TemporaryError, persist
 from gpt2cli.progress import Progress
 
 MAX_SIZE = 2**40
@@ -26,9 +26,7 @@ UPLOAD_TIMEOUT = 120.0
 """Seconds that a server may take to answer a part of an upload. The client itself has no limit."""
 EMPTY = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 """Git's digest of an empty file."""
-AT_FAULT = "check HF_ENDPOINT and the proxy"
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(/\S*)?")
-_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def prepare_client() -> None:
@@ -79,7 +77,7 @@ class Remote:
             url, headers = self._url(name), _headers()
             found = answer_in_time(lambda: get_hf_file_metadata(url, headers=headers, timeout=timeout), timeout)
         commit, digest, size = found.commit_hash or "", found.etag or "", found.size
-        if not model_cache.COMMIT.fullmatch(commit) or not _DIGEST.fullmatch(digest):
+        if not COMMIT.fullmatch(commit) or not DIGEST.fullmatch(digest):
             raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
         if size == 0 and digest == EMPTY:
             raise MissingFileError(f"{self.repo}: {name} is empty: use another repository")
@@ -89,24 +87,18 @@ class Remote:
 
     @contextmanager
     def body(self, name: str, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """A file's bytes from an offset on, or from 0 if the server does not support ranges: see transfer.OpenBody."""
-        from huggingface_hub import constants, get_session
+        """A file's bytes from an offset on, or from 0 if the server does not support ranges: see `OpenBody`."""
+        from huggingface_hub import constants
 
         headers = _headers() | {"Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        server = self._server()
         with ExitStack() as stack:
-            with self._errors(name):
-                line = get_session().stream(
-                    "GET", self._url(name), headers=headers, timeout=timeout, follow_redirects=True
-                )
-                response = answer_in_time(line.__enter__, timeout)
-                stack.push(line)
+            response = server.get(stack, self._url(name), headers, constants.HF_HUB_DOWNLOAD_TIMEOUT)
             if response.status_code not in (200, 206):
                 raise self._refusal(response, name)
-            # not inside `self._errors`: the caller's own exceptions pass through this yield
-            yield offset if response.status_code == 206 else 0, self._chunks(response, name)
+            yield offset if response.status_code == 206 else 0, server.chunks(response)
 
     def upload(self, files: list[Path], private: bool) -> str:
         """Upload files in one commit, and return the repository's address.
@@ -139,47 +131,28 @@ class Remote:
                     raise TemporaryError(f"the upload to {self.repo} broke off") from None
                 raise error.__cause__ from None
 
-    def _chunks(self, response: Any, name: str) -> Iterator[bytes]:
-        with self._errors(name):
-            yield from steady(response.iter_bytes(), self._url(name))
-
     def _url(self, name: str) -> str:
         from huggingface_hub import hf_hub_url
 
         return hf_hub_url(self.repo, name, revision=self.revision, repo_type=self.kind)
 
-    @contextmanager
-    def _errors(self, name: str, uploading: bool = False) -> Iterator[None]:
-        """Turn the client's exceptions into ours, without their texts: these may quote a header, and so the token."""
-        from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
-
-        try:
-            yield
-        except HfHubHTTPError as error:
-            if uploading:
-                raise upload_refusal(error.response.status_code, error.response.headers, self.repo) from None
-            raise self._refusal(error.response, name) from None
-        except HTTPError as error:
-            raise self._broken_line(type(error).__name__) from None
-        except TimeoutError:
-            raise self._broken_line("Timeout") from None
-        except ImportError:
-            raise NetworkError("the proxy is of a kind (SOCKS) that is not supported: unset ALL_PROXY") from None
-        except ValueError:
-            raise NetworkError(f"{self.repo}: an address is wrong, the server's or a proxy's: {AT_FAULT}") from None
-
-    def _broken_line(self, kind: str) -> Exception:
-        """Our exception for a client's error of the connection, given the name of its class."""
+    def _server(self) -> Server:
         from huggingface_hub import constants
 
-        peer = route(constants.ENDPOINT)
-        if kind == "UnsupportedProtocol":
-            return NetworkError(f"{self.repo}: {peer} redirects to an address that is not http or https: {AT_FAULT}")
-        if kind.endswith("Timeout"):
-            return TemporaryError(f"no answer in time from {peer}")
-        if kind in ("ConnectError", "ProxyError"):
-            return TemporaryError(f"no connection to {peer}")
-        return TemporaryError(f"the connection to {peer} broke off")
+        return Server(constants.ENDPOINT, self.repo, "check HF_ENDPOINT and the proxy")
+
+    @contextmanager
+    def _errors(self, name: str, uploading: bool = False) -> Iterator[None]:
+        """Turn the client's exceptions into ours, those for HTTP statuses too."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        with self._server().errors():
+            try:
+                yield
+            except HfHubHTTPError as error:
+                if uploading:
+                    raise upload_refusal(error.response.status_code, error.response.headers, self.repo) from None
+                raise self._refusal(error.response, name) from None
 
     def _refusal(self, response: Any, name: str) -> Exception:
         return refusal(response.status_code, response.headers, self.repo, self.revision, name)

@@ -9,10 +9,9 @@ A directory counts as a model once its manifest is there, and the manifest is wr
 """
 
 import json
-import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,22 +21,27 @@ from urllib.parse import quote, unquote
 
 from gpt2cli import paths
 from gpt2cli.atomic import write_text
-from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import ResourceError, UsageError
+from gpt2cli.hub.names import COMMIT, short_name
 from gpt2cli.hub.resumable_download import RemoteFile
 from gpt2cli.outputs import check_directory
-from gpt2cli.untrusted import parse_json
+from gpt2cli.untrusted import parse_json, read_at_most
 
-DEFAULT_REVISION = "main"
-COMMIT = re.compile(r"[0-9a-f]{40}")
-_REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
-_REVISION = re.compile(r"\w[\w./+-]{0,99}", re.ASCII)
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 2**20
+"""Bytes of a manifest that are read. It names 1,000 shards at most."""
+HALF_WRITTEN = "*/.*.tmp"
+"""Temporary files and directories in a repository's directory, in which killed runs wrote manifests and refs."""
 
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A whole model on disk. `model` is what one types to use it; `downloaded_at` is ISO 8601 in UTC."""
+    """A whole model on disk.
+
+    model          the name for `--model`
+    path           the directory of its files, which have so many `bytes`
+    downloaded_at  ISO 8601, in UTC
+    """
 
     model: str
     revision: str
@@ -46,48 +50,18 @@ class CachedModel:
     downloaded_at: str
 
 
-def parse_name(name: str) -> tuple[str, str]:
-    """Split what somebody typed into repository and revision: `gpt2`, or `owner/name[@revision]`.
-
-    Raises UsageError for anything else. A name becomes part of paths and addresses, so only plain characters may be
-    in it.
-    """
-    if name == TINY:
-        raise UsageError("tiny comes with gpt2cli, there is nothing to download: use --model tiny")
-    base, at, revision = name.partition("@")
-    repo = PUBLISHED[base].repo if base in PUBLISHED else base
-    is_repo = _REPO.fullmatch(repo) and "--" not in repo and ".." not in repo
-    if not is_repo or (at and not _is_revision(revision)):
-        known = ", ".join([TINY, *PUBLISHED])
-        raise UsageError(
-            f"{name[:200]!r} is not a model: give {known}, a Hub repository as owner/name[@revision], or a directory"
-        )
-    return repo, revision or DEFAULT_REVISION
-
-
-def check_revision(revision: str) -> str:
-    """Return the revision (a branch, tag or commit) if it is well formed, else raise UsageError."""
-    if not _is_revision(revision):
-        raise UsageError(f"{revision[:200]!r} is not a revision: give a branch, a tag or a commit, such as main")
-    return revision
-
-
-def _is_revision(text: str) -> bool:
-    return bool(_REVISION.fullmatch(text)) and ".." not in text
-
-
-def short_name(repo: str) -> str:
-    """The published short name of a repository, or its full name if it has none."""
-    return next((name for name, published in PUBLISHED.items() if published.repo == repo), repo)
-
-
 def repo_directory(repo: str) -> Path:
-    """Where everything about one repository is kept."""
+    """The directory of everything that is kept of one repository."""
     return paths.models() / repo.replace("/", "--")
 
 
+def model_directory(repo: str, commit: str) -> Path:
+    """The directory of the files of one commit."""
+    return repo_directory(repo) / commit
+
+
 def staging_directory(repo: str, commit: str) -> Path:
-    """Where the files of one commit are while they are downloaded."""
+    """The directory of the files of one commit while they are downloaded."""
     return repo_directory(repo) / ".staging" / commit
 
 
@@ -101,15 +75,15 @@ def check_space(needed: int) -> None:
 
 
 def find(repo: str, revision: str) -> CachedModel | None:
-    """The model as it is on disk, or None if it is not there or not whole. A commit is found under any name."""
+    """The model on disk, or None if it is not there or not whole. A commit is found whatever revision it was."""
     commit = revision if COMMIT.fullmatch(revision) else _refs(repo).get(revision)
-    return _read(repo_directory(repo) / commit, revision) if commit else None
+    return _read(model_directory(repo, commit), revision) if commit else None
 
 
 def list_models() -> list[CachedModel]:
     """Every whole model on disk, sorted by name. If no branch or tag points to a model, its commit is its revision."""
     found = []
-    for manifest in sorted(paths.models().glob(f"*--*/*/{_MANIFEST}")):
+    for manifest in sorted(paths.models().glob(f"*--*/*/{MANIFEST}")):
         directory = manifest.parent
         repo = directory.parent.name.replace("--", "/")
         revisions = sorted(name for name, commit in _refs(repo).items() if commit == directory.name)
@@ -128,10 +102,10 @@ def publish(repo: str, revision: str, commit: str, files: list[RemoteFile]) -> N
         "downloaded_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "files": {file.name: {"size": file.size, "digest": file.digest} for file in files},
     }
-    home = repo_directory(repo)
-    write_text(home / commit / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    (home / "refs").mkdir(exist_ok=True)
-    write_text(home / "refs" / quote(revision, safe=""), commit + "\n")
+    write_text(model_directory(repo, commit) / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    ref = _ref_file(repo, revision)
+    ref.parent.mkdir(exist_ok=True)
+    write_text(ref, commit + "\n")
 
 
 def remove(repo: str, revision: str | None, on_wait: Callable[[], None]) -> list[CachedModel]:
@@ -148,7 +122,7 @@ def remove(repo: str, revision: str | None, on_wait: Callable[[], None]) -> list
             wanted = f"{short_name(repo)}@{revision}" if revision else short_name(repo)
             raise UsageError(f"{wanted} is not on disk; the models that are: {there}")
         if len(doomed) == len(models):
-            discard(repo_directory(repo))
+            _delete(repo_directory(repo))
         else:
             _forget(repo, {model.path.name for model in doomed})
         sweep(repo)
@@ -156,16 +130,16 @@ def remove(repo: str, revision: str | None, on_wait: Callable[[], None]) -> list
 
 
 def _forget(repo: str, commits: set[str]) -> None:
-    """Remove some commits and the names that lead to them; the other commits stay."""
+    """Delete some commits and the refs to them; the other commits stay."""
     for commit in commits:
-        discard(repo_directory(repo) / commit)
+        _delete(model_directory(repo, commit))
     for revision, commit in _refs(repo).items():
         if commit in commits:
-            (repo_directory(repo) / "refs" / quote(revision, safe="")).unlink()
+            _ref_file(repo, revision).unlink()
 
 
-def discard(directory: Path) -> None:
-    """Rename a directory, then delete it, so that a half-deleted one is never taken for a model."""
+def _delete(directory: Path) -> None:
+    """Rename a directory, then delete it, so that a half-deleted one never counts as a model."""
     trash = paths.models() / f".trash-{secrets.token_hex(8)}"
     directory.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
@@ -174,24 +148,20 @@ def discard(directory: Path) -> None:
 def sweep(repo: str, keep: str | None = None) -> None:
     """Delete what killed runs left behind: trash, half-written files, and half-downloaded commits except `keep`."""
     home = repo_directory(repo)
-    commits = [path for path in home.glob("[!.]*") if COMMIT.fullmatch(path.name) and not (path / _MANIFEST).exists()]
+    commits = [path for path in home.glob("[!.]*") if COMMIT.fullmatch(path.name) and not (path / MANIFEST).exists()]
     stale = [path for path in [*commits, *(home / ".staging").glob("*")] if path.name != keep]
-    for path in [*stale, *paths.models().glob(".trash-*"), *_half_written(repo)]:
+    for path in [*stale, *paths.models().glob(".trash-*"), *home.glob(HALF_WRITTEN)]:
         shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):  # version 0.1 left files
             path.unlink()
-
-
-def _half_written(repo: str) -> list[Path]:
-    """Temporary files and directories of killed runs, which held new manifests and refs."""
-    return list(repo_directory(repo).glob("*/.*.tmp"))
 
 
 def sweep_if_idle(repo: str) -> None:
     """Delete what a killed run left beside a whole model, unless another process holds the lock."""
     from filelock import FileLock, Timeout
 
-    if any((repo_directory(repo) / ".staging").glob("*")) or _half_written(repo):
+    home = repo_directory(repo)
+    if any((home / ".staging").glob("*")) or any(home.glob(HALF_WRITTEN)):
         with suppress(Timeout, OSError), FileLock(_lock_file(repo), timeout=0):
             sweep(repo)
 
@@ -230,11 +200,16 @@ def _lock_file(repo: str) -> Path:
     return paths.models() / ".locks" / f"{repo_directory(repo).name}.lock"
 
 
-def _refs(repo: str) -> Mapping[str, str]:
-    """The revisions that were downloaded, and the commit that each meant."""
+def _ref_file(repo: str, revision: str) -> Path:
+    """The file that holds the commit of a revision."""
+    return repo_directory(repo) / "refs" / quote(revision, safe="")
+
+
+def _refs(repo: str) -> dict[str, str]:
+    """The downloaded revisions, and the commit of each when it was downloaded."""
     refs = {}
     for path in (repo_directory(repo) / "refs").glob("[!.]*"):
-        commit = path.read_text(encoding="ascii", errors="replace").strip()
+        commit = (read_at_most(path, 100) or b"").decode("ascii", errors="replace").strip()
         if COMMIT.fullmatch(commit):
             refs[unquote(path.name)] = commit
     return refs
@@ -243,7 +218,7 @@ def _refs(repo: str) -> Mapping[str, str]:
 def _read(directory: Path, revision: str) -> CachedModel | None:
     """A model by its manifest, if every file of it is there at its full size."""
     try:
-        manifest: dict[str, Any] = parse_json((directory / _MANIFEST).read_bytes())
+        manifest: dict[str, Any] = parse_json(read_at_most(directory / MANIFEST, MAX_MANIFEST) or b"")
         sizes = {str(name): int(file["size"]) for name, file in manifest["files"].items()}
         if any((directory / name).stat().st_size != size for name, size in sizes.items()):
             return None

@@ -1,23 +1,24 @@
 """Downloads of models from the Hugging Face Hub into the cache, and uploads to the Hub.
 
-`remote` sends the requests, `transfer` writes and checks the bytes, `cache` knows their paths. A server's answers are
-untrusted: each is checked before it becomes part of a path.
+`hub_client` sends the requests, `resumable_download` writes and checks the bytes, and `model_cache` gives their paths.
+A server's answers are untrusted: each is checked before it becomes part of a path.
 """
 
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from gpt2cli import paths
 from gpt2cli.atomic import sync_directory
-from gpt2cli.config import PUBLISHED
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
-from gpt2cli.hub import model_cache
+from gpt2cli.hub import hf_cache, model_cache
 from gpt2cli.hub.hub_client import Remote, prepare_client
 from gpt2cli.hub.model_cache import CachedModel
+from gpt2cli.hub.names import COMMIT, DEFAULT_REVISION, is_published, parse_name, short_name
 from gpt2cli.hub.resumable_download import LastingError, RemoteFile, fetch, matches, size_of
 from gpt2cli.hub.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES, read_tokenizer, refuse
 from gpt2cli.progress import Note, Progress, ignore
@@ -27,7 +28,7 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 MAX_JSON = 2**24
 MAX_SHARDS = 1000
-"""Files of weights that an index may name. The 1.5B model has one, and each is asked for by itself."""
+"""Files of weights that an index may name. The 1.5B model has one, and each file needs requests."""
 _SHARD = re.compile(r"\w[\w-]{0,99}\.safetensors", re.ASCII)
 
 
@@ -36,9 +37,9 @@ def resolve(name: str, *, offline: bool = False, progress: Progress = ignore, fo
 
     With `for_text`, the weights of a model that was made for another tokenizer than GPT-2's are not downloaded.
 
-    Raises UsageError for a text that is not a model's name, and what `download` raises.
+    Raises UsageError for a text that is not a model's name, and the errors of `download`.
     """
-    repo, revision = model_cache.parse_name(name)
+    repo, revision = parse_name(name)
     return download(repo, revision, offline=offline, progress=progress, for_text=for_text).path
 
 
@@ -53,6 +54,9 @@ def download(
 ) -> CachedModel:
     """The model on disk. It is downloaded if it is not there, or with `force`. See `resolve` for `for_text`.
 
+    Files that the Hugging Face cache holds are taken from there, except with `force`. Offline, this is done for the
+    published models only: the files of other models are not known without the Hub.
+
     Raises UsageError for an HF_ENDPOINT that is not an address; NetworkError if the Hub does not answer, refuses, or
     sends an invalid answer; CheckpointError if the bytes do not match their digest, or the repository has no
     safetensors; ResourceError if the disk is too small.
@@ -61,16 +65,19 @@ def download(
     if found:
         model_cache.sweep_if_idle(repo)
         return found
-    model = model_cache.short_name(repo) + ("" if revision == model_cache.DEFAULT_REVISION else f"@{revision}")
+    model = short_name(repo) + ("" if revision == DEFAULT_REVISION else f"@{revision}")
+    source, waiting = Remote(repo, revision, progress), Note(f"another process is downloading {model}: waiting for it")
     if offline or is_offline():
+        if not force and (found := _take_offline(source, lambda: progress(waiting))):
+            return found
         why = "" if force else "it is not on disk and "
         why += "the network is off (--offline or HF_HUB_OFFLINE)"
         raise NetworkError(f"cannot use {model}: {why}: go online once, or use --model tiny, which needs no network")
-    with model_cache.lock(repo, lambda: progress(Note(f"another process is downloading {model}: waiting for it"))):
+    with model_cache.lock(repo, lambda: progress(waiting)):
         # another process may have downloaded it in the meantime
         found = None if force else model_cache.find(repo, revision)
         try:
-            return found or _download(Remote(repo, revision, progress), force, for_text)
+            return found or _download(source, force, for_text)
         except NetworkError as error:
             way_out = "; --model tiny needs no network" if isinstance(error, LastingError) else ""
             raise NetworkError(f"cannot fetch {model}: {error}{way_out}") from None
@@ -82,7 +89,7 @@ def download_from_dataset(repo: str, name: str, part: Path, *, progress: Progres
     Raises NetworkError and CheckpointError as `download` does.
     """
     prepare_client()
-    newest = Remote(repo, model_cache.DEFAULT_REVISION, progress, "dataset")
+    newest = Remote(repo, DEFAULT_REVISION, progress, "dataset")
     commit, file = newest.head(name)
     fetch(file, part, partial(replace(newest, revision=commit).body, name), progress)
 
@@ -92,7 +99,7 @@ def upload(repo: str, files: list[Path], *, private: bool = False, progress: Pro
 
     Raises UsageError for a text that is not a repository's name, NetworkError if the Hub does not answer, or refuses.
     """
-    name, revision = model_cache.parse_name(repo)
+    name, revision = parse_name(repo)
     if is_offline():
         raise NetworkError("cannot upload: the network is off (HF_HUB_OFFLINE): unset that variable")
     prepare_client()
@@ -106,25 +113,30 @@ def is_offline() -> bool:
 
 
 def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
-    """Download a whole model and publish it in the cache. Files of this commit that are there already are kept."""
+    """Download a model's files and publish it in the cache. Files of this commit that are there already are kept."""
     prepare_client()
     commit, config = source.head(CONFIG)
     _check_json(source, config)
-    if model_cache.COMMIT.fullmatch(source.revision) and commit != source.revision:
+    if COMMIT.fullmatch(source.revision) and commit != source.revision:
         raise NetworkError(f"{source.repo}: the server answers for another commit than asked: try again later")
     model_cache.sweep(source.repo, keep=commit)
     pinned = Remote(source.repo, commit, source.progress)
-    tokenizer = [] if _is_published(source.repo) else _tokenizer_files(pinned)
+    tokenizer = [] if is_published(source.repo) else _tokenizer_files(pinned)
     whole = pinned.file(WEIGHTS)
     files = [config, *tokenizer, whole or _index(pinned)]
-    if for_text and not _is_published(source.repo):
-        _bring(pinned, files[:-1], force)
-        refuse(read_tokenizer(model_cache.repo_directory(source.repo) / commit).other, source.repo)
-    _bring(pinned, files, force)
+    if for_text and not is_published(source.repo):
+        _download_missing(pinned, files[:-1], force)
+        refuse(read_tokenizer(model_cache.model_directory(source.repo, commit)).other, source.repo)
+    _download_missing(pinned, files, force)
     if not whole:
-        shards = _shards(model_cache.repo_directory(source.repo) / commit / INDEX, pinned)
-        _bring(pinned, shards, force)
+        shards = _shards(model_cache.model_directory(source.repo, commit) / INDEX, pinned)
+        _download_missing(pinned, shards, force)
         files += shards
+    return _publish(source, commit, files)
+
+
+def _publish(source: Remote, commit: str, files: list[RemoteFile]) -> CachedModel:
+    """Record in the cache that all files of a commit are there, and return the model."""
     model_cache.publish(source.repo, source.revision, commit, files)
     shutil.rmtree(model_cache.staging_directory(source.repo, commit), ignore_errors=True)
     found = model_cache.find(source.repo, source.revision)
@@ -135,9 +147,17 @@ def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
     return found
 
 
-def _is_published(repo: str) -> bool:
-    """Whether a repository's tokenizer is GPT-2's by definition."""
-    return any(repo == published.repo for published in PUBLISHED.values())
+def _take_offline(source: Remote, on_wait: Callable[[], None]) -> CachedModel | None:
+    """A published model whose files are all in the Hugging Face cache, undamaged; None for any other."""
+    if not is_published(source.repo):
+        return None
+    prepare_client()
+    snapshot = hf_cache.find_snapshot(source.repo, source.revision, (CONFIG, WEIGHTS))
+    if snapshot is None:
+        return None
+    commit, files = snapshot
+    with model_cache.lock(source.repo, on_wait):
+        return None if _take(replace(source, revision=commit), files) else _publish(source, commit, files)
 
 
 def _tokenizer_files(source: Remote) -> list[RemoteFile]:
@@ -181,11 +201,14 @@ def _shards(index: Path, source: Remote) -> list[RemoteFile]:
     return [source.head(name)[1] for name in names]
 
 
-def _bring(source: Remote, files: list[RemoteFile], force: bool) -> None:
-    """Download the files that are not there yet. A file goes into the staging directory, is checked, and is moved."""
-    target = model_cache.repo_directory(source.repo) / source.revision
+def _download_missing(source: Remote, files: list[RemoteFile], force: bool) -> None:
+    """Download the files of a commit that are not there yet, or all with `force`.
+
+    Each file is written in the staging directory, checked, and then moved.
+    """
+    target = model_cache.model_directory(source.repo, source.revision)
     staging = model_cache.staging_directory(source.repo, source.revision)
-    missing = [file for file in files if force or not matches(target / file.name, file)]
+    missing = files if force else _take(source, files)
     model_cache.check_space(sum(file.size - size_of(staging / file.name) for file in missing))
     staging.mkdir(parents=True, exist_ok=True)
     target.mkdir(exist_ok=True)
@@ -193,3 +216,15 @@ def _bring(source: Remote, files: list[RemoteFile], force: bool) -> None:
         fetch(file, staging / file.name, partial(source.body, file.name), source.progress)
         (staging / file.name).replace(target / file.name)
         sync_directory(target)
+
+
+def _take(source: Remote, files: list[RemoteFile]) -> list[RemoteFile]:
+    """Take the files of a commit that are not there yet from the Hugging Face cache. Returns those still missing."""
+    target = model_cache.model_directory(source.repo, source.revision)
+    missing = [file for file in files if not matches(target / file.name, file)]
+    target.mkdir(parents=True, exist_ok=True)
+    taken = [file for file in missing if hf_cache.take(source.repo, source.revision, file, target / file.name)]
+    if taken:
+        model, size = short_name(source.repo), sum(file.size for file in taken)
+        source.progress(Note(f"found in the Hugging Face cache: {model}, {size / 1e6:,.1f} MB"))
+    return [file for file in missing if file not in taken]

@@ -5,6 +5,7 @@ Nothing here knows about HTTP. The caller opens the connection, and raises `Temp
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ DELAYS = (0.5, 1.0, 2.0, 4.0)
 """Seconds before each further try."""
 LONGEST_WAIT = 60.0
 """Seconds to wait at most, whatever a server asks for."""
+
+DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""The form of `RemoteFile.digest`."""
 
 T = TypeVar("T")
 
@@ -36,7 +40,7 @@ class RemoteFile:
 
 
 OpenBody = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
-"""Starts sending from an offset; yields the offset it really starts from, and the bytes."""
+"""Opens a body from an offset on; yields the offset where it really starts, and the bytes."""
 
 
 class TemporaryError(Exception):
@@ -128,7 +132,7 @@ def _attempt(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progre
                     if done > file.size:
                         raise _MismatchError(f"more than the announced {file.size} bytes came")
                     digest.update(chunk)
-                    _append(out.fileno(), chunk, part)
+                    append(out.fileno(), chunk, part)
                     progress(Received(file.name, done, file.size))
                 os.fsync(out.fileno())
         except TemporaryError as error:
@@ -160,8 +164,8 @@ def _new_digest(file: RemoteFile) -> "hashlib._Hash":
     return hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
 
 
-def _append(handle: int, chunk: bytes, part: Path) -> None:
-    """Write without a buffer, so that no received byte is lost if this process is killed."""
+def append(handle: int, chunk: bytes, part: Path) -> None:
+    """Write without a buffer, so that no received byte is lost if this process is killed. Raises ResourceError."""
     try:
         while chunk:
             chunk = chunk[os.write(handle, chunk) :]

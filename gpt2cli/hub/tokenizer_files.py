@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.errors import CheckpointError
 from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID
-from gpt2cli.untrusted import is_file, parse_json, shown
+from gpt2cli.untrusted import is_file, parse_json, read_at_most, shown
 
 if TYPE_CHECKING:
     from gpt2cli.model.gpt import GPT
@@ -24,16 +24,17 @@ OTHER_KINDS = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model",
 PROVENANCE = "other_tokenizer"
 """The entry of a checkpoint's provenance that says why its tokenizer is not GPT-2's."""
 MAX_SIZE = 2**24
-"""Bytes of a file that are read. GPT-2's largest takes 2 million."""
+"""Bytes of the largest file that is read. GPT-2's largest has 2 million."""
 PADDED_SIZE = 51_200
-"""Rows that a table for GPT-2's tokenizer has at most: padded to a multiple of 1,024."""
+"""The most rows of an embedding for GPT-2's tokenizer: its vocabulary, padded to a multiple of 1,024."""
 
-# of GPT-2's tokens in the order of their ids, in the spelling of vocab.json, and of its merges, joined by newlines
+# digests of GPT-2's tokens, in the order of their ids and the spelling of vocab.json, and of its merges; both are
+# joined by newlines
 TOKENS_SHA256 = "e35a33a0b2250c932ffdafc4c3a3552aef0cc7af7a11e9ebfddf1d2a6517371f"
 MERGES_SHA256 = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
 
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""OpenAI's regular expression, by which GPT-2 divides a text into words."""
+"""OpenAI's regular expression that divides a text into words for GPT-2."""
 _END = (END_OF_TEXT_ID, END_OF_TEXT)
 # classes that read any byte-pair encoding from the files; a model with another class is not for GPT-2's tokenizer
 _CLASSES = {"GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "PreTrainedTokenizer", "AutoTokenizer"}
@@ -45,7 +46,7 @@ class Tokenizer:
     """The known facts about the tokenizer that a model was made for.
 
     other  why it is not GPT-2's; None if it is GPT-2's, or if nothing is known
-    added  its tokens besides GPT-2's
+    added  its tokens that GPT-2's does not have
     known  whether a vocabulary was found
     """
 
@@ -54,7 +55,7 @@ class Tokenizer:
     known: bool = False
 
     def or_else(self, second: "Tokenizer") -> "Tokenizer":
-        """The facts from two places, those of the first before those of the second."""
+        """The facts of both. Where both have a reason, this one's is taken."""
         added = tuple(dict.fromkeys(self.added + second.added))
         return Tokenizer(self.other or second.other, added, self.known or second.known)
 
@@ -198,7 +199,7 @@ def _added(tokens: dict[str, Any]) -> dict[int, str]:
 
 
 def _decoder(tokens: Any) -> dict[int, str]:
-    """The tokens in the `added_tokens_decoder` of a tokenizer_config.json: texts of ids, and what each stands for."""
+    """The tokens in the `added_tokens_decoder` of a tokenizer_config.json, whose keys are ids as texts."""
     entries = tokens.items() if isinstance(tokens, dict) else ()
     return {
         int(number): str(entry.get("content"))
@@ -222,9 +223,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_SIZE:
+        content = read_at_most(path, MAX_SIZE)
+        if content is None:
             raise _OtherError(f"its {path.name} is larger than GPT-2's could be")
-        return path.read_text(encoding="utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise _OtherError(f"its {path.name} is no text") from None
     except OSError as error:

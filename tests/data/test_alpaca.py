@@ -78,5 +78,5 @@ def test_a_subset_is_by_chance_and_by_the_seed(tmp_path: Path) -> None:
 def test_progress_reaches_the_end(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     file = write_json(tmp_path / "a.json", many(2500))
-    read_alpaca(file, max_length=99, progress=lambda done, total: seen.append((done, total)))
+    read_alpaca(file, max_length=99, on_batch=lambda done, total: seen.append((done, total)))
     assert seen == [(1000, 2500), (2000, 2500), (2500, 2500)]

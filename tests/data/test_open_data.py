@@ -6,7 +6,8 @@ import pytest
 
 from gpt2cli.config import LESSONS, DataConfig, TrainConfig
 from gpt2cli.data.open_data import data_path, load_data
-from gpt2cli.data.prepared import Splits, fingerprint, write_prepared
+from gpt2cli.data.prepared import fingerprint, write_prepared
+from gpt2cli.data.splits import Splits
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.prompts import ALPACA
 from tests.data.records import many, write_json

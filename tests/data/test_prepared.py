@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.config import DataConfig
+from gpt2cli.data import prepared
 from gpt2cli.data.dataset import TokenDataset, empty
-from gpt2cli.data.open_data import load_data
-from gpt2cli.data.prepared import FILE, Splits, default_directory, fingerprint, read_prepared, write_prepared
+from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.prepared import FILE, default_directory, fingerprint, read_prepared, write_prepared
+from gpt2cli.data.splits import Splits
 from gpt2cli.errors import DataError, ResourceError
-from tests.data.records import many, write_json
+from tests.data.records import RECORDS, many, write_json
 from tests.runner import PATIENCE
 
 PARTS = ("train", "val", "test")
@@ -30,14 +33,15 @@ PARTS = ("train", "val", "test")
 
 @pytest.fixture
 def splits(tmp_path: Path) -> Splits:
-    return load_data(write_json(tmp_path / "a.json", many(40)), TrainConfig(), DataConfig(), 128)
+    return load_alpaca(write_json(tmp_path / "a.json", [*RECORDS, *many(34)]), 128, "response", DataConfig())
 
 
 def test_prepared_equals_in_memory(tmp_path: Path, splits: Splits) -> None:
     assert write_prepared(splits, tmp_path / "deep" / "out") == tmp_path / "deep" / "out" / FILE
     assert [path.name for path in (tmp_path / "deep" / "out").iterdir()] == [FILE]
-    read = read_prepared(tmp_path / "deep" / "out")
-    assert (read.info, read.template) == (splits.info, splits.template)
+    read = read_prepared(tmp_path / "deep" / "out", with_records=True)
+    assert (read.info, read.template, read.records) == (splits.info, splits.template, splits.records)
+    assert read_prepared(tmp_path / "deep" / "out").records == {}
     for name, part in splits.by_name().items():
         there = read.by_name()[name]
         assert there.fingerprint() == part.fingerprint()
@@ -60,16 +64,50 @@ def test_damaged_at_any_byte(tmp_path: Path, splits: Splits) -> None:
         at = draw.randrange(len(whole))
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << draw.randrange(8)]) + whole[at + 1 :])
         try:
-            read = read_prepared(tmp_path / "out")
+            read = read_prepared(tmp_path / "out", with_records=True)
         except DataError as error:
             assert "\n" not in str(error)
             assert str(file) in str(error)
         else:  # a blank that fills up the header, for another one
             assert (fingerprint(read), read.info) == (splits.info["fingerprint"], splits.info)
+            assert read.records == splits.records
     for content in (whole[: len(whole) // 2], whole + b"x", b"", b"<html>", b"version https://git-lfs.github.com"):
         file.write_bytes(content)
         with pytest.raises(DataError, match="prepare it again"):
             read_prepared(tmp_path / "out")
+
+
+def test_a_dataset_of_an_earlier_version_has_no_records(tmp_path: Path, splits: Splits) -> None:
+    write_prepared(replace(splits, records={}), tmp_path / "out")
+    read = read_prepared(tmp_path / "out", with_records=True)
+    assert (fingerprint(read), read.info, read.records) == (splits.info["fingerprint"], splits.info, {})
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        *(b"", b"[]\n", b"{}\n", b"1\n", b"[" * 9999, b'{"instruction": "a", "input": "", "output": 1}\n'),
+        *(b'{"instruction": "a", "input": ""}\n', b'{"instruction": "\\ud800", "input": "", "output": "a"}\n'),
+    ],
+)
+def test_records_that_are_not_those_of_the_sequences_are_refused(tmp_path: Path, splits: Splits, lines: bytes) -> None:
+    file = write_prepared(splits, tmp_path / "out")
+    tensors = load_file(file)
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors["test.records"] = torch.tensor(list(lines), dtype=torch.uint8)
+    for digest in (
+        metadata["records_sha256"],
+        prepared._digest_of_records({n: tensors[f"{n}.records"] for n in PARTS}),
+    ):
+        save_file(tensors, file, metadata=metadata | {"records_sha256": digest})
+        assert read_prepared(tmp_path / "out").records == {}  # training does not need them
+        with pytest.raises(DataError, match="prepare it again"):
+            read_prepared(tmp_path / "out", with_records=True)
+    del tensors["test.records"]
+    save_file(tensors, file, metadata=metadata)
+    with pytest.raises(DataError, match="prepare it again"):
+        read_prepared(tmp_path / "out", with_records=True)
 
 
 def _no_train(tensors: dict[str, Any], described: dict[str, Any]) -> None:
@@ -180,20 +218,24 @@ def counted(act):
         return act(*args)
     return acting
 os.fsync, Path.replace = counted(os.fsync), counted(Path.replace)
-splits = read_prepared(Path(sys.argv[2]))
-write_prepared(replace(splits, info=splits.info | {"source": "new"}), Path(sys.argv[2]))
+splits = read_prepared(Path(sys.argv[2]), with_records=True)
+records = splits.records | {"val": [replace(record, input="new") for record in splits.records["val"]]}
+write_prepared(replace(splits, info=splits.info | {"source": "new"}, records=records), Path(sys.argv[2]))
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs kill -9")
 def test_killed_in_mid_write(tmp_path: Path, splits: Splits) -> None:
     sources = []
+    replaced = splits.records | {"val": [replace(record, input="new") for record in splits.records["val"]]}
     for step in range(4):
         write_prepared(splits, tmp_path / "out")
         command = [sys.executable, "-c", KILLED, str(step), str(tmp_path / "out")]
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
         assert done.returncode == (-signal.SIGKILL if step < 3 else 0)
-        sources.append(read_prepared(tmp_path / "out").info["source"])
+        read = read_prepared(tmp_path / "out", with_records=True)
+        sources.append(read.info["source"])
+        assert read.records == (splits.records if step < 2 else replaced)
     old = splits.info["source"]
     assert sources == [old, old, "new", "new"]
 

@@ -1,6 +1,9 @@
 """Fetching records: from the Hub, from an address that breaks off and lies, from disk; kept for the next time."""
 
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ from filelock import FileLock
 from gpt2cli.data import source
 from gpt2cli.data.source import CLEANED_FILE, CLEANED_REPO, fetch_source
 from gpt2cli.errors import DataError, NetworkError, ResourceError, UsageError
+from gpt2cli.hub import addresses
 from gpt2cli.progress import Note, Received
 from tests.data.records import RECORDS, write_json
 from tests.hub_server import Faults, HubServer
@@ -48,13 +52,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", fault.removeprefix("length "))
             self.end_headers()
             self.wfile.write(self.web.content)
-        elif fault.startswith("http") or fault.startswith("file"):
+        elif fault.startswith(("http", "file", "/", ".")):
             self.send_response(302)
             self.send_header("Location", fault)
             self.end_headers()
         else:
             self.send_response(200)
-            self.send_header("Content-Length", str(len(self.web.content)))
+            if fault != "no length":
+                self.send_header("Content-Length", str(len(self.web.content)))
             self.end_headers()
             self.wfile.write(self.web.content[: 1000 if fault == "short" else None])
 
@@ -111,6 +116,34 @@ def test_an_address_is_fetched_once(web: Web, home: Path) -> None:
     assert len(left(home)) == 2
 
 
+def test_redirections_are_followed(web: Web) -> None:
+    web.script = [web.url + "?signed=1", "../other.json", "/third.json"]
+    assert fetch_source(web.url).read_bytes() == CONTENT
+    assert web.asked == 4
+
+
+def test_a_size_that_is_not_announced(web: Web) -> None:
+    web.script = ["no length"]
+    seen: list[Received | Note] = []
+    assert fetch_source(web.url, progress=seen.append).read_bytes() == CONTENT
+    assert seen[-1] == Received("records.json", len(CONTENT), len(CONTENT))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs a certificate")
+def test_a_certificate_that_nobody_has_signed(web: Web, tmp_path: Path) -> None:
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        with pytest.raises(NetworkError, match=r"the certificate of 127\.0\.0\.1 is not to be trusted: refused"):
+            fetch_source(f"https://127.0.0.1:{server.server_address[1]}/a.json")
+        server.shutdown()
+
+
 @pytest.mark.parametrize("fault", ["503", "429", "short"])
 def test_what_may_pass_is_tried_again(web: Web, fault: str) -> None:
     web.script = [fault, fault]
@@ -126,14 +159,16 @@ def test_what_may_pass_is_tried_again(web: Web, fault: str) -> None:
         ("503", "HTTP 503", 3),
         ("short", f"got 1000 of {len(CONTENT)} bytes", 3),
         ("http://example.org/records.json", "not https", 1),
-        ("file:///etc/hostname.json", "HTTP 302", 1),
-        ("http://[::1", "the server's answer makes no sense", 1),
+        ("file:///etc/hostname.json", "not https", 1),
+        ("http://[::1", "an address is wrong", 1),
         ("http://127.0.0.1:99999999/a.json", "not https", 1),
-        ("length " + "9" * 4400, f"got {len(CONTENT)} of 99999999999999999999 bytes", 3),
+        ("length " + "9" * 20, f"got {len(CONTENT)} of 99999999999999999999 bytes", 3),
+        ("length " + "9" * 4400, "the connection to 127.0.0.1 broke off", 3),
+        ("/again.json", "more than 10 redirections", 11),
     ],
 )
 def test_what_does_not_pass(web: Web, home: Path, fault: str, told: str, asked: int) -> None:
-    web.script = [fault] * 9
+    web.script = [fault] * 20
     with pytest.raises(NetworkError) as error:
         fetch_source(web.url + "?key=secret")
     assert told in str(error.value)
@@ -154,7 +189,7 @@ def test_what_is_no_file_of_records_is_not_kept(web: Web, home: Path, content: b
 
 
 def test_more_than_anybody_wants(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "MAX_BYTES", 1000)
+    monkeypatch.setattr(addresses, "MAX_BYTES", 1000)
     with pytest.raises(NetworkError, match="more than 1,000 bytes"):
         fetch_source(web.url)
 

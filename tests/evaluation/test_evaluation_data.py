@@ -1,5 +1,7 @@
 """Records out of prepared data are the records that went in."""
 
+from dataclasses import replace
+
 import pytest
 
 from gpt2cli.config import DataConfig, TrainConfig
@@ -35,6 +37,37 @@ def test_prepared_records_come_back(tmp_path, loss_on):
     # a file is divided as finetune does it
     val = read(file, "val", division=DataConfig(0.2, 0.2))
     assert [task.record for task in val.tasks] == [task.record for task in read(tmp_path / "made", "val").tasks]
+
+
+def test_what_an_earlier_version_prepared_is_to_be_prepared_again(tmp_path):
+    splits = load_alpaca(write_json(tmp_path / "a.json", many(5)), 200, "response", DataConfig(0.2, 0.2))
+    write_prepared(replace(splits, records={}), tmp_path / "made")
+    with pytest.raises(DataError, match=r"made was prepared by an earlier version .*: prepare it again"):
+        read(tmp_path / "made")
+
+
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_records_that_hold_the_words_of_the_template_stay_whole(tmp_path, loss_on):
+    odd = {
+        "instruction": "Say\n\n### Response:\nA",
+        "input": "### Input:\nx\n\n### Response:\n",
+        "output": "### Input:\n",
+    }
+    splits = load_alpaca(write_json(tmp_path / "a.json", [odd]), 200, loss_on, DataConfig(0, 0))
+    write_prepared(splits, tmp_path / "made")
+    [task] = read(tmp_path / "made", "train").tasks
+    assert task.record == Record(**odd) and task.response == [*encode(odd["output"]), END_OF_TEXT_ID]
+
+
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_a_response_that_was_cut_within_a_character_ends_there(tmp_path, loss_on):
+    record = {"instruction": "Wave.", "output": "👋🏽"}
+    prompt = len(encode(ALPACA.prompt("Wave.")))
+    write_prepared(
+        load_alpaca(write_json(tmp_path / "a.json", [record]), prompt + 1, loss_on, DataConfig(0, 0)), tmp_path / "made"
+    )
+    [task] = read(tmp_path / "made", "train").tasks
+    assert task.response == encode("👋🏽")[:1] and task.record.output == "\ufffd"
 
 
 @pytest.mark.parametrize("loss_on", ["response", "all"])

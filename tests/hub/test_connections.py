@@ -54,7 +54,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "DEADLINE", 1.0)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    monkeypatch.setattr("gpt2cli.data.source.TIMEOUT", 0.2)
+    monkeypatch.setattr("gpt2cli.hub.addresses.TIMEOUT", 0.2)
 
 
 def test_headers_that_drip_have_a_deadline(

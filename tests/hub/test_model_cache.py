@@ -24,40 +24,6 @@ def add(repo: str, revision: str, commit: str, content: bytes = b"weights") -> P
     return directory
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("gpt2", ("openai-community/gpt2", "main")),
-        ("distilgpt2", ("distilbert/distilgpt2", "main")),
-        ("gpt2@v1.0", ("openai-community/gpt2", "v1.0")),
-        ("some-one/my_model.v2", ("some-one/my_model.v2", "main")),
-        ("owner/name@refs/pr/1", ("owner/name", "refs/pr/1")),
-    ],
-)
-def test_names(name: str, expected: tuple[str, str]) -> None:
-    assert model_cache.parse_name(name) == expected
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("", "x", "../../x", "../x", "a/b/c", "/etc", "a/..", "a\\b", "a/b@", "a/b@../c", "a/b@-x", "ünï/code"),
-        *("a/b\n", "a/b\x1b[31m", "a/b@x\x9b", "a/b@x y", "a--b/c", "a/" + "b" * 200),
-    ],
-)
-def test_what_is_no_name_is_refused_and_shown_escaped(name: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        model_cache.parse_name(name)
-    assert str(caught.value).startswith(repr(name[:200]))
-    assert str(caught.value).isprintable()
-    assert "gpt2-medium" in str(caught.value)
-
-
-def test_the_bundled_model_needs_no_download() -> None:
-    with pytest.raises(UsageError, match="comes with gpt2cli"):
-        model_cache.parse_name("tiny")
-
-
 def test_a_model_is_found_by_branch_and_by_commit(home: Path) -> None:
     directory = add("openai-community/gpt2", "main", A)
     model = model_cache.find("openai-community/gpt2", "main")

@@ -36,10 +36,13 @@ def register(app: typer.Typer) -> None:
 
 def complete_cached(incomplete: str) -> list[str]:
     """The models on disk, for the shell."""
-    from gpt2cli.hub import model_cache
+    from gpt2cli.hub import model_cache, names
 
     models = model_cache.list_models()
-    return [model.model if model.revision == "main" else f"{model.model}@{model.revision}" for model in models]
+    return [
+        model.model if model.revision == names.DEFAULT_REVISION else f"{model.model}@{model.revision}"
+        for model in models
+    ]
 
 
 def download_weights(
@@ -100,25 +103,23 @@ def download_weights(
 
 def download(console: Console, model: str, revision: str | None, force: bool, offline: bool) -> "CachedModel":
     from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.hub import model_cache, models
+    from gpt2cli.hub import models, names
 
     repo, chosen = which(model, revision)
     with showing_downloads(console) as progress:
-        return models.download(
-            repo, chosen or model_cache.DEFAULT_REVISION, force=force, offline=offline, progress=progress
-        )
+        return models.download(repo, chosen or names.DEFAULT_REVISION, force=force, offline=offline, progress=progress)
 
 
 def which(model: str, revision: str | None) -> tuple[str, str | None]:
     """The repository, and the revision if one was given in either of the two places."""
-    from gpt2cli.hub import model_cache
+    from gpt2cli.hub import names
 
-    repo, named = model_cache.parse_name(model)
+    repo, named = names.parse_name(model)
     if revision is None:
         return repo, named if "@" in model else None
     if "@" in model and named != revision:
         raise UsageError(f"{model} and --revision {revision} are two revisions: give one")
-    return repo, model_cache.check_revision(revision)
+    return repo, names.check_revision(revision)
 
 
 def show_models(console: Console, json: bool) -> None:

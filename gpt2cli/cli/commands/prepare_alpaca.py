@@ -15,7 +15,7 @@ from gpt2cli.outputs import check_directory
 from gpt2cli.prompts import PromptTemplate, read_template
 
 if TYPE_CHECKING:
-    from gpt2cli.data.prepared import Splits
+    from gpt2cli.data.splits import Splits
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -163,13 +163,14 @@ def read(
     """Fetch the records if need be, and make tokens of them."""
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.data.open_data import load_alpaca
-    from gpt2cli.data.source import fetch_source, shown
+    from gpt2cli.data.source import fetch_source
+    from gpt2cli.hub.addresses import without_query
 
     with showing_downloads(console) as progress:
         path = fetch_source(source, offline=offline, progress=progress)
     with showing_tokenization(console) as tick:
         max_length = train.max_length or WINDOW
-        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, tick, shown(source), template)
+        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, tick, without_query(source), template)
 
 
 @contextmanager

@@ -11,10 +11,7 @@ from torch import Tensor
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import terminal, visible, visible_line
 from gpt2cli.cli.views.progress_bars import bar
-from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.prepared import Splits
-from gpt2cli.prompts import PromptTemplate
-from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
+from gpt2cli.data.splits import Splits
 
 BUCKETS = 8
 BAR = 40
@@ -31,7 +28,7 @@ def show_summary(splits: Splits, directory: Path) -> None:
     console.print(Text(f"record length in tokens: median {int(lengths.median()):,}, longest {int(lengths.max()):,}"))
     console.print(histogram(lengths, blocks=console.encoding.startswith("utf")))
     console.print()
-    show_example(console, splits.train, splits.template)
+    show_example(console, splits)
     console.print()
     console.print(Text(visible_line(str(directory)), style="bold"), soft_wrap=True)
 
@@ -76,18 +73,11 @@ def histogram(lengths: Tensor, blocks: bool) -> Table:
     return table
 
 
-def show_example(console: RichConsole, train: TokenDataset, template: PromptTemplate | None) -> None:
-    """One record of no more than middling length, the prompt dim and the response bright."""
-    i = int((train.lengths <= train.lengths.median()).nonzero()[0])
-    ids, loss_from = train[i]
-    text: list[int] = [token for token in ids.tolist() if token != END_OF_TEXT_ID]
-    if loss_from > 1 or template is None:
-        prompt, response = decode(text[:loss_from]), decode(text[loss_from:])
-    else:  # everything is learned, so the border is looked for
-        whole = decode(text)
-        asked = template.split(whole)
-        border = len(template.prompt(*asked)) if asked else 0
-        prompt, response = whole[:border], whole[border:]
+def show_example(console: RichConsole, splits: Splits) -> None:
+    """Print one record of at most median length, the prompt dim and the response bright."""
+    lengths = splits.train.lengths
+    record = splits.records["train"][int((lengths <= lengths.median()).nonzero()[0])]
+    prompt = splits.template.prompt(record.instruction, record.input) if splits.template else ""
     # in a pipe the lines stay as they are
-    example = Text.assemble((visible(prompt), "dim"), (visible(response), "bold"))
+    example = Text.assemble((visible(prompt), "dim"), (visible(record.output), "bold"))
     console.print(example, soft_wrap=not console.is_terminal)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +57,9 @@ def test_from_records_to_a_dataset(home: Path, run: Run, tmp_path: Path) -> None
     assert {name: part["records"] for name, part in found["splits"].items()} == {"train": 34, "val": 4, "test": 2}
     assert sum(part["tokens"] for part in found["splits"].values()) == found["counts"]["tokens"]
     in_memory = load_data(records, TrainConfig(), DataConfig(), 1024)
-    prepared = read_prepared(home / "datasets" / "mine")
+    prepared = read_prepared(home / "datasets" / "mine", with_records=True)
+    texts = [asdict(record) for part in prepared.records.values() for record in part]
+    assert sorted(map(repr, texts)) == sorted(map(repr, many(40)))
     assert fingerprint(prepared) == fingerprint(in_memory) == found["fingerprint"]
     assert prepared.info == in_memory.info
 
@@ -151,7 +154,7 @@ def test_the_example_is_divided_by_the_template_of_the_data(
     records = write_json(tmp_path / "a.json", [{"instruction": "Say A:", "output": " ### Response:\nA"}] * 3)
     splits = load_alpaca(records, 99, loss_on, DataConfig(0, 0), template=template)
     console = Console(force_terminal=True, color_system="standard", highlight=False)
-    show_example(console, splits.train, splits.template)
+    show_example(console, splits)
     shown = capsys.readouterr().out
     assert "\x1b[2mA:\x1b[0m\x1b[1m ### Response:\x1b[0m" in shown.replace("\n", "") or (
         "\x1b[2mQ: Say A:\x1b[0m\n\x1b[2mA:\x1b[0m\x1b[1m ### Response:\x1b[0m" in shown

@@ -1,0 +1,51 @@
+"""Names of models: the repository on the Hugging Face Hub that a name stands for, and its revision."""
+
+import re
+
+from gpt2cli.config import PUBLISHED, TINY
+from gpt2cli.errors import UsageError
+
+DEFAULT_REVISION = "main"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+_REVISION = re.compile(r"\w[\w./+-]{0,99}", re.ASCII)
+
+
+def parse_name(name: str) -> tuple[str, str]:
+    """The repository and the revision of `gpt2` or another published name, or of `owner/name[@revision]`.
+
+    Raises UsageError for anything else. A name becomes part of paths and addresses, so only plain characters are
+    allowed in it.
+    """
+    if name == TINY:
+        raise UsageError("tiny comes with gpt2cli, there is nothing to download: use --model tiny")
+    base, at, revision = name.partition("@")
+    repo = PUBLISHED[base].repo if base in PUBLISHED else base
+    is_repo = _REPO.fullmatch(repo) and "--" not in repo and ".." not in repo
+    if not is_repo or (at and not _is_revision(revision)):
+        known = ", ".join([TINY, *PUBLISHED])
+        raise UsageError(
+            f"{name[:200]!r} is not a model: give {known}, a Hub repository as owner/name[@revision], or a directory"
+        )
+    return repo, revision or DEFAULT_REVISION
+
+
+def check_revision(revision: str) -> str:
+    """Return the revision (a branch, tag or commit) if it is well formed, else raise UsageError."""
+    if not _is_revision(revision):
+        raise UsageError(f"{revision[:200]!r} is not a revision: give a branch, a tag or a commit, such as main")
+    return revision
+
+
+def short_name(repo: str) -> str:
+    """The published name of a repository, or the repository's full name if it has none."""
+    return next((name for name, published in PUBLISHED.items() if published.repo == repo), repo)
+
+
+def is_published(repo: str) -> bool:
+    """Whether a repository holds one of the published models. Their tokenizer is GPT-2's by definition."""
+    return short_name(repo) in PUBLISHED
+
+
+def _is_revision(text: str) -> bool:
+    return bool(_REVISION.fullmatch(text)) and ".." not in text
