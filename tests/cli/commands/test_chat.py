@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gpt2cli import tokenizer
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.cli import line_editor
 from gpt2cli.cli.chat_commands import COMMANDS
@@ -381,7 +382,7 @@ def test_what_is_wrong_is_one_line_and_a_code(run: Run, tmp_path: Path) -> None:
 def test_a_damaged_template_is_the_checkpoints_fault(tmp_path: Path) -> None:
     save_checkpoint(speaker(), tmp_path / "a.pt", template={"only": "this"})
     with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template .* is damaged"):
-        read_template(Console(), str(tmp_path / "a.pt"), "a.pt")
+        read_template(Console(), ModelSpec(ckpt=tmp_path / "a.pt"))
 
 
 class Scripted:
