@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from gpt2cli import untrusted
@@ -11,11 +12,24 @@ _LONGEST_NAME = 255
 """Bytes in the name of a file on nearly every file system."""
 
 
+def check_suffix(path: Path, suffixes: Collection[str], what: str, *, any_case: bool = False) -> None:
+    """Raise UsageError, naming `what` is to be written, unless the name ends in one of these suffixes."""
+    if (path.suffix.lower() if any_case else path.suffix) not in suffixes:
+        raise UsageError(f"{path} is no name for {what}: let it end in {' or '.join(suffixes)}")
+
+
 def check_file(path: Path) -> None:
     """Raise ResourceError unless a file of this name can be made or replaced. Nothing is left behind.
 
-    Raises UsageError for a name that is too long.
+    Raises UsageError for a directory, and for a name that is too long.
     """
+    if untrusted.is_directory(path):
+        raise UsageError(f"{path} is a directory: name a file in it")
+    check_name(path)
+
+
+def check_name(path: Path) -> None:
+    """As `check_file`, for a file or a directory: raise unless something of this name can be made in its parent."""
     _check_names(path)
     _try_to_write(path, path.absolute().parent)
 
@@ -23,13 +37,24 @@ def check_file(path: Path) -> None:
 def check_directory(path: Path) -> None:
     """Raise ResourceError unless a directory of this name can be made, or written to if it is there.
 
-    Raises UsageError for a name that is too long.
+    Missing parents can be made, too. Raises UsageError for a name that is too long.
     """
     _check_names(path)
     directory = path.absolute()
     while not os.path.lexists(directory) and directory != directory.parent:
         directory = directory.parent
     _try_to_write(path, directory)
+
+
+def check_free(path: Path, force: bool) -> None:
+    """Raise UsageError if there is something at `path`, unless `force` allows to replace it."""
+    if not force and os.path.lexists(path):
+        raise UsageError(f"{path} is there already: use --force to replace it, or write elsewhere")
+
+
+def refuse_input(path: Path, what: str) -> UsageError:
+    """The error for a path that is read, as `what` says, and so cannot be written."""
+    return UsageError(f"{path} is {what}: write elsewhere")
 
 
 def check_unicode(path: Path) -> None:

@@ -49,7 +49,7 @@ def main() -> None:
     before = loss(model)
     tokens = torch.cat([splits.train.tokens, splits.val.tokens]).int()
     occurs = torch.bincount(tokens, minlength=model.config.vocab_size) > 1
-    small = quantized_file.quantize(quantized_file.share_rows(model.state_dict(), occurs), bits=4)
+    small = quantized_file.quantize_tensors(quantized_file.share_rows(model.state_dict(), occurs), bits=4)
     file, facts = asset(TINY) / "model.safetensors", read_metadata(args.ckpt)
     save_state(small, model.config, file, template=facts.template)
     (asset(TINY) / "config.json").write_text(json.dumps(hub_config(model.config), indent=1) + "\n")

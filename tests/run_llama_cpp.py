@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from gpt2cli import SamplingConfig, encode
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.export.request import DTYPES, Request
 from gpt2cli.export.write import export
@@ -113,7 +114,7 @@ def main() -> None:
         ckpt, path = Path(name) / "a.pt", Path(name) / "a.gguf"
         save_checkpoint(model, ckpt, template=ALPACA.to_dict())
         for dtype in DTYPES:
-            export(Request(None, str(ckpt), "gguf", path, dtype, force=True))
+            export(Request(ModelSpec(ckpt=ckpt), "gguf", path, dtype, force=True))
             asked = {
                 "path": str(path),
                 "texts": [*texts, *(book[:200_000] for book in books)] if dtype == "f32" else [],

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpt2cli.atomic import recover
 from gpt2cli.checkpoints.files import read_json, read_safetensors
 from gpt2cli.checkpoints.limits import MAX_NAME, WEIGHT_TYPES, check_model_tensors
 from gpt2cli.checkpoints.peft_config import PeftConfig, parse_config
-from gpt2cli.checkpoints.save import as_metadata, unshare_storage, writing
+from gpt2cli.checkpoints.save import write_tensors, writing
 from gpt2cli.config import LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError
 from gpt2cli.model.gpt import GPT
@@ -42,15 +41,17 @@ _BIAS = re.compile(
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a directory in PEFT's format holds.
+    """A low-rank adapter from a directory in PEFT's format.
 
-    tensors     the matrices A and B, named as by `lora_state`; some layers may have none
-    base        the model that it was trained on: a name on the Hub or a directory
+    directory   the directory
+    tensors     the matrices A and B, under the names of `lora_state`; some layers may have none
+    base        the model that the adapter was trained on: a name on the Hub, a directory or a file
     scales      the factor of each layer's B A, by our name for the layer
     magnitudes  the norms of the rows of each adapted weight (out,), if it is DoRA
     biases      biases that replace the base's, by our name
     """
 
+    directory: Path
     config: LoRAConfig
     tensors: dict[str, Tensor]
     base: str | None
@@ -60,7 +61,7 @@ class Adapter:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is described by one rank, one alpha and its matrices A and B."""
+        """Whether one rank, one alpha and the matrices A and B are all that it holds."""
         ranks = {tensor.shape[0] for name, tensor in self.tensors.items() if name.endswith("lora_A")}
         factor = self.config.alpha / self.config.rank
         alike = all(math.isclose(scale, factor) for scale in self.scales.values())
@@ -86,7 +87,7 @@ def save_adapter(
     template: dict[str, str] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write what `lora_state` gives as a directory that PEFT opens on transformers' GPT-2.
+    """Write the tensors of `lora_state` to a directory that PEFT opens on transformers' GPT-2.
 
     The prompt template and the provenance (any JSON value) go into the header of the tensors' file. An existing file
     stays until the new one is complete. Raises ResourceError if the disk is full, or there is no parent directory.
@@ -94,7 +95,7 @@ def save_adapter(
     name, at, revision = (base or "").partition("@")
     if at and Path(str(base)).exists():
         name, revision = str(base), ""
-    described = {
+    fields = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": name or None,
@@ -107,16 +108,15 @@ def save_adapter(
         "bias": "none",
         "inference_mode": True,
     }
-    metadata = as_metadata({"format": "pt", "template": template, "provenance": provenance or {}})
-    theirs = unshare_storage({f"{_PREFIX}{name}.weight": tensor for name, tensor in tensors.items()})
+    theirs = {f"{_PREFIX}{name}.weight": tensor for name, tensor in tensors.items()}
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
         raise ResourceError(f"cannot make the directory {directory} ({error.strerror}): write elsewhere") from None
     with writing(directory / WEIGHTS) as temporary:
-        save_file(theirs, temporary, metadata)
+        write_tensors(temporary, theirs, {"format": "pt", "template": template, "provenance": provenance or {}})
     with writing(directory / CONFIG) as temporary:
-        temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def read_adapter(directory: Path) -> Adapter:
@@ -140,23 +140,27 @@ def read_adapter(directory: Path) -> Adapter:
 
 
 @torch.no_grad()
-def merge_adapter(model: GPT, adapter: Adapter, where: object) -> None:
+def merge_adapter(model: GPT, adapter: Adapter) -> None:
     """Add an adapter's updates to the model's weights, in place. They are computed in fp32.
 
-    Raises CheckpointError, with the model as it was, if the adapter was made for a model of another shape.
+    A model on the meta device is only checked. Raises CheckpointError, with the model as it was, if the adapter was
+    made for a model of another shape.
     """
+    where = adapter.directory
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     for name in adapter.scales:
         if name not in linear:
             raise CheckpointError(f"{where} is an adapter for another base: this one has no {name}")
         A, B = adapter.tensors[f"{name}.lora_A"], adapter.tensors[f"{name}.lora_B"]
-        adapted, own = (B.shape[0], A.shape[1]), tuple(linear[name].weight.shape)
-        if adapted != own:
-            raise CheckpointError(f"{where} is an adapter for another base: {name} is {own} here, {adapted} there")
+        there, here = (B.shape[0], A.shape[1]), tuple(linear[name].weight.shape)
+        if there != here:
+            raise CheckpointError(f"{where} is an adapter for another base: {name} is {here} here, {there} there")
     parameters = dict(model.named_parameters())
     for name, bias in adapter.biases.items():
         if name not in parameters or parameters[name].shape != bias.shape:
             raise CheckpointError(f"{where} is an adapter for another base: {name} does not fit")
+    if model.wte.weight.is_meta:
+        return
     for name, scale in adapter.scales.items():
         weight = linear[name].weight
         weight += low_rank_update(adapter.tensors[f"{name}.lora_A"], adapter.tensors[f"{name}.lora_B"], scale)
@@ -168,13 +172,13 @@ def merge_adapter(model: GPT, adapter: Adapter, where: object) -> None:
 
 
 def _read_tensors(directory: Path, config: PeftConfig, base: str | None) -> Adapter:
-    """The matrices under our names, checked to be in pairs that fit, and their scales, magnitudes and biases."""
+    """The adapter with its matrices under our names. They are checked to come in pairs that fit."""
     file = directory / WEIGHTS
     if not is_file(file):
         if is_file(directory / PICKLE):
             raise CheckpointError(f"{directory} has its weights in a pickle only, refused: save them as safetensors")
         raise CheckpointError(f"{directory} holds no {WEIGHTS}: save the adapter again")
-    adapter = Adapter(config.lora, {}, base)
+    adapter = Adapter(directory, config.lora, {}, base)
     stored = read_safetensors(file).tensors
     check_model_tensors(stored, file)
     for name, tensor in stored.items():

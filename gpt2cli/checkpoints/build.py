@@ -1,4 +1,4 @@
-"""From tensors under our names to a model: its shape is read, and the tensors are checked."""
+"""From tensors under our names to a checked model."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from gpt2cli.untrusted import shown, shown_name
 def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object) -> GPTConfig:
     """The shape of a model with these tensors (under our names). `config` gives only what they do not determine.
 
-    Raises CheckpointError, naming the field, if `config` says otherwise or nothing says how many heads there are.
+    Raises CheckpointError, naming the field, if `config` contradicts the tensors or the number of heads is unknown.
     """
     for name in ("wte.weight", "wpe.weight"):
         if name not in tensors or tensors[name].dim() != 2:
@@ -28,8 +28,8 @@ def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object
     n_layer = sum(name.endswith(".ln_1.weight") for name in tensors)
     if n_layer > MAX_BLOCKS:
         raise CheckpointError(f"{where} has {n_layer} blocks, more than {MAX_BLOCKS}: it is no GPT-2")
-    said = {"n_layer": n_layer, "n_embd": n_embd, "n_positions": block_size, "vocab_size": vocab_size}
-    for name, value in said.items():
+    in_weights = {"n_layer": n_layer, "n_embd": n_embd, "n_positions": block_size, "vocab_size": vocab_size}
+    for name, value in in_weights.items():
         if config.get(name, value) != value:
             raise CheckpointError(f"{where}: {name} is {shown(config[name])} in the config, but {value} in the weights")
     epsilon = config.get("layer_norm_epsilon", GPTConfig.layer_norm_epsilon)
@@ -57,7 +57,7 @@ def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object
 
 
 def build(config: GPTConfig, tensors: dict[str, Tensor], where: object) -> GPT:
-    """A GPT that uses these very tensors. Raises CheckpointError, naming up to five, if any does not fit."""
+    """A GPT whose parameters are these tensors themselves. Raises CheckpointError if they do not fit."""
     wanted = parameter_shapes(config)
     complaints = [f"{name} is missing" for name in wanted if name not in tensors]
     complaints += [f"{shown_name(name)} is unknown" for name in tensors if name not in wanted]
@@ -68,7 +68,7 @@ def build(config: GPTConfig, tensors: dict[str, Tensor], where: object) -> GPT:
             complaints.append(f"{name} is {tuple(tensor.shape)}, not {wanted[name]}")
         elif tensor.dtype not in WEIGHT_TYPES:
             complaints.append(f"{name} is {tensor.dtype}, not floating point")
-        elif not is_finite(tensor):
+        elif not tensor.is_meta and not is_finite(tensor):
             complaints.append(f"{name} has values that are not finite")
     if complaints:
         more = f", and {len(complaints) - 5} more" if len(complaints) > 5 else ""

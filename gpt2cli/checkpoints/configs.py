@@ -20,12 +20,12 @@ _PUBLISHED_WIDTHS = {model.config.n_embd for model in PUBLISHED.values()}
 
 
 @dataclass(frozen=True)
-class Said:
+class TensorHints:
     """The parts of a checkpoint's config that are needed to read its tensors.
 
     biases      whether there are biases: nanoGPT can leave all of them out
-    tied        whether the head is the embedding, so that the file may hold only one of them; None if it is not said
-    lora_alpha  the factor of LoRA that is saved beside its layers; None if it is not said
+    tied        whether the head is the embedding, so that the file may hold only one of them; None if unknown
+    lora_alpha  the factor of LoRA that is saved beside its layers; None if unknown
     """
 
     biases: bool = True
@@ -33,13 +33,13 @@ class Said:
     lora_alpha: float | None = None
 
 
-UNSAID = Said()
+NO_HINTS = TensorHints()
 
 
-def said_by(config: Mapping[str, Any], contents: Contents) -> Said:
-    """The `Said` of a config and of the facts in a file's header."""
+def hints_in(config: Mapping[str, Any], contents: Contents) -> TensorHints:
+    """The hints in a config and in the facts of a file's header."""
     tied = config.get("tie_word_embeddings", config.get("tied"))
-    return Said(
+    return TensorHints(
         biases=config.get("bias", True) is not False,
         tied=True if _notes_a_tie(contents) else tied if isinstance(tied, bool) else None,
         lora_alpha=_alpha(config, contents.extra),
@@ -47,7 +47,7 @@ def said_by(config: Mapping[str, Any], contents: Contents) -> Said:
 
 
 def config_in(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that a file carries: the first that says how many heads there are, or else whether it has biases."""
+    """The config in a file: the first with the number of heads, or else the first that mentions biases."""
     found = list(_configs(extra))
     for names in (HEADS, BIASES):
         for config in found:
@@ -56,13 +56,13 @@ def config_in(extra: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def says_heads(config: Mapping[str, Any]) -> bool:
-    """Whether a config says how many heads there are."""
+def has_heads(config: Mapping[str, Any]) -> bool:
+    """Whether a config gives the number of heads."""
     return any(name in config for name in HEADS)
 
 
 def config_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The `config.json` next to a file, if there is one and it is about a model of this width."""
+    """The `config.json` beside a file, if it exists and describes a model of this width; otherwise an empty dict."""
     file = path.parent / "config.json"
     if not is_file(file):
         return {}
@@ -87,8 +87,8 @@ def check_hub_config(config: Mapping[str, Any], path: Path) -> None:
 
 
 def assumed_heads(config: Mapping[str, Any], n_embd: int) -> str | None:
-    """A note for a model whose config has no number of heads, and whose width no published model has; or None."""
-    if says_heads(config) or n_embd in _PUBLISHED_WIDTHS:
+    """A note about a guessed number of heads: for a model of an unusual width, whose config gives none. Else None."""
+    if has_heads(config) or n_embd in _PUBLISHED_WIDTHS:
         return None
     return (
         f"does not say how many heads it has: {n_embd // HEAD_SIZE} heads of {HEAD_SIZE} are assumed; "

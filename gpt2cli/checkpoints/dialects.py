@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from gpt2cli.checkpoints.configs import UNSAID, Said
+from gpt2cli.checkpoints.configs import NO_HINTS, TensorHints
 from gpt2cli.checkpoints.lora_layers import merge_lora_layers
 from gpt2cli.checkpoints.names import extra_heads, plain_names, same
 from gpt2cli.errors import CheckpointError
@@ -26,13 +26,15 @@ class Dialect:
     """How one project names its tensors."""
 
     name: str
-    signature: str  # a tensor that only this project calls so
-    modules: Mapping[str, str | tuple[str, str, str]]  # our name for a module: theirs
-    leaves: dict[str, str] = field(default_factory=dict)  # our weight or bias of a LayerNorm: theirs
-    buffers: tuple[str, ...] = ()  # ends of names that hold a causal mask, no weights
+    signature: str  # the name of a tensor that no other project uses
+    modules: Mapping[str, str | tuple[str, str, str]]  # their name for a module, by our name
+    leaves: dict[str, str] = field(
+        default_factory=dict
+    )  # their name for the weight or bias of a LayerNorm, by our name
+    buffers: tuple[str, ...] = ()  # the ends of the names of causal masks, which are no weights
     conv1d: bool = False  # matrices stored (in, out), as OpenAI's code did
     qkv_bias_optional: bool = False
-    wrapper: str = ""  # what a model saved by the project puts before all names but the head's
+    wrapper: str = ""  # the prefix in a saved model of all names but the head's
 
 
 _BLOCK = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
@@ -127,18 +129,18 @@ def recognise(tensors: dict[str, Tensor]) -> Dialect:
 
 
 def to_ours(
-    tensors: dict[str, Tensor], said: Said = UNSAID, note: Callable[[str], None] = lambda text: None
+    tensors: dict[str, Tensor], hints: TensorHints = NO_HINTS, note: Callable[[str], None] = lambda text: None
 ) -> dict[str, Tensor]:
     """The same weights under our names and in our orientation: views where that is possible, no copies.
 
     A head equal to the token embedding is left out, since the model ties them. Missing biases become zeros: all of
-    them if `said.biases` is false, as in nanoGPT, or those of query, key and value in dialects that allow it. Heads
+    them if `hints.biases` is false, as in nanoGPT, or those of query, key and value in dialects that allow it. Heads
     beside the language model's are left out, and LoRA beside its layers is merged; `note` gets a text about it.
     Names that no table has stay as they are, and `build` refuses them. The tensors must have passed
     `limits.check_model_tensors`. Raises CheckpointError, naming the tensor, for query, key and value that do not fit
     each other, and for two models in one.
     """
-    tensors = plain_names(merge_lora_layers(tensors, said.lora_alpha, note), SIGNATURES)
+    tensors = plain_names(merge_lora_layers(tensors, hints.lora_alpha, note), SIGNATURES)
     dialect = recognise(tensors)
     left = {name: tensor for name, tensor in tensors.items() if not name.endswith(dialect.buffers)}
     ours: dict[str, Tensor] = {}
@@ -146,12 +148,12 @@ def to_ours(
     for module in dialect.modules:
         for block in range(n_layer if "*" in module else 1):
             _take(left, ours, dialect, module, str(block))
-    _tie(ours, said, note)
+    _tie(ours, hints, note)
     if heads := extra_heads(left):
         note(f"left out {', '.join(map(shown, heads[:5]))}: a head beside the language model's")
         for name in heads:
             del left[name]
-    if not said.biases:
+    if not hints.biases:
         _add_zero_biases(ours, (*_BLOCK, "ln_f"))
     elif dialect.qkv_bias_optional and "h.0.attn.c_attn.bias" not in ours:
         _add_zero_biases(ours, ("attn.c_attn",))
@@ -159,18 +161,18 @@ def to_ours(
 
 
 def _unknown(tensors: dict[str, Tensor], dialect: Dialect) -> list[str]:
-    """The names of tensors that are none of a dialect's."""
+    """The names of tensors that a dialect does not know."""
     modules = [part for found in dialect.modules.values() for part in ((found,) if isinstance(found, str) else found)]
     leaves = "|".join({"weight", "bias", *dialect.leaves.values()})
     known = re.compile(f"(?:{'|'.join(map(re.escape, modules))})".replace(r"\*", r"\d+") + rf"\.(?:{leaves})")
     return sorted(name for name in tensors if not known.fullmatch(name) and not name.endswith(dialect.buffers))
 
 
-def _tie(ours: dict[str, Tensor], said: Said, note: Callable[[str], None]) -> None:
+def _tie(ours: dict[str, Tensor], hints: TensorHints, note: Callable[[str], None]) -> None:
     """If the embedding and the head are equal, or one is missing, keep one tensor, named as the embedding."""
-    if "wte.weight" not in ours and "lm_head.weight" in ours and said.tied is not False:
+    if "wte.weight" not in ours and "lm_head.weight" in ours and hints.tied is not False:
         ours["wte.weight"] = ours.pop("lm_head.weight")
-        if said.tied is None:
+        if hints.tied is None:
             note("has a head and no token embedding: the head is taken for both")
     elif "lm_head.weight" in ours and same(ours["lm_head.weight"], ours.get("wte.weight")):
         del ours["lm_head.weight"]
@@ -196,7 +198,7 @@ def from_ours(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _count_blocks(tensors: dict[str, Tensor], dialect: Dialect) -> int:
-    """How many transformer blocks the names number, counted from 0."""
+    """The number of transformer blocks: one more than the largest block number in a name."""
     prefix = re.escape(dialect.signature.split("0.")[0])
     numbers = [int(found[1]) for name in tensors if (found := re.match(rf"{prefix}(\d{{1,6}})\.", name))]
     return min(max(numbers) + 1, len(tensors))

@@ -21,7 +21,7 @@ from gpt2cli.untrusted import is_file, parse_json, shown, shown_reason
 
 @dataclass(frozen=True)
 class Contents:
-    """What a checkpoint file holds: tensors by name, and whatever its author wrote beside them."""
+    """The contents of a checkpoint file: tensors by name, and the other facts in it."""
 
     tensors: dict[str, Tensor]
     extra: dict[str, Any]

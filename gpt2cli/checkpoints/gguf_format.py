@@ -1,7 +1,7 @@
 """GGUF, llama.cpp's file format, read without trust: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
-The gguf package, with which export/gguf_file.py writes it, is not made for untrusted files: it allocates whatever a
-header asks for. It also takes a second, as it makes an object of each of the vocabulary's 100,000 strings.
+The gguf package, with which export/gguf_file.py writes it, is not made for untrusted files: it allocates any size
+that a header gives. It also takes a second, because it makes an object of each of the vocabulary's 100,000 strings.
 """
 
 import math
@@ -29,23 +29,11 @@ _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 _PLAIN = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
 _Q8_0 = 8
-_QUANTIZED = {
-    **{
-        2: "q4_0",
-        3: "q4_1",
-        6: "q5_0",
-        7: "q5_1",
-        8: "q8_0 in incomplete blocks",
-        9: "q8_1",
-        10: "q2_K",
-        11: "q3_K",
-        12: "q4_K",
-    },
-    **{13: "q5_K", 14: "q6_K", 15: "q8_K", 16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s", 20: "iq4_nl"},
-    **{21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64", 29: "iq1_m"},
-    **{34: "tq1_0", 35: "tq2_0", 39: "mxfp4"},
-}
-"""What ggml calls the types that are not read, by number."""
+_GGML_TYPES = (
+    "f32 f16 q4_0 q4_1 - - q5_0 q5_1 q8_0 q8_1 q2_K q3_K q4_K q5_K q6_K q8_K iq2_xxs iq2_xs iq3_xxs iq1_s iq4_nl iq3_s "
+    "iq2_s iq4_xs i8 i16 i32 i64 f64 iq1_m bf16 - - - tq1_0 tq2_0 - - - mxfp4"
+)
+"""The names of ggml's types, in the order of their numbers."""
 _TOKENS, _KIND = "tokenizer.ggml.tokens", "tokenizer.ggml.model"
 _FIELDS = {
     "n_layer": "block_count",
@@ -189,10 +177,11 @@ def _byte_count(path: Path, tensor: _Described) -> int:
         return count * _PLAIN[tensor.kind].itemsize
     if tensor.kind == _Q8_0 and tensor.shape[-1] % BLOCK == 0:
         return count // BLOCK * (2 + BLOCK)
-    name = _QUANTIZED.get(tensor.kind, "unknown")
+    names = _GGML_TYPES.split()
+    name = names[tensor.kind] if tensor.kind < len(names) else "-"
     raise CheckpointError(
-        f"{path}: {shown_name(tensor.name)} is of ggml's type {tensor.kind} ({name}), and only f32, f16, bf16 and q8_0 "
-        "are read: convert the original model to one of these"
+        f"{path}: {shown_name(tensor.name)} is of ggml's type {tensor.kind} ({name}), and only f32, f16, bf16, and "
+        f"q8_0 in blocks of {BLOCK} are read: convert the original model to one of these"
     )
 
 

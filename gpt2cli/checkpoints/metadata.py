@@ -11,22 +11,19 @@ from gpt2cli.checkpoints.files import read_checkpoint
 from gpt2cli.checkpoints.gguf_format import GGUFTokenizer
 from gpt2cli.checkpoints.limits import plain_facts
 from gpt2cli.checkpoints.places import check_file
-from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, DataError
-from gpt2cli.hub import models
 from gpt2cli.hub.tokenizer_files import PROVENANCE, Tokenizer, is_gpt2s_vocabulary
-from gpt2cli.model.gpt import GPT
-from gpt2cli.paths import asset, expand
+from gpt2cli.paths import expand
 from gpt2cli.prompts import PromptTemplate
 from gpt2cli.untrusted import is_encodable, is_file, shown
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint holds besides its weights and config."""
+    """The facts in a checkpoint besides its weights and its config."""
 
-    template: dict[str, str] | None  # the prompt template that the model was trained with
-    provenance: dict[str, Any]  # where it came from
+    template: dict[str, str] | None  # the prompt template of the training
+    provenance: dict[str, Any]  # the settings, the data and the losses of the training
 
     def prompt_template(self, where: object) -> PromptTemplate | None:
         """The template, if there is one. Raises CheckpointError if it lacks a part."""
@@ -39,24 +36,15 @@ class Metadata:
 NO_METADATA = Metadata(None, {})
 
 
-def read_metadata(ckpt: str | Path | None, model: str | None = None) -> Metadata:
-    """The facts in a checkpoint file or an adapter's directory `ckpt`, or without one in the directory of a model.
-
-    A published model has none, the bundled one has. Raises CheckpointError for facts that cannot be read.
-    """
-    if ckpt is None:
-        file = (asset(TINY) if model == TINY else expand(model or DEFAULT_MODEL)) / models.WEIGHTS
-        if model in (None, *PUBLISHED) or not is_file(file):
-            return NO_METADATA
+def read_metadata(ckpt: str | Path) -> Metadata:
+    """The facts in a checkpoint file or in an adapter's directory. Raises CheckpointError if they cannot be read."""
+    file = expand(ckpt)
+    if adapters.is_adapter(file):
+        file = file / adapters.WEIGHTS
+        if not is_file(file):
+            raise CheckpointError(f"{file} is not there: save the adapter again")
     else:
-        path = expand(ckpt)
-        if adapters.is_adapter(path):
-            file = path / adapters.WEIGHTS
-            if not is_file(file):
-                raise CheckpointError(f"{file} is not there: save the adapter again")
-        else:
-            file = path
-            check_file(file)
+        check_file(file)
     extra = read_checkpoint(file).extra
     template, provenance = (decoded(extra.get(name)) for name in ("template", "provenance"))
     if template is not None and not (isinstance(template, dict) and all(map(_is_text, template.items()))):
@@ -64,10 +52,9 @@ def read_metadata(ckpt: str | Path | None, model: str | None = None) -> Metadata
     return Metadata(template, plain_facts(provenance, file) if isinstance(provenance, dict) else {})
 
 
-def provenance_of(facts: Metadata, model: GPT) -> dict[str, Any]:
-    """The provenance for a copy of a model. It says why the tokenizer is not GPT-2's, if that is so."""
-    reason = model.origin.other_tokenizer
-    return facts.provenance | ({PROVENANCE: reason} if reason else {})
+def provenance_of(facts: Metadata, other_tokenizer: str | None) -> dict[str, Any]:
+    """The provenance for a copy of a model, with the reason why its tokenizer is not GPT-2's, if so."""
+    return facts.provenance | ({PROVENANCE: other_tokenizer} if other_tokenizer else {})
 
 
 def _is_text(item: tuple[Any, Any]) -> bool:
@@ -75,7 +62,7 @@ def _is_text(item: tuple[Any, Any]) -> bool:
 
 
 def tokenizer_in(extra: Mapping[str, Any]) -> Tokenizer:
-    """What a checkpoint file says of its tokenizer: ours in the provenance, a GGUF file by its vocabulary."""
+    """The tokenizer that a checkpoint file names: ours in the provenance, a GGUF file's in its vocabulary."""
     provenance, gguf = decoded(extra.get("provenance")), extra.get("tokenizer")
     if isinstance(provenance, dict) and isinstance(provenance.get(PROVENANCE), str):
         return Tokenizer(other=provenance[PROVENANCE][:200], known=True)

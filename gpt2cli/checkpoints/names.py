@@ -67,8 +67,8 @@ def extra_heads(names: Iterable[str]) -> list[str]:
 
 
 def same(a: Tensor, b: Tensor | None) -> bool:
-    """Whether two tensors hold the same values."""
-    return b is not None and a.shape == b.shape and (a.data_ptr() == b.data_ptr() or torch.equal(a, b))
+    """Whether two tensors have the same shape and values. On the meta device they have no values."""
+    return b is not None and a.shape == b.shape and (a.is_meta or a.data_ptr() == b.data_ptr() or torch.equal(a, b))
 
 
 def _prefixes(name: str, signatures: Collection[str]) -> list[str]:

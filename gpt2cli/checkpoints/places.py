@@ -1,4 +1,4 @@
-"""The directory or the file that the name of a model means. If it means none, the error says what to give instead."""
+"""From the name of a model to its directory or file. The error for a wrong name says what to give instead."""
 
 import re
 from pathlib import Path
@@ -69,7 +69,7 @@ def refuse_outer(directory: Path) -> None:
 
 
 def read_weights(directory: Path) -> Contents:
-    """The tensors of a directory in the Hub's layout, whole or in shards, and what their headers say."""
+    """The tensors of a directory in the Hub's layout, in one file or in shards, and the facts in their headers."""
     whole, index = directory / models.WEIGHTS, directory / models.INDEX
     if is_file(whole):
         return read_safetensors(whole)

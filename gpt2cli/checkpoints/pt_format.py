@@ -7,6 +7,8 @@ only the instructions that a state dict needs. Then torch reads them, with `weig
 import os
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +40,8 @@ def read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     that runs code, or asks for more memory than it takes itself.
     """
     size = path.stat().st_size
-    try:
+    with _damage_of(path):
         scan(_read_pickle(path, size))
-    except PickleRefused as error:
-        raise CheckpointError(f"{path} {error}") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # zipfile raises many kinds for damaged archives
-        raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): copy or save it again") from None
     return _find(_load(path, mmap=True), size, path)
 
 
@@ -54,14 +50,23 @@ def read_old_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(MAX_PICKLE)
-    try:
+    with _damage_of(path):
         *_, saved, order = _scan_in_row(start, _OLD_PICKLES)
         _check_memory(path, size, saved.storages, order)
+    return _find(_load(path, mmap=False), size, path)
+
+
+@contextmanager
+def _damage_of(path: Path) -> Iterator[None]:
+    """Turn every error in reading `path` into a CheckpointError: zipfile and torch raise many kinds."""
+    try:
+        yield
     except PickleRefused as error:
         raise CheckpointError(f"{path} {error}") from None
-    except ValueError as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): copy or save it again") from None
-    return _find(_load(path, mmap=False), size, path)
 
 
 def _scan_in_row(pickles: bytes, count: int) -> list[Scanned]:
@@ -153,15 +158,11 @@ def _number(record: bytes, start: int, length: int) -> int:
 
 
 def _load(path: Path, mmap: bool) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of deprecated kinds of tensors
+    with _damage_of(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of deprecated kinds of tensors
+        try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except MemoryError:
-        raise
-    except Exception as error:  # torch raises many kinds for damaged contents
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise CheckpointError(
-                f"{path} holds a pickle that would run code, refused: save its state dict alone"
-            ) from None
-        raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): copy or save it again") from None
+        except Exception as error:
+            if "weights_only" in str(error) or "Unsupported" in str(error):
+                raise PickleRefused("holds a pickle that would run code, refused: save its state dict alone") from None
+            raise

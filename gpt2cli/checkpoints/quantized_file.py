@@ -1,4 +1,4 @@
-"""Small checkpoints: 8 or 4 bits a weight, and one row of the embedding for all tokens that never occur.
+"""Quantized checkpoints: 8 or 4 bits a weight, and one embedding row for all tokens that never occur.
 
 NAME, NAME.scale        a matrix in int8 (out, in), and the factor of each row (out,);
                         or two weights of 4 bits in each uint8 (out, in / 2), the even one in the lower half, both
@@ -6,18 +6,29 @@ NAME, NAME.scale        a matrix in int8 (out, in), and the factor of each row (
 wte.weight, wte.index   rows of the embedding, and the number of its row for each token of the vocabulary
 """
 
-from typing import TypeGuard
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
 
+from gpt2cli import outputs
 from gpt2cli.checkpoints import rounding
 from gpt2cli.checkpoints.limits import check_model_tensors
+from gpt2cli.checkpoints.metadata import provenance_of
 from gpt2cli.checkpoints.rounding import Rounding
-from gpt2cli.errors import CheckpointError
+from gpt2cli.checkpoints.save import check_target, save_state
+from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.quantization import dequantize_groups, group_size, is_cut, quantize_groups, quantize_rows
+from gpt2cli.progress import Progress, ignore
 from gpt2cli.untrusted import shown_name
 
+if TYPE_CHECKING:
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+
+SUFFIX = ".safetensors"
+BITS, STORED_BITS = (8, 4), {"int8": 8, "int4": 4}
 SCALE, INDEX, TABLE, POSITIONS = ".scale", "wte.index", "wte.weight", "wpe.weight"
 FIRST_MATRIX = "h.0.attn.c_attn.weight"
 MAX_ROWS = torch.iinfo(torch.uint16).max + 1
@@ -25,7 +36,56 @@ SMALLEST_GROUP = 8
 """The fewest weights that share a scale of 16 bits. With fewer, a weight would take 8 bits or more."""
 
 
-def quantize(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Quantized:
+    """The sizes in bytes of the weights in fp32 and of the file, and the root mean square of the rounding errors,
+    divided by that of the weights."""
+
+    fp32_bytes: int
+    bytes: int
+    error: float
+
+
+def quantize_model(
+    spec: "ModelSpec", bits: int, out: Path, *, force: bool = False, progress: Progress = ignore
+) -> Quantized:
+    """Write a model to the file `out` with its matrices in `bits`, 8 or 4.
+
+    A model that is stored in 8 bits can be written in 4. An existing file is replaced only with `force`, and stays
+    until the new one is complete. Raises UsageError for invalid arguments and for a model that is in so few bits
+    already, CheckpointError for weights that do not fit into so few bits, ResourceError if the disk is full, and what
+    `ModelSpec.read` raises.
+    """
+    _check_request(spec, bits, out, force)
+    gpt = spec.read(progress).float()
+    stored = STORED_BITS.get(gpt.origin.precision)
+    if stored is not None and stored <= bits:
+        instead = "; --bits 4 makes it smaller" if stored > min(BITS) else ": quantize the model that it was made from"
+        raise UsageError(f"{spec.name} is in {stored} bits already{instead}")
+    metadata = spec.metadata()
+    metadata.prompt_template(spec.name)  # raises if it lacks a part
+    tensors = share_equal_rows({name: tensor.detach() for name, tensor in gpt.state_dict().items()})
+    small = quantize_tensors(tensors, bits)
+    error = check_rounding(tensors, small).relative
+    provenance = provenance_of(metadata, gpt.origin.other_tokenizer)
+    save_state(small, gpt.config, out, template=metadata.template, provenance=provenance)
+    return Quantized(sum(parameter.nbytes for parameter in gpt.parameters()), out.stat().st_size, error)
+
+
+def _check_request(spec: "ModelSpec", bits: int, out: Path, force: bool) -> None:
+    """Raise UsageError or ResourceError for all that can be refused before a model is loaded."""
+    if spec.model is None and spec.ckpt is None:
+        raise UsageError("say what to quantize: --ckpt FILE, or --model NAME")
+    if bits not in BITS:
+        raise UsageError(f"--bits must be {' or '.join(map(str, BITS))}, not {bits}")
+    outputs.check_suffix(out, [SUFFIX], "a quantized checkpoint")
+    check_target(out)
+    if spec.reads(out):
+        raise outputs.refuse_input(out, "the model to quantize")
+    outputs.check_free(out, force)
+
+
+def quantize_tensors(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
     """Weights under our names with every matrix in `bits`, 8 or 4.
 
     The embedding, the head, and a matrix whose width no group size divides are always in 8. Positions stay in fp32:
@@ -82,7 +142,7 @@ def share_equal_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_rounding(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> Rounding:
-    """Compare `small` with the matrices that `quantize` made it of. Raises CheckpointError as `rounding` says."""
+    """The rounding errors in the result of `quantize_tensors`. Raises CheckpointError if they are too large."""
     total = Rounding()
     for name, tensor in tensors.items():
         if name + SCALE in small:
@@ -92,13 +152,15 @@ def check_rounding(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> Roun
     return total
 
 
-def expand(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
-    """The tensors as floats, with an embedding row for every token.
+def expand(tensors: dict[str, Tensor], where: object, *, only_shape: bool = False) -> dict[str, Tensor]:
+    """The tensors as floats, with an embedding row for every token. With `only_shape`, they are on the meta device.
 
     Raises CheckpointError if they do not fit each other, or one has a type that is not used for weights.
     """
     check_model_tensors(tensors, where)
     tensors = _with_all_rows(tensors, where)
+    if only_shape:
+        tensors = {name: tensor.to("meta") for name, tensor in tensors.items()}
     whole = dict(tensors)
     for name, tensor in tensors.items():
         scale = tensors.get(name + SCALE)

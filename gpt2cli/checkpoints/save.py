@@ -3,11 +3,12 @@
 import dataclasses
 import errno
 import json
-import sys
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -18,10 +19,9 @@ from gpt2cli import outputs
 from gpt2cli.atomic import replacing
 from gpt2cli.checkpoints.rounding import is_finite
 from gpt2cli.config import GPTConfig
-from gpt2cli.errors import DivergedError, ResourceError, UsageError
+from gpt2cli.errors import DivergedError, ResourceError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import merged_state
-from gpt2cli.untrusted import is_directory
 
 FORMAT, VERSION = "gpt2cli", 1
 SUFFIXES = (".pt", ".safetensors")
@@ -61,21 +61,58 @@ def save_state(
         "provenance": provenance or {},
     }
     facts = json.loads(json.dumps(facts))  # plain types only: the file must open with weights_only
-    state = unshare_storage(state)
     with writing(path) as temporary:
         if path.suffix == ".safetensors":
-            save_file(state, temporary, as_metadata(facts))
+            write_tensors(temporary, state, facts)
         else:
-            with temporary.open("wb") as file:  # by its name, torch would put that into the file
-                torch.save(facts | {"model": state}, file)
+            write_pt(temporary, facts | {"model": unshare_storage(state)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write a `.safetensors` file. Its header holds the facts: texts unchanged, all else as JSON, None left out.
+
+    Raises OSError if the disk is full.
+    """
+    metadata = {
+        name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items() if fact is not None
+    }
+    try:
+        save_file(unshare_storage(tensors), path, metadata)
+    except SafetensorError as error:  # the only kind that the library raises, also for the disk
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.ENOSPC
+        raise OSError(code, os.strerror(code)) from None
+
+
+class _RecordingFile:
+    """A file for torch.save, which hides an error of a write behind one about the position in the file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.flush = file.flush
+        self.error: BaseException | None = None  # the first one, which can also be a Ctrl-C
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except BaseException as error:
+            self.error = self.error or error
+            raise
+
+
+def write_pt(path: Path, content: dict[str, Any]) -> None:
+    """Write a `.pt` file. Raises OSError if the disk is full."""
+    with path.open("wb") as file:  # torch would put a path's name into the file
+        recording = _RecordingFile(file)
+        try:
+            torch.save(content, recording)  # type: ignore[arg-type]  # it needs only write and flush
+        except BaseException as error:
+            raise recording.error or error from None
 
 
 def check_target(path: Path) -> None:
     """Raise UsageError or ResourceError if no checkpoint can be written to this path: before hours of training."""
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"{path} is no name for a checkpoint: let it end in {' or '.join(SUFFIXES)}")
-    if is_directory(path):
-        raise UsageError(f"{path} is a directory: name a file in it")
+    outputs.check_suffix(path, SUFFIXES, "a checkpoint")
     outputs.check_unicode(path)
     outputs.check_file(path)
 
@@ -91,31 +128,19 @@ def check_finite(state: dict[str, Tensor], path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """As `atomic.replacing`, with a ResourceError if the disk is full, read-only or missing.
-
-    Inside, only write: see `disk_errors`.
-    """
+    """As `atomic.replacing`, with a ResourceError if the disk is full, read-only or missing."""
     with disk_errors(path), replacing(path) as temporary:
         yield temporary
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an error in writing `path` into a ResourceError that names it.
-
-    Only write inside it: torch and safetensors have no exception for the disk, so every error counts as one.
-    """
-    outside = sys.exc_info()[1]
+    """Turn an error in writing `path` into a ResourceError that names it."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        first = _first_of(error, outside)
-        if not isinstance(first, Exception):
-            raise first from None  # Ctrl-C, which torch's writer turned into a complaint about its file
-        reason = (first.strerror if isinstance(first, OSError) else None) or str(first).partition("\n")[0]
-        full = not isinstance(first, OSError) or first.errno in FULL
-        advice = "make room, or choose another place" if full else "choose another place"
-        raise ResourceError(f"cannot write {path} ({reason}): {advice}") from None
+    except OSError as error:
+        advice = "make room, or choose another place" if error.errno in FULL else "choose another place"
+        raise ResourceError(f"cannot write {path} ({error.strerror or error}): {advice}") from None
 
 
 def unshare_storage(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -132,22 +157,3 @@ def unshare_storage(state: dict[str, Tensor]) -> dict[str, Tensor]:
         seen.add(tensor.untyped_storage().data_ptr())
         own[name] = tensor
     return own
-
-
-def as_metadata(facts: dict[str, Any]) -> dict[str, str]:
-    """Metadata as the header of a safetensors file takes them: texts as they are, all else as JSON, None left out."""
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in facts.items()
-        if value is not None
-    }
-
-
-def _first_of(error: BaseException, outside: BaseException | None) -> BaseException:
-    """The first error in a chain: torch's writer hides it behind one about the position in the file.
-
-    `outside` was handled before, such as a Ctrl-C after which the caller saves. It does not belong to the chain.
-    """
-    while error.__context__ is not None and error.__context__ is not outside:
-        error = error.__context__
-    return error

@@ -1,4 +1,4 @@
-"""What can be said to a chat besides instructions: the commands that begin with a slash."""
+"""The commands of a chat, which begin with a slash."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2cli import atomic, outputs, paths
 from gpt2cli.cli.describe import counted, shortened
-from gpt2cli.cli.open_model import read_file, unusable_name
 from gpt2cli.cli.options import unescape
+from gpt2cli.cli.read_text import read_file, unusable_name
 from gpt2cli.errors import GPT2Error, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "seed": ("seed", parse_seed),
     "stop": ("stop", parse_stop),
 }
-"""What /set knows, under the options' names: the field of SamplingConfig, and how to read its value."""
+"""The settings of /set by option name: the field of SamplingConfig, and the function that reads its value."""
 
 
 def help_page(session: "Session", argument: str) -> None:
@@ -133,7 +133,7 @@ def disk_trouble(name: str) -> Iterator[None]:
 
 
 def as_file(exchanges: "list[Exchange]", suffix: str) -> str:
-    """Alpaca's records for .json and .jsonl, as `gpt2 finetune --data` takes them; else a text to read."""
+    """The exchanges as Alpaca's records for .json and .jsonl, which `gpt2 finetune --data` reads; else as a text."""
     records = [asdict(exchange) for exchange in exchanges]
     if suffix == ".json":
         return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
@@ -157,7 +157,7 @@ def set_turns(session: "Session", argument: str) -> None:
 
 
 class Leave(Exception):  # noqa: N818 (it is no error)
-    """The person wants to leave."""
+    """Ends the conversation."""
 
 
 def leave(session: "Session", argument: str) -> None:
@@ -166,7 +166,7 @@ def leave(session: "Session", argument: str) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its usage, a short help text, its function, and what Tab offers after it."""
+    """A command: its usage, a short help text, its function, and the completions of its argument."""
 
     usage: str
     help: str
@@ -195,14 +195,14 @@ KEYS = {
     "Ctrl-C": "stop an answer or drop a line; a second one leaves, as Ctrl-D does",
 }
 WORDS = {"exit": "/exit", "quit": "/exit", "help": "/help"}
-"""Words that are commands if they are typed alone, as other programs have it."""
+"""Words that are commands if they are typed alone, as in other programs."""
 ALIASES = {"/quit": "/exit"}
 USE_SET = "/set temp 0.9"
 SET_WHAT = f"set what? As in: {USE_SET}"
 
 
 def run_command(session: "Session", line: str) -> None:
-    """Carry out a line that begins with a slash. Raises UsageError, or the command's error."""
+    """Run a line that begins with a slash. Raises UsageError, or the command's error."""
     name, *rest = line.split(maxsplit=1)
     name = ALIASES.get(name, name)
     if name not in COMMANDS:
@@ -211,7 +211,7 @@ def run_command(session: "Session", line: str) -> None:
 
 
 def nearest(typed: str, words: Mapping[str, object]) -> str:
-    """A question after the word that was probably meant, or all words."""
+    """A question that names the word that was probably meant, or a list of all words."""
     begun = [word for word in words if word.startswith(typed)]
     close = begun or get_close_matches(typed, words, n=1)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(words)}"

@@ -1,4 +1,4 @@
-"""One conversation: what was said so far, how answers are made, and what is said about them."""
+"""One conversation: its exchanges, its settings, and the notes about its answers."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,13 +20,13 @@ AGAIN = "Ctrl-C again leaves"
 
 @dataclass
 class Session:
-    """A model, the person's settings, and their exchanges so far. Answers go to stdout, all else to stderr.
+    """A model, the user's settings, and the exchanges so far. Answers go to stdout, all else to stderr.
 
-    sampling  how the next answer is drawn; a seed in it goes up by one with each answer
-    turns     how many earlier exchanges an instruction takes along, at the most
-    input     what the next instruction is about
+    sampling  for the next answer; its seed, if any, goes up by one with each answer
+    turns     the largest number of earlier exchanges in a prompt
+    input     the input of the next instruction
     saved     files that this session has written, and may write again
-    interrupted  whether the last thing that happened was a Ctrl-C, so that another one leaves
+    interrupted  whether the last event was a Ctrl-C, so that another one leaves
     """
 
     console: Console
@@ -43,7 +43,7 @@ class Session:
     _taken: int | None = None  # exchanges in the last prompt, if fewer than asked for
 
     def ask(self, instruction: str) -> None:
-        """Answer an instruction. Ctrl-C ends the answer, and so does an error; what there is of it is kept."""
+        """Answer an instruction. If Ctrl-C or an error ends the answer, the text so far is kept."""
         asked = Exchange(instruction, self.input)
         run = self.start(self._prompt(asked, self.exchanges))
         try:
@@ -55,7 +55,7 @@ class Session:
         self._keep(asked, run)
 
     def regenerate(self) -> None:
-        """Answer the last instruction anew. The old answer stays if an error ends the new one.
+        """Answer the last instruction again. The old answer stays if an error ends the new one.
 
         Raises UsageError if nothing was asked yet.
         """
@@ -67,12 +67,12 @@ class Session:
         self.exchanges[-1] = replace(last, output=_answer(run))
 
     def forget(self) -> None:
-        """Begin anew, with the same settings."""
+        """Start again with the same settings."""
         self.exchanges.clear()
         self.input, self._taken = "", None
 
     def start(self, prompt: str) -> TextGeneration:
-        """An answer about to be written. It also ends where the model goes on to the template's next heading."""
+        """An answer that is generated while it is iterated. It also ends before any heading of the template."""
         stop = (*self.sampling.stop, *self.template.headings)
         run = TextGeneration(self.model, prompt, replace(self.sampling, stop=stop), allow_special=False)
         note_dropped(self.console, run)
@@ -83,7 +83,7 @@ class Session:
         self.input = ""
 
     def _write(self, run: TextGeneration) -> None:
-        """Show an answer as it is written, until it ends or a Ctrl-C ends it."""
+        """Show an answer while it is generated, until its end or a Ctrl-C."""
         try:
             show(self.console, run)
         except KeyboardInterrupt:
@@ -102,12 +102,12 @@ class Session:
         too_many = taken if taken < len(wanted) else None
         if too_many is not None and too_many != self._taken:  # once, not with every answer
             left_out = counted(len(wanted) - taken, "older exchange")
-            self.console.note(f"left out {left_out} for want of room in the window, took {taken} along")
+            self.console.note(f"left out {left_out} for lack of room in the window, kept {taken}")
         self._taken = too_many
         return prompt
 
     def note_end(self, run: TextGeneration, advice: str) -> None:
-        """Say why an answer ended if that is not plain, and how fast it came if that was asked for."""
+        """Print a note if an answer is empty or was cut, and its speed if `stats` is set."""
         sample = run.samples[0]
         if sample.finish_reason == "length":
             limit = counted(self.sampling.max_new_tokens, "token")
@@ -123,7 +123,7 @@ def _answer(run: TextGeneration) -> str:
 
 
 def show(console: Console, run: TextGeneration) -> None:
-    """Put an answer on stdout as it is written, without blank space at either end."""
+    """Write an answer to stdout while it is generated, without blank space at either end."""
     begun, blank = False, ""
     try:
         for _, text in run:
@@ -132,7 +132,7 @@ def show(console: Console, run: TextGeneration) -> None:
             blank = text[len(shown) :]
             console.write(shown)
             begun = begun or bool(shown)
-    finally:  # a line of its own for what comes next, also if an error or Ctrl-C does
+    finally:  # end the line, also after an error or Ctrl-C
         if begun:
-            with suppress(OSError):  # something worse may be on its way
+            with suppress(OSError):  # do not hide another error
                 console.write("\n")

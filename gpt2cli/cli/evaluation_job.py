@@ -1,4 +1,4 @@
-"""From the options of `gpt2 evaluate` to the job that the engine runs. Everything is found and read before it runs."""
+"""From the options of `gpt2 evaluate` to a job for the engine. All inputs are found and checked before it runs."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from gpt2cli.errors import UsageError
 from gpt2cli.prompts import PromptTemplate
 
 if TYPE_CHECKING:
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.evaluation.compared_models import Candidate
     from gpt2cli.evaluation.engine import Job
     from gpt2cli.evaluation.evaluation_data import Instructions, Split, Texts
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Asked:
     """The models, the data and the answers to evaluate, as they were typed.
 
-    template  the one that all models are asked in; None if each is asked in its own
+    template  the prompt template for all models; None if each model has its own
     """
 
     data: str | None
@@ -33,25 +34,28 @@ class Asked:
 
 
 def prepare(
-    console: Console, asked: Asked, config: EvaluationConfig, answers: int | None, machine: tuple[str, str, bool]
+    console: Console, asked: Asked, config: EvaluationConfig, answers: int | None, machine: "ModelSpec"
 ) -> "Job":
-    """Find the models and the data, download those that are missing, and check that all can be read."""
+    """Find the models and the data, download those that are missing, and check that all can be read.
+
+    `machine` gives the device, the precision and `offline` for all models.
+    """
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.data.open_data import check_kind, data_path, prepared_alpaca
-    from gpt2cli.evaluation.compared_models import Machine, candidates, division
+    from gpt2cli.evaluation.compared_models import candidates, division
     from gpt2cli.evaluation.engine import Job, check_stride
     from gpt2cli.evaluation.evaluation_data import Instructions, read_data
     from gpt2cli.evaluation.given_answers import read_given
     from gpt2cli.model.device import pick_device
 
-    pick_device(machine[0])  # before anything else takes long
+    pick_device(machine.device)  # an error about the device comes first
     if asked.data is not None:
         check_kind(data_path(asked.data))
-    offline = machine[2]
-    chosen = candidates(asked.models, asked.ckpts, Machine(*machine), asked.template)
+    chosen = candidates(asked.models, asked.ckpts, machine, asked.template)
     with showing_downloads(console) as progress:
-        windows = [candidate.block_size(progress) for candidate in chosen]  # first: it refuses models
-        path = prepared_alpaca(offline, progress) if asked.data is None else data_path(asked.data)
+        # before the data, because it can refuse a model
+        windows = [candidate.spec.shape(progress, for_text=True).block_size for candidate in chosen]
+        path = prepared_alpaca(machine.offline, progress) if asked.data is None else data_path(asked.data)
     if config.stride is not None and windows:
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
@@ -73,19 +77,18 @@ def prepare(
 
 
 def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
-    """Say which models have seen what they are to predict."""
+    """Print a note about each model that was trained on this data."""
     for candidate in chosen:
-        if candidate.has_learned(data, path):
-            advice = (
-                "" if path.suffix.lower() == ".txt" or path.is_dir() else ": --split val takes what it has not seen"
-            )
-            console.note(f"{candidate.name} was trained on this data, so its figures are too good{advice}")
+        if candidate.was_trained_on(data, path):
+            has_splits = path.suffix.lower() != ".txt" and not path.is_dir()
+            advice = ": --split val takes the records that it has not seen" if has_splits else ""
+            console.note(f"{candidate.name} was trained on this data, so its scores are too good{advice}")
 
 
 def refuse_idle(
     data: "Instructions | Texts", config: EvaluationConfig, answers: int | None, answers_from: list[str]
 ) -> None:
-    """Raise UsageError for options that would do nothing."""
+    """Raise UsageError for options that would have no effect."""
     from gpt2cli.evaluation.evaluation_data import Texts
 
     if isinstance(data, Texts) and (answers or config.bertscore or answers_from):

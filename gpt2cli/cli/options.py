@@ -1,12 +1,12 @@
-"""Options that several commands share, each declared once."""
+"""The options that several commands share."""
 
 import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,168 +21,117 @@ MACHINE_PANEL = "Machine"
 
 ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
 OPTION_OF = {"max_new_tokens": "-n", "temperature": "--temp", "learning_rate": "--lr"}
-"""Where the option that sets a config's field is not called like it."""
+"""The options whose names differ from the config fields that they set."""
 
 
 def unescape(texts: list[str] | None) -> list[str] | None:
-    r"""The texts with `\n`, `\t`, `\r` and `\\` replaced by their characters: shells leave them as they are."""
+    r"""The texts with `\n`, `\t`, `\r` and `\\` replaced by their characters, which a shell does not do."""
     return texts and [re.sub(r"\\[ntr\\]", lambda found: ESCAPES[found[0]], text) for text in texts]
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """The published names, and the directories that begin so, for the shell."""
-    beginning = glob.glob(glob.escape(incomplete) + "*")  # noqa: PTH207 (Path would not keep what is typed: ./x)
+    """Completions for the shell: the published names, and the directories whose names begin with `incomplete`."""
+    beginning = glob.glob(glob.escape(incomplete) + "*")  # noqa: PTH207 (Path would drop the ./ of ./x)
     return [*PUBLISHED, TINY, *(path for path in beginning if Path(path).is_dir())]
 
 
 @contextmanager
 def named_as_typed(command: str) -> Iterator[None]:
-    """Let a config's complaint about one of its fields name the option that sets it."""
+    """Make a config's error about one of its fields name the option that sets the field."""
     try:
         yield
     except UsageError as error:
-        # the complaint begins with the field's name, or with a sum of several
+        # the message begins with the field's name, or with a sum of several
         found = re.match(r"[a-z_]+( \+ [a-z_]+)*", str(error))
         fields = found[0] if found else ""
-        if not str(error).startswith(f"{fields} "):  # it is about a path
+        if not str(error).startswith(f"{fields} "):  # the message is about a path
             raise
         named = re.sub(r"[a-z_]+", lambda field: OPTION_OF.get(field[0], "--" + field[0].replace("_", "-")), fields)
         raise UsageError(f"{named}{str(error)[len(fields) :]} (see `{command} --help`)") from None
 
 
-class Precision(str, Enum):
-    """What the weights are held in for inference."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    int8 = "int8"
-    int4 = "int4"
-
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"]
+of_model, of_sampling, of_output, of_machine = (
+    partial(typer.Option, rich_help_panel=panel) for panel in (MODEL_PANEL, SAMPLING_PANEL, OUTPUT_PANEL, MACHINE_PANEL)
+)
 
 Model = Annotated[
     str | None,
-    typer.Option(
+    of_model(
         "--model",
         "-m",
         metavar="NAME|OWNER/REPO|DIR",
         help=f"{', '.join(PUBLISHED)}, tiny, a Hub repository `owner/name\\[@revision]`, or a local directory.",
-        rich_help_panel=MODEL_PANEL,
         autocompletion=complete_model,
     ),
 ]
 Checkpoint = Annotated[
     str | None,
-    typer.Option(
+    of_model(
         "--ckpt",
         metavar="FILE|DIR",
-        help="A checkpoint file (.pt, .safetensors or .gguf): ours, the Hub's, llama.cpp's, nanoGPT's, "
-        "LLMs-from-scratch's. "
-        "Or a directory with a LoRA adapter in PEFT's format; --model may then name its base.",
-        rich_help_panel=MODEL_PANEL,
+        help="A checkpoint file (.pt, .safetensors or .gguf) from gpt2cli, the Hub, llama.cpp, nanoGPT or "
+        "LLMs-from-scratch. Or a directory with a LoRA adapter in PEFT's format; --model can then name its base.",
     ),
 ]
 TEMPLATE = "|".join((*TEMPLATES, "FILE"))
 Template = Annotated[
     str | None,
-    typer.Option(
+    of_model(
         "--template",
         metavar=TEMPLATE,
-        help="The wording that instructions are put in: a name, or a JSON file with the texts `with_input` and "
-        "`without_input`, in which {instruction} and {input} stand for what is asked.",
+        help="The prompt template for instructions: a name, or a JSON file with the texts `with_input` and "
+        "`without_input`, which contain {instruction} and {input}.",
         show_default="the checkpoint's, else alpaca",
-        rich_help_panel=MODEL_PANEL,
     ),
 ]
-Offline = Annotated[
-    bool,
-    typer.Option("--offline", help="Never touch the network (also: HF_HUB_OFFLINE=1).", rich_help_panel=MODEL_PANEL),
-]
-Device = Annotated[
-    str,
-    typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to compute.", rich_help_panel=MACHINE_PANEL),
-]
+Offline = Annotated[bool, of_model("--offline", help="Never use the network (also: HF_HUB_OFFLINE=1).")]
+Device = Annotated[str, of_machine("--device", metavar="auto|cpu|cuda|mps", help="The device to compute on.")]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(
+    of_machine(
         "--precision",
-        help="What the weights are held in. auto: fp16 on a CPU (int8 if the file has 8 or 4 bits), bf16 on CUDA if it "
-        "computes in it.",
-        rich_help_panel=MACHINE_PANEL,
+        help="The precision of the weights. auto: fp16 on a CPU (int8 for a file with 8 or 4 bits), bf16 on a CUDA "
+        "device that computes in it.",
     ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        "--threads",
-        min=1,
-        max=1024,
-        help="Processor threads to use.",
-        show_default="all cores",
-        rich_help_panel=MACHINE_PANEL,
-    ),
+    of_machine("--threads", min=1, max=1024, help="The number of CPU threads.", show_default="all cores"),
 ]
 Compile = Annotated[
-    bool,
-    typer.Option(
-        "--compile",
-        help="Decode by CUDA graphs, on a CUDA device: faster, after some seconds.",
-        rich_help_panel=MACHINE_PANEL,
-    ),
+    bool, of_machine("--compile", help="Decode with CUDA graphs, on a CUDA device: faster, after some seconds.")
 ]
-MaxNewTokens = Annotated[
-    int,
-    typer.Option(
-        "--max-new-tokens", "-n", help="How many tokens to write at the most.", rich_help_panel=SAMPLING_PANEL
-    ),
-]
+MaxNewTokens = Annotated[int, of_sampling("--max-new-tokens", "-n", help="The largest number of tokens to generate.")]
 Temperature = Annotated[
-    float, typer.Option("--temp", help="Above 1 wilder, below 1 tamer, 0 greedy.", rich_help_panel=SAMPLING_PANEL)
+    float, of_sampling("--temp", help="The temperature: above 1 more random, below 1 less random, 0 greedy.")
 ]
-TopK = Annotated[
-    int, typer.Option("--top-k", help="Choose among the k likeliest tokens; 0 for all.", rich_help_panel=SAMPLING_PANEL)
-]
+TopK = Annotated[int, of_sampling("--top-k", help="Sample from the k most likely tokens; 0 for all tokens.")]
 TopP = Annotated[
-    float,
-    typer.Option(
-        "--top-p",
-        help="Choose among the likeliest that together reach this probability.",
-        rich_help_panel=SAMPLING_PANEL,
-    ),
+    float, of_sampling("--top-p", help="Sample from the most likely tokens that together reach this probability.")
 ]
 MinP = Annotated[
     float,
-    typer.Option(
-        "--min-p",
-        help="Drop tokens below this share of the likeliest one's probability.",
-        rich_help_panel=SAMPLING_PANEL,
-    ),
+    of_sampling("--min-p", help="Drop tokens with less than this fraction of the most likely token's probability."),
 ]
 RepetitionPenalty = Annotated[
-    float,
-    typer.Option("--repetition-penalty", help="Above 1, shun tokens already used.", rich_help_panel=SAMPLING_PANEL),
+    float, of_sampling("--repetition-penalty", help="Above 1, tokens in the text so far become less likely.")
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed", help="The same seed gives the same text.", show_default="random", rich_help_panel=SAMPLING_PANEL
-    ),
+    of_sampling("--seed", help="The random seed. The same seed gives the same text.", show_default="random"),
 ]
 Stop = Annotated[
     list[str] | None,
-    typer.Option(
+    of_sampling(
         "--stop",
         metavar="TEXT",
-        help=r"End before this text, where \n, \t, \r and \\ mean newline, tab, return and backslash; may be given "
+        help=r"End before this text, in which \n, \t, \r and \\ mean newline, tab, return and backslash. Can be given "
         "more than once.",
-        rich_help_panel=SAMPLING_PANEL,
         callback=unescape,
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.", rich_help_panel=OUTPUT_PANEL)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT_PANEL)]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print JSON lines, and nothing else, on stdout.", rich_help_panel=OUTPUT_PANEL)
-]
-Stats = Annotated[bool, typer.Option("--stats", help="Say how fast it went, on stderr.", rich_help_panel=OUTPUT_PANEL)]
+Quiet = Annotated[bool, of_output("--quiet", "-q", help="Print only results and errors.")]
+Debug = Annotated[bool, of_output("--debug", help="Show the traceback of an error.")]
+Json = Annotated[bool, of_output("--json", help="Print JSON lines, and nothing else, on stdout.")]
+Stats = Annotated[bool, of_output("--stats", help="Print the speed on stderr.")]

@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2cli import paths
-from gpt2cli.errors import ResourceError, UsageError
-from gpt2cli.outputs import check_file
-from gpt2cli.untrusted import is_directory
+from gpt2cli import outputs, paths
+from gpt2cli.errors import ResourceError
 
 if TYPE_CHECKING:
     from gpt2cli.evaluation.results import Evaluation
@@ -16,14 +14,11 @@ ENDINGS = (".html", ".json")
 
 
 def check_out(out: Path, inputs: list[str | None]) -> None:
-    """Raise UsageError or ResourceError for a report that could not be written, or would overwrite what is read."""
-    if out.suffix.lower() not in ENDINGS:
-        raise UsageError(f"{out} is not the name of a report: give a name that ends in {' or '.join(ENDINGS)}")
-    if is_directory(out):
-        raise UsageError(f"{out} is a directory: name a file in it")
+    """Raise UsageError or ResourceError if no report can be written to `out`, or if `out` is one of the `inputs`."""
+    outputs.check_suffix(out, ENDINGS, "a report", any_case=True)
     if any(given and paths.expand(given).resolve() == out.resolve() for given in inputs):
-        raise UsageError(f"{out} is an input of the evaluation: write the report elsewhere")
-    check_file(out)
+        raise outputs.refuse_input(out, "an input of the evaluation")
+    outputs.check_file(out)
 
 
 def write_report(evaluation: "Evaluation", out: Path) -> None:
@@ -32,8 +27,9 @@ def write_report(evaluation: "Evaluation", out: Path) -> None:
     from gpt2cli.evaluation.report import page
 
     if out.suffix.lower() == ".json":
-        told = evaluation.as_dict(with_records=True)
-        content = json.dumps(told, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+        content = (
+            json.dumps(evaluation.as_dict(with_records=True), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+        )
     else:
         content = page(evaluation)
     try:

@@ -16,13 +16,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2cli import paths
 from gpt2cli.atomic import replacing
 from gpt2cli.checkpoints.files import read_safetensors
+from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.data.alpaca import Counts
 from gpt2cli.data.dataset import TokenDataset
@@ -86,10 +85,7 @@ def _write(splits: Splits, directory: Path) -> Path:
         tensors |= {f"{name}.records": lines for name, lines in records.items()}
         metadata["records_sha256"] = _digest_of_records(records)
     with replacing(directory / FILE) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:  # its writer raises this if the disk is full
-            raise ResourceError(f"cannot write {directory / FILE} ({error}): free some space") from None
+        write_tensors(temporary, tensors, metadata)
     return directory / FILE
 
 

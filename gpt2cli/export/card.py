@@ -1,4 +1,4 @@
-"""The model card: the README of an exported model, with what the checkpoint says of its origin.
+"""The model card: the README of an exported model, with the checkpoint's provenance.
 
 A card may be published. It shows only the last part of a path on this machine.
 """
@@ -40,7 +40,7 @@ model = PeftModel.from_pretrained(base, "{place}")
 
 
 def hub_name(base: str) -> str:
-    """A model's name as the Hub knows it: `openai-community/gpt2` for `gpt2`."""
+    """A model's name on the Hub: `openai-community/gpt2` for `gpt2`."""
     name, at, revision = base.partition("@")
     return (PUBLISHED[name].repo if name in PUBLISHED else name) + at + revision
 
@@ -93,7 +93,7 @@ def write_adapter_card(
 
 
 def _front(fields: dict[str, Any], base: str | None) -> str:
-    """The block of YAML that the Hub reads. JSON is YAML, and quotes what needs it."""
+    """The block of YAML that the Hub reads. JSON is also YAML."""
     if base and (repo := _repository(base)):
         fields = fields | {"base_model": repo}
     fields = fields | {"tags": ["gpt2", "gpt2cli"]}
@@ -123,7 +123,7 @@ def _origin(base: str | None, provenance: dict[str, Any]) -> str:
 
 
 def _history(provenance: dict[str, Any], template: PromptTemplate | None) -> list[str]:
-    """Sections for what is known of the prompt, the data, the settings and the losses."""
+    """Sections about the prompt, the data, the settings and the losses, as far as they are known."""
     parts = []
     if template is not None:
         parts.append(f"## Prompt\n\n{_fenced(template.without_input)}")

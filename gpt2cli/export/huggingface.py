@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2cli import tokenizer
 from gpt2cli.checkpoints.dialects import from_ours
 from gpt2cli.checkpoints.rounding import cast
-from gpt2cli.checkpoints.save import as_metadata, unshare_storage
+from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.config import GPTConfig
 from gpt2cli.export.chat_template import as_jinja
 from gpt2cli.prompts import PromptTemplate
@@ -23,7 +22,7 @@ FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
     CARD,
 )
-"""All that such a directory holds."""
+"""All files in such a directory."""
 
 
 def write_folder(
@@ -40,7 +39,7 @@ def write_folder(
     """
     theirs = from_ours(cast(tensors, dtype, DTYPES[dtype]), "hub")
     facts = {"format": "pt", "template": template.to_dict() if template else None}
-    save_file(unshare_storage(theirs), directory / "model.safetensors", as_metadata(facts))
+    write_tensors(directory / "model.safetensors", theirs, facts)
     end = {"bos_token_id": tokenizer.END_OF_TEXT_ID, "eos_token_id": tokenizer.END_OF_TEXT_ID}
     for name, content in (
         ("config.json", _model_config(config, dtype) | end),

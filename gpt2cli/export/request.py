@@ -1,19 +1,17 @@
 """A request for an export, and the checks of it before a model is loaded."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2cli import outputs
 from gpt2cli.atomic import recover
 from gpt2cli.checkpoints import adapters
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import SUFFIXES
-from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import NetworkError, UsageError
 from gpt2cli.export import huggingface
 from gpt2cli.hub import models
 from gpt2cli.hub.names import parse_name
-from gpt2cli.paths import expand
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,14 @@ DTYPES = FORMATS["gguf"].dtypes
 
 @dataclass(frozen=True)
 class Request:
-    """A request for an export. `model` and `ckpt` are as for `load`; one of them must be given.
+    """A request for an export. `spec` must name a model or a checkpoint.
 
     dtype  the type that weights are written in, None for the format's default
     force  replace an earlier export at `out`
     push   a repository on the Hub, `owner/name`, to upload it to; None if it is not uploaded
     """
 
-    model: str | None
-    ckpt: str | None
+    spec: ModelSpec
     format: str
     out: Path
     dtype: str | None = None
@@ -66,7 +63,7 @@ class Request:
 
     def check(self) -> None:
         """Raise UsageError, NetworkError or ResourceError for a request that cannot be fulfilled."""
-        if self.model is None and self.ckpt is None:
+        if self.spec.model is None and self.spec.ckpt is None:
             raise UsageError("say what to export: --ckpt FILE, or --model NAME")
         if self.format not in FORMATS:
             raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {self.format!r}")
@@ -91,43 +88,23 @@ class Request:
                 raise NetworkError("--push cannot work: the network is off (HF_HUB_OFFLINE): unset that variable")
 
     def _check_place(self, form: Format) -> None:
-        if form.suffixes and self.out.suffix not in form.suffixes:
-            raise UsageError(f"{self.out} is no name for {self.format}: let it end in {' or '.join(form.suffixes)}")
+        """Raise UsageError or ResourceError unless `out` can be written, and is free or may be replaced."""
         recover(self.out.absolute())
-        outputs.check_file(self.out)
-        if self.out.exists():
-            if is_read(self.out, self.model, self.ckpt):
-                raise UsageError(f"{self.out} is the model to export: write elsewhere")
-            self._check_free(form)
-
-    def _check_free(self, form: Format) -> None:
-        """Raise UsageError unless `out` is free or may be replaced: only what an export wrote is ever deleted."""
-        if form.files:
-            if not self.out.is_dir():
-                raise UsageError(f"{self.out} is a file, and {self.format} is a directory: write elsewhere")
-            there = sorted(path.name for path in self.out.iterdir())
-            strangers = [name for name in there if name not in form.files]
-            if strangers:
-                raise UsageError(f"{self.out} holds {strangers[0]}, which no export wrote: write elsewhere")
-            if not there:
-                return
-        elif self.out.is_dir():
-            raise UsageError(f"{self.out} is a directory, and {self.format} is one file: name a file in it")
-        if not self.force:
-            raise UsageError(f"{self.out} is there already: use --force to replace it, or write elsewhere")
-
-
-def is_read(out: Path, model: str | None, ckpt: str | None) -> bool:
-    """Whether `load` reads `out`, something in it, or something that it is in. Links are followed."""
-    there = out.resolve()
-    return any(source in (there, *there.parents) or there in source.parents for source in _sources(model, ckpt))
-
-
-def _sources(model: str | None, ckpt: str | None) -> Iterator[Path]:
-    """The files and directories that `model`, `ckpt` and an adapter's base name."""
-    names = [model, ckpt]
-    if ckpt is not None and model is None and adapters.is_adapter(expand(ckpt)):
-        names.append(adapters.read_adapter(expand(ckpt)).base)
-    for name in names:
-        if name and name not in PUBLISHED and name != TINY and expand(name).exists():
-            yield expand(name).resolve()
+        if form.suffixes:
+            outputs.check_suffix(self.out, form.suffixes, self.format)
+            outputs.check_file(self.out)
+        outputs.check_name(self.out)
+        if not self.out.exists():
+            return
+        if self.spec.reads(self.out):
+            raise outputs.refuse_input(self.out, "the model to export")
+        if not form.files:
+            outputs.check_free(self.out, self.force)
+            return
+        if not self.out.is_dir():
+            raise UsageError(f"{self.out} is a file, and {self.format} is a directory: write elsewhere")
+        there = sorted(path.name for path in self.out.iterdir())
+        strangers = [name for name in there if name not in form.files]
+        if strangers:  # only files that an export wrote are ever deleted
+            raise UsageError(f"{self.out} holds {strangers[0]}, which no export wrote: write elsewhere")
+        outputs.check_free(self.out, self.force or not there)

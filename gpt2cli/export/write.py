@@ -1,21 +1,20 @@
-"""Models and adapters in the formats of other programs; each of them also comes back in through `load`."""
+"""Models and adapters in the formats of other programs. `load` reads all of these formats, too."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2cli.atomic import replacing_directory
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.dialects import from_ours
-from gpt2cli.checkpoints.load import load_adapted, load_plain
 from gpt2cli.checkpoints.metadata import Metadata, provenance_of, read_metadata
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.rounding import cast
-from gpt2cli.checkpoints.save import as_metadata, disk_errors, save_state, unshare_storage, writing
+from gpt2cli.checkpoints.save import disk_errors, save_state, unshare_storage, write_pt, write_tensors, writing
 from gpt2cli.config import HEAD_SIZE, PUBLISHED, TINY, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.export.card import hub_name, write_adapter_card, write_card
@@ -28,33 +27,34 @@ from gpt2cli.progress import Progress, ignore
 from gpt2cli.untrusted import is_directory, shown
 
 
-def export(request: Request, *, offline: bool = False, progress: Progress = ignore) -> list[Path]:
-    """Write what the request asks for, and return the files.
+def export(request: Request, progress: Progress = ignore) -> list[Path]:
+    """Write the requested export and return its files.
 
-    An existing export stays until the new one is whole. Raises UsageError for an invalid request, CheckpointError for a
-    model that the format cannot hold, ResourceError if the disk is full, and what `load` raises.
+    An existing export stays until the new one is complete. Raises UsageError for an invalid request, CheckpointError
+    for a model that the format cannot hold, ResourceError if the disk is full, and what `ModelSpec.read` raises.
     """
     request.check()
     if request.format == "peft":
-        _export_adapter(request, offline, progress)
+        _export_adapter(request, progress)
     else:
-        model = load_plain(request.model, ckpt=request.ckpt, device="cpu", offline=offline, progress=progress)
-        _export_model(request, model, read_metadata(request.ckpt, request.model))
+        _export_model(request, request.spec.read(progress).float(), request.spec.metadata())
     return sorted(request.out.iterdir()) if request.out.is_dir() else [request.out]
 
 
 def _export_model(request: Request, model: GPT, facts: Metadata) -> None:
     config, out = model.config, request.out
     dtype = request.dtype or FORMATS[request.format].dtypes[0]
-    template = facts.prompt_template(request.ckpt or request.model)
+    template = facts.prompt_template(request.spec.name)
     _check_fits(request.format, out.suffix, config, model.origin.other_tokenizer)
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if request.format == "gpt2cli":
         state = cast(tensors, dtype, DTYPES[dtype])
-        save_state(state, config, out, template=facts.template, provenance=provenance_of(facts, model))
+        save_state(
+            state, config, out, template=facts.template, provenance=provenance_of(facts, model.origin.other_tokenizer)
+        )
         return
     if request.format == "hf":
-        card = write_card(out.name, request.place, config, facts.provenance, template, request.model)
+        card = write_card(out.name, request.place, config, facts.provenance, template, request.spec.model)
         with _writing_directory(out) as directory:
             write_folder(directory, tensors, config, dtype, template, card)
     elif request.format == "gguf":
@@ -91,23 +91,22 @@ def _write_state_dict(out: Path, format: str, tensors: dict[str, Tensor], config
     args: dict[str, Any] = {name: getattr(config, name) for name in names} | {"bias": True}
     with writing(out) as temporary:
         if out.suffix == ".safetensors":
-            save_file(unshare_storage(state), temporary, as_metadata({"format": "pt", "model_args": args}))
+            write_tensors(temporary, state, {"format": "pt", "model_args": args})
         else:
-            with temporary.open("wb") as file:  # by its name, torch would put that into the file
-                torch.save({"model": state, "model_args": args} if format == "nanogpt" else state, file)
+            write_pt(temporary, {"model": state, "model_args": args} if format == "nanogpt" else state)
 
 
-def _export_adapter(request: Request, offline: bool, progress: Progress) -> None:
-    source = _adapter_of(request)
-    if request.model is not None:
-        load_adapted(source, request.model, offline, progress)  # raises if it is for another base
+def _export_adapter(request: Request, progress: Progress) -> None:
+    source = _adapter_of(request.spec)
+    if request.spec.model is not None:
+        replace(request.spec, ckpt=source).shape(progress)  # raises if it is for another base
     adapter, facts = adapters.read_adapter(source), read_metadata(source)
     if not adapter.is_plain:
         raise CheckpointError(
             f"{source} is more than plain LoRA (DoRA, biases, or ranks that differ): copy it as it is, or use "
             "--format hf, which merges it"
         )
-    base = request.model or adapter.base
+    base = request.spec.model or adapter.base
     base = hub_name(base) if base else None
     card = write_adapter_card(request.out.name, request.place, facts.provenance, facts.prompt_template(source), base)
     if base and base not in (*PUBLISHED, TINY) and expand(base).exists():
@@ -117,12 +116,12 @@ def _export_adapter(request: Request, offline: bool, progress: Progress) -> None
         (directory / CARD).write_text(card, encoding="utf-8")
 
 
-def _adapter_of(request: Request) -> Path:
+def _adapter_of(spec: ModelSpec) -> Path:
     """The adapter's directory: `--ckpt` itself, or the one that was trained together with the checkpoint `--ckpt`."""
-    if request.ckpt is None:
+    if spec.ckpt is None:
         raise UsageError("--format peft is for adapters: give one as --ckpt, such as a LoRA run's adapter/")
-    path = expand(request.ckpt)
-    if adapters.is_adapter(path):
+    path = expand(spec.ckpt)
+    if spec.names_adapter:
         return path
     beside = read_metadata(path).provenance.get("adapter")
     if beside is None:

@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 from gpt2cli.checkpoints.load import load, load_plain
+from gpt2cli.checkpoints.model_spec import ModelSpec
+from gpt2cli.checkpoints.quantized_file import STORED_BITS, quantize_model
 from gpt2cli.data.text import read_tokens, text_files
 from gpt2cli.evaluation.likelihood import TextSource, portions, score
-from gpt2cli.export.quantize import STORED, quantize
 from gpt2cli.inference.decoder import PRECISIONS, Decoder, as_decoder
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     name = "tiny" if args.ckpt is None and args.model is None else args.model
     plain = load_plain(name, ckpt=args.ckpt, device="cpu")
-    exact = perplexity(as_decoder(plain), args.texts, args.tokens)
+    exact = perplexity(plain, args.texts, args.tokens)
 
     def report(what: str, found: float) -> None:
         line = {"run": what, "perplexity": round(found, 4), "above_fp32_percent": round((found / exact - 1) * 100, 3)}
@@ -48,9 +49,9 @@ def main() -> None:
         model = load(name, ckpt=args.ckpt, device="cpu", precision=precision)
         report(f"packed {precision}", perplexity(model, args.texts, args.tokens))
     with tempfile.TemporaryDirectory() as directory:
-        for bits in (bits for bits in (8, 4) if bits < STORED.get(plain.origin.precision, 32)):
+        for bits in (bits for bits in (8, 4) if bits < STORED_BITS.get(plain.origin.precision, 32)):
             file = Path(directory) / f"{bits}.safetensors"
-            quantize(name, args.ckpt, bits, file)
+            quantize_model(ModelSpec(name, args.ckpt), bits, file)
             report(
                 f"file of {bits} bits, fp32",
                 perplexity(as_decoder(load_plain(ckpt=file, device="cpu")), args.texts, args.tokens),

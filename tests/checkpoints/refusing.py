@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.checkpoints.load import load_file
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.errors import CheckpointError
 
 
@@ -13,6 +13,6 @@ def refused(path: Path, match: str) -> None:
     """Open a checkpoint, and see it refused with a message that `match` is found in."""
     start = time.process_time()
     with pytest.raises(CheckpointError, match=match) as error:
-        load_file(path)
+        load_plain(ckpt=path)
     assert time.process_time() - start < 2  # a tenth of that, unless the machine is busy
     assert len(str(error.value)) < 1_000 + len(str(path))

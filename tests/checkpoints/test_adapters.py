@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from gpt2cli.checkpoints.adapters import read_adapter, save_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.export.request import Request
@@ -297,7 +298,7 @@ def test_more_than_plain_lora_is_not_exported_as_it(base, tmp_path):
     assert read_adapter(tmp_path / "plain").is_plain
     for name in ("dora", "alphas"):
         with pytest.raises(CheckpointError, match="more than plain LoRA"):
-            export(Request(str(base), str(tmp_path / name), "peft", tmp_path / "out"))
+            export(Request(ModelSpec(str(base), str(tmp_path / name)), "peft", tmp_path / "out"))
 
 
 def cut_rank(tensors):

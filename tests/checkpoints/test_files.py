@@ -20,7 +20,7 @@ from gpt2cli import load
 from gpt2cli.checkpoints.build import parameter_shapes
 from gpt2cli.checkpoints.files import read_checkpoint, read_safetensors
 from gpt2cli.checkpoints.limits import MAX_SHARDS, MAX_TENSORS
-from gpt2cli.checkpoints.load import load_directory, load_file
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.gpt import GPT
@@ -65,7 +65,7 @@ def test_other_things_in_place_of_weights_are_named(directory, content, guess):
     file = directory / "model.safetensors"
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match=f"is not safetensors; looks like {guess}"):
-        load_directory(directory)
+        load_plain(str(directory))
 
 
 @pytest.mark.parametrize(("change", "state"), [(-1, "truncated"), (-4000, "truncated"), (3, "followed by other bytes")])
@@ -74,7 +74,7 @@ def test_wrong_length_tells_expected_and_actual(directory, change, state):
     raw = file.read_bytes()
     file.write_bytes(raw[:change] if change < 0 else raw + bytes(change))
     with pytest.raises(CheckpointError, match=f"{state}: {len(raw)} bytes expected, {len(raw) + change} found"):
-        load_directory(directory)
+        load_plain(str(directory))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_mutated_headers_never_end_in_a_traceback(directory):
             mutated[choose.randrange(8 + length)] = choose.randrange(256)
         file.write_bytes(mutated)
         try:
-            load_directory(directory)
+            load_plain(str(directory))
         except CheckpointError as error:
             refused += 1
             assert str(file) in str(error) or str(directory) in str(error) or "no GPT-2" in str(error)
@@ -135,7 +135,7 @@ def test_missing_extra_and_misshapen_tensors_are_named_up_to_five(directory):
 
     change_state(directory, spoil)
     with pytest.raises(CheckpointError) as error:
-        load_directory(directory)
+        load_plain(str(directory))
     message = str(error.value)
     assert "ln_f.bias is missing" in message
     assert "h.1.ln_2.weight is missing" in message
@@ -149,14 +149,14 @@ def test_missing_extra_and_misshapen_tensors_are_named_up_to_five(directory):
 def test_each_missing_tensor_is_noticed(directory, name):
     change_state(directory, lambda state: state.pop(name))
     with pytest.raises(CheckpointError, match=name.replace("h.0.ln_1.weight", "n_layer")):
-        load_directory(directory)
+        load_plain(str(directory))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_weight_that_is_not_finite_is_named(directory, value):
     change_state(directory, lambda state: state["h.1.mlp.c_fc.weight"].view(-1)[77:78].fill_(value))
     with pytest.raises(CheckpointError, match=r"h\.1\.mlp\.c_fc\.weight has values that are not finite"):
-        load_directory(directory)
+        load_plain(str(directory))
 
 
 def test_weights_beyond_what_fp32_holds_are_named(directory):
@@ -165,12 +165,12 @@ def test_weights_beyond_what_fp32_holds_are_named(directory):
 
     change_state(directory, spoil)
     with pytest.raises(CheckpointError, match=r"ln_f\.bias has values that are not finite"):
-        load_directory(directory)
+        load_plain(str(directory))
 
 
 def test_large_finite_weights_whose_sum_overflows_are_accepted(directory):
     change_state(directory, lambda state: state["wte.weight"].fill_(3e38))
-    assert load_directory(directory).wte.weight.max().item() == pytest.approx(3e38)
+    assert load_plain(str(directory)).wte.weight.max().item() == pytest.approx(3e38)
 
 
 @pytest.mark.parametrize(
@@ -192,20 +192,20 @@ def test_a_bad_config_names_its_field(directory, field, value, says):
     config = models.hub_config(CONFIG) | {field: value}
     (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=says):
-        load_directory(directory)
+        load_plain(str(directory))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "nonsense", " " * (2**24 + 1)], ids=len)
 def test_a_config_that_is_no_json_object_is_refused(directory, content):
     (directory / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        load_directory(directory)
+        load_plain(str(directory))
 
 
 def test_weights_in_a_pickle_only_are_refused(directory):
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="pickle only, refused"):
-        load_directory(directory)
+        load_plain(str(directory))
 
 
 class Bomb:
@@ -219,7 +219,7 @@ class Bomb:
 def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path):
     torch.save({"model": Bomb(tmp_path / "executed")}, tmp_path / "bomb.pt")
     with pytest.raises(CheckpointError, match="would run code, refused"):
-        load_file(tmp_path / "bomb.pt")
+        load_plain(ckpt=tmp_path / "bomb.pt")
     assert not (tmp_path / "executed").exists()
 
 
@@ -231,14 +231,14 @@ def test_a_truncated_or_rewritten_pt_is_refused(model, tmp_path):
         archive.writestr("hello.txt", "hello")
     for name in ("short.pt", "other.pt"):
         with pytest.raises(CheckpointError, match="damaged"):
-            load_file(tmp_path / name)
+            load_plain(ckpt=tmp_path / name)
 
 
 @pytest.mark.parametrize("saved", [[1, 2], torch.zeros(3), {"wte.weight": torch.zeros(3)}, {}])
 def test_a_pt_that_holds_no_state_dict_is_refused(tmp_path, saved):
     torch.save(saved, tmp_path / "a.pt")
     with pytest.raises(CheckpointError):
-        load_file(tmp_path / "a.pt")
+        load_plain(ckpt=tmp_path / "a.pt")
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of memory maps")
@@ -294,7 +294,7 @@ def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_quickly(tmp_
 def test_weights_that_are_no_floats_are_refused(directory, name, dtype):
     change_state(directory, lambda state: state.update({name: state.get(name, torch.zeros(100, 48)).to(dtype)}))
     with pytest.raises(CheckpointError, match=re.escape(name)):
-        load_directory(directory)
+        load_plain(str(directory))
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_config_value_is_shown_shortly(directory, value):
             continue
         (directory / "config.json").write_text(json.dumps(models.hub_config(CONFIG) | {field: value}))
         with pytest.raises(CheckpointError, match=field) as error:
-            load_directory(directory)
+            load_plain(str(directory))
         assert len(str(error.value)) < 1_000
 
 
@@ -324,7 +324,7 @@ def test_only_files_of_known_size_are_opened(tmp_path, directory):
         (directory / name).unlink()
         os.mkfifo(directory / name)
         with pytest.raises(CheckpointError):
-            load_directory(directory)
+            load_plain(str(directory))
         (directory / name).unlink()
         (directory / name).write_bytes(content)
 
@@ -343,7 +343,7 @@ def test_a_file_whose_name_is_not_utf8_is_named(model, tmp_path):
     torch.save(models.our_checkpoint(model), tmp_path / "a.pt")
     (tmp_path / "a.pt").rename(path)
     with pytest.raises(CheckpointError, match="not UTF-8: rename it"):
-        load_file(path)
+        load_plain(ckpt=path)
 
 
 def write_index(directory, shards) -> None:
@@ -353,7 +353,7 @@ def write_index(directory, shards) -> None:
 
 def test_an_index_may_name_the_same_file_for_all_tensors(directory):
     write_index(directory, {f"tensor {n}": "a.safetensors" for n in range(20_000)})
-    assert load_directory(directory).config.n_embd == 48
+    assert load_plain(str(directory)).config.n_embd == 48
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_an_index_of_odd_files_is_refused(directory, shards, match):
     (directory / "b.safetensors").hardlink_to(directory / "a.safetensors")
     os.mkfifo(directory / "pipe.safetensors")
     with pytest.raises(CheckpointError, match=match) as error:
-        load_directory(directory)
+        load_plain(str(directory))
     assert len(str(error.value)) < 1_000
 
 

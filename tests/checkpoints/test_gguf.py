@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gpt2cli.checkpoints.gguf_format import MAX_HEADER, read_gguf
-from gpt2cli.checkpoints.load import load_file
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.export.gguf_file import write_gguf
@@ -80,13 +80,13 @@ def test_plain_tensors_are_mapped(model, tmp_path):
 def test_truncated(whole, tmp_path, cut):
     (tmp_path / "a.gguf").write_bytes(whole.read_bytes()[:cut])
     with pytest.raises(CheckpointError, match=r"is truncated: .* expected|bad GGUF header"):
-        load_file(tmp_path / "a.gguf")
+        load_plain(ckpt=tmp_path / "a.gguf")
 
 
 def test_followed_by_other_bytes(whole, tmp_path):
     (tmp_path / "a.gguf").write_bytes(whole.read_bytes() + bytes(100))
     with pytest.raises(CheckpointError, match="followed by other bytes"):
-        load_file(tmp_path / "a.gguf")
+        load_plain(ckpt=tmp_path / "a.gguf")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_followed_by_other_bytes(whole, tmp_path):
 def test_a_hostile_header(tmp_path, content, message):
     (tmp_path / "a.gguf").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
-        load_file(tmp_path / "a.gguf")
+        load_plain(ckpt=tmp_path / "a.gguf")
 
 
 def test_tensors_that_overlap_cannot_unpack_to_more_than_the_file(tmp_path):
@@ -129,7 +129,7 @@ def test_tensors_that_overlap_cannot_unpack_to_more_than_the_file(tmp_path):
     content = header([ARCHITECTURE], many)
     (tmp_path / "a.gguf").write_bytes(content + bytes(-len(content) % 32) + bytes(2**15 // 32 * 34))
     with pytest.raises(CheckpointError, match="overlap"):
-        load_file(tmp_path / "a.gguf")
+        load_plain(ckpt=tmp_path / "a.gguf")
 
 
 @pytest.mark.parametrize("kind", ["many fields", "many tensors", "many strings", "one long string"])
@@ -147,7 +147,7 @@ def test_the_longest_header_takes_no_time_and_no_memory(tmp_path, kind):
     os.truncate(tmp_path / "a.gguf", 2**36)  # sparse: as if there were 64 GB
     before, start = peak_memory(), time.process_time()
     with pytest.raises(CheckpointError):
-        load_file(tmp_path / "a.gguf")
+        load_plain(ckpt=tmp_path / "a.gguf")
     assert time.process_time() - start < 5  # a twentieth of that, unless the machine is busy
     assert peak_memory() - before < 2**27
 
@@ -169,7 +169,7 @@ def test_no_change_of_a_byte_is_a_crash(whole, tmp_path):
         changed[at] = choose.randrange(256)
         (tmp_path / "a.gguf").write_bytes(changed)
         try:
-            loaded = load_file(tmp_path / "a.gguf")
+            loaded = load_plain(ckpt=tmp_path / "a.gguf")
         except CheckpointError:
             continue
         assert loaded.config.n_embd == CONFIG.n_embd
@@ -188,7 +188,7 @@ def test_no_change_of_a_byte_is_a_crash(whole, tmp_path):
 def test_what_a_header_says_is_shown_shortly(tmp_path, content, message):
     (tmp_path / "a.gguf").write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as error:
-        load_file(tmp_path / "a.gguf")
+        load_plain(ckpt=tmp_path / "a.gguf")
     assert len(str(error.value)) < 1_000
 
 
@@ -201,5 +201,5 @@ def test_many_blocks_are_refused_before_a_model_is_made(tmp_path):
     (tmp_path / "a.gguf").write_bytes(content + bytes(-len(content) % 32) + bytes(32 * len(names)))
     start = time.process_time()
     with pytest.raises(CheckpointError):
-        load_file(tmp_path / "a.gguf")
+        load_plain(ckpt=tmp_path / "a.gguf")
     assert time.process_time() - start < 5

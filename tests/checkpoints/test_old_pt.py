@@ -8,7 +8,7 @@ import struct
 import pytest
 import torch
 
-from gpt2cli.checkpoints.load import load_file
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError
 from tests import models
@@ -37,7 +37,7 @@ def ends(content):
 def refused(path, content, why):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=why) as error:
-        load_file(path)
+        load_plain(ckpt=path)
     assert len(str(error.value)) < 300 + len(str(path))
 
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from gpt2cli.checkpoints.load import load_file
+from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.pickle_scan import MAX_STEPS, PickleRefused, scan
 from gpt2cli.config import GPTConfig
@@ -85,7 +85,7 @@ def llms_from_scratch(model):
 def test_ordinary_checkpoints_open(model, tmp_path, saved, zipped):
     torch.save(saved(model), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     (tmp_path / "config.json").write_text('{"n_embd": 48, "n_head": 3}')
-    loaded = load_file(tmp_path / "a.pt")
+    loaded = load_plain(ckpt=tmp_path / "a.pt")
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name].float(), tensor, atol=1e-2, rtol=1e-2)
 
@@ -97,7 +97,7 @@ def test_a_file_without_checksums_opens(model, tmp_path):
         torch.save(models.our_checkpoint(model), tmp_path / "a.pt")
     finally:
         torch.serialization.set_crc32_options(computed)
-    assert load_file(tmp_path / "a.pt").config.n_embd == 48
+    assert load_plain(ckpt=tmp_path / "a.pt").config.n_embd == 48
 
 
 def test_tensors_that_repeat_a_number_are_refused(model, tmp_path):

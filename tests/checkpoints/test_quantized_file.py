@@ -19,7 +19,7 @@ def weights():
 
 
 def test_every_weight_comes_back_within_half_a_step(weights):
-    back = quantized_file.expand(quantized_file.quantize(weights), "it")
+    back = quantized_file.expand(quantized_file.quantize_tensors(weights), "it")
     assert back.keys() == weights.keys()
     for name, tensor in weights.items():
         step = tensor.abs().amax(dim=-1, keepdim=True) / 127 if tensor.dim() == 2 else 0
@@ -27,14 +27,14 @@ def test_every_weight_comes_back_within_half_a_step(weights):
 
 
 def test_what_was_in_8_bits_stays_as_it_is(weights):
-    once = quantized_file.expand(quantized_file.quantize(weights), "it")
-    again = quantized_file.expand(quantized_file.quantize(once), "it")
+    once = quantized_file.expand(quantized_file.quantize_tensors(weights), "it")
+    again = quantized_file.expand(quantized_file.quantize_tensors(once), "it")
     for name, tensor in once.items():
         torch.testing.assert_close(again[name], tensor)
 
 
 def test_4_bits_come_back_to_the_bit(weights):
-    small = quantized_file.quantize(weights, 4)
+    small = quantized_file.quantize_tensors(weights, 4)
     assert quantized_file.precision(small) == "int4"
     assert torch.equal(small["wpe.weight"], weights["wpe.weight"])
     back = quantized_file.expand(small, "it")
@@ -43,13 +43,13 @@ def test_4_bits_come_back_to_the_bit(weights):
         if name.startswith("h.") and tensor.dim() == 2:
             assert small[name].dtype is torch.uint8
             assert torch.equal(back[name], dequantize_groups(*quantize_groups(tensor))), name
-    again = quantized_file.expand(quantized_file.quantize(back, 4), "it")
+    again = quantized_file.expand(quantized_file.quantize_tensors(back, 4), "it")
     for name, tensor in back.items():
         torch.testing.assert_close(again[name], tensor)
 
 
 def test_a_width_without_groups_takes_8_bits():
-    small = quantized_file.quantize({"h.0.mlp.c_fc.weight": torch.randn(4, 50)}, 4)
+    small = quantized_file.quantize_tensors({"h.0.mlp.c_fc.weight": torch.randn(4, 50)}, 4)
     assert small["h.0.mlp.c_fc.weight"].dtype is torch.int8
 
 
@@ -63,7 +63,7 @@ def test_equal_rows_are_found_and_shared(weights):
 
 
 def test_the_error_is_that_of_what_comes_back(weights):
-    small = quantized_file.quantize(weights, 4)
+    small = quantized_file.quantize_tensors(weights, 4)
     back = quantized_file.expand(small, "it")
     names = [name.removesuffix(".scale") for name in small if name.endswith(".scale")]
     off, whole = (torch.cat([t.flatten() for t in ts]).norm() for ts in (
@@ -73,7 +73,7 @@ def test_the_error_is_that_of_what_comes_back(weights):
 
 
 def test_a_row_of_zeros_stays_zero():
-    assert not quantized_file.expand(quantized_file.quantize({"w": torch.zeros(3, 4)}), "it")["w"].any()
+    assert not quantized_file.expand(quantized_file.quantize_tensors({"w": torch.zeros(3, 4)}), "it")["w"].any()
 
 
 def test_tokens_that_occur_keep_their_rows_and_the_others_share_the_mean(weights):
@@ -91,7 +91,9 @@ def test_a_file_of_8_bits_is_a_checkpoint_like_any_other(weights, tmp_path):
     model, path = models.small_model(), tmp_path / "small.safetensors"
     occurs = torch.ones(len(weights["wte.weight"]), dtype=torch.bool)
     save_file(
-        quantized_file.quantize(quantized_file.share_rows(weights, occurs.index_fill(0, torch.tensor([7]), False))),
+        quantized_file.quantize_tensors(
+            quantized_file.share_rows(weights, occurs.index_fill(0, torch.tensor([7]), False))
+        ),
         path,
     )
     (tmp_path / "config.json").write_text('{"n_embd": 48, "n_head": 3}')
@@ -110,7 +112,7 @@ def test_a_file_of_8_bits_is_a_checkpoint_like_any_other(weights, tmp_path):
     ],
 )
 def test_damage_is_named(weights, change, word):
-    small = quantized_file.quantize(weights) | change
+    small = quantized_file.quantize_tensors(weights) | change
     with pytest.raises(CheckpointError, match=word):
         quantized_file.expand({name: tensor for name, tensor in small.items() if tensor is not None}, "it")
 
@@ -128,7 +130,7 @@ def test_damage_is_named(weights, change, word):
 )
 def test_a_damaged_file_of_4_bits_is_refused(weights, tmp_path, name, change):
     matrix = "h.0.mlp.c_fc.weight"
-    small = quantized_file.quantize(weights, 4)
+    small = quantized_file.quantize_tensors(weights, 4)
     small[matrix + quantized_file.SCALE if name == "scale" else matrix] = change
     path = tmp_path / "small.safetensors"
     save_file({name: tensor for name, tensor in small.items() if tensor is not None}, path)
@@ -148,7 +150,7 @@ def load_small(tmp_path, tensors):
     "dtype", [torch.float8_e4m3fn, torch.bool, torch.complex64, torch.int64, torch.float64, torch.bfloat16]
 )
 def test_scales_of_other_types_are_refused_before_they_are_computed_with(weights, tmp_path, bits, dtype):
-    small, name = quantized_file.quantize(weights, bits), "h.0.attn.c_attn.weight.scale"
+    small, name = quantized_file.quantize_tensors(weights, bits), "h.0.attn.c_attn.weight.scale"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(CheckpointError, match=r"c_attn\.weight"):
@@ -184,6 +186,8 @@ def test_an_index_multiplies_no_rows_that_are_wider_than_the_other_weights(weigh
 def test_rows_are_shared_in_files_of_4_bits_too(weights, tmp_path):
     occurs = torch.ones(len(weights["wte.weight"]), dtype=torch.bool).index_fill(0, torch.tensor([7, 9]), False)
     assert (
-        load_small(tmp_path, quantized_file.quantize(quantized_file.share_rows(weights, occurs), 4)).config.vocab_size
+        load_small(
+            tmp_path, quantized_file.quantize_tensors(quantized_file.share_rows(weights, occurs), 4)
+        ).config.vocab_size
         == 50257
     )

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.model_spec import ModelSpec
+from gpt2cli.checkpoints.quantized_file import quantize_model
 from gpt2cli.checkpoints.rounding import LARGEST_ERROR, check_rounding, compare
 from gpt2cli.checkpoints.save import save_checkpoint, save_state
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, DivergedError
-from gpt2cli.export.quantize import quantize
 from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
 from tests import models
@@ -44,10 +45,10 @@ def test_an_export_that_would_be_infinite_leaves_the_old_one(model, tmp_path, fo
     good, bad = tmp_path / "good.pt", with_row(model, value, tmp_path / "bad.pt")
     save_checkpoint(model, good)
     out = tmp_path / OUT[format]
-    export(Request(None, str(good), format, out, dtype))
+    export(Request(ModelSpec(ckpt=good), format, out, dtype))
     before, there = content(out), sorted(tmp_path.iterdir())
     with pytest.raises(CheckpointError, match=r"weight has values up to 1e\+.* cannot hold"):
-        export(Request(None, str(bad), format, out, dtype, force=True))
+        export(Request(ModelSpec(ckpt=bad), format, out, dtype, force=True))
     assert content(out) == before
     assert sorted(tmp_path.iterdir()) == there
 
@@ -56,13 +57,13 @@ def test_an_export_that_would_be_infinite_leaves_the_old_one(model, tmp_path, fo
 def test_a_quantized_file_whose_scales_would_be_cut_is_not_written(model, tmp_path, bits, value):
     bad, out = with_row(model, value, tmp_path / "bad.pt"), tmp_path / "q.safetensors"
     with pytest.raises(CheckpointError, match=rf"{LAYER} has values up to .* which int4 cannot hold"):
-        quantize(None, str(bad), bits, out)
+        quantize_model(ModelSpec(ckpt=bad), bits, out)
     assert not out.exists()
 
 
 def test_what_eight_bits_hold_is_written_with_a_finite_error(model, tmp_path):
     big, out = with_row(model, 1e30, tmp_path / "big.pt"), tmp_path / "q.safetensors"
-    assert 0 <= quantize(None, str(big), 8, out).error < 0.01
+    assert 0 <= quantize_model(ModelSpec(ckpt=big), 8, out).error < 0.01
     assert float(load_plain(ckpt=out).state_dict()[LAYER].max()) == pytest.approx(1e30, rel=0.01)
 
 
@@ -71,7 +72,7 @@ def test_ordinary_rounding_is_let_through(model, tmp_path, dtype):
     plain = tmp_path / "plain.pt"
     save_checkpoint(model, plain)
     for format, name in OUT.items():
-        export(Request(None, str(plain), format, tmp_path / name, dtype))
+        export(Request(ModelSpec(ckpt=plain), format, tmp_path / name, dtype))
         assert (tmp_path / name).exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from gpt2cli.checkpoints import save
@@ -194,17 +196,13 @@ def test_files_without_room_keep_the_old_ones(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_says_so_and_keeps_the_old_file(model, tmp_path, monkeypatch):
-    real, target = torch.save, tmp_path / "a.pt"
+    real, target = save._RecordingFile, tmp_path / "a.pt"
     save_checkpoint(model, target)
     before = target.read_bytes()
-
-    def onto_a_full_disk(value, file):
-        with Path("/dev/full").open("wb") as full:
-            real(value, full)
-
-    monkeypatch.setattr(save.torch, "save", onto_a_full_disk)
-    with pytest.raises(ResourceError, match=r"a\.pt \(No space left on device\): make room") as error:
-        save_checkpoint(model, target)
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(save, "_RecordingFile", lambda file: real(full))
+        with pytest.raises(ResourceError, match=r"a\.pt \(No space left on device\): make room") as error:
+            save_checkpoint(model, target)
     assert error.value.exit_code == 6
     assert target.read_bytes() == before
     assert list(tmp_path.iterdir()) == [target]
@@ -212,7 +210,7 @@ def test_a_full_disk_says_so_and_keeps_the_old_file(model, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("how", ["at once", "inside torch's writer"])
 def test_ctrl_c_while_saving_stays_ctrl_c(model, tmp_path, monkeypatch, how):
-    real, target = torch.save, tmp_path / "a.pt"
+    real, target = save._RecordingFile, tmp_path / "a.pt"
     target.write_bytes(b"old")
 
     class Interrupted:
@@ -223,11 +221,12 @@ def test_ctrl_c_while_saving_stays_ctrl_c(model, tmp_path, monkeypatch, how):
             pass
 
     def interrupted(value, file):
-        if how == "at once":
-            raise KeyboardInterrupt
-        real(value, Interrupted())
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(save.torch, "save", interrupted)
+    if how == "at once":
+        monkeypatch.setattr(save.torch, "save", interrupted)
+    else:
+        monkeypatch.setattr(save, "_RecordingFile", lambda file: real(Interrupted()))
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(model, target)
     assert target.read_bytes() == b"old"
@@ -244,6 +243,24 @@ def test_a_full_disk_after_ctrl_c_is_a_full_disk(model, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         except KeyboardInterrupt:
             save_checkpoint(model, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("I/O error: No space left on device (os error 28)", "No space left on device): make room"),
+        ("I/O error: Read-only file system (os error 30)", "Read-only file system): choose"),
+        ("anything", "No space left on device): make room"),
+    ],
+)
+def test_an_error_of_the_safetensors_writer_is_the_disks(model, tmp_path, monkeypatch, said, reason):
+    def fails(*args):
+        raise SafetensorError(said)
+
+    monkeypatch.setattr(save, "save_file", fails)
+    with pytest.raises(ResourceError, match=re.escape(reason)):
+        save_checkpoint(model, tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_facts_of_other_files(model, tmp_path):

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from gpt2cli.checkpoints.adapters import save_adapter
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.evaluation import engine
-from gpt2cli.evaluation.compared_models import Candidate, Machine, candidates, division
+from gpt2cli.evaluation.compared_models import Candidate, candidates, division
 from gpt2cli.evaluation.engine import Job, evaluate
 from gpt2cli.evaluation.evaluation_data import read_data
 from gpt2cli.model.lora import add_lora, lora_state
@@ -18,7 +19,7 @@ from tests import models
 from tests.data.records import many, write_json
 
 SHAPE = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=64)
-CPU = Machine("cpu", "fp32", offline=True)
+CPU = ModelSpec(device="cpu", precision="fp32", offline=True)
 RECORDS = {"val_fraction": 0.2, "test_fraction": 0.1, "subset": 5, "seed": 3}
 TEMPLATE = {"with_input": "Q: {instruction} {input}\nA:", "without_input": "Q: {instruction}\nA:"}
 
@@ -38,7 +39,7 @@ def test_an_adapter_goes_onto_the_single_model_or_onto_its_own(tmp_path):
     lora = str(tmp_path / "lora")
     plain, adapted = candidates([base], [lora], CPU)
     [alone] = candidates([], [lora], CPU)
-    assert (adapted.model, alone.model) == (base, None)
+    assert (adapted.spec.model, alone.spec.model) == (base, None)
     idx = torch.tensor([[1, 2, 3]])
     assert torch.equal(adapted.load()(idx), alone.load()(idx))
     idx = torch.arange(5)[None]
@@ -104,7 +105,7 @@ def test_what_a_checkpoint_says_of_the_division_counts_only_if_it_can_be_right(t
     told = {"kind": "alpaca", "source": str(path), "max_length": 60, "loss_on": "all"}
     settings = {"records": RECORDS}
     (settings if name == "records" else told)[name] = value
-    odd = Candidate("a", None, "a.pt", CPU, trained_on=told, settings=settings)
+    odd = Candidate(ModelSpec(ckpt="a.pt"), trained_on=told, settings=settings)
     assert division([odd], path, 512) == (512, TrainConfig(), DataConfig(test_fraction=0), ALPACA)
 
 
@@ -116,8 +117,8 @@ def test_what_is_wrong_with_one_is_found_before_any_is_evaluated(tmp_path):
     with pytest.raises(CheckpointError, match="looks like"):
         candidates([], [str(tmp_path / "b.pt")], CPU)
     with pytest.raises(UsageError, match="no directory"):
-        candidates([str(tmp_path / "nowhere")], [], CPU)[0].block_size()
+        candidates([str(tmp_path / "nowhere")], [], CPU)[0].spec.shape()
     save_lora(tmp_path / "lora")
     wide = str(models.save_hub_directory(models.small_model(GPTConfig(1, 2, 32, 64)), tmp_path / "wide"))
     with pytest.raises(CheckpointError):  # made for another base
-        candidates([wide], [str(tmp_path / "lora")], CPU)[1].block_size()
+        candidates([wide], [str(tmp_path / "lora")], CPU)[1].spec.shape()

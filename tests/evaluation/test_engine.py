@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import DataError
 from gpt2cli.evaluation import engine
-from gpt2cli.evaluation.compared_models import Machine, candidates
+from gpt2cli.evaluation.compared_models import candidates
 from gpt2cli.evaluation.engine import Job, evaluate
 from gpt2cli.evaluation.evaluation_data import read_data
 from gpt2cli.evaluation.events import Finished, Note, Progress
@@ -21,7 +22,7 @@ from tests.data.records import many, write_json
 
 SHAPE = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=64)
 CONFIG = EvaluationConfig(answers=5, sampling=replace(ANSWERS, max_new_tokens=4), resamples=50)
-CPU = Machine("cpu", "fp32")
+CPU = ModelSpec(device="cpu", precision="fp32")
 
 
 @pytest.fixture
@@ -81,14 +82,18 @@ def interrupted(job: Job) -> None:
 
 
 def test_what_was_kept_is_of_this_very_device(job, monkeypatch):
-    interrupted(replace(job, candidates=[replace(job.candidates[0], machine=Machine("auto", "auto"))]))
+    candidate = job.candidates[0]
+
+    def on(device, precision):
+        spec = replace(candidate.spec, device=device, precision=precision)
+        return replace(job, candidates=[replace(candidate, spec=spec)])
+
+    interrupted(on("auto", "auto"))
     at_other_precision = [event for event in evaluate(job) if isinstance(event, Progress)]
     assert all(event.kept == 0 for event in at_other_precision)
-    chosen = job.candidates[0].load().precision
-    job = replace(job, candidates=[replace(job.candidates[0], machine=Machine("auto", chosen))])
-    interrupted(job)
-    same = replace(job, candidates=[replace(job.candidates[0], machine=Machine("cpu", chosen))])
-    assert any(event.kept for event in evaluate(same) if isinstance(event, Progress))
+    chosen = candidate.load().precision
+    interrupted(on("auto", chosen))
+    assert any(event.kept for event in evaluate(on("cpu", chosen)) if isinstance(event, Progress))
 
 
 @pytest.mark.parametrize("tokens", [37, 260, 10_000])
@@ -142,7 +147,7 @@ def test_records_that_fit_no_window_are_left_out_for_all_models(job, tmp_path):
     records = [*many(3), {"instruction": "word " * 30, "output": "it does not fit"}]
     path = write_json(tmp_path / "more.json", records)
     data = read_data(path, "more.json", None, 46, TrainConfig(), DataConfig())
-    both = Job(candidates([], [job.candidates[0].ckpt, str(short)], CPU), data, CONFIG, 46)
+    both = Job(candidates([], [job.candidates[0].spec.ckpt, str(short)], CPU), data, CONFIG, 46)
     evaluation = finished(both).evaluation
     assert (evaluation.records, evaluation.skipped, len(evaluation.answered)) == (3, 1, 3)
     assert evaluation.models[0].tokens == evaluation.models[1].tokens
@@ -154,6 +159,6 @@ def test_numbers_too_large_are_null_in_json(job):
     model = models.small_model(SHAPE)
     with torch.no_grad():
         model.ln_f.weight.mul_(1e6)
-    save_checkpoint(model, Path(job.candidates[1].ckpt))
+    save_checkpoint(model, Path(job.candidates[1].spec.ckpt))
     told = json.loads(json.dumps(finished(job).evaluation.as_dict(), allow_nan=False))
     assert told["models"][1]["perplexity"] is None and told["models"][1]["loss"] > 700

@@ -7,6 +7,7 @@ import torch
 
 from gpt2cli import SamplingConfig, decode, encode, generate
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
@@ -25,7 +26,7 @@ TEXTS = [*HARD, *SPECIAL, *random_texts(300)]
 @pytest.fixture(scope="module")
 def folder(ckpt, tmp_path_factory):
     out = tmp_path_factory.mktemp("hf") / "folder"
-    export(Request(None, str(ckpt), "hf", out))
+    export(Request(ModelSpec(ckpt=ckpt), "hf", out))
     return out
 
 
@@ -44,7 +45,7 @@ def test_transformers_opens_the_folder(folder, model):
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_transformers_opens_it_in_16_bits(ckpt, model, tmp_path, dtype):
-    export(Request(None, str(ckpt), "hf", tmp_path / "out", dtype))
+    export(Request(ModelSpec(ckpt=ckpt), "hf", tmp_path / "out", dtype))
     opened = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert opened.dtype == {"f16": torch.float16, "bf16": torch.bfloat16}[dtype]
     assert torch.equal(opened.transformer.wpe.weight, model.wpe.weight.to(opened.dtype))
@@ -52,7 +53,7 @@ def test_transformers_opens_it_in_16_bits(ckpt, model, tmp_path, dtype):
 
 def test_the_same_greedy_text(tmp_path):
     """64 tokens of the bundled model, which has something to say."""
-    export(Request("tiny", None, "hf", tmp_path / "out"))
+    export(Request(ModelSpec("tiny"), "hf", tmp_path / "out"))
     opened = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     asked = tokenizer("Once upon a time", return_tensors="pt")
@@ -111,7 +112,7 @@ def test_a_template_of_other_words(model, tmp_path):
         with_input="It's {instruction}\\n\n {{ x }} {input}{input} \r\n'", without_input="{instruction}"
     )
     save_checkpoint(model, tmp_path / "a.pt", template=template.to_dict())
-    export(Request(None, str(tmp_path / "a.pt"), "hf", tmp_path / "out"))
+    export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), "hf", tmp_path / "out"))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     for instruction, input in (("{input}", "b"), ("a", "{instruction}")):
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": input}]
@@ -120,13 +121,13 @@ def test_a_template_of_other_words(model, tmp_path):
 
 def test_no_template_where_the_model_knows_none(tmp_path):
     save_checkpoint(models.small_model(CONFIG), tmp_path / "a.pt")
-    export(Request(None, str(tmp_path / "a.pt"), "hf", tmp_path / "out"))
+    export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), "hf", tmp_path / "out"))
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").chat_template is None
 
 
 def test_peft_opens_the_adapter(adapter, adapted, folder, tmp_path):
     peft = pytest.importorskip("peft")
-    files = export(Request(None, str(adapter), "peft", tmp_path / "out"))
+    files = export(Request(ModelSpec(ckpt=adapter), "peft", tmp_path / "out"))
     base = transformers.AutoModelForCausalLM.from_pretrained(folder)
     opened = peft.PeftModel.from_pretrained(base, tmp_path / "out").eval()
     with torch.no_grad():
@@ -136,7 +137,7 @@ def test_peft_opens_the_adapter(adapter, adapted, folder, tmp_path):
 
 def test_peft_finds_the_base_by_itself(adapter, adapted, folder, tmp_path):
     peft = pytest.importorskip("peft")
-    export(Request(str(folder), str(adapter), "peft", tmp_path / "out"))
+    export(Request(ModelSpec(str(folder), str(adapter)), "peft", tmp_path / "out"))
     opened = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     with torch.no_grad():
         torch.testing.assert_close(opened(IDX).logits, logits_of(adapted), atol=1e-5, rtol=0)
@@ -145,7 +146,7 @@ def test_peft_finds_the_base_by_itself(adapter, adapted, folder, tmp_path):
 def test_a_base_of_the_hub_goes_by_its_name_there(adapter, tmp_path):
     config = adapter / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "gpt2@0123456"}))
-    export(Request(None, str(adapter), "peft", tmp_path / "out"))
+    export(Request(ModelSpec(ckpt=adapter), "peft", tmp_path / "out"))
     told = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (told["base_model_name_or_path"], told["revision"]) == ("openai-community/gpt2", "0123456")
     assert 'base_model: "openai-community/gpt2"' in (tmp_path / "out" / "README.md").read_text().replace('["', '"')

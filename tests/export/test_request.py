@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, GPT2Error, NetworkError, ResourceError, UsageError
@@ -68,7 +69,7 @@ def everything(directory):
 def test_usage(ckpt, tmp_path, fields, message):
     before = everything(tmp_path)
     fields = {"ckpt": ckpt, "format": "hf", "out": "out"} | fields
-    request = Request(None, fields.pop("ckpt"), fields.pop("format"), tmp_path / fields.pop("out"), **fields)
+    request = Request(ModelSpec(ckpt=fields.pop("ckpt")), fields.pop("format"), tmp_path / fields.pop("out"), **fields)
     with pytest.raises(UsageError, match=message):
         export(request)
     assert everything(tmp_path) == before
@@ -77,18 +78,18 @@ def test_usage(ckpt, tmp_path, fields, message):
 def test_offline_there_is_no_push(ckpt, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(NetworkError, match="network is off"):
-        export(Request(None, ckpt, "hf", tmp_path / "out", push="a/b"))
+        export(Request(ModelSpec(ckpt=ckpt), "hf", tmp_path / "out", push="a/b"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_directory_that_is_not_there(ckpt, tmp_path):
     with pytest.raises(ResourceError, match=r"there is no directory .*no: make it"):
-        export(Request(None, ckpt, "hf", tmp_path / "no" / "out"))
+        export(Request(ModelSpec(ckpt=ckpt), "hf", tmp_path / "no" / "out"))
 
 
 @pytest.mark.parametrize("how", ["the same", "by a link", "another path", "in its directory", "around it", "its base"])
 def test_an_export_never_writes_over_what_it_reads(ckpt, adapter, tmp_path, how):
-    export(Request(None, ckpt, "hf", tmp_path / "source"))
+    export(Request(ModelSpec(ckpt=ckpt), "hf", tmp_path / "source"))
     (tmp_path / "link").symlink_to(tmp_path / "source")
     source, out, format = {
         "the same": ("source", "source", "hf"),
@@ -101,7 +102,7 @@ def test_an_export_never_writes_over_what_it_reads(ckpt, adapter, tmp_path, how)
     before = everything(tmp_path)
     named = (str(tmp_path / source), None) if how not in ("around it", "its base") else (None, str(tmp_path / source))
     with pytest.raises(UsageError, match="is the model to export: write elsewhere"):
-        export(Request(*named, format, tmp_path / out, force=True))
+        export(Request(ModelSpec(*named), format, tmp_path / out, force=True))
     assert everything(tmp_path) == before
 
 
@@ -109,21 +110,21 @@ def test_a_name_is_not_the_directory_that_is_called_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "tiny"
     for force in (False, True):
-        export(Request("tiny", None, "hf", out, force=force))
+        export(Request(ModelSpec("tiny"), "hf", out, force=force))
     assert {path.name for path in out.iterdir()} == set(huggingface.FILES)
 
 
 @pytest.mark.parametrize("format", ["hf", "gguf", "peft"])
 def test_an_earlier_export_goes_only_by_force(ckpt, adapter, tmp_path, format):
     out = tmp_path / ("out.gguf" if format == "gguf" else "out")
-    request = Request(None, adapter if format == "peft" else ckpt, format, out)
+    request = Request(ModelSpec(ckpt=adapter if format == "peft" else ckpt), format, out)
     export(request)
     before = everything(tmp_path)
     with pytest.raises(UsageError, match="is there already: use --force"):
         export(request)
     assert everything(tmp_path) == before
     (out if out.is_file() else out / "README.md").write_bytes(b"damaged")
-    export(Request(None, request.ckpt, format, out, force=True))
+    export(Request(request.spec, format, out, force=True))
     after = everything(tmp_path)
     assert after.keys() == before.keys()
     assert {name: len(content) for name, content in after.items()} == {name: len(c) for name, c in before.items()}
@@ -132,31 +133,31 @@ def test_an_earlier_export_goes_only_by_force(ckpt, adapter, tmp_path, format):
 @pytest.mark.parametrize("format", ["hf", "peft"])
 def test_nobodys_directory_is_deleted(ckpt, adapter, tmp_path, format):
     (tmp_path / "mine").mkdir()
-    request = Request(None, adapter, format, tmp_path / "mine", force=True)
+    request = Request(ModelSpec(ckpt=adapter), format, tmp_path / "mine", force=True)
     export(request)  # an empty one is welcome
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     before = everything(tmp_path)
     with pytest.raises(UsageError, match=r"holds thesis\.tex, which no export wrote"):
         export(request)
     (tmp_path / "mine" / "a.gguf").mkdir()
-    with pytest.raises(UsageError, match="is a directory, and gguf is one file"):
-        export(Request(None, ckpt, "gguf", tmp_path / "mine" / "a.gguf", force=True))
+    with pytest.raises(UsageError, match="is a directory: name a file in it"):
+        export(Request(ModelSpec(ckpt=ckpt), "gguf", tmp_path / "mine" / "a.gguf", force=True))
     with pytest.raises(UsageError, match="is a file, and hf is a directory"):
-        export(Request(None, adapter, "hf", tmp_path / "mine" / "thesis.tex", force=True))
+        export(Request(ModelSpec(ckpt=adapter), "hf", tmp_path / "mine" / "thesis.tex", force=True))
     assert everything(tmp_path) == before
 
 
 def test_peft_is_for_adapters(ckpt, adapter, tmp_path):
     with pytest.raises(CheckpointError, match=r"was not made with --lora.*use --format hf"):
-        export(Request(None, ckpt, "peft", tmp_path / "out"))
+        export(Request(ModelSpec(ckpt=ckpt), "peft", tmp_path / "out"))
     with pytest.raises(UsageError, match="peft is for adapters: give one as --ckpt"):
-        export(Request("tiny", None, "peft", tmp_path / "out"))
+        export(Request(ModelSpec("tiny"), "peft", tmp_path / "out"))
     merged = tmp_path / "merged.pt"
     save_checkpoint(models.small_model(CONFIG), merged, provenance={"adapter": str(tmp_path / "gone")})
     with pytest.raises(CheckpointError, match=r"which is not in .*gone.* any more: give it as --ckpt"):
-        export(Request(None, str(merged), "peft", tmp_path / "out"))
+        export(Request(ModelSpec(ckpt=merged), "peft", tmp_path / "out"))
     save_checkpoint(models.small_model(CONFIG), merged, provenance={"adapter": adapter})
-    assert export(Request(None, str(merged), "peft", tmp_path / "out"))  # found beside the run that made both
+    assert export(Request(ModelSpec(ckpt=merged), "peft", tmp_path / "out"))  # found beside the run that made both
 
 
 def test_the_base_of_an_adapter_is_found_from_everywhere_here_and_not_told_elsewhere(adapter, tmp_path, monkeypatch):
@@ -164,7 +165,7 @@ def test_the_base_of_an_adapter_is_found_from_everywhere_here_and_not_told_elsew
     monkeypatch.chdir(tmp_path)
     told = []
     for push in (None, "owner/name"):
-        export(Request("base", adapter, "peft", tmp_path / "out", push=push, force=True))
+        export(Request(ModelSpec("base", adapter), "peft", tmp_path / "out", push=push, force=True))
         told.append(json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"])
         assert str(tmp_path) not in (tmp_path / "out" / "README.md").read_text()
     assert told == [str(tmp_path / "base"), None]
@@ -175,7 +176,7 @@ def test_an_adapter_for_another_base(adapter, tmp_path, format):
     other = models.save_hub_directory(models.small_model(GPTConfig(1, 2, 48, block_size=16)), tmp_path / "other")
     out = tmp_path / ("out.gguf" if format == "gguf" else "out")
     with pytest.raises(CheckpointError, match="an adapter for another base"):
-        export(Request(str(other), adapter, format, out))
+        export(Request(ModelSpec(str(other), adapter), format, out))
     assert not out.exists()
 
 
@@ -184,7 +185,7 @@ def test_files_follow_the_umask(ckpt, adapter, tmp_path, format):
     out = tmp_path / {"gguf": "out.gguf", "hf": "out", "peft": "out"}.get(format, "out.safetensors")
     old = os.umask(0o027)
     try:
-        files = export(Request(None, adapter if format == "peft" else ckpt, format, out))
+        files = export(Request(ModelSpec(ckpt=adapter if format == "peft" else ckpt), format, out))
     finally:
         os.umask(old)
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o640}
@@ -197,16 +198,20 @@ def test_files_follow_the_umask(ckpt, adapter, tmp_path, format):
 def test_what_breaks_off_leaves_nothing_or_the_old(ckpt, tmp_path, monkeypatch, error, there, format):
     out = tmp_path / {"hf": "out", "gguf": "out.gguf", "nanogpt": "out.safetensors"}[format]
     if there:
-        export(Request(None, ckpt, format, out))
+        export(Request(ModelSpec(ckpt=ckpt), format, out))
     before = everything(tmp_path)
 
     def fails(*args, **options):
         raise error
 
-    where = {"hf": (huggingface, "_tokenizer_config"), "gguf": (write, "write_gguf"), "nanogpt": (write, "save_file")}
+    where = {
+        "hf": (huggingface, "_tokenizer_config"),
+        "gguf": (write, "write_gguf"),
+        "nanogpt": (write, "write_tensors"),
+    }
     monkeypatch.setattr(*where[format], fails)
     with pytest.raises((KeyboardInterrupt, ResourceError)) as raised:
-        export(Request(None, ckpt, format, out, force=True))
+        export(Request(ModelSpec(ckpt=ckpt), format, out, force=True))
     if isinstance(error, OSError):
         assert "No space left on device" in str(raised.value)
     assert everything(tmp_path) == before
@@ -216,7 +221,7 @@ def test_what_breaks_off_leaves_nothing_or_the_old(ckpt, tmp_path, monkeypatch, 
 def test_a_damaged_template_is_said(model, tmp_path):
     save_checkpoint(model, tmp_path / "a.pt", template={"words": "none"})
     with pytest.raises(GPT2Error, match=r"prompt template .* is damaged"):
-        export(Request(None, str(tmp_path / "a.pt"), "hf", tmp_path / "out"))
+        export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), "hf", tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,7 @@ def test_the_card_tells_what_is_known_and_keeps_paths_to_itself(model, tmp_path)
         "losses": {"final_val_loss": 2.123456789},
     }  # fmt: skip
     save_checkpoint(model, tmp_path / "a.pt", template=ALPACA.to_dict(), provenance=provenance)
-    export(Request(None, str(tmp_path / "a.pt"), "hf", tmp_path / "out", push=None))
+    export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), "hf", tmp_path / "out", push=None))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "secret" not in "".join(everything(tmp_path / "out")[str(tmp_path / "out" / "README.md")].decode())
     front = card.split("---")[1]
@@ -269,7 +274,7 @@ def test_the_card_tells_what_is_known_and_keeps_paths_to_itself(model, tmp_path)
 def test_a_base_that_is_no_name_is_not_in_the_card(model, tmp_path, name):
     provenance = {"settings": {"ckpt": name, "train": {"a\ud800": "b\ud800" + "c" * 10_000}}}
     save_checkpoint(model, tmp_path / "a.safetensors", provenance=provenance)
-    export(Request(None, str(tmp_path / "a.safetensors"), "hf", tmp_path / "out"))
+    export(Request(ModelSpec(ckpt=tmp_path / "a.safetensors"), "hf", tmp_path / "out"))
     card = (tmp_path / "out" / "README.md").read_text()
     assert ", trained with gpt2cli" in card
     assert "script" not in card
@@ -280,7 +285,7 @@ def test_a_name_in_a_card_is_neither_markdown_nor_python(adapter, tmp_path):
     config = Path(adapter) / "adapter_config.json"
     fields = json.loads(config.read_text()) | {"base_model_name_or_path": '<b>"+exit()+"'}
     config.write_text(json.dumps(fields))
-    export(Request(None, adapter, "peft", tmp_path / "out"))
+    export(Request(ModelSpec(ckpt=adapter), "peft", tmp_path / "out"))
     card = (tmp_path / "out" / "README.md").read_text()
     assert r"exported from \<b\>" in card
     assert r'from_pretrained("<b>\"+exit()+\"")' in card
@@ -292,20 +297,20 @@ def test_an_origin_that_is_nested_or_long_beyond_reason_is_refused(model, tmp_pa
     metadata = {"config": '{"n_head": 2}', "provenance": f'{{"settings": {provenance}}}'}
     save_file(dict(model.state_dict()), tmp_path / "a.safetensors", metadata)
     with pytest.raises(CheckpointError, match="beyond reason"):
-        export(Request(None, str(tmp_path / "a.safetensors"), format, tmp_path / name))
+        export(Request(ModelSpec(ckpt=tmp_path / "a.safetensors"), format, tmp_path / name))
 
 
 def test_a_template_that_no_file_can_hold_is_refused(model, tmp_path):
     template = {"with_input": "\ud800{instruction}{input}", "without_input": "{instruction}"}
     save_checkpoint(model, tmp_path / "a.safetensors", template=template)
     with pytest.raises(CheckpointError, match="template is not a table of texts"):
-        export(Request(None, str(tmp_path / "a.safetensors"), "hf", tmp_path / "out"))
+        export(Request(ModelSpec(ckpt=tmp_path / "a.safetensors"), "hf", tmp_path / "out"))
 
 
 def test_an_adapter_that_is_gone_is_named_shortly(model, tmp_path):
     save_checkpoint(model, tmp_path / "a.pt", provenance={"adapter": "x" * 100_000})
     with pytest.raises(CheckpointError, match="its adapter merged") as error:
-        export(Request(None, str(tmp_path / "a.pt"), "peft", tmp_path / "out"))
+        export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), "peft", tmp_path / "out"))
     assert len(str(error.value)) < 300 + len(str(tmp_path))
 
 
@@ -313,7 +318,7 @@ def test_an_adapter_that_is_gone_is_named_shortly(model, tmp_path):
 @pytest.mark.parametrize(("format", "name"), [("hf", "folder"), ("gguf", "a.gguf"), ("nanogpt", "a.pt")])
 def test_a_place_that_takes_no_files_is_found_before_the_model_is_loaded(format, name):
     with pytest.raises(ResourceError, match=f"cannot write /proc/{name}: .*: choose another place"):
-        Request("not/there", None, format, Path("/proc") / name).check()
+        Request(ModelSpec("not/there"), format, Path("/proc") / name).check()
 
 
 def test_an_export_that_was_ended_between_two_renames_is_there_again(tmp_path):
@@ -321,7 +326,7 @@ def test_an_export_that_was_ended_between_two_renames_is_there_again(tmp_path):
     (place / "old").mkdir(parents=True)
     (place / "old" / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="is there already: use --force"):
-        Request("tiny", None, "hf", tmp_path / "folder").check()
+        Request(ModelSpec("tiny"), "hf", tmp_path / "folder").check()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 

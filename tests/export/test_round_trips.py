@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError
@@ -101,10 +102,10 @@ def adapter(adapted, ckpt, tmp_path):
 @pytest.mark.parametrize("arrow", ARROWS, ids=str)
 def test_out_and_back(arrow, model, adapted, ckpt, adapter, tmp_path):
     is_adapter, out = arrow.format == "peft", tmp_path / arrow.out
-    files = export(Request(None, str(adapter if is_adapter else ckpt), arrow.format, out, arrow.dtype))
+    files = export(Request(ModelSpec(ckpt=adapter if is_adapter else ckpt), arrow.format, out, arrow.dtype))
     assert {file.name for file in files} == set(FORMATS[arrow.format].files or [out.name])
     if arrow.format == "hf":
-        back, facts = load_plain(str(out), device="cpu"), read_metadata(None, str(out))
+        back, facts = load_plain(str(out), device="cpu"), ModelSpec(str(out)).metadata()
     else:
         back, facts = load_plain(ckpt=out, device="cpu"), read_metadata(out)
     torch.testing.assert_close(
@@ -117,7 +118,7 @@ def test_out_and_back(arrow, model, adapted, ckpt, adapter, tmp_path):
 
 def test_nanogpt_finds_what_its_own_checkpoints_hold(model, ckpt, tmp_path):
     """All that its `GPT(GPTConfig(**model_args)).load_state_dict(...)` asks for, and nothing else."""
-    export(Request(None, str(ckpt), "nanogpt", tmp_path / "ckpt.pt"))
+    export(Request(ModelSpec(ckpt=ckpt), "nanogpt", tmp_path / "ckpt.pt"))
     written, own = torch.load(tmp_path / "ckpt.pt", weights_only=True), models.nanogpt_checkpoint(model)
     assert set(written["model_args"]) == set(own["model_args"])
     expected = {name.removeprefix("_orig_mod."): tensor for name, tensor in own["model"].items()}
@@ -127,7 +128,7 @@ def test_nanogpt_finds_what_its_own_checkpoints_hold(model, ckpt, tmp_path):
 
 
 def test_the_original_project_finds_its_names(model, ckpt, tmp_path):
-    export(Request(None, str(ckpt), "original", tmp_path / "a.pt"))
+    export(Request(ModelSpec(ckpt=ckpt), "original", tmp_path / "a.pt"))
     written = torch.load(tmp_path / "a.pt", weights_only=True)
     expected = models.original_state(model, model.wte.weight)
     assert written.keys() == expected.keys()
@@ -145,14 +146,14 @@ def test_all_the_way_round_nothing_changes(model, ckpt, tmp_path):
         {"gguf": "a.gguf", "hf": "folder", "nanogpt": "a.pt", "original": "b.safetensors"},
     )
     for format, name in names.items():
-        export(Request(*source, format, tmp_path / name))
+        export(Request(ModelSpec(*source), format, tmp_path / name))
         source = (str(tmp_path / name), None) if format == "hf" else (None, str(tmp_path / name))
     back = load_plain(ckpt=source[1], device="cpu")
     assert all(torch.equal(a, b) for a, b in zip(back.parameters(), model.parameters(), strict=True))
 
 
 def test_8_bits_know_tales_as_well(tmp_path):
-    export(Request("tiny", None, "gguf", tmp_path / "tiny.gguf", "q8_0"))
+    export(Request(ModelSpec("tiny"), "gguf", tmp_path / "tiny.gguf", "q8_0"))
     ids = torch.tensor([encode(TALE)])
     losses = [
         F.cross_entropy(logits_of(model, ids)[0, :-1], ids[0, 1:]).item()
@@ -166,7 +167,7 @@ def test_8_bits_know_tales_as_well(tmp_path):
 def test_a_width_that_8_bits_cannot_divide_takes_16(tmp_path):
     model = models.small_model()  # 48 wide
     save_checkpoint(model, tmp_path / "a.pt")
-    export(Request(None, str(tmp_path / "a.pt"), "gguf", tmp_path / "a.gguf", "q8_0"))
+    export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), "gguf", tmp_path / "a.gguf", "q8_0"))
     torch.testing.assert_close(
         logits_of(load_plain(ckpt=tmp_path / "a.gguf", device="cpu")), logits_of(model), atol=0.5, rtol=0
     )
@@ -177,7 +178,7 @@ def test_a_head_of_its_own_and_a_longer_table(arrow, tmp_path):
     model = models.small_model(GPTConfig(1, 2, 32, block_size=20, vocab_size=50304, tied=False))
     save_checkpoint(model, tmp_path / "a.pt")
     out = tmp_path / arrow.out
-    export(Request(None, str(tmp_path / "a.pt"), arrow.format, out))
+    export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), arrow.format, out))
     back = load_plain(str(out), device="cpu") if arrow.format == "hf" else load_plain(ckpt=out, device="cpu")
     assert back.config == model.config
     torch.testing.assert_close(logits_of(back, IDX[:, :20]), logits_of(model, IDX[:, :20]), atol=1e-5, rtol=0)
@@ -196,14 +197,14 @@ def test_a_head_of_its_own_and_a_longer_table(arrow, tmp_path):
 def test_what_a_format_cannot_tell_is_refused(config, format, out, message, tmp_path):
     save_checkpoint(models.small_model(config), tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=message):
-        export(Request(None, str(tmp_path / "a.pt"), format, tmp_path / out))
+        export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), format, tmp_path / out))
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 
 @pytest.mark.parametrize("format", sorted(set(FORMATS) - {"peft"}))
 def test_the_bundled_model_goes_out_in_every_format(format, tmp_path):
     out = tmp_path / ("a.gguf" if format == "gguf" else "a" if format == "hf" else "a.safetensors")
-    export(Request("tiny", None, format, out))
+    export(Request(ModelSpec("tiny"), format, out))
     back = load_plain(str(out), device="cpu") if format == "hf" else load_plain(ckpt=out, device="cpu")
     idx = torch.tensor([encode(TALE[:200])])
     torch.testing.assert_close(

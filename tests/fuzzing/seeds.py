@@ -39,7 +39,9 @@ def quantized(bits: int) -> Callable[[Path], None]:
 
     def make(work: Path) -> None:
         occurs = torch.arange(SHAPE.vocab_size) % 2 == 0
-        state = quantized_file.quantize(quantized_file.share_rows(models.small_model(SHAPE).state_dict(), occurs), bits)
+        state = quantized_file.quantize_tensors(
+            quantized_file.share_rows(models.small_model(SHAPE).state_dict(), occurs), bits
+        )
         save_state(state, SHAPE, work / "a.safetensors", template=TEMPLATE)
 
     return make

@@ -151,6 +151,7 @@ def cases(window: int) -> list[tuple[str, list[int], int]]:
 
 def open_model(context: Context, directory: str, precision: str, graphs: bool, fused: bool | None) -> Decoder:
     """The model as `generate` opens it, with `--compile` or not."""
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.open_model import open_model
     from gpt2cli.cli.terminal import Console
 
@@ -158,7 +159,8 @@ def open_model(context: Context, directory: str, precision: str, graphs: bool, f
         return use_graphs(context, load_plain(directory, device="cpu").to(DTYPES[precision]))
     compiled = graphs and fused is None
     console = Console(quiet=True)
-    model = open_model(console, directory, None, context.device.type, precision, None, compiled, True)[0]
+    spec = ModelSpec(directory, device=context.device.type, precision=precision, offline=True)
+    model, _ = open_model(console, spec, None, compiled)
     return use_graphs(context, model.gpt, fused) if graphs and not compiled else model
 
 

@@ -9,11 +9,12 @@ import torch
 from gpt2cli import SamplingConfig, generate, load, tokenizer
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
+from gpt2cli.checkpoints.model_spec import ModelSpec
+from gpt2cli.checkpoints.quantized_file import quantize_model
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.export.huggingface import _tokenizer
-from gpt2cli.export.quantize import quantize
 from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
 from gpt2cli.hub.tokenizer_files import MERGES_SHA256, TOKENS_SHA256, read_tokenizer
@@ -119,7 +120,7 @@ def test_the_packed_model_knows_too_and_so_does_the_file_beside_its_tokenizer(di
 
 
 def test_gpt2s_own_files_are_its_own(directory, tmp_path):
-    export(Request(str(directory), None, "hf", tmp_path / "out"))
+    export(Request(ModelSpec(str(directory)), "hf", tmp_path / "out"))
     for names in (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer_config.json",)):
         some = tmp_path / names[0].partition(".")[0]
         some.mkdir()
@@ -135,7 +136,7 @@ def test_gpt2s_own_files_are_its_own(directory, tmp_path):
 
 def test_what_the_real_tokenizers_write_is_told(directory, tmp_path):
     transformers = pytest.importorskip("transformers")
-    export(Request(str(directory), None, "hf", tmp_path / "out"))
+    export(Request(ModelSpec(str(directory)), "hf", tmp_path / "out"))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     theirs.save_pretrained(tmp_path / "again")
     assert read_tokenizer(tmp_path / "again").other is None
@@ -181,7 +182,7 @@ def test_fewer_rows_are_for_another_tokenizer_and_still_a_model(tmp_path):
         generate(load_plain(ckpt=tmp_path / "char.pt", device="cpu"), "A", GREEDY)
     for format in ("nanogpt", "gpt2cli"):
         out = tmp_path / f"{format}.pt"
-        export(Request(None, str(tmp_path / "char.pt"), format, out))
+        export(Request(ModelSpec(ckpt=tmp_path / "char.pt"), format, out))
         with torch.no_grad():
             torch.testing.assert_close(load_plain(ckpt=out, device="cpu")(idx), model(idx))
 
@@ -190,10 +191,10 @@ def test_exports_with_a_tokenizer_are_refused_and_copies_remember(directory, tmp
     put(directory, **OTHERS["a fast tokenizer alone"])
     for format, name in (("hf", "out"), ("gguf", "out.gguf")):
         with pytest.raises(CheckpointError, match="needs another tokenizer than GPT-2's"):
-            export(Request(str(directory), None, format, tmp_path / name))
+            export(Request(ModelSpec(str(directory)), format, tmp_path / name))
         assert not (tmp_path / name).exists()
-    export(Request(str(directory), None, "gpt2cli", tmp_path / "a.pt"))
-    quantize(str(directory), None, 8, tmp_path / "b.safetensors")
+    export(Request(ModelSpec(str(directory)), "gpt2cli", tmp_path / "a.pt"))
+    quantize_model(ModelSpec(str(directory)), 8, tmp_path / "b.safetensors")
     for name in ("a.pt", "b.safetensors"):
         assert "other tokens" in read_metadata(tmp_path / name).provenance["other_tokenizer"]
         with pytest.raises(CheckpointError, match="made for another tokenizer"):
@@ -211,7 +212,7 @@ def test_a_gguf_file_is_told_by_its_own_vocabulary(tmp_path, monkeypatch, change
 
         monkeypatch.setattr(gguf.GGUFWriter, "add_tokenizer_model", lambda self, name: self.add_string(KIND, "llama"))
     save_checkpoint(models.small_model(CONFIG), tmp_path / "a.pt")
-    export(Request(None, str(tmp_path / "a.pt"), "gguf", tmp_path / "a.gguf"))
+    export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), "gguf", tmp_path / "a.gguf"))
     if change == "none":
         assert load_plain(ckpt=tmp_path / "a.gguf", for_text=True).origin.other_tokenizer is None
     else:

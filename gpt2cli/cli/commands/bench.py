@@ -1,21 +1,24 @@
-"""`gpt2 bench`: how fast a model runs here, and how much faster it could."""
+"""`gpt2 bench`: measure how fast a model runs here, and compare that with the limit of the memory."""
 
 import dataclasses
 import json as json_format
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from gpt2cli.cli import options
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console
-from gpt2cli.config import DEFAULT_MODEL, BenchConfig
+from gpt2cli.config import BenchConfig
 from gpt2cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from gpt2cli.bench import Speed
+    from gpt2cli.checkpoints.model_spec import ModelSpec
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -29,7 +32,7 @@ gpt2 bench --model gpt2-medium --precision int8 --threads 4
 gpt2 bench --ckpt finetuned.pt --prompt-tokens 512 --new-tokens 64 --json
 """
 DEFAULTS = BenchConfig()
-RUN_PANEL = "Run"
+of_run = partial(typer.Option, rich_help_panel="Run")
 
 
 def register(app: typer.Typer) -> None:
@@ -38,106 +41,97 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     prompt_tokens: Annotated[
-        int, typer.Option("--prompt-tokens", help="How many tokens to read.", rich_help_panel=RUN_PANEL)
+        int, of_run("--prompt-tokens", help="The number of tokens in the prompt.")
     ] = DEFAULTS.prompt_tokens,
     new_tokens: Annotated[
-        int, typer.Option("--new-tokens", "-n", help="How many tokens to write.", rich_help_panel=RUN_PANEL)
+        int, of_run("--new-tokens", "-n", help="The number of tokens to generate.")
     ] = DEFAULTS.new_tokens,
     repeats: Annotated[
         int,
-        typer.Option(
-            "--repeats", help="Take the median of so many runs, after one to warm up.", rich_help_panel=RUN_PANEL
-        ),
+        of_run("--repeats", help="The number of runs after a warm-up run. The medians are reported."),
     ] = DEFAULTS.repeats,
     all: Annotated[
         bool,
-        typer.Option("--all", help="Compare all precisions, each in a process of its own.", rich_help_panel=RUN_PANEL),
+        of_run("--all", help="Compare all precisions, each in a separate process."),
     ] = False,
     json: options.Json = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
     device: options.Device = "auto",
-    precision: options.PrecisionOption = options.Precision.auto,
+    precision: options.PrecisionOption = "auto",
     threads: options.Threads = None,
     compile: options.Compile = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how fast a model reads and writes, and how near that comes to what the memory allows.
+    """Measure how fast a model reads and writes tokens, and compare that with the limit of the memory.
 
-    Tokens are drawn by chance for the prompt, and written greedily one at a time, without speculation.
+    The prompt is random tokens. Decoding is greedy, one token at a time, without prompt-lookup decoding.
     """
     console = Console(quiet)
     with options.named_as_typed("gpt2 bench"):
         config = BenchConfig(prompt_tokens, new_tokens, repeats)
-    if all and precision is not options.Precision.auto:
+    if all and precision != "auto":
         raise UsageError("--all takes every precision: leave --precision out")
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+    from gpt2cli.cli.views import bench as views
+
+    spec = ModelSpec(model, ckpt, device, precision, offline)
     if all:
-        say_what_is_assumed(console, model, ckpt, offline)
+        options_of_all = {"--threads": threads, "--compile": compile, "--debug": debug}
+        speeds = []
+        for speed in measure_all(console, spec, config, options_of_all):
+            speeds.append(speed)
+            if json:
+                console.json(dataclasses.asdict(speed))
+        if not json:
+            views.show_comparison(speeds, config)
     else:
-        fetch(console, model, ckpt, offline)
-        speed = measure_here(console, model, ckpt, device, precision.value, threads, compile, offline, config)
+        speed = measure_here(console, spec, threads, compile, config)
         if json:
             console.json(dataclasses.asdict(speed))
         else:
-            from gpt2cli.cli.views.bench import show_speed
-
-            show_speed(speed, config)
-        return
-
-    given = {"--model": model, "--ckpt": ckpt, "--device": device, "--threads": threads}
-    given |= {"--prompt-tokens": prompt_tokens, "--new-tokens": new_tokens, "--repeats": repeats}
-    arguments = [f"{name}={value}" for name, value in given.items() if value is not None]
-    arguments += ["--offline"] * offline + ["--debug"] * debug + ["--compile"] * compile
-    speeds = []
-    for each in options.Precision:
-        if each is not options.Precision.auto:
-            speeds.append(measure_apart(console, each.value, arguments))
-            if json:
-                console.json(dataclasses.asdict(speeds[-1]))
-    if not json:
-        from gpt2cli.cli.views.bench import show_comparison
-
-        show_comparison(speeds, config)
+            views.show_speed(speed, config)
 
 
-def fetch(console: Console, model: str | None, ckpt: str | None, offline: bool) -> None:
-    """Download what is not there, so that loading takes as long as it does every other time."""
-    if ckpt is None:
-        from gpt2cli.checkpoints.places import find_directory
-        from gpt2cli.cli.views.downloads import showing_downloads
+def measure_all(
+    console: Console, spec: "ModelSpec", config: BenchConfig, others: dict[str, int | None]
+) -> "Iterator[Speed]":
+    """Measure the model in each precision, in separate processes. `others` are their other options, by name.
 
-        with showing_downloads(console) as progress:
-            find_directory(DEFAULT_MODEL if model is None else model, offline, progress)
-
-
-def say_what_is_assumed(console: Console, model: str | None, ckpt: str | None, offline: bool) -> None:
-    """Download and open the model once, to say what there is to say of it: the processes that measure are quiet."""
-    from gpt2cli.checkpoints.load import load_plain
+    First the model is read here: the processes are quiet, so its notes are shown now, and its files are then in the
+    memory of the operating system for all of them.
+    """
     from gpt2cli.cli.views.downloads import showing_downloads
 
     with showing_downloads(console) as progress:
-        load_plain(model, ckpt=ckpt, device="cpu", offline=offline, progress=progress)
+        spec.read(progress)
+    values = {"--model": spec.model, "--ckpt": spec.ckpt, "--device": spec.device, "--offline": spec.offline, **others}
+    values |= {"--prompt-tokens": config.prompt_tokens, "--new-tokens": config.new_tokens, "--repeats": config.repeats}
+    arguments = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            arguments += [name] * value
+        elif value is not None:
+            arguments.append(f"{name}={value}")
+    for precision in get_args(options.Precision):
+        if precision != "auto":
+            yield measure_apart(console, precision, arguments)
 
 
 def measure_here(
-    console: Console,
-    model: str | None,
-    ckpt: str | None,
-    device: str,
-    precision: str,
-    threads: int | None,
-    compile: bool,
-    offline: bool,
-    config: BenchConfig,
+    console: Console, spec: "ModelSpec", threads: int | None, compile: bool, config: BenchConfig
 ) -> "Speed":
-    """Load the model in this process, and measure it, showing how far that is."""
+    """Load the model in this process and measure it, with progress on the terminal."""
     from gpt2cli.bench import Run, WarmedUp, measure, summarize
     from gpt2cli.cli.open_model import open_model
     from gpt2cli.cli.views.bench import showing_runs
+    from gpt2cli.cli.views.downloads import showing_downloads
 
-    gpt, load_s = open_model(console, model, ckpt, device, precision, threads, compile, offline, for_text=False)
+    with showing_downloads(console) as progress:
+        spec.fetch(progress)  # a download is not a part of the load time
+    gpt, load_s = open_model(console, spec, threads, compile, for_text=False)
     runs: list[Run] = []
     with showing_runs(console, gpt.precision, config.repeats + 1) as advance:
         for event in measure(gpt, config):
@@ -147,11 +141,11 @@ def measure_here(
                 case Run():
                     runs.append(event)
             advance()
-    return summarize(ckpt or model or DEFAULT_MODEL, gpt, load_s, warmed_up, runs)
+    return summarize(spec.name, gpt, load_s, warmed_up, runs)
 
 
 def measure_apart(console: Console, precision: str, arguments: list[str]) -> "Speed":
-    """As `measure_here`, in a process of its own: no memory and no warmth of another precision is in the figures."""
+    """As `measure_here`, in a separate process, so that other precisions do not change the memory and the speed."""
     from gpt2cli.bench import Speed
     from gpt2cli.cli.views.bench import showing_runs
 
@@ -159,8 +153,8 @@ def measure_apart(console: Console, precision: str, arguments: list[str]) -> "Sp
     with showing_runs(console, precision, None):
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8")
     if done.returncode < 0:
-        raise ResourceError(f"measuring {precision} was ended by signal {-done.returncode}: is there enough memory?")
+        raise ResourceError(f"measuring {precision} was ended by signal {-done.returncode}: free some memory")
     if done.returncode:
-        current().stderr.write(done.stderr)  # it has said why
+        current().stderr.write(done.stderr)  # the message that says why
         raise typer.Exit(done.returncode)
     return Speed(**json_format.loads(done.stdout))

@@ -1,4 +1,4 @@
-"""`gpt2 chat`: ask a model, and read its answers."""
+"""`gpt2 chat`: a conversation with a model."""
 
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -12,13 +12,15 @@ from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
-from gpt2cli.cli.open_model import as_json, open_model, read_prompt
+from gpt2cli.cli.open_model import as_json, open_model
+from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console, typing_unseen
 from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 
 if TYPE_CHECKING:
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.chat_session import Session
     from gpt2cli.cli.line_editor import LineEditor
 
@@ -43,7 +45,9 @@ def chat(
     prompt: Annotated[
         str | None,
         typer.Option(
-            "--prompt", metavar="TEXT", help="Answer this and leave; `-` reads it from stdin, as a pipe does."
+            "--prompt",
+            metavar="TEXT",
+            help="Answer this instruction and exit. `-` reads it from stdin, as a pipe does.",
         ),
     ] = None,
     max_new_tokens: options.MaxNewTokens = CHAT.max_new_tokens,
@@ -60,14 +64,14 @@ def chat(
     ckpt: options.Checkpoint = None,
     template: options.Template = None,
     device: options.Device = "auto",
-    precision: options.PrecisionOption = options.Precision.auto,
+    precision: options.PrecisionOption = "auto",
     threads: options.Threads = None,
     compile: options.Compile = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Ask a fine-tuned model, finetuned.pt unless you name another, and read its answers as they are written."""
+    """Chat with a fine-tuned model. The default is finetuned.pt."""
     console = Console(quiet)
     with options.named_as_typed("gpt2 chat"):
         sampling = SamplingConfig(
@@ -80,14 +84,14 @@ def chat(
         ckpt = default_checkpoint("chat with")
     chosen = None if template is None else prompts.read_template(template)
     text = read_prompt(prompt) if once else ""
-    name = str(ckpt or model)
 
     with nullcontext() if once else typing_unseen():
-        gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, compile, offline)
-
+        from gpt2cli.checkpoints.model_spec import ModelSpec
         from gpt2cli.cli.chat_session import Session
 
-        session = Session(console, name, gpt, chosen or read_template(console, ckpt, name, model), sampling, stats)
+        spec = ModelSpec(model, ckpt, device, precision, offline)
+        gpt, load_s = open_model(console, spec, threads, compile)
+        session = Session(console, spec.name, gpt, chosen or read_template(console, spec), sampling, stats)
         if stats:
             console.note(f"loaded in {load_s:.2f} s")
         if once:
@@ -97,7 +101,7 @@ def chat(
 
 
 def default_checkpoint(purpose: str) -> str:
-    """What `finetune` has made, if no model is named. Raises UsageError if it is not here."""
+    """The file that `finetune` writes by default. Raises UsageError if it is not here."""
     if not Path(FINETUNED).exists():
         raise UsageError(
             f"there is no {FINETUNED} here to {purpose}: make one with `gpt2 finetune`, or name a --ckpt or a --model"
@@ -105,13 +109,11 @@ def default_checkpoint(purpose: str) -> str:
     return FINETUNED
 
 
-def read_template(console: Console, ckpt: str | None, name: str, model: str | None = None) -> PromptTemplate:
-    """The template that a checkpoint carries, or an exported directory, or else Alpaca's, which is said."""
-    from gpt2cli.checkpoints.metadata import read_metadata
-
-    stored = read_metadata(ckpt, model).prompt_template(name)
+def read_template(console: Console, spec: "ModelSpec") -> PromptTemplate:
+    """The prompt template that is stored with a model. If there is none, Alpaca's, with a note."""
+    stored = spec.metadata().prompt_template(spec.name)
     if stored is None:
-        console.note(f"{name} does not say that it was tuned on instructions: asking it in Alpaca's template")
+        console.note(f"{spec.name} has no prompt template, so it may not be tuned on instructions: using Alpaca's")
     return stored or ALPACA
 
 
@@ -130,9 +132,9 @@ def answer_once(session: "Session", text: str, json: bool, load_s: float) -> Non
 
 
 def converse(session: "Session") -> None:
-    """Take instructions and commands from a person until they leave, by Ctrl-D, by /exit, or by a second Ctrl-C.
+    """Answer instructions and run commands until the user leaves, by Ctrl-D, by /exit, or by a second Ctrl-C.
 
-    Whatever else goes wrong is one line, and the conversation goes on.
+    Any other error is reported in one line, and the conversation goes on.
     """
     from gpt2cli.cli.line_editor import LineEditor
 
@@ -144,7 +146,7 @@ def converse(session: "Session") -> None:
 
 
 def take_turn(session: "Session", editor: "LineEditor") -> None:
-    """Read a line and carry it out. Raises Leave, or KeyboardInterrupt for the second of two Ctrl-C."""
+    """Read and run a line. Raises Leave, or KeyboardInterrupt for the second Ctrl-C in a row."""
     from gpt2cli.cli.chat_session import AGAIN
 
     try:
@@ -177,7 +179,7 @@ def read_line(editor: "LineEditor") -> str:
 
 
 def take(session: "Session", line: str) -> None:
-    """Carry out a line, or report its error. Raises Leave, and BrokenPipeError if nobody reads answers."""
+    """Run a line, or report its error. Raises Leave, and BrokenPipeError if stdout is closed."""
     try:
         if line.strip() in WORDS and not line[0].isspace():
             line = WORDS[line.strip()]

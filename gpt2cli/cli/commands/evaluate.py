@@ -1,8 +1,8 @@
-"""`gpt2 evaluate`: how well models predict and answer, side by side."""
+"""`gpt2 evaluate`: compare how well models predict and answer."""
 
-from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -31,17 +31,8 @@ gpt2 evaluate --data book.txt --model gpt2 --model distilgpt2 --stride 256
 
 gpt2 evaluate --data records.json --answers-from theirs.json --answers-from ours.jsonl
 """
-DATA, ANSWERING = "Data", "Answers"
+of_data, of_answers = (partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Answers"))
 DEFAULTS = EvaluationConfig()
-
-
-class Part(str, Enum):
-    """Which of the records."""
-
-    test = "test"
-    val = "val"
-    train = "train"
-    all = "all"
 
 
 def register(app: typer.Typer) -> None:
@@ -51,120 +42,105 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     data: Annotated[
         str | None,
-        typer.Option(
+        of_data(
             "--data",
             metavar="PATH",
             help="Alpaca .json or .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or lessons (bundled).",
             show_default="Alpaca",
-            rich_help_panel=DATA,
         ),
     ] = None,
     split: Annotated[
-        Part | None,
-        typer.Option(
+        Literal["test", "val", "train", "all"] | None,
+        of_data(
             "--split",
-            help="Which records; val of a file are those that finetune held out.",
+            help="The split to evaluate; val of a file is what finetune held out.",
             show_default="test of what was prepared, all of a file",
-            rich_help_panel=DATA,
         ),
     ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Count malformed records and go on.", rich_help_panel=DATA)
-    ] = False,
+    skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records and report their number.")] = False,
     stride: Annotated[
         int | None,
-        typer.Option(
+        of_data(
             "--stride",
-            help="Tokens by which the window moves over plain text.",
+            help="The number of tokens by which the window moves over plain text.",
             show_default="half of the window",
-            rich_help_panel=DATA,
         ),
     ] = None,
     answers: Annotated[
         int | None,
-        typer.Option(
+        of_answers(
             "--answers",
-            help="How many instructions to answer, chosen at random; 0 for none.",
+            help="The number of instructions to answer, chosen at random; 0 for none.",
             show_default=f"{DEFAULTS.answers}, all without a model",
-            rich_help_panel=ANSWERING,
         ),
     ] = None,
     answers_from: Annotated[
         list[str] | None,
-        typer.Option(
+        of_answers(
             "--answers-from",
             metavar="FILE",
-            help="Compare answers that were made elsewhere, too: a .json list or a .jsonl with an answer for each "
-            "record, in the same order; may be given more than once. Needs no model.",
-            rich_help_panel=ANSWERING,
+            help="Also compare the answers of another program: a .json list or a .jsonl with one answer a record, in "
+            "the same order. Can be given more than once. Needs no model.",
         ),
     ] = None,
     max_new_tokens: Annotated[
         int,
-        typer.Option("--max-new-tokens", "-n", help="Tokens of an answer at the most.", rich_help_panel=ANSWERING),
+        of_answers("--max-new-tokens", "-n", help="The largest number of tokens in an answer."),
     ] = ANSWERS.max_new_tokens,
-    temp: Annotated[
-        float, typer.Option("--temp", help="0 for the likeliest answer.", rich_help_panel=ANSWERING)
-    ] = ANSWERS.temperature,
+    temp: Annotated[float, of_answers("--temp", help="The temperature; 0 is greedy.")] = ANSWERS.temperature,
     seed: Annotated[
-        int, typer.Option("--seed", help="The same seed draws the same records.", rich_help_panel=ANSWERING)
+        int, of_answers("--seed", help="The random seed. The same seed chooses the same records.")
     ] = DEFAULTS.seed,
     bertscore: Annotated[
         bool,
-        typer.Option(
-            "--bertscore", help="Compare by BERTScore too (needs gpt2cli\\[bertscore]).", rich_help_panel=ANSWERING
-        ),
+        of_answers("--bertscore", help="Also compute BERTScore (needs gpt2cli\\[bertscore])."),
     ] = DEFAULTS.bertscore,
     bertscore_model: Annotated[
         str,
-        typer.Option(
+        of_answers(
             "--bertscore-model",
             metavar="NAME|DIR",
-            help="The model that BERTScore compares with: one that bert-score knows, or a directory.",
-            rich_help_panel=ANSWERING,
+            help="The model for BERTScore: a name that bert-score knows, or a directory.",
         ),
     ] = DEFAULTS.bertscore_model,
     out: Annotated[
         Path | None,
-        typer.Option(
+        options.of_output(
             "--out",
             metavar="FILE",
-            help="Write a report with all answers: a page (.html) or data (.json).",
-            rich_help_panel=options.OUTPUT_PANEL,
+            help="Write a report with all answers, as a page (.html) or as data (.json).",
         ),
     ] = None,
     json: options.Json = False,
     model: Annotated[
         list[str] | None,
-        typer.Option(
+        options.of_model(
             "--model",
             "-m",
             metavar="NAME|OWNER/REPO|DIR",
-            help=f"{', '.join(PUBLISHED)}, tiny, a Hub repository, or a local directory; may be given more than once. "
-            "The others are compared with the first.",
-            rich_help_panel=options.MODEL_PANEL,
+            help=f"{', '.join(PUBLISHED)}, tiny, a Hub repository, or a local directory. Can be given more than "
+            "once. The other models are compared with the first.",
             autocompletion=options.complete_model,
         ),
     ] = None,
     ckpt: Annotated[
         list[str] | None,
-        typer.Option(
+        options.of_model(
             "--ckpt",
             metavar="FILE|DIR",
-            help="A checkpoint or a directory with a LoRA adapter; may be given more than once.",
+            help="A checkpoint or a directory with a LoRA adapter. Can be given more than once.",
             show_default=f"{FINETUNED}, if there is no --model",
-            rich_help_panel=options.MODEL_PANEL,
         ),
     ] = None,
     template: options.Template = None,
     device: options.Device = "auto",
-    precision: options.PrecisionOption = options.Precision.auto,
+    precision: options.PrecisionOption = "auto",
     threads: options.Threads = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how well models predict and answer, and whether tuning has helped."""
+    """Measure how well models predict and answer, and compare them."""
     console = Console(quiet)
     with options.named_as_typed("gpt2 evaluate"):
         sampling = SamplingConfig(max_new_tokens, temp, seed=seed)
@@ -183,13 +159,16 @@ def evaluate(
         torch.set_num_threads(threads)
     wording = None if template is None else read_template(template)
     names = (model or [], ckpt or [], answers_from or [])
-    asked = Asked(data, split.value if split else None, skip_bad, *names, wording)
-    job = prepare(console, asked, config, answers, (device, precision.value, offline))
+    asked = Asked(data, split, skip_bad, *names, wording)
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+
+    machine = ModelSpec(device=device, precision=precision, offline=offline)
+    job = prepare(console, asked, config, answers, machine)
     run(console, job, json, out)
 
 
 def check_bertscore(model: str, offline: bool) -> None:
-    """Raise UsageError if BERTScore cannot be computed. The network is forbidden before its package is imported."""
+    """Raise UsageError if BERTScore cannot be computed. bert-score reads whether it may use the network on import."""
     from gpt2cli.evaluation import bertscore
 
     if offline:
@@ -198,7 +177,7 @@ def check_bertscore(model: str, offline: bool) -> None:
 
 
 def run(console: Console, job: "Job", json: bool, out: Path | None) -> None:
-    """Evaluate, showing how far it is, and then what was found."""
+    """Evaluate with progress on the terminal, and print or write the results."""
     from gpt2cli.cli.views.evaluation import EvaluationProgress, show_evaluation
     from gpt2cli.evaluation.engine import evaluate as evaluated
     from gpt2cli.evaluation.events import Finished

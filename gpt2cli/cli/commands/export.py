@@ -1,5 +1,6 @@
-"""`gpt2 export`: a model in the format of another program."""
+"""`gpt2 export`: write a model in the format of another program."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ gpt2 export --ckpt finetuned.pt --format peft --out my-adapter
 
 gpt2 export --model gpt2-medium --format nanogpt --out ckpt.pt
 """
-PANEL = "Export"
+of_export = partial(typer.Option, rich_help_panel="Export")
 
 
 def register(app: typer.Typer) -> None:
@@ -34,46 +35,42 @@ def register(app: typer.Typer) -> None:
 def export(
     format: Annotated[
         str,
-        typer.Option(
+        of_export(
             "--format",
             metavar="FORMAT",
             help="hf (for transformers), gguf (llama.cpp), peft (an adapter alone), nanogpt, original (`GPTModel`s "
-            "with trf_blocks), or gpt2cli (a file of ours).",
-            rich_help_panel=PANEL,
+            "with trf_blocks), or gpt2cli (a checkpoint).",
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option(
+        of_export(
             "--out",
             metavar="PATH",
-            help="What to write: a directory for hf and peft, a .gguf file, or a .pt or .safetensors file.",
-            rich_help_panel=PANEL,
+            help="The path to write: a directory for hf and peft, a .gguf file, or a .pt or .safetensors file.",
         ),
     ],
     dtype: Annotated[
         str | None,
-        typer.Option(
+        of_export(
             "--dtype",
             metavar="TYPE",
-            help="What the weights are written in: f32, f16, bf16, or for gguf q8_0 (8 bits).",
+            help="The type of the written weights: f32, f16, bf16, or for gguf q8_0 (8 bits).",
             show_default="f32",
-            rich_help_panel=PANEL,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.", rich_help_panel=PANEL)] = False,
+    force: Annotated[bool, of_export("--force", help="Replace an earlier export.")] = False,
     push: Annotated[
         str | None,
-        typer.Option(
+        of_export(
             "--push",
             metavar="OWNER/NAME",
-            help="Then upload it (hf, gguf, peft) to this repository of the Hub, with the token in HF_TOKEN.",
-            rich_help_panel=PANEL,
+            help="Upload the result (hf, gguf, peft) to this repository on the Hub, with the token in HF_TOKEN.",
         ),
     ] = None,
     private: Annotated[
         bool,
-        typer.Option("--private", help="If --push makes the repository, for you alone.", rich_help_panel=PANEL),
+        of_export("--private", help="Make the repository private, if --push creates it."),
     ] = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
@@ -81,20 +78,21 @@ def export(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write a model for other programs. What is written also comes back in, as --model or --ckpt."""
+    """Write a model for other programs. gpt2cli also opens the result, as --model or --ckpt."""
     if private and push is None:
-        raise UsageError("--private is for --push: say where to")
+        raise UsageError("--private is for --push: add --push OWNER/NAME")
     if offline and push is not None:
         raise UsageError("--push needs the network, which --offline forbids: give one of them")
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.export.request import Request
     from gpt2cli.export.write import export as write
     from gpt2cli.hub import models
 
     console = Console(quiet)
-    request = Request(model, ckpt, format, out, dtype, force, push)
+    request = Request(ModelSpec(model, ckpt, offline=offline), format, out, dtype, force, push)
     with showing_downloads(console) as progress:
-        files = write(request, offline=offline, progress=progress)
+        files = write(request, progress)
         size = sum(file.stat().st_size for file in files)
         console.note(f"wrote {out} ({counted(len(files), 'file')}, {decimal(size)})")
         if push is not None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.open_model import as_json, describe_speed, note_dropped, open_model, read_prompt
+from gpt2cli.cli.open_model import as_json, describe_speed, note_dropped, open_model
+from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import SamplingConfig
 
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def generate(
     prompt: Annotated[
         str | None,
-        typer.Argument(help="What to continue; `-` reads it from stdin, as a pipe does.", show_default=False),
+        typer.Argument(help="The text to continue. `-` reads it from stdin, as a pipe does.", show_default=False),
     ] = None,
     prompt_file: Annotated[
         Path | None, typer.Option("--prompt-file", metavar="FILE", help="Read the prompt from a file.")
@@ -49,41 +50,37 @@ def generate(
     stop: options.Stop = None,
     num_samples: Annotated[
         int,
-        typer.Option(
-            "--num-samples", help="How many samples to write, in one batch.", rich_help_panel=options.SAMPLING_PANEL
-        ),
+        options.of_sampling("--num-samples", help="The number of samples, which are generated in one batch."),
     ] = DEFAULTS.num_samples,
     no_echo: Annotated[
         bool,
-        typer.Option("--no-echo", help="Leave the prompt out of the output.", rich_help_panel=options.OUTPUT_PANEL),
+        options.of_output("--no-echo", help="Leave the prompt out of the output."),
     ] = False,
-    no_stream: Annotated[
-        bool, typer.Option("--no-stream", help="Print when all is written.", rich_help_panel=options.OUTPUT_PANEL)
-    ] = False,
+    no_stream: Annotated[bool, options.of_output("--no-stream", help="Print the text when it is complete.")] = False,
     json: options.Json = False,
     stats: options.Stats = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
     device: options.Device = "auto",
-    precision: options.PrecisionOption = options.Precision.auto,
+    precision: options.PrecisionOption = "auto",
     threads: options.Threads = None,
     compile: options.Compile = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Continue a prompt with GPT-2, and show the text as it is written."""
+    """Continue a prompt with GPT-2, and print the text while it is generated."""
     console = Console(quiet)
     with options.named_as_typed("gpt2 generate"):
         sampling = SamplingConfig(
             max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ()), num_samples
         )
     text = read_prompt(prompt, prompt_file)
-
-    gpt, load_s = open_model(console, model, ckpt, device, precision.value, threads, compile, offline)
-
+    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.generation.text import TextGeneration
 
+    spec = ModelSpec(model, ckpt, device, precision, offline)
+    gpt, load_s = open_model(console, spec, threads, compile)
     run = TextGeneration(gpt, text, sampling)
     note_dropped(console, run)
     if json:
@@ -94,14 +91,14 @@ def generate(
     else:
         try:
             show(console, run, None if no_echo else text, live=not no_stream)
-        finally:  # what is said of an error or Ctrl-C is not part of the text
+        finally:  # a message about an error or Ctrl-C is not a part of the text
             console.end_line()
     if stats:
         console.note(f"loaded in {load_s:.2f} s · {describe_speed(run)}")
 
 
 def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) -> None:
-    """Print the first sample as it is written (if `live`), the others when they are complete."""
+    """Print the first sample while it is generated (if `live`), the others when they are complete."""
     several = len(run.samples) > 1
 
     def begin(number: int) -> None:

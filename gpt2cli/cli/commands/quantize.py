@@ -1,5 +1,6 @@
-"""`gpt2 quantize`: a model in a file of 8 or 4 bits a weight."""
+"""`gpt2 quantize`: write a model to a file with 8 or 4 bits a weight."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ gpt2 quantize --model gpt2-xl --bits 4 --out xl.safetensors
 
 gpt2 chat --ckpt small.safetensors
 """
-PANEL = "Quantize"
+of_quantize = partial(typer.Option, rich_help_panel="Quantize")
 
 
 def register(app: typer.Typer) -> None:
@@ -28,34 +29,28 @@ def register(app: typer.Typer) -> None:
 def quantize(
     bits: Annotated[
         int,
-        typer.Option(
+        of_quantize(
             "--bits",
             metavar="8|4",
-            help="What a weight is held in: 8, a quarter of the size with next to no loss, or 4, still smaller.",
-            rich_help_panel=PANEL,
+            help="The bits of a weight: 8, a quarter of the size with almost no loss, or 4, still smaller.",
         ),
     ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="FILE", help="What to write: a .safetensors file.", rich_help_panel=PANEL),
-    ],
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a file that is there.", rich_help_panel=PANEL)
-    ] = False,
+    out: Annotated[Path, of_quantize("--out", metavar="FILE", help="The .safetensors file to write.")],
+    force: Annotated[bool, of_quantize("--force", help="Replace an existing file.")] = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write a model in 8 or 4 bits a weight. Every command opens it as --ckpt."""
+    """Write a model with 8 or 4 bits a weight. Every command opens the file as --ckpt."""
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+    from gpt2cli.checkpoints.quantized_file import quantize_model
     from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.export.quantize import quantize as write
-    from gpt2cli.paths import expand
 
     console = Console(quiet)
     with showing_downloads(console) as progress:
-        done = write(model, ckpt, bits, expand(out), force=force, offline=offline, progress=progress)
+        done = quantize_model(ModelSpec(model, ckpt, offline=offline), bits, out, force=force, progress=progress)
     console.note(
         f"wrote {out} in {bits} bits: {decimal(done.bytes)}, where fp32 takes {decimal(done.fp32_bytes)}; "
         f"rounding changed the weights by {done.error:.2%} (root mean square)"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gpt2cli import tokenizer
+from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.cli import line_editor
 from gpt2cli.cli.chat_commands import COMMANDS
@@ -248,7 +249,7 @@ def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) ->
     with_two = person.asks("Please invent")
     assert alone[0] == alone[1] < prompt_tokens(with_two) <= 24 and "left out" not in with_two
     said = person.asks("Please invent")
-    assert "left out 1 older exchange for want of room in the window, took 2 along" in said
+    assert "left out 1 older exchange for lack of room in the window, kept 2" in said
     assert prompt_tokens(said) == prompt_tokens(with_two)
     assert "left out" not in person.asks("Please invent")  # it is said once
     for wrong in ("some", "-1", "9" * 5000):
@@ -344,7 +345,7 @@ def test_a_base_model_is_asked_with_alpacas_template_also_if_nothing_is_asked(ru
     done = run("chat", "--model", str(base), "--json", "-n", "3", input="")
     n_tokens = len(tokenizer.encode(ALPACA.prompt("")))
     assert json.loads(done.stdout)["stats"]["prompt_tokens"] == n_tokens
-    assert done.stderr.count("base does not say that it was tuned on instructions: asking it in Alpaca's template") == 1
+    assert done.stderr.count("base has no prompt template, so it may not be tuned on instructions: using Alpaca's") == 1
 
 
 def test_tiny_is_asked_in_the_template_that_it_was_tuned_with(run: Run) -> None:
@@ -381,7 +382,7 @@ def test_what_is_wrong_is_one_line_and_a_code(run: Run, tmp_path: Path) -> None:
 def test_a_damaged_template_is_the_checkpoints_fault(tmp_path: Path) -> None:
     save_checkpoint(speaker(), tmp_path / "a.pt", template={"only": "this"})
     with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template .* is damaged"):
-        read_template(Console(), str(tmp_path / "a.pt"), "a.pt")
+        read_template(Console(), ModelSpec(ckpt=tmp_path / "a.pt"))
 
 
 class Scripted:

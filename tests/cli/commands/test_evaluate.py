@@ -236,7 +236,7 @@ def test_records_that_finetune_held_out_are_found_again(
         call(*args, *split)
         told = capsys.readouterr()
         assert json.loads(told.out)["records"] == records
-        assert ("tuned.pt was trained on this data, so its figures are too good" in told.err) == noted
+        assert ("tuned.pt was trained on this data, so its scores are too good" in told.err) == noted
 
 
 def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (2, "below the model's window of 64 tokens", *a, "--data", "text.txt", "--stride", "64"),
         (2, "--stride is for plain text", *a, "--data", "records.json", "--stride", "8"),
         (2, "holds no instructions", *a, "--data", "text.txt", "--answers", "3"),
-        (2, "not the name of a report", *a, "--data", "records.json", "--out", "report.pdf"),
+        (2, "no name for a report", *a, "--data", "records.json", "--out", "report.pdf"),
         (2, "is an input of the evaluation", *a, "--data", "records.json", "--out", "./records.json"),
         (2, "--answers must be", *a, "--answers", "-1"),
         (2, "device 'abacus' is not there", *a, "--device", "abacus"),

@@ -17,7 +17,7 @@ import torch
 from gpt2cli import tokenizer
 from gpt2cli.cli.app import main
 from gpt2cli.cli.environment import Environment, NotesStream
-from gpt2cli.cli.open_model import decode, read_prompt
+from gpt2cli.cli.read_text import decode, read_prompt
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import DataError, UsageError
 from tests import models
