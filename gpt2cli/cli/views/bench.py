@@ -3,17 +3,19 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
-from rich import progress as bars
 from rich.console import Console as RichConsole
+from rich.progress import TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from gpt2cli.bench import Speed
 from gpt2cli.cli.describe import counted
 from gpt2cli.cli.terminal import Console, terminal, visible
-from gpt2cli.cli.views.progress_bars import bar
+from gpt2cli.cli.views.bar_chart import bar
+from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.config import BenchConfig
 
 WIDEST_BAR = 40
@@ -21,12 +23,11 @@ WIDEST_BAR = 40
 
 @contextmanager
 def showing_runs(console: Console, precision: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, gone at the end, and what to call after each run; of no known length without a `total`."""
-    columns = (bars.TextColumn("measuring {task.description}"), bars.BarColumn(), bars.TimeElapsedColumn())
-    hidden = console.quiet or not console.animates
-    with bars.Progress(*columns, console=console.err, transient=True, disable=hidden) as shown:
-        task = shown.add_task(precision, total=total)
-        yield lambda: shown.advance(task)
+    """Yields the function to call after each run. `total` is the number of runs, or None if it is not known."""
+    runs = count(1)
+    with ProgressBars(console, [TimeElapsedColumn()]) as bars:
+        bars.update(f"measuring {precision}", 0, total)
+        yield lambda: bars.update(f"measuring {precision}", next(runs), total)
 
 
 def show_speed(speed: Speed, config: BenchConfig) -> None:

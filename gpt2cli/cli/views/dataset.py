@@ -10,7 +10,7 @@ from rich.text import Text
 from torch import Tensor
 
 from gpt2cli.cli.terminal import terminal, visible, visible_line
-from gpt2cli.cli.views.progress_bars import bar
+from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.prepared import Splits
 from gpt2cli.prompts import PromptTemplate

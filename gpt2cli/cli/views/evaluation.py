@@ -1,11 +1,8 @@
 """Showing how an evaluation goes, on stderr, and what it has found, on stdout."""
 
 import sys
-import time
 from pathlib import Path
-from types import TracebackType
 
-from rich import progress as bars
 from rich.console import Console as RichConsole
 from rich.padding import Padding
 from rich.table import Table
@@ -13,74 +10,39 @@ from rich.text import Text
 
 from gpt2cli.cli.describe import counted, shortened
 from gpt2cli.cli.terminal import Console, terminal, visible
+from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.evaluation.bootstrap import Estimate
 from gpt2cli.evaluation.events import Event, Note, Progress
 from gpt2cli.evaluation.results import Evaluation, Metric
 
-SECONDS_BETWEEN_LINES = 10.0
 EXAMPLES = 3
 """Answers that are shown below the figures."""
 WIDEST_NAME = 24
 VERBS = {"scoring": "tokens read", "answering": "answers"}
 
 
-class EvaluationProgress:
-    """A bar for what each model does: live on a terminal, now and then a line elsewhere, nothing if quiet."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last_line = time.monotonic()
-        self._bar: bars.Progress | None = None
-        self._tasks: dict[tuple[str, str], bars.TaskID] = {}
-
-    def __enter__(self) -> "EvaluationProgress":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Take the bars away."""
-        bar, self._bar = self._bar, None
-        if bar:
-            bar.stop()
+class EvaluationProgress(ProgressBars):
+    """A bar for each model and each of its two stages."""
 
     def handle(self, event: Event) -> None:
         """Show one event."""
         match event:
             case Note():
                 self._console.note(event.text)
-            case Progress() if not self._console.quiet:
+            case Progress():
                 self._advance(event)
 
     def _advance(self, event: Progress) -> None:
-        key = (event.model, event.stage)
-        begins = key not in self._tasks
-        if begins and event.done:
-            self._console.note(f"{event.model}: going on with what was kept")
-        if self._console.animates:
-            bar = self._open()
-            if begins:
-                self._tasks[key] = bar.add_task(f"{event.stage} {_named(event.model)}", total=event.total)
-            bar.update(self._tasks[key], completed=event.done)
-            return
-        self._tasks[key] = bars.TaskID(0)
-        now = time.monotonic()
-        if now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            self._console.note(f"{event.model}: {event.done:,} of {event.total:,} {VERBS[event.stage]}")
-
-    def _open(self) -> bars.Progress:
-        if self._bar is None:
-            columns = (
-                bars.TextColumn("{task.description}", markup=False),
-                bars.BarColumn(),
-                bars.TaskProgressColumn(),
-                bars.TimeRemainingColumn(),
-            )
-            self._bar = bars.Progress(*columns, console=self._console.err, transient=True, redirect_stdout=False)
-            self._bar.start()
-        return self._bar
+        task = f"{event.stage} {event.model}"
+        if event.done and task not in self._tasks:
+            self._console.note(f"{event.model}: continuing an interrupted run")
+        self.update(
+            task,
+            event.done,
+            event.total,
+            description=f"{event.stage} {_named(event.model)}",
+            line=f"{event.model}: {event.done:,} of {event.total:,} {VERBS[event.stage]}",
+        )
 
 
 def show_evaluation(console: Console, evaluation: Evaluation, report: Path | None) -> None:

@@ -225,7 +225,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, hom
     assert not (work / "much.html").exists()
     kept[0].write_bytes(kept[0].read_bytes() + b"torn")
     done = run("evaluate", *args)
-    assert done.returncode == 0 and "going on with what was kept" in done.stderr
+    assert done.returncode == 0 and "continuing an interrupted run" in done.stderr
     assert list((home / "evaluations").iterdir()) == []
 
 
