@@ -47,7 +47,7 @@ METRICS = (
     Metric("perplexity", "perplexity", -1, 2),
     Metric("bits_per_byte", "bits per byte", -1, 3),
     Metric("word_perplexity", "word perplexity", -1, 2),
-    Metric("accuracy", "next token right", 1, 1, 100, PERCENT),
+    Metric("accuracy", "next-token accuracy", 1, 1, 100, PERCENT),
     Metric("bleu", "BLEU", 1, 1),
     Metric("chrf", "chrF", 1, 1),
     Metric("rouge_l", "ROUGE-L", 1, 1, 100),
@@ -55,8 +55,8 @@ METRICS = (
     Metric("bertscore_precision", "BERTScore precision", 1, 1, 100),
     Metric("bertscore_recall", "BERTScore recall", 1, 1, 100),
     Metric("exact_match", "exact match", 1, 1, 100, PERCENT),
-    Metric("answer_tokens", "tokens an answer", 0, 1),
-    Metric("ended", "came to an end", 1, 1, 100, PERCENT),
+    Metric("answer_tokens", "tokens per answer", 0, 1),
+    Metric("ended", "finished answers", 1, 1, 100, PERCENT),
 )
 FEW, FEW_TOKENS = 30, 10_000
 """Records or answers, or tokens of a text, below which a reader is warned of the figures."""
