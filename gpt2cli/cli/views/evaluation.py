@@ -12,8 +12,9 @@ from gpt2cli.cli.describe import counted, shortened
 from gpt2cli.cli.terminal import Console, terminal, visible
 from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.evaluation.bootstrap import Estimate
-from gpt2cli.evaluation.events import Event, Note, Progress
+from gpt2cli.evaluation.events import Advanced, Event
 from gpt2cli.evaluation.results import Evaluation, Metric
+from gpt2cli.progress import Note
 
 EXAMPLES = 3
 """Answers that are shown below the figures."""
@@ -29,10 +30,10 @@ class EvaluationProgress(ProgressBars):
         match event:
             case Note():
                 self._console.note(event.text)
-            case Progress():
+            case Advanced():
                 self._advance(event)
 
-    def _advance(self, event: Progress) -> None:
+    def _advance(self, event: Advanced) -> None:
         task = f"{event.stage} {event.model}"
         if event.done and task not in self._tasks:
             self._console.note(f"{event.model}: continuing an interrupted run")
