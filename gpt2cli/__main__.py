@@ -1,15 +1,22 @@
-"""The `gpt2` command, and `python -m gpt2cli`: so little of it that a Ctrl-C while the rest is imported is heard."""
+"""The `gpt2` command as a process: signals, streams and the exit code. Also run by `python -m gpt2cli`."""
 
 import sys
 
 
 def main() -> None:
-    try:
+    try:  # imports take time, and Ctrl-C may arrive meanwhile
         from gpt2cli.cli.app import main as run
+        from gpt2cli.cli.environment import Environment
+        from gpt2cli.cli.interrupts import install_handlers, remove_handlers
 
-        run()
+        environment = Environment.of_process()
+        install_handlers()
+        code = run(sys.argv[1:], environment)
+        remove_handlers()
+        environment.close()
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

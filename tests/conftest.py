@@ -1,4 +1,4 @@
-"""What the tests share: a home directory of their own, a local Hub, and the command as a process."""
+"""What the tests share: a home directory of their own, a local Hub, the command, and compiled kernels."""
 
 import os
 import random
@@ -8,13 +8,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import platformdirs
 import pytest
 
+from tests import runner
 from tests.hub_server import HubServer
-from tests.processes import run_forked
 
 # a process a core: threads that wait for each other's turn cost more than they bring
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# whatever HOME a test sets: compiled kernels stay where the user has them
+os.environ.setdefault("NUMBA_CACHE_DIR", platformdirs.user_cache_dir("gpt2cli", appauthor=False))
 
 # started by nohup or in the background, these tests would hand ignored signals down to every process they start
 for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
@@ -22,20 +26,23 @@ for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.S
     if number is not None and signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, action)
 
-PATIENCE = 240.0
-"""Seconds after which a process that a test waits for is taken to hang; a busy machine needs ten times its usual."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-NOT_INHERITED = (
-    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"),
-    *("NO_COLOR", "FORCE_COLOR"),
-)
+
+
+WARM_UP = """
+from tests.runner import run_here
+for name in ("fp32", "bf16", "fp16", "int8", "int4"):
+    run_here("generate", "x", "--model", "tiny", "-n", "1", "--precision", name)
+"""
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Have compiled what most tests run, before processes wait for each other to do it, and say so."""
+    """Compile all CPU kernels, before several processes of the tests wait for each other to do it.
+
+    Compiled kernels are kept in the user's cache under digests of their sources, so the next run finds them there.
+    """
     if not hasattr(session.config, "workerinput"):
-        code = "from gpt2cli import load\nfor name in ('fp32', 'fp16', 'int8'): load('tiny', precision=name).warm_up()"
-        subprocess.run([sys.executable, "-c", code], check=True)
+        subprocess.run([sys.executable, "-c", WARM_UP], check=True, cwd=session.config.rootpath)
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data directory, in this process and in those it starts."""
     monkeypatch.setenv("GPT2CLI_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    for name in NOT_INHERITED:
+    for name in runner.NOT_INHERITED:
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "home"
 
@@ -66,27 +73,11 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 @pytest.fixture
 def run(home: Path) -> Run:
-    """Runs the command with these arguments and gives back what it wrote; `env` adds to the environment."""
-
-    def start(
-        *args: str, input: str | None = None, env: dict[str, str] | None = None, timeout: float = PATIENCE
-    ) -> "subprocess.CompletedProcess[str]":
-        if env is None:  # much of what is in there is read before a forked process could be told
-            return run_forked(list(args), input, clean_environment(), timeout)
-        return subprocess.run(
-            [sys.executable, "-m", "gpt2cli", *args],
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            env=clean_environment() | (env or {}),
-            timeout=timeout,
-        )
-
-    return start
+    """Runs the command in this process: see `runner.run_here`."""
+    return runner.run_here
 
 
-def clean_environment() -> dict[str, str]:
-    """This process's environment without what would change what the command does or how it looks."""
-    return {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+@pytest.fixture
+def run_process(home: Path) -> Run:
+    """Runs the command in a process of its own: see `runner.run_process`."""
+    return runner.run_process

@@ -199,9 +199,9 @@ def test_52_a_validation_loss_that_is_not_finite_ends_the_run_before_it_is_saved
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def test_56_no_home_directory_and_no_account(run: Run, work: Path, tmp_path: Path) -> None:
+def test_56_no_home_directory_and_no_account(run_process: Run, work: Path, tmp_path: Path) -> None:
     env = {"HOME": "", "XDG_DATA_HOME": "", "XDG_CACHE_HOME": "", "GPT2CLI_HOME": str(tmp_path / "kept")}
-    done = run(*G, "--ckpt", "good.pt", env=env)
+    done = run_process(*G, "--ckpt", "good.pt", env=env)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import models
-from tests.conftest import clean_environment
+from tests.runner import clean_environment
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

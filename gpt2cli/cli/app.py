@@ -1,7 +1,8 @@
-"""The `gpt2` command: its subcommands, and the one place where an error becomes a line and an exit code."""
+"""The `gpt2` command: its subcommands, and the one place where an exception becomes an exit code."""
 
-import os
-import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
 from typing import Annotated
 
 import typer
@@ -18,11 +19,11 @@ from gpt2cli.cli.commands import (
     prepare_alpaca,
     quantize,
 )
+from gpt2cli.cli.environment import Environment, use
 from gpt2cli.cli.error_messages import report
-from gpt2cli.cli.interrupts import Terminated, install_handlers, received, remove_handlers
-from gpt2cli.cli.streams import close_streams, open_streams
-
-INTERRUPTED, CLOSED_PIPE = 130, 141
+from gpt2cli.cli.interrupts import Terminated, received
+from gpt2cli.cli.typer_internals import help_in_color, invoke
+from gpt2cli.errors import ExitCode
 
 app = App(
     name="gpt2",
@@ -39,7 +40,7 @@ for module in (generate, prepare_alpaca, finetune, chat, evaluate, quantize, exp
 @app.callback()
 def top(
     ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         from gpt2cli import __version__
@@ -49,28 +50,25 @@ def top(
         print(ctx.get_help())
 
 
-def main() -> None:
-    """Run the command line and leave with the exit code of the contract."""
-    try:
-        install_handlers()
-        open_streams()
-        if os.environ.get("NO_COLOR"):
-            from typer import rich_utils
+def main(arguments: Sequence[str], environment: Environment) -> int:
+    """Run a command line with these streams and variables. Returns the exit code of the contract.
 
-            rich_utils.COLOR_SYSTEM = None  # for the pages of --help, where rich would leave bold and dim
-        code = app(standalone_mode=False) or 0
-        sys.stdout.flush()
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except Terminated as signal:
-        code = 128 + signal.signum  # as shells have it
-    except SystemExit as exit:  # typer's own, for a pipe that its reader closed
-        code = CLOSED_PIPE if exit.code == 1 else exit.code
-    except BrokenPipeError:
-        code = CLOSED_PIPE
-    except Exception as error:
-        signum = received()
-        code = report(error) if signum is None else 128 + signum  # a library made another error of the signal
-    remove_handlers()
-    close_streams()
-    sys.exit(code)
+    Signals are turned into exceptions by `interrupts.install_handlers`, which the caller installs.
+    """
+    debug = "--debug" in takewhile(lambda argument: argument != "--", arguments)
+    with use(replace(environment, debug=debug)), help_in_color(not environment.variables.get("NO_COLOR")):
+        try:
+            code = invoke(app, arguments, environment.variables)
+            environment.stdout.flush()
+            return code
+        except KeyboardInterrupt:
+            return ExitCode.INTERRUPTED
+        except Terminated as signal:
+            return 128 + signal.signum  # as in shells
+        except SystemExit as leaving:  # shell completion
+            return leaving.code if isinstance(leaving.code, int) else 1
+        except BrokenPipeError:
+            return ExitCode.CLOSED_PIPE
+        except Exception as error:
+            signum = received()  # a library may have made another error of the signal
+            return report(error) if signum is None else 128 + signum

@@ -1,4 +1,4 @@
-"""What all commands do with their arguments: they refuse empty values, expand `~`, and correct wrong names."""
+"""What all commands share: empty values are refused, `~` is expanded, and a wrong name is answered by the right one."""
 
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -9,10 +9,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gpt2cli import paths
-from gpt2cli.errors import ResourceError, UsageError
+from gpt2cli.cli.typer_internals import CommandLineError
+from gpt2cli.errors import UsageError
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
-CommandLineError: Any = typer.BadParameter.__base__  # typer keeps its name private
 
 MEANT_OPTIONS = {
     **dict.fromkeys(("--length", "--max-tokens", "--max-length", "--tokens", "--num-tokens"), "--max-new-tokens"),
@@ -23,7 +23,7 @@ MEANT_OPTIONS = {
     "--steps": "--max-steps",
     "--temperature": "--temp",
 }
-"""Names that other programs have for an option, where the spelling alone does not lead to ours."""
+"""Names that other programs have for an option, if they are not spelled like ours."""
 
 MEANT_COMMANDS = {
     **dict.fromkeys(("help", "commands"), "gpt2 --help"),
@@ -37,24 +37,24 @@ MEANT_COMMANDS = {
     "prepare": "gpt2 prepare-alpaca",
     "version": "gpt2 --version",
 }
-"""The same for commands: the whole command line that does it."""
+"""The same for commands, with the whole command line to type."""
 
 
 class Command(TyperCommand):
-    """A command that takes no empty values: it raises UsageError for them.
+    """A command that raises UsageError for empty values.
 
-    A text (an option with the metavar TEXT) may consist of blanks, a path or a name may not. The argument `prompt` may
-    be empty.
+    A path or a name of blanks counts as empty, a text (an option with the metavar TEXT) does not. Only the argument
+    `prompt` may be empty.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
-            if not ctx.resilient_parsing:  # the shell completes a line that is not finished
+            if not ctx.resilient_parsing:  # which means shell completion: the line is not finished
                 self._refuse_empty(ctx, args)
             rest: list[str] = super().parse_args(ctx, args)
             return rest
         except CommandLineError as error:
-            error.ctx = error.ctx or ctx
+            error.ctx = getattr(error, "ctx", None) or ctx
             self._suggest(ctx, error)
             raise
 
@@ -69,7 +69,7 @@ class Command(TyperCommand):
                 raise UsageError(f"{name} is empty: give it a value, or leave it out (see `{ctx.command_path} --help`)")
 
     def _suggest(self, ctx: Any, error: Any) -> None:
-        """Let an error about an unknown option name the one that was probably meant."""
+        """Add the option that was probably meant to an error about an unknown option."""
         meant = MEANT_OPTIONS.get(getattr(error, "option_name", ""))
         for param in self.get_params(ctx):
             if meant in param.opts and hasattr(error, "possibilities"):
@@ -77,7 +77,7 @@ class Command(TyperCommand):
 
 
 class CommandGroup(TyperGroup):
-    """The command that has subcommands. For a name that is none of them, its error names the one that was meant."""
+    """The command that has subcommands. An unknown name is answered by the command that was probably meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:
@@ -89,38 +89,29 @@ class CommandGroup(TyperGroup):
 
 
 class App(typer.Typer):
-    """An app all of whose commands are a `Command`, and run as `prepared` says."""
+    """An app whose commands are all a `Command`, and get their paths expanded."""
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[CommandFunction], CommandFunction]:
         def register(function: CommandFunction) -> CommandFunction:
-            typer.Typer.command(self, name, cls=Command, **settings)(prepared(function))
+            typer.Typer.command(self, name, cls=Command, **settings)(with_expanded_paths(function))
             return function
 
         return register
 
 
-def prepared(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A command's function that gets its paths with `~` expanded, and whose EOFErrors are ResourceErrors.
-
-    Shells leave `~` in `--out=~/x` as it is. Typer takes an EOFError for a Ctrl-D at a prompt, and leaves silently.
-    """
+def with_expanded_paths(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with `~` expanded in its arguments that are paths. Shells leave the `~` in `--out=~/x` as it is."""
 
     @wraps(function)
     def run(**arguments: Any) -> Any:
-        for name, value in arguments.items():
-            if isinstance(value, Path):
-                arguments[name] = paths.expand(value)
-        try:
-            return function(**arguments)
-        except EOFError as error:
-            advice = "a file may be cut short: fetch or make it again (--debug shows which)"
-            raise ResourceError(f"the input ended too early ({str(error) or 'EOFError'}): {advice}") from error
+        expanded = {name: paths.expand(value) for name, value in arguments.items() if isinstance(value, Path)}
+        return function(**arguments | expanded)
 
     return run
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts among the values that a parser has found for one option."""
+    """The texts among the values that the parser found for one option."""
     for each in value if isinstance(value, list | tuple) else (value,):
         if isinstance(each, str):
             yield each

@@ -1,48 +1,54 @@
 """From an exception to the message and the exit code."""
 
-import sys
 import traceback
 from contextlib import suppress
-from itertools import takewhile
 from typing import Any
 
-from gpt2cli.cli.command_line import CommandLineError
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import report_error, visible
-from gpt2cli.errors import GPT2Error, ResourceError, UsageError
+from gpt2cli.cli.typer_internals import CommandLineError
+from gpt2cli.errors import ExitCode, GPT2Error
 
 
 def report(error: BaseException) -> int:
-    """Show an error as one line on stderr, with `--debug` behind its traceback. Returns its exit code."""
+    """Show an error as one line on stderr, after its traceback with `--debug`. Returns its exit code."""
     message, code = describe(error)
-    with suppress(OSError, SystemExit):  # where nobody can read it, the code still says it
-        if "--debug" in takewhile(lambda argument: argument != "--", sys.argv):
-            sys.stderr.write(visible("".join(traceback.format_exception(error))))
+    with suppress(OSError, SystemExit):  # if stderr cannot be written, the exit code still tells of the error
+        if current().debug:
+            current().stderr.write(visible("".join(traceback.format_exception(error))))
         report_error(message)
     return code
 
 
 def describe(error: BaseException) -> tuple[str, int]:
-    """What to say about an error, and the exit code that goes with it."""
+    """The message for an error, and its exit code."""
     if isinstance(error, GPT2Error):
         return str(error), error.exit_code
     if isinstance(error, CommandLineError):
-        return _on_one_line(_describe_usage(error)), UsageError.exit_code
+        return _on_one_line(_describe_usage(error)), ExitCode.USAGE
+    if isinstance(error, EOFError):
+        advice = "a file may be cut short: download or make it again (--debug shows which)"
+        return f"the input ended too early ({str(error) or 'EOFError'}): {advice}", ExitCode.RESOURCE
     if isinstance(error, OSError):
-        return f"{error.strerror or error}{_place(error)}", ResourceError.exit_code
+        return f"{error.strerror or error}{_place(error)}", ExitCode.RESOURCE
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
-        return "out of memory: try a smaller model, a lower --precision, or fewer samples", ResourceError.exit_code
-    return f"unexpected {type(error).__name__}: {_on_one_line(str(error))} (--debug shows where it happened)", 1
+        return "out of memory: try a smaller model, a lower --precision, or fewer samples", ExitCode.RESOURCE
+    return (
+        f"unexpected {type(error).__name__}: {_on_one_line(str(error))} (--debug shows where it happened)",
+        ExitCode.BUG,
+    )
 
 
 def _describe_usage(error: Any) -> str:
-    hint = f"see `{error.ctx.command_path if error.ctx else 'gpt2'} --help`"
-    if type(error).__name__ == "NoSuchOption" and error.ctx and error.ctx.info_name == "generate":
+    context = getattr(error, "ctx", None)
+    hint = f"see `{context.command_path if context else 'gpt2'} --help`"
+    if type(error).__name__ == "NoSuchOption" and context and context.info_name == "generate":
         hint += ", or put `--` before a prompt that begins with -"
     return f"{error.format_message().rstrip('.')} ({hint})"
 
 
 def _on_one_line(text: str) -> str:
-    """A library's text on one line: its line ends are only layout."""
+    """A library's message, whose line ends are only layout, on one line."""
     return " ".join(text.split())
 
 

@@ -1,16 +1,16 @@
-"""Ctrl-C, SIGTERM and SIGHUP while something is worth saving: the first asks it to end, the second ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: each raises an exception, or is held back once while something must be saved."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # a closed terminal, a lost connection; Windows has none
-_ENDING = [number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if number is not None]
+SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # a closed terminal or a lost connection; Windows does not have it
+ENDING = [number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if number is not None]
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived: unwinds as Ctrl-C does, so that files and locks are released in order."""
+    """SIGTERM or SIGHUP arrived. As for Ctrl-C, the exception releases files and locks on its way."""
 
     def __init__(self, signum: int = signal.SIGTERM) -> None:
         super().__init__(signum)
@@ -18,7 +18,7 @@ class Terminated(BaseException):
 
 
 class Interrupts:
-    """Which signal has asked for the end, if one has."""
+    """Which signal asked the program to end; false if none did."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -27,18 +27,19 @@ class Interrupts:
         return self.received is not None
 
     def raise_received(self) -> None:
-        """Leave as the signal would have done."""
+        """Raise the signal's exception if a signal arrived."""
         if self.received is not None:
             leave(self.received, None)
 
 
-_received: int | None = None
+_unwound = Interrupts()
+"""The signal that `unwind` was called for."""
 
 
 def install_handlers() -> None:
-    """Let SIGTERM and SIGHUP unwind the program, as Ctrl-C does, and note each signal: see `received`.
+    """Make SIGTERM and SIGHUP raise `Terminated`, as Ctrl-C raises KeyboardInterrupt. `received` tells of each signal.
 
-    Where SIGINT or SIGHUP is ignored, as under nohup, it stays ignored.
+    SIGINT and SIGHUP stay ignored if they are, as under nohup.
     """
     signal.signal(signal.SIGTERM, unwind)
     for number in (signal.SIGINT, SIGHUP):
@@ -47,8 +48,8 @@ def install_handlers() -> None:
 
 
 def remove_handlers() -> None:
-    """Let a signal end the process at once: there is nothing left to unwind."""
-    for number in _ENDING:
+    """Let a signal end the process at once, when nothing is left to unwind."""
+    for number in ENDING:
         if not is_ignored(number):
             signal.signal(number, signal.SIG_DFL)
 
@@ -59,9 +60,8 @@ def is_ignored(signum: int) -> bool:
 
 def unwind(signum: int, frame: FrameType | None) -> None:
     """The handler of all these signals outside of `held_back`."""
-    global _received
-    _received = signum
-    if signum == SIGHUP:  # the kernel and the shell both send it when a terminal closes: once is enough
+    _unwound.received = signum
+    if signum == SIGHUP:  # when a terminal closes, both the kernel and the shell send it
         signal.signal(signum, signal.SIG_IGN)
     leave(signum, frame)
 
@@ -69,37 +69,35 @@ def unwind(signum: int, frame: FrameType | None) -> None:
 def received() -> int | None:
     """The signal that `unwind` was called for, if there was one.
 
-    Some libraries catch what it raises, and go on or raise another error. For example, safetensors then reports a
-    damaged file.
+    Some libraries catch the exception that it raises, and go on or raise another one. For example, safetensors then
+    reports a damaged file.
     """
-    return _received
+    return _unwound.received
 
 
 def raise_received() -> None:
-    """Unwind the program if a signal arrived and a library caught what `unwind` raised."""
-    if _received is not None:
-        leave(_received, None)
+    """Raise the signal's exception again if a library caught it."""
+    _unwound.raise_received()
 
 
 def forget_ctrl_c() -> None:
-    """Forget a Ctrl-C that has been dealt with: the program goes on."""
-    global _received
-    if _received == signal.SIGINT:
-        _received = None
+    """Forget a Ctrl-C after which the program goes on."""
+    if _unwound.received == signal.SIGINT:
+        _unwound.received = None
 
 
 def leave(signum: int, frame: FrameType | None) -> None:
-    """Unwind the program as the signal does outside of `held_back`."""
+    """Raise the exception of a signal: KeyboardInterrupt for SIGINT, Terminated for the others."""
     raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(signum)
 
 
 @contextmanager
 def held_back(announce: Callable[[], None]) -> Iterator[Interrupts]:
-    """Within, the first signal is only noted, and announced; a second one leaves at once.
+    """Inside the block, the first signal is only noted and announced. The second raises its exception at once.
 
-    A second SIGHUP does not: when a terminal closes, both the kernel and the shell send one.
+    A second SIGHUP is ignored: when a terminal closes, both the kernel and the shell send one.
     """
-    raise_received()  # as while a library was imported that catches any exception
+    raise_received()  # a library may have caught the exception of an earlier signal
     interrupts = Interrupts()
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -109,7 +107,7 @@ def held_back(announce: Callable[[], None]) -> Iterator[Interrupts]:
         elif signum != SIGHUP:
             leave(signum, frame)
 
-    heeded = [number for number in _ENDING if number != SIGHUP or not is_ignored(number)]
+    heeded = [number for number in ENDING if number != SIGHUP or not is_ignored(number)]
     before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield interrupts

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import create_output
 
 from gpt2cli import paths
+from gpt2cli.cli.environment import current
 
 Argument = Literal["path"] | tuple[str, ...] | None
 """What follows a command: a file's name, one of some words (none: that cannot be foreseen), or nothing."""
@@ -40,7 +40,8 @@ class LineEditor:
     """
 
     def __init__(self, arguments: Mapping[str, Argument]) -> None:
-        stream = sys.stdout if sys.stdout.isatty() and not sys.stderr.isatty() else sys.stderr
+        stdout, stderr = current().stdout, current().stderr
+        stream = stdout if stdout.isatty() and not stderr.isatty() else stderr
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,

@@ -1,13 +1,13 @@
 """What `gpt2 generate` and `gpt2 chat` share: reading the prompt, opening the model, and telling how it went."""
 
 import os
-import sys
 import time
 from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli.cli.describe import counted
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.cli.terminal import Console
 from gpt2cli.errors import DataError, ResourceError, UsageError
@@ -31,7 +31,7 @@ def read_prompt(prompt: str | None, file: Path | None = None) -> str:
         raise UsageError("give the prompt as an argument or as --prompt-file, not both")
     if file is not None:
         return read_file(file, "--prompt-file")
-    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
+    if prompt == "-" or (prompt is None and not current().stdin.isatty()):
         return read_stdin()
     # the very bytes that were typed: a locale without UTF-8 has misread them
     return _as_unicode(os.fsencode(prompt or ""), "the prompt")
@@ -39,7 +39,7 @@ def read_prompt(prompt: str | None, file: Path | None = None) -> str:
 
 def read_stdin() -> str:
     try:
-        return decode(sys.stdin.buffer.read(LONGEST_PROMPT + 1), "stdin")
+        return decode(current().stdin.buffer.read(LONGEST_PROMPT + 1), "stdin")
     except OSError as error:  # a directory, for example
         raise DataError(f"cannot read stdin ({error.strerror or error}): give a text") from None
 

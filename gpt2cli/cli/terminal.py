@@ -1,9 +1,7 @@
-"""The two streams of a command: results on stdout, everything else on stderr."""
+"""Writing to a person or a pipe: results on stdout, everything else on stderr, and no text controls the terminal."""
 
 import json
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
@@ -12,8 +10,10 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
+from gpt2cli.cli.environment import current
+
 LONGEST_LINE = 1000
-"""The most characters of an error or a note, which may quote a text as long as a file."""
+"""Characters of an error or a note at most. A longer one, for example one that quotes a file, is shortened."""
 
 # Characters that harm a terminal, or hide a text from its reader: C0 and C1 controls and DEL, except newline and tab;
 # marks that change the direction of a text; line and paragraph separators; characters without any width, except the
@@ -48,49 +48,51 @@ def _spelled(control: str) -> str:
 
 
 class Console:
-    """Writes for one command. `quiet` silences notes and progress, never results or errors."""
+    """The output of one command. `quiet` silences notes and progress, never results or errors."""
 
     def __init__(self, quiet: bool = False) -> None:
+        environment = current()
         self.quiet = quiet
-        self._out = terminal(sys.stdout)
-        self.err = terminal(sys.stderr)
+        self._stdout, self._stderr = environment.stdout, environment.stderr
+        self._out = terminal(self._stdout)
+        self.err = terminal(self._stderr)
         self._in_line = False
 
     @property
     def animates(self) -> bool:
-        """Whether stderr can redraw a line. (For rich, FORCE_COLOR makes a terminal of everything.)"""
-        return sys.stderr.isatty() and not self.err.is_dumb_terminal
+        """Whether stderr can redraw a line. (With FORCE_COLOR, rich takes everything for a terminal.)"""
+        return self._stderr.isatty() and not self.err.is_dumb_terminal
 
     def write(self, text: str, style: str | None = None) -> None:
-        """Put text on stdout at once: raw into a pipe, with visible controls (and the style) on a terminal."""
+        """Write text to stdout at once. Only on a terminal, controls are spelled out and the style is used."""
         with _named("the standard output"):
-            if sys.stdout.isatty():
+            if self._stdout.isatty():
                 self._out.out(visible(text), style=style, end="")
             else:
-                sys.stdout.write(text)
-            sys.stdout.flush()
+                self._stdout.write(text)
+            self._stdout.flush()
         self._in_line = not text.endswith("\n") if text else self._in_line
 
     def end_line(self) -> None:
-        """Give what comes next a line of its own, where results and notes meet: on a terminal."""
-        if self._in_line and sys.stdout.isatty():
-            with suppress(OSError):  # something worse may be on its way
+        """On a terminal, where results and notes meet, begin a new line if the last result did not end its line."""
+        if self._in_line and self._stdout.isatty():
+            with suppress(OSError):  # an error that matters more may be about to be reported
                 self.write("\n")
 
     def json(self, value: Any) -> None:
-        """Put one object on stdout, as one line of JSON, in ASCII: right in any locale, harmless to any terminal."""
+        """Write one object to stdout, as one line of JSON in ASCII, which any locale and any terminal can show."""
         with _named("the standard output"):
-            sys.stdout.write(json.dumps(value) + "\n")
-            sys.stdout.flush()
+            self._stdout.write(json.dumps(value) + "\n")
+            self._stdout.flush()
 
     def note(self, text: str) -> None:
-        """Say something on the side, in one line."""
+        """Write one line to stderr, unless `quiet`."""
         if not self.quiet:
-            with suppress(OSError):  # a full disk behind stderr is no reason to stop
+            with suppress(OSError):  # a full disk behind stderr does not stop the command
                 self.err.print(Text(visible_line(text), style="dim"), soft_wrap=True)
 
     def table(self, rows: Mapping[str, str]) -> None:
-        """Answer on the side what somebody asked for, also when quiet: names, and what there is to say of each."""
+        """Write names and texts to stderr in two columns, also if `quiet`: a person asked for them."""
         grid = Table.grid(padding=(0, 2))
         for name, text in rows.items():
             grid.add_row(Text(visible(name), no_wrap=True), Text(visible(text)))
@@ -101,12 +103,12 @@ class Console:
 def report_error(message: str) -> None:
     """Show an error as one line on stderr."""
     line = Text.assemble(("error:", "bold red"), " ", visible_line(message.strip()))
-    terminal(sys.stderr).print(line, soft_wrap=True)
+    terminal(current().stderr).print(line, soft_wrap=True)
 
 
 @contextmanager
 def _named(place: str) -> Iterator[None]:
-    """Add the place to an error of the operating system that names no file."""
+    """Add the place to an OSError that names no file."""
     try:
         yield
     except OSError as error:
@@ -115,6 +117,29 @@ def _named(place: str) -> Iterator[None]:
 
 
 def terminal(stream: TextIO, width: int | None = None) -> RichConsole:
-    """A stream as rich sees it, with no guessing at what looks like markup, a number or an emoji in a text."""
-    colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"  # rich would leave bold and dim
+    """A rich console for a stream. It shows texts as they are: no markup, no emoji codes, no highlighted numbers."""
+    # with NO_COLOR alone, rich would still write bold and dim
+    colors: Literal["auto"] | None = None if current().variables.get("NO_COLOR") else "auto"
     return RichConsole(file=stream, width=width, highlight=False, emoji=False, markup=False, color_system=colors)
+
+
+@contextmanager
+def typing_unseen() -> Iterator[None]:
+    """Do not show keys while an answer is written. They are read afterwards, as part of the next line."""
+    stdin = current().stdin
+    try:
+        import termios
+    except ImportError:  # Windows does not show them anyway
+        yield
+        return
+    if not stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(stdin)
+    unseen = termios.tcgetattr(stdin)
+    unseen[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(stdin, termios.TCSANOW, unseen)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(stdin, termios.TCSANOW, before)

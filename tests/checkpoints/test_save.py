@@ -20,7 +20,7 @@ from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.lora import add_lora, lora_state
 from tests import models
-from tests.conftest import PATIENCE
+from tests.runner import PATIENCE
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=37, vocab_size=500)
 IDX = torch.arange(20).reshape(2, 10) * 31 % 500

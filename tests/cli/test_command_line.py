@@ -1,17 +1,17 @@
 """What all commands do with their arguments: empty values, `~`, suggestions, and an EOFError in the work."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import typer
 
 from gpt2cli.cli.app import app
-from gpt2cli.cli.command_line import prepared
+from gpt2cli.cli.command_line import with_expanded_paths
+from gpt2cli.cli.commands import generate
 from gpt2cli.cli.error_messages import describe
-from gpt2cli.errors import ResourceError, UsageError
-from tests.conftest import Run, clean_environment
+from gpt2cli.cli.typer_internals import invoke
+from gpt2cli.errors import UsageError
+from tests.conftest import Run
 
 
 def commands() -> dict[str, typer.core.TyperCommand]:
@@ -30,7 +30,7 @@ def text_parameters() -> list[tuple[str, str]]:
 
 
 def parse(*args: str) -> None:
-    app([*args], standalone_mode=False)
+    invoke(app, args, {})
 
 
 def test_there_are_many() -> None:
@@ -83,29 +83,18 @@ def test_a_home_directory_behind_an_equals_sign(run: Run, tmp_path: Path, monkey
 
 def test_every_path_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert prepared(lambda out, name: (out, name))(out=Path("~/x"), name="~/x") == (tmp_path / "x", "~/x")
+    assert with_expanded_paths(lambda out, name: (out, name))(out=Path("~/x"), name="~/x") == (tmp_path / "x", "~/x")
 
 
-def test_an_end_of_file_in_the_work_is_an_error_and_not_a_farewell(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> None:
+def test_an_end_of_file_in_a_command_is_an_error_and_not_a_farewell(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*arguments: object) -> None:
         raise EOFError("Ran out of input")
 
-    with pytest.raises(ResourceError, match=r"ended too early \(Ran out of input\)") as caught:
-        prepared(work)()
-    assert describe(caught.value)[1] == 6
-
-
-def test_an_end_of_file_in_a_command_is_one_line(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.argv = ['gpt2', 'generate', 'x', '--model', 'tiny']\n"
-        "from gpt2cli.cli import app, generate\n"
-        "def cut(*arguments): raise EOFError\n"
-        "generate.open_model = cut\n"
-        "app.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment())
+    monkeypatch.setattr(generate, "open_model", cut)
+    done = run("generate", "x", "--model", "tiny")
     assert (done.returncode, done.stdout) == (6, "")
-    assert done.stderr.startswith("error: the input ended too early") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: the input ended too early (Ran out of input)")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

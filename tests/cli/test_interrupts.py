@@ -9,7 +9,7 @@ import pytest
 
 from gpt2cli.cli import interrupts as module
 from gpt2cli.cli.interrupts import Terminated, forget_ctrl_c, held_back, received, unwind
-from tests.conftest import clean_environment
+from tests.runner import clean_environment
 
 needs_sighup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 
@@ -51,19 +51,26 @@ def test_sighup_stays_ignored_where_it_was():
         signal.signal(signal.SIGHUP, before)
 
 
-def main_that_gets(name: str, ignored: bool = False) -> "subprocess.CompletedProcess[str]":
-    """The command line, whose work is to receive a signal; on stdout, how it went on."""
+def process_of(work: str, before: str = "", after: str = "") -> "subprocess.CompletedProcess[str]":
+    """The command as a process, which does `work` instead of any command. `before` and `after` surround its `main`."""
     code = [
         "import signal",
-        f"signal.signal(signal.{name}, signal.SIG_IGN)" if ignored else "",
-        "from gpt2cli.cli import app",
-        "def work(standalone_mode):",
-        f"    try: signal.raise_signal(signal.{name}); print('went on')",
-        "    finally: print('unwound')",
-        "app.app = work; app.main()",
+        before,
+        "from gpt2cli import __main__",
+        "from gpt2cli.cli import app, environment",
+        "def invoke(app, arguments, variables):",
+        *(f"    {line}" for line in work.splitlines()),
+        "    return 0",
+        f"app.invoke = invoke\n{after}\n__main__.main()",
     ]
     command = [sys.executable, "-c", "\n".join(code)]
     return subprocess.run(command, capture_output=True, text=True, env=clean_environment())
+
+
+def main_that_gets(name: str, ignored: bool = False) -> "subprocess.CompletedProcess[str]":
+    """The command line, whose work is to receive a signal; on stdout, how it went on."""
+    work = f"try: signal.raise_signal(signal.{name}); print('went on')\nfinally: print('unwound')"
+    return process_of(work, f"signal.signal(signal.{name}, signal.SIG_IGN)" if ignored else "")
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
@@ -75,33 +82,20 @@ def test_a_signal_unwinds_the_command_and_is_its_exit_code(name, code):
 
 
 def test_a_signal_after_the_work_leaves_no_traceback():
-    code = (
-        "import signal\n"
-        "from gpt2cli.cli import app\n"
-        "app.app = lambda standalone_mode: 0\n"
-        "app.close_streams = lambda: signal.raise_signal(signal.SIGTERM)\n"
-        "app.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment())
+    closing = "environment.Environment.close = lambda self: signal.raise_signal(signal.SIGTERM)"
+    done = process_of("pass", after=closing)
     assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_that_a_library_took_for_another_error_is_still_the_exit_code(name, code):
-    program = (
-        "import signal\n"
-        "from gpt2cli.cli import app\n"
-        "def work(standalone_mode):\n"
-        f"    try: signal.raise_signal(signal.{name})\n"
-        "    except BaseException: raise RuntimeError('this file is damaged') from None\n"
-        "app.app = work; app.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=clean_environment())
+    caught = "except BaseException: raise RuntimeError('this file is damaged') from None"
+    done = process_of(f"try: signal.raise_signal(signal.{name})\n{caught}")
     assert (done.returncode, done.stderr) == (code, "")
 
 
 def test_a_ctrl_c_that_was_heeded_is_forgotten_and_a_sigterm_is_not(monkeypatch):
-    monkeypatch.setattr(module, "_received", None)
+    monkeypatch.setattr(module, "_unwound", module.Interrupts())
     for number, kept in ((signal.SIGINT, None), (signal.SIGTERM, signal.SIGTERM)):
         with suppress(BaseException):
             unwind(number, None)
@@ -126,7 +120,7 @@ def test_afterwards_one_leaves_as_the_signal_would_have():
 
 
 def test_a_sigterm_that_somebody_else_caught_is_not_forgotten(monkeypatch):
-    monkeypatch.setattr(module, "_received", None)
+    monkeypatch.setattr(module, "_unwound", module.Interrupts())
     with suppress(BaseException):
         unwind(signal.SIGTERM, None)
     with pytest.raises(Terminated), held_back(lambda: None):

@@ -6,21 +6,23 @@ import sys
 
 import pytest
 
-from tests.conftest import clean_environment
+from tests.runner import clean_environment
 
 CODE = """
 import sys
+from gpt2cli import __main__
 from gpt2cli.cli import app
 from gpt2cli.cli.terminal import Console
 
-def work(standalone_mode):
+def work(app, arguments, variables):
     for _ in range(3):
         Console().note("aside " * 3000)
         print("more than any buffer holds " * 3000, file=sys.stderr, flush=True)
     print("result")
+    return 0
 
-app.app = work
-app.main()
+app.invoke = work
+__main__.main()
 """
 
 

@@ -22,8 +22,8 @@ from gpt2cli.data.dataset import TokenDataset, empty
 from gpt2cli.data.open_data import load_data
 from gpt2cli.data.prepared import FILE, Splits, default_directory, fingerprint, read_prepared, write_prepared
 from gpt2cli.errors import DataError, ResourceError
-from tests.conftest import PATIENCE
 from tests.data.records import many, write_json
+from tests.runner import PATIENCE
 
 PARTS = ("train", "val", "test")
 

@@ -17,7 +17,7 @@ from gpt2cli.inference.cpu_decoder import PRECISIONS, CPUDecoder, prepare, round
 from gpt2cli.model.device import pick_device
 from gpt2cli.model.gpt import KVCache, PackedRow
 from tests import models
-from tests.conftest import clean_environment
+from tests.runner import clean_environment
 
 pytestmark = pytest.mark.skipif(not cpu_decoder.has_kernels(), reason="Numba is not there")
 NEAR = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2, "int4": 0.3}

@@ -19,7 +19,7 @@ from gpt2cli.training import tracking
 from gpt2cli.training.events import Evaluated, Finished, Note, Sampled, Started, Step
 from gpt2cli.training.json_process import JsonProcess
 from gpt2cli.training.tracking import WandbTracker
-from tests.conftest import PATIENCE
+from tests.runner import PATIENCE
 
 BLOCK, HEADER = 32768, 7  # of the .wandb file: a leveldb log behind seven bytes of its own
 FINISHED = Finished(3, 300, 2.0, 200.0, 900.0, 2.25, 2.5, 3, 2.5, 3, "done")

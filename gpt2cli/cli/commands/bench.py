@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt2cli.cli import options
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import DEFAULT_MODEL, BenchConfig
 from gpt2cli.errors import ResourceError, UsageError
@@ -160,6 +161,6 @@ def measure_apart(console: Console, precision: str, arguments: list[str]) -> "Sp
     if done.returncode < 0:
         raise ResourceError(f"measuring {precision} was ended by signal {-done.returncode}: is there enough memory?")
     if done.returncode:
-        sys.stderr.write(done.stderr)  # it has said why
+        current().stderr.write(done.stderr)  # it has said why
         raise typer.Exit(done.returncode)
     return Speed(**json_format.loads(done.stdout))

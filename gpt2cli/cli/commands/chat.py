@@ -1,6 +1,5 @@
 """`gpt2 chat`: ask a model, and read its answers."""
 
-import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +9,11 @@ import typer
 from gpt2cli import prompts
 from gpt2cli.cli import options
 from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
 from gpt2cli.cli.open_model import as_json, open_model, read_prompt
-from gpt2cli.cli.streams import typing_unseen
-from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.terminal import Console, typing_unseen
 from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
@@ -74,7 +73,7 @@ def chat(
         sampling = SamplingConfig(
             max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ())
         )
-    once = prompt is not None or not sys.stdin.isatty()
+    once = prompt is not None or not current().stdin.isatty()
     if json and not once:
         raise UsageError("--json is for a single answer: add --prompt TEXT, or ask through a pipe")
     if ckpt is None and model is None:

@@ -1,12 +1,12 @@
 """`gpt2 download-weights`: fetch models, list those on disk, remove them."""
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpt2cli.cli import options
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible_line
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED
 from gpt2cli.errors import UsageError
@@ -150,7 +150,7 @@ def print_table(models: "list[CachedModel]") -> None:
         cells = (model.model, model.revision, decimal(model.bytes), when, str(model.path))
         table.add_row(*(Text(visible_line(cell)) for cell in cells))
     # wider than any terminal, so that nothing is folded: a path is there to be copied
-    terminal(sys.stdout, width=10_000).print(table)
+    terminal(current().stdout, width=10_000).print(table)
 
 
 def remove_model(console: Console, name: str, revision: str | None, json: bool) -> None:

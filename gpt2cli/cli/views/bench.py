@@ -1,6 +1,5 @@
 """What `gpt2 bench` shows: how far it is, on stderr, and how fast the model was, on stdout."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from gpt2cli.bench import Speed
 from gpt2cli.cli.describe import counted
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible
 from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.cli.views.progress import ProgressBars
@@ -32,7 +32,7 @@ def showing_runs(console: Console, precision: str, total: int | None) -> Iterato
 
 def show_speed(speed: Speed, config: BenchConfig) -> None:
     """Print what was measured of one precision."""
-    console = terminal(sys.stdout)
+    console = terminal(current().stdout)
     console.print(title(f"{named(speed.model)} in {speed.precision}", speed, config))
     console.print()
     table = _grid()
@@ -49,7 +49,7 @@ def show_speed(speed: Speed, config: BenchConfig) -> None:
 
 def show_comparison(speeds: list[Speed], config: BenchConfig) -> None:
     """Print a table of all precisions, and a chart of how fast they write, and how fast they could."""
-    console = terminal(sys.stdout)
+    console = terminal(current().stdout)
     console.print(title(named(speeds[0].model), speeds[0], config))
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

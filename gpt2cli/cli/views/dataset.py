@@ -1,6 +1,5 @@
 """What `gpt2 prepare-alpaca` tells of a dataset: how much there is, how long the records are, and how one looks."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import terminal, visible, visible_line
 from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.data.dataset import TokenDataset
@@ -23,7 +23,7 @@ BAR = 40
 
 def show_summary(splits: Splits, directory: Path) -> None:
     """Print it on stdout, with colors on a terminal. The records' own words are shown as they are, controls spelled."""
-    console = terminal(sys.stdout)
+    console = terminal(current().stdout)
     lengths = torch.cat([part.lengths for part in splits.by_name().values()])
     console.print(sizes(splits))
     console.print(Text(fate(splits)), soft_wrap=True)

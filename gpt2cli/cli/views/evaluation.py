@@ -1,6 +1,5 @@
 """Showing how an evaluation goes, on stderr, and what it has found, on stdout."""
 
-import sys
 from pathlib import Path
 
 from rich.console import Console as RichConsole
@@ -9,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt2cli.cli.describe import counted, shortened
+from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible
 from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.evaluation.bootstrap import Estimate
@@ -51,7 +51,7 @@ def show_evaluation(console: Console, evaluation: Evaluation, report: Path | Non
 
     What came from data or models is shown as it is, controls spelled.
     """
-    out = terminal(sys.stdout)
+    out = terminal(current().stdout)
     out.print(Text(visible(headline(evaluation))), soft_wrap=True)
     out.print()
     out.print(figures(evaluation))

@@ -25,7 +25,8 @@ from gpt2cli.generation.text import TextGeneration
 from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
 from tests import models
-from tests.conftest import PATIENCE, Run, clean_environment
+from tests.conftest import Run
+from tests.runner import PATIENCE, clean_environment
 
 HOSTILE, HARMLESS = " [bold]x[/y\x1b[2J\rcr\x9d52;c\x07 end", r"[bold]x[/y\x1b[2J\x0dcr\x9d52;c\x07 end"
 ANSWERS = {  # after an instruction's last token

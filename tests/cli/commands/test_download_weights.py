@@ -1,4 +1,4 @@
-"""`gpt2 download-weights` as people and scripts run it: processes, signals, streams and exit codes."""
+"""`gpt2 download-weights` as people and scripts run it: signals, streams and exit codes."""
 
 import json
 import os
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, Run, clean_environment
+from tests.conftest import Run
 from tests.hub_server import COMMIT, Faults, HubServer
+from tests.runner import PATIENCE, clean_environment
 
 WEIGHTS = "model.safetensors"
 COMMAND = [sys.executable, "-m", "gpt2cli", "download-weights"]
@@ -24,7 +25,7 @@ import socket, sys
 def refuse(*args): raise AssertionError("the network was touched")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 sys.modules["huggingface_hub"] = None
-from gpt2cli.cli.app import main
+from gpt2cli.__main__ import main
 main()
 """
 
@@ -142,9 +143,9 @@ def test_each_kind_of_failure_has_its_exit_code(hub: HubServer, home: Path, run:
     assert left <= {"config.json", "openai-community--gpt2.lock"}
 
 
-def test_a_server_that_hangs_is_given_up(hub: HubServer, run: Run) -> None:
+def test_a_server_that_hangs_is_given_up(hub: HubServer, run_process: Run) -> None:
     hub.faults[WEIGHTS] = Faults(hang_at=0)
-    result = run("download-weights", env={"HF_HUB_DOWNLOAD_TIMEOUT": "1"})
+    result = run_process("download-weights", env={"HF_HUB_DOWNLOAD_TIMEOUT": "1"})
     assert "got 0 of 300000 bytes (no answer in time" in one_error(result, 5)
     assert result.stderr.count("trying again") == 4
 
@@ -236,10 +237,14 @@ def test_no_bar_where_nothing_can_be_redrawn(hub: HubServer, home: Path, run: Ru
         assert "\x1b" not in dumb
 
 
-def test_a_server_cannot_write_to_the_terminal(hub: HubServer, run: Run) -> None:
+def test_a_server_cannot_write_to_the_terminal(hub: HubServer, run: Run, run_process: Run) -> None:
     hub.faults["config.json"] = Faults(headers={"X-HF-Warning": "topic; \x1b]0;gotcha\x07"})
-    for arguments, env in (((), {}), (("--quiet", "--force"), {}), (("--force",), {"HF_DEBUG": "1"})):
-        result = run("download-weights", *arguments, env=env)
+    for start, arguments, env in (
+        (run, (), {}),
+        (run, ("--quiet", "--force"), {}),
+        (run_process, ("--force",), {"HF_DEBUG": "1"}),
+    ):
+        result = start("download-weights", *arguments, env=env)
         assert result.returncode == 0
         assert "gotcha" not in result.stderr
     assert "\x1b" not in result.stderr
@@ -256,8 +261,8 @@ def test_a_server_cannot_write_to_the_terminal(hub: HubServer, run: Run) -> None
     ],
     ids=str,
 )
-def test_a_wrong_environment_is_told_at_once(hub: HubServer, run: Run, env: dict[str, str], code: int) -> None:
-    result = run("download-weights", env=env)
+def test_a_wrong_environment_is_told_at_once(hub: HubServer, run_process: Run, env: dict[str, str], code: int) -> None:
+    result = run_process("download-weights", env=env)
     one_error(result, code)
     assert "trying again" not in result.stderr
 

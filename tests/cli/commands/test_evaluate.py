@@ -20,8 +20,9 @@ from gpt2cli.cli.error_messages import describe
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import GPT2Error
 from tests import models
-from tests.conftest import PATIENCE, Run, clean_environment
+from tests.conftest import Run
 from tests.data.records import many, write_json
+from tests.runner import PATIENCE, clean_environment
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
 COMMAND = [sys.executable, "-m", "gpt2cli", "evaluate"]

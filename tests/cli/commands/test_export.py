@@ -1,4 +1,4 @@
-"""`gpt2 export` as a process: the whole way from a LoRA run to PEFT and back, and what scripts see when it fails."""
+"""`gpt2 export`: the whole way from a LoRA run to PEFT and back, and what scripts see when it fails."""
 
 import json
 import resource
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import clean_environment
+from tests.runner import clean_environment
 from tests.training.records import write_records
 
 

@@ -1,5 +1,6 @@
-"""`gpt2 finetune` as a process: what it writes, and that nothing which happens to it costs more than a little time."""
+"""`gpt2 finetune`: what it writes, and that nothing which happens to it costs more than a little time."""
 
+import io
 import json
 import os
 import resource
@@ -14,12 +15,13 @@ import pytest
 import torch
 
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.cli.app import main
+from gpt2cli.cli.environment import Environment, NotesStream
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
 from gpt2cli.training.state_file import read_state_file
 from tests import models
-from tests.conftest import PATIENCE, clean_environment
-from tests.processes import run_forked
+from tests.runner import PATIENCE, Pipe, clean_environment, process_left_alone, run_here, signal_when
 from tests.training.records import write_records
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
@@ -45,7 +47,7 @@ def arguments(base: str, work: Path) -> list[str]:
 
 
 def finetune(*args: str) -> "subprocess.CompletedProcess[str]":
-    return run_forked(["finetune", *args], None, clean_environment(), PATIENCE)
+    return run_here("finetune", *args)
 
 
 def metrics(run: Path) -> list[dict]:
@@ -187,18 +189,15 @@ def test_a_run_that_did_not_begin_leaves_no_directory(args, tmp_path):
 
 def test_resume_prefers_a_run_that_is_not_done_and_remembers_its_out(args, tmp_path, home):
     args = [arg for arg in args if arg not in ("--run-dir", str(tmp_path / "run"))]
-    first = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, text=True, env=clean_environment())
-    while not list(home.glob("runs/*/checkpoints/step-00000003")):
-        assert first.poll() is None
-        time.sleep(0.01)
-    first.kill()
-    first.communicate()
+    with signal_when(lambda: bool(list(home.glob("runs/*/checkpoints/step-00000003"))), signal.SIGTERM):
+        assert finetune(*args).returncode == 143
+    (ended,) = home.glob("runs/*")
+    (ended / "summary.json").unlink()  # as if it had been killed
     assert finetune(*args, "--out", str(tmp_path / "second.pt"), "--max-steps", "1").returncode == 0
-    (killed,) = (run for run in home.glob("runs/*") if not (run / "summary.json").exists())
     named = finetune("--resume", "--out", str(tmp_path / "third.pt"))
     assert named.returncode == 0, named.stderr
-    assert (killed / "summary.json").exists() and (tmp_path / "third.pt").exists()
-    assert json.loads((killed / "config.json").read_text())["out"] == str(tmp_path / "third.pt")
+    assert (ended / "summary.json").exists() and (tmp_path / "third.pt").exists()
+    assert json.loads((ended / "config.json").read_text())["out"] == str(tmp_path / "third.pt")
     assert not (tmp_path / "out.pt").exists()
 
 
@@ -230,14 +229,38 @@ def unbroken(base, tmp_path_factory):
     return work
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, how):
-    process = start(args, 5, tmp_path / "run")
-    process.send_signal(how)
-    _, err = process.communicate(timeout=PATIENCE)
-    code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}[how]
-    assert process.returncode == code, err
+def has_saved(run: Path, step: int) -> bool:
+    return (run / "checkpoints" / f"step-{step:08d}").is_dir()
+
+
+def killed(args: list[str], run: Path) -> int:
+    """The exit code of a run that is killed in a process of its own."""
+    process = start(args, 5, run)
+    process.kill()
+    process.communicate()
+    return process.returncode
+
+
+def signalled(args: list[str], run: Path, signum: int) -> int:
+    """The exit code of a run in this process, which gets a signal."""
+    with signal_when(lambda: has_saved(run, 5), signum):
+        return finetune(*args).returncode
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        pytest.param("SIGKILL", -9, marks=pytest.mark.slow),
+        ("SIGINT", 130),
+        ("SIGTERM", 143),
+        ("SIGHUP", 129),
+    ],
+)
+def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, how, code):
+    run = tmp_path / "run"
+    assert (killed(args, run) if how == "SIGKILL" else signalled(args, run, getattr(signal, how))) == code
     assert not (tmp_path / "out.pt").exists()
+    assert not has_saved(run, 18)
     done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
     assert done.returncode == 0, done.stderr
     assert learned(tmp_path / "run") == learned(unbroken / "run")
@@ -264,12 +287,9 @@ def test_a_signal_while_it_evaluates_or_saves_costs_nothing(args, tmp_path, phas
     args = [*args, "--val-fraction", "0.5", "--eval-every", "1"]
     whole = finetune(*args, "--run-dir", str(tmp_path / "whole"), "--out", str(tmp_path / "whole.pt"))
     assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, text=True, env=clean_environment())
-    while not phase(tmp_path / "run"):
-        assert process.poll() is None, "it was over before it was seen to be in this phase"
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143, err
+    with signal_when(lambda: phase(tmp_path / "run"), signal.SIGTERM):
+        ended = finetune(*args)
+    assert ended.returncode == 143, ended.stderr
     done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
     assert done.returncode == 0, done.stderr
     assert learned(tmp_path / "run") == learned(tmp_path / "whole")
@@ -278,13 +298,9 @@ def test_a_signal_while_it_evaluates_or_saves_costs_nothing(args, tmp_path, phas
 
 
 def test_a_signal_from_the_beginning_on_ends_it(args, tmp_path):
-    process = subprocess.Popen([*COMMAND, *args, "--epochs", "300"], stderr=subprocess.PIPE, env=clean_environment())
-    while not (tmp_path / "run" / ".pid").exists():  # after which it loads the model
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143
+    # after .pid is there, the model is loaded
+    with signal_when((tmp_path / "run" / ".pid").exists, signal.SIGTERM):
+        assert finetune(*args, "--epochs", "300").returncode == 143
     assert not (tmp_path / "out.pt").exists()
 
 
@@ -384,7 +400,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("extra", [[], ["--lora"]], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "extra", [pytest.param([], id="full"), pytest.param(["--lora"], id="lora", marks=pytest.mark.slow)]
+)
 def test_two_processes_equal_one(args, tmp_path, extra):
     args = [*args, "--dropout", "0", "--max-steps", "6", "--precision", "fp32", *extra]
     assert finetune(*args, "--batch-size", "6", "--run-dir", str(tmp_path / "one")).returncode == 0
@@ -404,6 +422,7 @@ def test_two_processes_equal_one(args, tmp_path, extra):
     assert (tmp_path / "two" / ("best-adapter" if extra else "best.pt")).exists()
 
 
+@pytest.mark.slow
 def test_when_one_process_dies_the_others_go(args, tmp_path):
     command = torchrun("-m", "gpt2cli", "finetune", *args, "--epochs", "300")
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=clean_environment())
@@ -422,10 +441,9 @@ def test_when_one_process_dies_the_others_go(args, tmp_path):
 def test_a_run_is_gone_on_with_from_anywhere_and_ends_where_it_was_to(args, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative = [arg.replace(f"{tmp_path}/", "") for arg in args]
-    process = start(relative, 3, tmp_path / "run")
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert "go on with: gpt2 finetune --resume run" in err
+    with signal_when(lambda: has_saved(tmp_path / "run", 3), signal.SIGINT):
+        ended = finetune(*relative)
+    assert "go on with: gpt2 finetune --resume run" in ended.stderr
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     done = finetune("--resume", str(tmp_path / "run"))
@@ -538,13 +556,14 @@ def test_a_model_of_another_vocabulary_leaves_no_run(args, tmp_path):
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"]], ids=["stderr", "stdout"])
-def test_a_run_goes_on_when_nobody_reads_what_it_says(args, tmp_path, extra):
+def test_a_run_goes_on_when_nobody_reads_what_it_says(args, home, tmp_path, extra):
     reader, writer = os.pipe()
     os.close(reader)
-    streams = {"stdout": writer, "stderr": subprocess.PIPE} if extra else {"stderr": writer}
-    done = subprocess.run([*COMMAND, *args, "--max-steps", "3", *extra], env=clean_environment(), **streams)
-    os.close(writer)
-    assert done.returncode == (141 if extra else 0)
+    with process_left_alone(), os.fdopen(writer, "wb", buffering=0) as unread:
+        stdout = io.TextIOWrapper(unread, write_through=True) if extra else Pipe()
+        stderr = Pipe() if extra else NotesStream(unread, write_through=True)
+        code = main(["finetune", *args, "--max-steps", "3", *extra], Environment(Pipe(), stdout, stderr, os.environ))
+    assert code == (141 if extra else 0)
     assert torch.load(tmp_path / "out.pt", weights_only=True)["provenance"]["step"] == 3
     assert len(metrics(tmp_path / "run")) == 5
 

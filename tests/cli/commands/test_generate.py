@@ -1,6 +1,7 @@
-"""`gpt2 generate` as a process: its streams, exit codes and JSON, in pipes and on a pseudo-terminal."""
+"""`gpt2 generate`: its streams, exit codes and JSON, in pipes and on a terminal."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -14,9 +15,12 @@ import torch
 
 from gpt2cli import tokenizer
 from gpt2cli.cli.open_model import decode, read_prompt
+from gpt2cli.config import GPTConfig
 from gpt2cli.errors import DataError, UsageError
 from tests import models
-from tests.conftest import PATIENCE, clean_environment
+from tests.runner import PATIENCE, clean_environment, screen
+
+WITHOUT_UNICODE = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +108,14 @@ def test_a_stop_text_may_be_typed_with_escapes(run, tmp_path):
         assert json.loads(done.stdout)["finish_reason"] == reason
 
 
-def test_json_is_ascii_in_any_locale_and_on_a_terminal(run, directory):
+def test_json_is_ascii_in_any_locale_and_on_a_terminal(run, run_process, directory):
     args = ("generate", "caf\u00e9 \u009b \U0001f30d", "--model", directory, "-n", "2", "--seed", "0", "--json")
-    for env in ({}, {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}):
-        done = run(*args, env=env)
+    for done in (run(*args), run_process(*args, env=WITHOUT_UNICODE)):
         assert done.stdout.isascii()
         assert json.loads(done.stdout)["prompt"] == args[1]
-    screen = terminal(*args).read().decode()
-    assert screen.isascii()
-    assert "\x1b" not in screen
+    shown = screen(*args)
+    assert shown.isascii()
+    assert "\x1b" not in shown
 
 
 @pytest.mark.parametrize(("closing", "wanted"), [(">&-", 0), ("2>&-", 0), ("<&-", 0), ("<&- >&- 2>&-", 0)])
@@ -150,13 +153,12 @@ def test_ctrl_c_while_it_starts_is_quiet(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_an_error_in_mid_text_has_a_line_of_its_own(tmp_path):
+def test_an_error_in_mid_text_has_a_line_of_its_own(home, tmp_path):
     model = models.small_model()
     with torch.no_grad():
         model.ln_f.weight.fill_(3e38)
     models.save_hub_directory(model, tmp_path)
-    screen = terminal("generate", "One day", "--model", str(tmp_path), NO_COLOR="1").read().decode()
-    assert "One day\r\nerror: " in screen
+    assert "One day\nerror: " in screen("generate", "One day", "--model", str(tmp_path), NO_COLOR="1")
 
 
 def test_a_prompt_longer_than_the_window_keeps_its_end_and_generation_goes_on(run, directory):
@@ -177,14 +179,20 @@ def test_an_empty_prompt_starts_from_end_of_text(run, directory):
 
 
 @pytest.mark.parametrize(("raw", "offset"), [(b"abc\xff", 3), (b"\xed\xa0\x80", 0), ("é".encode() + b"\xc3", 2)])
-def test_prompts_that_are_no_utf8_are_refused_with_the_byte(raw, offset, directory):
+def test_prompts_that_are_no_utf8_are_refused_with_the_byte(run, raw, offset, directory):
+    piped = run("generate", "--model", directory, input=raw)
+    assert_one_error(piped, 3, f"stdin is not valid UTF-8 at byte {offset}")
+    assert_one_error(run("generate", "--model", directory, os.fsdecode(raw)), 3, f"at byte {offset}")
+
+
+def test_a_process_decodes_its_arguments_and_its_stdin(home, directory):
     command = [sys.executable, "-m", "gpt2cli", "generate", "--model", directory]
-    done = subprocess.run(command, input=raw, capture_output=True, env=clean_environment())
-    assert (done.returncode, done.stdout) == (3, b"")
-    assert f"stdin is not valid UTF-8 at byte {offset}".encode() in done.stderr
-    done = subprocess.run([*command, raw], capture_output=True, env=clean_environment())
-    assert (done.returncode, done.stdout) == (3, b"")
-    assert f"at byte {offset}".encode() in done.stderr
+    for told in (
+        subprocess.run(command, input=b"abc\xff", capture_output=True, env=clean_environment()),
+        subprocess.run([*command, b"abc\xff"], capture_output=True, env=clean_environment()),
+    ):
+        assert (told.returncode, told.stdout) == (3, b"")
+        assert b"at byte 3" in told.stderr
 
 
 @pytest.mark.parametrize(
@@ -230,13 +238,11 @@ def test_controls_are_shown_on_a_terminal_and_raw_in_a_pipe(run, tmp_path, what)
         directory, prompt = parrot(tmp_path, tokenizer.encode("a")[0]), what
     else:
         directory, prompt = parrot(tmp_path, token), "x"
-    command = [sys.executable, "-m", "gpt2cli", "generate", prompt, "--model", directory, "-n", "2"]
-    piped = subprocess.run(command, capture_output=True, env=clean_environment(), timeout=PATIENCE)
-    assert what.encode() in piped.stdout
-    child = terminal("generate", prompt, "--model", directory, "-n", "2")
-    screen = child.read().decode()
-    assert shown in screen
-    assert what not in screen.replace("\r\n", "").replace("\x1b[1m", "").replace("\x1b[0m", "")
+    args = ("generate", prompt, "--model", directory, "-n", "2")
+    assert what in run(*args).stdout
+    on_screen = screen(*args)
+    assert shown in on_screen
+    assert what not in on_screen.replace("\x1b[1m", "").replace("\x1b[0m", "")
 
 
 def test_a_dangling_character_is_one_replacement_character(run, tmp_path):
@@ -246,9 +252,8 @@ def test_a_dangling_character_is_one_replacement_character(run, tmp_path):
     assert done.stdout.strip() == "\ufffd"
 
 
-def test_a_locale_without_unicode_is_no_error(run, directory):
-    env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
-    done = run("generate", "café 🌍", "--model", directory, "-n", "9", env=env)
+def test_a_locale_without_unicode_is_no_error(run_process, directory):
+    done = run_process("generate", "café 🌍", "--model", directory, "-n", "9", env=WITHOUT_UNICODE)
     assert done.returncode == 0
     assert done.stdout.isascii()
     assert done.stdout.startswith("caf\\xe9 \\U0001f30d")
@@ -262,8 +267,7 @@ def test_markup_is_printed_as_it_is(run, directory):
     child.expect_exact(prompt)
     child.read()
     assert child.wait() == 0
-    plain = terminal(*args, NO_COLOR="1").read().decode()
-    assert plain.startswith(prompt)
+    assert screen(*args, NO_COLOR="1").startswith(prompt)
 
 
 def start_slow_generation(directory):
@@ -308,8 +312,9 @@ def test_a_device_that_is_not_there_is_refused(run, directory):
     assert_one_error(done, 2, f"device '{missing}' is not there", "this machine has:", "cpu")
 
 
-def test_out_of_memory_is_6(directory):
-    command = [sys.executable, "-m", "gpt2cli", "generate", "x", "--model", directory, "--num-samples", "100000"]
+def test_out_of_memory_is_6(home, tmp_path):
+    directory = models.save_hub_directory(models.small_model(GPTConfig(1, 1, 8, 8)), tmp_path)  # of a small cache
+    command = [sys.executable, "-m", "gpt2cli", "generate", "x", "--model", str(directory), "--num-samples", "100000"]
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (5 * 2**30, 5 * 2**30))  # noqa: E731
     done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), preexec_fn=limit)
     assert (done.returncode, done.stderr.count("\n")) == (6, 1)
@@ -393,7 +398,7 @@ def test_an_error_shows_its_traceback_with_debug_and_keeps_its_code(run):
 
 def test_help_and_version_import_no_torch():
     code = (
-        "import sys; sys.argv = ['gpt2', {!r}]; from gpt2cli.cli.app import main\n"
+        "import sys; sys.argv = ['gpt2', {!r}]; from gpt2cli.__main__ import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
     )
@@ -409,8 +414,8 @@ def test_help_is_grouped_and_has_examples(run):
     for group in ("Sampling", "Output", "Model", "Machine", "Examples"):
         assert group in page
     assert run().stdout == top.stdout
-    assert b"\x1b" in terminal("--help").read()
-    assert b"\x1b" not in terminal("--help", NO_COLOR="1").read()
+    assert "\x1b" in screen("--help")
+    assert "\x1b" not in screen("--help", NO_COLOR="1")
 
 
 @pytest.mark.parametrize("command", [("generate", "x"), ("finetune", "--data", "lessons")])

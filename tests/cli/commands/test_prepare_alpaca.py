@@ -18,16 +18,17 @@ from gpt2cli.data.prepared import FILE, fingerprint, read_prepared
 from gpt2cli.errors import ResourceError
 from gpt2cli.prompts import PromptTemplate
 from tests.cli.commands.test_download_weights import in_terminal, one_error
-from tests.conftest import PATIENCE, Run, clean_environment
+from tests.conftest import Run
 from tests.data.records import RECORDS, many, write_json
 from tests.hub_server import HubServer
+from tests.runner import PATIENCE, clean_environment
 
 GOOD = json.dumps(RECORDS[0])
 
 # runs the command and then tells, on stderr, how much memory it took at the most, in KiB
 MEASURED = """
 import sys
-from gpt2cli.cli.app import main
+from gpt2cli.__main__ import main
 from gpt2cli.model.device import peak_rss_mb
 try:
     main()
@@ -39,7 +40,7 @@ finally:
 SMALL_DISK = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-from gpt2cli.cli.app import main
+from gpt2cli.__main__ import main
 main()
 """
 
@@ -175,7 +176,7 @@ def test_the_summary(run: Run, tmp_path: Path) -> None:
     assert "HEY [/x]\\x1b]52;c;x\\x07" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stdout.endswith(f"{tmp_path / 'out'}\n")
-    plain = run(*arguments, "--skip-bad", "--force", "--loss-on", "all", env={"PYTHONIOENCODING": "ascii"})
+    plain = run(*arguments, "--skip-bad", "--force", "--loss-on", "all", encoding="ascii")
     assert (plain.returncode, plain.stderr) == (0, "")
     assert "###### " in plain.stdout
 

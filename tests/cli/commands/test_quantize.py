@@ -1,4 +1,4 @@
-"""`gpt2 quantize` as a process: what it writes is a checkpoint for every command, or there is nothing."""
+"""`gpt2 quantize`: what it writes is a checkpoint for every command, or there is nothing."""
 
 import resource
 import subprocess
@@ -12,7 +12,7 @@ from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.prompts import ALPACA
 from tests import models
-from tests.conftest import clean_environment
+from tests.runner import clean_environment
 from tests.training.records import write_records
 
 

@@ -1,0 +1,44 @@
+"""What this program knows of how Typer works inside. Tests check it with the installed version."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.exceptions import TyperException
+
+CommandLineError: Any = TyperException
+"""The base class of Typer's errors about a command line. `ctx`, if it is there, is the context of the command."""
+
+COMPLETION = "_GPT2_COMPLETE"
+"""The environment variable by which a shell asks for completions."""
+
+
+def invoke(app: typer.Typer, arguments: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run a command line. Returns the exit code; all exceptions reach the caller as they were raised.
+
+    `Typer.__call__` would replace BrokenPipeError, EOFError and KeyboardInterrupt by other exceptions. Only shell
+    completion needs it.
+    """
+    if COMPLETION in variables:
+        app(list(arguments), prog_name="gpt2")
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("gpt2", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as leaving:  # --help raises it as well
+        return leaving.exit_code
+    return 0
+
+
+@contextmanager
+def help_in_color(allowed: bool) -> Iterator[None]:
+    """Without `allowed`, help pages have no styles at all. NO_COLOR alone would leave bold and dim."""
+    from typer import rich_utils
+
+    before = rich_utils.COLOR_SYSTEM
+    rich_utils.COLOR_SYSTEM = before if allowed else None
+    try:
+        yield
+    finally:
+        rich_utils.COLOR_SYSTEM = before
