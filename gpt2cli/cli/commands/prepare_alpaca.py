@@ -133,7 +133,7 @@ def prepare_alpaca(
         console.note(note)
     write_prepared(splits, directory)
     if json:
-        console.json(as_json(splits, directory))
+        console.json(dataset_as_json(splits, directory))
     else:
         from gpt2cli.cli.views.dataset import show_summary
 
@@ -184,7 +184,7 @@ def showing_tokenization(console: Console) -> Iterator[Callable[[int, int], None
         yield lambda done, total: bars.update("tokenizing", done, total)
 
 
-def as_json(splits: "Splits", directory: Path) -> dict[str, Any]:
+def dataset_as_json(splits: "Splits", directory: Path) -> dict[str, Any]:
     """What `Splits.info` tells, where the dataset is, and the size of each part."""
     parts = {
         name: {"records": len(part), "tokens": part.n_tokens, "targets": part.n_targets}
