@@ -18,8 +18,8 @@ from gpt2cli.cli.views.progress import LiveDisplay
 from gpt2cli.errors import ResourceError
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
 
-BAR_WIDTHS = (8, 40)
-"""The narrowest and the widest bar, in columns."""
+NARROWEST_BAR, WIDEST_BAR = 8, 40
+"""Columns of the bar."""
 LINES_OF_AN_ANSWER = 6
 """Lines of a sampled answer that are shown."""
 
@@ -109,9 +109,8 @@ class TrainingLine:
         """Yields the figures, the most important one first."""
         if not self._started:
             return
-        done = self._step.step if self._step else self._started.step
         total = str(self._started.total_steps)
-        yield f"step {done:>{len(total)}}/{total}"
+        yield f"step {(self._step or self._started).step:>{len(total)}}/{total}"
         if not self._step:
             return
         yield f"loss {self._step.smoothed_loss:.3f}"
@@ -126,19 +125,17 @@ class TrainingLine:
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> Iterator[Table]:
         if not self._started:
             return
-        ascii_only = options.ascii_only
         # the last columns stay empty: some terminals wrap after the last one, and Ctrl-C is echoed as ^C
-        room = options.max_width - 3 - BAR_WIDTHS[0]
+        room = options.max_width - 3 - NARROWEST_BAR
         shown: list[str] = []
-        for word in self.words("" if ascii_only else "↓"):
+        for word in self.words("" if options.ascii_only else "↓"):
             room -= len(word) + 2
             if room < 0:
                 break
             shown.append(word)
-        done = self._step.step if self._step else self._started.step
+        width = min(NARROWEST_BAR + max(room, 0), WIDEST_BAR)
+        bar = ProgressBar(self._started.total_steps, (self._step or self._started).step, width=width)
         line = Table.grid(padding=(0, 2, 0, 0))
-        width = min(BAR_WIDTHS[0] + max(room, 0), BAR_WIDTHS[1])
-        bar = ProgressBar(self._started.total_steps, done, width=width)
         line.add_row(bar, *(Text(word, no_wrap=True) for word in shown))
         yield line
 
@@ -146,8 +143,8 @@ class TrainingLine:
         """The estimate uses the mean time of a step in this process, evaluations included."""
         if not self._started or not self._step or self._step.step <= self._started.step:
             return 0.0
-        a_step = (time.monotonic() - self._since) / (self._step.step - self._started.step)
-        return a_step * (self._started.total_steps - self._step.step)
+        seconds_per_step = (time.monotonic() - self._since) / (self._step.step - self._started.step)
+        return seconds_per_step * (self._started.total_steps - self._step.step)
 
 
 class JsonEvents:
