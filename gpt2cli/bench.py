@@ -1,7 +1,7 @@
-"""How fast a model reads and writes, and how near that comes to the machine's own limit.
+"""How fast a model reads and writes, compared with the limit that the machine's memory sets.
 
-To decode a token, all weights are read once; so no program can write faster than the memory's bandwidth divided by
-their bytes (the memory's roof in "Roofline: an insightful visual performance model", Williams et al. 2009).
+To decode a token, a program reads all weights once. So it cannot decode faster than the memory's bandwidth divided by
+the bytes of the weights (the memory roof in "Roofline: an insightful visual performance model", Williams et al. 2009).
 """
 
 import random
@@ -11,29 +11,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from gpt2cli.config import BenchConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate
 from gpt2cli.inference.cpu.huge_pages import Arena
-from gpt2cli.inference.cpu_decoder import CPUDecoder
+from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.device import peak_rss_mb
-from gpt2cli.model.gpt import GPT
 
 BUFFER_BYTES = 2**29
-"""Read to measure the memory's bandwidth: more than the caches hold."""
+"""Size of the buffer for measuring the memory's bandwidth: larger than the caches."""
 PASSES = 10
 
 
 @dataclass(frozen=True)
 class Run:
-    """One prompt, read and continued: the new tokens, and the seconds that it took."""
+    """The new tokens after one prompt, and the seconds for reading and for decoding."""
 
     prompt_tokens: int
     tokens: list[int]
-    prefill_s: float  # to the first new token, of which the prompt's logits tell
-    decode_s: float  # for all others
+    prefill_s: float  # until the first new token, which the prompt's logits determine
+    decode_s: float  # for the other new tokens
 
     @property
     def prefill_tok_s(self) -> float:
@@ -46,15 +44,15 @@ class Run:
 
 @dataclass(frozen=True)
 class WarmedUp:
-    """The first run, which does not count, is over; so is the measurement of the machine."""
+    """The warm-up run and the measurement of the memory's bandwidth are done."""
 
-    peak_rss_mb: float  # of loading and of one run; in MB of 2^20 bytes
+    peak_rss_mb: float  # for loading and one run, in MB of 2^20 bytes
     memory_bandwidth_gb_s: float  # in GB of 10^9 bytes
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured, in the words of `gpt2 bench --json`. Tokens a second are medians."""
+    """The results, with the names that `gpt2 bench --json` prints. Tokens per second are medians."""
 
     model: str
     precision: str
@@ -69,34 +67,35 @@ class Speed:
     roofline_fraction: float
 
 
-def measure(model: GPT, config: BenchConfig) -> Iterator[WarmedUp | Run]:
-    """Run once to warm up and then `config.repeats` times, and tell of each as it ends.
+def measure(decoder: Decoder, config: BenchConfig) -> Iterator[WarmedUp | Run]:
+    """Run once to warm up, then `config.repeats` times; yield each result.
 
-    The bandwidth is measured between these, a moment before what it is compared with, and after the peak of memory is
-    known, to which its buffer would add. Raises UsageError if prompt and new tokens are more than the window holds.
+    The bandwidth is measured after the warm-up run: shortly before the runs that it is compared with, and after the
+    peak memory is known, which its buffer would raise. Raises UsageError if the prompt and the new tokens do not fit
+    into the window.
     """
-    total, window = config.prompt_tokens + config.new_tokens, model.config.block_size
+    total, window = config.prompt_tokens + config.new_tokens, decoder.config.block_size
     if total > window:
         raise UsageError(
             f"{config.prompt_tokens} prompt tokens and {config.new_tokens} new ones do not fit into the model's window "
             f"of {window}: ask for {total - window} fewer"
         )
-    prompt = random.Random(config.seed).choices(range(model.config.vocab_size), k=config.prompt_tokens)
-    run_once(model, prompt, config.new_tokens)
+    prompt = random.Random(config.seed).choices(range(decoder.config.vocab_size), k=config.prompt_tokens)
+    run_once(decoder, prompt, config.new_tokens)
     peak = peak_rss_mb()
-    yield WarmedUp(peak, memory_bandwidth(model.wpe.weight.device) / 1e9)
+    yield WarmedUp(peak, memory_bandwidth(decoder.device) / 1e9)
     for _ in range(config.repeats):
-        yield run_once(model, prompt, config.new_tokens)
+        yield run_once(decoder, prompt, config.new_tokens)
 
 
-def summarize(name: str, model: GPT, load_s: float, warmed_up: WarmedUp, runs: list[Run]) -> Speed:
-    """The speed of the model called `name`, which was loaded in so many seconds."""
+def summarize(name: str, decoder: Decoder, load_s: float, warmed_up: WarmedUp, runs: list[Run]) -> Speed:
+    """The results for the model called `name`, which took `load_s` seconds to load."""
     decode_tok_s = statistics.median(run.decode_tok_s for run in runs)
-    weights = weight_bytes(model)
+    weights = decoder.weight_bytes()
     roofline = warmed_up.memory_bandwidth_gb_s * 1e9 / weights
     return Speed(
         model=name,
-        precision=model.precision,
+        precision=decoder.precision,
         threads=torch.get_num_threads(),
         prefill_tok_s=statistics.median(run.prefill_tok_s for run in runs),
         decode_tok_s=decode_tok_s,
@@ -109,34 +108,23 @@ def summarize(name: str, model: GPT, load_s: float, warmed_up: WarmedUp, runs: l
     )
 
 
-def run_once(model: GPT, prompt: list[int], new_tokens: int) -> Run:
-    """Read the prompt and write exactly so many tokens, the likeliest each time, one a step, whatever they are."""
+def run_once(decoder: Decoder, prompt: list[int], new_tokens: int) -> Run:
+    """Read the prompt and decode exactly `new_tokens` tokens, greedily, one per step."""
     greedy = SamplingConfig(max_new_tokens=new_tokens, temperature=0)
-    tokens = generate(model, [prompt], greedy, [0], speculate=False, end=None)
-    _wait_for(model.wpe.weight.device)
+    tokens = generate(decoder, [prompt], greedy, [0], speculate=False, end=None)
+    _wait_for(decoder.device)
     start = time.perf_counter()
     _, first = next(tokens)
     read = time.perf_counter()
-    rest = [token for _, token in tokens]  # the last one is here when the device is done
+    rest = [token for _, token in tokens]  # the device has finished when the last token is here
     return Run(len(prompt), [first, *rest], read - start, time.perf_counter() - read)
-
-
-def weight_bytes(model: GPT) -> int:
-    """The bytes of weights that a decode step reads: the blocks, the last norm and the head, as they are held.
-
-    The one row of each embedding that a step looks up is left out.
-    """
-    if isinstance(model, CPUDecoder):
-        return model.nbytes
-    head: nn.Module = model.wte if model.lm_head is None else model.lm_head
-    return sum(parameter.nbytes for part in (model.h, model.ln_f, head) for parameter in part.parameters())
 
 
 @torch.inference_mode()
 def memory_bandwidth(device: torch.device) -> float:
-    """The bytes a second at which the device's memory can be read with the threads that there are: the best of passes.
+    """The bytes per second at which PyTorch's threads can read the device's memory: the fastest of PASSES sums.
 
-    A sum is the fastest plain read that PyTorch has. As with packed weights, the memory is in large pages if it can be.
+    A sum is the fastest plain read that PyTorch has. The buffer is in large pages where the weights would be.
     """
     shape = (BUFFER_BYTES // 4,)
     buffer = Arena().zeros(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)
@@ -152,6 +140,6 @@ def memory_bandwidth(device: torch.device) -> float:
 
 
 def _wait_for(device: torch.device) -> None:
-    """Until the device has done what it was told to."""
+    """Wait until the device has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -7,7 +7,8 @@ from gpt2cli import bench
 from gpt2cli.config import BenchConfig, GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate
-from gpt2cli.inference.cpu_decoder import has_kernels, prepare
+from gpt2cli.inference.decoder import has_kernels, make_decoder
+from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests import models
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301)
@@ -24,21 +25,21 @@ def small_buffer(monkeypatch):
 )
 def test_the_bytes_of_a_token_are_those_counted_by_hand(precision, each, around):
     config = GPTConfig(n_layer=2, n_head=3, n_embd=192, block_size=40, vocab_size=320)
-    model = prepare(models.small_model(config), torch.device("cpu"), precision)
+    model = make_decoder(models.small_model(config), torch.device("cpu"), precision)
     C, V = config.n_embd, config.vocab_size
     vectors = 4 * (2 * 9 * C + 4 * C)  # biases, scales, and two norms
     counted = 2 * (each * 12 * C * C + vectors) + 4 * 2 * C + around * V * C + 4 * 2 * V
-    assert bench.weight_bytes(model) == pytest.approx(counted, abs=2 * 9)  # of what has no groups, an empty place
+    assert model.weight_bytes() == pytest.approx(counted, abs=2 * 9)  # of what has no groups, an empty place
 
 
 def test_the_bytes_of_a_model_that_is_not_packed_leave_out_the_positions():
-    model = models.small_model(CONFIG)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert bench.weight_bytes(model) == 4 * (parameters - CONFIG.block_size * CONFIG.n_embd)
+    model = TorchDecoder(models.small_model(CONFIG))
+    parameters = sum(parameter.numel() for parameter in model.gpt.parameters())
+    assert model.weight_bytes() == 4 * (parameters - CONFIG.block_size * CONFIG.n_embd)
 
 
 def test_exactly_so_many_tokens_are_decoded_those_of_greedy_decoding():
-    model = models.small_model(CONFIG)
+    model = TorchDecoder(models.small_model(CONFIG))
     run = bench.run_once(model, [3, 1, 4], 20)
     greedy = generate(model, [[3, 1, 4]], SamplingConfig(max_new_tokens=20, temperature=0), [0], speculate=False)
     assert run.tokens == [token for _, token in greedy]
@@ -52,11 +53,11 @@ def test_an_end_of_text_does_not_end_a_run():
     with torch.no_grad():
         model.ln_f.weight.zero_()
         model.ln_f.bias.copy_(model.wte.weight[50256] * 1000)
-    assert bench.run_once(model, [1], 9).tokens == [50256] * 9
+    assert bench.run_once(TorchDecoder(model), [1], 9).tokens == [50256] * 9
 
 
 def test_speeds_are_medians_of_the_runs_after_the_first():
-    model = models.small_model(CONFIG)
+    model = TorchDecoder(models.small_model(CONFIG))
     warmed_up, *runs = bench.measure(model, BenchConfig(4, 5, 3))
     assert isinstance(warmed_up, bench.WarmedUp)
     assert [len(run.tokens) for run in runs] == [5] * 3
@@ -69,7 +70,7 @@ def test_speeds_are_medians_of_the_runs_after_the_first():
 
 
 def test_what_does_not_fit_into_the_window_is_refused():
-    model = models.small_model(CONFIG)
+    model = TorchDecoder(models.small_model(CONFIG))
     assert list(bench.measure(model, BenchConfig(30, 10, 1)))
     with pytest.raises(UsageError, match="window of 40: ask for 1 fewer"):
         list(bench.measure(model, BenchConfig(30, 11, 1)))

@@ -1,5 +1,6 @@
 """From a name or a file to a model that is ready to run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from gpt2cli.hub.tokenizer_files import (
     read_tokenizer,
     remark,
 )
-from gpt2cli.inference.cpu_decoder import PRECISIONS, prepare
+from gpt2cli.inference.decoder import PRECISIONS, Decoder, make_decoder
+from gpt2cli.inference.gpu.graph_decoder import check_graphs
 from gpt2cli.model.device import pick_device
 from gpt2cli.model.gpt import GPT
+from gpt2cli.model.origin import Origin
 from gpt2cli.paths import expand
 from gpt2cli.progress import Note, Progress, ignore
 from gpt2cli.untrusted import is_file, shown
@@ -45,18 +48,19 @@ def load(
     offline: bool = False,
     for_text: bool = False,
     progress: Progress = ignore,
-) -> GPT:
-    """As `load_plain`, with the weights laid out for speed. Such a model cannot be trained or saved.
+    compile: bool = False,
+) -> Decoder:
+    """As `load_plain`, with the weights laid out for speed. A decoder cannot be trained or saved.
 
-    `precision` is one of PRECISIONS, or auto: see `packed.pick_precision`.
+    `precision` is one of PRECISIONS, or auto: see `decoder.pick_precision`. With `compile`, CUDA graphs decode.
     """
     target = pick_device(device)
+    if compile:
+        check_graphs(target)
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, not {precision}")
     plain = load_plain(model, ckpt=ckpt, device="cpu", offline=offline, for_text=for_text, progress=progress)
-    ready = prepare(plain, target, precision)
-    ready.other_tokenizer = plain.other_tokenizer
-    return ready
+    return make_decoder(plain, target, precision, compile)
 
 
 def load_plain(
@@ -127,7 +131,7 @@ def load_adapted(
     gpt = load_file(found, progress) if is_file(found) else load_directory(found, progress)
     gpt.float()  # so that what is held in fewer bits is rounded once, at the end
     adapters.merge_adapter(gpt, adapter, path)
-    gpt.precision = "fp32"
+    gpt.origin = replace(gpt.origin, precision="fp32")
     return _with_tokenizer(gpt, read_tokenizer(path), path, progress)
 
 
@@ -162,7 +166,7 @@ def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Pro
     if heads := assumed_heads(config, shape.n_embd):
         note(heads)
     model = build(shape, tensors, where)
-    model.precision = quantized_file.precision(contents.tensors)
+    model.origin = Origin(precision=quantized_file.precision(contents.tensors))
     return model
 
 
@@ -183,8 +187,8 @@ def _check_whole(tensors: dict[str, Tensor], where: Path) -> None:
 
 def _with_tokenizer(model: GPT, tokenizer: Tokenizer, where: Path, progress: Progress) -> GPT:
     """The model, with the reason why its tokenizer is not GPT-2's, if so. Other remarks go to `progress`."""
-    model.other_tokenizer = model.other_tokenizer or tokenizer.other
+    model.origin = replace(model.origin, other_tokenizer=model.origin.other_tokenizer or tokenizer.other)
     text = remark(tokenizer, model.config.vocab_size)
-    if text and model.other_tokenizer is None:
+    if text and model.origin.other_tokenizer is None:
         progress(Note(f"{where}: {text}"))
     return model

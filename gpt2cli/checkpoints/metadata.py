@@ -66,7 +66,7 @@ def read_metadata(ckpt: str | Path | None, model: str | None = None) -> Metadata
 
 def provenance_of(facts: Metadata, model: GPT) -> dict[str, Any]:
     """The provenance for a copy of a model. It says why the tokenizer is not GPT-2's, if that is so."""
-    reason = model.other_tokenizer
+    reason = model.origin.other_tokenizer
     return facts.provenance | ({PROVENANCE: reason} if reason else {})
 
 

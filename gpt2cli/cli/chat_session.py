@@ -12,7 +12,7 @@ from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.conversation import Exchange, compose
 from gpt2cli.generation.text import TextGeneration
-from gpt2cli.model.gpt import GPT
+from gpt2cli.inference.decoder import Decoder
 from gpt2cli.prompts import PromptTemplate
 
 AGAIN = "Ctrl-C again leaves"
@@ -31,7 +31,7 @@ class Session:
 
     console: Console
     name: str
-    model: GPT
+    model: Decoder
     template: PromptTemplate
     sampling: SamplingConfig
     stats: bool = False

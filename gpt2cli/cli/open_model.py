@@ -15,7 +15,7 @@ from gpt2cli.untrusted import is_utf16, shown
 
 if TYPE_CHECKING:
     from gpt2cli.generation.text import Sample, TextGeneration
-    from gpt2cli.model.gpt import GPT
+    from gpt2cli.inference.decoder import Decoder
 
 
 LONGEST_PROMPT = 2**26
@@ -101,7 +101,7 @@ def open_model(
     compile: bool,
     offline: bool,
     for_text: bool = True,
-) -> "tuple[GPT, float]":
+) -> "tuple[Decoder, float]":
     """Load what the options name, showing any download; the model, and the seconds that it takes once compiled.
 
     With `for_text`, a model that was made for another tokenizer is refused.
@@ -113,11 +113,6 @@ def open_model(
 
     if threads:
         torch.set_num_threads(threads)
-    if compile:
-        from gpt2cli.inference.gpu.cuda_graphs import check_graphs, compile_steps
-        from gpt2cli.model.device import pick_device
-
-        check_graphs(pick_device(device))
     start = time.perf_counter()
     with showing_downloads(console) as progress:
         gpt = load(
@@ -128,17 +123,12 @@ def open_model(
             offline=offline,
             for_text=for_text,
             progress=progress,
+            compile=compile,
         )
-    if compile:
-        compile_steps(gpt)
     seconds = time.perf_counter() - start
-    if note := gpt.compiling_note():
-        console.note(note)
-        gpt.warm_up()
-    start = time.perf_counter()  # what a run takes that need not compile
-    gpt.warm_up()
+    seconds += gpt.prepare(console.note)
     raise_received()  # compilers catch what a signal raises
-    return gpt, seconds + time.perf_counter() - start
+    return gpt, seconds
 
 
 def note_dropped(console: Console, run: "TextGeneration") -> None:

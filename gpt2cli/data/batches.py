@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.model.gpt import PackedRow
+from gpt2cli.model.packed_row import PackedRow
 
 PREFIX_KEY = 16
 """Tokens that sequences must begin with alike to be read together: Alpaca's template begins with more."""
@@ -17,17 +17,17 @@ PREFIX_KEY = 16
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences in one row, for one forward pass: see `model.gpt.PackedRow`.
+    """Sequences in one row, for one forward pass.
 
-    idx        (1, T) the tokens that are read
-    packing    which of them belong to which sequence
-    positions  (N,) where in the row a token is predicted that counts
-    targets    (N,) those tokens
-    records    which records they are of, in the order of their targets
+    idx        (1, T) the tokens in the row
+    sight      which of them belong to which sequence
+    positions  (N,) the places in the row whose next tokens are targets
+    targets    (N,) the tokens to predict
+    records    the records in the row, in the order of their targets
     """
 
     idx: Tensor
-    packing: PackedRow
+    sight: PackedRow
     positions: Tensor
     targets: Tensor
     records: list[int]

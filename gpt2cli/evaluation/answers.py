@@ -1,4 +1,4 @@
-"""Answers to many instructions, in batches that waste little, each as soon as it is finished."""
+"""Answers to many instructions, in batches of prompts with similar lengths."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,20 +7,21 @@ from typing import Any
 from gpt2cli.config import SamplingConfig
 from gpt2cli.generation.decode import generate
 from gpt2cli.generation.text import Sample
-from gpt2cli.model.gpt import GPT
+from gpt2cli.inference.decoder import Decoder
 from gpt2cli.untrusted import is_encodable
 
 BATCH = 64
-"""Answers written at once, at the most; more bring no more speed on a processor ..."""
+"""The most answers in a batch. More are no faster on a CPU."""
 CACHE_BYTES = 2**30
-"""... and fewer are, if their keys and values would take more memory than this."""
+"""The most memory for the keys and values of a batch."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said, without blank space at the ends, in how many tokens, and why it ended there.
+    """A model's answer without white space at its ends.
 
-    finish_reason  stop, eos or length; empty if nobody knows, as of answers that were made elsewhere
+    tokens         how many tokens the model wrote
+    finish_reason  stop, eos or length; empty for answers from elsewhere, for which it is not known
     """
 
     text: str
@@ -29,7 +30,7 @@ class Answer:
 
     @classmethod
     def restored(cls, finding: Any, max_new_tokens: int) -> "Answer | None":
-        """The answer that an interrupted run kept; None for a finding of any other form."""
+        """The answer that an interrupted run stored; None for a value of another form."""
         if not isinstance(finding, list) or [type(part) for part in finding] != [str, int, str]:
             return None
         text, tokens, finish_reason = finding
@@ -37,21 +38,22 @@ class Answer:
         return cls(text, tokens, finish_reason) if fits else None
 
 
-def answer(model: GPT, prompts: dict[int, list[int]], sampling: SamplingConfig) -> Iterator[tuple[int, Answer]]:
-    """Answer each prompt, tokens under a key of the caller's; yield (key, answer) as they are finished.
+def answer(decoder: Decoder, prompts: dict[int, list[int]], sampling: SamplingConfig) -> Iterator[tuple[int, Answer]]:
+    """Answer prompts, which are token ids by key; yield (key, answer) for each answer as soon as it is complete.
 
-    Prompts of like length share a batch, an answer that is finished leaves it, and key k draws with the sampling's
-    seed + k. So an answer does not depend on the company it is in.
+    Prompts of similar length share a batch, which a complete answer leaves. The seed for key k is the sampling's
+    seed + k. So an answer does not depend on the others in its batch.
     """
-    keys = sorted(prompts, key=lambda key: (-len(prompts[key]), key))  # the longest first: whoever fits, all do
+    # the longest first: if memory suffices for the first batch, it suffices for all
+    keys = sorted(prompts, key=lambda key: (-len(prompts[key]), key))
     while keys:
-        size = batch_size(model, len(prompts[keys[0]]) + sampling.max_new_tokens)
+        size = batch_size(decoder, len(prompts[keys[0]]) + sampling.max_new_tokens)
         batch, keys = keys[:size], keys[size:]
-        yield from _answer_batch(model, batch, [prompts[key] for key in batch], sampling)
+        yield from _answer_batch(decoder, batch, [prompts[key] for key in batch], sampling)
 
 
 def _answer_batch(
-    model: GPT, keys: Sequence[int], prompts: Sequence[Sequence[int]], sampling: SamplingConfig
+    decoder: Decoder, keys: Sequence[int], prompts: Sequence[Sequence[int]], sampling: SamplingConfig
 ) -> Iterator[tuple[int, Answer]]:
     seeds = [(sampling.seed or 0) + key for key in keys]
     samples = [Sample(seed, sampling.stop) for seed in seeds]
@@ -60,7 +62,7 @@ def _answer_batch(
     def is_finished(row: int) -> bool:
         return samples[row].finish_reason is not None
 
-    for row, token in generate(model, prompts, sampling, seeds, is_finished):
+    for row, token in generate(decoder, prompts, sampling, seeds, is_finished):
         sample = samples[row]
         sample.push(token)
         counts[row] += 1
@@ -69,8 +71,7 @@ def _answer_batch(
             yield keys[row], Answer(sample.text.strip(), len(sample.tokens), sample.finish_reason or "length")
 
 
-def batch_size(model: GPT, length: int) -> int:
-    """How many sequences of this length the cache may hold."""
-    config = model.config
-    a_token = 2 * config.n_layer * config.n_embd * model.ln_f.weight.element_size()
-    return min(BATCH, max(1, CACHE_BYTES // (a_token * min(length, config.block_size))))
+def batch_size(decoder: Decoder, length: int) -> int:
+    """The number of sequences of this length whose keys and values fit into CACHE_BYTES, from 1 to BATCH."""
+    row = decoder.new_cache(1, 1).nbytes * min(length, decoder.config.block_size)
+    return min(BATCH, max(1, CACHE_BYTES // row))

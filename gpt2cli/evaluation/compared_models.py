@@ -13,7 +13,7 @@ from gpt2cli.checkpoints.places import find_base
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, DataError
 from gpt2cli.evaluation.evaluation_data import Instructions, Texts
-from gpt2cli.model.gpt import GPT
+from gpt2cli.inference.decoder import Decoder
 from gpt2cli.paths import expand
 from gpt2cli.progress import Progress, ignore
 from gpt2cli.prompts import ALPACA, PromptTemplate
@@ -48,7 +48,7 @@ class Candidate:
     settings: dict[str, Any] = field(default_factory=dict)
     tuned_in: PromptTemplate = ALPACA
 
-    def load(self, progress: Progress = ignore) -> GPT:
+    def load(self, progress: Progress = ignore) -> Decoder:
         """The model, ready to run. Raises what `checkpoints.load.load` raises."""
         machine = self.machine
         return load(

@@ -22,8 +22,8 @@ from gpt2cli.evaluation.events import Advanced, Completed, Event
 from gpt2cli.evaluation.given_answers import Given
 from gpt2cli.evaluation.likelihood import RecordSource, Source, Sums, TextSource, collect, portions, score
 from gpt2cli.evaluation.partial_results import PartialResults
+from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.device import TOKENS_PER_PASS
-from gpt2cli.model.gpt import GPT
 from gpt2cli.progress import Note
 from gpt2cli.prompts import PromptTemplate
 
@@ -136,14 +136,14 @@ def _examine(
     """Load one model, score the data and generate the answers."""
     model = candidate.load()
     # the device and precision that `auto` has chosen: on another machine it may choose others
-    at = (str(model.ln_f.weight.device), model.precision)
+    at = (str(model.device), model.precision)
     partial = PartialResults(candidate.fingerprint(), _identity(job, plan), *at)
     problem = partial.problem
     if problem:
         yield Note(f"{problem}: an interrupted run would start again")
     if note := model.compiling_note():
         yield Note(note)
-        model.warm_up()
+        model.prepare(lambda _: None)
     source = plan.source or _text_source(job, model)
     table = yield from _score(candidate.name, model, source, partial)
     answers = yield from _answer(candidate.name, model, plan, job, partial)
@@ -152,7 +152,7 @@ def _examine(
     return Findings(candidate.name, table, answers), partial
 
 
-def _text_source(job: Job, model: GPT) -> TextSource:
+def _text_source(job: Job, model: Decoder) -> TextSource:
     assert isinstance(job.data, Texts)
     window = model.config.block_size
     return TextSource(job.data.tokens, window, check_stride(job.config.stride, window))
@@ -169,9 +169,9 @@ def check_stride(stride: int | None, block_size: int) -> int:
     return chosen
 
 
-def _score(name: str, model: GPT, source: Source, partial: PartialResults) -> Generator[Event, None, Tensor]:
+def _score(name: str, model: Decoder, source: Source, partial: PartialResults) -> Generator[Event, None, Tensor]:
     """Compute the losses, (units, 3) as of `collect`. Yields the number of tokens that were read."""
-    max_tokens = TOKENS_PER_PASS[model.ln_f.weight.device.type]
+    max_tokens = TOKENS_PER_PASS[model.device.type]
     total, done, reused, parts = sum(source.lengths), 0, 0, []
     yield Advanced(name, "scoring", done, total)
     for chosen in portions(source.lengths, max_tokens):
@@ -190,7 +190,7 @@ def _score(name: str, model: GPT, source: Source, partial: PartialResults) -> Ge
 
 
 def _answer(
-    name: str, model: GPT, plan: _ModelPlan, job: Job, partial: PartialResults
+    name: str, model: Decoder, plan: _ModelPlan, job: Job, partial: PartialResults
 ) -> Generator[Event, None, dict[int, Answer]]:
     """Generate the answers, by the index of their task."""
     sampling = _sampling(job, plan)

@@ -1,43 +1,44 @@
-"""How well a model predicts what is written: each token's loss, and whether it was the likeliest one."""
+"""How well a model predicts given texts: the loss of each token, and whether it was the likeliest one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from gpt2cli.data.batches import make_rows
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.errors import CheckpointError, DivergedError
+from gpt2cli.errors import DivergedError
+from gpt2cli.generation.decode import check_token
+from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.device import LOGIT_ROWS
-from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 
 CHUNK = 256
-"""Tokens of a plain text that count as one thing when things are drawn by chance: neighbours depend on each other."""
+"""Tokens of plain text in one unit of the bootstrap, which needs units that are nearly independent of each other."""
 PASSES = 4
-"""Forward passes in one portion: an evaluation keeps its results, and can be interrupted, after each portion."""
+"""Forward passes in a portion. An evaluation stores its results after each, and continues there if interrupted."""
 
 
 class Source(Protocol):
-    """Sequences to predict, made when they are needed, and whose tokens they are: records' or chunks of text.
+    """Sequences to predict, and the units that their tokens belong to: records, or chunks of text.
 
-    lengths  the tokens of each sequence
-    units    how many records, or chunks, there are
+    lengths  the number of tokens in each sequence
+    units    the number of units
     """
 
     lengths: list[int]
     units: int
 
     def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
-        """These sequences, and for each of them the unit of each of its targets."""
+        """The sequences with these indices, and for each of them the unit of each target."""
         ...
 
 
 class RecordSource:
-    """A unit is a record: sequence i is that of record `of[i]`, out of `units`."""
+    """Units are records: sequence i belongs to record `of[i]`, of `units` records."""
 
     def __init__(self, data: TokenDataset, of: Sequence[int], units: int) -> None:
         self._data, self._of = data, list(of)
@@ -50,45 +51,53 @@ class RecordSource:
         return data, [torch.full((n,), self._of[i]) for i, n in zip(chosen, n_targets, strict=True)]
 
 
+class _Window(NamedTuple):
+    """The tokens from `start` to `stop` of a text. Its targets begin at `scored`; the text's first unit is `unit`."""
+
+    text: int
+    start: int
+    stop: int
+    scored: int
+    unit: int
+
+
 class TextSource:
-    """Windows that slide over each text by `stride` tokens; the first token stands after an end-of-text.
+    """Windows that move over each text in steps of `stride` tokens. An end-of-text token precedes each text.
 
-    Every token of a text is predicted once, with all that its window holds before it: at least `block_size - stride`
-    tokens, where the text has that many. The windows are those of the recipe in transformers' documentation
-    ("Perplexity of fixed-length models"), whose `max_length` is our block_size.
+    Every token of a text is predicted once, from the tokens before it in its window: at least `block_size - stride`,
+    if the text has as many. The windows are those of the recipe in transformers' documentation ("Perplexity of
+    fixed-length models"), whose `max_length` is our block_size.
 
-    lm-evaluation-harness takes other windows for the same purpose: they do not overlap, so that a token has between
-    one and all tokens of its window before it, and the last one is moved back until it is full. Its losses are
-    therefore those of a stride of block_size - 1, but for the last window, to about three digits. With a smaller
-    stride ours are lower, as each token has more before it.
+    lm-evaluation-harness uses windows that do not overlap, so that a token has between one and all tokens of its window
+    before it, and moves the last window back until it is full. Its losses agree to about three digits with those for a
+    stride of block_size - 1, except in the last window. Smaller strides give lower losses, because each token has more
+    tokens before it.
     """
 
     def __init__(self, texts: Sequence[Tensor], block_size: int, stride: int) -> None:
         end = torch.tensor([END_OF_TEXT_ID], dtype=torch.uint16)
         self._streams = [torch.cat([end, text]) for text in texts]
-        self._windows: list[
-            tuple[int, int, int, int, int]
-        ] = []  # text, start, end, first target, unit before the first
+        self._windows: list[_Window] = []
         self.units = 0
         for i, stream in enumerate(self._streams):
             start, scored = 0, 1
             while scored < len(stream):
                 stop = min(start + block_size, len(stream))
-                self._windows.append((i, start, stop, scored, self.units))
+                self._windows.append(_Window(text=i, start=start, stop=stop, scored=scored, unit=self.units))
                 start, scored = start + stride, stop
             self.units += -(-(len(stream) - 1) // CHUNK)
-        self.lengths = [stop - start for _, start, stop, _, _ in self._windows]
+        self.lengths = [window.stop - window.start for window in self._windows]
 
     def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
         windows = [self._windows[i] for i in chosen]
-        cut = [self._streams[i][start:stop] for i, start, stop, _, _ in windows]
-        data = from_sequences(cut, [scored - start for _, start, _, scored, _ in windows])
-        return data, [(torch.arange(scored, stop) - 1) // CHUNK + unit for _, _, stop, scored, unit in windows]
+        cut = [self._streams[w.text][w.start : w.stop] for w in windows]
+        data = from_sequences(cut, [w.scored - w.start for w in windows])
+        return data, [(torch.arange(w.scored, w.stop) - 1) // CHUNK + w.unit for w in windows]
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Of some units: summed losses in nats, how many tokens were the likeliest ones, and how many there were."""
+    """For each of some units: the summed loss in nats, the number of tokens that were the likeliest, and of all."""
 
     units: list[int]
     losses: list[float]
@@ -97,7 +106,7 @@ class Sums:
 
     @classmethod
     def restored(cls, finding: Any, source: Source, chosen: range) -> "Sums | None":
-        """The sums that an interrupted run kept of these sequences; None for a finding of any other form."""
+        """The sums that an interrupted run stored for these sequences; None for a value of another form."""
         if not isinstance(finding, list) or len(finding) != 4 or not all(isinstance(part, list) for part in finding):
             return None
         units, losses, right, tokens = finding
@@ -111,7 +120,7 @@ class Sums:
 
 
 def portions(lengths: Sequence[int], max_tokens: int) -> list[range]:
-    """All sequences, in runs of about PASSES * max_tokens tokens."""
+    """All sequences, divided into ranges of about PASSES * max_tokens tokens."""
     found, start, size = [], 0, 0
     for i, length in enumerate(lengths):
         size += length
@@ -122,22 +131,17 @@ def portions(lengths: Sequence[int], max_tokens: int) -> list[range]:
 
 
 @torch.inference_mode()
-def score(model: GPT, source: Source, chosen: range, max_tokens: int) -> Sums:
+def score(decoder: Decoder, source: Source, chosen: range, max_tokens: int) -> Sums:
     """Predict the targets of these sequences.
 
     Raises DivergedError if a loss is not finite, and CheckpointError for a token that the model does not know.
     """
     data, unit_of = source.part(chosen)
-    largest = int(data.tokens.to(torch.int32).max())
-    if largest >= model.config.vocab_size:
-        raise CheckpointError(
-            f"token {largest} is not among the {model.config.vocab_size} that the model knows: "
-            "it was made for another tokenizer"
-        )
+    check_token(int(data.tokens.to(torch.int32).max()), decoder.config.vocab_size)
     losses, right, units = [], [], []
-    for row in make_rows(data, range(len(data)), max_tokens, model.ln_f.weight.device):
-        hidden = model.hidden(row.idx, packing=row.packing)[0, row.positions]
-        row_losses, row_right = token_losses(model, hidden, row.targets)
+    for row in make_rows(data, range(len(data)), max_tokens, decoder.device):
+        hidden = decoder.hidden(row.idx, row.sight)[0, row.positions]
+        row_losses, row_right = token_losses(decoder, hidden, row.targets)
         losses.append(row_losses.cpu().double())
         right.append(row_right.cpu())
         units += [unit_of[i] for i in row.records]
@@ -149,12 +153,12 @@ def score(model: GPT, source: Source, chosen: range, max_tokens: int) -> Sums:
     return Sums(ids.tolist(), total.tolist(), hits.tolist(), counts.tolist())
 
 
-def token_losses(model: GPT, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_losses(decoder: Decoder, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """-log p of each target (N,) in nats, and whether it has the largest logit, for final hidden states (N, C)."""
     losses, right = [], []
     for start in range(0, len(targets), LOGIT_ROWS[targets.device.type]):
         chosen = slice(start, start + LOGIT_ROWS[targets.device.type])
-        logits = model.head(hidden[chosen]).float()
+        logits = decoder.head(hidden[chosen]).float()
         target = targets[chosen, None]
         losses.append((logits.logsumexp(dim=-1, keepdim=True) - logits.gather(1, target))[:, 0])
         right.append(logits.argmax(dim=-1) == target[:, 0])

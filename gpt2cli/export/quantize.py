@@ -45,7 +45,7 @@ def quantize(
     """
     check(model, ckpt, bits, out, force)
     gpt = load_plain(model, ckpt=ckpt, device="cpu", offline=offline, progress=progress)
-    stored = STORED.get(gpt.precision)
+    stored = STORED.get(gpt.origin.precision)
     if stored is not None and stored <= bits:
         instead = "; --bits 4 makes it smaller" if stored > min(BITS) else ": quantize the model that it was made from"
         raise UsageError(f"{ckpt or model} is in {stored} bits already{instead}")

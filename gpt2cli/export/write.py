@@ -47,7 +47,7 @@ def _export_model(request: Request, model: GPT, facts: Metadata) -> None:
     config, out = model.config, request.out
     dtype = request.dtype or FORMATS[request.format].dtypes[0]
     template = facts.prompt_template(request.ckpt or request.model)
-    _check_fits(request.format, out.suffix, config, model.other_tokenizer)
+    _check_fits(request.format, out.suffix, config, model.origin.other_tokenizer)
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if request.format == "gpt2cli":
         state = cast(tensors, dtype, DTYPES[dtype])

@@ -11,6 +11,7 @@ from gpt2cli.config import SamplingConfig
 from gpt2cli.generation.decode import generate as generate_tokens
 from gpt2cli.generation.decode import random_seed
 from gpt2cli.hub.tokenizer_files import check_tokenizer
+from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.gpt import GPT
 
 
@@ -88,7 +89,7 @@ class TextGeneration:
     decode_tok_s   new tokens a second behind the first of each sample, None if there were no such
     """
 
-    def __init__(self, model: GPT, prompt: str, sampling: SamplingConfig, allow_special: bool = True) -> None:
+    def __init__(self, model: Decoder | GPT, prompt: str, sampling: SamplingConfig, allow_special: bool = True) -> None:
         check_tokenizer(model)
         ids = tokenizer.encode(prompt, allow_special) or [tokenizer.END_OF_TEXT_ID]
         self.model = model
@@ -127,7 +128,7 @@ class TextGeneration:
                 yield sample, text
 
 
-def complete(model: GPT, prompts: Sequence[str], sampling: SamplingConfig) -> list[Sample]:
+def complete(model: Decoder | GPT, prompts: Sequence[str], sampling: SamplingConfig) -> list[Sample]:
     """Continue each of several prompts once, in one batch. Sample i's seed is the sampling's + i.
 
     `<|endoftext|>` in the prompts is plain text, as in the data that a model is trained on.
@@ -146,7 +147,7 @@ def complete(model: GPT, prompts: Sequence[str], sampling: SamplingConfig) -> li
     return samples
 
 
-def stream(model: GPT, prompt: str, sampling: SamplingConfig | None = None) -> Iterator[str]:
+def stream(model: Decoder | GPT, prompt: str, sampling: SamplingConfig | None = None) -> Iterator[str]:
     """Continue a prompt once; yield the continuation piece by piece, never half a character.
 
     `<|endoftext|>` in the prompt is the special token.
@@ -155,7 +156,7 @@ def stream(model: GPT, prompt: str, sampling: SamplingConfig | None = None) -> I
         yield text
 
 
-def generate(model: GPT, prompt: str, sampling: SamplingConfig | None = None) -> str:
+def generate(model: Decoder | GPT, prompt: str, sampling: SamplingConfig | None = None) -> str:
     """Continue a prompt once; return the continuation. TextGeneration makes several in one batch.
 
     `<|endoftext|>` in the prompt is the special token.

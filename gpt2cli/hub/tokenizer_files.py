@@ -14,6 +14,7 @@ from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID
 from gpt2cli.untrusted import is_file, parse_json, shown
 
 if TYPE_CHECKING:
+    from gpt2cli.inference.decoder import Decoder
     from gpt2cli.model.gpt import GPT
 
 FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json")
@@ -71,9 +72,9 @@ def read_tokenizer(directory: Path) -> Tokenizer:
         return Tokenizer(other=str(error), known=True)
 
 
-def check_tokenizer(model: "GPT", where: object = "the model") -> None:
+def check_tokenizer(model: "Decoder | GPT", where: object = "the model") -> None:
     """Raise CheckpointError if a model was made for another tokenizer than GPT-2's."""
-    refuse(_too_few(model.config.vocab_size) or model.other_tokenizer, where)
+    refuse(_too_few(model.config.vocab_size) or model.origin.other_tokenizer, where)
 
 
 def refuse(other: str | None, where: object) -> None:

@@ -1,4 +1,4 @@
-"""What the machine has: devices, types that it computes fast in, memory."""
+"""The machine: its devices, the types in which they compute fast, its memory."""
 
 import os
 import sys
@@ -11,25 +11,25 @@ import torch
 from gpt2cli.errors import UsageError
 
 TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
-"""More than these in one forward pass over whole sequences are no faster, and cost memory."""
+"""Tokens in one forward pass over whole sequences. More are no faster and need more memory."""
 
 LOGIT_ROWS = {"cpu": 128, "cuda": 4096, "mps": 1024}
-"""Tokens whose logits are held at once in training and evaluation: 128 are 26 MB in fp32 over GPT-2's vocabulary."""
+"""Tokens whose logits are in memory at once in training and evaluation. For GPT-2's vocabulary, 128 take 26 MB."""
 
 
 def available_devices() -> list[str]:
-    """The devices that this machine and this PyTorch have, the fastest first."""
+    """The devices that this machine has and this PyTorch supports, the fastest first."""
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes the fastest there is, `cuda` the first of its kind.
+    """The device with this name. `auto` is the fastest one, `cuda` the first CUDA device.
 
-    Raises UsageError, naming the devices there are, for one that is not there.
+    Raises UsageError, with the names of the machine's devices, for any other name.
     """
     available = available_devices()
-    if available[0].startswith("cuda"):  # `repeatable` needs it; cuBLAS reads it once, at its first product
+    if available[0].startswith("cuda"):  # for `repeatable`; cuBLAS reads it once, before its first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":
         return torch.device(available[0])
@@ -40,12 +40,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def computes_bf16() -> bool:
-    """Whether the CUDA device does so itself; an emulation, which torch counts too, is slower than fp32."""
+    """Whether the CUDA device computes in bf16 itself. Emulation, which torch also counts, is slower than fp32."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def fast_training_dtype(device: torch.device) -> torch.dtype | None:
-    """bf16 where the device multiplies matrices faster in it than in fp32, else None: for autocast while training."""
+    """The type for autocast in training: bf16 if the device multiplies matrices faster in it, else None."""
     if device.type == "cuda":
         return torch.bfloat16 if computes_bf16() else None
     if device.type == "cpu" and any(
@@ -57,9 +57,9 @@ def fast_training_dtype(device: torch.device) -> torch.dtype | None:
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Make CUDA add up gradients in the same order every time, as the CPU does anyway.
+    """Make CUDA add up gradients in the same order every time, as the CPU always does.
 
-    A resumed run can then equal an uninterrupted one bit for bit. It makes attention's backward pass somewhat slower.
+    So a resumed run can equal an uninterrupted one bit for bit. The backward pass of attention is somewhat slower.
     """
     if device.type != "cuda":
         yield
@@ -67,7 +67,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling = torch._C._get_deterministic_fill_uninitialized_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch._C._set_deterministic_fill_uninitialized_memory(False)  # a help for finding faults, which takes time
+    torch._C._set_deterministic_fill_uninitialized_memory(False)  # it only helps to find bugs, and takes time
     try:
         yield
     finally:
@@ -76,13 +76,13 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 
 def peak_rss_mb() -> float:
-    """The most memory, in MB of 2^20 bytes, that this process has had resident; 0 where the platform does not tell."""
+    """The peak resident memory of this process, in MB of 2^20 bytes; 0 if the platform does not report it."""
     if sys.platform == "win32":
         return 0.0
-    # Linux counts into getrusage's figure what the parent process had before this one began
-    with suppress(OSError, ValueError, IndexError):  # elsewhere there is no such file, or it is another one
+    # on Linux, getrusage's figure includes the parent process's memory before the fork
+    with suppress(OSError, ValueError, IndexError):  # other platforms have no such file, or another one
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):  # some kernels that only look like Linux leave it out
+            if line.startswith("VmHWM:"):  # some kernels that imitate Linux lack this line
                 return int(line.split()[1]) / 2**10
     import resource
 

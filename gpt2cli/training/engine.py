@@ -82,7 +82,9 @@ class _Run:
         self.trained = self.half.model if self.half else job.model
         if job.compiled:
             compile_blocks(self.trained, changing=len(set(job.train.lengths.tolist())) > 2)
-        self.loss: nn.Module = SequenceLoss(self.trained, job.compiled and self.device.type == "cuda")
+        self.loss: nn.Module = SequenceLoss(
+            self.trained, compiled=job.compiled and self.device.type == "cuda", recompute=job.recompute
+        )
         self.kinds = kinds_of(job.train)
         self.upcoming: StepBatch | None = None
         self.negatives = None

@@ -1,8 +1,8 @@
 """Mixed precision by a copy of the model in 16 bits (Micikevicius et al. 2017), which needs the fewest GPU kernels.
 
-Autocast launches a kernel for the cast of every weight, every gradient and every LayerNorm's output. With a small
-model, Python then needs longer to launch the kernels of a step than the GPU to run them. Here one call casts all
-weights, once a step. Unlike with autocast, the residual stream is in 16 bits too.
+Autocast launches a kernel to cast each weight, each gradient and the output of each LayerNorm. With a small model,
+Python then takes longer to launch the kernels of a step than the GPU takes to run them. Here one call casts all
+weights, once per step. Unlike with autocast, the residual stream is in 16 bits too.
 """
 
 import copy
@@ -14,10 +14,10 @@ from gpt2cli.model.gpt import GPT
 
 
 class HalfCopy:
-    """A copy of `model` that computes in `dtype`; `model` keeps its weights in fp32, and gets the gradients.
+    """A copy of `model` that computes in `dtype`. `model` keeps its weights in fp32 and receives the gradients.
 
-    The embeddings and the head are the model's own: a token's gradient is the sum of many, which 16 bits cannot hold.
-    So are frozen weights that are in `dtype` already.
+    The copy shares the embeddings and the head with the model: their gradients are sums over many tokens, for which
+    16 bits are too few. It also shares frozen weights that are in `dtype` already.
     """
 
     def __init__(self, model: GPT, dtype: torch.dtype) -> None:

@@ -24,6 +24,7 @@ class Job:
     prompts       (what to show, what the model reads) of the samples
     identity      settings and data, which a resumed run must share
     compiled      whether to compile the blocks, and on CUDA what the loss computes for every logit
+    recompute     whether the backward pass computes the blocks again, to save memory
     half_copy     whether to compute in a copy of the model in `autocast`'s type, in place of autocast
     checkpoints   where to save, None for nowhere
     should_stop   asked after every step: whether to save and leave
@@ -42,6 +43,7 @@ class Job:
     resume: state.Resumable | None = None
     should_stop: Callable[[], bool] = lambda: False
     compiled: bool = False
+    recompute: bool = False
     half_copy: bool = False
 
     @property

@@ -45,7 +45,6 @@ def load_model(settings: Settings, device: str, offline: bool = False, progress:
         add_lora(model, settings.lora)
     for parameter in model.parameters():  # memory of its own, in place of a map of the file
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
-    model.checkpointing = settings.grad_checkpointing
     return model
 
 
@@ -118,6 +117,7 @@ def make_job(
         resume,
         should_stop,
         compiled,
+        recompute=settings.grad_checkpointing,
         half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,
     )
 

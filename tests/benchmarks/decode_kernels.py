@@ -20,7 +20,7 @@ from torch import Tensor
 from gpt2cli.bench import memory_bandwidth
 from gpt2cli.config import PUBLISHED, GPTConfig, SamplingConfig
 from gpt2cli.inference.gpu import fused_step
-from gpt2cli.inference.gpu.cuda_graphs import UNROLLED, Decoder, State
+from gpt2cli.inference.gpu.cuda_graphs import UNROLLED, GraphSession, State
 from gpt2cli.inference.gpu.fused_step import FusedStep, linear_blocks, matmul_blocks
 from gpt2cli.model.gpt import GPT
 
@@ -113,23 +113,23 @@ def time_steps(name: str, config: GPTConfig, rows: int, bandwidth: float) -> Non
     for early in (0, 1, 2):
         fused_step.EARLY_START = early
         start = time.perf_counter()
-        decoder = Decoder(model, rows, 256, GREEDY, None, fused=True)
+        session = GraphSession(model, rows, 256, GREEDY, None, fused=True)
         torch.cuda.synchronize()
         made = time.perf_counter() - start
-        decoder.state.lengths.fill_(128)
+        session.state.lengths.fill_(128)
         times = []
         for _ in range(6):
-            decoder.state.slots.zero_()
+            session.state.slots.zero_()
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
-            decoder._graphs[UNROLLED].replay()
+            session._graphs[UNROLLED].replay()
             end.record()
             torch.cuda.synchronize()
             times.append(begin.elapsed_time(end) * 1000 / UNROLLED)
         us = sorted(times)[2]
         what = {"model": name, "rows": rows, "kernel": "step", "early": early, "ready_s": round(made, 2)}
         report(bandwidth, read, us, **what, tokens_s=round(rows / us * 1e6))
-        del decoder
+        del session
     fused_step.EARLY_START = None
 
 

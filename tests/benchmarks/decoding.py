@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     model = gpt2cli.load(None if args.ckpt else args.model, ckpt=args.ckpt, precision=args.precision)
-    model.warm_up()
+    model.prepare(print)
     greedy = SamplingConfig(max_new_tokens=args.tokens, temperature=0)
     sampled = replace(greedy, temperature=0.7)
     contests = {

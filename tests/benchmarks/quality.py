@@ -16,11 +16,10 @@ from gpt2cli.checkpoints.load import load, load_plain
 from gpt2cli.data.text import read_tokens, text_files
 from gpt2cli.evaluation.likelihood import TextSource, portions, score
 from gpt2cli.export.quantize import STORED, quantize
-from gpt2cli.inference.cpu_decoder import PRECISIONS
-from gpt2cli.model.gpt import GPT
+from gpt2cli.inference.decoder import PRECISIONS, Decoder, as_decoder
 
 
-def perplexity(model: GPT, folder: Path, most: int) -> float:
+def perplexity(model: Decoder, folder: Path, most: int) -> float:
     """Of `most` tokens of each text, each predicted with at least half of the window before it."""
     size = model.config.block_size
     source = TextSource([read_tokens(file)[:most] for file in text_files(folder)], size, size // 2)
@@ -38,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     name = "tiny" if args.ckpt is None and args.model is None else args.model
     plain = load_plain(name, ckpt=args.ckpt, device="cpu")
-    exact = perplexity(plain, args.texts, args.tokens)
+    exact = perplexity(as_decoder(plain), args.texts, args.tokens)
 
     def report(what: str, found: float) -> None:
         line = {"run": what, "perplexity": round(found, 4), "above_fp32_percent": round((found / exact - 1) * 100, 3)}
@@ -49,11 +48,12 @@ def main() -> None:
         model = load(name, ckpt=args.ckpt, device="cpu", precision=precision)
         report(f"packed {precision}", perplexity(model, args.texts, args.tokens))
     with tempfile.TemporaryDirectory() as directory:
-        for bits in (bits for bits in (8, 4) if bits < STORED.get(plain.precision, 32)):
+        for bits in (bits for bits in (8, 4) if bits < STORED.get(plain.origin.precision, 32)):
             file = Path(directory) / f"{bits}.safetensors"
             quantize(name, args.ckpt, bits, file)
             report(
-                f"file of {bits} bits, fp32", perplexity(load_plain(ckpt=file, device="cpu"), args.texts, args.tokens)
+                f"file of {bits} bits, fp32",
+                perplexity(as_decoder(load_plain(ckpt=file, device="cpu")), args.texts, args.tokens),
             )
             report(f"file of {bits} bits, auto", perplexity(load(ckpt=file, device="cpu"), args.texts, args.tokens))
 

@@ -10,6 +10,7 @@ from gpt2cli.config import ANSWERS, GPTConfig
 from gpt2cli.evaluation import answers as module
 from gpt2cli.evaluation.answers import answer, batch_size
 from gpt2cli.generation.text import generate
+from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.prompts import ALPACA
 from tests import models
 
@@ -44,7 +45,7 @@ def test_why_an_answer_ended(tiny):
 
 def test_a_batch_is_as_large_as_memory_allows():
     small = models.small_model()
-    assert batch_size(small, 37) == module.BATCH
+    assert batch_size(TorchDecoder(small), 37) == module.BATCH
     large = models.small_model(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=10**6, vocab_size=10))
     a_row = 2 * 8 * 4 * 10**6
-    assert batch_size(large, 10**7) == module.CACHE_BYTES // a_row
+    assert batch_size(TorchDecoder(large), 10**7) == module.CACHE_BYTES // a_row

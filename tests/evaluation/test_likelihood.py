@@ -11,6 +11,7 @@ from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.errors import CheckpointError, DivergedError
 from gpt2cli.evaluation.comparison import LIKELIHOOD
 from gpt2cli.evaluation.likelihood import RecordSource, Sums, TextSource, chunk_sizes, collect, portions, score
+from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 from tests import models
@@ -32,7 +33,7 @@ def plain(model: GPT, data: TokenDataset, i: int) -> list[float]:
 def test_every_records_sums_are_those_of_the_record_alone(make_data, max_tokens):
     model, data = models.small_model(SHAPE), make_data(12)
     source = RecordSource(data, range(len(data)), len(data))
-    parts = [score(model, source, chosen, max_tokens) for chosen in portions(source.lengths, max_tokens)]
+    parts = [score(TorchDecoder(model), source, chosen, max_tokens) for chosen in portions(source.lengths, max_tokens)]
     expected = torch.tensor([plain(model, data, i) for i in range(len(data))], dtype=torch.float64)
     torch.testing.assert_close(collect(parts, len(data)), expected, rtol=1e-5, atol=0)
 
@@ -80,7 +81,9 @@ def test_perplexity_of_a_text_is_transformers_with_the_same_stride_and_tokens(st
         if end == stream.shape[1]:
             break
     source = TextSource([text.to(torch.uint16)], 48, stride)
-    table = collect([score(model, source, chosen, 1024) for chosen in portions(source.lengths, 1024)], source.units)
+    table = collect(
+        [score(TorchDecoder(model), source, chosen, 1024) for chosen in portions(source.lengths, 1024)], source.units
+    )
     sums = table.sum(dim=0).tolist()
     assert sums[2] == counted == 700
     assert LIKELIHOOD["perplexity"](sums) == pytest.approx(math.exp(sum(losses) / counted), rel=1e-4)
@@ -91,20 +94,20 @@ def test_losses_that_are_not_finite_are_an_error():
     with torch.no_grad():
         model.ln_f.weight.fill_(float("inf"))
     with pytest.raises(DivergedError, match="not finite"):
-        score(model, RecordSource(data, range(3), 3), range(3), 100)
+        score(TorchDecoder(model), RecordSource(data, range(3), 3), range(3), 100)
 
 
 def test_a_token_that_the_model_does_not_know_is_said():
     model = models.small_model(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=65))
     source = TextSource([torch.tensor([1, 2]).to(torch.uint16)], 16, 8)
     with pytest.raises(CheckpointError, match=r"token 50256 is not among the 65 .* made for another tokenizer"):
-        score(model, source, range(1), 100)
+        score(TorchDecoder(model), source, range(1), 100)
 
 
 def test_sums_that_were_kept_are_taken_only_if_they_can_be_those_of_these_sequences():
     model, data = models.small_model(SHAPE), dataset(4)
     source = RecordSource(data, range(len(data)), len(data))
-    done = score(model, source, range(4), 1000)
+    done = score(TorchDecoder(model), source, range(4), 1000)
     kept = [done.units, done.losses, done.right, done.tokens]
     assert Sums.restored(kept, source, range(4)) == done
     assert Sums.restored(kept, source, range(3)) is None

@@ -5,7 +5,9 @@ import torch
 
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.generation.decode import generate, prefill
+from gpt2cli.generation.decode import generate
+from gpt2cli.generation.prefill import prefill
+from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 from tests import models
 
@@ -53,11 +55,10 @@ def test_a_batch_equals_its_rows_alone(model, temperature):
 
 def test_the_same_prompt_many_times_is_read_once(model, monkeypatch):
     read = []
-    hidden = type(model).hidden
-    monkeypatch.setattr(
-        type(model), "hidden", lambda self, idx, cache: read.append(idx.shape) or hidden(self, idx, cache)
-    )
-    logits, cache = prefill(model, [[1, 2, 3], [4], [1, 2, 3]], 8)
+    decoder = TorchDecoder(model)
+    hidden = decoder.hidden
+    monkeypatch.setattr(decoder, "hidden", lambda idx, cache: read.append(idx.shape) or hidden(idx, cache))
+    logits, cache = prefill(decoder, [[1, 2, 3], [4], [1, 2, 3]], 8)
     assert read == [(2, 3)]
     assert cache.lengths == [3, 1, 3]
     assert torch.equal(logits[0], logits[2])

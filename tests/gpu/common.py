@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from gpt2cli.config import GPTConfig
+from gpt2cli.inference.gpu.graph_decoder import GraphDecoder
 from gpt2cli.model.device import peak_rss_mb, pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import END_OF_TEXT_ID
@@ -132,15 +133,12 @@ def random_model(config: GPTConfig, device: torch.device | str, seed: int = 0) -
     return model.eval()
 
 
-def use_graphs(context: Context, model: GPT, fused: bool | None = None) -> GPT:
-    """Let the model decode as `--compile` does; without CUDA, by the same steps one by one.
+def use_graphs(context: Context, model: GPT, fused: bool | None = None) -> GraphDecoder:
+    """A decoder as `--compile` makes it; without CUDA, one that runs the same steps one by one.
 
-    `fused` says whether by Triton kernels; None: as the package decides.
+    `fused` says whether to use the Triton kernels; None: as the package decides.
     """
-    from gpt2cli.inference.gpu.cuda_graphs import compile_steps
-
-    compile_steps(model, fused if context.cuda else False)
-    return model
+    return GraphDecoder(model, fused=fused if context.cuda else False)
 
 
 def random_ids(count: int, seed: int) -> list[int]:

@@ -22,6 +22,7 @@ from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.data.batches import make_rows
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.generation import decode
+from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.loss import SequenceLoss
 from tests.gpu.common import DTYPES, VOCAB, Context, cli, random_ids, random_model, relative, use_graphs
@@ -148,7 +149,7 @@ def cases(window: int) -> list[tuple[str, list[int], int]]:
     ]
 
 
-def open_model(context: Context, directory: str, precision: str, graphs: bool, fused: bool | None) -> GPT:
+def open_model(context: Context, directory: str, precision: str, graphs: bool, fused: bool | None) -> Decoder:
     """The model as `generate` opens it, with `--compile` or not."""
     from gpt2cli.cli.open_model import open_model
     from gpt2cli.cli.terminal import Console
@@ -158,11 +159,11 @@ def open_model(context: Context, directory: str, precision: str, graphs: bool, f
     compiled = graphs and fused is None
     console = Console(quiet=True)
     model = open_model(console, directory, None, context.device.type, precision, None, compiled, True)[0]
-    return use_graphs(context, model, fused) if graphs and not compiled else model
+    return use_graphs(context, model.gpt, fused) if graphs and not compiled else model
 
 
 def greedy(
-    model: GPT, prompts: list[list[int]], new: int, penalty: float
+    model: Decoder, prompts: list[list[int]], new: int, penalty: float
 ) -> tuple[list[list[int]], list[list[torch.Tensor]]]:
     """The rows' tokens, and the logits that each was chosen by."""
     texts = [[] for _ in prompts]

@@ -17,8 +17,7 @@ SHOWN = 25
 
 def decode(context: Context) -> None:
     """Steps of 124M in bf16 by graphs, one row."""
-    model = random_model(context.shape("124m"), context.device).to(torch.bfloat16)
-    use_graphs(context, model)
+    model = use_graphs(context, random_model(context.shape("124m"), context.device).to(torch.bfloat16))
     sampling = SamplingConfig(max_new_tokens=96, temperature=0)
     prompt = [random_ids(context.pick(64, 8), 0)]
     for _ in range(2):

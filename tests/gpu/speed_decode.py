@@ -20,10 +20,11 @@ from functools import partial
 
 import torch
 
-from gpt2cli.bench import memory_bandwidth, weight_bytes
+from gpt2cli.bench import memory_bandwidth
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.generation.decode import generate
-from gpt2cli.model.gpt import GPT
+from gpt2cli.inference.decoder import Decoder
+from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests.gpu.card import DATASHEET_BF16, matmul_rate
 from tests.gpu.common import Context, random_ids, random_model, use_graphs
 
@@ -37,11 +38,10 @@ BUDGET = 10.0
 def ours(context: Context, size: str, graphs: bool) -> None:
     """Greedy decoding in bf16, by graphs or without, 1, 16 and 64 rows."""
     bandwidth = memory_bandwidth(context.device)
-    model = random_model(context.shape(size), context.device).to(torch.bfloat16)
+    plain = random_model(context.shape(size), context.device).to(torch.bfloat16)
     new = context.pick(NEW, 12)
     mode = "graphs" if graphs else "eager"
-    if graphs:
-        use_graphs(context, model)
+    model = use_graphs(context, plain) if graphs else TorchDecoder(plain)
     for rows in ROWS:
         with context.each(f"{mode}-{rows}"):
             prompts = [random_ids(context.pick(PROMPT, 8), seed) for seed in range(rows)]
@@ -53,7 +53,7 @@ Written = tuple[int, int, int, float, float]
 """Rows, prompt tokens, new tokens, seconds to the first new token of all rows, and of all further ones."""
 
 
-def write(context: Context, model: GPT, prompts: list[list[int]], new: int) -> Written:
+def write(context: Context, model: Decoder, prompts: list[list[int]], new: int) -> Written:
     """Continue the prompts greedily, one token a step and row."""
     sampling = SamplingConfig(max_new_tokens=new, temperature=0)
     start, first, count = context.clock(), 0.0, 0
@@ -68,7 +68,7 @@ def write(context: Context, model: GPT, prompts: list[list[int]], new: int) -> W
 
 
 def report(
-    context: Context, case: str, model: GPT | None, bandwidth: float, run: Callable[[], Written], **figures: object
+    context: Context, case: str, model: Decoder | None, bandwidth: float, run: Callable[[], Written], **figures: object
 ) -> float:
     """Warm up, run a few times, and report medians; the seconds of a step."""
     start = context.clock()
@@ -90,11 +90,9 @@ def report(
     return step
 
 
-def step_bytes(model: GPT, rows: int, tokens: float) -> float:
+def step_bytes(model: Decoder, rows: int, tokens: float) -> float:
     """What a decode step reads: see above."""
-    config = model.config
-    value = model.ln_f.weight.element_size()
-    return weight_bytes(model) + rows * tokens * 2 * config.n_layer * config.n_embd * value
+    return model.weight_bytes() + rows * tokens * model.new_cache(1, 1).nbytes
 
 
 def hf_model(config: GPTConfig, device: torch.device):
@@ -113,7 +111,7 @@ def hf_model(config: GPTConfig, device: torch.device):
 def peer(context: Context, size: str) -> None:
     """transformers' generate in bf16: as it comes, and with a static cache and the compiling that goes with it."""
     model = hf_model(context.shape(size), context.device).to(torch.bfloat16).eval()
-    ours = random_model(context.shape(size), "meta").to(torch.bfloat16)  # for its bytes
+    ours = TorchDecoder(random_model(context.shape(size), "meta").to(torch.bfloat16))  # for its bytes
     bandwidth = memory_bandwidth(context.device)
     new = context.pick(NEW, 12)
     for cache in (None, "static"):

@@ -213,7 +213,7 @@ def test_a_gguf_file_is_told_by_its_own_vocabulary(tmp_path, monkeypatch, change
     save_checkpoint(models.small_model(CONFIG), tmp_path / "a.pt")
     export(Request(None, str(tmp_path / "a.pt"), "gguf", tmp_path / "a.gguf"))
     if change == "none":
-        assert load_plain(ckpt=tmp_path / "a.gguf", for_text=True).other_tokenizer is None
+        assert load_plain(ckpt=tmp_path / "a.gguf", for_text=True).origin.other_tokenizer is None
     else:
         with pytest.raises(CheckpointError, match="made for another tokenizer"):
             load_plain(ckpt=tmp_path / "a.gguf", for_text=True)
@@ -230,7 +230,7 @@ def test_an_adapter_with_a_tokenizer_of_its_own(plain, tmp_path):
     model = models.small_model(CONFIG)
     add_lora(model, LoRAConfig(2))
     save_adapter(tmp_path / "adapter", lora_state(model), LoRAConfig(2), base=str(plain))
-    assert load_plain(ckpt=tmp_path / "adapter", for_text=True).other_tokenizer is None
+    assert load_plain(ckpt=tmp_path / "adapter", for_text=True).origin.other_tokenizer is None
     put(tmp_path / "adapter", **OTHERS["a fast tokenizer alone"])
     with pytest.raises(CheckpointError, match="adapter was made for another tokenizer"):
         load_plain(ckpt=tmp_path / "adapter", for_text=True)

@@ -12,14 +12,17 @@ from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.generation.decode import generate
-from gpt2cli.inference import cpu_decoder
-from gpt2cli.inference.cpu_decoder import PRECISIONS, CPUDecoder, prepare, round_weights
+from gpt2cli.inference import decoder
+from gpt2cli.inference.cpu_decoder import CPUDecoder
+from gpt2cli.inference.decoder import PRECISIONS, make_decoder
+from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.device import pick_device
-from gpt2cli.model.gpt import KVCache, PackedRow
+from gpt2cli.model.packed_row import PackedRow
+from gpt2cli.model.quantization import round_weights
 from tests import models
 from tests.runner import clean_environment
 
-pytestmark = pytest.mark.skipif(not cpu_decoder.has_kernels(), reason="Numba is not there")
+pytestmark = pytest.mark.skipif(not decoder.has_kernels(), reason="Numba is not there")
 NEAR = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2, "int4": 0.3}
 ODD = GPTConfig(n_layer=2, n_head=3, n_embd=39, block_size=40, vocab_size=301)  # of no size that kernels count in
 
@@ -69,7 +72,7 @@ def test_any_pieces_give_the_hidden_states_of_the_whole(config, pieces, batch_si
     plain = models.small_model(config)
     ours = packed_model(plain, "fp32")
     idx = torch.randint(0, config.vocab_size, (batch_size, 12))
-    cache, parts, start = KVCache(ours, batch_size, 20), [], 0
+    cache, parts, start = ours.new_cache(batch_size, 20), [], 0
     for length in pieces:
         parts.append(ours.hidden(idx[:, start : start + length], cache))
         start += length
@@ -87,7 +90,7 @@ def test_rows_of_different_lengths_see_their_own_tokens(new):
     padded = torch.zeros(3, 9, dtype=torch.long)
     for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
         padded[row, :length] = text[0, :length]
-    cache = KVCache(ours, 3, 20)
+    cache = ours.new_cache(3, 20)
     ours.hidden(padded, cache)
     cache.lengths = list(lengths)
     states = ours.hidden(torch.cat([text[:, -new:] for text in texts]), cache)
@@ -99,12 +102,9 @@ def test_rows_of_different_lengths_see_their_own_tokens(new):
 def test_sequences_in_one_row_see_their_own_tokens_and_their_beginning():
     plain = models.small_model(ODD)
     ours = packed_model(plain, "fp32")
-    packing = PackedRow([5, 3, 9, 4], [None, 0, None, 2], torch.device("cpu"))
+    row = PackedRow([5, 3, 9, 4], [None, 0, None, 2], torch.device("cpu"))
     idx = torch.randint(0, ODD.vocab_size, (1, 21))
-    states = ours.hidden(idx, packing=packing)
-    torch.testing.assert_close(states, plain.hidden(idx, packing=packing), atol=2e-5, rtol=1e-4)
-    some = torch.tensor([3, 17])
-    assert torch.equal(ours.hidden(idx, packing=packing, wanted=some), states[:, some])
+    torch.testing.assert_close(ours.hidden(idx, row), plain.hidden(idx, row), atol=2e-5, rtol=1e-4)
 
 
 def test_more_than_the_window_is_refused():
@@ -115,7 +115,7 @@ def test_more_than_the_window_is_refused():
 
 def test_more_than_the_cache_takes_is_refused_and_changes_nothing():
     ours = packed_model(models.small_model(ODD), "fp32")
-    cache = KVCache(ours, 1, 2)
+    cache = ours.new_cache(1, 2)
     ours.hidden(torch.tensor([[1]]), cache)
     with pytest.raises(UsageError, match="3 tokens do not fit"):
         ours.hidden(torch.tensor([[2, 3]]), cache)
@@ -180,31 +180,31 @@ def test_what_is_not_finite_shows_in_the_result(precision, value):
 ])  # fmt: skip
 def test_weights_that_a_precision_cannot_hold_are_refused(precision, value, fits, kernels, monkeypatch):
     if not kernels:
-        monkeypatch.setattr(cpu_decoder, "has_kernels", lambda: False)
+        monkeypatch.setattr(decoder, "has_kernels", lambda: False)
     model = models.small_model(GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=8, vocab_size=100))
     with torch.no_grad():
         model.h[0].mlp.c_fc.weight[3] = value
     if fits:
-        assert prepare(model, pick_device("cpu"), precision).precision == precision
+        assert make_decoder(model, pick_device("cpu"), precision).precision == precision
     else:
         with pytest.raises(CheckpointError, match=rf"is too large for {precision}: use --precision fp32"):
-            prepare(model, pick_device("cpu"), precision)
+            make_decoder(model, pick_device("cpu"), precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_without_kernels_weights_have_the_same_values(precision, monkeypatch, tiny):
-    monkeypatch.setattr(cpu_decoder, "has_kernels", lambda: False)
-    model = prepare(copy.deepcopy(tiny), pick_device("cpu"), precision)
-    assert model.precision == precision
+    monkeypatch.setattr(decoder, "has_kernels", lambda: False)
+    model = make_decoder(copy.deepcopy(tiny), pick_device("cpu"), precision)
+    assert isinstance(model, TorchDecoder) and model.precision == precision
     weight = tiny.h[1].mlp.c_fc.weight
-    assert torch.equal(model.h[1].mlp.c_fc.weight.float(), round_weights(weight, precision))
+    assert torch.equal(model.gpt.h[1].mlp.c_fc.weight.float(), round_weights(weight, precision))
     ids = [1, 2, 3]
     assert len(list(generate(model, [ids], SamplingConfig(max_new_tokens=3, temperature=0), [0]))) == 3
 
 
 def test_auto_is_16_bits_or_the_8_that_are_stored(tiny):
-    assert prepare(copy.deepcopy(tiny), pick_device("cpu"), "auto").precision == "int8"
-    assert prepare(models.small_model(), pick_device("cpu"), "auto").precision == "fp16"
+    assert make_decoder(copy.deepcopy(tiny), pick_device("cpu"), "auto").precision == "int8"
+    assert make_decoder(models.small_model(), pick_device("cpu"), "auto").precision == "fp16"
 
 
 def test_an_unknown_precision_is_refused():

@@ -8,8 +8,11 @@ from gpt2cli.checkpoints.build import build, read_shape
 from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.config import PUBLISHED, GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.generation.decode import generate, prefill
-from gpt2cli.model.gpt import GPT, KVCache
+from gpt2cli.generation.decode import generate
+from gpt2cli.generation.prefill import prefill
+from gpt2cli.inference.torch_decoder import TorchDecoder
+from gpt2cli.model.cache import KVCache
+from gpt2cli.model.gpt import GPT
 
 # n_layer, n_head, n_embd, block_size, vocab_size
 SHAPES = [
@@ -70,7 +73,7 @@ def test_cached_equals_uncached_for_prompts_of_different_lengths(shape):
     _, ours = peer_and_ours(shape)
     longest = min(shape[3] - 6, 50)
     prompts = [torch.randint(shape[4], (n,)).tolist() for n in (longest, 1, longest // 2, 3)]
-    logits, cache = prefill(ours, prompts, longest + 6)
+    logits, cache = prefill(TorchDecoder(ours), prompts, longest + 6)
     for step in range(6):
         for row, prompt in enumerate(prompts):
             alone = ours(torch.tensor([prompt]))[0, -1]
@@ -85,7 +88,7 @@ def test_cached_equals_uncached_for_prompts_of_different_lengths(shape):
 def test_several_tokens_on_top_of_a_cache_equal_one_pass():
     _, ours = peer_and_ours(SHAPES[1])
     idx = torch.randint(257, (2, 30))
-    cache = KVCache(ours, 2, 30)
+    cache = KVCache(ours.config, 2, 30)
     pieces = [ours(idx[:, a:b], cache) for a, b in ((0, 7), (7, 8), (8, 21), (21, 30))]
     torch.testing.assert_close(torch.cat(pieces, dim=1), ours(idx), atol=1e-4, rtol=0)
 
@@ -94,8 +97,8 @@ def test_several_tokens_on_top_of_a_cache_equal_one_pass():
 def test_what_lies_beyond_a_rows_length_does_not_matter():
     _, ours = peer_and_ours(SHAPES[0])
     prompts = [[1, 2, 3, 4, 5], [6, 7]]
-    _, clean = prefill(ours, prompts, 8)
-    _, dirty = prefill(ours, prompts, 8)
+    _, clean = prefill(TorchDecoder(ours), prompts, 8)
+    _, dirty = prefill(TorchDecoder(ours), prompts, 8)
     for store in dirty.k + dirty.v:
         store[1, :, 2:] = 1e4
     idx = torch.tensor([[8], [9]])

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gpt2cli.config import GPTConfig, LoRAConfig
+from gpt2cli.data.batches import Batch
 from gpt2cli.model.lora import (
     ADAPTED,
     LoRALinear,
@@ -16,6 +17,8 @@ from gpt2cli.model.lora import (
     merge_lora,
     merged_state,
 )
+from gpt2cli.model.packed_row import PackedRow
+from gpt2cli.training.loss import SequenceLoss
 from tests import models
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=37, vocab_size=500, dropout=0.0)
@@ -160,13 +163,20 @@ def test_a_base_in_half_precision_keeps_its_type(model):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-def test_gradients_are_the_same_with_recomputed_blocks(adapted):
+@pytest.mark.parametrize("positions", [[0, 2, 3], list(range(IDX.shape[1] - 1))], ids=["some", "all"])
+def test_gradients_are_the_same_with_recomputed_blocks(adapted, positions):
     adapted.train()
+    row = Batch(
+        idx=IDX[:1, :-1],
+        sight=PackedRow([IDX.shape[1] - 1], [None], torch.device("cpu")),
+        positions=torch.tensor(positions),
+        targets=IDX[0, 1:][positions],
+        records=[0],
+    )
     gradients = []
-    for checkpointing in (False, True):
-        adapted.checkpointing = checkpointing
+    for recompute in (False, True):
         adapted.zero_grad()
-        loss_of(adapted).backward()
+        SequenceLoss(adapted, recompute=recompute)(row).backward()
         gradients.append([parameter.grad for parameter in adapted.parameters() if parameter.requires_grad])
     assert len(gradients[0]) == 16
     for plain, recomputed in zip(*gradients, strict=True):

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 40])
 def test_chunks_give_the_plain_loss_and_gradients(monkeypatch, n):
     monkeypatch.setattr(loss_module, "LOGIT_ROWS", {"cpu": 8})
-    monkeypatch.setattr(loss_module, "WORDS", 13)
+    monkeypatch.setattr(loss_module, "HEAD_ROWS", 13)
     torch.manual_seed(n)
     hidden, head = torch.randn(n, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
     targets = torch.randint(50, (n,))
@@ -37,7 +37,7 @@ def test_rows_added_to_the_head_change_nothing(monkeypatch):
     gradients = torch.autograd.grad(expected, (hidden, head))
     padded = loss_module.aligned(head.detach(), head.dtype)
     assert padded.shape == (128, 16)
-    monkeypatch.setattr(loss_module, "enumerate_words", lambda _: [(0, padded)])
+    monkeypatch.setattr(loss_module, "head_portions", lambda _: [(0, padded)])
     found = summed_cross_entropy(hidden, head, targets)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found, (hidden, head)), gradients)
@@ -96,7 +96,7 @@ def test_loss_and_gradients_of_packed_rows_equal_the_plain_path(max_tokens, tied
 def test_a_common_beginning_is_read_once():
     data = alike(12)
     rows = make_rows(data, range(13), 10_000, CPU)
-    assert [row.packing.beginnings.count(None) for row in rows] == [3]
+    assert [row.sight.beginnings.count(None) for row in rows] == [3]
     assert sum(row.idx.shape[1] for row in rows) == data.n_tokens - 13 - 5 * (18 + 21)
     assert sum(len(row.targets) for row in rows) == data.n_targets
 
@@ -107,11 +107,11 @@ def test_recomputing_blocks_changes_nothing():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.2
     gradients = []
-    for model.checkpointing in (False, True):
+    for recompute in (False, True):
         torch.manual_seed(1)
         model.zero_grad()
         for row in make_rows(data, range(6), 1000, CPU):
-            SequenceLoss(model)(row).backward()
+            SequenceLoss(model, recompute=recompute)(row).backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
     torch.testing.assert_close(gradients[0], gradients[1])
 

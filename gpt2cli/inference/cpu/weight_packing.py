@@ -8,13 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt2cli.errors import CheckpointError
 from gpt2cli.inference.cpu.huge_pages import Arena
 from gpt2cli.model.gpt import Block
-from gpt2cli.model.quantization import GROUP, is_cut, quantize_groups, quantize_rows
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""The precisions that are types of PyTorch's."""
+from gpt2cli.model.quantization import DTYPES, GROUP, is_cut, quantize_groups, quantize_rows, refuse_cut
 
 
 def pack_block(block: Block, precision: str, arena: Arena) -> Any:
@@ -71,13 +67,6 @@ def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Aren
         offset[: len(bias)] = bias
     parts = (weights, groups.view(torch.uint16), scale, offset, step)
     return Matrix(*(part.numpy() for part in parts))
-
-
-def refuse_cut(cut: bool, weight: Tensor, precision: str) -> None:
-    """Raise CheckpointError if weights were cut at the largest number of a precision, or became infinite in it."""
-    if cut and bool(weight.isfinite().all()):
-        largest = float(weight.detach().abs().max())
-        raise CheckpointError(f"a weight of {largest:.3g} is too large for {precision}: use --precision fp32")
 
 
 def _step(weights: Tensor) -> Tensor:

@@ -1,27 +1,27 @@
-"""Decoding by CUDA graphs: for a small model, a GPU runs kernels faster than Python can launch them.
+"""Decoding steps as CUDA graphs: each is captured once and replayed for every token.
 
-A graph is captured once and replayed for every token. All its tensors keep their addresses: tokens, lengths, cache. The
-graph also chooses the next token and writes it to its own input. So the host can launch several steps, a burst, without
-waiting for a token. It reads one burst while the GPU computes the next.
+All tensors of a graph keep their addresses: tokens, lengths, cache. The graph also chooses the next token and writes it
+to its own input. So the host can launch several steps, a burst, without waiting for a token. It reads one burst while
+the GPU computes the next. The number of rows is fixed: a row whose text has ended is computed on as padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from gpt2cli.config import VOCAB_SIZE, SamplingConfig
-from gpt2cli.errors import UsageError
-from gpt2cli.model.gpt import GPT, KVCache
+from gpt2cli.model.cache import KVCache
+from gpt2cli.model.gpt import GPT, Causal
 
 BURST = 16
-"""The most steps of a burst."""
+"""The most steps in a burst."""
 UNROLLED = 8
-"""Steps in the larger of two graphs. Between two graphs a GPU is idle for some microseconds."""
+"""Steps in the larger of the two graphs. Between two graphs, a GPU is idle for some microseconds."""
 ROUND = 128
-"""The cache's capacity is rounded up to a multiple of this, so that texts of similar length share a decoder."""
+"""The cache's capacity is rounded up to a multiple of this, so that texts of similar length share a session."""
 
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps logits (B, V) and uniform numbers (B,) to the next tokens (B,) and the largest logits (B,), on the GPU."""
@@ -52,7 +52,7 @@ class State:
         self.logits = torch.zeros(rows, min(config.vocab_size, VOCAB_SIZE), device=device)
 
 
-class PlainStep(KVCache):
+class PlainStep(Causal):
     """A step by PyTorch's own kernels, where Triton's cannot run. Attention reads the whole cache, with a mask."""
 
     def __init__(self, model: GPT, state: State) -> None:
@@ -61,14 +61,18 @@ class PlainStep(KVCache):
 
     def __call__(self) -> None:
         state = self.state
-        mask = (self.places <= state.lengths[:, None])[:, None, None]
-        hidden = self.model.states(state.tokens[:, None], state.lengths[:, None], mask, self, None, None, None)
+        self.mask = (self.places <= state.lengths[:, None])[:, None, None]
+        hidden = self.model.hidden(state.tokens[:, None], self)
         state.logits.copy_(self.model.head(hidden)[:, 0, : state.logits.shape[1]])
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def positions(self, idx: Tensor, window: int) -> Tensor:
+        return self.state.lengths[:, None]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         index = self.state.lengths.long()[:, None, None, None].expand_as(k)
-        keys, values = self.state.keys[layer], self.state.values[layer]
-        return keys.scatter_(2, index, k), values.scatter_(2, index, v)
+        keys = self.state.keys[layer].scatter_(2, index, k)
+        values = self.state.values[layer].scatter_(2, index, v)
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask)
 
 
 class Burst:
@@ -85,7 +89,7 @@ class Burst:
         return zip(drawn[: self._steps].tolist(), largest[: self._steps].tolist(), strict=True)
 
 
-class Decoder:
+class GraphSession:
     """Decodes `rows` rows together. With `sampling`, the graph chooses tokens. Without, it ends with the logits.
 
     Triton kernels choose the tokens if they support `sampling`, otherwise `choose` does.
@@ -212,18 +216,18 @@ class Decoder:
             self._graphs[size] = graph
 
 
-class Graphs:
-    """The decoders of a model. The last one is kept for later texts with as many rows and the same sampling."""
+class GraphSessions:
+    """The sessions of a model. The last one is kept for later texts with as many rows and the same sampling."""
 
     def __init__(self, model: GPT, fused: bool) -> None:
         self._model, self._fused = model, fused
-        self._kept: tuple[object, Decoder] | None = None
+        self._kept: tuple[object, GraphSession] | None = None
 
     @contextmanager
-    def decoder(
+    def session(
         self, rows: int, capacity: int, sampling: SamplingConfig | None, choose: Choose | None
-    ) -> Iterator[Decoder]:
-        """A decoder of at least this capacity, which no other caller uses at the same time."""
+    ) -> Iterator[GraphSession]:
+        """A session of at least this capacity, which no other caller uses at the same time."""
         s = sampling
         key = rows, s and (s.temperature, s.top_k, s.top_p, s.min_p)
         kept, self._kept = self._kept, None
@@ -232,40 +236,8 @@ class Graphs:
         else:
             del kept  # its memory is needed
             capacity = min(self._model.config.block_size, -(-capacity // ROUND) * ROUND)
-            found = Decoder(self._model, rows, capacity, sampling, choose, self._fused)
+            found = GraphSession(self._model, rows, capacity, sampling, choose, self._fused)
         try:
             yield found
         finally:
             self._kept = key, found
-
-
-def compile_steps(model: GPT, fused: bool | None = None) -> None:
-    """Make `generate` decode this model by graphs. Capturing them delays the first text by some seconds.
-
-    `fused` says whether to use the Triton kernels; None: if they can run. Raises UsageError if the model is not on a
-    CUDA device. With `fused` given, it does not: steps then run one by one, for tests on a CPU.
-    """
-    if fused is None:
-        check_graphs(model.wpe.weight.device)
-        fused = can_fuse(model)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()  # as some checkpoints' matrices are not
-    model.graphs = Graphs(model, fused)
-
-
-def check_graphs(device: torch.device) -> None:
-    """Raise UsageError for a device that has no graphs."""
-    if device.type != "cuda":
-        raise UsageError(f"--compile needs a CUDA device, not {device.type}: leave it out")
-
-
-def can_fuse(model: GPT) -> bool:
-    """Whether the Triton kernels can run this model on its CUDA device."""
-    layers = [part for part in model.h.modules() if hasattr(part, "weight") and not isinstance(part, nn.LayerNorm)]
-    return (
-        find_spec("triton") is not None
-        and torch.version.hip is None  # they contain instructions of NVIDIA's
-        and torch.cuda.get_device_capability(model.wte.weight.device) >= (8, 0)
-        and all(type(layer) is nn.Linear for layer in layers)
-        and len({parameter.dtype for parameter in model.parameters()}) == 1
-    )

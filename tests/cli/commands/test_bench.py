@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gpt2cli.inference.cpu_decoder import PRECISIONS
+from gpt2cli.inference.decoder import PRECISIONS
 from tests import models
 
 FIELDS = [

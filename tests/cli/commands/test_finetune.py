@@ -510,7 +510,7 @@ def test_an_adapter_is_trained_on_from_an_adapter(args, tmp_path, precision):
     torch.testing.assert_close(base, begun, atol=0, rtol=0)
     torch.testing.assert_close(load_plain(ckpt=tmp_path / "second.pt").state_dict(), adapted, atol=1e-7, rtol=1e-6)
     assert not torch.equal(adapted["h.0.mlp.c_fc.weight"], begun["h.0.mlp.c_fc.weight"])
-    assert load_plain(ckpt=second / "best-adapter").precision == "fp32"
+    assert load_plain(ckpt=second / "best-adapter").origin.precision == "fp32"
     (tmp_path / "second.pt").unlink()
     resumed = finetune("--resume", str(second))
     assert resumed.returncode == 0, resumed.stderr

@@ -37,7 +37,7 @@ def test_every_command_opens_it(run, ckpt, tmp_path, bits):
     assert done.stderr.count("\n") == 1
     assert small.stat().st_size < ckpt.stat().st_size * 0.3
     assert read_metadata(small) == read_metadata(ckpt)
-    assert load_plain(ckpt=small).precision == f"int{bits}"
+    assert load_plain(ckpt=small).origin.precision == f"int{bits}"
     short = ("--ckpt", str(small), "-n", "4", "--temp", "0", "--quiet")
     assert run("generate", "One", *short).stdout
     done = run("chat", *short, "--prompt", "What?")

@@ -13,7 +13,8 @@ import pytest
 
 from gpt2cli.inference import cpu_decoder
 from gpt2cli.inference.cpu.compiled_store import Store
-from gpt2cli.inference.cpu_decoder import CPUDecoder, has_kernels
+from gpt2cli.inference.cpu_decoder import CPUDecoder
+from gpt2cli.inference.decoder import has_kernels
 from tests import models
 
 pytestmark = pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
@@ -172,5 +173,6 @@ def test_the_note_says_why_nothing_is_kept(compiling, monkeypatch):
     model = CPUDecoder(models.small_model(), "fp16")
     assert model.compiling_note() == "compiling for this processor, once for fp16"
     nowhere = Store(None)
-    monkeypatch.setattr(compiling, "store", lambda: nowhere)
+    for module in (compiling, cpu_decoder):
+        monkeypatch.setattr(module, "store", lambda: nowhere)
     assert "every time (there is no home directory): set NUMBA_CACHE_DIR" in model.compiling_note()

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from gpt2cli.inference.cpu.huge_pages import CHUNK, PAGE, Arena
-from gpt2cli.inference.cpu_decoder import CPUDecoder, has_kernels
+from gpt2cli.inference.cpu_decoder import CPUDecoder
+from gpt2cli.inference.decoder import has_kernels
 from tests import models
 
 SMAPS = Path("/proc/self/smaps")
@@ -69,7 +70,7 @@ def test_nothing_is_asked_for_but_the_arena():
 def test_packed_weights_are_in_it(precision):
     model = CPUDecoder(models.small_model(), precision)
     spans = advised()
-    for matrix in (model._table, model._head, *(block.mlp_c_fc for block in model._blocks)):
+    for matrix in (model._token_table, model._head, *(block.mlp_c_fc for block in model._blocks)):
         address = matrix.weights.ctypes.data
         assert any(begin <= address < end for begin, end in spans)
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from gpt2cli.inference.cpu.weight_packing import pack_matrix
-from gpt2cli.inference.cpu_decoder import PRECISIONS, has_kernels, round_weights
+from gpt2cli.inference.decoder import PRECISIONS, has_kernels
+from gpt2cli.model.quantization import round_weights
 
 MANY = 32  # of kernels.products, which cannot be imported where there is no Numba
 

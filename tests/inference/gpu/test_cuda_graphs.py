@@ -9,7 +9,9 @@ from gpt2cli import bench
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import DivergedError, UsageError
 from gpt2cli.generation.decode import generate
-from gpt2cli.inference.gpu.cuda_graphs import BURST, Decoder, can_fuse, compile_steps
+from gpt2cli.inference.gpu.cuda_graphs import BURST, GraphSession
+from gpt2cli.inference.gpu.graph_decoder import GraphDecoder, can_fuse
+from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests import models
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=37, vocab_size=300)
@@ -32,9 +34,7 @@ def plain():
 
 @pytest.fixture
 def graphed(plain):
-    model = copy.deepcopy(plain)
-    compile_steps(model, fused=False)
-    return model
+    return GraphDecoder(copy.deepcopy(plain), fused=False)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 12])
@@ -86,14 +86,38 @@ def test_a_row_ends_with_its_end(plain, graphed):
 def test_the_smallest_windows_work(block_size):
     model = models.small_model(GPTConfig(1, 1, 8, block_size=block_size, vocab_size=50))
     expected = texts(model, [[3], [4]], GREEDY)
-    compile_steps(model, fused=False)
-    assert texts(model, [[3], [4]], GREEDY) == expected
+    assert texts(GraphDecoder(model, fused=False), [[3], [4]], GREEDY) == expected
 
 
-def test_one_decoder_serves_all_texts_of_a_shape(graphed, monkeypatch):
+@pytest.fixture
+def made(monkeypatch):
+    """The arguments of each session that is made."""
     made = []
-    start = Decoder.__init__
-    monkeypatch.setattr(Decoder, "__init__", lambda self, *args: made.append(args) or start(self, *args))
+    start = GraphSession.__init__
+    monkeypatch.setattr(GraphSession, "__init__", lambda self, *args: made.append(args) or start(self, *args))
+    return made
+
+
+@pytest.mark.parametrize("rows", [1, 2, 12])
+@pytest.mark.parametrize("prompts", [[[1, 2, 3]], PROMPTS], ids=["equal", "different"])
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 1.2}, {"repetition_penalty": 1.3}], ids=str)
+def test_one_session_serves_rows_that_end_one_by_one(plain, graphed, made, rows, prompts, options):
+    prompts, sampling = (prompts * 12)[:rows], SamplingConfig(max_new_tokens=60, **options)
+    full = texts(plain, prompts, sampling)
+    ends = [3 + 5 * row for row in range(rows)]
+    seen = [0] * rows
+
+    def is_finished(row):
+        seen[row] += 1
+        return seen[row] >= ends[row]
+
+    expected = [tokens[:end] for tokens, end in zip(full, ends, strict=True)]
+    assert texts(graphed, prompts, sampling, is_finished=is_finished) == expected
+    assert len(made) == 1
+    assert made[0][1] == rows
+
+
+def test_one_session_serves_all_texts_of_a_shape(graphed, made):
     for tokens in (20, 60, 10):
         texts(graphed, PROMPTS, SamplingConfig(max_new_tokens=tokens, temperature=0))
     assert len(made) == 1
@@ -119,23 +143,23 @@ def test_a_text_that_is_left_does_not_disturb_the_next(plain, graphed):
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"top_k": 0}, {"repetition_penalty": 1.3}], ids=str)
 def test_numbers_that_are_not_finite_are_refused_and_leave_nothing_behind(plain, graphed, options):
     sampling = SamplingConfig(max_new_tokens=30, **options)
-    right = graphed.wpe.weight[9].detach().clone()
+    right = graphed.gpt.wpe.weight[9].detach().clone()
     with torch.no_grad():
-        graphed.wpe.weight[9] = torch.nan
+        graphed.gpt.wpe.weight[9] = torch.nan
     with pytest.raises(DivergedError, match="not finite at token 10"):
         texts(graphed, PROMPTS[:2], sampling)
     with torch.no_grad():
-        graphed.wpe.weight[9] = right
+        graphed.gpt.wpe.weight[9] = right
     assert texts(graphed, PROMPTS[:2], sampling) == texts(plain, PROMPTS[:2], sampling)
 
 
 def test_the_measured_tokens_are_those_of_greedy_decoding(plain, graphed):
-    assert bench.run_once(graphed, [3, 1, 4], 20).tokens == bench.run_once(plain, [3, 1, 4], 20).tokens
+    assert bench.run_once(graphed, [3, 1, 4], 20).tokens == bench.run_once(TorchDecoder(plain), [3, 1, 4], 20).tokens
 
 
 def test_it_is_refused_without_cuda():
     with pytest.raises(UsageError, match="--compile needs a CUDA device, not cpu"):
-        compile_steps(models.small_model(CONFIG))
+        GraphDecoder(models.small_model(CONFIG))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -148,7 +172,6 @@ def test_graphs_give_the_same_texts(plain, fused, rows, options):
     plain = copy.deepcopy(plain).cuda()
     if fused and not can_fuse(plain):
         pytest.skip("this GPU has no Triton")
-    graphed = copy.deepcopy(plain)
-    compile_steps(graphed, fused=fused)
+    graphed = GraphDecoder(copy.deepcopy(plain), fused=fused)
     prompts, sampling = (PROMPTS * 3)[:rows], SamplingConfig(max_new_tokens=60, **options)
     assert texts(graphed, prompts, sampling) == texts(plain, prompts, sampling)

@@ -7,10 +7,13 @@ import torch
 import triton.runtime.interpreter as interpreter
 
 from gpt2cli.config import GPTConfig, SamplingConfig
-from gpt2cli.generation.decode import generate, prefill
+from gpt2cli.generation.decode import generate
+from gpt2cli.generation.prefill import prefill
 from gpt2cli.generation.sampling import Sampler
 from gpt2cli.inference.gpu import fused_step
-from gpt2cli.inference.gpu.cuda_graphs import State, compile_steps
+from gpt2cli.inference.gpu.cuda_graphs import State
+from gpt2cli.inference.gpu.graph_decoder import GraphDecoder
+from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests import models
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=48, block_size=8, vocab_size=70)
@@ -27,8 +30,7 @@ def texts(model, prompts, sampling):
 def check_texts(rows, **options):
     """The kernels write what PyTorch writes."""
     plain = models.small_model(CONFIG)
-    fused = copy.deepcopy(plain)
-    compile_steps(fused, fused=True)
+    fused = GraphDecoder(copy.deepcopy(plain), fused=True)
     sampling, prompts = SamplingConfig(**options), (PROMPTS * 5)[:rows]
     assert texts(fused, prompts, sampling) == texts(plain, prompts, sampling), (rows, options)
 
@@ -42,7 +44,7 @@ def check_step(rows, capacity, lengths, dtype, tolerance, n_layer=2):
     state = State(model, rows, capacity)
     for row, length in enumerate(lengths):
         if length:
-            _, cache = prefill(model, [idx[row, :length].tolist()], length)
+            _, cache = prefill(TorchDecoder(model), [idx[row, :length].tolist()], length)
             for layer in range(n_layer):
                 state.keys[layer, row, :, :length] = cache.k[layer][0]
                 state.values[layer, row, :, :length] = cache.v[layer][0]

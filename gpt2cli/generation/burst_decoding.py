@@ -1,0 +1,75 @@
+"""Decoding with CUDA graphs, several tokens per launch. All rows stay in the batch to the end: see `cuda_graphs.py`."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from gpt2cli.generation.prefill import newer_half, prefill
+from gpt2cli.generation.rows import Rows
+from gpt2cli.generation.sampling import check
+from gpt2cli.inference.decoder import Decoder
+from gpt2cli.inference.gpu.cuda_graphs import BURST, Burst, GraphSession, GraphSessions
+
+
+def decode_in_bursts(decoder: Decoder, sessions: GraphSessions, rows: Rows, capacity: int) -> Iterator[tuple[int, int]]:
+    """Continue the rows; yield (row, token id) for each new token. A session holds up to `capacity` tokens per row."""
+    config, everyone = rows.sampler.config, range(len(rows.contexts))
+    with torch.inference_mode():
+        logits, cache = prefill(decoder, rows.contexts, max(map(len, rows.contexts)))
+    first = rows.choose(logits, everyone)
+    if config.max_new_tokens == 1:
+        yield from first
+        return
+    # a repetition penalty needs all tokens so far, which only the host has
+    on_device = config.repetition_penalty == 1
+    sampling = config if on_device else None
+    with sessions.session(len(everyone), capacity, sampling, rows.sampler.choose_on_device) as session:
+        session.load(cache, [token for _, token in first])
+        del cache, logits
+        yield from first
+        active = rows.continuing(everyone)
+        decode = _choose_on_device if on_device else _choose_on_host
+        yield from decode(decoder, session, rows, active)
+
+
+def _choose_on_device(
+    decoder: Decoder, session: GraphSession, rows: Rows, active: list[int]
+) -> Iterator[tuple[int, int]]:
+    """Continue the rows `active`; the graph chooses tokens. The GPU computes a burst while the host reads the last."""
+    left = rows.sampler.config.max_new_tokens - 1 if active else 0
+    waiting: Burst | None = None
+    while left or waiting:
+        room = min(decoder.config.block_size - session.lengths[row] for row in active)
+        if left and not room and waiting is None:
+            _reread_full(decoder, session, rows, active)
+            continue
+        steps = min(BURST, left, room)
+        left -= steps
+        uniform = rows.sampler.uniform(steps) if steps and rows.sampler.config.temperature else None
+        ahead = session.launch(steps, uniform) if steps else None
+        for tokens, best in waiting.read() if waiting else ():
+            check([best[row] for row in active], [rows.contexts[row] for row in active])
+            yield from rows.append(active, [tokens[row] for row in active])
+            active = rows.continuing(active)
+            if not active:
+                return
+        waiting = ahead
+
+
+def _choose_on_host(
+    decoder: Decoder, session: GraphSession, rows: Rows, active: list[int]
+) -> Iterator[tuple[int, int]]:
+    """Continue the rows `active`; the graph ends with the logits."""
+    while active:
+        _reread_full(decoder, session, rows, active)
+        logits = session.logits_after([context[-1] for context in rows.contexts])
+        yield from rows.choose(logits[active], active)
+        active = rows.continuing(active)
+
+
+@torch.inference_mode()
+def _reread_full(decoder: Decoder, session: GraphSession, rows: Rows, active: Sequence[int]) -> None:
+    """Replace each of the rows `active` that fills the window by the newer half of its tokens, except the last."""
+    for row in active:
+        if session.lengths[row] == decoder.config.block_size:
+            session.replace(row, newer_half(decoder, rows.contexts[row]))

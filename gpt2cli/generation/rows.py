@@ -1,0 +1,49 @@
+"""The texts that are generated together."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gpt2cli.generation.sampling import Sampler
+
+
+class Rows:
+    """The tokens of each row so far, how the next ones are chosen, and when a row ends.
+
+    contexts   the tokens of each row: the prompt and the new tokens
+    limits     how many tokens a context may have
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampler: Sampler,
+        is_finished: Callable[[int], bool],
+        end: int | None,
+    ) -> None:
+        self.sampler = sampler
+        self.contexts = [list(prompt) for prompt in prompts]
+        self.limits = [len(prompt) + sampler.config.max_new_tokens for prompt in prompts]
+        self._is_finished, self._end = is_finished, end
+
+    @torch.inference_mode()
+    def choose(self, logits: Tensor, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Choose the next token of each of `rows` from its logits (len(rows), V). Returns pairs of row and token."""
+        tokens = self.sampler.choose(logits, [self.contexts[row] for row in rows], rows)
+        return self.append(rows, tokens)
+
+    def append(self, rows: Sequence[int], tokens: Sequence[int]) -> list[tuple[int, int]]:
+        """Append a token to each of `rows`. Returns pairs of row and token."""
+        pairs = list(zip(rows, tokens, strict=True))
+        for row, token in pairs:
+            self.contexts[row].append(token)
+        return pairs
+
+    def continuing(self, rows: Sequence[int]) -> list[int]:
+        """Those of `rows` that do not end with their newest token."""
+        return [row for row in rows if self.continues(row)]
+
+    def continues(self, row: int) -> bool:
+        context = self.contexts[row]
+        return context[-1] != self._end and len(context) < self.limits[row] and not self._is_finished(row)

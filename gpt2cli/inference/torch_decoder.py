@@ -1,0 +1,65 @@
+"""Inference by PyTorch's kernels, on any device."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
+from gpt2cli.model.cache import KVCache
+from gpt2cli.model.device import computes_bf16
+from gpt2cli.model.gpt import CAUSAL, GPT, Causal
+from gpt2cli.model.quantization import DTYPES, refuse_cut, round_weights
+
+
+class TorchDecoder:
+    """Implements `decoder.Decoder` for a GPT on any device. `precision` says what its weights were rounded to."""
+
+    speculates = True
+
+    def __init__(self, gpt: GPT, precision: str = "fp32") -> None:
+        self.gpt, self.precision = gpt, precision
+        self.config, self.origin = gpt.config, gpt.origin
+        self.device = gpt.wte.weight.device
+        self.sessions: GraphSessions | None = None
+
+    def __call__(self, idx: Tensor) -> Tensor:
+        return self.head(self.hidden(idx.to(self.device), CAUSAL))
+
+    def hidden(self, idx: Tensor, sight: Causal) -> Tensor:
+        return self.gpt.hidden(idx, sight)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.gpt.head(hidden)
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        return KVCache(self.config, rows, capacity, dtype=self.gpt.ln_f.weight.dtype, device=self.device)
+
+    def weight_bytes(self) -> int:
+        head: nn.Module = self.gpt.wte if self.gpt.lm_head is None else self.gpt.lm_head
+        return sum(parameter.nbytes for part in (self.gpt.h, self.gpt.ln_f, head) for parameter in part.parameters())
+
+    def compiling_note(self) -> str | None:
+        return None
+
+    def prepare(self, note: Callable[[str], None]) -> float:
+        return 0.0
+
+
+@torch.no_grad()
+def move(gpt: GPT, device: torch.device, precision: str) -> GPT:
+    """Move a GPT in fp32 to `device` and give its weights the values that they have in `precision`, in place.
+
+    PyTorch computes in the nearest type that it has. Raises CheckpointError for weights too large for `precision`.
+    """
+    if precision in ("int8", "int4"):
+        for block in gpt.h:
+            for parameter in block.parameters():
+                if parameter.dim() == 2:
+                    parameter.data = round_weights(parameter, precision)
+    if precision == "fp16":
+        for parameter in gpt.parameters():
+            refuse_cut(not bool(parameter.half().isfinite().all()), parameter, precision)
+    nearest = "bf16" if device.type == "cuda" and computes_bf16() else "fp32"
+    gpt.to(device, DTYPES.get(precision, DTYPES[nearest]))
+    return gpt.eval()

@@ -1,0 +1,99 @@
+"""The KV cache: the keys and values of earlier tokens, so that decoding computes only those of new tokens."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt2cli.config import GPTConfig
+from gpt2cli.model.gpt import Causal
+from gpt2cli.model.pieces import Piece, piece_table
+
+
+class KVCache(Causal):
+    """Keys and values for `rows` sequences of up to `capacity` tokens. The memory is allocated once.
+
+    `lengths[b]` is the number of tokens in row b. To read prompts of different lengths in one batch, pad them on the
+    right and then set `lengths` to the true lengths: no query sees what is stored beyond them, and new tokens overwrite
+    it. `key_size` is the length of a stored key or value, if it is not D.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        rows: int,
+        capacity: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        key_size: int | None = None,
+    ) -> None:
+        shape = (rows, config.n_head, capacity, key_size or config.head_size)
+        # zeros, because a masked value is multiplied by 0 and must be finite
+        self.k = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
+        self.v = [torch.zeros_like(k) for k in self.k]
+        self.lengths = [0] * rows
+        self.capacity = capacity
+        # of the current pass
+        self._places: Tensor | None = None  # (B, T) where each row's new tokens are stored; None: in its last T places
+        self._mask: Tensor | None = None  # (B, 1, T, S); None: a token sees all tokens before it
+
+    @property
+    def nbytes(self) -> int:
+        return sum(store.nbytes for store in self.k + self.v)
+
+    def positions(self, idx: Tensor, window: int) -> Tensor:
+        """The positions (T,) or (B, T) of new tokens, which `lengths` counts from now on.
+
+        Raises UsageError if they do not fit into the window or the capacity; then the cache is unchanged.
+        """
+        T, device, start = idx.shape[1], idx.device, self.lengths[0]
+        end = max(self.lengths) + T
+        self.check_length(end, min(window, self.capacity))
+        new = torch.arange(T, device=device)
+        is_even = self.lengths.count(start) == len(self.lengths)
+        self._places = self._mask = None
+        positions = new + start
+        if not is_even or (T > 1 and start > 0):
+            positions = torch.tensor(self.lengths, device=device)[:, None] + new
+            self._mask = torch.arange(end, device=device) <= positions[:, None, :, None]
+            self._places = None if is_even else positions
+        self.lengths = [length + T for length in self.lengths]
+        return positions
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Store keys and values of new tokens, (B, H, T, D), and attend to all tokens in the cache."""
+        T, end = q.shape[2], max(self.lengths)
+        for store, fresh in ((self.k[layer], k), (self.v[layer], v)):
+            if self._places is None:
+                store[:, :, end - T : end] = fresh
+            else:
+                rows = torch.arange(len(fresh), device=fresh.device)[:, None]
+                store[rows, :, self._places] = fresh.transpose(1, 2)
+        return F.scaled_dot_product_attention(
+            q,
+            self.k[layer][:, :, :end],
+            self.v[layer][:, :, :end],
+            attn_mask=self._mask,
+            dropout_p=dropout,
+            is_causal=self._mask is None and T > 1,  # a single token sees the whole cache
+        )
+
+    def pieces(self, T: int) -> NDArray[np.int64]:
+        """The T newest tokens of each row as a table for the compiled loops, after `positions`: see `Piece`."""
+        before = (length - T for length in self.lengths)
+        return piece_table([Piece(b * T, T, b, past, 0, past) for b, past in enumerate(before)])
+
+    def memory(self, config: GPTConfig, key_size: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """The keys and values of each layer as arrays (B, H, capacity, key_size), for the compiled loops."""
+        return [(k.numpy(), v.numpy()) for k, v in zip(self.k, self.v, strict=True)]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order. The same row may be selected several times."""
+        index = torch.tensor(rows, device=self.k[0].device)
+        self.k = [k.index_select(0, index) for k in self.k]
+        self.v = [v.index_select(0, index) for v in self.v]
+        self.lengths = [self.lengths[row] for row in rows]
