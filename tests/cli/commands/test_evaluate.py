@@ -196,7 +196,8 @@ def test_offline_bertscore_never_uses_the_network(
     (package / "utils.py").write_text("model2layers = {'bert': 4}")
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("bert_score", "bert_score.utils"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.setitem(sys.modules, name, None)  # so that the module is removed after the test
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.setenv(name, "0")
