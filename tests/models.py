@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gpt2cli.checkpoints.load import load
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.gpt import GPT
 
@@ -22,6 +25,12 @@ def small_model(config: GPTConfig = SMALL, seed: int = 0) -> GPT:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return model.eval()
+
+
+@cache
+def tiny(precision: str) -> Any:
+    """The bundled model, made once for all tests of a process. They change nothing in it."""
+    return load("tiny", device="cpu", precision=precision)
 
 
 def hub_state(model: GPT, prefix: str = "", buffers: bool = True) -> dict[str, Tensor]:

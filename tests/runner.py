@@ -107,6 +107,19 @@ def process_left_alone() -> Iterator[None]:
 
 
 @contextmanager
+def little_room(size: int) -> Iterator[None]:
+    """As on a disk that is nearly full: no file can grow beyond so many bytes."""
+    import resource  # which Windows does not have
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
 def signal_when(condition: Callable[[], bool], signum: int) -> Iterator[None]:
     """Send this process a signal as soon as the condition holds, while a command runs in it as `gpt2` would run it."""
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""What to say of a training run, its events and its numbers, in plain words."""
+"""A training run's start, end and numbers in words."""
 
 from collections.abc import Iterator
 
@@ -59,6 +59,6 @@ def duration(seconds: float) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """The text as one line of at most so many characters."""
+    """The text on one line, cut to `length` characters."""
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 3] + "..."

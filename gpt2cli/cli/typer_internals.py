@@ -8,7 +8,7 @@ import typer
 from typer.exceptions import TyperException
 
 CommandLineError: Any = TyperException
-"""The base class of Typer's errors about a command line. `ctx`, if it is there, is the context of the command."""
+"""The base class of Typer's errors about a command line. Some have the command's context as `ctx`, or None."""
 
 COMPLETION = "_GPT2_COMPLETE"
 """The environment variable by which a shell asks for completions."""

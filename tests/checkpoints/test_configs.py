@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from gpt2cli import bench
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
@@ -56,7 +57,8 @@ def test_heads_that_are_assumed_are_told(model, tmp_path):
     assert len(notes) == 1
 
 
-def test_every_command_tells_what_was_assumed(run, tmp_path):
+def test_every_command_tells_what_was_assumed(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "BUFFER_BYTES", 2**20)
     torch.save(nano(models.small_model(GPTConfig(1, 2, 128, block_size=16))), tmp_path / "a.pt")
     (tmp_path / "text.txt").write_text("Once upon a time there was a cat. " * 9)
     data = ["--data", str(tmp_path / "text.txt")]

@@ -68,7 +68,7 @@ def test_alt_and_a_bracket_take_at_most_one_letter_along(editing):
 
 
 def test_a_name_that_no_file_has_completes_to_nothing(editing):
-    assert editing("/read " + "x" * 5000 + "/\t") == "/read " + "x" * 5000 + "/"
+    assert editing("/read " + "x" * 300 + "/\t") == "/read " + "x" * 300 + "/"
 
 
 def test_a_fault_of_the_editor_comes_out_and_the_line_is_not_lost(tmp_path, monkeypatch):

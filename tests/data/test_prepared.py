@@ -185,6 +185,7 @@ write_prepared(replace(splits, info=splits.info | {"source": "new"}), Path(sys.a
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs kill -9")
 def test_killed_in_mid_write(tmp_path: Path, splits: Splits) -> None:
     sources = []

@@ -1,12 +1,16 @@
 """Drafts come from the text, and are as long as pays; with them the tokens are those without, in fewer steps."""
 
+from dataclasses import replace
+
 import pytest
 
 from gpt2cli import encode
-from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.load import load, load_plain
 from gpt2cli.config import SamplingConfig
 from gpt2cli.generation import decode
 from gpt2cli.generation.prompt_lookup import LONGEST, PromptLookup
+from gpt2cli.model.gpt import GPT
+from tests import models
 
 
 def test_a_draft_is_what_followed_the_last_time():
@@ -45,7 +49,7 @@ def test_drafts_grow_with_success_end_with_failure_and_are_tried_again():
     ids=["greedy", "sampled", "penalised"],
 )
 def test_speculation_changes_no_token_and_saves_steps(sampling, precision, monkeypatch):
-    model = load("tiny", device="cpu", precision=precision)
+    model = models.tiny(precision)
     steps = []
     hidden = model.hidden
     monkeypatch.setattr(model, "hidden", lambda *args: steps.append(args[0].shape[1]) or hidden(*args))
@@ -62,8 +66,11 @@ def test_speculation_changes_no_token_and_saves_steps(sampling, precision, monke
         assert drafted_steps < 0.7 * plain_steps
 
 
-def test_the_window_slides_as_it_does_without():
-    model = load("tiny", device="cpu", precision="fp32")
+def test_the_window_slides_as_it_does_without(tmp_path):
+    tiny = load_plain("tiny", device="cpu")
+    short = GPT(replace(tiny.config, block_size=64))
+    short.load_state_dict(tiny.state_dict() | {"wpe.weight": tiny.wpe.weight[:64]})
+    model = load(str(models.save_hub_directory(short, tmp_path)), device="cpu", precision="fp32")
     sampling = SamplingConfig(max_new_tokens=2 * model.config.block_size, temperature=0)
     plain, drafted = (
         [token for _, token in decode.generate(model, [[11, 12]], sampling, [0], speculate=speculate)]
@@ -73,7 +80,7 @@ def test_the_window_slides_as_it_does_without():
 
 
 def test_an_end_in_the_middle_of_a_draft_is_the_end():
-    model = load("tiny", device="cpu", precision="fp32")
+    model = models.tiny("fp32")
     prompt = encode("a b c a b c a b c a b c")
     taken = []
 

@@ -124,6 +124,7 @@ def test_a_damaged_line_of_metrics_goes_and_the_others_stay(tmp_path: Path, dama
     assert metrics.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_huge_files_take_no_memory_when_a_run_goes_on(tmp_path: Path) -> None:
     write(tmp_path, events(0, 4))
     files = [tmp_path / "metrics.jsonl", tmp_path / "samples.md"]

@@ -99,6 +99,7 @@ def test_an_offline_run_holds_the_losses_and_a_resumed_one_goes_on(tmp_path: Pat
     assert {file.name for file in tmp_path.iterdir()} <= {"wandb", "wandb-config", "wandb-cache", "wandb-data"}
 
 
+@pytest.mark.slow
 def test_the_environment_says_that_it_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     with WandbTracker("p", {}, tmp_path, run_id="mine", note=pytest.fail) as tracker:
@@ -106,6 +107,7 @@ def test_the_environment_says_that_it_is_offline(tmp_path: Path, monkeypatch: py
     assert [file.name for file in tmp_path.glob("wandb/offline-run-*/*.wandb")] == ["run-mine.wandb"]
 
 
+@pytest.mark.slow
 def test_random_states_are_left_alone(tmp_path: Path) -> None:
     before = random.getstate(), torch.random.get_rng_state()
     with WandbTracker("p", {}, tmp_path, mode="offline") as tracker:
@@ -113,6 +115,7 @@ def test_random_states_are_left_alone(tmp_path: Path) -> None:
     assert random.getstate() == before[0] and torch.equal(torch.random.get_rng_state(), before[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the service in /proc")
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_service_that_dies_or_hangs_is_one_note(
@@ -155,6 +158,7 @@ FAKE_CLIENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fake", FAKE_CLIENTS)
 def test_a_client_that_fails_or_hangs_is_one_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fake: str
@@ -173,6 +177,7 @@ def test_a_client_that_fails_or_hangs_is_one_note(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_without_an_account_there_is_one_note(tmp_path: Path) -> None:
     notes: list[str] = []
     with WandbTracker("p", {}, tmp_path, mode="online", note=notes.append) as tracker:
@@ -180,6 +185,7 @@ def test_without_an_account_there_is_one_note(tmp_path: Path) -> None:
     assert len(notes) == 1 and "wandb login" in notes[0]
 
 
+@pytest.mark.slow
 def test_an_unwritable_directory_is_one_note(tmp_path: Path) -> None:
     (tmp_path / "wandb").write_text("a file in the way")
     notes: list[str] = []
@@ -205,6 +211,7 @@ def test_an_answer_that_is_none_is_a_failure(answer: str) -> None:
     assert reply and set(reply) == {"failed"}
 
 
+@pytest.mark.slow
 def test_a_hung_client_keeps_no_process_alive_at_exit(tmp_path: Path) -> None:
     (tmp_path / "wandb.py").write_text("import time; time.sleep(60)")
     code = (

@@ -1,9 +1,13 @@
 """`gpt2 bench`: its object, its table and its errors."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
+from gpt2cli import bench
+from gpt2cli.cli.commands import bench as commands
 from gpt2cli.inference.decoder import PRECISIONS
 from tests import models
 
@@ -12,6 +16,24 @@ FIELDS = [
     *("weight_bytes_per_token", "memory_bandwidth_gb_s", "roofline_tok_s", "roofline_fraction"),
 ]
 SHORT = ("--prompt-tokens", "5", "--new-tokens", "4", "--repeats", "1", "--threads", "1", "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def small_buffer(monkeypatch):
+    """The memory's bandwidth is measured with little memory."""
+    monkeypatch.setattr(bench, "BUFFER_BYTES", 2**20)
+
+
+@pytest.fixture(autouse=True)
+def one_process(run, monkeypatch):
+    """`--all` measures int8 in a process of its own, as it does elsewhere, and the others here, to save time."""
+    start = subprocess.run
+
+    def start_or_call(command, **options):
+        assert command[:4] == [sys.executable, "-m", "gpt2cli", "bench"]
+        return start(command, **options) if "--precision=int8" in command else run(*command[3:])
+
+    monkeypatch.setattr(commands.subprocess, "run", start_or_call)
 
 
 @pytest.fixture(scope="module")

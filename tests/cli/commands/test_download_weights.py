@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
+from gpt2cli.hub import resumable_download
 from tests.conftest import Run
 from tests.hub_server import COMMIT, Faults, HubServer
 from tests.runner import PATIENCE, clean_environment
@@ -143,9 +145,11 @@ def test_each_kind_of_failure_has_its_exit_code(hub: HubServer, home: Path, run:
     assert left <= {"config.json", "openai-community--gpt2.lock"}
 
 
-def test_a_server_that_hangs_is_given_up(hub: HubServer, run_process: Run) -> None:
+def test_a_server_that_hangs_is_given_up(hub: HubServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.faults[WEIGHTS] = Faults(hang_at=0)
-    result = run_process("download-weights", env={"HF_HUB_DOWNLOAD_TIMEOUT": "1"})
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)  # the variable of this name, read at the import
+    monkeypatch.setattr(resumable_download, "sleep", lambda seconds: None)
+    result = run("download-weights")
     assert "got 0 of 300000 bytes (no answer in time" in one_error(result, 5)
     assert result.stderr.count("trying again") == 4
 

@@ -3,26 +3,23 @@
 import json
 import math
 import os
-import resource
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pexpect
 import pytest
 
 from gpt2cli import tokenizer
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.cli.app import app
 from gpt2cli.cli.error_messages import describe
+from gpt2cli.cli.typer_internals import invoke
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import GPT2Error
 from tests import models
 from tests.conftest import Run
 from tests.data.records import many, write_json
-from tests.runner import PATIENCE, clean_environment
+from tests.runner import little_room, screen, signal_when
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
 COMMAND = [sys.executable, "-m", "gpt2cli", "evaluate"]
@@ -43,7 +40,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(*args: str) -> None:
     """The command in this process, which spares it starting one; errors come as they are raised."""
-    app(["evaluate", *args], standalone_mode=False)
+    invoke(app, ["evaluate", *args], {})
 
 
 @pytest.fixture(autouse=True)
@@ -89,16 +86,9 @@ def test_figures_and_answers_on_stdout_and_a_page(
 
 def test_on_a_terminal_progress_is_shown_and_nothing_that_was_said_moves_the_cursor(work: Path, home: Path) -> None:
     write_json(work / "hostile.json", [HOSTILE])
-    child = pexpect.spawn(
-        COMMAND[0],
-        [*COMMAND[1:], "--data", "hostile.json", "--ckpt", "a.pt", "-n", "3"],
-        env=clean_environment() | {"TERM": "xterm", "NO_COLOR": "1"},
-        timeout=PATIENCE,
-        dimensions=(40, 120),
-    )
-    child.expect_exact("answering a.pt")
-    child.expect(pexpect.EOF)
-    shown = child.before.decode()
+    args = ("--data", "hostile.json", "--ckpt", "a.pt", "-n", "3")
+    progress, found, shown = screen("evaluate", *args, NO_COLOR="1", COLUMNS="120").rpartition("answering a.pt")
+    assert progress and found
     assert r"<script>alert(1)</script> [bold]x[/y] \x1b[2J" in shown and r"<b>[bold]& \x1b]52;c;x\x07</b>" in shown
     assert "\x1b[2J" not in shown and "\x07" not in shown
 
@@ -210,20 +200,17 @@ def test_offline_bertscore_never_uses_the_network(
 
 
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, home: Path, run: Run) -> None:
-    write_json(work / "much.json", many(600))
-    args = ["--data", "much.json", "--ckpt", "a.pt", "-n", "30", "--answers", "600", "--json", "--out", "much.html"]
-    child = subprocess.Popen(
-        [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
-    )
-    kept: list[Path] = []
-    limit = time.monotonic() + PATIENCE
-    while not (kept and b"answer " in kept[0].read_bytes()):
-        assert child.poll() is None and time.monotonic() < limit
-        kept = list((home / "evaluations").glob("*.jsonl"))
-        time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=PATIENCE)
-    assert (child.returncode, out) == (130, "") and "the same command goes on from there" in err
+    write_json(work / "much.json", many(150))
+    args = ["--data", "much.json", "--ckpt", "a.pt", "-n", "30", "--answers", "150", "--json", "--out", "much.html"]
+
+    def has_answered() -> bool:
+        return any(b"answer " in file.read_bytes() for file in (home / "evaluations").glob("*.jsonl"))
+
+    with signal_when(has_answered, signal.SIGINT):
+        ended = run("evaluate", *args)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert "the same command goes on from there" in ended.stderr
+    kept = list((home / "evaluations").glob("*.jsonl"))
     assert not (work / "much.html").exists()
     kept[0].write_bytes(kept[0].read_bytes() + b"torn")
     done = run("evaluate", *args)
@@ -231,15 +218,10 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, hom
     assert list((home / "evaluations").iterdir()) == []
 
 
-def test_a_full_disk_leaves_what_was_there(work: Path, home: Path) -> None:
+def test_a_full_disk_leaves_what_was_there(work: Path, run: Run) -> None:
     (work / "report.html").write_text("mine")
-    done = subprocess.run(
-        [*COMMAND, "--data", "records.json", "--ckpt", "a.pt", "-n", "3", "--out", "report.html"],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
-    )
+    with little_room(8000):
+        done = run("evaluate", "--data", "records.json", "--ckpt", "a.pt", "-n", "3", "--out", "report.html")
     assert done.returncode == 6 and done.stderr.count("error: ") == 1, done.stderr
     assert "error: cannot write report.html: File too large: the results are kept" in done.stderr
     assert (work / "report.html").read_text() == "mine" and not list(work.glob(".report*"))

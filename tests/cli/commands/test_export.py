@@ -1,13 +1,10 @@
 """`gpt2 export`: the whole way from a LoRA run to PEFT and back, and what scripts see when it fails."""
 
 import json
-import resource
-import subprocess
-import sys
 
 import pytest
 
-from tests.runner import clean_environment
+from tests.runner import little_room
 from tests.training.records import write_records
 
 
@@ -68,19 +65,10 @@ def test_errors_are_one_line(run, args, code, message):
 
 
 @pytest.mark.parametrize("format", ["hf", "gguf"])
-def test_a_full_disk(tmp_path, home, format):
+def test_a_full_disk(run, tmp_path, format):
     out = tmp_path / ("out" if format == "hf" else "out.gguf")
-
-    def little_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt2cli", "export", "--model", "tiny", "--format", format, "--out", str(out)],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        preexec_fn=little_room,
-    )
+    with little_room(3_000_000):
+        done = run("export", "--model", "tiny", "--format", format, "--out", str(out))
     assert done.returncode == 6, done.stderr
     assert done.stderr.startswith(f"error: cannot write {out} (")
     assert done.stderr.count("\n") == 1

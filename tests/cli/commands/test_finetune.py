@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
 from gpt2cli.training.state_file import read_state_file
 from tests import models
-from tests.runner import PATIENCE, Pipe, clean_environment, process_left_alone, run_here, signal_when
+from tests.runner import PATIENCE, Pipe, clean_environment, little_room, process_left_alone, run_here, signal_when
 from tests.training.records import write_records
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
@@ -366,14 +365,8 @@ def test_a_full_disk_is_6_and_costs_no_checkpoint(args, tmp_path):
         file = tmp_path / "run" / "checkpoints" / name / "state.json"
         state = read_state_file(file)
         file.write_text(replace(state, identity=state.identity | {"max_steps": 4}).as_text())
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
-    done = subprocess.run(
-        [*COMMAND, "--resume", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        preexec_fn=limit,
-    )
+    with little_room(100_000):
+        done = finetune("--resume", str(tmp_path / "run"))
     assert done.returncode == 6, done.stderr
     assert "the last checkpoint is intact" in done.stderr
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == before

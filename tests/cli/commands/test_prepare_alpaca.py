@@ -11,17 +11,18 @@ import pytest
 from rich.console import Console
 
 from gpt2cli.cli.app import app
+from gpt2cli.cli.typer_internals import invoke
 from gpt2cli.cli.views.dataset import show_example
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.open_data import load_alpaca, load_data
 from gpt2cli.data.prepared import FILE, fingerprint, read_prepared
 from gpt2cli.errors import ResourceError
 from gpt2cli.prompts import PromptTemplate
-from tests.cli.commands.test_download_weights import in_terminal, one_error
+from tests.cli.commands.test_download_weights import one_error
 from tests.conftest import Run
 from tests.data.records import RECORDS, many, write_json
 from tests.hub_server import HubServer
-from tests.runner import PATIENCE, clean_environment
+from tests.runner import PATIENCE, clean_environment, little_room, screen
 
 GOOD = json.dumps(RECORDS[0])
 
@@ -34,14 +35,6 @@ try:
     main()
 finally:
     print(round(peak_rss_mb()), file=sys.stderr)
-"""
-
-# runs the command where no file can grow beyond 1,000 bytes
-SMALL_DISK = """
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-from gpt2cli.__main__ import main
-main()
 """
 
 
@@ -114,7 +107,7 @@ def test_what_cannot_be_asked(home: Path, run: Run, arguments: list[str], told: 
 
 def call(*args: str) -> None:
     """The command in this process, which spares it starting one; errors come as they are raised."""
-    app(["prepare-alpaca", *args], standalone_mode=False)
+    invoke(app, ["prepare-alpaca", *args], {})
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(home: Path, tmp_path: Path) -> None:
@@ -181,10 +174,9 @@ def test_the_summary(run: Run, tmp_path: Path) -> None:
     assert "###### " in plain.stdout
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_on_a_terminal(home: Path, tmp_path: Path) -> None:
     records = write_json(tmp_path / "a.json", many(40))
-    shown = in_terminal([sys.executable, "-m", "gpt2cli", "prepare-alpaca", "--source", str(records)])
+    shown = screen("prepare-alpaca", "--source", str(records), COLUMNS="200")
     assert "tokenizing" in shown
     assert "\x1b[2mBelow is an instruction" in shown
     assert "it is.\x1b[0m" in shown
@@ -207,14 +199,14 @@ def test_a_full_disk_keeps_the_old(home: Path, run: Run, tmp_path: Path) -> None
     assert run("prepare-alpaca", "--source", str(records), "--json").returncode == 0
     before = (home / "datasets" / "a" / FILE).read_bytes()
     arguments = ["prepare-alpaca", "--source", str(records), "--force"]
-    done = subprocess.run(
-        [sys.executable, "-c", SMALL_DISK, *arguments], capture_output=True, text=True, env=clean_environment()
-    )
+    with little_room(1000):
+        done = run(*arguments)
     assert "free some space" in one_error(done, 6)
     assert [path.name for path in (home / "datasets" / "a").iterdir()] == [FILE]
     assert (home / "datasets" / "a" / FILE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_record_of_100_megabytes(home: Path, tmp_path: Path) -> None:
     records = tmp_path / "a.json"
     huge = "word " * 20_000_000

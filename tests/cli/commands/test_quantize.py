@@ -1,8 +1,5 @@
 """`gpt2 quantize`: what it writes is a checkpoint for every command, or there is nothing."""
 
-import resource
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -12,7 +9,7 @@ from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.prompts import ALPACA
 from tests import models
-from tests.runner import clean_environment
+from tests.runner import little_room
 from tests.training.records import write_records
 
 
@@ -92,20 +89,11 @@ def test_nothing_is_quantized_twice_or_over_itself_or_over_others(run, ckpt, tmp
     assert small.read_bytes() != before
 
 
-def test_a_full_disk(ckpt, home, tmp_path):
+def test_a_full_disk(run, ckpt, tmp_path):
     out = tmp_path / "out" / "small.safetensors"
     out.parent.mkdir()
-
-    def little_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt2cli", "quantize", "--ckpt", str(ckpt), "--bits", "8", "--out", str(out)],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        preexec_fn=little_room,
-    )
+    with little_room(500_000):
+        done = run("quantize", "--ckpt", str(ckpt), "--bits", "8", "--out", str(out))
     assert done.returncode == 6, done.stderr
     assert done.stderr.startswith(f"error: cannot write {out} (")
     assert list(out.parent.iterdir()) == []
