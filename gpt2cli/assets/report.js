@@ -1,5 +1,5 @@
 
-// show the records that hold every word of the search
+// shows the records that contain every word of the search
 const search = document.getElementById("search");
 if (search) {
   const cards = [...document.querySelectorAll("article")];

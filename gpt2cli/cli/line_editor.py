@@ -1,4 +1,4 @@
-"""The line on which a person types: editing, history, completion, several lines, paste."""
+"""The input line of `gpt2 chat`: editing, history, completion, entries of several lines, and paste."""
 
 import asyncio
 import os
@@ -22,21 +22,23 @@ from gpt2cli import paths
 from gpt2cli.cli.environment import current
 
 Argument = Literal["path"] | tuple[str, ...] | None
-"""What follows a command: a file's name, one of some words (none: that cannot be foreseen), or nothing."""
+"""The argument of a command: a file's name, one of these words (an empty tuple for any text), or None."""
 
 PROMPT, CONTINUATION = "> ", "  "
 
-# escape sequences (an old mouse report, CSI, OSC and its like, keypad, others), and controls except newline and tab
-_NO_TEXT = re.compile(
+# escape sequences (old mouse reports, CSI, OSC and similar, keypad, others), and controls except newline and tab
+_NOT_TEXT = re.compile(
     r"\x1b\[M[ -~]{3}|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1bO[A-Za-z]|\x1b[@-_]?"
     r"|[\x00-\x08\x0b-\x1f\x7f]"
 )
 
 
 class LineEditor:
-    """Reads what a person types, by themselves or with Tab; what was typed in earlier runs comes back with Up.
+    """Reads entries from the keyboard. Tab completes commands, and Up brings back the entries of earlier runs.
 
-    The line is drawn on stderr, so that stdout holds answers only; on stdout where that alone is a terminal.
+    The line is drawn on stderr, so that stdout holds only answers. It is drawn on stdout if only that is a terminal.
+
+    arguments  the commands and their arguments
     """
 
     def __init__(self, arguments: Mapping[str, Argument]) -> None:
@@ -53,35 +55,36 @@ class LineEditor:
             key_bindings=keys(),
             output=create_output(stdout=stream),
         )
-        self._kept = ""
+        self._unfinished = ""
 
     def read(self) -> str:
-        """One entry, perhaps of several lines. Raises EOFError for Ctrl-D, and KeyboardInterrupt for Ctrl-C.
+        """Returns one entry of one or more lines. Raises EOFError for Ctrl-D, and KeyboardInterrupt for Ctrl-C.
 
-        Any other exception is a fault of the editor. What was typed until then is there again at the next call.
+        Any other exception is a fault of the editor. The next call then begins with the text that was typed before.
         """
-        text, self._kept = self._kept, ""
+        text, self._unfinished = self._unfinished, ""
         return self._session.prompt(default=text, pre_run=self._raise_faults, set_exception_handler=False)
 
     def _raise_faults(self) -> None:
-        """Let exceptions in the event loop come out of `read`. By itself it prints a traceback and waits for Enter."""
+        """Make `read` raise the exceptions of the event loop. By default it prints a traceback and waits for Enter."""
 
         def leave(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             error, app = context.get("exception"), self._session.app
             if error is not None and app.future is not None and not app.future.done():
-                self._kept = self._session.default_buffer.text
+                self._unfinished = self._session.default_buffer.text
                 app.exit(exception=error)
 
         asyncio.get_running_loop().set_exception_handler(leave)
 
 
 def keys() -> KeyBindings:
-    """Enter sends; Alt-Enter, or a backslash before Enter, begins a new line; Ctrl-C drops what was typed first.
+    """The key bindings.
 
-    Input that no person types is ignored: reports of a mouse, colors, and unknown escape sequences.
+    Enter sends the entry. Alt-Enter, or a backslash before Enter, begins a new line. Ctrl-C deletes the text, or
+    leaves if there is none. Mouse reports, colors and unknown escape sequences are ignored.
     """
     bindings = KeyBindings()
-    typing = has_focus(DEFAULT_BUFFER)  # and not the search with Ctrl-R, which has these keys to itself
+    typing = has_focus(DEFAULT_BUFFER)  # not while searching with Ctrl-R, which uses the same keys
     ignore_sequences(bindings)
 
     @bindings.add("enter", filter=typing)
@@ -100,11 +103,11 @@ def keys() -> KeyBindings:
     @bindings.add(Keys.BracketedPaste, eager=True)
     def paste(event: KeyPressEvent) -> None:
         text = event.data.replace("\r\n", "\n").replace("\r", "\n")
-        event.current_buffer.insert_text(_NO_TEXT.sub("", text))
+        event.current_buffer.insert_text(_NOT_TEXT.sub("", text))
 
-    @bindings.add("<sigint>", filter=typing)  # a Ctrl-C before the terminal hands it over as a key
+    @bindings.add("<sigint>", filter=typing)  # Ctrl-C arrives as a signal until the terminal passes it on as a key
     @bindings.add("c-c", filter=typing)
-    def drop_or_leave(event: KeyPressEvent) -> None:
+    def delete_or_leave(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.reset()
         else:
@@ -114,10 +117,10 @@ def keys() -> KeyBindings:
 
 
 def ignore_sequences(bindings: KeyBindings) -> None:
-    """Add bindings that swallow whole escape sequences that stand for no key."""
-    begun = ""  # the sequence that is being read, as `_after` has it
+    """Add bindings that ignore escape sequences that stand for no key."""
+    state = ""  # of the sequence that is being read, as in `_next_state`
 
-    @bindings.add(Keys.Vt100MouseEvent, eager=True)  # also what a program sends for colors
+    @bindings.add(Keys.Vt100MouseEvent, eager=True)  # the sequences for colors match it, too
     @bindings.add(Keys.WindowsMouseEvent, eager=True)
     def ignore(event: KeyPressEvent) -> None:
         pass
@@ -127,52 +130,49 @@ def ignore_sequences(bindings: KeyBindings) -> None:
     @bindings.add("escape", "P")
     @bindings.add("escape", "O")
     def begin(event: KeyPressEvent) -> None:
-        nonlocal begun
-        begun = event.data
+        nonlocal state
+        state = event.data
 
-    @bindings.add(Keys.Any, filter=Condition(lambda: bool(begun)), eager=True)
-    def go_on(event: KeyPressEvent) -> None:
-        nonlocal begun
+    @bindings.add(Keys.Any, filter=Condition(lambda: bool(state)), eager=True)
+    def continue_sequence(event: KeyPressEvent) -> None:
+        nonlocal state
         pressed = event.key_sequence[-1]
-        before, begun = begun, _after(begun, pressed.key)
-        if not begun and not _belongs(before, pressed.key):
+        before, state = state, _next_state(state, pressed.key)
+        if not state and not _ends_sequence(before, pressed.key):
             event.key_processor.feed(pressed, first=True)
 
 
-def _after(begun: str, key: str) -> str:
-    r"""The state of reading a sequence, after one more key; "" if the sequence has ended.
+def _next_state(state: str, key: str) -> str:
+    r"""The state after one more key of a sequence, or "" if the sequence has ended.
 
-    "[" is a CSI sequence, "O" a key of a keypad; "]" and "P" are OSC and DCS before, "]0" within their text, and "\\"
-    before their last sign.
+    "[" is a CSI sequence, and "O" a key of a keypad. "]" and "P" are the beginnings of OSC and DCS, "]0" is their
+    text, and "\\" stands before their last character.
     """
-    if len(key) > 1:  # no character, but the name of a key
-        return "\\" if begun == "]0" and key == Keys.Escape else ""
-    if begun == "[":
+    if len(key) > 1:  # the name of a key, not a character
+        return "\\" if state == "]0" and key == Keys.Escape else ""
+    if state == "[":
         return "[" if " " <= key <= "?" else ""
-    if begun in ("]", "P"):  # a letter is what a person types who has hit Alt by mistake
+    if state in ("]", "P"):  # a letter follows if a person pressed Alt by mistake
         return "]0" if key in "0123456789;$+>!=?" else ""
-    return "]0" if begun == "]0" else ""
+    return "]0" if state == "]0" else ""
 
 
-def _belongs(begun: str, key: str) -> bool:
-    """Whether a key that ends a sequence is part of it."""
-    is_last_sign = len(key) == 1 and "@" <= key <= "~"
-    last = {"[": is_last_sign, "O": is_last_sign, "]0": key == Keys.ControlG, "\\": key == "\\"}
-    return last.get(begun, False)
+def _ends_sequence(state: str, key: str) -> bool:
+    """Whether the key is the last one of the sequence, rather than the first one after it."""
+    is_final = len(key) == 1 and "@" <= key <= "~"
+    last = {"[": is_final, "O": is_final, "]0": key == Keys.ControlG, "\\": key == "\\"}
+    return last.get(state, False)
 
 
 class PrivateHistory(FileHistory):
-    """What was typed in earlier runs, in a file that only its owner can read.
-
-    A session goes on where it cannot be written.
-    """
+    """The entries of earlier runs, in a file that only its owner can read. Errors of the file are ignored."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
-            file.chmod(0o600)  # also if somebody else made it
+            file.chmod(0o600)  # also if the file existed
 
     def load_history_strings(self) -> Iterable[str]:
         with suppress(OSError):
@@ -185,7 +185,7 @@ class PrivateHistory(FileHistory):
 
 
 class CommandCompleter(Completer):
-    """Completes commands, which begin with a slash, and what may follow them."""
+    """Completes commands, which begin with a slash, and their arguments."""
 
     def __init__(self, arguments: Mapping[str, Argument]) -> None:
         self._arguments = arguments
@@ -201,7 +201,7 @@ class CommandCompleter(Completer):
             return
         argument = self._arguments.get(command)
         if argument == "path":
-            with suppress(OSError, ValueError):  # what is typed may not be the name of any file
+            with suppress(OSError, ValueError):  # the text may be no valid file name
                 yield from self._paths.get_completions(Document(rest), complete_event)
         else:
             yield from (Completion(word, -len(rest)) for word in argument or () if word.startswith(rest))

@@ -42,7 +42,7 @@ def note_dropped(console: Console, run: "TextGeneration") -> None:
         console.note(f"the prompt is too long: left out {dropped} at its beginning, kept the last {kept:,}")
 
 
-def as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s: float) -> dict[str, Any]:
+def sample_as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s: float) -> dict[str, Any]:
     return {
         "prompt": prompt,
         "text": sample.text,

@@ -1,4 +1,4 @@
-"""BERTScore (Zhang et al. 2020), by its authors' package, which is an extra: it brings transformers along."""
+"""BERTScore (Zhang et al. 2020), by its authors' package. It is an extra, because it installs transformers."""
 
 import os
 import sys
@@ -11,15 +11,15 @@ from gpt2cli.evaluation.scores import Score, mean_of
 from gpt2cli.untrusted import is_file, parse_json
 
 DEFAULT_MODEL = EvaluationConfig.bertscore_model
-"""The package's own default for English."""
+"""The package's default for English."""
 MAX_CONFIG = 2**20
-"""Bytes of a model's config.json that is read."""
+"""The largest config.json of a model, in bytes."""
 
 
 def forbid_network() -> None:
-    """Keep the package and all that it imports from using the network.
+    """Prevent the package and its dependencies from using the network.
 
-    The Hub's client reads the environment when it is imported; if it has been, its constant is set too.
+    The Hub's client reads the environment at import. If it was imported before, its constant must be set too.
     """
     os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     if constants := sys.modules.get("huggingface_hub.constants"):
@@ -27,17 +27,19 @@ def forbid_network() -> None:
 
 
 def check_bertscore(model: str = DEFAULT_MODEL) -> None:
-    """Raise UsageError if the package is not there, or if it cannot use this model."""
+    """Raise UsageError if the package is not installed, or if it cannot use this model."""
     try:
         import bert_score  # noqa: F401
     except ImportError:
-        raise UsageError("--bertscore needs a package that is not there: pip install 'gpt2cli[bertscore]'") from None
+        raise UsageError("--bertscore needs a missing package: pip install 'gpt2cli[bertscore]'") from None
     layer_of(model)
 
 
 def layer_of(model: str) -> int:
-    """Which layer's states are compared: the one that the package chose for a model that it knows, and the last one of
-    a model in a directory. Raises UsageError for any other model, and DataError for a directory that holds none.
+    """The layer whose hidden states are compared.
+
+    For a model that the package knows, this is the package's choice. For a model in a directory, it is the last layer.
+    Raises UsageError for any other model, and DataError for a directory without a usable config.json.
     """
     from bert_score.utils import model2layers
 
@@ -60,24 +62,24 @@ def layer_of(model: str) -> int:
 
 
 def bertscore(answers: Sequence[str], references: Sequence[str], model: str = DEFAULT_MODEL) -> dict[str, Score]:
-    """The means of BERTScore's F1, precision and recall, not rescaled, each 0 for an empty answer.
+    """The means of BERTScore's precision, recall and F1 (`bertscore`), not rescaled. An empty answer counts as 0.
 
-    The model comes from the Hub on first use, or from a directory. Raises NetworkError if it does not.
+    Raises NetworkError if the model cannot be loaded: it is downloaded on first use, unless it is in a directory.
     """
     import bert_score
 
     names = ("bertscore_precision", "bertscore_recall", "bertscore")
-    # the package stumbles over an empty text with transformers 5
-    said = [(answer, reference) for answer, reference in zip(answers, references, strict=True) if answer.strip()]
-    if not said:
+    # with transformers 5 the package fails for an empty text
+    pairs = [(answer, reference) for answer, reference in zip(answers, references, strict=True) if answer.strip()]
+    if not pairs:
         return {name: mean_of([0.0] * len(answers)) for name in names}
     try:
-        scored = bert_score.score(*map(list, zip(*said, strict=True)), model_type=model, num_layers=layer_of(model))
-    except OSError as error:  # transformers raises it for a model that it cannot load
+        scored = bert_score.score(*map(list, zip(*pairs, strict=True)), model_type=model, num_layers=layer_of(model))
+    except OSError as error:  # of transformers, for a model that it cannot load
         reason = str(error).splitlines()[0]
         raise NetworkError(f"--bertscore cannot get its model {model} ({reason}): go online once") from None
     found = {}
     for name, values in zip(names, scored, strict=True):
-        of_said = iter(values.tolist())
-        found[name] = mean_of(next(of_said) if answer.strip() else 0.0 for answer in answers)
+        scores = iter(values.tolist())
+        found[name] = mean_of(next(scores) if answer.strip() else 0.0 for answer in answers)
     return found

@@ -1,7 +1,7 @@
-"""How far a figure can be trusted: bootstrap intervals, paired between models.
+"""Bootstrap confidence intervals, paired between models.
 
-"Statistical Significance Tests for Machine Translation Evaluation", Koehn 2004: draw as many records as there are,
-with replacement, many times over, and see how the figure varies. All models get the same draws, so that what makes a
+Koehn 2004, "Statistical Significance Tests for Machine Translation Evaluation": draw as many records as the data has,
+with replacement, many times, and compute the figure for each draw. All models get the same draws, so whatever makes a
 record easy or hard for all of them cancels out in their difference.
 """
 
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 LEVEL = 0.95
-"""The share of the draws that an interval holds."""
-_NUMBERS = 2**22
-"""Drawn at once, at the most."""
+"""The fraction of the draws inside an interval."""
+_MAX_VALUES = 2**22
+"""The largest number of table values that are drawn at once."""
 
 Statistic = Callable[[list[float]], float]
-"""From the sums over some records to their figure."""
+"""Computes a figure from the column sums over some records."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, and the interval that it lies in; None if there are too few records to tell."""
+    """A figure and its 95 % interval. The interval is None if there are too few records."""
 
     value: float
     low: float | None = None
@@ -33,9 +33,10 @@ class Estimate:
 def estimates(
     tables: Sequence[Tensor], statistic: Statistic, resamples: int, seed: int
 ) -> tuple[list[Estimate], list[Estimate]]:
-    """Each model's figure, and the difference of each but the first to the first.
+    """Each model's figure, and the differences of all but the first model from the first.
 
-    A table is (n, k): k numbers for each of n records, the same records for every model.
+    tables     for each model (n, k): k numbers for each of n records, the same records for every model
+    resamples  the number of draws
     """
     values = [statistic(table.sum(dim=0).tolist()) for table in tables]
     if len(tables[0]) < 2:
@@ -52,17 +53,17 @@ def estimates(
 def _estimate(value: float, draws: Tensor) -> Estimate:
     tail = (1 - LEVEL) / 2
     low, high = torch.quantile(draws, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    if math.isnan(low) or math.isnan(high):  # of figures that are infinite there is no difference
+    if math.isnan(low) or math.isnan(high):  # infinite figures have no difference
         return Estimate(value)
     return Estimate(value, low, high)
 
 
 def resampled_sums(table: Tensor, resamples: int, seed: int) -> Tensor:
-    """(resamples, k): the sums over n records drawn out of the n of `table` (n, k), with replacement."""
+    """(resamples, k): the column sums over n records, drawn with replacement from `table` (n, k)."""
     n, stream, sums = len(table), torch.Generator().manual_seed(seed), []
     left = resamples
     while left:
-        rows = min(left, max(1, _NUMBERS // (n * table.shape[1])))
+        rows = min(left, max(1, _MAX_VALUES // (n * table.shape[1])))
         drawn = torch.randint(n, (rows, n), generator=stream)
         sums.append(table[drawn].sum(dim=1))
         left -= rows

@@ -4,34 +4,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt2cli.evaluation.results import Evaluation
+from gpt2cli.progress import Note
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A model is so far with its tokens to predict (`scoring`) or its instructions (`answering`).
+class Advanced:
+    """A model has predicted `done` of `total` tokens (`scoring`), or answered so many instructions (`answering`).
 
-    `kept` of what is done was found by a run that was interrupted.
+    reused  how many of the `done` are results of an interrupted run
     """
 
     model: str
     stage: Literal["scoring", "answering"]
     done: int
     total: int
-    kept: int = 0
+    reused: int = 0
 
 
 @dataclass(frozen=True)
-class Note:
-    """Something worth saying."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The last event. What was kept for an interrupted run is given up when the iteration goes on behind it."""
+class Completed:
+    """The last event. The iteration deletes the partial results when it continues after this event."""
 
     evaluation: Evaluation
 
 
-Event = Progress | Note | Finished
+Event = Advanced | Note | Completed

@@ -1,4 +1,4 @@
-"""What an evaluation gives, and how it is said in JSON."""
+"""The results of an evaluation, how a figure is written, and the results as JSON."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,66 +7,76 @@ from typing import Any
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.bootstrap import Estimate
 
+PERCENT = " %"
+HIGHER, LOWER, NEITHER = 1, -1, 0
+"""The direction that is better."""
+
 
 @dataclass(frozen=True)
 class Metric:
-    """One of the figures: its name in JSON, how people call it, which way is better, and how it is written."""
+    """One kind of figure.
+
+    key     its name in JSON
+    label   its name on the screen
+    better  HIGHER, LOWER or NEITHER
+    digits  digits after the decimal point
+    scale   the factor between the value in JSON and the one on the screen
+    """
 
     key: str
     label: str
-    better: int  # 1 for more, -1 for less, 0 for neither
+    better: int
     digits: int
     scale: float = 1.0
     unit: str = ""
 
     def shown(self, value: float) -> str:
-        """The figure as it is read: never a stray power of ten, whatever its size."""
+        """The value as text, without an exponent whatever its size."""
         if not math.isfinite(value):
             return "too large"
         scaled = value * self.scale
         return f"{scaled:,.0f}{self.unit}" if abs(scaled) >= 1e4 else f"{scaled:,.{self.digits}f}{self.unit}"
 
     def shown_change(self, value: float, with_unit: bool = True) -> str:
-        """A difference, with its sign: that of two percentages is in points."""
+        """A difference with its sign. The difference of two percentages is in points."""
         text = self.shown(abs(value)).removesuffix(self.unit)
         if with_unit and math.isfinite(value):
             text += self.unit.replace(PERCENT, " points")
-        nothing = not any(digit in text for digit in "123456789") and math.isfinite(value)
-        return text if nothing else ("+" if value > 0 else "\N{MINUS SIGN}") + text
+        is_zero = not any(digit in text for digit in "123456789") and math.isfinite(value)
+        return text if is_zero else ("+" if value > 0 else "\N{MINUS SIGN}") + text
 
     def verdict(self, change: Estimate) -> int:
-        """1 for a change to the better that is no accident, -1 for one to the worse, 0 if there is no telling."""
+        """1 for a significant improvement, -1 for a significant deterioration, 0 if the interval contains 0."""
         if change.low is None or change.high is None or not change.low * change.high > 0:
             return 0
         return self.better if change.low > 0 else -self.better
 
 
-PERCENT = " %"
 METRICS = (
-    Metric("loss", "loss", -1, 3),
-    Metric("perplexity", "perplexity", -1, 2),
-    Metric("bits_per_byte", "bits per byte", -1, 3),
-    Metric("word_perplexity", "word perplexity", -1, 2),
-    Metric("accuracy", "next token right", 1, 1, 100, PERCENT),
-    Metric("bleu", "BLEU", 1, 1),
-    Metric("chrf", "chrF", 1, 1),
-    Metric("rouge_l", "ROUGE-L", 1, 1, 100),
-    Metric("bertscore", "BERTScore", 1, 1, 100),
-    Metric("bertscore_precision", "BERTScore precision", 1, 1, 100),
-    Metric("bertscore_recall", "BERTScore recall", 1, 1, 100),
-    Metric("exact_match", "exact match", 1, 1, 100, PERCENT),
-    Metric("answer_tokens", "tokens an answer", 0, 1),
-    Metric("ended", "came to an end", 1, 1, 100, PERCENT),
+    Metric("loss", "loss", LOWER, digits=3),
+    Metric("perplexity", "perplexity", LOWER, digits=2),
+    Metric("bits_per_byte", "bits per byte", LOWER, digits=3),
+    Metric("word_perplexity", "word perplexity", LOWER, digits=2),
+    Metric("accuracy", "next-token accuracy", HIGHER, digits=1, scale=100, unit=PERCENT),
+    Metric("bleu", "BLEU", HIGHER, digits=1),
+    Metric("chrf", "chrF", HIGHER, digits=1),
+    Metric("rouge_l", "ROUGE-L", HIGHER, digits=1, scale=100),
+    Metric("bertscore", "BERTScore", HIGHER, digits=1, scale=100),
+    Metric("bertscore_precision", "BERTScore precision", HIGHER, digits=1, scale=100),
+    Metric("bertscore_recall", "BERTScore recall", HIGHER, digits=1, scale=100),
+    Metric("exact_match", "exact match", HIGHER, digits=1, scale=100, unit=PERCENT),
+    Metric("answer_tokens", "tokens per answer", NEITHER, digits=1),
+    Metric("ended", "finished answers", HIGHER, digits=1, scale=100, unit=PERCENT),
 )
-FEW, FEW_TOKENS = 30, 10_000
-"""Records or answers, or tokens of a text, below which a reader is warned of the figures."""
+ENOUGH, ENOUGH_TOKENS = 30, 10_000
+"""Fewer records or answers, or fewer tokens of a text, come with a warning."""
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's figures by `Metric.key`, and their differences to those of the first model that has them.
+    """One model's figures by `Metric.key`, and their differences from the first model that has the figure.
 
-    tokens  how many were predicted; None for answers that were made elsewhere
+    tokens  the number of predicted tokens; None for answers that were made elsewhere
     """
 
     model: str
@@ -77,7 +87,7 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class RecordResult:
-    """An instruction that was answered, with each model's answer and how near that comes (ROUGE-L, 0 to 1)."""
+    """An instruction with each model's answer and the answer's ROUGE-L (0 to 1)."""
 
     instruction: str
     input: str
@@ -88,13 +98,14 @@ class RecordResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was found out.
+    """All results.
 
-    kind     alpaca or text
-    split    test, val, train or all
-    records  of the data that were scored, or texts
-    skipped  records whose prompt alone fills the window
-    answered what was answered
+    kind              alpaca or text
+    split             test, val, train or all
+    records           the number of scored records, or of texts
+    skipped           the number of records whose prompt alone fills the window
+    reference_tokens  the mean length of the reference answers
+    answered          the records that were answered
     """
 
     data: str
@@ -109,44 +120,52 @@ class Evaluation:
 
     @property
     def metrics(self) -> list[Metric]:
-        """Those that there are figures of, but for exact matches where there is not one."""
+        """The metrics with at least one figure. Exact match is left out if no answer matches."""
         found = [metric for metric in METRICS if any(metric.key in model.figures for model in self.models)]
         exact = [model.figures["exact_match"].value for model in self.models if "exact_match" in model.figures]
         return found if any(exact) else [metric for metric in found if metric.key != "exact_match"]
 
     @property
     def caution(self) -> str:
-        """A warning if the figures are of few records or answers; empty otherwise."""
+        """A warning if the figures come from few records, answers or tokens; otherwise ""."""
         tokens, answers = self.models[0].tokens, len(self.answered)
         if self.kind == "text":
-            number, noun, enough = tokens or 0, "token", FEW_TOKENS
-        elif tokens is not None and self.records < FEW:
-            number, noun, enough = self.records, "record", FEW
+            number, noun, enough = tokens or 0, "token", ENOUGH_TOKENS
+        elif tokens is not None and self.records < ENOUGH:
+            number, noun, enough = self.records, "record", ENOUGH
         else:
-            number, noun, enough = answers, "answer", FEW
+            number, noun, enough = answers, "answer", ENOUGH
         few = 0 < number < enough
         return f"only {number:,} {noun}{'s' * (number != 1)}: figures and intervals are rough" if few else ""
 
     def as_dict(self, with_records: bool = False) -> dict[str, Any]:
-        """For JSON: shares from 0 to 1, BLEU and chrF from 0 to 100, null for a figure too large for a number."""
-        told: dict[str, Any] = {"data": self.data, "kind": self.kind, "split": self.split, "records": self.records}
-        told |= {"skipped": self.skipped, "answers": len(self.answered), "reference_tokens": self.reference_tokens}
-        told |= {"settings": self.settings, "models": [_model_as_dict(model) for model in self.models]}
-        if with_records:
-            told["answered"] = [_record_as_dict(record) for record in self.answered]
-        return told
+        """The object for JSON: fractions from 0 to 1, BLEU and chrF from 0 to 100, null for an infinite figure."""
+        fields = {
+            "data": self.data,
+            "kind": self.kind,
+            "split": self.split,
+            "records": self.records,
+            "skipped": self.skipped,
+            "answers": len(self.answered),
+            "reference_tokens": self.reference_tokens,
+            "settings": self.settings,
+            "models": [_model_as_dict(model) for model in self.models],
+        }
+        return fields | ({"answered": [_record_as_dict(record) for record in self.answered]} if with_records else {})
 
 
 def _model_as_dict(result: ModelResult) -> dict[str, Any]:
-    told: dict[str, Any] = {"model": result.model}
-    told |= {key: _number(figure.value) for key, figure in result.figures.items()}
-    told["tokens"] = result.tokens
-    told["intervals"] = {key: [_number(e.low), _number(e.high)] for key, e in result.figures.items()}
-    told["difference"] = {
-        key: {"value": _number(e.value), "low": _number(e.low), "high": _number(e.high)}
-        for key, e in result.differences.items()
-    } or None
-    return told
+    differences = {
+        key: {"value": _number(change.value), "low": _number(change.low), "high": _number(change.high)}
+        for key, change in result.differences.items()
+    }
+    return {
+        "model": result.model,
+        **{key: _number(figure.value) for key, figure in result.figures.items()},
+        "tokens": result.tokens,
+        "intervals": {key: [_number(figure.low), _number(figure.high)] for key, figure in result.figures.items()},
+        "difference": differences or None,
+    }
 
 
 def _record_as_dict(record: RecordResult) -> dict[str, Any]:
@@ -154,8 +173,12 @@ def _record_as_dict(record: RecordResult) -> dict[str, Any]:
         {"text": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason or None, "rouge_l": score}
         for answer, score in zip(record.answers, record.rouge_l, strict=True)
     ]
-    told = {"instruction": record.instruction, "input": record.input, "reference": record.reference}
-    return told | {"answers": answers}
+    return {
+        "instruction": record.instruction,
+        "input": record.input,
+        "reference": record.reference,
+        "answers": answers,
+    }
 
 
 def _number(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""How near an answer comes to the reference. Every score is a function of numbers that add up over the answers."""
+"""Scores of answers against references. Every score is a function of numbers that are summed over the answers."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,25 +15,25 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Score:
-    """A score of many answers: (n, k) numbers, and the figure that their sums give."""
+    """A score of n answers: a table (n, k), and the function from its column sums to the figure."""
 
     table: Tensor
     statistic: Statistic
 
     def of_each(self) -> list[float]:
-        """The score of each answer alone."""
+        """The score of each single answer."""
         return [self.statistic(row) for row in self.table.tolist()]
 
 
 def scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Score]:
-    """All but BERTScore, by their names in the results.
+    """All scores except BERTScore, by their names in the results.
 
-    bleu           BLEU-4 of the whole, 0 to 100 (Papineni et al. 2002), by sacrebleu with its defaults
-    chrf           chrF of the whole, 0 to 100 (Popović 2015), by sacrebleu with its defaults
+    bleu           corpus BLEU-4, 0 to 100 (Papineni et al. 2002), by sacrebleu with its defaults
+    chrf           corpus chrF, 0 to 100 (Popović 2015), by sacrebleu with its defaults
     rouge_l        mean over the answers, 0 to 1
-    exact_match    the share of answers that are the reference, but for blank space at the ends
-    answer_tokens  mean length
-    ended          the share of answers that ended before the limit; left out unless it is known of every answer
+    exact_match    fraction of answers that equal the reference, apart from white space at the ends
+    answer_tokens  mean number of tokens
+    ended          fraction of answers that ended before the token limit; only if this is known of every answer
     """
     from sacrebleu.metrics.base import Metric
     from sacrebleu.metrics.bleu import BLEU
@@ -42,7 +42,7 @@ def scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Sc
     texts = [answer.text for answer in answers]
 
     def by_sacrebleu(metric: Metric) -> Score:
-        # what its own significance tests are made of; its public functions give the figure of a whole corpus only
+        # Private, as sacrebleu's public functions return no sums: see its version bound in pyproject.toml.
         table = metric._extract_corpus_statistics(texts, [list(references)])
         return Score(
             torch.tensor(table, dtype=torch.float64),
@@ -51,7 +51,7 @@ def scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Sc
 
     pairs = list(zip(answers, references, strict=True))
     found = {
-        "bleu": by_sacrebleu(BLEU(force=True)),  # which keeps it from warning of how a text looks
+        "bleu": by_sacrebleu(BLEU(force=True)),  # `force` suppresses a warning about tokenized texts
         "chrf": by_sacrebleu(CHRF()),
         "rouge_l": mean_of(rouge_l(answer.text, reference) for answer, reference in pairs),
         "exact_match": mean_of(float(answer.text == reference.strip()) for answer, reference in pairs),
@@ -63,7 +63,7 @@ def scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Sc
 
 
 def mean_of(values: Iterable[float]) -> Score:
-    """A score whose figure is the mean of each answer's."""
+    """A score whose figure is the mean of the values."""
     column = torch.tensor(list(values), dtype=torch.float64)
     return Score(torch.stack([column, torch.ones_like(column)], dim=1), lambda sums: sums[0] / sums[1])
 
@@ -71,8 +71,9 @@ def mean_of(values: Iterable[float]) -> Score:
 def rouge_l(answer: str, reference: str) -> float:
     """ROUGE-L: the F-measure of the longest common subsequence of words, 0 to 1.
 
-    "ROUGE: A Package for Automatic Evaluation of Summaries", Lin 2004, section 3.1, with beta = 1; words are runs of
-    letters and digits in lower case, as for Google's rouge-score without its stemming, but in any script.
+    Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", section 3.1, with beta = 1. Words are runs of
+    letters, digits and underscores in lower case, in any script. Google's rouge-score without stemming does the same
+    for ASCII letters.
     """
     ours, theirs = (_WORD.findall(text.lower()) for text in (answer, reference))
     common = longest_common_subsequence(ours, theirs)
@@ -80,17 +81,18 @@ def rouge_l(answer: str, reference: str) -> float:
 
 
 def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Its length, a word of `b` at a time, for all places of `a` at once in the bits of an integer.
+    """The length of the longest common subsequence.
 
-    "A fast and practical bit-vector algorithm for the longest common subsequence problem", Crochemore et al. 2001: a
-    bit that has become 0 is where the longest subsequence gets one longer.
+    Crochemore et al. 2001, "A fast and practical bit-vector algorithm for the longest common subsequence problem":
+    bit i of an integer stands for word i of `a`. The loop reads one word of `b` at a time. A bit that has become 0
+    marks a word at which the longest common subsequence grows by one.
     """
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for i, word in enumerate(a):
-        places[word] = places.get(word, 0) | 1 << i
-    every = (1 << len(a)) - 1
-    row = every
+        positions[word] = positions.get(word, 0) | 1 << i
+    all_ones = (1 << len(a)) - 1
+    row = all_ones
     for word in b:
-        matches = row & places.get(word, 0)
-        row = ((row + matches) | (row - matches)) & every
+        matches = row & positions.get(word, 0)
+        row = ((row + matches) | (row - matches)) & all_ones
     return len(a) - row.bit_count()

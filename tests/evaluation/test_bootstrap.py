@@ -35,7 +35,7 @@ def test_drawing_in_portions_changes_nothing(monkeypatch):
     values = table(torch.arange(30.0))
     whole = resampled_sums(values, 100, 0)
     assert whole.shape == (100, 2) and (whole[:, 1] == 30).all()
-    monkeypatch.setattr("gpt2cli.evaluation.bootstrap._NUMBERS", 30 * 2 * 7)
+    monkeypatch.setattr("gpt2cli.evaluation.bootstrap._MAX_VALUES", 30 * 2 * 7)
     assert torch.equal(resampled_sums(values, 100, 0), whole)
 
 

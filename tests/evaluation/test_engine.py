@@ -15,8 +15,9 @@ from gpt2cli.evaluation import engine
 from gpt2cli.evaluation.compared_models import candidates
 from gpt2cli.evaluation.engine import Job, evaluate
 from gpt2cli.evaluation.evaluation_data import read_data
-from gpt2cli.evaluation.events import Finished, Note, Progress
+from gpt2cli.evaluation.events import Advanced, Completed
 from gpt2cli.evaluation.partial_results import PartialResults
+from gpt2cli.progress import Note
 from tests import models
 from tests.data.records import many, write_json
 
@@ -38,9 +39,9 @@ def job(tmp_path, home, monkeypatch) -> Job:
     return Job(candidates([], files, CPU), data, CONFIG, 64)
 
 
-def finished(job: Job) -> Finished:
+def finished(job: Job) -> Completed:
     *_, last = evaluate(job)
-    assert isinstance(last, Finished)
+    assert isinstance(last, Completed)
     return last
 
 
@@ -51,12 +52,14 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(job, home, events, monk
     broken = evaluate(job)
     done = [next(broken) for _ in range(events)]
     broken.close()
-    steps = {(event.model, event.stage): event.done for event in done if isinstance(event, Progress)}
+    steps = {(event.model, event.stage): event.done for event in done if isinstance(event, Advanced)}
     again = list(evaluate(job))
     for key, before in steps.items():
-        first = next(event for event in again if isinstance(event, Progress) and (event.model, event.stage) == key)
-        kept = max(event.kept for event in again if isinstance(event, Progress) and (event.model, event.stage) == key)
-        assert kept == before and first.done in (0, before)
+        first = next(event for event in again if isinstance(event, Advanced) and (event.model, event.stage) == key)
+        reused = max(
+            event.reused for event in again if isinstance(event, Advanced) and (event.model, event.stage) == key
+        )
+        assert reused == before and first.done in (0, before)
     assert again[-1] == whole
     assert list((home / "evaluations").iterdir()) == []
 
@@ -64,19 +67,19 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(job, home, events, monk
 def test_what_was_kept_is_of_this_very_checkpoint(job, tmp_path, home):
     broken = evaluate(job)
     for event in broken:
-        if isinstance(event, Progress) and event.stage == "answering" and event.done == event.total:
+        if isinstance(event, Advanced) and event.stage == "answering" and event.done == event.total:
             break
     broken.close()
     save_checkpoint(models.small_model(SHAPE, 7), tmp_path / "0.pt")
-    again = [event for event in evaluate(job) if isinstance(event, Progress)]
-    assert all(event.kept == 0 for event in again if event.model.endswith("0.pt"))
+    again = [event for event in evaluate(job) if isinstance(event, Advanced)]
+    assert all(event.reused == 0 for event in again if event.model.endswith("0.pt"))
 
 
 def interrupted(job: Job) -> None:
     """Everything that the first model does, and no more."""
     broken = evaluate(job)
     for event in broken:
-        if isinstance(event, Progress) and event.stage == "answering" and event.done == event.total:
+        if isinstance(event, Advanced) and event.stage == "answering" and event.done == event.total:
             break
     broken.close()
 
@@ -89,11 +92,11 @@ def test_what_was_kept_is_of_this_very_device(job, monkeypatch):
         return replace(job, candidates=[replace(candidate, spec=spec)])
 
     interrupted(on("auto", "auto"))
-    at_other_precision = [event for event in evaluate(job) if isinstance(event, Progress)]
-    assert all(event.kept == 0 for event in at_other_precision)
+    at_other_precision = [event for event in evaluate(job) if isinstance(event, Advanced)]
+    assert all(event.reused == 0 for event in at_other_precision)
     chosen = candidate.load().precision
     interrupted(on("auto", chosen))
-    assert any(event.kept for event in evaluate(on("cpu", chosen)) if isinstance(event, Progress))
+    assert any(event.reused for event in evaluate(on("cpu", chosen)) if isinstance(event, Advanced))
 
 
 @pytest.mark.parametrize("tokens", [37, 260, 10_000])
@@ -115,18 +118,18 @@ def test_kept_findings_that_cannot_be_right_are_found_anew(job, monkeypatch, odd
 
     def read_odd(self: PartialResults) -> None:
         read(self)
-        self.found = dict.fromkeys(self.found, odd)
+        self.findings = dict.fromkeys(self.findings, odd)
 
     monkeypatch.setattr(PartialResults, "_read", read_odd)
     events = list(evaluate(job))
-    assert events[-1] == whole and all(event.kept == 0 for event in events if isinstance(event, Progress))
+    assert events[-1] == whole and all(event.reused == 0 for event in events if isinstance(event, Advanced))
 
 
 def test_where_nothing_can_be_kept_is_said_before_the_work(job, home):
     home.write_text("a file")
     first, *others = evaluate(job)
-    assert isinstance(first, Note) and first.text.endswith(": an interrupted run would begin anew")
-    assert isinstance(others[-1], Finished)
+    assert isinstance(first, Note) and first.text.endswith(": an interrupted run would start again")
+    assert isinstance(others[-1], Completed)
 
 
 def test_a_model_is_no_better_than_itself_and_an_answer_does_not_depend_on_how_many_there_are(job):

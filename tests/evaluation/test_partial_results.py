@@ -6,18 +6,18 @@ import time
 import pytest
 
 from gpt2cli.evaluation import partial_results
-from gpt2cli.evaluation.partial_results import FORGOTTEN_AFTER, PartialResults
+from gpt2cli.evaluation.partial_results import MAX_AGE, PartialResults
 
 
 def test_it_is_found_again_under_the_same_key_only(home):
     kept = PartialResults("model", {"n": 1})
     for i in range(3):
         kept.add(f"answer {i}", ["text\n\x1b", i / 3])
-    assert PartialResults("model", {"n": 1}).found == {f"answer {i}": ["text\n\x1b", i / 3] for i in range(3)}
-    assert PartialResults("model", {"n": 2}).found == PartialResults("other", {"n": 1}).found == {}
+    assert PartialResults("model", {"n": 1}).findings == {f"answer {i}": ["text\n\x1b", i / 3] for i in range(3)}
+    assert PartialResults("model", {"n": 2}).findings == PartialResults("other", {"n": 1}).findings == {}
     kept.discard()
     kept.discard()
-    assert PartialResults("model", {"n": 1}).found == {} and not list((home / "evaluations").iterdir())
+    assert PartialResults("model", {"n": 1}).findings == {} and not list((home / "evaluations").iterdir())
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:-4], lambda b: b.replace(b"two", b"six"), lambda b: b + b"\xff\x00 []"])
@@ -27,16 +27,16 @@ def test_what_is_damaged_counts_for_nothing_and_what_comes_after_it_counts(home,
     kept.add("two", "two")
     before = kept.path.read_bytes()
     kept.path.write_bytes(spoil(before))
-    found = PartialResults("a").found
+    found = PartialResults("a").findings
     assert found.items() <= {"one": "one", "two": "two"}.items() and "one" in found
     PartialResults("a").add("three", 3)
-    assert PartialResults("a").found == found | {"three": 3}
+    assert PartialResults("a").findings == found | {"three": 3}
 
 
 def test_what_nobody_came_back_for_is_forgotten(home):
     old, new = PartialResults("old"), PartialResults("new")
     old.add("a", 1)
-    os.utime(old.path, (time.time() - FORGOTTEN_AFTER - 9,) * 2)
+    os.utime(old.path, (time.time() - MAX_AGE - 9,) * 2)
     new.add("a", 1)
     assert not old.path.exists() and new.path.exists()
 
@@ -54,7 +54,7 @@ def test_where_nothing_can_be_kept_is_known_before_the_work(home):
     home.parent.mkdir(exist_ok=True)
     home.write_text("a file")
     problem = PartialResults("a").problem
-    assert problem.startswith("what is done cannot be kept (cannot write ") and str(home / "evaluations") in problem
+    assert problem.startswith("partial results cannot be saved (cannot write ") and str(home / "evaluations") in problem
     home.unlink()
     assert PartialResults("a").problem == "" and not home.exists()
 
@@ -64,11 +64,11 @@ def test_a_line_with_a_right_digest_may_hold_anything(home, said):
     kept = PartialResults("a")
     kept.add("one", 1)
     kept.path.write_bytes(kept.path.read_bytes() + partial_results._digest(said).encode() + b" " + said + b"\n")
-    assert PartialResults("a").found == {"one": 1}
+    assert PartialResults("a").findings == {"one": 1}
 
 
 def test_a_file_beyond_all_bounds_is_not_read(home, monkeypatch):
     kept = PartialResults("a")
     kept.add("one", 1)
     monkeypatch.setattr(partial_results, "MAX_BYTES", 10)
-    assert PartialResults("a").found == {}
+    assert PartialResults("a").findings == {}

@@ -14,7 +14,7 @@ from gpt2cli.evaluation.report import page
 from gpt2cli.evaluation.results import METRICS, Evaluation, ModelResult, RecordResult
 
 HOSTILE = "</pre></title></script><script>alert(1)</script><img src=x onerror='alert(2)'>"
-HOSTILE += '" onload="alert(3) $title &amp; \x1b[2J\x00'
+HOSTILE += '" onload="alert(3) $title &amp; {{ 1 }} \x1b[2J\x00'
 
 
 class Tags(HTMLParser):
@@ -33,20 +33,63 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def evaluation(word: str, answered: int = 2) -> Evaluation:
+def evaluation(word: str = "word", answered: int = 2, **hostile: str) -> Evaluation:
+    """An evaluation in which every text is `word`, or what `hostile` gives for it."""
+
+    def text(place: str) -> str:
+        return hostile.get(place, word)
+
     figures = {metric.key: Estimate(0.5, 0.25, 0.75) for metric in METRICS}
-    results = [ModelResult(f"{word}{i}", 7, figures, figures if i else {}) for i in range(2)]
-    answers = [Answer(word, 3, "length"), Answer("", 0, "eos")]
-    record = RecordResult(word, word, word, answers, [0.5, 0.0])
-    return Evaluation(word, "alpaca", "test", 9, 0, 3.0, {"note": word}, results, [record] * answered)
+    results = [ModelResult(f"{text('name')}{i}", 7, figures, figures if i else {}) for i in range(2)]
+    answers = [Answer(text("answer"), 3, "length"), Answer("", 0, text("finish_reason"))]
+    record = RecordResult(text("instruction"), text("input"), text("reference"), answers, [0.5, 0.0])
+    settings = {text("setting"): text("value")}
+    return Evaluation(
+        data=text("data"),
+        kind="alpaca",
+        split=text("split"),
+        records=9,
+        skipped=0,
+        reference_tokens=3.0,
+        settings=settings,
+        models=results,
+        answered=[record] * answered,
+    )
+
+
+def assert_harmless(html: str) -> None:
+    """The page has the tags and the attributes of a page without hostile texts, and no control characters."""
+    harmless, found = Tags(page(evaluation())), Tags(html)
+    assert [tag for tag, _ in found.tags] == [tag for tag, _ in harmless.tags]
+    assert [sorted(attributes) for _, attributes in found.tags] == [sorted(of) for _, of in harmless.tags]
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", html)
+
+
+PLACES = ["name", "data", "split", "setting", "value", "instruction", "input", "reference", "answer"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_hostile_texts_are_text_and_nothing_else_wherever_they_appear(place):
+    html = page(evaluation(**{place: HOSTILE}))
+    assert_harmless(html)
+    shown = Tags(html).text
+    assert "<script>alert(1)</script>" in shown and "$title &amp; {{ 1 }} ␛[2J␀" in shown
 
 
 def test_what_comes_from_data_and_models_is_text_and_nothing_else():
-    harmless, hostile = Tags(page(evaluation("word"))), Tags(page(evaluation(HOSTILE)))
-    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in harmless.tags]
-    assert [sorted(attributes) for _, attributes in hostile.tags] == [sorted(of) for _, of in harmless.tags]
-    assert "<script>alert(1)</script>" in hostile.text and "$title &amp; ␛[2J␀" in hostile.text
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", page(evaluation(HOSTILE)))
+    html = page(evaluation(HOSTILE))
+    assert_harmless(html)
+    assert Tags(html).text.count("<script>alert(1)</script>") >= len(PLACES)
+
+
+def test_a_long_name_is_shortened_in_the_charts_and_harmless():
+    html = page(evaluation(name="<b>" * 20))
+    assert_harmless(html)
+    assert "..." + ("<b>" * 20 + "0")[-27:] + "0.50" in re.sub(r"\s", "", Tags(html).text)
+
+
+def test_a_reason_to_end_is_not_shown():
+    assert page(evaluation(finish_reason=HOSTILE)) == page(evaluation())
 
 
 def test_it_asks_for_nothing_and_allows_its_own_script_only():
@@ -77,7 +120,8 @@ def test_answers_made_elsewhere_have_fewer_figures():
     results = [ModelResult("model", 7, figures, {}), ModelResult("given", None, some, some)]
     record = RecordResult("a", "", "b", [Answer("c", 1, "eos"), Answer("d", 1, "")], [0.5, 0.5])
     html = page(Evaluation("a", "alpaca", "test", 9, 0, 3.0, {}, results, [record]))
-    [row] = re.findall(r">next token right.*?</tr>", html)
+    [row] = re.findall(r"next-token accuracy.*?</tr>", html, re.DOTALL)
+    row = re.sub(r">\s+<", "><", row)
     assert row.endswith("<td></td></tr>") and row.count("<td>") == 2
     alone = Evaluation(
         "a",

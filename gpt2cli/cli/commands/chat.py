@@ -12,7 +12,7 @@ from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
-from gpt2cli.cli.open_model import as_json, open_model
+from gpt2cli.cli.open_model import open_model, sample_as_json
 from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console, typing_unseen
 from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
@@ -125,7 +125,7 @@ def answer_once(session: "Session", text: str, json: bool, load_s: float) -> Non
     if json:
         for _ in run:
             pass
-        session.console.json(as_json(text, run.samples[0], run, load_s))
+        session.console.json(sample_as_json(text, run.samples[0], run, load_s))
     else:
         show(session.console, run)
     session.note_end(run, "-n raises it")

@@ -96,7 +96,7 @@ def download_weights(
     else:
         found = download(console, DEFAULT_MODEL if model is None else model, revision, force, offline)
         if json:
-            console.json(as_json(found))
+            console.json(cached_model_as_json(found))
         else:
             console.write(f"{found.path}\n")
 
@@ -128,7 +128,7 @@ def show_models(console: Console, json: bool) -> None:
     models = model_cache.list_models()
     if json:
         for model in models:
-            console.json(as_json(model))
+            console.json(cached_model_as_json(model))
     elif models:
         print_table(models)
     else:
@@ -163,10 +163,10 @@ def remove_model(console: Console, name: str, revision: str | None, json: bool) 
     removed = model_cache.remove(repo, chosen, lambda: console.note(f"another process is using {name}: waiting for it"))
     for model in removed:
         if json:
-            console.json(as_json(model))
+            console.json(cached_model_as_json(model))
     console.note(f"removed {name}, {decimal(sum(model.bytes for model in removed))}")
 
 
-def as_json(model: "CachedModel") -> dict[str, Any]:
+def cached_model_as_json(model: "CachedModel") -> dict[str, Any]:
     """The fields of `CachedModel`, the path as text."""
     return asdict(model) | {"path": str(model.path)}

@@ -180,14 +180,14 @@ def run(console: Console, job: "Job", json: bool, out: Path | None) -> None:
     """Evaluate with progress on the terminal, and print or write the results."""
     from gpt2cli.cli.views.evaluation import EvaluationProgress, show_evaluation
     from gpt2cli.evaluation.engine import evaluate as evaluated
-    from gpt2cli.evaluation.events import Finished
+    from gpt2cli.evaluation.events import Completed
 
     with EvaluationProgress(console) as progress:
         try:
             for event in evaluated(job):
                 raise_received()  # compilers catch what a signal raises
                 progress.handle(event)
-                if not isinstance(event, Finished):
+                if not isinstance(event, Completed):
                     continue
                 progress.close()
                 if out is not None:

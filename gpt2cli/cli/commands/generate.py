@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.open_model import as_json, describe_speed, note_dropped, open_model
+from gpt2cli.cli.open_model import describe_speed, note_dropped, open_model, sample_as_json
 from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import SamplingConfig
@@ -87,7 +87,7 @@ def generate(
         for _ in run:
             pass
         for sample in run.samples:
-            console.json(as_json(text, sample, run, load_s))
+            console.json(sample_as_json(text, sample, run, load_s))
     else:
         try:
             show(console, run, None if no_echo else text, live=not no_stream)

@@ -133,7 +133,7 @@ def prepare_alpaca(
         console.note(note)
     write_prepared(splits, directory)
     if json:
-        console.json(as_json(splits, directory))
+        console.json(dataset_as_json(splits, directory))
     else:
         from gpt2cli.cli.views.dataset import show_summary
 
@@ -175,17 +175,17 @@ def read(
 
 @contextmanager
 def showing_tokenization(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, gone at the end; nothing elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    """Yields the function to call with the number of records that are tokenized, and the number of all records."""
+    from rich.progress import MofNCompleteColumn, TextColumn
 
-    columns = (TextColumn("tokenizing"), BarColumn(), MofNCompleteColumn(), TextColumn("records"))
-    hidden = console.quiet or not console.animates
-    with Progress(*columns, console=console.err, transient=True, disable=hidden) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    from gpt2cli.cli.views.progress import ProgressBars
+
+    with ProgressBars(console, [MofNCompleteColumn(), TextColumn("records")]) as bars:
+        bars.update("tokenizing", 0, None)
+        yield lambda done, total: bars.update("tokenizing", done, total)
 
 
-def as_json(splits: "Splits", directory: Path) -> dict[str, Any]:
+def dataset_as_json(splits: "Splits", directory: Path) -> dict[str, Any]:
     """What `Splits.info` tells, where the dataset is, and the size of each part."""
     parts = {
         name: {"records": len(part), "tokens": part.n_tokens, "targets": part.n_targets}

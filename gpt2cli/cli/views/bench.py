@@ -1,11 +1,12 @@
-"""What `gpt2 bench` shows: how far it is, on stderr, and how fast the model was, on stdout."""
+"""What `gpt2 bench` shows: its progress on stderr, and the measured speeds on stdout."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
-from rich import progress as bars
 from rich.console import Console as RichConsole
+from rich.progress import TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -13,24 +14,25 @@ from gpt2cli.bench import Speed
 from gpt2cli.cli.describe import counted
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible
-from gpt2cli.cli.views.progress_bars import bar
+from gpt2cli.cli.views.bar_chart import bar
+from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.config import BenchConfig
 
 WIDEST_BAR = 40
+"""Columns of the longest bar in a chart."""
 
 
 @contextmanager
 def showing_runs(console: Console, precision: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, gone at the end, and what to call after each run; of no known length without a `total`."""
-    columns = (bars.TextColumn("measuring {task.description}"), bars.BarColumn(), bars.TimeElapsedColumn())
-    hidden = console.quiet or not console.animates
-    with bars.Progress(*columns, console=console.err, transient=True, disable=hidden) as shown:
-        task = shown.add_task(precision, total=total)
-        yield lambda: shown.advance(task)
+    """Yields the function to call after each run. `total` is the number of runs, or None if it is not known."""
+    runs = count(1)
+    with ProgressBars(console, [TimeElapsedColumn()]) as bars:
+        bars.update(f"measuring {precision}", 0, total)
+        yield lambda: bars.update(f"measuring {precision}", next(runs), total)
 
 
 def show_speed(speed: Speed, config: BenchConfig) -> None:
-    """Print what was measured of one precision."""
+    """Print the speed and the memory of one precision."""
     console = terminal(current().stdout)
     console.print(title(f"{named(speed.model)} in {speed.precision}", speed, config))
     console.print()
@@ -40,20 +42,20 @@ def show_speed(speed: Speed, config: BenchConfig) -> None:
     table.add_row("", "", chart_bar(console, speed.decode_tok_s, speed.roofline_tok_s, speed.roofline_tok_s, 32))
     table.add_row("limit", f"{speed.roofline_tok_s:,.1f}", "tokens/s:")
     weights, bandwidth = megabytes(speed), f"{speed.memory_bandwidth_gb_s:,.1f} GB/s"
-    table.add_row("", "", f"{weights} MB of weights a token, at {bandwidth}")
+    table.add_row("", "", f"{weights} MB of weights per token, at {bandwidth}")
     table.add_row("loads in", f"{speed.load_s:,.2f}", "s")
-    table.add_row("takes", f"{speed.peak_rss_mb:,.0f}", "MB of memory at the most")
+    table.add_row("takes", f"{speed.peak_rss_mb:,.0f}", "MB of memory at the peak")
     console.print(table)
 
 
 def show_comparison(speeds: list[Speed], config: BenchConfig) -> None:
-    """Print a table of all precisions, and a chart of how fast they write, and how fast they could."""
+    """Print a table of all precisions, and a chart of their decoding speeds and the limits of these."""
     console = terminal(current().stdout)
     console.print(title(named(speeds[0].model), speeds[0], config))
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("", no_wrap=True)
-    for heading in ("reads tokens/s", "writes tokens/s", "of the limit", "MB a token", "loads in s", "takes MB"):
+    for heading in ("reads tokens/s", "writes tokens/s", "of the limit", "MB per token", "loads in s", "peak MB"):
         table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
     for speed in speeds:
         read, written = f"{speed.prefill_tok_s:,.0f}", f"{speed.decode_tok_s:,.1f}"
@@ -62,24 +64,29 @@ def show_comparison(speeds: list[Speed], config: BenchConfig) -> None:
     console.print(table)
     console.print()
     console.print(Text("tokens/s written, of what the memory allows", style="dim"))
+    console.print(_chart(speeds, console))
+
+
+def _chart(speeds: list[Speed], console: RichConsole) -> Table:
+    """A bar for the decoding speed of each precision."""
     chart = Table.grid(padding=(0, 2, 0, 0))
     highest = max(max(speed.roofline_tok_s, speed.decode_tok_s) for speed in speeds)
+    width = max(8, min(WIDEST_BAR, console.width - 28))
     for speed in speeds:
-        width = max(8, min(WIDEST_BAR, console.width - 28))
         drawn = chart_bar(console, speed.decode_tok_s, speed.roofline_tok_s, highest, width)
         chart.add_row(speed.precision, drawn, f"{speed.decode_tok_s:,.1f} of {speed.roofline_tok_s:,.1f}")
-    console.print(chart)
+    return chart
 
 
 def title(what: str, speed: Speed, config: BenchConfig) -> Text:
-    """What was measured, and how."""
+    """The title of a table, followed by the threads, the token counts and the repeats."""
     tokens = f"{config.prompt_tokens:,} + {config.new_tokens:,} tokens"
     how = [counted(speed.threads, "thread"), tokens, f"median of {config.repeats}"]
     return Text.assemble((what, "bold"), ("".join(f" · {part}" for part in how), "dim"))
 
 
 def named(model: str) -> str:
-    """A name as it was given; of a path its last part, if the path is there."""
+    """The model's name as it was given. An existing absolute path is reduced to its last part."""
     path = Path(model)
     return visible(path.resolve().name if path.exists() and path.is_absolute() else model)
 
@@ -94,7 +101,7 @@ def megabytes(speed: Speed) -> str:
 
 
 def chart_bar(console: RichConsole, value: float, limit: float, highest: float, width: int) -> Text:
-    """A bar for `value`, and behind it what is missing to `limit`; `highest` would be `width` signs wide."""
+    """A bar for `value`, extended in another style to `limit`. `width` columns stand for `highest`."""
     blocks = console.encoding.startswith("utf")
     reached = bar(value / highest, width, blocks)
     missing = max(0, round(limit / highest * width) - len(reached))

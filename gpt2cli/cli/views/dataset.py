@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import terminal, visible, visible_line
-from gpt2cli.cli.views.progress_bars import bar
+from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.data.splits import Splits
 
 BUCKETS = 8

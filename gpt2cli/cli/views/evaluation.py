@@ -1,10 +1,7 @@
-"""Showing how an evaluation goes, on stderr, and what it has found, on stdout."""
+"""What `gpt2 evaluate` shows: its progress on stderr, and the results on stdout."""
 
-import time
 from pathlib import Path
-from types import TracebackType
 
-from rich import progress as bars
 from rich.console import Console as RichConsole
 from rich.padding import Padding
 from rich.table import Table
@@ -13,80 +10,47 @@ from rich.text import Text
 from gpt2cli.cli.describe import counted, shortened
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible
+from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.evaluation.bootstrap import Estimate
-from gpt2cli.evaluation.events import Event, Note, Progress
+from gpt2cli.evaluation.events import Advanced, Event
 from gpt2cli.evaluation.results import Evaluation, Metric
+from gpt2cli.progress import Note
 
-SECONDS_BETWEEN_LINES = 10.0
 EXAMPLES = 3
-"""Answers that are shown below the figures."""
+"""The number of records that are shown below the figures."""
 WIDEST_NAME = 24
-VERBS = {"scoring": "tokens read", "answering": "answers"}
+"""Characters of a model's name in a table."""
+UNITS = {"scoring": "tokens read", "answering": "answers"}
 
 
-class EvaluationProgress:
-    """A bar for what each model does: live on a terminal, now and then a line elsewhere, nothing if quiet."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last_line = time.monotonic()
-        self._bar: bars.Progress | None = None
-        self._tasks: dict[tuple[str, str], bars.TaskID] = {}
-
-    def __enter__(self) -> "EvaluationProgress":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Take the bars away."""
-        bar, self._bar = self._bar, None
-        if bar:
-            bar.stop()
+class EvaluationProgress(ProgressBars):
+    """A bar for each model and each of its two stages."""
 
     def handle(self, event: Event) -> None:
         """Show one event."""
         match event:
             case Note():
                 self._console.note(event.text)
-            case Progress() if not self._console.quiet:
+            case Advanced():
                 self._advance(event)
 
-    def _advance(self, event: Progress) -> None:
-        key = (event.model, event.stage)
-        begins = key not in self._tasks
-        if begins and event.done:
-            self._console.note(f"{event.model}: going on with what was kept")
-        if self._console.animates:
-            bar = self._open()
-            if begins:
-                self._tasks[key] = bar.add_task(f"{event.stage} {_named(event.model)}", total=event.total)
-            bar.update(self._tasks[key], completed=event.done)
-            return
-        self._tasks[key] = bars.TaskID(0)
-        now = time.monotonic()
-        if now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            self._console.note(f"{event.model}: {event.done:,} of {event.total:,} {VERBS[event.stage]}")
-
-    def _open(self) -> bars.Progress:
-        if self._bar is None:
-            columns = (
-                bars.TextColumn("{task.description}", markup=False),
-                bars.BarColumn(),
-                bars.TaskProgressColumn(),
-                bars.TimeRemainingColumn(),
-            )
-            self._bar = bars.Progress(*columns, console=self._console.err, transient=True, redirect_stdout=False)
-            self._bar.start()
-        return self._bar
+    def _advance(self, event: Advanced) -> None:
+        task = f"{event.stage} {event.model}"
+        if event.done and task not in self._tasks:
+            self._console.note(f"{event.model}: continuing an interrupted run")
+        self.update(
+            task,
+            event.done,
+            event.total,
+            description=f"{event.stage} {_named(event.model)}",
+            line=f"{event.model}: {event.done:,} of {event.total:,} {UNITS[event.stage]}",
+        )
 
 
 def show_evaluation(console: Console, evaluation: Evaluation, report: Path | None) -> None:
-    """Print the figures, and a few answers, of which `report` has all.
+    """Print the figures and the answers to a few records. `report` is the file with all answers, if there is one.
 
-    What came from data or models is shown as it is, controls spelled.
+    Control characters in texts of data and models are spelled out.
     """
     out = terminal(current().stdout)
     out.print(Text(visible(headline(evaluation))), soft_wrap=True)
@@ -96,38 +60,38 @@ def show_evaluation(console: Console, evaluation: Evaluation, report: Path | Non
         out.print(Text(evaluation.caution, style="dim"), soft_wrap=True)
     for record in evaluation.answered[:EXAMPLES]:
         out.print()
-        asked = " / ".join(filter(None, (record.instruction, record.input)))
-        _say(out, "", shortened(asked, 200), "bold")
-        _say(out, "reference", shortened(record.reference, 200), "dim")
+        task = " / ".join(filter(None, (record.instruction, record.input)))
+        _print_text(out, "", shortened(task, 200), "bold")
+        _print_text(out, "reference", shortened(record.reference, 200), "dim")
         for model, answer in zip(evaluation.models, record.answers, strict=True):
-            _say(out, _named(model.model), shortened(answer.text, 200) or "(nothing)", "")
+            _print_text(out, _named(model.model), shortened(answer.text, 200) or "(nothing)", "")
     if len(evaluation.answered) > EXAMPLES:
-        rest = f"{report} has them all" if report else "--out report.html shows them all"
-        console.note(f"{EXAMPLES} of {counted(len(evaluation.answered), 'answer')}: {rest}")
+        where = f"{report} has all" if report else "--out report.html writes all"
+        console.note(f"these are {EXAMPLES} of {counted(len(evaluation.answered), 'answer')}: {where}")
 
 
-def _say(out: RichConsole, who: str, text: str, style: str) -> None:
-    line = Text.assemble((visible(f"{who}: ") if who else "", "dim"), (visible(text), style))
+def _print_text(out: RichConsole, label: str, text: str, style: str) -> None:
+    line = Text.assemble((visible(f"{label}: ") if label else "", "dim"), (visible(text), style))
     if out.is_terminal:
-        out.print(Padding(line, (0, 0, 0, 2 if who else 0), expand=False))
+        out.print(Padding(line, (0, 0, 0, 2 if label else 0), expand=False))
     else:
-        out.print(Text("  " if who else "") + line, soft_wrap=True)
+        out.print(Text("  " if label else "") + line, soft_wrap=True)
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The data and its size, in one line."""
-    of = "" if evaluation.split == "all" else f" ({evaluation.split})"
+    """The data and its size in one line."""
+    split = "" if evaluation.split == "all" else f" ({evaluation.split})"
     predicted = evaluation.models[0].tokens
     tokens = "" if predicted is None else f", {counted(predicted, 'token')}"
     if evaluation.kind == "text":
         return f"{evaluation.data}: {counted(evaluation.records, 'text')}{tokens}"
     records = counted(evaluation.records, "record")
     answers = counted(len(evaluation.answered), "answer")
-    return f"{evaluation.data}{of}: {records}{tokens and tokens + ' of responses'}, {answers}"
+    return f"{evaluation.data}{split}: {records}{tokens and tokens + ' of responses'}, {answers}"
 
 
 def figures(evaluation: Evaluation) -> Table:
-    """A table: a row for each figure, a column for each model, and for all but the first a difference to the first."""
+    """A row for each metric, a column for each model, and a column for its difference from the first model."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
     for number, model in enumerate(evaluation.models):
@@ -146,7 +110,7 @@ def figures(evaluation: Evaluation) -> Table:
 
 
 def _change(metric: Metric, change: Estimate) -> Text:
-    """The difference and its interval, in green or red if the interval does not hold 0."""
+    """The difference and its interval, in green or red if the interval does not contain 0."""
     text = metric.shown_change(change.value)
     if change.low is None or change.high is None:
         return Text(text)
@@ -156,5 +120,5 @@ def _change(metric: Metric, change: Estimate) -> Text:
 
 
 def _named(model: str) -> str:
-    """A model's name, shortened at its beginning: the end of a path tells more."""
+    """A model's name, shortened at its beginning, as the end of a path says more."""
     return model if len(model) <= WIDEST_NAME else "..." + model[3 - WIDEST_NAME :]

@@ -1,17 +1,12 @@
-"""Showing how a training run goes, on stderr: a live line on a terminal, plain lines elsewhere, nothing if quiet.
-
-And the same events as lines of JSON on stdout, for programs.
-"""
+"""Shows how a training run goes: for people on stderr, and as lines of JSON on stdout for programs."""
 
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions
-from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,52 +14,39 @@ from rich.text import Text
 
 from gpt2cli.cli.describe import describe_end, describe_start, duration, shortened
 from gpt2cli.cli.terminal import Console, visible, visible_line
+from gpt2cli.cli.views.progress import LiveDisplay
 from gpt2cli.errors import ResourceError
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
 
-SECONDS_BETWEEN_LINES = 10.0
-REFRESHES_A_SECOND = 4
-BAR_WIDTHS = (8, 40)
+NARROWEST_BAR, WIDEST_BAR = 8, 40
+"""Columns of the bar."""
 LINES_OF_AN_ANSWER = 6
+"""Lines of a sampled answer that are shown."""
 
 
-class LiveView:
-    """Shows a run's events. To be used in a `with`, which gives the terminal back however it is left."""
+class LiveView(LiveDisplay):
+    """Shows a run's events: a line with the current figures on a terminal, and lines above it."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = Progress()
-        self._last_line = time.monotonic()
-        self._live: Live | None = None
-
-    def __enter__(self) -> "LiveView":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+        self._line = TrainingLine()
+        super().__init__(console, self._line)
 
     def note(self, text: str) -> None:
-        """Say something on the side, above the live line."""
+        """Print a remark above the live line."""
         if not self._console.quiet:
             self._say(visible_line(text), "dim")
-
-    def close(self) -> None:
-        """Take the live line away."""
-        live, self._live = self._live, None
-        if live:
-            live.stop()
 
     def handle(self, event: Event) -> None:
         """Show one event."""
         if self._console.quiet:
             return
-        self._progress.handle(event)
+        self._line.handle(event)
         match event:
             case Started():
                 self.note(describe_start(event))
-                self._begin()
+                self.show()
             case Step():
-                self._show_step()
+                self.show(", ".join(self._line.words()))
             case Evaluated():
                 better = self._better if event.best and event.step else ""
                 self._say(f"step {event.step}: validation loss {event.val_loss:.3f}{better}")
@@ -83,46 +65,30 @@ class LiveView:
     def _better(self) -> str:
         return " (best so far)" if self._console.err.options.ascii_only else " ↓ best so far"
 
-    def _begin(self) -> None:
-        self._last_line = time.monotonic()
-        if self._console.animates:
-            self._live = Live(
-                self._progress,
-                console=self._console.err,
-                refresh_per_second=REFRESHES_A_SECOND,
-                transient=True,
-                redirect_stdout=False,  # a result is none of its business
-            )
-            self._live.start()
-
     def _say(self, text: str, style: str = "", indent: int = 0) -> None:
         line = Text(visible(text), style)
         if self._console.animates:
             self._console.err.print(Padding(line, (0, 0, 0, indent), expand=False))
-        else:  # as long as it is
+        else:  # never wrapped
             self._console.err.print(line, soft_wrap=True)
 
-    def _show_step(self) -> None:
-        if not self._live and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            self.note(", ".join(self._progress.words()))
-
     def _show_answers(self, event: Sampled) -> None:
-        if not self._live:
-            for prompt, answer in event.answers:
-                self.note(f"step {event.step}: {shortened(prompt, 60)!r} is answered {shortened(answer, 120)!r}")
-            return
         for prompt, answer in event.answers:
-            self.note(f"step {event.step}: {shortened(prompt, 100)}")
-            lines = answer.strip().splitlines() or ["(nothing)"]
-            for line in lines[:LINES_OF_AN_ANSWER]:
-                self._say(line, indent=2)
-            if len(lines) > LINES_OF_AN_ANSWER:
-                self._say(f"({len(lines) - LINES_OF_AN_ANSWER} more lines)", "dim", indent=2)
+            if self._console.animates:
+                self.note(f"step {event.step}: {shortened(prompt, 100)}")
+                self._show_lines(answer.strip().splitlines() or ["(nothing)"])
+            else:
+                self.note(f"step {event.step}: {shortened(prompt, 60)!r} is answered {shortened(answer, 120)!r}")
+
+    def _show_lines(self, lines: list[str]) -> None:
+        for line in lines[:LINES_OF_AN_ANSWER]:
+            self._say(line, indent=2)
+        if len(lines) > LINES_OF_AN_ANSWER:
+            self._say(f"({len(lines) - LINES_OF_AN_ANSWER} more lines)", "dim", indent=2)
 
 
-class Progress:
-    """How far the run is, drawn as one line of whatever width there is."""
+class TrainingLine:
+    """A bar and the current figures of a run, as many as fit into one line."""
 
     def __init__(self) -> None:
         self._started: Started | None = None
@@ -140,12 +106,11 @@ class Progress:
                 self._evaluated = event
 
     def words(self, arrow: str = "") -> Iterator[str]:
-        """What there is to say, the most important first."""
+        """Yields the figures, the most important one first."""
         if not self._started:
             return
-        done = self._step.step if self._step else self._started.step
         total = str(self._started.total_steps)
-        yield f"step {done:>{len(total)}}/{total}"
+        yield f"step {(self._step or self._started).step:>{len(total)}}/{total}"
         if not self._step:
             return
         yield f"loss {self._step.smoothed_loss:.3f}"
@@ -160,34 +125,32 @@ class Progress:
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> Iterator[Table]:
         if not self._started:
             return
-        ascii_only = options.ascii_only
-        # a full last column makes some terminals wrap, and Ctrl-C is shown as ^C
-        room = options.max_width - 3 - BAR_WIDTHS[0]
+        # the last columns stay empty: some terminals wrap after the last one, and Ctrl-C is echoed as ^C
+        room = options.max_width - 3 - NARROWEST_BAR
         shown: list[str] = []
-        for word in self.words("" if ascii_only else "↓"):
+        for word in self.words("" if options.ascii_only else "↓"):
             room -= len(word) + 2
             if room < 0:
                 break
             shown.append(word)
-        done = self._step.step if self._step else self._started.step
+        width = min(NARROWEST_BAR + max(room, 0), WIDEST_BAR)
+        bar = ProgressBar(self._started.total_steps, (self._step or self._started).step, width=width)
         line = Table.grid(padding=(0, 2, 0, 0))
-        width = min(BAR_WIDTHS[0] + max(room, 0), BAR_WIDTHS[1])
-        bar = ProgressBar(self._started.total_steps, done, width=width)
         line.add_row(bar, *(Text(word, no_wrap=True) for word in shown))
         yield line
 
     def _seconds_left(self) -> float:
-        """By the speed of this process so far, evaluations and all."""
+        """The estimate uses the mean time of a step in this process, evaluations included."""
         if not self._started or not self._step or self._step.step <= self._started.step:
             return 0.0
-        a_step = (time.monotonic() - self._since) / (self._step.step - self._started.step)
-        return a_step * (self._started.total_steps - self._step.step)
+        seconds_per_step = (time.monotonic() - self._since) / (self._step.step - self._started.step)
+        return seconds_per_step * (self._started.total_steps - self._step.step)
 
 
 class JsonEvents:
     """Prints each event as one line of JSON on stdout: its kind and its fields.
 
-    If that fails, for example because the reader has gone, no further events are printed, and the run goes on.
+    If printing fails, for example because the reader closed the pipe, no further events are printed. The run continues.
     """
 
     def __init__(self, console: Console) -> None:
@@ -195,10 +158,10 @@ class JsonEvents:
         self._failed: OSError | None = None
 
     def handle(self, event: Event) -> None:
-        self.write(as_json(event))
+        self.write(event_as_json(event))
 
     def write(self, fields: Mapping[str, Any]) -> None:
-        """Print other fields in the same way."""
+        """Print one object."""
         if self._failed is None:
             try:
                 self._console.json(fields)
@@ -214,7 +177,8 @@ class JsonEvents:
             raise ResourceError(f"cannot write to stdout ({reason}): the run itself is complete, see its metrics.jsonl")
 
 
-def as_json(event: Event) -> dict[str, Any]:
+def event_as_json(event: Event) -> dict[str, Any]:
+    """The object for `--json`: the event's kind and its fields."""
     fields = asdict(event)
     kind = "eval" if isinstance(event, Evaluated) else type(event).__name__.lower()  # as in metrics.jsonl
     match event:

@@ -13,10 +13,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views.downloads import showing_downloads
 from gpt2cli.hub import resumable_download
-from gpt2cli.progress import Note, Received
 from tests.conftest import Run
 from tests.hub_server import COMMIT, Faults, HubServer
 from tests.runner import PATIENCE, clean_environment
@@ -325,30 +322,3 @@ def in_terminal(command: list[str], **env: str) -> str:
     os.close(master)
     assert process.returncode == 0
     return shown.decode()
-
-
-def test_lines_elsewhere_are_few(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(1000))
-    monkeypatch.setattr("gpt2cli.cli.views.downloads.time", type("Clock", (), {"monotonic": lambda: next(clock)}))
-    with showing_downloads(Console()) as progress:
-        for done in range(25):
-            progress(Received("a.safetensors", done, 24))
-        progress(Note("a note"))
-        progress(Received("b.safetensors", 90, 100))  # where an earlier run left it
-        progress(Received("b.safetensors", 100, 100))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
-        "a.safetensors: 9 bytes of 24 bytes (37 %)",
-        "a.safetensors: 19 bytes of 24 bytes (79 %)",
-        "a note",
-        "downloaded 2 files, 34 bytes, in 28.0 s",
-    ]
-
-
-def test_nothing_is_shown_if_quiet_or_if_nothing_happens(capsys: pytest.CaptureFixture[str]) -> None:
-    with showing_downloads(Console(quiet=True)) as progress:
-        progress(Received("a.safetensors", 1, 2))
-        progress(Note("a note"))
-    with showing_downloads(Console()):
-        pass
-    assert capsys.readouterr() == ("", "")

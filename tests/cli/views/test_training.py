@@ -10,7 +10,7 @@ from rich.console import Console as RichConsole
 
 from gpt2cli.cli.describe import counted, duration, shortened
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views.training import JsonEvents, LiveView, Progress
+from gpt2cli.cli.views.training import JsonEvents, LiveView, TrainingLine
 from gpt2cli.errors import ResourceError
 from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
 
@@ -89,13 +89,13 @@ def shown(events: list[Event], *, terminal: bool = True, width: int = 100, quiet
 
 def live_line(events: list[Event], width: int, encoding: str = "utf-8") -> str:
     """The line that shows how far the run is."""
-    progress = Progress()
+    line = TrainingLine()
     for event in events:
-        progress.handle(event)
+        line.handle(event)
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = RichConsole(file=stream, width=width, force_terminal=True, color_system=None)
     with console.capture() as capture:
-        console.print(progress)
+        console.print(line)
     return capture.get().rstrip("\n")
 
 
