@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from huggingface_hub import hf_hub_download
 
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.downloads import showing_downloads
@@ -21,15 +22,15 @@ from tests.hub_server import COMMIT, Faults, HubServer
 WEIGHTS = "model.safetensors"
 COMMAND = [sys.executable, "-m", "gpt2cli", "download-weights"]
 
-# runs the command in a process where opening any connection, or the Hub's client, is an error
+# runs the command in a process where any connection is an error, and with NO_CLIENT also an import of the Hub's client
 NO_NETWORK = """
 import socket, sys
 def refuse(*args): raise AssertionError("the network was touched")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
-sys.modules["huggingface_hub"] = None
 from gpt2cli.cli.app import main
 main()
 """
+NO_CLIENT = 'import sys; sys.modules["huggingface_hub"] = None\n' + NO_NETWORK
 
 
 def path_of(home: Path) -> Path:
@@ -194,17 +195,33 @@ def test_four_at_once_download_once(hub: HubServer, home: Path) -> None:
 
 
 def test_offline_and_cached_opens_no_socket(hub: HubServer, home: Path, run: Run) -> None:
-    def without_network(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", NO_NETWORK, "download-weights", *arguments]
+    def without_network(*arguments: str, code: str = NO_CLIENT) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", code, "download-weights", *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=PATIENCE)
 
-    absent = without_network("gpt2", "--offline")
+    absent = without_network("gpt2", "--offline", code=NO_NETWORK)  # the client knows where its cache is
     assert "--model tiny" in one_error(absent, 5)
+    assert without_network("owner/name", "--offline").returncode == 5
     assert without_network("gpt2").returncode == 1  # so the tripwire works
     assert run("download-weights").returncode == 0
     for arguments in (("gpt2", "--offline"), ("gpt2",), ("--list", "--json"), ("--remove", "gpt2")):
         result = without_network(*arguments)
         assert result.returncode == 0, result.stderr
+
+
+def test_what_the_hugging_face_cache_holds_is_not_downloaded(hub: HubServer, home: Path, run: Run) -> None:
+    for name in hub.files:
+        hf_hub_download(hub.repo, name)
+    hub.log.clear()
+    found = run("download-weights")
+    assert (found.returncode, found.stdout) == (0, f"{path_of(home)}\n")
+    assert found.stderr == "found in the Hugging Face cache: gpt2, 0.3 MB\n"
+    assert {method for method, _, _ in hub.log} == {"HEAD"}
+    assert run("download-weights", "--remove", "gpt2").returncode == 0
+    hub.log.clear()
+    offline = run("download-weights", "--offline", "--quiet")
+    assert (offline.returncode, offline.stdout, offline.stderr) == (0, f"{path_of(home)}\n", "")
+    assert hub.log == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
