@@ -16,10 +16,9 @@ MOST_FIELDS = 16
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """Two texts in which `{instruction}` and `{input}` stand for what is asked; no other braces mean anything.
+    """Two texts with the fields `{instruction}` and `{input}`. Other braces are plain text.
 
-    Raises DataError if one of them holds more than MOST_FIELDS of these: a prompt would have a multiple of the memory
-    of what is asked.
+    Raises DataError if a text has more than MOST_FIELDS fields, as its prompts would take too much memory.
     """
 
     with_input: str
@@ -31,18 +30,18 @@ class PromptTemplate:
                 raise DataError(f"{name} holds {count:,} fields, more than {MOST_FIELDS}")
 
     def prompt(self, instruction: str, input: str = "") -> str:
-        """The text before the answer. A blank input is none."""
+        """The text before the answer. A blank input counts as no input."""
         template = self.with_input if input.strip() else self.without_input
         parts = {"instruction": instruction, "input": input if input.strip() else ""}
-        # in one pass, and not by str.format: what is put in may hold braces of its own
+        # in one pass, and not by str.format: the values may contain braces
         return _FIELD.sub(lambda match: parts[match[1]], template)
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """What stands before each part: an answer that comes to one has ended, and the model goes on by itself.
+        """The headings of the parts. If a model writes one, its answer has ended, and it continues with a new record.
 
-        A heading is the last line before a field or before the answer; if the part begins on the same line, it
-        counts at the beginning of a line only.
+        A heading is the last line before a field or before the answer. If the field begins on the same line, the
+        heading is matched at the beginning of a line only.
         """
         found: dict[str, None] = {}  # in order, each once
         for template in (self.with_input, self.without_input):
@@ -54,12 +53,12 @@ class PromptTemplate:
         return tuple(found)
 
     def to_dict(self) -> dict[str, str]:
-        """Plain strings by name, as a checkpoint stores them."""
+        """The two texts by name, as a checkpoint stores them."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, stored: Any) -> "PromptTemplate":
-        """The template that `to_dict` gave. Raises DataError for anything else."""
+        """The inverse of `to_dict`. Raises DataError for anything else."""
         names = [field.name for field in fields(cls)]
         if not isinstance(stored, dict) or any(not isinstance(stored.get(name), str) for name in names):
             raise DataError(f"the prompt template stored with this is damaged: {' and '.join(names)} must be texts")
@@ -87,17 +86,17 @@ SEED = PromptTemplate(
 )
 
 TEMPLATES = {"alpaca": ALPACA, "seed": SEED}
-"""The templates that go by a name."""
+"""The templates that have a name."""
 LONGEST_FILE = 2**18
-"""Bytes of a template's file at most: GPT-2's window holds far less."""
+"""Bytes of the largest file of a template that is read. GPT-2's window holds far less."""
 
 
 def read_template(choice: str) -> PromptTemplate:
     """The template of this name, or else the one in the JSON file of this name.
 
-    The file holds an object with two texts: `with_input`, in which `{instruction}` and `{input}` stand for what is
-    asked, and `without_input`, in which `{instruction}` does. Raises UsageError if there is no such name and no such
-    file, DataError for a file that holds anything else, and ResourceError for one that cannot be read.
+    The file holds an object with two texts: `with_input`, with the fields `{instruction}` and `{input}`, and
+    `without_input`, with the field `{instruction}`. Raises UsageError if no template and no file has this name,
+    DataError for a file that holds anything else, and ResourceError for a file that cannot be read.
     """
     if choice in TEMPLATES:
         return TEMPLATES[choice]
@@ -105,7 +104,7 @@ def read_template(choice: str) -> PromptTemplate:
     try:
         path = paths.expand(choice)
     except UsageError:
-        path = Path()  # no name of any file
+        path = Path()  # not the name of a file
     if not is_file(path):
         raise UsageError(f"there is no template {shown(choice)}: {known}")
     try:
@@ -139,7 +138,7 @@ def _parsed(content: bytes | None) -> PromptTemplate:
 
 
 def _checked(template: PromptTemplate) -> PromptTemplate:
-    """The template, if what is asked can be put into it. Raises DataError."""
+    """The template, if it has the fields that it needs. Raises DataError if not."""
     for name, text, needed in (
         ("with_input", template.with_input, ("{instruction}", "{input}")),
         ("without_input", template.without_input, ("{instruction}",)),

@@ -1,4 +1,4 @@
-"""What models are evaluated on: instructions with their reference answers, or plain texts."""
+"""The data that models are evaluated on: instructions with their reference answers, or plain texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ Split = Literal["test", "val", "train", "all"]
 
 @dataclass(frozen=True)
 class Task:
-    """A record, and the tokens of its response: with the end of text, unless it was cut when it was prepared."""
+    """A record, and the tokens of its response. They end with the end of text, unless the response was cut."""
 
     record: Record
     response: list[int]
@@ -36,9 +36,9 @@ class Task:
 class Instructions:
     """Records to be answered.
 
-    fingerprint  that of the whole data, if only a split of it is here
-    places       where in the list of all records that were read each task stands, and `of` how many these are, if
-                 records without an output were left out
+    fingerprint  the fingerprint of the whole data, if these are a split of it
+    places       for a file of records: the index of each task among the `of` records of the file, as those without an
+                 output are left out
     notes        remarks for the person who gave the data
     """
 
@@ -53,10 +53,10 @@ class Instructions:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Plain texts, with the names of the files that they are in. A file may hold several.
+    """Plain texts, each with the name of its file. A file may hold several.
 
-    tokens  each (T,) uint16 and at least one token long
-    sizes   for each text, (T, 2) uint8: the UTF-8 bytes of each token, and how many words begin in it
+    tokens  for each text, (T,) uint16 with T of 1 or more
+    sizes   for each text, (T, 2) uint8: the UTF-8 bytes of each token, and the number of words that begin in it
     notes   remarks for the person who gave the data
     """
 
@@ -77,14 +77,14 @@ def read_data(
     template: PromptTemplate = ALPACA,
     skip_bad: bool = False,
 ) -> Instructions | Texts:
-    """Read the data at `path`, which goes by the name `source`.
+    """Read the data at `path`. Messages call it `source`.
 
-    Of prepared data the test split is taken unless another is named; a file of records is taken whole, or divided as
-    `gpt2 finetune` divides it with these settings, this window and this template. Plain text is always taken whole.
-    With `skip_bad` malformed records are left out.
+    Of prepared data, the test split is the default. A file of records is taken whole by default; for another split it
+    is divided as `gpt2 finetune` divides it with these settings, this window and this template. Plain text is always
+    taken whole. With `skip_bad` malformed records are left out.
 
-    Raises UsageError for a path that is nothing of the sort, and DataError for data that is damaged, or in which
-    nothing is left to evaluate on.
+    Raises UsageError for a path that is not data, and DataError for data that is damaged, or that holds nothing to
+    evaluate on.
     """
     check_kind(path)
     prepared = path.is_dir() and is_prepared(path)
@@ -155,9 +155,9 @@ def _tasks(data: TokenDataset, records: list[Record], template: PromptTemplate) 
 def sequences(
     tasks: Sequence[Task], template: PromptTemplate, max_length: int
 ) -> tuple[list[list[int]], TokenDataset, list[int]]:
-    """Each task's prompt in tokens, and prompts with responses, cut to `max_length`, as what a model is to predict.
+    """The tokens of each task's prompt, a dataset of prompts with responses, and the indices of the tasks in it.
 
-    Third, the tasks whose prompts leave room for a response: only these are in the dataset, in this order.
+    The dataset's sequences are cut to `max_length`. It leaves out tasks whose prompts leave no room for a response.
     """
     most = max_length * LONGEST_TOKEN + 1  # characters, as in data.alpaca
     prompts = encode_many([template.prompt(task.record.instruction, task.record.input)[:most] for task in tasks])

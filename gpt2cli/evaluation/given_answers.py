@@ -1,4 +1,4 @@
-"""Answers that were made elsewhere: read from a file, and matched with the records that they answer."""
+"""Answers by other programs: read from a file, and matched with the records that they answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from gpt2cli.evaluation.evaluation_data import Instructions
 from gpt2cli.untrusted import is_encodable, is_file, missing, shown
 
 FIELDS = ("model_response", "response", "answer", "prediction", "completion", "output")
-"""Where an object may hold the answer. The first of these that is there counts."""
+"""The fields of an object that can hold the answer. The first one that exists is used."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """Answers by the index of their task, under the name of the file that they come from."""
+    """Answers by the index of their task, and the name of their file."""
 
     name: str
     answers: dict[int, Answer]
@@ -29,9 +29,10 @@ def read_given(name: str, path: Path, data: Instructions) -> Given:
     """Read a `.json` list or a `.jsonl` with an answer for each record of the data, in the order of the records.
 
     An answer is a text, or an object with the text in one of FIELDS. If the object has an `instruction` or an `input`,
-    they must be those of the record. Records without an output may have answers too, which are left out.
+    they must be those of the record. The file may also have answers to the records without an output; these are not
+    used.
 
-    Raises UsageError for what is no such file, and DataError, naming the first answer that is wrong.
+    Raises UsageError for a file of another kind, and DataError, with the first wrong answer, for wrong content.
     """
     if not is_file(path):
         raise UsageError(f"{name} is {missing(path)}: give --answers-from a .json or .jsonl file")
@@ -50,7 +51,7 @@ def read_given(name: str, path: Path, data: Instructions) -> Given:
 
 
 def _places(name: str, count: int, data: Instructions) -> Sequence[int]:
-    """Where in the file the answer to each task stands."""
+    """The index in the file of the answer to each task."""
     if count == len(data.tasks):
         return range(count)
     if data.places is not None and count == data.of:

@@ -1,4 +1,4 @@
-"""How many bytes and words a text's tokens stand for, for figures that do not depend on the tokenizer."""
+"""The bytes and words of a text's tokens, for figures that do not depend on the tokenizer."""
 
 import re
 from functools import cache
@@ -16,9 +16,9 @@ _IS_SPACE = torch.tensor([bytes([byte]) in _SPACES for byte in range(256)])
 
 
 def sizes_of(text: str, tokens: Tensor) -> Tensor:
-    """For each of a text's tokens, (T,): its UTF-8 bytes, and how many words begin in it, (T, 2) uint8.
+    """For each of a text's `tokens`, (T,): its UTF-8 bytes, and the number of words that begin in it, (T, 2) uint8.
 
-    Words are what white space separates, as for `str.split`. The sums are the text's own bytes and words.
+    Words are separated by white space, as in `str.split`. The sums are the bytes and the words of the text.
     """
     content = bytearray(text.encode())
     blank = _IS_SPACE[torch.frombuffer(content, dtype=torch.uint8).to(torch.int32)]
@@ -33,7 +33,7 @@ def sizes_of(text: str, tokens: Tensor) -> Tensor:
 
 @cache
 def _bytes_of_tokens() -> Tensor:
-    """(50257,) int64: how many bytes each token has. The end of text has none: it stands for no text."""
+    """(50257,) int64: the number of bytes of each token. The end of text has none."""
     lengths = torch.zeros(VOCAB_SIZE, dtype=torch.int64)
     lengths[:END_OF_TEXT_ID] = torch.tensor(
         [len(encoding().decode_single_token_bytes(token)) for token in range(END_OF_TEXT_ID)]

@@ -1,4 +1,4 @@
-"""Error messages for the Hub's HTTP statuses. They hold none of the server's own text."""
+"""Error messages for the Hub's HTTP statuses. They never contain text from the server."""
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -9,7 +9,7 @@ from gpt2cli.hub.resumable_download import TemporaryError
 
 
 class MissingFileError(NetworkError):
-    """The repository is there, the file is not."""
+    """The repository exists, but the file does not."""
 
 
 def refusal(status: int, headers: Mapping[str, str], repo: str, revision: str, name: str) -> Exception:

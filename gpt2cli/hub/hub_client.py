@@ -1,6 +1,6 @@
-"""A repository on the Hugging Face Hub. This is the only module that uses the Hub's own client.
+"""A repository on the Hugging Face Hub: sizes and digests of its files, their contents, and uploads.
 
-The client knows the addresses, the headers and the token. Its exceptions are turned into ours here.
+huggingface_hub's client gives the addresses, the headers and the token.
 """
 
 import logging
@@ -56,11 +56,11 @@ class Remote:
     kind: str = "model"  # or "dataset"
 
     def head(self, name: str) -> tuple[str, RemoteFile]:
-        """The commit that the revision is at, and a file's size and digest. Raises MissingFileError, NetworkError."""
+        """The commit of the revision, and a file's size and digest. Raises MissingFileError or NetworkError."""
         return persist(lambda: self._head(name), self.progress)
 
     def file(self, name: str) -> RemoteFile | None:
-        """A file's size and digest, or None if the repository does not have it, or it is empty."""
+        """A file's size and digest; None if the file is empty, or not in the repository."""
         try:
             commit, file = self.head(name)
         except MissingFileError:
@@ -103,7 +103,7 @@ class Remote:
     def upload(self, files: list[Path], private: bool) -> str:
         """Upload files in one commit, and return the repository's address.
 
-        If the repository is not there, it is made, privately if `private`. Raises NetworkError.
+        A repository that does not exist is created, as a private one if `private`. Raises NetworkError.
         """
         from huggingface_hub import constants, get_session
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
@@ -143,7 +143,7 @@ class Remote:
 
     @contextmanager
     def _errors(self, name: str, uploading: bool = False) -> Iterator[None]:
-        """Turn the client's exceptions into ours, those for HTTP statuses too."""
+        """As `Server.errors`, and also for exceptions about HTTP statuses."""
         from huggingface_hub.errors import HfHubHTTPError
 
         with self._server().errors():

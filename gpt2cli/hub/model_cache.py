@@ -1,11 +1,12 @@
-"""The downloaded models on disk: how they are found, listed and removed. Nothing here uses the network.
+"""The downloaded models on disk: finding, listing and removing them, without the network.
 
     models/openai-community--gpt2/<commit>/{config.json, model.safetensors, manifest.json}
     models/openai-community--gpt2/refs/main        the commit that `main` stood for when it was downloaded
     models/openai-community--gpt2/.staging/        files being downloaded; a killed download continues from here
     models/.locks/                                 one process at a time changes a repository's directory
 
-A directory counts as a model once its manifest is there, and the manifest is written last.
+A directory counts as a model if it has a manifest, which is written last. A file in it can be a hard link to a file in
+the Hugging Face cache: it may be replaced or deleted, but never written to.
 """
 
 import json
@@ -66,7 +67,7 @@ def staging_directory(repo: str, commit: str) -> Path:
 
 
 def check_space(needed: int) -> None:
-    """Raise ResourceError if so many bytes do not fit on the disk."""
+    """Raise ResourceError if the disk has less free space than `needed` bytes."""
     models = paths.models()
     free = shutil.disk_usage(models).free
     if needed > free:

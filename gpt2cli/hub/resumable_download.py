@@ -19,7 +19,7 @@ from gpt2cli.progress import Note, Progress, Received
 DELAYS = (0.5, 1.0, 2.0, 4.0)
 """Seconds before each further try."""
 LONGEST_WAIT = 60.0
-"""Seconds to wait at most, whatever a server asks for."""
+"""The longest pause in seconds, even if a server asks for a longer one."""
 
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """The form of `RemoteFile.digest`."""
@@ -89,8 +89,8 @@ def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[],
 def fetch(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress) -> None:
     """Download a file to `part` and check it. Bytes that `part` already holds are not requested again.
 
-    Raises NetworkError if bytes are missing in the end (those that came stay), and CheckpointError if the digest or the
-    size is wrong (`part` is then deleted).
+    Raises NetworkError if bytes are still missing after all tries (`part` is kept), and CheckpointError if the digest
+    or the size is wrong (`part` is deleted).
     """
     resumed = part.exists()
     try:
@@ -105,7 +105,7 @@ def fetch(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress)
 
 
 def size_of(path: Path) -> int:
-    """How many bytes are there already."""
+    """The size of a file in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 
@@ -145,7 +145,7 @@ def _attempt(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progre
 
 
 def _hash_part(part: Path, file: RemoteFile) -> "tuple[hashlib._Hash, int]":
-    """The digest so far and the length of what is on disk; something longer than the file is emptied."""
+    """The digest and the length of the part on disk. A part that is longer than the file is emptied first."""
     digest = _new_digest(file)
     if not part.exists():
         return digest, 0

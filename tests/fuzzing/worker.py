@@ -67,7 +67,7 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     "index": open_directory,
     "adapter": open_adapter,
     "run": open_run,
-    "prepared": lambda work: read_prepared(work / "data"),
+    "prepared": lambda work: read_prepared(work / "data", with_records=True),
     "gguf": lambda work: open_file(work, "a.gguf"),
     "pt": lambda work: open_file(work, "a.pt"),
     "old pt": lambda work: open_file(work, "a.pkl"),

@@ -1,4 +1,4 @@
-"""`gpt2 download-weights`: fetch models, list those on disk, remove them."""
+"""`gpt2 download-weights`: download models, list those on disk, delete them."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,7 +65,7 @@ def download_weights(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Download again, also if it is there.", rich_help_panel=options.MODEL_PANEL),
+        typer.Option("--force", help="Download the model again if it is on disk.", rich_help_panel=options.MODEL_PANEL),
     ] = False,
     list_models: Annotated[
         bool, typer.Option("--list", help="Show the models on disk.", rich_help_panel=DISK_PANEL)
@@ -87,7 +87,7 @@ def download_weights(
 ) -> None:
     """Download a model's weights, checked against their digests, and print the directory they are in."""
     if sum((model is not None or force, list_models, remove is not None)) > 1 or (list_models and revision):
-        raise UsageError("a download (MODEL, --force), --list and --remove are three things: ask for one at a time")
+        raise UsageError("a download (MODEL, --force), --list and --remove exclude each other: use one at a time")
     console = Console(quiet)
     if list_models:
         show_models(console, json)
@@ -111,7 +111,7 @@ def download(console: Console, model: str, revision: str | None, force: bool, of
 
 
 def which(model: str, revision: str | None) -> tuple[str, str | None]:
-    """The repository, and the revision if one was given in either of the two places."""
+    """The repository, and the revision if it was given as part of the model's name or as an option."""
     from gpt2cli.hub import names
 
     repo, named = names.parse_name(model)
@@ -150,7 +150,7 @@ def print_table(models: "list[CachedModel]") -> None:
         when = model.downloaded_at[:16].replace("T", " ")
         cells = (model.model, model.revision, decimal(model.bytes), when, str(model.path))
         table.add_row(*(Text(visible_line(cell)) for cell in cells))
-    # wider than any terminal, so that nothing is folded: a path is there to be copied
+    # wider than any terminal, so that no path is folded: people copy paths
     terminal(current().stdout, width=10_000).print(table)
 
 

@@ -1,4 +1,4 @@
-"""`gpt2 prepare-alpaca`: instructions into tokens, once, for every later run."""
+"""`gpt2 prepare-alpaca`: tokenize instructions once, for all later runs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ def prepare_alpaca(
         typer.Option(
             "--source",
             metavar="cleaned|original|FILE|URL",
-            help="The corrected Alpaca data, Stanford's own, or a .json or .jsonl of the same form.",
+            help="The corrected Alpaca data, the original, or a .json or .jsonl file of the same form.",
             rich_help_panel=RECORDS_PANEL,
         ),
     ] = "cleaned",
@@ -51,7 +51,7 @@ def prepare_alpaca(
         int | None,
         typer.Option(
             "--subset",
-            help="Take only this many records, chosen at random.",
+            help="Use only this many records, chosen at random.",
             show_default="all",
             rich_help_panel=RECORDS_PANEL,
         ),
@@ -60,7 +60,7 @@ def prepare_alpaca(
         int | None,
         typer.Option(
             "--max-length",
-            help="The most tokens of a record; a longer one is cut.",
+            help="Maximum number of tokens of a record. Longer records are cut.",
             show_default=str(WINDOW),
             rich_help_panel=RECORDS_PANEL,
         ),
@@ -70,7 +70,7 @@ def prepare_alpaca(
         typer.Option(
             "--loss-on",
             metavar="response|all",
-            help="The tokens that count in the loss: those of the responses, or all.",
+            help="Tokens that count in the loss: those of the responses, or all.",
             rich_help_panel=RECORDS_PANEL,
         ),
     ] = TRAIN.loss_on,
@@ -79,45 +79,47 @@ def prepare_alpaca(
         typer.Option(
             "--template",
             metavar=options.TEMPLATE,
-            help="The wording that instructions are put in, as for `gpt2 chat`. The checkpoint carries it.",
+            help="Prompt template, as for `gpt2 chat`. It is stored in the checkpoint.",
             rich_help_panel=RECORDS_PANEL,
         ),
     ] = "alpaca",
     skip_bad: Annotated[
         bool,
-        typer.Option("--skip-bad", help="Count malformed records and go on.", rich_help_panel=RECORDS_PANEL),
+        typer.Option(
+            "--skip-bad", help="Skip malformed records, and report their number.", rich_help_panel=RECORDS_PANEL
+        ),
     ] = False,
     val_fraction: Annotated[
         float,
-        typer.Option("--val-fraction", help="The share of records to validate on.", rich_help_panel=SPLIT_PANEL),
+        typer.Option("--val-fraction", help="Fraction of records for validation.", rich_help_panel=SPLIT_PANEL),
     ] = DATA.val_fraction,
     test_fraction: Annotated[
         float,
-        typer.Option("--test-fraction", help="The share of records to test on.", rich_help_panel=SPLIT_PANEL),
+        typer.Option("--test-fraction", help="Fraction of records for testing.", rich_help_panel=SPLIT_PANEL),
     ] = DATA.test_fraction,
     seed: Annotated[
         int,
-        typer.Option("--seed", help="The same seed gives the same subset and splits.", rich_help_panel=SPLIT_PANEL),
+        typer.Option("--seed", help="Random seed of the subset and the splits.", rich_help_panel=SPLIT_PANEL),
     ] = DATA.seed,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Where the dataset goes.",
+            help="Directory for the dataset.",
             show_default="datasets/alpaca-cleaned in the data directory",
             rich_help_panel=options.OUTPUT_PANEL,
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a dataset that is there.", rich_help_panel=options.OUTPUT_PANEL)
+        bool, typer.Option("--force", help="Replace an existing dataset.", rich_help_panel=options.OUTPUT_PANEL)
     ] = False,
     json: options.Json = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Turn Alpaca's instructions into tokens, divide them, and show what is in them."""
+    """Tokenize Alpaca's instructions, divide them into splits, and show a summary."""
     with options.named_as_typed("gpt2 prepare-alpaca"):
         data = DataConfig(val_fraction, test_fraction, subset, seed)
         train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
@@ -141,7 +143,7 @@ def prepare_alpaca(
 
 
 def check_free(directory: Path, force: bool) -> None:
-    """Raise UsageError unless a dataset may be written there, and ResourceError unless it can be."""
+    """Raise UsageError if the directory holds a dataset, or is a file; ResourceError if it cannot be written."""
     from gpt2cli.data.prepared import is_prepared
 
     if directory.exists() and not directory.is_dir():
@@ -160,7 +162,7 @@ def read(
     offline: bool,
     template: PromptTemplate,
 ) -> "Splits":
-    """Fetch the records if need be, and make tokens of them."""
+    """Download the records if they are not on disk, and tokenize them."""
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.data.open_data import load_alpaca
     from gpt2cli.data.source import fetch_source
@@ -175,7 +177,7 @@ def read(
 
 @contextmanager
 def showing_tokenization(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Yields the function to call with the number of records that are tokenized, and the number of all records."""
+    """Show a bar on a terminal, and delete it at the end. Elsewhere, show nothing."""
     from rich.progress import MofNCompleteColumn, TextColumn
 
     from gpt2cli.cli.views.progress import ProgressBars
@@ -186,7 +188,7 @@ def showing_tokenization(console: Console) -> Iterator[Callable[[int, int], None
 
 
 def dataset_as_json(splits: "Splits", directory: Path) -> dict[str, Any]:
-    """What `Splits.info` tells, where the dataset is, and the size of each part."""
+    """The directory of the dataset, `Splits.info`, and the size of each split."""
     parts = {
         name: {"records": len(part), "tokens": part.n_tokens, "targets": part.n_targets}
         for name, part in splits.by_name().items()

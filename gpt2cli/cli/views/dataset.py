@@ -1,4 +1,4 @@
-"""What `gpt2 prepare-alpaca` tells of a dataset: how much there is, how long the records are, and how one looks."""
+"""The summary of a dataset for `gpt2 prepare-alpaca`: sizes, lengths of records, and an example."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from gpt2cli.data.splits import Splits
 
 BUCKETS = 8
 BAR = 40
-"""Signs of the longest bar in the histogram."""
+"""Characters of the longest bar in the histogram."""
 
 
 def show_summary(splits: Splits, directory: Path) -> None:
-    """Print it on stdout, with colors on a terminal. The records' own words are shown as they are, controls spelled."""
+    """Print the summary on stdout, with colors on a terminal. Control characters in records are escaped."""
     console = terminal(current().stdout)
     lengths = torch.cat([part.lengths for part in splits.by_name().values()])
     console.print(sizes(splits))
@@ -34,7 +34,7 @@ def show_summary(splits: Splits, directory: Path) -> None:
 
 
 def sizes(splits: Splits) -> Table:
-    """Records and tokens of each part."""
+    """A table of the records and tokens of each split."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("")
     for title in ("records", "tokens", "of them learned"):
@@ -45,7 +45,7 @@ def sizes(splits: Splits) -> Table:
 
 
 def fate(splits: Splits) -> str:
-    """What became of the file's records, in one line."""
+    """How many of the file's records were kept, cut, dropped and skipped, in one line."""
     counts = splits.info["counts"]
     window = f"{splits.info['max_length']:,} tokens"
     told = {
@@ -60,7 +60,7 @@ def fate(splits: Splits) -> str:
 
 
 def histogram(lengths: Tensor, blocks: bool) -> Table:
-    """How many records are how long. Bars of whole signs only where `blocks` cannot be shown."""
+    """A histogram of the records' lengths. Without `blocks`, its bars are of ASCII characters."""
     width = -(-(int(lengths.max()) + 1) // (BUCKETS * 8)) * 8
     counts: list[int] = torch.bincount(lengths // width).tolist()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)

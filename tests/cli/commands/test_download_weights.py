@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 
 from gpt2cli.hub import resumable_download
 from tests.conftest import Run
@@ -21,15 +21,15 @@ from tests.runner import PATIENCE, clean_environment
 WEIGHTS = "model.safetensors"
 COMMAND = [sys.executable, "-m", "gpt2cli", "download-weights"]
 
-# runs the command in a process where opening any connection, or the Hub's client, is an error
+# runs the command in a process where any connection is an error, and with NO_CLIENT also an import of the Hub's client
 NO_NETWORK = """
 import socket, sys
 def refuse(*args): raise AssertionError("the network was touched")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
-sys.modules["huggingface_hub"] = None
 from gpt2cli.__main__ import main
 main()
 """
+NO_CLIENT = 'import sys; sys.modules["huggingface_hub"] = None\n' + NO_NETWORK
 
 
 def path_of(home: Path) -> Path:
@@ -187,26 +187,45 @@ def test_four_at_once_download_once(hub: HubServer, home: Path) -> None:
             subprocess.Popen(COMMAND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(3)
         ]
+        hub.faults[WEIGHTS].chunk_delay = 5.0
+        waiting = [other.stderr.readline() for other in others]
+        hub.faults[WEIGHTS].chunk_delay = 0.0
         outputs = [other.communicate(timeout=PATIENCE) for other in others]
         assert first.wait(60) == 0
     assert [other.returncode for other in others] == [0, 0, 0]
     assert {out for out, _ in outputs} == {f"{path_of(home)}\n"}
-    assert any("another process is downloading gpt2" in err for _, err in outputs)
+    assert all("another process is downloading gpt2" in line for line in waiting)
     assert len(hub.requests("GET", WEIGHTS)) == 1
 
 
 def test_offline_and_cached_opens_no_socket(hub: HubServer, home: Path, run: Run) -> None:
-    def without_network(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", NO_NETWORK, "download-weights", *arguments]
+    def without_network(*arguments: str, code: str = NO_CLIENT) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", code, "download-weights", *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=PATIENCE)
 
-    absent = without_network("gpt2", "--offline")
+    absent = without_network("gpt2", "--offline", code=NO_NETWORK)  # the client knows where its cache is
     assert "--model tiny" in one_error(absent, 5)
+    assert without_network("owner/name", "--offline").returncode == 5
     assert without_network("gpt2").returncode == 1  # so the tripwire works
     assert run("download-weights").returncode == 0
     for arguments in (("gpt2", "--offline"), ("gpt2",), ("--list", "--json"), ("--remove", "gpt2")):
         result = without_network(*arguments)
         assert result.returncode == 0, result.stderr
+
+
+def test_what_the_hugging_face_cache_holds_is_not_downloaded(hub: HubServer, home: Path, run: Run) -> None:
+    for name in hub.files:
+        hf_hub_download(hub.repo, name)
+    hub.log.clear()
+    found = run("download-weights")
+    assert (found.returncode, found.stdout) == (0, f"{path_of(home)}\n")
+    assert found.stderr == "found in the Hugging Face cache: gpt2, 0.3 MB\n"
+    assert {method for method, _, _ in hub.log} == {"HEAD"}
+    assert run("download-weights", "--remove", "gpt2").returncode == 0
+    hub.log.clear()
+    offline = run("download-weights", "--offline", "--quiet")
+    assert (offline.returncode, offline.stdout, offline.stderr) == (0, f"{path_of(home)}\n", "")
+    assert hub.log == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
