@@ -1,4 +1,4 @@
-"""Downloads from an https address that is not the Hub's. Nobody announces a digest for them."""
+"""Downloads from https addresses outside of the Hub. Their digests are not known."""
 
 import os
 import re
@@ -69,7 +69,7 @@ def _attempt(address: str, part: Path, progress: Progress) -> None:
                 raise known
             raise NetworkError(f"{shown}: the server answers HTTP {response.status_code}: check the address")
         length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else 0
+        total = int(length[:20]) if length.isdecimal() else 0
         try:
             for chunk in server.chunks(response):
                 done += len(chunk)

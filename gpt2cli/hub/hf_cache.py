@@ -1,6 +1,6 @@
-"""Files that the Hugging Face cache of this user holds already, so that they need not be downloaded again.
+"""Files in the user's Hugging Face cache, which need not be downloaded again.
 
-Programs such as transformers keep their downloads there:
+transformers and other programs keep their downloads there:
 
     models--openai-community--gpt2/blobs/<digest>          the files
     models--openai-community--gpt2/snapshots/<commit>/     links to them, by the names of the files
@@ -24,10 +24,9 @@ from gpt2cli.hub.resumable_download import DIGEST, RemoteFile, matches
 def take(repo: str, commit: str, file: RemoteFile, target: Path) -> bool:
     """Make `target` a hard link to a file of the cache, or a copy of it. False if the cache has no undamaged one.
 
-    A hard link shares its bytes with the cache: `target` may be replaced or deleted, but never written to. It is a
-    copy where the other file is on another file system, or has not the owner and the permissions of a new file.
-
-    Raises ResourceError if there is no room for a copy.
+    A hard link shares its bytes with the cache: `target` may be replaced or deleted, but never written to. The file is
+    copied if links are impossible there, as between file systems, or if its owner or permissions are not those of a
+    new file. Raises ResourceError if the disk has no room for a copy.
     """
     return any(_link_or_copy(place, file, target) for place in _places(repo, commit, file))
 
@@ -81,7 +80,7 @@ def _link_or_copy(place: Path, file: RemoteFile, target: Path) -> bool:
 
 
 def _link(blob: Path, target: Path) -> bool:
-    """Make `target` a hard link to a blob. False, and nothing is changed, where it would differ from a new file."""
+    """Make `target` a hard link to a blob. False, without a link, if its owner or mode is not that of a new file."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch()

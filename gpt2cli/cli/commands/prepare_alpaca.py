@@ -172,7 +172,16 @@ def read(
         path = fetch_source(source, offline=offline, progress=progress)
     with showing_tokenization(console) as tick:
         max_length = train.max_length or WINDOW
-        return load_alpaca(path, max_length, train.loss_on, data, skip_bad, tick, without_query(source), template)
+        return load_alpaca(
+            path,
+            max_length,
+            train.loss_on,
+            data,
+            skip_bad=skip_bad,
+            on_batch=tick,
+            source=without_query(source),
+            template=template,
+        )
 
 
 @contextmanager
