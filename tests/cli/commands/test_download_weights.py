@@ -187,14 +187,14 @@ def test_four_at_once_download_once(hub: HubServer, home: Path) -> None:
             subprocess.Popen(COMMAND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(3)
         ]
-        hub.faults[WEIGHTS].chunk_delay = 5.0
-        waiting = [other.stderr.readline() for other in others]
-        hub.faults[WEIGHTS].chunk_delay = 0.0
+        first.send_signal(signal.SIGSTOP)  # however slowly the others start
+        notes = [other.stderr.readline() for other in others if other.stderr]
+        first.send_signal(signal.SIGCONT)
         outputs = [other.communicate(timeout=PATIENCE) for other in others]
         assert first.wait(60) == 0
     assert [other.returncode for other in others] == [0, 0, 0]
     assert {out for out, _ in outputs} == {f"{path_of(home)}\n"}
-    assert all("another process is downloading gpt2" in line for line in waiting)
+    assert all("another process is downloading gpt2" in note for note in notes)
     assert len(hub.requests("GET", WEIGHTS)) == 1
 
 
