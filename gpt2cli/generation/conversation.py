@@ -1,4 +1,4 @@
-"""A conversation as a model reads it: earlier exchanges and a new instruction, in one prompt that fits the window."""
+"""The prompt for a conversation: earlier exchanges and a new instruction, as far as they fit into the window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gpt2cli.prompts import PromptTemplate
 
 @dataclass(frozen=True)
 class Exchange:
-    """An instruction and its answer, under the names of Alpaca's records; `output` is empty until it is answered."""
+    """An instruction and its answer, with the field names of Alpaca. `output` is empty before the answer."""
 
     instruction: str
     input: str = ""
@@ -19,11 +19,10 @@ class Exchange:
 def compose(
     template: PromptTemplate, earlier: Sequence[Exchange], asked: Exchange, block_size: int, max_new_tokens: int
 ) -> tuple[str, int]:
-    """The prompt for an answer to `asked`, and how many of the `earlier` exchanges it takes along.
+    """The prompt for an answer to `asked`, and the number of `earlier` exchanges in it.
 
     These are the newest ones that leave `max_new_tokens` of the window for the answer, or half of the window if that
-    is less. The new instruction is there whole, however long. `<|endoftext|>` counts as the plain text that it is to a
-    chat.
+    is less. The new instruction is always complete. `<|endoftext|>` is plain text.
     """
     room = block_size - min(max_new_tokens, block_size // 2)
     prompt, taken = template.prompt(asked.instruction, asked.input), 0

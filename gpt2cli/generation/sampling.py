@@ -1,4 +1,4 @@
-"""From logits to the next token: penalise, cool, cut, draw."""
+"""From logits to the next token: repetition penalty, temperature, top-k, top-p, min-p, and the draw."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from torch.nn import functional as F
 from gpt2cli.config import VOCAB_SIZE, SamplingConfig
 from gpt2cli.errors import DivergedError
 
-ROWS = 32
-"""Into so many rows logits are laid to find the largest: the fewest steps for a vocabulary of 50,257."""
+TABLE_ROWS = 32
+"""Rows of the table in which `largest` searches. With 50,257 logits, this number is the fastest."""
 TIES = 128
-"""Tokens beyond top-k that `choose_on_device` looks at for ties with the k-th: 16-bit logits have dozens."""
+"""Tokens beyond top-k that `choose_on_device` compares with the k-th: dozens of 16-bit logits may be equal to it."""
 
 
 class Sampler:
-    """Chooses the next tokens of a batch. Row i draws from a random stream of its own, seeded with `seeds[i]`.
+    """Chooses the next tokens of a batch. Each row has its own random numbers: those of row i have the seed `seeds[i]`.
 
-    The streams live on the CPU, one uniform number a token, so that a seed means the same text on every device and
-    in every batch.
+    They are drawn on the CPU, one uniform number per token, so that a seed gives the same text on every device and in
+    every batch.
     """
 
     def __init__(self, config: SamplingConfig, seeds: Sequence[int]) -> None:
@@ -29,11 +29,11 @@ class Sampler:
         self._seen = [_Seen() for _ in seeds]
 
     def choose(self, logits: Tensor, contexts: Sequence[Sequence[int]], rows: Sequence[int]) -> list[int]:
-        """The next token of each of `rows`, given its logits (len(rows), V) and the tokens it has so far.
+        """The next token of each of `rows`, given their logits (len(rows), V) and their tokens so far, `contexts`.
 
         Raises DivergedError if a largest logit is not finite.
         """
-        logits = logits[:, :VOCAB_SIZE].float()  # rows that pad a checkpoint's table stand for no text
+        logits = logits[:, :VOCAB_SIZE].float()  # the others pad a checkpoint's table and are no tokens
         if self.config.repetition_penalty != 1:
             seen = [self._seen[row].of(context) for row, context in zip(rows, contexts, strict=True)]
             logits = penalise_repetition(logits, seen, self.config.repetition_penalty)
@@ -47,9 +47,10 @@ class Sampler:
         return [int(token) for token in draw(probabilities, ids, uniform)]
 
     def choose_on_device(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """The next tokens (B,) and the largest logits (B,), which nobody has checked, of logits (B, V).
+        """The next tokens (B,) for logits (B, V), and the largest logits (B,), which the caller must `check`.
 
-        `uniform`, (B,), are numbers that `uniform` drew. Nothing waits for the device, and no shape depends on values.
+        `uniform` (B,) comes from the method `uniform`. Nothing waits for the device, and no shape depends on values, so
+        that a CUDA graph can contain this.
         """
         if self.config.temperature == 0:
             best, ids = logits.max(dim=-1)
@@ -59,7 +60,7 @@ class Sampler:
         return draw(cut(values, self.config), ids, uniform), values[:, 0]
 
     def uniform(self, steps: int) -> Tensor:
-        """The numbers (steps, B) that the next tokens of all rows are drawn with, taken from their streams."""
+        """The random numbers (steps, B) for the next `steps` tokens of all rows."""
         return torch.stack([torch.rand(steps, generator=s, dtype=torch.float64) for s in self._streams], dim=1)
 
 
@@ -72,13 +73,13 @@ def check(best: Sequence[float], contexts: Sequence[Sequence[int]]) -> None:
 
 
 class _Seen:
-    """The tokens of a row's context, each once. The context only grows, so that a step looks at its new tokens."""
+    """The distinct tokens of a row's context, which only grows: each call reads the new tokens only."""
 
     def __init__(self) -> None:
         self._length, self._ids, self._tokens = 0, set[int](), list[int]()
 
     def of(self, context: Sequence[int]) -> list[int]:
-        """The tokens of the context, which begins with that of the last call."""
+        """The distinct tokens of the context, which must begin with the context of the last call."""
         for token in context[self._length :]:
             if token not in self._ids:
                 self._ids.add(token)
@@ -88,10 +89,10 @@ class _Seen:
 
 
 def penalise_repetition(logits: Tensor, seen: Sequence[Sequence[int]], penalty: float) -> Tensor:
-    """Logits (B, V) with those of the tokens that a row has seen divided by the penalty, or multiplied if negative.
+    """Logits (B, V), in which those of each row's `seen` tokens are divided by the penalty, or multiplied if negative.
 
-    A token may stand in `seen` once at most.
-    Keskar et al. 2019, "CTRL", section 4.1, in the form that treats negative logits rightly (transformers).
+    No token may occur twice in a row of `seen`. Keskar et al. 2019, "CTRL", section 4.1; as in transformers, the
+    penalty also makes negative logits smaller.
     """
     logits = logits.clone()
     for row, tokens in zip(logits, seen, strict=True):
@@ -104,13 +105,13 @@ def penalise_repetition(logits: Tensor, seen: Sequence[Sequence[int]], penalty: 
 def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
     """The probabilities (B, K) of the tokens that may come next, most likely first, and their ids (B, K).
 
-    Temperature, then top-k, top-p (Holtzman et al. 2019, nucleus sampling) and min-p (Nguyen et al. 2024), each on
-    what the one before it left, as transformers does. Top-k keeps all tokens that tie with the k-th: K is then larger
-    than k. Tokens that are cut have probability 0.
+    Temperature, then top-k, top-p (Holtzman et al. 2019, nucleus sampling) and min-p (Nguyen et al. 2024). Each applies
+    to the tokens that the one before it keeps, as in transformers. Top-k keeps all tokens whose logits equal the k-th:
+    then K is larger than k. Tokens that are cut have probability 0.
     """
     V = logits.shape[-1]
     k = min(config.top_k or V, V)
-    values, ids = (found.cpu() for found in largest(logits, min(k + 1, V)))  # sorted; little is left to do with them
+    values, ids = (found.cpu() for found in largest(logits, min(k + 1, V)))  # sorted, and few
     if k < V:
         if bool((values[:, k] == values[:, k - 1]).any()):
             count = (logits >= values[:, k - 1 : k].to(logits.device)).sum(dim=-1).max()
@@ -123,11 +124,11 @@ def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor
 
 
 def cut(values: Tensor, config: SamplingConfig) -> Tensor:
-    """The probabilities (B, K) of the K largest logits, (B, K) in order, of which top-k may keep fewer."""
+    """The probabilities (B, K) for the K largest logits (B, K), sorted; top-k may cut some of them."""
     k = config.top_k
     if 0 < k < values.shape[-1]:
         values = values.masked_fill(values < values[:, k - 1 : k], -math.inf)
-    values = values.double()  # where a temperature near 0 is not 0
+    values = values.double()  # in fp32, a temperature near 0 would become 0
     probabilities = ((values - values[:, :1]) / config.temperature).softmax(dim=-1)
     if config.top_p < 1:
         before = probabilities.cumsum(dim=-1) - probabilities
@@ -140,27 +141,27 @@ def cut(values: Tensor, config: SamplingConfig) -> Tensor:
 def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """As `logits.topk(k)` for (B, V), in half the time. With k = V, equal logits are in the order of their ids.
 
-    V numbers are laid in columns: the k largest are in those k columns that have the largest maxima.
+    The logits become a table with TABLE_ROWS rows. The k largest are in the k columns that have the largest maxima.
     """
     if k == logits.shape[-1]:
         values, ids = logits.sort(dim=-1, descending=True, stable=True)
         return values, ids
-    columns = -(-logits.shape[-1] // ROWS)
+    columns = -(-logits.shape[-1] // TABLE_ROWS)
     if k >= columns // 2:
         values, ids = logits.topk(k, dim=-1)
         return values, ids
-    table = F.pad(logits, (0, ROWS * columns - logits.shape[-1]), value=-math.inf).view(-1, ROWS, columns)
+    table = F.pad(logits, (0, TABLE_ROWS * columns - logits.shape[-1]), value=-math.inf).view(-1, TABLE_ROWS, columns)
     chosen = table.amax(dim=1).topk(k).indices  # (B, k)
-    candidates = table.gather(2, chosen[:, None].expand(-1, ROWS, -1)).flatten(1)
+    candidates = table.gather(2, chosen[:, None].expand(-1, TABLE_ROWS, -1)).flatten(1)
     values, places = candidates.topk(k)
     ids = places // k * columns + chosen.gather(1, places % k)
     return values, ids
 
 
 def by_id(values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, K) in order, and their ids (B, K), with equal logits in the order of their ids.
+    """Sorted logits (B, K) and their ids (B, K), with equal logits in the order of their ids.
 
-    So a seed means the same text on every device: `topk` has equal numbers in any order.
+    So a seed gives the same text on every device: `topk` returns equal numbers in any order.
     """
     ids, order = ids.sort(dim=-1)
     values, order = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
@@ -168,9 +169,9 @@ def by_id(values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(probabilities: Tensor, ids: Tensor, uniform: Tensor) -> Tensor:
-    """One of `ids` (B, K) a row, (B,), by inverting the cumulative `probabilities` (B, K) at `uniform` (B,) in [0, 1).
+    """One of the `ids` (B, K) of each row, (B,), where the cumulative `probabilities` (B, K) exceed `uniform` (B,).
 
-    Probabilities of 0 stand at the end of a row.
+    `uniform` is in [0, 1). Probabilities of 0 are at the end of a row.
     """
     cumulative = probabilities.cumsum(dim=-1)
     index = torch.searchsorted(cumulative, uniform[:, None], right=True)

@@ -1,4 +1,4 @@
-"""From prompt text to sample texts: truncation, streaming, stop texts, and how fast it went."""
+"""From a prompt to texts: truncation, streaming, stop texts, and speeds."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from gpt2cli.model.gpt import GPT
 
 
 class Sample:
-    """One continuation, as far as it has come: its text, the ids of its tokens, and why it ended."""
+    """One continuation while it is generated: its text, its token ids, and why it ended."""
 
     def __init__(self, seed: int, stop: tuple[str, ...] = ()) -> None:
         self.seed = seed
@@ -25,11 +25,11 @@ class Sample:
         self.finish_reason: Literal["length", "stop", "eos"] | None = None
         self._stop = stop
         self._decoder = tokenizer.StreamDecoder()
-        self._ends: list[float] = []  # how long the text was after each token; without end if in mid-character
-        self._held = ""  # may turn out to be the beginning of a stop text
+        self._ends: list[float] = []  # the length of the text after each token; infinite within a character
+        self._held = ""  # may be the beginning of a stop text
 
     def push(self, token: int) -> str:
-        """Take up the next token. Returns the text that is now certain, possibly none."""
+        """Add the next token. Returns the new text that cannot belong to a stop text, possibly none."""
         if token == tokenizer.END_OF_TEXT_ID:
             self.finish_reason = "eos"
             return ""
@@ -40,7 +40,7 @@ class Sample:
         return self._release(fresh)
 
     def finish(self) -> str:
-        """End the sample. Returns the text that was held back."""
+        """End the sample. Returns the rest of its text."""
         if self.finish_reason == "stop":
             return ""
         rest = self._release(self._decoder.finish(), last=True)
@@ -48,7 +48,7 @@ class Sample:
         return rest
 
     def _release(self, fresh: str, last: bool = False) -> str:
-        """Add fresh text; move to `text` what cannot belong to a stop text any more, and return it."""
+        """Add fresh text. Moves the part that cannot belong to a stop text to `text`, and returns it."""
         self._held += fresh
         found = [self._held.index(stop) for stop in self._stop if stop in self._held]
         if found:
@@ -59,34 +59,34 @@ class Sample:
         shown, self._held = self._held[:end], self._held[end:]
         self.text += shown
         if found:
-            self._drop_tokens_behind_text()
+            self._drop_tokens_beyond_text()
         return shown
 
     def _possible_stop(self) -> int:
-        """How many characters at the end of the held text may be the beginning of a stop text."""
+        """The number of characters at the end of the held text that may be the beginning of a stop text."""
         for length in range(len(self._held), 0, -1):
             if any(stop.startswith(self._held[-length:]) for stop in self._stop):
                 return length
         return 0
 
-    def _drop_tokens_behind_text(self) -> None:
-        """Keep the tokens that lie wholly in the text before the stop."""
+    def _drop_tokens_beyond_text(self) -> None:
+        """Remove tokens that do not lie wholly in the text before the stop text."""
         while self._ends and self._ends[-1] > len(self.text):
             self._ends.pop()
             self.tokens.pop()
 
 
 class TextGeneration:
-    """The continuing of one prompt, `num_samples` times in one batch. Iterate over it to make it happen.
+    """Continues one prompt `num_samples` times in one batch. An iteration over the object generates the texts.
 
-    `<|endoftext|>` in the prompt is the special token, or plain text without `allow_special`: as for a chat, whose
-    instructions and answers are read as training data is. Raises DataError for a prompt that is not valid Unicode.
+    `<|endoftext|>` in the prompt is the special token; without `allow_special`, it is plain text, as in training data.
+    Raises DataError for a prompt that is not valid Unicode.
 
-    dropped        how many tokens at the prompt's beginning did not fit into the window and were left out
-    prompt_ids     the tokens that the model reads; `<|endoftext|>` where the prompt is empty
-    samples        the continuations; complete when the iteration is
-    prefill_tok_s  prompt tokens a second, until the first new token
-    decode_tok_s   new tokens a second behind the first of each sample, None if there were no such
+    dropped        the number of tokens at the beginning of the prompt that do not fit into the window
+    prompt_ids     the tokens that the model reads; `<|endoftext|>` if the prompt is empty
+    samples        the continuations; complete after the iteration
+    prefill_tok_s  prompt tokens per second, until the first new token
+    decode_tok_s   new tokens per second after the first of each sample; None if there are none
     """
 
     def __init__(self, model: Decoder | GPT, prompt: str, sampling: SamplingConfig, allow_special: bool = True) -> None:
@@ -102,7 +102,7 @@ class TextGeneration:
         self.decode_tok_s: float | None = None
 
     def __iter__(self) -> Iterator[tuple[Sample, str]]:
-        """Yield (sample, new text) as soon as text is certain."""
+        """Yield (sample, new text) for text that cannot belong to a stop text."""
         tokens = generate_tokens(
             self.model,
             [self.prompt_ids] * len(self.samples),
@@ -129,9 +129,9 @@ class TextGeneration:
 
 
 def complete(model: Decoder | GPT, prompts: Sequence[str], sampling: SamplingConfig) -> list[Sample]:
-    """Continue each of several prompts once, in one batch. Sample i's seed is the sampling's + i.
+    """Continue each of several prompts once, in one batch. Sample i has the seed of `sampling` + i.
 
-    `<|endoftext|>` in the prompts is plain text, as in the data that a model is trained on.
+    `<|endoftext|>` in the prompts is plain text, as in training data.
     """
     check_tokenizer(model)
     seed = random_seed() if sampling.seed is None else sampling.seed
@@ -148,7 +148,7 @@ def complete(model: Decoder | GPT, prompts: Sequence[str], sampling: SamplingCon
 
 
 def stream(model: Decoder | GPT, prompt: str, sampling: SamplingConfig | None = None) -> Iterator[str]:
-    """Continue a prompt once; yield the continuation piece by piece, never half a character.
+    """Continue a prompt once; yield the continuation in pieces of whole characters.
 
     `<|endoftext|>` in the prompt is the special token.
     """
@@ -157,7 +157,7 @@ def stream(model: Decoder | GPT, prompt: str, sampling: SamplingConfig | None = 
 
 
 def generate(model: Decoder | GPT, prompt: str, sampling: SamplingConfig | None = None) -> str:
-    """Continue a prompt once; return the continuation. TextGeneration makes several in one batch.
+    """Continue a prompt once; return the continuation. TextGeneration generates several in one batch.
 
     `<|endoftext|>` in the prompt is the special token.
     """

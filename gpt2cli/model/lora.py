@@ -1,8 +1,8 @@
-"""Low-rank adaptation: training a few small matrices beside the frozen ones of a model.
+"""Low-rank adaptation: training small matrices beside the frozen weights of a model.
 
-"LoRA: Low-Rank Adaptation of Large Language Models", Hu et al. 2021. A linear layer's update is taken to have a low
-rank r: W + alpha/r * B A, with A (r, in) and B (out, r). Only A and B are trained; afterwards they can be merged into
-W, and the model is a plain GPT again.
+"LoRA: Low-Rank Adaptation of Large Language Models", Hu et al. 2021. The update of a linear layer has a low rank r:
+W + alpha/r * B A, with A (r, in) and B (out, r). Only A and B are trained. Afterwards they can be merged into W, and
+the model is a plain GPT again.
 """
 
 import math
@@ -16,13 +16,13 @@ from gpt2cli.config import LoRAConfig
 from gpt2cli.model.gpt import GPT
 
 ADAPTED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-"""The linear layers of a block, all of which get an adapter."""
+"""The linear layers of a block; each gets an adapter."""
 
 
 class LoRALinear(nn.Module):
     """A frozen linear layer and its trainable update: y = x W^T + b + alpha/r * dropout(x) A^T B^T (section 4.1).
 
-    The layer's own weight and bias move in as they are, under their own names: no copies.
+    It has the layer's own weight and bias, not copies, under the same names.
     """
 
     def __init__(self, linear: nn.Linear, config: LoRAConfig, dropout: float = 0.0) -> None:
@@ -31,7 +31,7 @@ class LoRALinear(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
         self.scale = config.alpha / config.rank
         self.dropout = dropout
-        # whatever W is held in, the optimizer's small steps need fp32
+        # in any type of W: the optimizer's small steps need fp32
         device, dtype = linear.weight.device, torch.float32
         self.lora_A = nn.Parameter(torch.empty(config.rank, linear.in_features, device=device, dtype=dtype))
         self.lora_B = nn.Parameter(torch.zeros(linear.out_features, config.rank, device=device, dtype=dtype))
@@ -47,18 +47,18 @@ class LoRALinear(nn.Module):
         return y + F.linear(low, self.lora_B.to(low.dtype))
 
     def to_dtype(self, dtype: torch.dtype) -> None:
-        """Hold the frozen layer in this type, and the adapter as it is."""
+        """Convert the frozen layer to this type; the adapter stays in fp32."""
         self.weight.data, self.bias.data = self.weight.data.to(dtype), self.bias.data.to(dtype)
 
     def update(self) -> Tensor:
-        """What the adapter adds to W, (out, in)."""
+        """The adapter's update of W, (out, in)."""
         return low_rank_update(self.lora_A, self.lora_B, self.scale)
 
 
 def add_lora(model: GPT, config: LoRAConfig, dropout: float = 0.0) -> None:
-    """Freeze the model and put an adapter beside every linear layer of its blocks, in place.
+    """Freeze the model and add an adapter to every linear layer of its blocks, in place.
 
-    A's first values come from torch's global random stream; the model computes what it did before.
+    The results of the model stay the same. The initial values of A come from torch's global random generator.
     """
     model.requires_grad_(False)
     for block in model.h:
@@ -71,21 +71,21 @@ def add_lora(model: GPT, config: LoRAConfig, dropout: float = 0.0) -> None:
 
 @torch.no_grad()
 def merge_lora(model: GPT) -> None:
-    """Add each adapter's update to its weight, in place, and take the adapters away: a plain GPT, all of it trainable.
+    """Add each adapter's update to its weight and remove the adapter, in place. All weights become trainable.
 
-    Weights that are mapped from a file are changed in memory only, since files are mapped copy-on-write.
+    Weights that are mapped from a file change in memory only, because files are mapped copy-on-write.
     """
     for name, layer in list(_adapters(model)):
-        layer.weight += layer.update()  # computed in fp32 and rounded once, whatever W is held in
+        layer.weight += layer.update()  # computed in fp32 and rounded once to the type of W
         model.set_submodule(name, _linear(layer))
     model.requires_grad_(True)
 
 
 @torch.no_grad()
 def merged_state(model: GPT) -> dict[str, Tensor]:
-    """The state dict that the model would have after `merge_lora`; the model stays as it is.
+    """The state dict that the model would have after `merge_lora`, without a change to the model.
 
-    Without adapters this is the model's own state dict. Only weights with an adapter are copies.
+    Only weights with an adapter are copies. Without adapters, this is the model's own state dict.
     """
     state: dict[str, Tensor] = model.state_dict()
     for name, layer in _adapters(model):

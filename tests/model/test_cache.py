@@ -1,0 +1,58 @@
+"""The KV cache against whole forward passes. `test_gpt.py` has prompts of different lengths."""
+
+import pytest
+import torch
+
+from gpt2cli.config import GPTConfig
+from gpt2cli.errors import UsageError
+from gpt2cli.model.cache import KVCache
+from gpt2cli.model.pieces import Piece
+from tests import models
+
+CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=20, vocab_size=300)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunks", [[12], [1] * 12, [5, 1, 3, 1, 2]], ids=str)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_any_chunks_give_the_states_of_the_whole(chunks, rows):
+    model, cache = models.small_model(CONFIG), KVCache(CONFIG, rows, 12)
+    idx = torch.randint(CONFIG.vocab_size, (rows, 12))
+    states = [model.hidden(part, cache) for part in idx.split(chunks, dim=1)]
+    assert cache.lengths == [12] * rows
+    torch.testing.assert_close(torch.cat(states, dim=1), model.hidden(idx), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("new", [1, 3])
+def test_selected_rows_keep_their_own_tokens(new):
+    model, cache = models.small_model(CONFIG), KVCache(CONFIG, 3, 20)
+    idx, lengths, order = torch.randint(CONFIG.vocab_size, (3, 9)), [3, 9, 1], [2, 0, 0]
+    model.hidden(idx, cache)
+    cache.lengths = list(lengths)
+    cache.select(order)
+    fresh = torch.randint(CONFIG.vocab_size, (3, new))
+    states = model.hidden(fresh, cache)
+    for i, row in enumerate(order):
+        whole = torch.cat([idx[row, : lengths[row]], fresh[i]])[None]
+        torch.testing.assert_close(states[i], model.hidden(whole)[0, -new:], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("capacity", "room"), [(5, 5), (50, 20)])
+def test_more_than_the_capacity_or_the_window_is_refused_and_changes_nothing(capacity, room):
+    model, cache = models.small_model(CONFIG), KVCache(CONFIG, 1, capacity)
+    model.hidden(torch.zeros(1, room - 1, dtype=torch.long), cache)
+    with pytest.raises(UsageError, match=f"{room + 1} tokens do not fit into the model's window of {room}"):
+        model.hidden(torch.zeros(1, 2, dtype=torch.long), cache)
+    assert cache.lengths == [room - 1]
+
+
+def test_the_table_for_the_compiled_loops_describes_the_newest_tokens():
+    cache = KVCache(CONFIG, 2, 20)
+    cache.lengths = [3, 7]
+    cache.positions(torch.zeros(2, 2, dtype=torch.long), CONFIG.block_size)
+    assert [Piece(*row) for row in cache.pieces(2).tolist()] == [
+        Piece(first=0, length=2, cache_row=0, cache_place=3, prefix_place=0, prefix_length=3),
+        Piece(first=2, length=2, cache_row=1, cache_place=7, prefix_place=0, prefix_length=7),
+    ]
