@@ -17,7 +17,7 @@ import sys, time
 begin = time.perf_counter()
 import torch
 imported = time.perf_counter()
-from gpt2cli.cli import app
+from gpt2cli.__main__ import main
 class Clock:
     encoding, errors = "utf-8", "strict"
     def reconfigure(self, **options): pass
@@ -28,7 +28,7 @@ class Clock:
             print(imported - begin, time.perf_counter() - imported, file=sys.stderr)
             sys.exit(0)
 sys.stdout = Clock()
-app.main()
+main()
 """
 
 

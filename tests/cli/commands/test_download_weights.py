@@ -306,8 +306,8 @@ def test_the_shell_completes_models(
     (tmp_path / "models-of-mine").mkdir()
     code = (
         "import os, sys; sys.argv = ['gpt2']; os.environ['_TYPER_COMPLETE_ARGS'] = 'gpt2 ' + sys.stdin.read()\n"
-        "from gpt2cli.cli.app import app\n"
-        "try: app(prog_name='gpt2')\n"
+        "from gpt2cli.__main__ import main\n"
+        "try: main()\n"
         "finally: assert 'torch' not in sys.modules"
     )
     env = clean_environment() | {"_GPT2_COMPLETE": "complete_zsh"}
