@@ -16,7 +16,7 @@ import pytest
 from gpt2cli import atomic
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
-from gpt2cli.training.events import Evaluated, Event, Note, Sampled, Saved
+from gpt2cli.training.events import Evaluated, Event, Sampled, Saved
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.runs import any_run, is_done, new_run_path, newest_run, read_config, runs, wrote
 from tests.training.records import FINISHED, started, step_event
@@ -39,7 +39,7 @@ def write(path: Path, told: list[Event]) -> None:
 
 
 def test_each_step_and_evaluation_is_a_line(tmp_path: Path) -> None:
-    write(tmp_path, [*events(0, 2), Note("aside"), Saved(2, tmp_path)])
+    write(tmp_path, [*events(0, 2), Saved(2, tmp_path)])
     first, _, evaluated = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert first == {
         **{"kind": "step", "step": 1, "epoch": 0.25, "loss": 1.0, "smoothed_loss": 2.0, "lr": 1e-4},

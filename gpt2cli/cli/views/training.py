@@ -16,7 +16,7 @@ from gpt2cli.cli.describe import describe_end, describe_start, duration, shorten
 from gpt2cli.cli.terminal import Console, visible, visible_line
 from gpt2cli.cli.views.progress import LiveDisplay
 from gpt2cli.errors import ResourceError
-from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
+from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
 
 NARROWEST_BAR, WIDEST_BAR = 8, 40
 """Columns of the bar."""
@@ -54,8 +54,6 @@ class LiveView(LiveDisplay):
                 self._show_answers(event)
             case Saved():
                 self.note(f"step {event.step}: saved {event.path}")
-            case Note():
-                self.note(event.text)
             case Finished():
                 self.close()
                 for line in describe_end(event):
