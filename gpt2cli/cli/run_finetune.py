@@ -42,14 +42,14 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
         interrupts = stack.enter_context(
             held_back(lambda: console.note("ending after this step; once more to leave at once"))
         )
-        job = run.job(should_stop=lambda: bool(interrupts))
-        finished = follow(job, open_listeners(stack, console, run, events if json else None))
+        run.job.should_stop = lambda: bool(interrupts)
+        finished = follow(run.job, open_listeners(stack, console, run, events if json else None))
         if interrupts:
             saved = checkpoints(run.path / "checkpoints")
             resume = f"go on with: gpt2 finetune --resume {run.path}"
             console.note(resume if saved else "nothing was saved: --save-every was 0")
             interrupts.raise_received()
-        run.write_weights(job, finished)
+        run.write_weights(finished)
         if run.directory and run.was_done:
             before = "the run was done before" if run.directory.took_steps else "nothing to do: the run is done"
             console.note(f"{before}, and its weights are in {run.settings.out}; --out FILE writes them elsewhere")

@@ -25,7 +25,8 @@ from gpt2cli.training.half_copy import HalfCopy
 from gpt2cli.training.job import Job, StepBatch, read_batch
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
-from gpt2cli.training.run_checkpoints import check_identity, restore, save_state
+from gpt2cli.training.resuming import check_identity
+from gpt2cli.training.run_checkpoints import restore, save_state
 from gpt2cli.training.sampled_softmax import SAMPLED_SHARE, Negatives
 from gpt2cli.training.state_json import Counters
 
@@ -98,7 +99,7 @@ class _Loop:
         job = self.job
         if job.resume:
             check_identity(job.resume, job.identity)
-            restore(job.model, self.optimizer, job.resume)
+            restore(self.optimizer, job.resume)
             if self.half:
                 self.half.refresh()
             self.now = job.resume.counters
@@ -209,7 +210,7 @@ class _Loop:
         if not is_due or self.job.checkpoints is None:
             return
         if self.job.ranks.is_first:
-            path = save_state(self.job.checkpoints, self.job.model, self.optimizer, self.now, self.job.identity)
+            path = save_state(self.job.checkpoints, self.optimizer, self.now, self.job.identity)
             yield Saved(self.now.step, path)
         self.job.ranks.wait()
 

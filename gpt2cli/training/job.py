@@ -119,11 +119,10 @@ def make_job(
     settings: Settings,
     model: GPT,
     splits: Splits,
-    *,
     ranks: Ranks,
-    checkpoints: Path | None,
-    resume: Resumable | None,
-    should_stop: Callable[[], bool],
+    *,
+    checkpoints: Path | None = None,
+    resume: Resumable | None = None,
     compiled: bool = False,
 ) -> Job:
     """Make the job of a run, and round the weights of `model` that need no more precision.
@@ -152,7 +151,6 @@ def make_job(
         identity=identity,
         checkpoints=checkpoints,
         resume=resume,
-        should_stop=should_stop,
         compiled=compiled,
         recompute=settings.grad_checkpointing,
         half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,

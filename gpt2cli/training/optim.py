@@ -24,23 +24,24 @@ ADAM_RMS = 0.2
 class Optimizer:
     """Updates a model's parameters by AdamW, or by Muon for the matrices of its blocks and AdamW for the rest.
 
-    keys   the names of each parameter's state tensors
-    state  the state tensors of each parameter after its first step, by these names
+    trained  the parameters that training changes, by name: all, or those of an adapter
+    keys     the names of each parameter's state tensors
+    state    the state tensors of each parameter after its first step, by these names
     """
 
     def __init__(self, model: GPT, config: TrainConfig) -> None:
         self.config = config
         self.state: dict[Tensor, dict[str, Tensor]] = {}
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.trained: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         muon = config.optimizer == "muon"
         # a `c_attn` counts as three matrices: query, key and value
         self.matrices: dict[Tensor, int] = {
             p: 3 if "c_attn" in name and "lora" not in name else 1
-            for name, p in trained.items()
+            for name, p in self.trained.items()
             if muon and name.startswith("h.") and p.dim() == 2
         }
         self.keys: dict[Tensor, tuple[str, ...]] = {
-            p: MUON_STATE if p in self.matrices else ADAMW_STATE for p in trained.values()
+            p: MUON_STATE if p in self.matrices else ADAMW_STATE for p in self.trained.values()
         }
 
     def gradient_norm(self) -> Tensor:

@@ -25,10 +25,7 @@ def lora_job(base, precision="fp32"):
         settings,
         load_model(settings, "cpu"),
         splits,
-        ranks=Ranks(),
-        checkpoints=None,
-        resume=None,
-        should_stop=lambda: False,
+        Ranks(),
     )
 
 
