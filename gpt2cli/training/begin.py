@@ -1,4 +1,4 @@
-"""The beginning of a training run: what it needs is found, checked and loaded before the first step."""
+"""Begins a training run: finds, checks and loads everything that it needs before the first step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -144,7 +144,7 @@ def _find_run(asked: Settings, options: RunOptions) -> Path | None:
 def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) -> None:
     """Raise the errors that can be known before anything is loaded."""
     if not options.resume and ranks.is_first and (path / "config.json").exists():
-        raise UsageError(f"{path} holds a run already: add --resume to go on with it, or choose another --run-dir")
+        raise UsageError(f"{path} holds a run already: add --resume to continue it, or choose another --run-dir")
     check_out(settings, path)
     if not options.resume:
         _refuse_decided(settings.data, options.given)
@@ -163,7 +163,7 @@ def check_out(settings: Settings, run: Path) -> None:
 
 
 def _refuse_decided(data: str | None, given: frozenset[str]) -> None:
-    """Raise UsageError for given settings that prepared data, which is also the default, has already decided."""
+    """Raise UsageError for given settings that prepared data has already fixed. Prepared data is the default."""
     decided = sorted(given & {"loss_on", "val_fraction", "template"})
     if decided and (data is None or is_prepared(Path(data))):
         names = " and ".join(f"--{name.replace('_', '-')}" for name in decided)
@@ -173,7 +173,7 @@ def _refuse_decided(data: str | None, given: frozenset[str]) -> None:
 
 
 def _warn(settings: Settings, options: RunOptions, note: Callable[[str], None]) -> None:
-    """Note what may surprise the user later."""
+    """Tell the user about a file that will be replaced, and about a slow number format."""
     if Path(settings.out).exists() and not options.resume:
         note(f"{settings.out} exists and will be replaced")
     if settings.precision == "bf16" and fast_training_dtype(pick_device(options.device)) is None:

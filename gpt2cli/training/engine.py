@@ -1,6 +1,7 @@
 """The training engine: a generator that takes optimizer steps, and yields an event after each.
 
-It writes no files but checkpoints, and prints nothing. Its caller shows and stores the events.
+It writes only checkpoints, and prints nothing. Its caller shows and stores the events. The docstring of resuming.py
+explains why a resumed run learns the same weights as an unbroken one.
 """
 
 import time
@@ -60,8 +61,8 @@ def train(job: Job) -> Iterator[Event]:
 def compile_blocks(model: GPT, changing: bool) -> None:
     """Compile each block: all of it on CUDA, only the MLP (two thirds of the work) on other devices.
 
-    On those, attention over packed rows has another shape at every step. All blocks share one compilation.
-    `changing` says whether rows have many different lengths, as instructions have and blocks of text do not.
+    There, the attention has other shapes at every step, because rows are packed. All blocks share one compilation.
+    `changing` says whether rows have many different lengths: instructions have, blocks of text have not.
     """
     for block in model.h:
         if model.wte.weight.device.type == "cuda":

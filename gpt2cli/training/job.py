@@ -1,4 +1,4 @@
-"""The parts of a training run, and the records of each of its steps."""
+"""Everything that the engine needs for a run (`Job`), and what a process computes in one step (`StepBatch`)."""
 
 import zlib
 from collections.abc import Callable, Iterable
@@ -74,7 +74,7 @@ class Job:
     def is_due(self, every: int | None, step: int, last: bool) -> bool:
         """Whether to evaluate, sample or save after `step`, with this interval: 0 means never, None a tenth of the run.
 
-        last  whether it is due at this step with any interval but 0
+        last  whether every interval but 0 ends here, as it does after the last step
         """
         steps = max(1, self.total_steps // 10) if every is None else every
         return steps > 0 and (last or step % steps == 0)

@@ -1,6 +1,7 @@
 """How a run is resumed: its settings, its newest whole checkpoint, and the check that both belong together.
 
-A resumed run learns the same weights as an unbroken run, to the bit:
+A resumed run learns the same weights as an unbroken run, to the bit, if it computes on the same device with the same
+`--threads` and `--compile`:
 
 - A checkpoint holds all that changes from step to step: the weights that are trained, the optimizer's state and the
   counters (run_checkpoints.py, state_json.py).
@@ -10,8 +11,9 @@ A resumed run learns the same weights as an unbroken run, to the bit:
 - A checkpoint is written under a temporary name, synced to disk and then renamed. Checksums find a damaged one, and
   the one before it is used.
 - The files of the run directory are cut back to the step of the checkpoint (run_directory.py).
-- A run is resumed only with the same settings, data, base model and number of processes. Their values and checksums
-  are the run's identity, and each checkpoint holds it. Only intervals and `--out` may change.
+- A run is resumed only with the same settings, data, base model and number of processes. `settings_of` refuses options
+  with other values, except `--out` and `--wandb-project`. Each checkpoint holds the run's identity: the values and
+  checksums of everything that influences the weights. `check_identity` compares it.
 """
 
 from collections.abc import Callable, Set

@@ -126,7 +126,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             if name in APPENDED:  # appending needs a regular file, not a pipe
                 in_the_way = os.path.lexists(file) and not untrusted.is_file(file)
             if in_the_way:
-                raise ResourceError(f"cannot write {file}: it is no regular file: move it away")
+                raise ResourceError(f"cannot write {file}: it is not a regular file: move it away")
 
     def _take_lock(self) -> FileLock:
         lock = FileLock(self.path / ".lock")

@@ -79,17 +79,16 @@ class WandbTracker(AbstractContextManager["WandbTracker"]):
         if not self._client:
             return
         self._client.end()
+        patience = 0.0
         try:
             if not self._ready:
                 self._await(self._deadline, f"no answer in {START_SECONDS:.0f} s")
             late = f"it did not finish in {FINISH_SECONDS:.0f} s, `wandb sync` can send what it lacks"
             self._await(time.monotonic() + FINISH_SECONDS, late)
+            patience = CLEANUP_SECONDS
+        finally:  # after an exception, such as KeyboardInterrupt, without waiting
             if self._client:
-                self._client.stop(CLEANUP_SECONDS)
-                self._client = None
-        finally:  # for example after Ctrl-C
-            if self._client:
-                self._client.stop(0)
+                self._client.stop(patience)
                 self._client = None
 
     def _await(self, deadline: float, late: str) -> None:

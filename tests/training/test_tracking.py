@@ -82,13 +82,7 @@ def services(above: int) -> set[int]:
 def test_an_offline_run_holds_the_losses_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
     notes: list[str] = []
     with WandbTracker("p", {"lr": 1e-4, "data": tmp_path}, tmp_path, note=notes.append) as tracker:
-        for event in (
-            started(0),
-            step_event(1),
-            Saved(1, tmp_path),
-            step_event(2),
-            Evaluated(2, 200, 2.5, True),
-        ):
+        for event in (started(0), step_event(1), Saved(1, tmp_path), step_event(2), Evaluated(2, 200, 2.5, True)):
             tracker.handle(event)
         tracker.handle(Sampled(2, [("Say [it]", "so\nbe it")]))
     with WandbTracker("p", {"lr": 1e-4}, tmp_path, note=notes.append) as resumed:

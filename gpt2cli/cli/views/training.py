@@ -48,7 +48,8 @@ class LiveView(LiveDisplay):
             case Step():
                 self.show(", ".join(self._line.words()))
             case Evaluated():
-                better = self._better if event.best and event.step else ""
+                best = " (best so far)" if self._console.err.options.ascii_only else " ↓ best so far"
+                better = best if event.best and event.step else ""
                 self._say(f"step {event.step}: validation loss {event.val_loss:.3f}{better}")
             case Sampled():
                 self._show_answers(event)
@@ -58,10 +59,6 @@ class LiveView(LiveDisplay):
                 self.close()
                 for line in describe_end(event):
                     self._say(line)
-
-    @property
-    def _better(self) -> str:
-        return " (best so far)" if self._console.err.options.ascii_only else " ↓ best so far"
 
     def _say(self, text: str, style: str = "", indent: int = 0) -> None:
         line = Text(visible(text), style)
