@@ -49,7 +49,7 @@ def hidden_at_targets(
     for block in blocks if at_all else blocks[:-1]:
         x = checkpoint(block, x, row.sight, use_reentrant=False) if recompute else block(x, row.sight)
     if not at_all:
-        last = (blocks[-1], x, row.sight, row.positions)
+        last: tuple[Any, ...] = (blocks[-1], x, row.sight, row.positions)
         x = checkpoint(last_block, *last, use_reentrant=False) if recompute else last_block(*last)
     final: Tensor = model.ln_f(x)[0]
     return final

@@ -166,6 +166,12 @@ def test_a_finished_run_has_nothing_to_do(tmp_path):
     assert [type(event) for event in events] == [Started, Finished]
 
 
+def test_a_checkpoint_from_before_the_first_step_is_the_beginning(tmp_path):
+    fresh = job()
+    saved = run_checkpoints.save_state(tmp_path, Optimizer(fresh.model, fresh.config), Counters(), {})
+    assert losses_of(job(resume=run_checkpoints.read_state(saved))) == losses_of(fresh)
+
+
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     events_of(job(save_every=1, checkpoints=tmp_path), Step)
     newest, before = run_checkpoints.checkpoints(tmp_path)

@@ -1,4 +1,4 @@
-"""Shows how a training run goes: for people on stderr, and as lines of JSON on stdout for programs."""
+"""Shows the events of a training run: for people on stderr, for programs as lines of JSON on stdout."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -69,17 +69,15 @@ class LiveView(LiveDisplay):
 
     def _show_answers(self, event: Sampled) -> None:
         for prompt, answer in event.answers:
-            if self._console.animates:
-                self.note(f"step {event.step}: {shortened(prompt, 100)}")
-                self._show_lines(answer.strip().splitlines() or ["(nothing)"])
-            else:
+            if not self._console.animates:
                 self.note(f"step {event.step}: {shortened(prompt, 60)!r} is answered {shortened(answer, 120)!r}")
-
-    def _show_lines(self, lines: list[str]) -> None:
-        for line in lines[:LINES_OF_AN_ANSWER]:
-            self._say(line, indent=2)
-        if len(lines) > LINES_OF_AN_ANSWER:
-            self._say(f"({len(lines) - LINES_OF_AN_ANSWER} more lines)", "dim", indent=2)
+                continue
+            self.note(f"step {event.step}: {shortened(prompt, 100)}")
+            lines = answer.strip().splitlines() or ["(nothing)"]
+            for line in lines[:LINES_OF_AN_ANSWER]:
+                self._say(line, indent=2)
+            if len(lines) > LINES_OF_AN_ANSWER:
+                self._say(f"({len(lines) - LINES_OF_AN_ANSWER} more lines)", "dim", indent=2)
 
 
 class TrainingLine:
