@@ -22,12 +22,12 @@ SHAPE_OPTIONS = ("n_layer", "n_head", "n_embd", "block_size")
 def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
     """Raise UsageError for given options that have no effect."""
     for names, has_effect, why in (
-        ({"lora_rank", "lora_alpha"}, lora, "has no effect without --lora: add it"),
-        (set(SHAPE_OPTIONS), from_scratch, "has no effect without --from-scratch: add it"),
+        ({"lora_rank", "lora_alpha"}, lora, "has no effect without an adapter: add --lora"),
+        (set(SHAPE_OPTIONS), from_scratch, "has no effect on an existing model: add --from-scratch"),
         (
             {"model", "ckpt", "lora"},
             not from_scratch,
-            "is for an existing model, and --from-scratch makes a new one: leave one of them out",
+            "is for an existing model, and --from-scratch makes a new one: leave one out",
         ),
     ):
         for name in sorted(names & given):
