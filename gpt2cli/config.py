@@ -119,47 +119,53 @@ class TrainConfig:
 
     epochs: int = described(3, AT_LEAST_1, "Passes over the data.")
     max_steps: int | None = described(None, AT_LEAST_1, "Optimizer steps, instead of --epochs.")
-    batch_size: int = described(8, AT_LEAST_1, "Records (or blocks of text) in one pass.")
-    grad_accum: int = described(1, AT_LEAST_1, "Passes in one optimizer step.")
+    batch_size: int = described(8, AT_LEAST_1, "Records (or blocks of text) in one forward and backward pass.")
+    grad_accum: int = described(1, AT_LEAST_1, "Forward and backward passes in one optimizer step.")
     learning_rate: float = described(
         FULL_RATE, FINITE_POSITIVE, "The peak learning rate.", means=f"{FULL_RATE:g}, {LORA_RATE:g} with --lora"
     )
     optimizer: Literal["adamw", "muon"] = described(
         "adamw",
-        help="muon learns faster from scratch; adamw (betas 0.9, 0.999) suits weights trained with it, as GPT-2's.",
+        help="adamw (betas 0.9, 0.999) for pretrained weights; muon, which learns faster, for training from scratch.",
     )
     schedule: Literal["cosine", "linear", "constant"] = described(
-        "cosine", help="How the learning rate falls after the warm-up: to 0, or not at all."
+        "cosine", help="The learning rate after the warm-up: cosine and linear fall to 0."
     )
-    warmup: int = described(10, NOT_NEGATIVE, "First steps, in which the learning rate rises linearly to --lr.")
+    warmup: int = described(
+        10, NOT_NEGATIVE, "Number of first steps in which the learning rate rises linearly to --lr."
+    )
     weight_decay: float = described(
-        0.01, FINITE_NOT_NEGATIVE, "Decoupled weight decay of the matrices; biases and LayerNorms have none."
+        0.01, FINITE_NOT_NEGATIVE, "Decoupled weight decay. Only matrices decay, not biases and LayerNorms."
     )
-    clip: float = described(1.0, POSITIVE, "The gradient's largest norm; larger ones are scaled down.")
+    clip: float = described(1.0, POSITIVE, "A gradient with a larger norm is scaled down to this norm.")
     dropout: float = described(0.1, BELOW_1, "The probability of dropping an activation.")
     sampled_softmax: int = described(
         0,
         OFF_AT_0,
-        "Compute the loss over this many sampled tokens for most of the run: faster for narrow models.",
+        "For most of the run, compute the loss over this many sampled tokens instead: faster for narrow models.",
         means="all",
     )
     max_length: int | None = described(
-        None, AT_LEAST_2, "The most tokens of a record, with its response.", means="the window"
+        None, AT_LEAST_2, "The largest number of tokens in a record with its response.", means="the window"
     )
     loss_on: Literal["response", "all"] = described(
-        "response", help="The tokens that count in the loss: those of the responses, or all."
+        "response", help="The tokens that count in the loss: only those of the responses, or all."
     )
     eval_every: int | None = described(
         None, NEVER_AT_0, "Evaluate every N steps; 0: never.", means=A_TENTH, in_identity=False
     )
     sample_every: int | None = described(
-        None, NEVER_AT_0, "Answer the sample prompts every N steps; 0: never.", means=A_TENTH, in_identity=False
+        None,
+        NEVER_AT_0,
+        "Generate answers to the sample prompts every N steps; 0: never.",
+        means=A_TENTH,
+        in_identity=False,
     )
     save_every: int | None = described(
         None, NEVER_AT_0, "Save every N steps; 0: no checkpoints, no best.pt.", means=A_TENTH, in_identity=False
     )
     patience: int = described(
-        0, OFF_AT_0, "Stop after this many evaluations without a lower loss; 0: never.", in_identity=False
+        0, OFF_AT_0, "Stop after this many evaluations without a lower validation loss; 0: never.", in_identity=False
     )
     seed: int = described(0, SEED, "Seed of all random choices.")
 
@@ -183,7 +189,7 @@ class LoRAConfig:
 class DataConfig:
     """How records become training data. Raises UsageError for a value out of its bounds."""
 
-    val_fraction: float = described(0.1, BELOW_1, "The share of records to validate on.")
+    val_fraction: float = described(0.1, BELOW_1, "The fraction of the records that is used for validation.")
     test_fraction: float = described(0.05, BELOW_1)
     subset: int | None = described(None, AT_LEAST_1, "Use only this many records, chosen at random.")
     seed: int = 0

@@ -9,15 +9,7 @@ import pytest
 import typer
 
 from gpt2cli.cli.commands.finetune import finetune
-from gpt2cli.config import (
-    BenchConfig,
-    DataConfig,
-    EvaluationConfig,
-    GPTConfig,
-    LoRAConfig,
-    SamplingConfig,
-    TrainConfig,
-)
+from gpt2cli.config import BenchConfig, DataConfig, EvaluationConfig, GPTConfig, LoRAConfig, SamplingConfig, TrainConfig
 from gpt2cli.errors import UsageError
 
 CONFIGS = (GPTConfig, SamplingConfig, TrainConfig, LoRAConfig, DataConfig, EvaluationConfig, BenchConfig)

@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 TRAIN, RECORDS, LORA, SHAPE = TrainConfig(), DataConfig(), LoRAConfig(), GPTConfig()
 MAX_SIZE = 2**24
-"""The most blocks, heads, channels or positions of a new model: no machine can hold more."""
+"""The largest number of blocks, heads, channels or positions of a new model. No machine can hold more."""
 SHAPE_OPTIONS = ("n_layer", "n_head", "n_embd", "block_size")
 
 
 def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
-    """Raise UsageError for options that were typed and have no effect."""
-    for names, holds, why in (
-        ({"lora_rank", "lora_alpha"}, lora, "is about the adapter: add --lora"),
-        (set(SHAPE_OPTIONS), from_scratch, "is about a new model: add --from-scratch"),
+    """Raise UsageError for given options that have no effect."""
+    for names, has_effect, why in (
+        ({"lora_rank", "lora_alpha"}, lora, "has no effect without an adapter: add --lora"),
+        (set(SHAPE_OPTIONS), from_scratch, "has no effect on an existing model: add --from-scratch"),
         (
             {"model", "ckpt", "lora"},
             not from_scratch,
-            "is about a model that exists, and --from-scratch makes a new one: leave one out",
+            "is for an existing model, and --from-scratch makes a new one: leave one out",
         ),
     ):
         for name in sorted(names & given):
-            if not holds:
+            if not has_effect:
                 raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 

@@ -1,4 +1,4 @@
-"""Runs a training job for a person: shows its events, handles Ctrl-C, and reports what was written."""
+"""Runs a training job: shows its events, handles Ctrl-C, and tells which files were written."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,7 +25,7 @@ from gpt2cli.training.tracking import WandbTracker
 
 
 def run_training(asked: Settings, options: RunOptions, *, threads: int | None, json: bool, quiet: bool) -> None:
-    """Start a run as `asked`, or resume one; show it, and write its weights."""
+    """Start a run with the settings `asked`, or resume one. Shows its events, and writes its weights at the end."""
     console = Console(quiet or launched_rank() > 0)
     events = JsonEvents(console)
     if threads:
@@ -40,18 +40,18 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
             return
         note_left_out(run.splits, console)
         interrupts = stack.enter_context(
-            held_back(lambda: console.note("ending after this step; once more to leave at once"))
+            held_back(lambda: console.note("stopping after this step; press Ctrl-C again to stop at once"))
         )
-        job = run.job(should_stop=lambda: bool(interrupts))
-        finished = follow(job, open_listeners(stack, console, run, events if json else None))
+        run.job.should_stop = lambda: bool(interrupts)
+        finished = follow(run.job, open_listeners(stack, console, run, events if json else None))
         if interrupts:
             saved = checkpoints(run.path / "checkpoints")
-            resume = f"go on with: gpt2 finetune --resume {run.path}"
-            console.note(resume if saved else "nothing was saved: --save-every was 0")
+            resume = f"to continue: gpt2 finetune --resume {run.path}"
+            console.note(resume if saved else "nothing was saved, because --save-every was 0")
             interrupts.raise_received()
-        run.write_weights(job, finished)
+        run.write_weights(finished)
         if run.directory and run.was_done:
-            before = "the run was done before" if run.directory.took_steps else "nothing to do: the run is done"
+            before = "the run was done earlier" if run.directory.took_steps else "nothing to do: the run is done"
             console.note(f"{before}, and its weights are in {run.settings.out}; --out FILE writes them elsewhere")
         elif run.directory:
             note_written(run, finished, console)
@@ -112,4 +112,4 @@ def note_left_out(splits: Splits, console: Console) -> None:
 def note_written(run: Run, finished: Finished, console: Console) -> None:
     console.note(f"wrote {run.settings.out}; the run is in {run.path}")
     if best := run.better_weights(finished):
-        console.note(f"the weights of the lowest validation loss are in {best}: give that to --ckpt")
+        console.note(f"the weights of the lowest validation loss are in {best}: use them with --ckpt")

@@ -1,4 +1,4 @@
-"""The beginning of a training run: what it needs is found, checked and loaded before the first step."""
+"""Begins a training run: finds, checks and loads everything that it needs before the first step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,14 +12,13 @@ from gpt2cli.data.prepared import is_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
-from gpt2cli.model.gpt import GPT
 from gpt2cli.progress import Note, Progress
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.events import Finished
 from gpt2cli.training.inputs import load_inputs
 from gpt2cli.training.job import Job, make_job
 from gpt2cli.training.resuming import check_settings, find_checkpoint, run_of, settings_of
-from gpt2cli.training.run_checkpoints import Resumable, checkpoints
+from gpt2cli.training.run_checkpoints import checkpoints
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.runs import any_run, new_run_path, newest_run, runs, wrote
 from gpt2cli.training.settings import Settings
@@ -47,46 +46,29 @@ class RunOptions:
 class Run:
     """A run that is ready for its next step.
 
-    directory   in processes other than the first None: only the first one writes files
-    checkpoint  the state to resume from; None to start at step 0
-    was_done    whether the run ended in an earlier process, which also wrote the final weights
+    directory  in processes other than the first None: only the first one writes files
+    was_done   whether the run ended in an earlier process, which also wrote the final weights
     """
 
     path: Path
     settings: Settings
-    model: GPT
     splits: Splits
-    ranks: Ranks
+    job: Job
     directory: RunDirectory | None
-    checkpoint: Resumable | None
     was_done: bool
-    compile: bool
 
     @property
     def weights(self) -> WeightsWriter:
-        return WeightsWriter(self.model, self.settings, self.splits, self.path)
+        return WeightsWriter(self.job.model, self.settings, self.splits, self.path)
 
-    def job(self, should_stop: Callable[[], bool]) -> Job:
-        """The job for `engine.train`. It ends after the step in which `should_stop` returns true."""
-        return make_job(
-            self.settings,
-            self.model,
-            self.splits,
-            ranks=self.ranks,
-            checkpoints=self.path / "checkpoints",
-            resume=self.checkpoint,
-            should_stop=should_stop,
-            compiled=self.compile,
-        )
-
-    def write_weights(self, job: Job, finished: Finished) -> None:
+    def write_weights(self, finished: Finished) -> None:
         """Write the final weights, unless an earlier process did, and mark the run as done. Raises ResourceError."""
         if self.directory is None:
             return
         out = Path(self.settings.out)
         if not self.was_done:
             try:
-                self.weights.write(out, finished, base_is_rounded=job.base_is_rounded)
+                self.weights.write(out, finished, base_is_rounded=self.job.base_is_rounded)
             except ResourceError as error:
                 if not checkpoints(self.path / "checkpoints"):
                     raise
@@ -134,17 +116,16 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
         if directory:  # not earlier: a run that could not load its inputs must not be resumable
             settings = keep_base(settings, path, options.offline)
             directory.write_config(settings.as_dict())
-        yield Run(
-            path=path,
-            settings=settings,
-            model=model,
-            splits=splits,
-            ranks=ranks,
-            directory=directory,
-            checkpoint=checkpoint,
-            was_done=was_done,
-            compile=options.compile,
+        job = make_job(
+            settings,
+            model,
+            splits,
+            ranks,
+            checkpoints=path / "checkpoints",
+            resume=checkpoint,
+            compiled=options.compile,
         )
+        yield Run(path=path, settings=settings, splits=splits, job=job, directory=directory, was_done=was_done)
 
 
 def _find_run(asked: Settings, options: RunOptions) -> Path | None:
@@ -163,7 +144,7 @@ def _find_run(asked: Settings, options: RunOptions) -> Path | None:
 def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) -> None:
     """Raise the errors that can be known before anything is loaded."""
     if not options.resume and ranks.is_first and (path / "config.json").exists():
-        raise UsageError(f"{path} holds a run already: add --resume to go on with it, or choose another --run-dir")
+        raise UsageError(f"{path} holds a run already: add --resume to continue it, or choose another --run-dir")
     check_out(settings, path)
     if not options.resume:
         _refuse_decided(settings.data, options.given)
@@ -182,7 +163,7 @@ def check_out(settings: Settings, run: Path) -> None:
 
 
 def _refuse_decided(data: str | None, given: frozenset[str]) -> None:
-    """Raise UsageError for given settings that prepared data, which is also the default, has already decided."""
+    """Raise UsageError for given settings that prepared data has already fixed. Prepared data is the default."""
     decided = sorted(given & {"loss_on", "val_fraction", "template"})
     if decided and (data is None or is_prepared(Path(data))):
         names = " and ".join(f"--{name.replace('_', '-')}" for name in decided)
@@ -192,7 +173,7 @@ def _refuse_decided(data: str | None, given: frozenset[str]) -> None:
 
 
 def _warn(settings: Settings, options: RunOptions, note: Callable[[str], None]) -> None:
-    """Note what may surprise the user later."""
+    """Tell the user about a file that will be replaced, and about a slow number format."""
     if Path(settings.out).exists() and not options.resume:
         note(f"{settings.out} exists and will be replaced")
     if settings.precision == "bf16" and fast_training_dtype(pick_device(options.device)) is None:

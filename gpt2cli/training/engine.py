@@ -1,6 +1,7 @@
 """The training engine: a generator that takes optimizer steps, and yields an event after each.
 
-It writes no files but checkpoints, and prints nothing. Its caller shows and stores the events.
+It writes only checkpoints, and prints nothing. Its caller shows and stores the events. The docstring of resuming.py
+explains why a resumed run learns the same weights as an unbroken one.
 """
 
 import time
@@ -25,7 +26,8 @@ from gpt2cli.training.half_copy import HalfCopy
 from gpt2cli.training.job import Job, StepBatch, read_batch
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
-from gpt2cli.training.run_checkpoints import check_identity, restore, save_state
+from gpt2cli.training.resuming import check_identity
+from gpt2cli.training.run_checkpoints import restore, save_state
 from gpt2cli.training.sampled_softmax import SAMPLED_SHARE, Negatives
 from gpt2cli.training.state_json import Counters
 
@@ -59,8 +61,8 @@ def train(job: Job) -> Iterator[Event]:
 def compile_blocks(model: GPT, changing: bool) -> None:
     """Compile each block: all of it on CUDA, only the MLP (two thirds of the work) on other devices.
 
-    On those, attention over packed rows has another shape at every step. All blocks share one compilation.
-    `changing` says whether rows have many different lengths, as instructions have and blocks of text do not.
+    There, the attention has other shapes at every step, because rows are packed. All blocks share one compilation.
+    `changing` says whether rows have many different lengths: instructions have, blocks of text have not.
     """
     for block in model.h:
         if model.wte.weight.device.type == "cuda":
@@ -98,7 +100,7 @@ class _Loop:
         job = self.job
         if job.resume:
             check_identity(job.resume, job.identity)
-            restore(job.model, self.optimizer, job.resume)
+            restore(self.optimizer, job.resume)
             if self.half:
                 self.half.refresh()
             self.now = job.resume.counters
@@ -209,7 +211,7 @@ class _Loop:
         if not is_due or self.job.checkpoints is None:
             return
         if self.job.ranks.is_first:
-            path = save_state(self.job.checkpoints, self.job.model, self.optimizer, self.now, self.job.identity)
+            path = save_state(self.job.checkpoints, self.optimizer, self.now, self.job.identity)
             yield Saved(self.now.step, path)
         self.job.ranks.wait()
 

@@ -61,13 +61,6 @@ class Saved:
     path: Path
 
 
-@dataclass(frozen=True)
-class Note:
-    """A remark, in one line."""
-
-    text: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """The run ended. These are the fields of `summary.json`."""
@@ -94,4 +87,4 @@ class Finished:
         )
 
 
-Event = Started | Step | Evaluated | Sampled | Saved | Note | Finished
+Event = Started | Step | Evaluated | Sampled | Saved | Finished

@@ -16,12 +16,25 @@ from gpt2cli.model.packed_row import PackedRow
 LastBlock = Callable[[Block, Tensor, PackedRow, Tensor], Tensor]
 
 
+def block_at(block: Block, x: Tensor, sight: PackedRow, positions: Tensor) -> Tensor:
+    """`block(x, sight)[:, positions]`, without the MLP at other positions: the last block's are not needed."""
+    x = (x + block.attn(block.ln_1(x), sight))[:, positions]
+    x = x + block.mlp(block.ln_2(x))
+    return x
+
+
+@cache
+def compiled_block_at() -> LastBlock:
+    """`block_at`, compiled once for all models."""
+    return torch.compile(block_at, dynamic=True)
+
+
 def hidden_at_targets(
     model: GPT,
     row: Batch,
     embed: Callable[[Tensor, Tensor], Tensor] = F.embedding,
     recompute: bool = False,
-    last_block: LastBlock | None = None,
+    last_block: LastBlock = block_at,
 ) -> Tensor:
     """The final hidden states (N, C) at the positions of the row whose next tokens are targets.
 
@@ -37,23 +50,9 @@ def hidden_at_targets(
         x = checkpoint(block, x, row.sight, use_reentrant=False) if recompute else block(x, row.sight)
     if not at_all:
         last: tuple[Any, ...] = (blocks[-1], x, row.sight, row.positions)
-        run = last_block or block_at
-        x = checkpoint(run, *last, use_reentrant=False) if recompute else run(*last)
+        x = checkpoint(last_block, *last, use_reentrant=False) if recompute else last_block(*last)
     final: Tensor = model.ln_f(x)[0]
     return final
-
-
-def block_at(block: Block, x: Tensor, sight: PackedRow, positions: Tensor) -> Tensor:
-    """`block(x, sight)[:, positions]`, without the MLP at other positions: the last block's are not needed."""
-    x = (x + block.attn(block.ln_1(x), sight))[:, positions]
-    x = x + block.mlp(block.ln_2(x))
-    return x
-
-
-@cache
-def compiled_block_at() -> LastBlock:
-    """`block_at`, compiled once for all models."""
-    return torch.compile(block_at, dynamic=True)
 
 
 class TiedGradient:

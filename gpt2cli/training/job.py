@@ -1,4 +1,4 @@
-"""The parts of a training run, and the records of each of its steps."""
+"""Everything that the engine needs for a run (`Job`), and what a process computes in one step (`StepBatch`)."""
 
 import zlib
 from collections.abc import Callable, Iterable
@@ -74,7 +74,7 @@ class Job:
     def is_due(self, every: int | None, step: int, last: bool) -> bool:
         """Whether to evaluate, sample or save after `step`, with this interval: 0 means never, None a tenth of the run.
 
-        last  whether it is due at this step with any interval but 0
+        last  whether every interval but 0 ends here, as it does after the last step
         """
         steps = max(1, self.total_steps // 10) if every is None else every
         return steps > 0 and (last or step % steps == 0)
@@ -119,11 +119,10 @@ def make_job(
     settings: Settings,
     model: GPT,
     splits: Splits,
-    *,
     ranks: Ranks,
-    checkpoints: Path | None,
-    resume: Resumable | None,
-    should_stop: Callable[[], bool],
+    *,
+    checkpoints: Path | None = None,
+    resume: Resumable | None = None,
     compiled: bool = False,
 ) -> Job:
     """Make the job of a run, and round the weights of `model` that need no more precision.
@@ -152,7 +151,6 @@ def make_job(
         identity=identity,
         checkpoints=checkpoints,
         resume=resume,
-        should_stop=should_stop,
         compiled=compiled,
         recompute=settings.grad_checkpointing,
         half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,

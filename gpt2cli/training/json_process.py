@@ -52,7 +52,7 @@ class JsonProcess:
     def reply(self, seconds: float) -> Message | None:
         """The next reply; None if there is none within `seconds`."""
         with suppress(queue.Empty):
-            return self._inbox.get(timeout=seconds) if seconds else self._inbox.get_nowait()
+            return self._inbox.get(timeout=seconds)
         return None
 
     def stop(self, patience: float) -> None:

@@ -1,7 +1,6 @@
 """The optimizers AdamW and Muon, and the schedule of the learning rate."""
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -16,122 +15,115 @@ MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's quintic polynomial: they move singular values between 0 and 1 near 1 in few iterations."""
 NEWTON_SCHULZ_STEPS = 5
+ADAMW_STATE, MUON_STATE = ("step", "exp_avg", "exp_avg_sq"), ("momentum_buffer",)
+"""The names of the tensors that an optimizer keeps for each parameter, as in torch.optim."""
 ADAM_RMS = 0.2
 """The usual root mean square of AdamW's updates. Muon's are scaled to it, so that both use the same learning rate."""
 
-State = dict[Tensor, dict[str, Tensor]]
 
+class Optimizer:
+    """Updates a model's parameters by AdamW, or by Muon for the matrices of its blocks and AdamW for the rest.
 
-class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2017).
-
-    Only matrices decay, biases and LayerNorms do not. Torch's fused kernel reads each weight, its gradient and its two
-    moments once, and clips the gradient in the same pass. `torch.optim.AdamW` calls the same kernel, but first imports
-    torch's compiler, which takes two seconds and 75 MB.
-
-    state  `exp_avg`, `exp_avg_sq` and `step` (the moments and the number of steps) of each parameter after its first
-           step
+    trained  the parameters that training changes, by name: all, or those of an adapter
+    keys     the names of each parameter's state tensors
+    state    the state tensors of each parameter after its first step, by these names
     """
 
-    keys = ("step", "exp_avg", "exp_avg_sq")
+    def __init__(self, model: GPT, config: TrainConfig) -> None:
+        self.config = config
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self.trained: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        muon = config.optimizer == "muon"
+        # a `c_attn` counts as three matrices: query, key and value
+        self.matrices: dict[Tensor, int] = {
+            p: 3 if "c_attn" in name and "lora" not in name else 1
+            for name, p in self.trained.items()
+            if muon and name.startswith("h.") and p.dim() == 2
+        }
+        self.keys: dict[Tensor, tuple[str, ...]] = {
+            p: MUON_STATE if p in self.matrices else ADAMW_STATE for p in self.trained.values()
+        }
 
-    def __init__(self, parameters: Iterable[Tensor], config: TrainConfig, state: State) -> None:
-        trained = list(parameters)
-        self.decayed = [p for p in trained if p.dim() >= 2]
-        self.plain = [p for p in trained if p.dim() < 2]
-        self.weight_decay, self.clip, self.state = config.weight_decay, config.clip, state
+    def gradient_norm(self) -> Tensor:
+        """The total norm of all gradients, a scalar."""
+        norm: Tensor = nn.utils.get_total_norm([p.grad for p in self.keys if p.grad is not None])
+        return norm
 
     @torch.no_grad()
     def step(self, learning_rate: float, gradient_norm: float) -> None:
         """Update every parameter that has a gradient, and delete the gradients.
 
-        The gradients are clipped: scaled so that their total norm, now `gradient_norm`, is at most `clip`.
+        The gradients are clipped: scaled so that their total norm, now `gradient_norm`, is at most `clip`. The weight
+        decay is decoupled (Loshchilov & Hutter 2017). Only matrices decay, biases and LayerNorms do not.
         """
-        for parameters, decay in ((self.decayed, self.weight_decay), (self.plain, 0.0)):
-            moving: list[Tensor] = [p for p in parameters if p.grad is not None]
-            if not moving:
-                continue
-            gradients = [p.grad for p in moving if p.grad is not None]
-            states = [self.state.get(p) or self.begin(p) for p in moving]
-            divisor = torch.tensor(max(1.0, gradient_norm / self.clip), device=moving[0].device)
-            kernel_divides = moving[0].device.type != "mps"  # not verified on mps
-            if not kernel_divides:
-                torch._foreach_div_(gradients, divisor)
-            steps = [state["step"] for state in states]
-            torch._foreach_add_(steps, 1.0)
-            torch._fused_adamw_(
-                moving,
-                gradients,
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
-                [],
-                steps,
-                lr=learning_rate,
-                beta1=BETA_1,
-                beta2=BETA_2,
-                eps=EPSILON,
-                weight_decay=decay,
-                amsgrad=False,
-                maximize=False,
-                grad_scale=divisor if kernel_divides else None,
-            )
-            for parameter in moving:
-                parameter.grad = None
+        divisor, decay = max(1.0, gradient_norm / self.config.clip), self.config.weight_decay
+        moving = [p for p in self.keys if p.grad is not None]
+        for parameter in moving:
+            if not self.state.get(parameter):  # empty: resumed before the first step
+                self.state[parameter] = {
+                    key: torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter)
+                    for key in self.keys[parameter]
+                }
+        rest = [p for p in moving if p not in self.matrices]
+        self._muon([p for p in moving if p in self.matrices], learning_rate, decay, divisor)
+        self._adamw([p for p in rest if p.dim() >= 2], learning_rate, decay, divisor)
+        self._adamw([p for p in rest if p.dim() < 2], learning_rate, 0.0, divisor)
+        for parameter in moving:
+            parameter.grad = None
 
-    def begin(self, parameter: Tensor) -> dict[str, Tensor]:
-        """The state of a parameter before its first step."""
-        state = {
-            "step": torch.zeros((), device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-        self.state[parameter] = state
-        return state
+    def _adamw(self, moving: list[Tensor], learning_rate: float, decay: float, divisor: float) -> None:
+        """Adam (Kingma & Ba 2014), by torch's fused kernel, which clips and updates in one pass over the memory.
 
-
-class Muon:
-    """Momentum with orthogonal updates, for the matrices of a model's blocks (Jordan et al. 2024).
-
-    The update of a matrix is U V^T, where U S V^T is the singular value decomposition of its momentum: all directions
-    change by the same amount. A `c_attn` counts as three matrices: query, key and value. The update is scaled to the
-    size of AdamW's, as in "Muon is Scalable for LLM Training" (Liu et al. 2025), and the weight decay is decoupled.
-
-    state  `momentum_buffer` of each matrix after its first step
-    """
-
-    keys = ("momentum_buffer",)
-
-    def __init__(self, matrices: dict[str, Tensor], config: TrainConfig, state: State) -> None:
-        self.parts = {matrix: 3 if "c_attn" in name and "lora" not in name else 1 for name, matrix in matrices.items()}
-        self.weight_decay, self.clip, self.state = config.weight_decay, config.clip, state
-
-    @torch.no_grad()
-    def step(self, learning_rate: float, gradient_norm: float) -> None:
-        """Update every matrix that has a gradient, and delete the gradients. Clips as `AdamW.step` does."""
-        moving = [p for p in self.parts if p.grad is not None]
+        `torch.optim.AdamW` calls the same kernel, but first imports torch's compiler: two seconds and 75 MB.
+        """
         if not moving:
             return
         gradients = [p.grad for p in moving if p.grad is not None]
-        momenta = [(self.state.get(p) or self.begin(p))["momentum_buffer"] for p in moving]
-        torch._foreach_div_(gradients, max(1.0, gradient_norm / self.clip))
+        scale = torch.tensor(divisor, device=moving[0].device)
+        kernel_divides = moving[0].device.type != "mps"  # not verified on mps
+        if not kernel_divides:
+            torch._foreach_div_(gradients, scale)
+        steps, averages, squares = ([self.state[p][key] for p in moving] for key in ADAMW_STATE)
+        torch._foreach_add_(steps, 1.0)
+        torch._fused_adamw_(
+            moving,
+            gradients,
+            averages,
+            squares,
+            [],
+            steps,
+            lr=learning_rate,
+            beta1=BETA_1,
+            beta2=BETA_2,
+            eps=EPSILON,
+            weight_decay=decay,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=scale if kernel_divides else None,
+        )
+
+    def _muon(self, moving: list[Tensor], learning_rate: float, decay: float, divisor: float) -> None:
+        """Muon: momentum with orthogonal updates, for matrices (Jordan et al. 2024).
+
+        The update of a matrix is U V^T, where U S V^T is the singular value decomposition of its momentum: all
+        directions change by the same amount. It is scaled to the size of AdamW's updates, as in "Muon is Scalable for
+        LLM Training" (Liu et al. 2025).
+        """
+        if not moving:
+            return
+        gradients = [p.grad for p in moving if p.grad is not None]
+        momenta = [self.state[p]["momentum_buffer"] for p in moving]
+        torch._foreach_div_(gradients, divisor)
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         updates = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's momentum
-        torch._foreach_mul_(moving, 1 - learning_rate * self.weight_decay)
-        pieces = [piece for p, update in zip(moving, updates, strict=True) for piece in update.chunk(self.parts[p])]
-        places = [piece for p in moving for piece in p.chunk(self.parts[p])]
+        torch._foreach_mul_(moving, 1 - learning_rate * decay)
+        pieces = [piece for p, update in zip(moving, updates, strict=True) for piece in update.chunk(self.matrices[p])]
+        places = [piece for p in moving for piece in p.chunk(self.matrices[p])]
         for shape in {piece.shape for piece in pieces}:  # all matrices of one shape in one batch
             alike = [i for i, piece in enumerate(pieces) if piece.shape == shape]
             directions = orthogonalize(torch.stack([pieces[i] for i in alike]))
             size = ADAM_RMS * math.sqrt(max(shape))
             torch._foreach_add_([places[i] for i in alike], list(directions.unbind()), alpha=-learning_rate * size)
-        for parameter in moving:
-            parameter.grad = None
-
-    def begin(self, parameter: Tensor) -> dict[str, Tensor]:
-        """The state of a matrix before its first step."""
-        state = {"momentum_buffer": torch.zeros_like(parameter)}
-        self.state[parameter] = state
-        return state
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
@@ -148,40 +140,6 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         wide = a * wide + (b * square + c * (square @ square)) @ wide
     found: Tensor = wide if x.shape[1] <= x.shape[2] else wide.mT
     return found.to(matrices.dtype)
-
-
-class Optimizer:
-    """Updates a model's parameters: by AdamW, or by Muon for the matrices of its blocks and AdamW for the rest.
-
-    state  the tensors of each parameter after its first step, by the names in `keys`
-    """
-
-    def __init__(self, model: GPT, config: TrainConfig) -> None:
-        self.state: State = {}
-        self.parts: list[AdamW | Muon] = []
-        self.keys: dict[Tensor, tuple[str, ...]] = {}
-        trained: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.trained = list(trained.values())
-        if config.optimizer == "muon":
-            matrices = {name: p for name, p in trained.items() if name.startswith("h.") and p.dim() == 2}
-            trained = {name: p for name, p in trained.items() if name not in matrices}
-            self.parts.append(Muon(matrices, config, self.state))
-            self.keys |= dict.fromkeys(matrices.values(), Muon.keys)
-        self.parts.append(AdamW(trained.values(), config, self.state))
-        self.keys |= dict.fromkeys(trained.values(), AdamW.keys)
-
-    def gradient_norm(self) -> Tensor:
-        """The total norm of all gradients, a scalar."""
-        norm: Tensor = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        return norm
-
-    def step(self, learning_rate: float, gradient_norm: float) -> None:
-        """Update every parameter that has a gradient, and delete the gradients.
-
-        The gradients are clipped: scaled so that their total norm, now `gradient_norm`, is at most `clip`.
-        """
-        for part in self.parts:
-            part.step(learning_rate, gradient_norm)
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,6 @@ from gpt2cli.training.events import SMOOTHED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import ArrayLike, NDArray
 
 MANY = 60  # up to this many steps are drawn as points, more as a line
 TRAINING, VALIDATION = "#3b6fb6", "#d1632b"
@@ -29,13 +28,13 @@ class Losses:
     val_losses: list[float] = field(default_factory=list)
 
 
-def plot_losses(metrics: Path | Losses, out: Path) -> str | None:
-    """Draw losses, or those in a run's metrics.jsonl, into the PNG file `out`.
+def plot_losses(metrics: Path, out: Path) -> str | None:
+    """Draw the losses in a run's metrics.jsonl into the PNG file `out`.
 
     Returns None, or the reason why that failed. It raises no error, because a plot must not end a run.
     """
     try:
-        draw(metrics if isinstance(metrics, Losses) else read_losses(metrics), out)
+        draw(read_losses(metrics), out)
     except ImportError as error:
         return f"no {out.name}: matplotlib cannot be imported ({error})"
     except Exception as error:
@@ -62,6 +61,7 @@ def read_losses(metrics: Path) -> Losses:
 
 
 def draw(data: Losses, out: Path) -> None:
+    """Write the plot as a PNG file."""
     # without a handler, matplotlib writes warnings about its font cache to stderr
     logging.getLogger("matplotlib").addHandler(logging.NullHandler())
     from matplotlib.figure import Figure
@@ -69,7 +69,11 @@ def draw(data: Losses, out: Path) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")  # not pyplot, which keeps global state
     axes = figure.add_subplot()
-    draw_training(axes, data)
+    if data.steps:
+        marker = "." if len(data.steps) <= MANY else "-"
+        axes.plot(data.steps, data.losses, marker, color=TRAINING, alpha=0.25, linewidth=0.8)
+        axes.plot(data.steps, data.smoothed, color=TRAINING, label=f"training (mean of {SMOOTHED} steps)")
+        draw_tokens(axes, data)
     if data.val_steps:
         axes.plot(data.val_steps, data.val_losses, "o-", ms=4, color=VALIDATION, label="validation", clip_on=False)
     axes.set_xlim(0, max([1, *data.steps, *data.val_steps]))
@@ -82,16 +86,8 @@ def draw(data: Losses, out: Path) -> None:
         axes.legend(frameon=False)
     else:
         axes.text(0.5, 0.5, "no steps yet", transform=axes.transAxes, ha="center", color="gray")
-    if data.steps:
-        draw_tokens(axes, data)
-    save(figure, out)
-
-
-def draw_training(axes: "Axes", data: Losses) -> None:
-    if data.steps:
-        few = len(data.steps) <= MANY
-        axes.plot(data.steps, data.losses, "." if few else "-", color=TRAINING, alpha=0.25, linewidth=0.8)
-        axes.plot(data.steps, data.smoothed, color=TRAINING, label=f"training (mean of {SMOOTHED} steps)")
+    with atomic.replacing(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
 
 
 def draw_tokens(axes: "Axes", data: Losses) -> None:
@@ -101,21 +97,8 @@ def draw_tokens(axes: "Axes", data: Losses) -> None:
 
     # one more point far outside: without it, ticks beyond the run would be drawn at its end
     steps, tokens = [0, *data.steps, 2 * data.steps[-1]], [0, *data.tokens, 2 * data.tokens[-1]]
-
-    def tokens_at(step: "ArrayLike") -> "ArrayLike":
-        at: NDArray[np.float64] = np.interp(np.asarray(step, dtype=float), steps, tokens)
-        return at
-
-    def step_at(token: "ArrayLike") -> "ArrayLike":
-        at: NDArray[np.float64] = np.interp(np.asarray(token, dtype=float), tokens, steps)
-        return at
-
-    top = axes.secondary_xaxis("top", functions=(tokens_at, step_at))
+    to_tokens, to_steps = partial(np.interp, xp=steps, fp=tokens), partial(np.interp, xp=tokens, fp=steps)
+    top = axes.secondary_xaxis("top", functions=(to_tokens, to_steps))
     top.xaxis.set_major_locator(MaxNLocator(nbins=6))
     top.xaxis.set_major_formatter(EngFormatter(sep=""))
     top.set_xlabel("tokens")
-
-
-def save(figure: "Figure", out: Path) -> None:
-    with atomic.replacing(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)

@@ -1,6 +1,7 @@
 """How a run is resumed: its settings, its newest whole checkpoint, and the check that both belong together.
 
-A resumed run learns the same weights as an unbroken run, to the bit:
+A resumed run learns the same weights as an unbroken run, to the bit, if it computes on the same device with the same
+`--threads` and `--compile`:
 
 - A checkpoint holds all that changes from step to step: the weights that are trained, the optimizer's state and the
   counters (run_checkpoints.py, state_json.py).
@@ -10,8 +11,9 @@ A resumed run learns the same weights as an unbroken run, to the bit:
 - A checkpoint is written under a temporary name, synced to disk and then renamed. Checksums find a damaged one, and
   the one before it is used.
 - The files of the run directory are cut back to the step of the checkpoint (run_directory.py).
-- A run is resumed only with the same settings, data, base model and number of processes. Their values and checksums
-  are the run's identity, and each checkpoint holds it. Only intervals and `--out` may change.
+- A run is resumed only with the same settings, data, base model and number of processes. `settings_of` refuses options
+  with other values, except `--out` and `--wandb-project`. Each checkpoint holds the run's identity: the values and
+  checksums of everything that influences the weights. `check_identity` compares it.
 """
 
 from collections.abc import Callable, Set
@@ -20,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import untrusted
+from gpt2cli.config import TrainConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.training.run_checkpoints import Resumable, check_identity, read_newest, read_state, step_of
+from gpt2cli.training.run_checkpoints import Resumable, read_newest, read_state, step_of
 from gpt2cli.training.runs import read_config
 from gpt2cli.training.settings import Settings
 
@@ -71,9 +74,23 @@ def check_settings(settings: Settings, found: Resumable) -> None:
     now = settings.identity()
     if settings.from_scratch:
         now |= {name: value for name, value in asdict(settings.from_scratch).items() if name != "dropout"}
-    both = [name for name in now if name in found.identity]
-    known = replace(found, identity={name: found.identity[name] for name in both})
-    check_identity(known, {name: now[name] for name in both})
+    check_identity(found, found.identity | {name: now[name] for name in now if name in found.identity})
+
+
+def check_identity(found: Resumable, identity: dict[str, Any]) -> None:
+    """Raise CheckpointError if a checkpoint belongs to a run with another identity."""
+    if changed := differences(found.identity, identity):
+        raise CheckpointError(f"cannot resume {found.path}: {'; '.join(changed)}: start a new run, or undo that")
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The differences between the identities of two runs, in words."""
+    if "optimizer" in now:  # checkpoints of version 0.1 do not have it: it was always AdamW
+        then = {"optimizer": TrainConfig.optimizer} | then
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    digests = {"data": "the data has changed", "base": "the model that the adapter is for has changed"}
+    shown = untrusted.shown
+    return [digests.get(key, f"{key} was {shown(then.get(key))}, is {shown(now.get(key))}") for key in keys]
 
 
 def find_checkpoint(path: Path, note: Callable[[str], None]) -> Resumable | None:

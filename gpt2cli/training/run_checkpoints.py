@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,7 +20,6 @@ from torch import Tensor
 from gpt2cli import untrusted
 from gpt2cli.atomic import sync_directory, sync_file
 from gpt2cli.checkpoints.files import read_safetensors
-from gpt2cli.config import TrainConfig
 from gpt2cli.errors import CheckpointError, ResourceError
 from gpt2cli.training.optim import Optimizer
 from gpt2cli.training.state_json import Counters, FileInfo, StateFile, read_state_file
@@ -43,21 +41,18 @@ class Resumable:
     identity: dict[str, Any] = field(default_factory=dict)  # data, shape and settings of the run
 
 
-def save_state(
-    directory: Path,
-    model: torch.nn.Module,
-    optimizer: Optimizer,
-    counters: Counters,
-    identity: dict[str, Any],
-) -> Path:
+def save_state(directory: Path, optimizer: Optimizer, counters: Counters, identity: dict[str, Any]) -> Path:
     """Write a checkpoint into `directory`, then delete all but the newest KEEP. Raises ResourceError."""
     final = directory / f"step-{counters.step:08d}"
     temporary = directory / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        save_file(trained_weights(model), temporary / WEIGHTS)
-        save_file(_optimizer_tensors(model, optimizer), temporary / OPTIMIZER)
+        trained = optimizer.trained
+        save_file({name: p.detach().contiguous() for name, p in trained.items()}, temporary / WEIGHTS)
+        state = {name: optimizer.state.get(p, {}) for name, p in trained.items()}
+        tensors = {f"{name}.{key}": t.contiguous() for name, kept in state.items() for key, t in kept.items()}
+        save_file(tensors, temporary / OPTIMIZER)
         files = {name: _info(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
         (temporary / STATE).write_text(StateFile(files, counters, identity).as_text(), encoding="utf-8")
         for name in (WEIGHTS, OPTIMIZER, STATE):
@@ -77,30 +72,15 @@ def save_state(
     return final
 
 
-def trained_weights(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The parameters that training changes: all of them, or those of the adapter."""
-    return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _optimizer_tensors(model: torch.nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": value.contiguous()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def restore(model: torch.nn.Module, optimizer: Optimizer, found: Resumable) -> None:
+def restore(optimizer: Optimizer, found: Resumable) -> None:
     """Copy a checkpoint's weights and optimizer state. Raises CheckpointError if it belongs to another model."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = optimizer.trained
     if {name: p.shape for name, p in trained.items()} != {name: t.shape for name, t in found.weights.items()}:
         raise CheckpointError(
             f"{found.path} belongs to another model: resume with the settings that the run began with"
         )
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(found.weights[name])
     for name, parameter in trained.items():
+        parameter.detach().copy_(found.weights[name])
         shapes = {(), tuple(parameter.shape)}
         state = {key: found.optimizer.get(f"{name}.{key}") for key in optimizer.keys[parameter]}
         if found.counters.step and any(value is None for value in state.values()):
@@ -160,29 +140,9 @@ def read_state(path: Path) -> Resumable:
         raise CheckpointError(f"{path} is not a complete checkpoint ({error})") from None
 
 
-def check_identity(found: Resumable, identity: dict[str, Any]) -> None:
-    """Raise CheckpointError if a checkpoint belongs to a run with another identity."""
-    if changed := differences(found.identity, identity):
-        raise CheckpointError(f"cannot resume {found.path}: {'; '.join(changed)}: start a new run, or undo that")
-
-
-def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The differences between the identities of two runs, in words."""
-    if "optimizer" in now:  # checkpoints of version 0.1 do not have it: it was always AdamW
-        then = {"optimizer": TrainConfig.optimizer} | then
-    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-    digests = {"data": "the data has changed", "base": "the model that the adapter is for has changed"}
-    shown = untrusted.shown
-    return [digests.get(key, f"{key} was {shown(then.get(key))}, is {shown(now.get(key))}") for key in keys]
-
-
 def _info(path: Path) -> FileInfo:
-    return FileInfo(path.stat().st_size, _crc32(path))
-
-
-def _crc32(path: Path) -> int:
     checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(2**22):
             checksum = zlib.crc32(chunk, checksum)
-    return checksum
+    return FileInfo(path.stat().st_size, checksum)

@@ -14,10 +14,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -37,11 +36,7 @@ WRITTEN = ("config.json", "summary.json", "loss.png", "metrics.jsonl", "samples.
 APPENDED = ("metrics.jsonl", "samples.md")
 
 
-def no_note(text: str) -> None:
-    """Default for `note`: discard the text."""
-
-
-class RunDirectory:
+class RunDirectory(AbstractContextManager["RunDirectory"]):
     """Makes the directory, locks it until it is closed, and writes the events of the run into its files.
 
     `note` receives problems that do not harm the run, such as a plot that could not be drawn. `took_steps` says
@@ -51,7 +46,7 @@ class RunDirectory:
     a file or its name is not UTF-8.
     """
 
-    def __init__(self, path: Path, note: Callable[[str], None] = no_note) -> None:
+    def __init__(self, path: Path, note: Callable[[str], None] = lambda text: None) -> None:
         self.path = path
         self._note = note
         self._plots = True
@@ -72,10 +67,7 @@ class RunDirectory:
             self.close()
             raise
 
-    def __enter__(self) -> "RunDirectory":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -84,13 +76,13 @@ class RunDirectory:
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """Write the run's settings."""
-        self._replace("config.json", as_json(settings))
+        self._replace("config.json", settings)
 
     def write_out(self, out: Path) -> None:
         """Write into the summary where the final weights are. This marks the run as done."""
         summary = read_summary(self.path)
         if "out" in summary and summary["out"] != str(out):
-            self._replace("summary.json", as_json(summary | {"out": str(out)}))
+            self._replace("summary.json", summary | {"out": str(out)})
 
     def handle(self, event: Event) -> None:
         """Write one event. Raises ResourceError if that fails."""
@@ -109,7 +101,7 @@ class RunDirectory:
             case Sampled():
                 self._append("samples.md", as_markdown(event))
             case Finished() if self.took_steps or not is_done(self.path):  # a done run keeps its summary
-                self._replace("summary.json", as_json(asdict(event) | {"out": None}))
+                self._replace("summary.json", asdict(event) | {"out": None})
                 self._plot()
 
     def close(self) -> None:
@@ -134,7 +126,7 @@ class RunDirectory:
             if name in APPENDED:  # appending needs a regular file, not a pipe
                 in_the_way = os.path.lexists(file) and not untrusted.is_file(file)
             if in_the_way:
-                raise ResourceError(f"cannot write {file}: it is no regular file: move it away")
+                raise ResourceError(f"cannot write {file}: it is not a regular file: move it away")
 
     def _take_lock(self) -> FileLock:
         lock = FileLock(self.path / ".lock")
@@ -180,24 +172,20 @@ class RunDirectory:
         with disk_errors(path), path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
 
-    def _replace(self, name: str, text: str) -> None:
-        """Write a whole file, unless it has this content already."""
-        path, content = self.path / name, text.encode()
+    def _replace(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Write a JSON file, unless it has this content already."""
+        path, text = self.path / name, json.dumps(fields, indent=2, ensure_ascii=False, default=str) + "\n"
+        # a lone surrogate, which names of files can contain, becomes its JSON escape
+        content = text.encode(errors="backslashreplace")
         with disk_errors(path):
             if not untrusted.is_file(path) or untrusted.read_at_most(path, len(content)) != content:
-                atomic.write_text(path, text)
+                atomic.write_text(path, content.decode())
 
     def _plot(self) -> None:
         if self._plots and (problem := plot_losses(self.path / "metrics.jsonl", self.path / "loss.png")):
             self._plots = False
             self._note(problem)
         self._last_plot = time.monotonic()
-
-
-def as_json(fields: Mapping[str, Any]) -> str:
-    text = json.dumps(fields, indent=2, ensure_ascii=False, default=str) + "\n"
-    # a lone surrogate, which names of files can contain, becomes its JSON escape
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _named(pid: Path) -> str:

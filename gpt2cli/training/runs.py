@@ -7,8 +7,7 @@ from typing import Any
 
 from gpt2cli import paths, untrusted
 from gpt2cli.errors import CheckpointError
-
-_MAX_BYTES = 2**24  # a real config.json or summary.json has a few kilobytes
+from gpt2cli.training.stored_json import read_object
 
 
 def runs() -> Path:
@@ -53,12 +52,10 @@ def wrote(run: Path, out: Path) -> bool:
 
 def read_summary(run: Path) -> dict[str, Any]:
     """The content of `summary.json`; empty if the run has not ended or the file cannot be read."""
-    file = run / "summary.json"
     try:
-        summary = untrusted.parse_json(_read_small(file)) if untrusted.is_file(file) else {}
+        return read_object(run / "summary.json")
     except (OSError, ValueError):
         return {}
-    return summary if isinstance(summary, dict) else {}
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -67,18 +64,7 @@ def read_config(run: Path) -> dict[str, Any]:
     if not untrusted.is_file(file):
         raise CheckpointError(f"{run} holds no run: it has no config.json")
     try:
-        settings = untrusted.parse_json(_read_small(file))
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read ({error.strerror}): the run cannot be resumed") from None
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON ({error}): the run cannot be resumed") from None
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{file} holds no settings: the run cannot be resumed")
-    return settings
-
-
-def _read_small(file: Path) -> bytes:
-    content = untrusted.read_at_most(file, _MAX_BYTES)
-    if content is None:
-        raise ValueError(f"more than {_MAX_BYTES >> 20} MB")
-    return content
+        return read_object(file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{file} cannot be read ({reason}): the run cannot be resumed") from None

@@ -23,9 +23,8 @@ class Negatives:
 
     def __init__(self, data: TokenDataset, vocab_size: int, n: int) -> None:
         counts = torch.bincount(data.tokens.int(), minlength=vocab_size).double()
-        self.probability = inclusion(
-            counts.add(1).pow(FLATTENED), n
-        ).float()  # plus 1: tokens that never occur are sampled too
+        # plus 1: tokens that never occur are sampled too
+        self.probability = inclusion(counts.add(1).pow(FLATTENED), n).float()
 
     def draw(self, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The ids of the sampled tokens, (S,), ascending, and the logarithms of their probabilities, (S,)."""

@@ -1,14 +1,13 @@
 """The settings of a run. Its `config.json` keeps them, so that `--resume` needs no other options."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-from gpt2cli import untrusted
 from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, DataError, UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
+from gpt2cli.training.stored_json import typed
 
 _NEWER = {"out", "wandb_project", "template"}
 """Settings that the config.json of an early version may lack."""
@@ -48,7 +47,9 @@ class Settings:
         try:
             if missing := {each.name for each in fields(Settings)} - _NEWER - set(values):
                 raise TypeError(f"{min(missing)} is missing")
-            settings = _object(Settings, values)
+            settings: Settings = typed(values, Settings, "it")
+            if any("\0" in (place or "") for place in (settings.model, settings.ckpt, settings.data, settings.out)):
+                raise TypeError("a path contains a zero byte")
             template = None if settings.template is None else settings.prompt_template.to_dict()
         except (TypeError, UsageError, DataError) as error:
             raise CheckpointError(
@@ -78,39 +79,3 @@ class Settings:
             **{f"lora_{name}": value for name, value in lora.items()},
             "precision": self.precision,
         }
-
-
-_Made = TypeVar("_Made")
-
-
-def _object(cls: type[_Made], values: Mapping[str, Any]) -> _Made:
-    """A dataclass object from JSON values of any type. Raises TypeError unless each value fits its field."""
-    hints = get_type_hints(cls)
-    if unknown := set(values) - set(hints):
-        raise TypeError(f"{untrusted.shown(min(unknown))} is no setting")
-    return cls(**{name: _value(name, value, hints[name]) for name, value in values.items()})
-
-
-def _value(name: str, value: Any, hint: Any) -> Any:
-    """A field's value from its JSON value. Raises TypeError if the field cannot have it."""
-    for kind in get_args(hint) if isinstance(hint, UnionType) else (hint,):
-        if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
-            return _object(kind, value)
-        if get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(each, str) for each in value):
-            return tuple(value)
-        if _fits(value, kind):
-            return value
-    raise TypeError(f"{name} is {untrusted.shown(value)}")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is one of a field's type that JSON has too."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(isinstance(part, str) for item in value.items() for part in item)
-    if kind in (int, float) and type(value) is int:
-        return abs(value) < 2**63
-    if isinstance(value, bool):  # to Python, it is an int
-        return kind is bool
-    return isinstance(value, get_origin(kind) or kind) and not (kind is str and "\0" in value)  # as in no path

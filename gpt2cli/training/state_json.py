@@ -7,16 +7,15 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt2cli import untrusted
 from gpt2cli.training.events import SMOOTHED
+from gpt2cli.training.stored_json import read_object, typed
 
 _CHECKSUM = "crc32"
-_LARGEST = 2**63  # all counters are below
-_MAX_BYTES = 2**24  # a real file has a few kilobytes
 
 
 @dataclass
@@ -55,6 +54,12 @@ class Counters:
             self.best_val_loss, self.best_val_step = loss, self.step
         return best
 
+    def check(self) -> None:
+        """Raise ValueError if the counters cannot be those of a run."""
+        losses = [total for total, _ in self.recent] + [self.val_loss or 0.0, self.best_val_loss or 0.0]
+        if len(self.recent) > SMOOTHED or not all(map(math.isfinite, losses)) or not 0 <= self.train_seconds < math.inf:
+            raise ValueError("the counters are not those of a run")
+
 
 @dataclass(frozen=True)
 class FileInfo:
@@ -82,74 +87,20 @@ def read_state_file(path: Path) -> StateFile:
 
     Files of version 0.1 have no checksum; only the types of their values are checked.
     """
-    raw = untrusted.read_at_most(path, _MAX_BYTES) if untrusted.is_file(path) else None
-    if raw is None:
-        raise ValueError(f"{path.name} is missing, too large, or not a regular file")
-    content = _table(untrusted.parse_json(raw), path.name)
+    content = read_object(path)
     expected = content.pop(_CHECKSUM, None)
-    if set(content) != {"files", "counters", "identity"}:
-        raise ValueError(f"{path.name} has missing or unknown entries")
-    files = {name: _info(value) for name, value in _table(content["files"], "files").items()}
-    counters, identity = _counters(content["counters"]), _table(content["identity"], "identity")
-    for name, value in identity.items():
+    try:
+        state: StateFile = typed(content, StateFile, path.name)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    state.counters.check()
+    for name, value in state.identity.items():
         if not name.isidentifier() or not (value is None or isinstance(value, str | int | float)):
             raise ValueError(f"identity has {untrusted.shown(name)}, which is {untrusted.shown(value)}")
     if expected is not None and expected != _checksum(content):
         raise ValueError(f"{path.name} was changed after it was written")
-    return StateFile(files, counters, identity)
+    return state
 
 
 def _checksum(content: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
-
-
-def _table(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} is {untrusted.shown(value)}, not a table")
-    return value
-
-
-def _info(value: Any) -> FileInfo:
-    info = _table(value, "a file")
-    return FileInfo(_count("size", info.get("size")), _count("crc32", info.get("crc32")))
-
-
-def _counters(value: Any) -> Counters:
-    """The counters, with their types checked. A counter that is newer than the file keeps its default."""
-    found = _table(value, "counters")
-    if unknown := set(found) - {each.name for each in fields(Counters)}:
-        raise ValueError(f"{untrusted.shown(min(unknown))} is no counter")
-    for name in ("step", "tokens_seen", "worse_evaluations"):
-        _count(name, found.get(name, 0))
-    for name in ("val_step", "best_val_step"):
-        if found.get(name) is not None:
-            _count(name, found[name])
-    for name in ("val_loss", "best_val_loss"):
-        if found.get(name) is not None:
-            _number(name, found[name])
-    if _number("train_seconds", found.get("train_seconds", 0.0)) < 0:
-        raise ValueError("train_seconds is below 0")
-    return Counters(**found | {"recent": _recent(found.get("recent", []))})
-
-
-def _recent(value: Any) -> list[tuple[float, int]]:
-    if not isinstance(value, list) or len(value) > SMOOTHED:
-        raise ValueError(f"recent is {untrusted.shown(value)}, not a list of the last {SMOOTHED} steps")
-    for pair in value:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise ValueError(f"recent has {untrusted.shown(pair)}, not a pair")
-    return [(_number("recent", total), _count("recent", n)) for total, n in value]
-
-
-def _count(name: str, value: Any) -> int:
-    if type(value) is not int or not 0 <= value < _LARGEST:
-        raise ValueError(f"{name} is {untrusted.shown(value)}, not a count")
-    return value
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if type(value) is int and abs(value) < _LARGEST:
-        return value
-    raise ValueError(f"{name} is {untrusted.shown(value)}, not a finite number")

@@ -13,10 +13,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli import atomic, untrusted
@@ -33,14 +32,12 @@ CLEANUP_SECONDS = 5.0  # for the client to exit after it has finished
 _RUN_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
 
-class WandbTracker:
+class WandbTracker(AbstractContextManager["WandbTracker"]):
     """Sends a run's events to W&B. If that fails, it writes one note and stops trying.
 
     project   the name of the W&B project
     config    the run's settings
     run_dir   its `wandb/` gets the client's files and the run's id, which a resumed run uses again
-    run_id    the id at W&B; None: the one in `run_dir`, or a new one
-    mode      `online`, `offline` or `disabled`; None: WANDB_MODE, or else `online`
     note      receives the reason if tracking ends early, in the thread that calls `handle` or `close`
     """
 
@@ -49,8 +46,6 @@ class WandbTracker:
         project: str,
         config: Mapping[str, Any],
         run_dir: Path,
-        run_id: str | None = None,
-        mode: str | None = None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._note = note
@@ -58,18 +53,15 @@ class WandbTracker:
         self._ready = False
         self._client: JsonProcess | None = None  # None: tracking has ended
         try:
-            self.run_id = keep_id(run_dir, run_id)
+            self.run_id = keep_id(run_dir)
             self._client = JsonProcess("from gpt2cli.training.tracking import serve; serve()")
         except OSError as error:
             self._give_up(str(error))
             return
-        begin = {"project": project, "config": dict(config), "dir": str(run_dir.absolute()), "id": self.run_id}
-        self._client.send(begin | {"mode": mode, "pid": os.getpid()})
+        settings = {"project": project, "config": dict(config), "dir": str(run_dir.absolute()), "id": self.run_id}
+        self._client.send(settings | {"pid": os.getpid()})
 
-    def __enter__(self) -> "WandbTracker":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def handle(self, event: Event) -> None:
@@ -87,14 +79,17 @@ class WandbTracker:
         if not self._client:
             return
         self._client.end()
+        patience = 0.0
         try:
             if not self._ready:
                 self._await(self._deadline, f"no answer in {START_SECONDS:.0f} s")
             late = f"it did not finish in {FINISH_SECONDS:.0f} s, `wandb sync` can send what it lacks"
             self._await(time.monotonic() + FINISH_SECONDS, late)
-            self._stop(patience=CLEANUP_SECONDS)
-        finally:
-            self._stop()
+            patience = CLEANUP_SECONDS
+        finally:  # after an exception, such as KeyboardInterrupt, without waiting
+            if self._client:
+                self._client.stop(patience)
+                self._client = None
 
     def _await(self, deadline: float, late: str) -> None:
         """Wait for the next reply; give up at the deadline."""
@@ -107,34 +102,27 @@ class WandbTracker:
     def _heed(self, reply: Message) -> None:
         self._ready = True
         if "failed" in reply:
-            # not stopped here: the process deletes its temporary files and ends by itself
-            self._client, client = None, self._client
-            if client:
-                client.end()
-            self._tell(str(reply["failed"]))
+            # not killed: the process deletes its temporary files and ends by itself
+            self._give_up(str(reply["failed"]), kill=False)
 
-    def _give_up(self, why: str) -> None:
-        self._stop()
-        self._tell(why)
-
-    def _tell(self, why: str) -> None:
+    def _give_up(self, why: str, kill: bool = True) -> None:
+        client, self._client = self._client, None
+        if client and kill:
+            client.stop(0)
+        elif client:
+            client.end()
         self._note(f"wandb: {' '.join(why.split()).rstrip('.')[:300]}; the run goes on without it")
 
-    def _stop(self, patience: float = 0.0) -> None:
-        client, self._client = self._client, None
-        if client:
-            client.stop(patience)
 
-
-def keep_id(run_dir: Path, run_id: str | None) -> str:
-    """The run's id at W&B: `run_id`, or the stored one, or a new one. Stores it in `run_dir`."""
+def keep_id(run_dir: Path) -> str:
+    """The run's id at W&B, which `run_dir` stores: the stored one, or a new one."""
     file = run_dir / "wandb" / "run_id"
-    if run_id is None and untrusted.is_file(file):
-        kept = (untrusted.read_at_most(file, 100) or b"").strip()
-        if _RUN_ID.fullmatch(kept):  # else the file is damaged
-            return kept.decode()
+    if untrusted.is_file(file):
+        stored = (untrusted.read_at_most(file, 100) or b"").strip()
+        if _RUN_ID.fullmatch(stored):  # else the file is damaged
+            return stored.decode()
     file.parent.mkdir(parents=True, exist_ok=True)
-    run_id = run_id or secrets.token_hex(4)
+    run_id = secrets.token_hex(4)
     atomic.write_text(file, run_id + "\n")
     return run_id
 
@@ -199,7 +187,6 @@ def begin(settings: Message) -> "wandb.Run":
         config=settings["config"],
         dir=settings["dir"],
         id=settings["id"],
-        mode=settings["mode"],
         resume="allow",
         allow_val_change=True,
         settings=wandb.Settings(

@@ -69,17 +69,14 @@ class WeightsWriter:
                     for file in kept_files(self.run):
                         atomic.sweep(file)
             case Evaluated(best=True) if event.step and self.settings.train.save_every != 0:
+                known = self._provenance(event.step, {"val": event.val_loss})
                 try:
-                    self._write_best(event)
+                    if self.settings.lora:
+                        self._write_adapter(self.best, known)
+                    else:
+                        save_checkpoint(self.model, self.best, template=self._template, provenance=known)
                 except ResourceError as error:
                     raise ResourceError(f"{error}; the last checkpoint is intact") from None
-
-    def _write_best(self, event: Evaluated) -> None:
-        known = self._provenance(event.step, {"val": event.val_loss})
-        if self.settings.lora:
-            self._write_adapter(self.best, known)
-        else:
-            save_checkpoint(self.model, self.best, template=self._template, provenance=known)
 
     def write(self, out: Path, finished: Finished, base_is_rounded: bool = False) -> None:
         """Write the whole model to `out`, with an adapter merged, and the adapter alone into the run's directory.

@@ -92,10 +92,7 @@ def events(settings: Settings, model: GPT, splits: Splits, compiled: bool) -> It
         settings,
         model,
         splits,
-        ranks=Ranks(),
-        checkpoints=None,
-        resume=None,
-        should_stop=lambda: False,
+        Ranks(),
         compiled=compiled,
     )
     return (event for event in train(made) if isinstance(event, Step))

@@ -58,13 +58,7 @@ def settings_from(model: str | None, **changes) -> Settings:
 def started(step: int) -> Started:
     """The first event of a run of four steps, resumed after `step`."""
     return Started(
-        step=step,
-        total_steps=4,
-        epochs=1,
-        train_examples=10,
-        val_examples=2,
-        trainable_parameters=5,
-        parameters=5,
+        step=step, total_steps=4, epochs=1, train_examples=10, val_examples=2, trainable_parameters=5, parameters=5
     )
 
 

@@ -44,11 +44,11 @@ def test_a_run_begins_resumes_and_is_done_from_python(tmp_path, settings, home):
         with begin(settings, RunOptions(device="cpu", **options), Ranks(), progress) as run:
             if run is None:
                 return None
-            job = run.job(should_stop=lambda: stop)
-            for event in train(job):
+            run.job.should_stop = lambda: stop
+            for event in train(run.job):
                 run.directory.handle(event)
             if event.reason != "interrupted":
-                run.write_weights(job, event)
+                run.write_weights(event)
             return event
 
     first = go_on(stop=True)
@@ -62,7 +62,7 @@ def test_a_run_begins_resumes_and_is_done_from_python(tmp_path, settings, home):
 
 def test_a_directory_is_locked_as_long_as_the_run_lasts(tmp_path, settings):
     with begin(settings, RunOptions(path=tmp_path / "run", device="cpu"), Ranks(), print) as run:
-        assert run.checkpoint is None and not run.was_done
+        assert run.job.resume is None and not run.was_done
         with pytest.raises(ResourceError, match="is locked by"):
             RunDirectory(run.path)
     RunDirectory(tmp_path / "run").close()
@@ -77,7 +77,7 @@ def test_processes_other_than_the_first_write_nothing(tmp_path, settings):
     options = RunOptions(path=tmp_path / "run", device="cpu")
     with begin(settings, options, Ranks(rank=1, world_size=2), print) as run:
         assert run.directory is None
-        assert run.job(lambda: False).identity["world_size"] == 2
+        assert run.job.identity["world_size"] == 2
     assert not (tmp_path / "run").exists()
 
 

@@ -14,7 +14,7 @@ from gpt2cli.data.batches import kinds_of, make_rows, records_of_step, steps_per
 from gpt2cli.data.dataset import from_sequences
 from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
 from gpt2cli.model.lora import add_lora
-from gpt2cli.training import run_checkpoints
+from gpt2cli.training import resuming, run_checkpoints
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import SMOOTHED, Evaluated, Finished, Sampled, Saved, Started, Step
 from gpt2cli.training.loss import SequenceLoss
@@ -166,6 +166,12 @@ def test_a_finished_run_has_nothing_to_do(tmp_path):
     assert [type(event) for event in events] == [Started, Finished]
 
 
+def test_a_checkpoint_from_before_the_first_step_is_the_beginning(tmp_path):
+    fresh = job()
+    saved = run_checkpoints.save_state(tmp_path, Optimizer(fresh.model, fresh.config), Counters(), {})
+    assert losses_of(job(resume=run_checkpoints.read_state(saved))) == losses_of(fresh)
+
+
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     events_of(job(save_every=1, checkpoints=tmp_path), Step)
     newest, before = run_checkpoints.checkpoints(tmp_path)
@@ -192,8 +198,8 @@ def test_a_pickle_in_a_checkpoint_is_refused(tmp_path, file):
 
 
 def test_a_run_from_before_there_were_optimizers_to_choose_from_goes_on():
-    assert run_checkpoints.differences({"seed": 0}, {"seed": 0, "optimizer": "adamw"}) == []
-    [changed] = run_checkpoints.differences({"seed": 0}, {"seed": 0, "optimizer": "muon"})
+    assert resuming.differences({"seed": 0}, {"seed": 0, "optimizer": "adamw"}) == []
+    [changed] = resuming.differences({"seed": 0}, {"seed": 0, "optimizer": "muon"})
     assert changed == "optimizer was 'adamw', is 'muon'"
 
 
@@ -216,9 +222,9 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to end at a chosen moment")
 def test_killed_anywhere_in_a_save_one_whole_checkpoint_remains(tmp_path, monkeypatch):
     run = job(save_every=1, checkpoints=tmp_path)
-    model, optimizer = run.model, Optimizer(run.model, run.config)
+    optimizer = Optimizer(run.model, run.config)
     for step in range(1, run_checkpoints.KEEP + 1):
-        run_checkpoints.save_state(tmp_path, model, optimizer, Counters(step), {})
+        run_checkpoints.save_state(tmp_path, optimizer, Counters(step), {})
     for killed_at in itertools.count(1):
         child = os.fork()
         if child == 0:  # nothing is unwound or cleared away, as after kill -9
@@ -242,7 +248,7 @@ def test_killed_anywhere_in_a_save_one_whole_checkpoint_remains(tmp_path, monkey
                 monkeypatch.setattr(module, name, ending_after(getattr(module, name)))
             for name in ("mkdir", "write_text", "rename"):
                 monkeypatch.setattr(Path, name, ending_after(getattr(Path, name)))
-            run_checkpoints.save_state(tmp_path, model, optimizer, Counters(run_checkpoints.KEEP + 1), {})
+            run_checkpoints.save_state(tmp_path, optimizer, Counters(run_checkpoints.KEEP + 1), {})
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert list(run_checkpoints.read_newest(tmp_path))[-1].counters.step in (

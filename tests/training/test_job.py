@@ -21,15 +21,7 @@ def lora_job(base, precision="fp32"):
     settings = settings_from(str(base), lora=LoRAConfig(rank=2), precision=precision)
     data = dataset()
     splits = Splits(data, data, data, None)
-    return make_job(
-        settings,
-        load_model(settings, "cpu"),
-        splits,
-        ranks=Ranks(),
-        checkpoints=None,
-        resume=None,
-        should_stop=lambda: False,
-    )
+    return make_job(settings, load_model(settings, "cpu"), splits, Ranks())
 
 
 def test_a_base_is_the_same_whatever_it_is_computed_in(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.training.plots import Losses, plot_losses, read_losses
+from gpt2cli.training.plots import Losses, draw, plot_losses, read_losses
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 500])
@@ -15,7 +15,7 @@ def test_it_draws_any_number_of_points(tmp_path: Path, count: int) -> None:
     val = steps[::10]
     training = [2 + 1 / s for s in steps]
     losses = Losses(steps, training, training, [100 * s for s in steps], val, [2.5] * len(val))
-    assert plot_losses(losses, tmp_path / "loss.png") is None
+    draw(losses, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["loss.png"]
 
@@ -28,6 +28,8 @@ def test_it_reads_the_metrics_of_a_run(tmp_path: Path) -> None:
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_losses(tmp_path / "metrics.jsonl") == Losses([1, 2], [3.0, 2.0], [3.0, 2.5], [10, 15], [0], [4.0])
+    assert plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png") is None
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert read_losses(tmp_path / "absent.jsonl") == Losses()
 
 
@@ -40,11 +42,11 @@ def test_without_matplotlib_there_is_a_note_and_no_picture(tmp_path: Path, monke
         return real(name, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    note = plot_losses(Losses([1], [2.0], [2.0], [10]), tmp_path / "loss.png")
+    note = plot_losses(tmp_path / "absent.jsonl", tmp_path / "loss.png")
     assert note and "matplotlib" in note and not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_is_gone_and_a_torn_file_give_a_note(tmp_path: Path) -> None:
-    assert "loss.png" in (plot_losses(Losses([1], [2.0], [2.0], [10]), tmp_path / "gone" / "loss.png") or "")
+    assert "loss.png" in (plot_losses(tmp_path / "absent.jsonl", tmp_path / "gone" / "loss.png") or "")
     (tmp_path / "metrics.jsonl").write_text('{"kind": "st')
     assert plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png")

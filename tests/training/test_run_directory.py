@@ -16,7 +16,7 @@ import pytest
 from gpt2cli import atomic
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
-from gpt2cli.training.events import Evaluated, Event, Note, Sampled, Saved
+from gpt2cli.training.events import Evaluated, Event, Sampled, Saved
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.runs import any_run, is_done, new_run_path, newest_run, read_config, runs, wrote
 from tests.training.records import FINISHED, started, step_event
@@ -39,7 +39,7 @@ def write(path: Path, told: list[Event]) -> None:
 
 
 def test_each_step_and_evaluation_is_a_line(tmp_path: Path) -> None:
-    write(tmp_path, [*events(0, 2), Note("aside"), Saved(2, tmp_path)])
+    write(tmp_path, [*events(0, 2), Saved(2, tmp_path)])
     first, _, evaluated = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert first == {
         **{"kind": "step", "step": 1, "epoch": 0.25, "loss": 1.0, "smoothed_loss": 2.0, "lr": 1e-4},
@@ -119,10 +119,7 @@ def test_a_damaged_line_of_metrics_goes_and_the_others_stay(tmp_path: Path, dama
     whole = metrics.read_bytes()
     lines = whole.splitlines(keepends=True)
     metrics.write_bytes(b"".join([lines[0], damaged, *lines[1:]]))
-    write(
-        tmp_path,
-        [started(4)],
-    )
+    write(tmp_path, [started(4)])
     assert metrics.read_bytes() == whole
 
 
@@ -135,10 +132,7 @@ def test_huge_files_take_no_memory_when_a_run_goes_on(tmp_path: Path) -> None:
         with file.open("r+b") as opened:
             opened.truncate(2**26)  # zeros, which take no space on the disk
     tracemalloc.start()
-    write(
-        tmp_path,
-        [started(4)],
-    )
+    write(tmp_path, [started(4)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**23
@@ -146,10 +140,7 @@ def test_huge_files_take_no_memory_when_a_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_metrics_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        [replace(step_event(1), loss=math.nan, smoothed_loss=math.inf, grad_norm=-math.inf)],
-    )
+    write(tmp_path, [replace(step_event(1), loss=math.nan, smoothed_loss=math.inf, grad_norm=-math.inf)])
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
@@ -203,20 +194,8 @@ def test_a_directory_without_a_run_goes_where_open_files_cannot_be_deleted(tmp_p
 
 
 def test_an_evaluation_before_the_first_step_is_not_kept_twice(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        [
-            started(0),
-            Evaluated(0, 0, 4.0, True),
-        ],
-    )
-    write(
-        tmp_path,
-        [
-            started(0),
-            Evaluated(0, 0, 4.0, True),
-        ],
-    )
+    write(tmp_path, [started(0), Evaluated(0, 0, 4.0, True)])
+    write(tmp_path, [started(0), Evaluated(0, 0, 4.0, True)])
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
@@ -227,10 +206,7 @@ def test_answers_cannot_break_out_of_their_block(tmp_path: Path) -> None:
     ours = [line for line in lines if line and not line.startswith("    ")]
     assert ours == ["## Step 1", *["Prompt:", "Answer:"] * 2]
     assert r"    \x1b[31m" in lines
-    write(
-        tmp_path,
-        [started(1)],
-    )
+    write(tmp_path, [started(1)])
     assert (tmp_path / "samples.md").read_text(encoding="utf-8").splitlines() == lines
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gpt2cli.training import tracking
-from gpt2cli.training.events import Evaluated, Note, Sampled
+from gpt2cli.training.events import Evaluated, Sampled, Saved
 from gpt2cli.training.json_process import JsonProcess
 from gpt2cli.training.tracking import WandbTracker
 from tests.runner import PATIENCE
@@ -33,6 +33,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "wandb-data"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
 
 
 def records(file: Path) -> Iterator[Any]:
@@ -80,17 +81,11 @@ def services(above: int) -> set[int]:
 @pytest.mark.slow
 def test_an_offline_run_holds_the_losses_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
     notes: list[str] = []
-    with WandbTracker("p", {"lr": 1e-4, "data": tmp_path}, tmp_path, mode="offline", note=notes.append) as tracker:
-        for event in (
-            started(0),
-            step_event(1),
-            Note("x"),
-            step_event(2),
-            Evaluated(2, 200, 2.5, True),
-        ):
+    with WandbTracker("p", {"lr": 1e-4, "data": tmp_path}, tmp_path, note=notes.append) as tracker:
+        for event in (started(0), step_event(1), Saved(1, tmp_path), step_event(2), Evaluated(2, 200, 2.5, True)):
             tracker.handle(event)
         tracker.handle(Sampled(2, [("Say [it]", "so\nbe it")]))
-    with WandbTracker("p", {"lr": 1e-4}, tmp_path, mode="offline", note=notes.append) as resumed:
+    with WandbTracker("p", {"lr": 1e-4}, tmp_path, note=notes.append) as resumed:
         resumed.handle(step_event(3))
         resumed.handle(FINISHED)
     assert notes == [] and resumed.run_id == tracker.run_id
@@ -107,9 +102,10 @@ def test_an_offline_run_holds_the_losses_and_a_resumed_one_goes_on(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_environment_says_that_it_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    with WandbTracker("p", {}, tmp_path, run_id="mine", note=pytest.fail) as tracker:
+def test_the_environment_says_that_it_is_offline_and_a_stored_id_is_used(tmp_path: Path) -> None:
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "run_id").write_text("mine")
+    with WandbTracker("p", {}, tmp_path, note=pytest.fail) as tracker:
         tracker.handle(step_event(1))
     assert [file.name for file in tmp_path.glob("wandb/offline-run-*/*.wandb")] == ["run-mine.wandb"]
 
@@ -117,7 +113,7 @@ def test_the_environment_says_that_it_is_offline(tmp_path: Path, monkeypatch: py
 @pytest.mark.slow
 def test_random_states_are_left_alone(tmp_path: Path) -> None:
     before = random.getstate(), torch.random.get_rng_state()
-    with WandbTracker("p", {}, tmp_path, mode="offline") as tracker:
+    with WandbTracker("p", {}, tmp_path) as tracker:
         tracker.handle(step_event(1))
     assert random.getstate() == before[0] and torch.equal(torch.random.get_rng_state(), before[1])
 
@@ -130,10 +126,10 @@ def test_a_service_that_dies_or_hangs_is_one_note(
 ) -> None:
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 2.0)
     notes: list[str] = []
-    tracker = WandbTracker("p", {}, tmp_path, mode="offline", note=notes.append)
+    tracker = WandbTracker("p", {}, tmp_path, note=notes.append)
     tracker.handle(step_event(1))
     while not tracker._ready:
-        tracker.handle(Note(""))
+        tracker.handle(Saved(1, tmp_path))
         time.sleep(0.02)
     (service,) = services(os.getpid())
     os.kill(service, deadly)
@@ -176,7 +172,7 @@ def test_a_client_that_fails_or_hangs_is_one_note(
     monkeypatch.syspath_prepend(str(tmp_path / "fake"))
     monkeypatch.setattr(tracking, "START_SECONDS", 1.0 if "hanging" in fake else 20.0)
     notes: list[str] = []
-    with WandbTracker("p", {}, tmp_path, mode="offline", note=notes.append) as tracker:
+    with WandbTracker("p", {}, tmp_path, note=notes.append) as tracker:
         for number in range(1, 4):
             tracker.handle(step_event(number))
         tracker.handle(FINISHED)
@@ -185,9 +181,10 @@ def test_a_client_that_fails_or_hangs_is_one_note(
 
 
 @pytest.mark.slow
-def test_without_an_account_there_is_one_note(tmp_path: Path) -> None:
+def test_without_an_account_there_is_one_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE")
     notes: list[str] = []
-    with WandbTracker("p", {}, tmp_path, mode="online", note=notes.append) as tracker:
+    with WandbTracker("p", {}, tmp_path, note=notes.append) as tracker:
         tracker.handle(step_event(1))
     assert len(notes) == 1 and "wandb login" in notes[0]
 
@@ -196,7 +193,7 @@ def test_without_an_account_there_is_one_note(tmp_path: Path) -> None:
 def test_an_unwritable_directory_is_one_note(tmp_path: Path) -> None:
     (tmp_path / "wandb").write_text("a file in the way")
     notes: list[str] = []
-    with WandbTracker("p", {}, tmp_path, mode="offline", note=notes.append) as tracker:
+    with WandbTracker("p", {}, tmp_path, note=notes.append) as tracker:
         tracker.handle(step_event(1))
     assert len(notes) == 1 and "wandb" in notes[0]
 
@@ -205,9 +202,9 @@ def test_an_unwritable_directory_is_one_note(tmp_path: Path) -> None:
 def test_an_id_that_cannot_be_one_is_made_anew(tmp_path: Path, kept: bytes) -> None:
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "run_id").write_bytes(kept)
-    made = tracking.keep_id(tmp_path, None)
+    made = tracking.keep_id(tmp_path)
     assert len(made) == 8 and made.isalnum()
-    assert tracking.keep_id(tmp_path, None) == made
+    assert tracking.keep_id(tmp_path) == made
 
 
 @pytest.mark.parametrize("answer", ["7", "[1]", "null", "[" * 100_000, "\\xff", "NaN nonsense"])

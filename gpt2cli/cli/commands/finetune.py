@@ -41,14 +41,15 @@ def register(app: typer.Typer) -> None:
 def finetune(
     ctx: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="The run to go on with, after --resume.", show_default=False)
+        str | None, typer.Argument(metavar="RUN", help="The run to continue, after --resume.", show_default=False)
     ] = None,
     data: Annotated[
         str | None,
         of_data(
             "--data",
             metavar="PATH",
-            help="Alpaca .json or .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or lessons (bundled).",
+            help="Instructions in Alpaca's format (.json, .jsonl), plain text (.txt or a folder of .txt), a directory "
+            "from prepare-alpaca, or lessons (bundled).",
             show_default="Alpaca",
         ),
     ] = None,
@@ -78,7 +79,7 @@ def finetune(
     clip: Annotated[float, option(TRAINING, TrainConfig, "clip")] = TRAIN.clip,
     dropout: Annotated[float, option(TRAINING, TrainConfig, "dropout")] = TRAIN.dropout,
     patience: Annotated[int, option(TRAINING, TrainConfig, "patience")] = TRAIN.patience,
-    lora: Annotated[bool, of_adapter("--lora", help="Train a low-rank adapter only.")] = False,
+    lora: Annotated[bool, of_adapter("--lora", help="Train only a low-rank adapter.")] = False,
     lora_rank: Annotated[int, option(ADAPTER, LoRAConfig, "rank")] = LORA.rank,
     lora_alpha: Annotated[float, option(ADAPTER, LoRAConfig, "alpha")] = LORA.alpha,
     from_scratch: Annotated[bool, of_scratch("--from-scratch", help="Train a new model of this shape.")] = False,
@@ -94,20 +95,24 @@ def finetune(
         str | None,
         of_run("--run-dir", metavar="DIR", help="The directory for the run's files.", show_default="a new one"),
     ] = None,
-    resume: Annotated[bool, of_run("--resume", help="Go on with RUN, --run-dir, or the newest run.")] = False,
+    resume: Annotated[
+        bool, of_run("--resume", help="Continue RUN, the run in --run-dir, or the newest unfinished run.")
+    ] = False,
     eval_every: Annotated[int | None, option(RUN, TrainConfig, "eval_every")] = TRAIN.eval_every,
     sample_every: Annotated[int | None, option(RUN, TrainConfig, "sample_every")] = TRAIN.sample_every,
     save_every: Annotated[int | None, option(RUN, TrainConfig, "save_every")] = TRAIN.save_every,
     sample_prompt: Annotated[
         list[str] | None,
-        of_run("--sample-prompt", metavar="TEXT", help="A prompt to answer while training; repeatable."),
+        of_run("--sample-prompt", metavar="TEXT", help="A prompt to answer during training; can be repeated."),
     ] = None,
     seed: Annotated[int, option(RUN, TrainConfig, "seed")] = TRAIN.seed,
-    wandb: Annotated[bool, of_run("--wandb/--no-wandb", help="Track the run with W&B.")] = False,
+    wandb: Annotated[
+        bool, of_run("--wandb/--no-wandb", help="Track the run with Weights & Biases (wandb.ai).")
+    ] = False,
     wandb_project: Annotated[str, of_run("--wandb-project", help="The name of the W&B project.")] = "gpt2cli",
-    compile: Annotated[bool, of_machine("--compile", help="Compile the blocks: slower start, faster steps.")] = False,
+    compile: Annotated[bool, of_machine("--compile", help="Compile the model: slower start, faster steps.")] = False,
     grad_checkpointing: Annotated[
-        bool, of_machine("--grad-checkpointing", help="Less memory, a third more time.")
+        bool, of_machine("--grad-checkpointing", help="Recompute activations: less memory, a third more time.")
     ] = False,
     json: options.Json = False,
     model: options.Model = None,
@@ -124,7 +129,7 @@ def finetune(
 ) -> None:
     """Fine-tune GPT-2 on instructions (Alpaca's, or your own), or train it on plain text."""
     if run and not resume:
-        raise UsageError(f"{run} is the name of a run, which only --resume takes: did you mean --data {run}?")
+        raise UsageError(f"{run} can name a run only with --resume: add it, or did you mean --data {run}?")
     given = frozenset(NAMES.get(name, name) for name in ctx.params if was_given(ctx, name))
     if not resume:
         refuse_idle(given, lora, from_scratch)

@@ -1,4 +1,4 @@
-"""Shows how a training run goes: for people on stderr, and as lines of JSON on stdout for programs."""
+"""Shows the events of a training run: for people on stderr, for programs as lines of JSON on stdout."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from gpt2cli.cli.describe import describe_end, describe_start, duration, shorten
 from gpt2cli.cli.terminal import Console, visible, visible_line
 from gpt2cli.cli.views.progress import LiveDisplay
 from gpt2cli.errors import ResourceError
-from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
+from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
 
 NARROWEST_BAR, WIDEST_BAR = 8, 40
 """Columns of the bar."""
@@ -48,22 +48,17 @@ class LiveView(LiveDisplay):
             case Step():
                 self.show(", ".join(self._line.words()))
             case Evaluated():
-                better = self._better if event.best and event.step else ""
+                best = " (best so far)" if self._console.err.options.ascii_only else " ↓ best so far"
+                better = best if event.best and event.step else ""
                 self._say(f"step {event.step}: validation loss {event.val_loss:.3f}{better}")
             case Sampled():
                 self._show_answers(event)
             case Saved():
                 self.note(f"step {event.step}: saved {event.path}")
-            case Note():
-                self.note(event.text)
             case Finished():
                 self.close()
                 for line in describe_end(event):
                     self._say(line)
-
-    @property
-    def _better(self) -> str:
-        return " (best so far)" if self._console.err.options.ascii_only else " ↓ best so far"
 
     def _say(self, text: str, style: str = "", indent: int = 0) -> None:
         line = Text(visible(text), style)
@@ -74,17 +69,15 @@ class LiveView(LiveDisplay):
 
     def _show_answers(self, event: Sampled) -> None:
         for prompt, answer in event.answers:
-            if self._console.animates:
-                self.note(f"step {event.step}: {shortened(prompt, 100)}")
-                self._show_lines(answer.strip().splitlines() or ["(nothing)"])
-            else:
+            if not self._console.animates:
                 self.note(f"step {event.step}: {shortened(prompt, 60)!r} is answered {shortened(answer, 120)!r}")
-
-    def _show_lines(self, lines: list[str]) -> None:
-        for line in lines[:LINES_OF_AN_ANSWER]:
-            self._say(line, indent=2)
-        if len(lines) > LINES_OF_AN_ANSWER:
-            self._say(f"({len(lines) - LINES_OF_AN_ANSWER} more lines)", "dim", indent=2)
+                continue
+            self.note(f"step {event.step}: {shortened(prompt, 100)}")
+            lines = answer.strip().splitlines() or ["(nothing)"]
+            for line in lines[:LINES_OF_AN_ANSWER]:
+                self._say(line, indent=2)
+            if len(lines) > LINES_OF_AN_ANSWER:
+                self._say(f"({len(lines) - LINES_OF_AN_ANSWER} more lines)", "dim", indent=2)
 
 
 class TrainingLine:

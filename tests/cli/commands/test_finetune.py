@@ -248,12 +248,7 @@ def signalled(args: list[str], run: Path, signum: int) -> int:
 
 @pytest.mark.parametrize(
     ("how", "code"),
-    [
-        pytest.param("SIGKILL", -9, marks=pytest.mark.slow),
-        ("SIGINT", 130),
-        ("SIGTERM", 143),
-        ("SIGHUP", 129),
-    ],
+    [pytest.param("SIGKILL", -9, marks=pytest.mark.slow), ("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)],
 )
 def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, how, code):
     run = tmp_path / "run"
@@ -436,7 +431,7 @@ def test_a_run_is_gone_on_with_from_anywhere_and_ends_where_it_was_to(args, tmp_
     relative = [arg.replace(f"{tmp_path}/", "") for arg in args]
     with signal_when(lambda: has_saved(tmp_path / "run", 3), signal.SIGINT):
         ended = finetune(*relative)
-    assert "go on with: gpt2 finetune --resume run" in ended.stderr
+    assert "to continue: gpt2 finetune --resume run" in ended.stderr
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     done = finetune("--resume", str(tmp_path / "run"))

@@ -12,7 +12,7 @@ from gpt2cli.cli.describe import counted, duration, shortened
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.training import JsonEvents, LiveView, TrainingLine
 from gpt2cli.errors import ResourceError
-from gpt2cli.training.events import Evaluated, Event, Finished, Note, Sampled, Saved, Started, Step
+from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
 
 HOSTILE = "Paris [/x] [bold]x \x1b[31mred\x1b]52;c;AAAA\x07 :smile:"
 STARTED = Started(
@@ -65,7 +65,6 @@ EVENTS: list[Event] = [
     Evaluated(2, 2468, 2.25, True),
     Sampled(2, [("Name the capital\nof France", HOSTILE + "\n" + "\n".join("23456789")), ("Say nothing", "")]),
     Saved(2, Path("/runs/step-2")),
-    Note("wandb: it [went] away"),
 ]
 
 
@@ -84,6 +83,8 @@ def shown(events: list[Event], *, terminal: bool = True, width: int = 100, quiet
     with LiveView(console) as view:
         for event in events:
             view.handle(event)
+            if isinstance(event, Saved):
+                view.note("wandb: it [went] away")
     return stream.getvalue()
 
 
@@ -219,7 +220,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         printer.handle(event)
     out, err = capsys.readouterr()
     objects = [json.loads(line) for line in out.splitlines()]
-    kinds = ["started", "step", "step", "eval", "sampled", "saved", "note", "finished"]
+    kinds = ["started", "step", "step", "eval", "sampled", "saved", "finished"]
     assert [each["kind"] for each in objects] == kinds and err == ""
     assert objects[2]["loss"] == 2.0 and objects[5]["path"] == "/runs/step-2"
     assert objects[4]["answers"][1] == {"prompt": "Say nothing", "answer": ""}
