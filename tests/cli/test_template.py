@@ -32,7 +32,7 @@ def test_records_are_prepared_in_it(run: Run, files: tuple[str, str], tmp_path: 
     assert splits.template == MINE
     assert decode(splits.train[0][0].tolist()).startswith("Q: ")
     again = run("finetune", "--data", str(tmp_path / "out"), "--template", "seed", *SMALL)
-    assert again.returncode == 2 and "template is decided when data is prepared" in again.stderr
+    assert again.returncode == 2 and "--template cannot change prepared data" in again.stderr
 
 
 def test_a_model_is_tuned_in_it_and_then_asked_in_it(run: Run, files: tuple[str, str], tmp_path: Path) -> None:
