@@ -80,10 +80,6 @@ def shown(session: "Session", name: str) -> str:
     return "random" if value is None else str(value)
 
 
-def regenerate(session: "Session", argument: str) -> None:
-    session.regenerate()
-
-
 def clear(session: "Session", argument: str) -> None:
     session.console.note(f"forgot {counted(len(session.exchanges), 'exchange')}")
     session.forget()
@@ -132,8 +128,8 @@ def set_turns(session: "Session", argument: str) -> None:
     if turns < 0:
         raise UsageError(f"/turns takes a whole number, 0 or more, not {shortened(argument, 40)!r}")
     session.turns = turns
-    included = f"up to {counted(turns, 'earlier exchange')}, as many as fit into the window" if turns else "none"
-    session.console.note(f"earlier exchanges in each prompt: {included}")
+    included = f"up to {counted(turns, 'earlier exchange')}, as many as fit into the window"
+    session.console.note(f"each prompt includes {included if turns else 'no earlier exchange'}")
 
 
 class Leave(Exception):  # noqa: N818 (it is no error)
@@ -160,7 +156,7 @@ COMMANDS: Mapping[str, Command] = {
         Command("/help", "show this list", help_page),
         Command("/set NAME VALUE", "change a setting, as in: /set temp 0.9", set_value, tuple(SETTINGS)),
         Command("/show", "show the settings", show_settings),
-        Command("/regen", "answer the last instruction again", regenerate),
+        Command("/regen", "answer the last instruction again", lambda session, _: session.regenerate()),
         Command("/clear", "forget the exchanges so far", clear),
         Command("/read FILE", "use a file as the input of the next instruction", read, "path"),
         Command("/save FILE", "save the exchanges; in Alpaca's format if .json or .jsonl", save, "path"),

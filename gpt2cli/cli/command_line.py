@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gpt2cli import paths
-from gpt2cli.cli.typer_internals import CommandLineError, without_types_of_flags
+from gpt2cli.cli.typer_internals import CommandLineError, with_short_help
 from gpt2cli.errors import UsageError
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
@@ -77,14 +77,14 @@ class Command(TyperCommand):
                 error.possibilities = list(param.opts)
 
     def get_params(self, ctx: Any) -> Any:
-        return without_types_of_flags(super().get_params(ctx))
+        return with_short_help(super().get_params(ctx))
 
 
 class CommandGroup(TyperGroup):
     """The command that has subcommands. The error about an unknown one names the one that was probably meant."""
 
     def get_params(self, ctx: Any) -> Any:
-        return without_types_of_flags(super().get_params(ctx))
+        return with_short_help(super().get_params(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:

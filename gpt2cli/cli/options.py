@@ -103,14 +103,14 @@ PrecisionOption = Annotated[
     Precision,
     of_machine(
         "--precision",
-        metavar="|".join(get_args(Precision)),
-        help="The format of the weights in memory. auto: fp16 on a CPU (int8 for a file with 8 or 4 bits), bf16 on "
-        "CUDA if the GPU supports it.",
+        metavar="FORMAT",
+        help=f"The format of the weights in memory: {', '.join(get_args(Precision)[1:])}, or auto, which is fp16 on a "
+        "CPU (int8 for a file with 8 or 4 bits), and bf16 on CUDA if the GPU supports it.",
     ),
 ]
 Threads = Annotated[
     int | None,
-    of_machine("--threads", metavar="<int>", min=1, max=1024, help="Number of CPU threads.", show_default="all cores"),
+    of_machine("--threads", metavar="N", min=1, max=1024, help="Number of CPU threads.", show_default="all cores"),
 ]
 Compile = Annotated[
     bool,

@@ -31,11 +31,16 @@ def invoke(app: typer.Typer, arguments: Sequence[str], variables: Mapping[str, s
     return 0
 
 
-def without_types_of_flags(params: list[Any]) -> list[Any]:
-    """The parameters of a command. Help pages show no type for flags, because flags take no value."""
+def with_short_help(params: list[Any]) -> list[Any]:
+    """The parameters of a command, prepared for its help page.
+
+    Flags have no type, because they take no value. Defaults that are described in words have no parentheses.
+    """
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""  # shown in place of the type
+        if isinstance(param.show_default, str):
+            param._get_default_string = lambda words=param.show_default, **_: words
     return params
 
 

@@ -59,7 +59,8 @@ def test_only_a_fields_name_is_replaced_by_its_option(run: Run) -> None:
     assert done.stderr.startswith("error: --val-fraction + --test-fraction must be below 1, not more (see `gpt2 prepar")
 
 
-def test_a_flag_has_no_type_on_a_help_page(run: Run) -> None:
+def test_help_pages_show_no_types_of_flags_and_no_parentheses_around_defaults(run: Run) -> None:
     for command in ([], ["generate"], ["finetune"]):
         page = run(*command, "--help").stdout
-        assert "--help" in page and "bool" not in page
+        assert "--help" in page and "bool" not in page and "default: (" not in page
+    assert "[default: random]" in run("generate", "--help").stdout

@@ -246,7 +246,7 @@ def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) ->
     begin(person, 40)
     prompt_tokens = lambda said: int(re.search(r"(\d+) prompt tokens", said)[1])  # noqa: E731
     alone = [prompt_tokens(person.asks("Please invent")) for _ in range(2)]
-    assert "earlier exchanges in each prompt: up to 9 earlier exchanges, as many as fit" in person.asks("/turns 9")
+    assert "each prompt includes up to 9 earlier exchanges, as many as fit" in person.asks("/turns 9")
     with_two = person.asks("Please invent")
     assert alone[0] == alone[1] < prompt_tokens(with_two) <= 24 and "no room" not in with_two
     said = person.asks("Please invent")
@@ -255,7 +255,7 @@ def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) ->
     assert "no room" not in person.asks("Please invent")  # it is said once
     for wrong in ("some", "-1", "9" * 5000):
         assert "whole number" in person.asks(f"/turns {wrong}")
-    assert "earlier exchanges in each prompt: none" in person.asks("/turns 0")
+    assert "each prompt includes no earlier exchange" in person.asks("/turns 0")
     assert prompt_tokens(person.asks("Please invent")) == alone[0]
 
 
