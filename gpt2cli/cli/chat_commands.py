@@ -109,15 +109,17 @@ def save(session: "Session", argument: str) -> None:
 
 
 def as_file(exchanges: "list[Exchange]", suffix: str) -> str:
-    """The exchanges as Alpaca's records for .json and .jsonl, which `gpt2 finetune --data` reads; else as a text."""
+    """The exchanges as a text, or for .json and .jsonl as records in Alpaca's format (see `gpt2 finetune --data`)."""
     records = [asdict(exchange) for exchange in exchanges]
     if suffix == ".json":
         return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
     if suffix == ".jsonl":
         return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    asked = ("\n\n".join(filter(None, (each.instruction, each.input))) for each in exchanges)
-    quoted = ("> " + text.replace("\n", "\n> ") for text in asked)
-    return "\n".join(f"{text}\n\n{each.output}\n" for text, each in zip(quoted, exchanges, strict=True))
+    texts = []
+    for exchange in exchanges:
+        asked = "\n\n".join(filter(None, (exchange.instruction, exchange.input)))
+        texts.append("> " + asked.replace("\n", "\n> ") + f"\n\n{exchange.output}\n")
+    return "\n".join(texts)
 
 
 def set_turns(session: "Session", argument: str) -> None:
@@ -132,7 +134,7 @@ def set_turns(session: "Session", argument: str) -> None:
     session.console.note(f"each prompt includes {included if turns else 'no earlier exchange'}")
 
 
-class Leave(Exception):  # noqa: N818 (it is no error)
+class Leave(Exception):  # noqa: N818 (not an error)
     """Ends the conversation."""
 
 

@@ -44,19 +44,20 @@ class Session:
     exchanges: list[Exchange] = field(default_factory=list)
     saved: set[Path] = field(default_factory=set)
     interrupted: bool = False
-    _taken: int | None = None  # exchanges in the last prompt, if fewer than asked for
+    _included: int | None = None  # earlier exchanges in the last prompt, if not all had room
 
     def ask(self, instruction: str) -> None:
         """Answer an instruction. If Ctrl-C or an error ends the answer, the text so far is kept."""
         asked = Exchange(instruction, self.input)
         run = self.start(self._prompt(asked, self.exchanges))
+        complete = False
         try:
             self._write(run)
-        except Exception:
-            if _answer(run):
-                self._keep(asked, run)
-            raise
-        self._keep(asked, run)
+            complete = True
+        finally:
+            if complete or _answer(run):
+                self.exchanges.append(replace(asked, output=_answer(run)))
+                self.input = ""
 
     def regenerate(self) -> None:
         """Answer the last instruction again. The old answer stays if an error ends the new one.
@@ -73,7 +74,7 @@ class Session:
     def forget(self) -> None:
         """Start again with the same settings."""
         self.exchanges.clear()
-        self.input, self._taken = "", None
+        self.input, self._included = "", None
 
     def start(self, prompt: str) -> TextGeneration:
         """An answer that is generated while it is iterated. It also ends before any heading of the template."""
@@ -82,12 +83,8 @@ class Session:
         note_dropped(self.console, run)
         return run
 
-    def _keep(self, asked: Exchange, run: TextGeneration) -> None:
-        self.exchanges.append(replace(asked, output=_answer(run)))
-        self.input = ""
-
     def _write(self, run: TextGeneration) -> None:
-        """Show an answer while it is generated, until its end or a Ctrl-C."""
+        """Show an answer while it is generated, until its end or a Ctrl-C, and prepare the next seed."""
         try:
             show(self.console, run)
         except KeyboardInterrupt:
@@ -98,14 +95,14 @@ class Session:
             self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % 2**63)
 
     def _prompt(self, asked: Exchange, earlier: list[Exchange]) -> str:
+        """The prompt with as many of the last `turns` exchanges as fit. Prints a note if some do not fit."""
         wanted = [exchange for exchange in earlier if exchange.output][-self.turns :] if self.turns else []
         block_size = self.model.config.block_size
-        prompt, taken = compose(self.template, wanted, asked, block_size, self.sampling.max_new_tokens)
-        too_many = taken if taken < len(wanted) else None
-        if too_many is not None and too_many != self._taken:  # once, not with every answer
-            left_out = counted(len(wanted) - taken, "older exchange")
-            self.console.note(f"the window has no room for {left_out}; included {taken}")
-        self._taken = too_many
+        prompt, included = compose(self.template, wanted, asked, block_size, self.sampling.max_new_tokens)
+        left_out = len(wanted) - included
+        if left_out and included != self._included:  # not again with every answer
+            self.console.note(f"the window has no room for {counted(left_out, 'older exchange')}; included {included}")
+        self._included = included if left_out else None
         return prompt
 
     def note_end(self, run: TextGeneration, advice: str) -> None:
