@@ -1,4 +1,7 @@
-"""GPT-2 in your terminal: let it write, and fine-tune it. The README shows how to use it from Python."""
+"""GPT-2 in your terminal: generate text, fine-tune it, chat with it, measure it.
+
+The README shows how to use it from Python.
+"""
 
 import os
 import sys

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    try:  # imports take time, and Ctrl-C may arrive meanwhile
+    try:  # Ctrl-C may arrive during these imports, which take time
         from gpt2cli.cli.app import main as run
         from gpt2cli.cli.environment import Environment
         from gpt2cli.cli.interrupts import install_handlers, remove_handlers

@@ -13,6 +13,14 @@ from gpt2cli.errors import UsageError
 from gpt2cli.untrusted import shown
 
 
+class FieldError(UsageError):
+    """A wrong value of a config's field. The message is the field's name (or a sum of several) and the problem."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name, self.problem = name, problem
+
+
 @dataclass(frozen=True)
 class Bounds:
     """The values that a field may have, in words and as a function."""
@@ -65,7 +73,7 @@ def one_of(allowed: tuple[str, ...]) -> Bounds:
 
 
 def check_fields(config: Any) -> None:
-    """Raise UsageError if a field has a value outside its bounds. None is allowed where it is the default."""
+    """Raise FieldError if a field has a value outside its bounds. None is allowed where it is the default."""
     for each in fields(config):
         value, allowed = getattr(config, each.name), choices(each.type)
         bounds = one_of(allowed) if allowed else each.metadata.get("bounds")
@@ -74,6 +82,6 @@ def check_fields(config: Any) -> None:
 
 
 def check(holds: bool, name: str, words: str, value: str) -> None:
-    """Raise UsageError, in the words of all bounds, unless a condition holds."""
+    """Raise FieldError, in the words of all bounds, unless a condition holds."""
     if not holds:
-        raise UsageError(f"{name} must be {words}, not {value}")
+        raise FieldError(name, f"must be {words}, not {value}")

@@ -18,11 +18,11 @@ from gpt2cli.bounds import (
     UP_TO_1,
     WHOLE,
     Bounds,
+    FieldError,
     check,
     check_fields,
     described,
 )
-from gpt2cli.errors import UsageError
 
 VOCAB_SIZE = 50257
 """The number of tokens in GPT-2's vocabulary. A checkpoint may pad its tables with more rows."""
@@ -47,7 +47,7 @@ class GPTConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.n_embd % self.n_head:
-            raise UsageError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads")
+            raise FieldError("n_embd", f"{self.n_embd} cannot be divided among n_head {self.n_head} heads")
 
     @property
     def head_size(self) -> int:
@@ -83,26 +83,29 @@ FULL_RATE, LORA_RATE = 5e-5, 3e-4
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How to choose the next token, and when to stop. Raises UsageError for a value out of its bounds.
+    """How to choose the next token, and when to stop. Raises UsageError for a value out of its bounds."""
 
-    temperature         divides the logits; 0 takes the likeliest token
-    top_k               keeps the k likeliest tokens; 0 keeps all
-    top_p               keeps the likeliest tokens that together reach this probability
-    min_p               drops tokens with less than this share of the likeliest token's probability
-    repetition_penalty  above 1, tokens that are already in the context become less likely
-    seed                sample i is drawn with the seed `seed + i`; None chooses a random seed
-    stop                a sample ends before any of these texts
-    """
-
-    max_new_tokens: int = described(100, NOT_NEGATIVE)
-    temperature: float = described(0.7, FINITE_NOT_NEGATIVE)
-    top_k: int = described(40, OFF_AT_0)
-    top_p: float = described(1.0, UP_TO_1)
-    min_p: float = described(0.0, FROM_0_TO_1)
-    repetition_penalty: float = described(1.0, FINITE_POSITIVE)
-    seed: int | None = described(None, SEED)
-    stop: tuple[str, ...] = ()
-    num_samples: int = described(1, Bounds("from 1 to 100,000", lambda value: 1 <= value <= 100_000))
+    max_new_tokens: int = described(100, NOT_NEGATIVE, "Largest number of tokens to generate.")
+    temperature: float = described(
+        0.7,
+        FINITE_NOT_NEGATIVE,
+        "Sampling temperature: below 1 less random, above 1 more random; 0 always takes the most likely token.",
+    )
+    top_k: int = described(40, OFF_AT_0, "Sample from the k most likely tokens; 0: from all.")
+    top_p: float = described(1.0, UP_TO_1, "Sample from the most likely tokens that together reach this probability.")
+    min_p: float = described(
+        0.0, FROM_0_TO_1, "Exclude tokens with less than this fraction of the most likely token's probability."
+    )
+    repetition_penalty: float = described(
+        1.0, FINITE_POSITIVE, "Above 1, tokens that are already in the text become less likely."
+    )
+    seed: int | None = described(
+        None, SEED, "Random seed: the same seed gives the same text. Sample i uses seed + i.", means="random"
+    )
+    stop: tuple[str, ...] = ()  # a sample ends before any of these texts
+    num_samples: int = described(
+        1, Bounds("from 1 to 100,000", lambda value: 1 <= value <= 100_000), "Number of samples, made in one batch."
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -1,4 +1,4 @@
-"""The `gpt2` command: its subcommands, and the one place where an exception becomes an exit code."""
+"""The `gpt2` command: its subcommands, and the exit codes of exceptions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ from gpt2cli.errors import ExitCode
 app = App(
     name="gpt2",
     cls=CommandGroup,
-    help="GPT-2 in your terminal: let it write, and fine-tune it.",
+    help="GPT-2 in your terminal: generate text, fine-tune it, chat with it, measure it.",
     invoke_without_command=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,9 +51,9 @@ def top(
 
 
 def main(arguments: Sequence[str], environment: Environment) -> int:
-    """Run a command line with these streams and variables. Returns the exit code of the contract.
+    """Run a command line with these streams and variables. Returns the exit code.
 
-    Signals are turned into exceptions by `interrupts.install_handlers`, which the caller installs.
+    Before this, the caller runs `interrupts.install_handlers`, which turns signals into exceptions.
     """
     debug = "--debug" in takewhile(lambda argument: argument != "--", arguments)
     with use(replace(environment, debug=debug)), help_in_color(not environment.variables.get("NO_COLOR")):
@@ -70,5 +70,5 @@ def main(arguments: Sequence[str], environment: Environment) -> int:
         except BrokenPipeError:
             return ExitCode.CLOSED_PIPE
         except Exception as error:
-            signum = received()  # a library may have made another error of the signal
+            signum = received()  # a library may have replaced the signal's exception by another one
             return report(error) if signum is None else 128 + signum

@@ -1,18 +1,17 @@
 """The commands of a chat, which begin with a slash."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
-from errno import ENAMETOOLONG
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2cli import atomic, outputs, paths
+from gpt2cli.bounds import FieldError
 from gpt2cli.cli.describe import counted, shortened
 from gpt2cli.cli.options import unescape
-from gpt2cli.cli.read_text import read_file, unusable_name
-from gpt2cli.errors import GPT2Error, ResourceError, UsageError
+from gpt2cli.cli.read_text import read_file
+from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
     from gpt2cli.cli.chat_session import Session
@@ -46,18 +45,16 @@ def help_page(session: "Session", argument: str) -> None:
 
 def set_value(session: "Session", argument: str) -> None:
     name, _, value = argument.partition(" ")
-    if name not in SETTINGS:
-        raise UsageError(
-            f"there is no setting {shortened(name, 40)!r}: {nearest(name, SETTINGS)}" if name else SET_WHAT
-        )
+    if name and name not in SETTINGS:
+        raise UsageError(f"there is no setting {shortened(name, 40)!r}: {nearest(name, SETTINGS)}")
     if not value.strip():
-        raise UsageError(f"{name} to what? As in: {USE_SET}")
+        raise UsageError(f"set {f'{name} to ' if name else ''}what? As in: /set temp 0.9")
     field, parse = SETTINGS[name]
     try:
         changed: dict[str, Any] = {field: parse(value.strip())}
         session.sampling = replace(session.sampling, **changed)
-    except UsageError as error:
-        raise UsageError(str(error).replace(field, name, 1)) from None
+    except FieldError as error:
+        raise UsageError(f"{name} {error.problem}") from None
     except ValueError:
         kind = "number" if parse is float else "whole number"
         raise UsageError(f"{name} must be a {kind}, not {shortened(value, 40)!r}") from None
@@ -69,10 +66,10 @@ def show_settings(session: "Session", argument: str) -> None:
         "model": f"{session.name}, with a window of {counted(session.model.config.block_size, 'token')}",
         **{name: shown(session, name) for name in SETTINGS},
         "turns": str(session.turns),
-        "so far": counted(len(session.exchanges), "exchange"),
+        "conversation": counted(len(session.exchanges), "exchange"),
     }
     if session.input:
-        facts["read"] = f"{counted(len(session.input), 'character')}, as the next instruction's input"
+        facts["input"] = f"{counted(len(session.input), 'character')}, for the next instruction"
     session.console.table(facts)
 
 
@@ -83,10 +80,6 @@ def shown(session: "Session", name: str) -> str:
     return "random" if value is None else str(value)
 
 
-def regenerate(session: "Session", argument: str) -> None:
-    session.regenerate()
-
-
 def clear(session: "Session", argument: str) -> None:
     session.console.note(f"forgot {counted(len(session.exchanges), 'exchange')}")
     session.forget()
@@ -95,9 +88,8 @@ def clear(session: "Session", argument: str) -> None:
 def read(session: "Session", argument: str) -> None:
     if not argument:
         raise UsageError("read what? As in: /read FILE")
-    with disk_trouble(argument):
-        session.input = read_file(paths.expand(argument), "/read FILE")
-    session.console.note(f"read {counted(len(session.input), 'character')}: now say what to do with it")
+    session.input = read_file(paths.expand(argument), "/read FILE")
+    session.console.note(f"read {counted(len(session.input), 'character')}: type an instruction for them")
 
 
 def save(session: "Session", argument: str) -> None:
@@ -105,43 +97,29 @@ def save(session: "Session", argument: str) -> None:
         raise UsageError("save to where? As in: /save FILE")
     if not session.exchanges:
         raise UsageError("nothing was asked yet: there is nothing to save")
-    with disk_trouble(argument):
-        path = paths.expand(argument).absolute()
-        replaces = path.exists()
-        if replaces and path not in session.saved:
-            raise UsageError(f"{path} is there already: choose another name")
-        outputs.check_file(path)
-        atomic.write_text(path, as_file(session.exchanges, path.suffix.lower()))
+    path = paths.expand(argument).absolute()
+    replaces = path.exists()
+    if replaces and path not in session.saved:
+        raise UsageError(f"{path} is there already: choose another name")
+    outputs.check_file(path)
+    atomic.write_text(path, as_file(session.exchanges, path.suffix.lower()))
     session.saved.add(path)
     exchanges = counted(len(session.exchanges), "exchange")
     session.console.note(f"replaced {path} with {exchanges}" if replaces else f"wrote {exchanges} to {path}")
 
 
-@contextmanager
-def disk_trouble(name: str) -> Iterator[None]:
-    """Name the file in an error of the disk. Raises UsageError for a name that no file can have."""
-    try:
-        yield
-    except GPT2Error:
-        raise
-    except ValueError as error:  # NUL in it, or half a character
-        raise unusable_name(name, str(error)) from None
-    except OSError as error:
-        if error.errno == ENAMETOOLONG:
-            raise unusable_name(name, str(error.strerror)) from None
-        raise ResourceError(f"{error.strerror or error}: {name}") from None
-
-
 def as_file(exchanges: "list[Exchange]", suffix: str) -> str:
-    """The exchanges as Alpaca's records for .json and .jsonl, which `gpt2 finetune --data` reads; else as a text."""
+    """The exchanges as a text, or for .json and .jsonl as records in Alpaca's format (see `gpt2 finetune --data`)."""
     records = [asdict(exchange) for exchange in exchanges]
     if suffix == ".json":
         return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
     if suffix == ".jsonl":
         return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    asked = ("\n\n".join(filter(None, (each.instruction, each.input))) for each in exchanges)
-    quoted = ("> " + text.replace("\n", "\n> ") for text in asked)
-    return "\n".join(f"{text}\n\n{each.output}\n" for text, each in zip(quoted, exchanges, strict=True))
+    texts = []
+    for exchange in exchanges:
+        asked = "\n\n".join(filter(None, (exchange.instruction, exchange.input)))
+        texts.append("> " + asked.replace("\n", "\n> ") + f"\n\n{exchange.output}\n")
+    return "\n".join(texts)
 
 
 def set_turns(session: "Session", argument: str) -> None:
@@ -152,11 +130,11 @@ def set_turns(session: "Session", argument: str) -> None:
     if turns < 0:
         raise UsageError(f"/turns takes a whole number, 0 or more, not {shortened(argument, 40)!r}")
     session.turns = turns
-    told = f"takes up to {counted(session.turns, 'earlier exchange')} along, as far as they fit into the window"
-    session.console.note(f"each instruction {told if session.turns else 'stands alone'}")
+    included = f"up to {counted(turns, 'earlier exchange')}, as many as fit into the window"
+    session.console.note(f"each prompt includes {included if turns else 'no earlier exchange'}")
 
 
-class Leave(Exception):  # noqa: N818 (it is no error)
+class Leave(Exception):  # noqa: N818 (not an error)
     """Ends the conversation."""
 
 
@@ -180,25 +158,23 @@ COMMANDS: Mapping[str, Command] = {
         Command("/help", "show this list", help_page),
         Command("/set NAME VALUE", "change a setting, as in: /set temp 0.9", set_value, tuple(SETTINGS)),
         Command("/show", "show the settings", show_settings),
-        Command("/regen", "answer the last instruction anew", regenerate),
+        Command("/regen", "answer the last instruction again", lambda session, _: session.regenerate()),
         Command("/clear", "forget the exchanges so far", clear),
-        Command("/read FILE", "read what the next instruction is about", read, "path"),
-        Command("/save FILE", "write the exchanges down, in Alpaca's format if .json or .jsonl", save, "path"),
-        Command("/turns N", "take up to N earlier exchanges along; 0 for none", set_turns, ()),
+        Command("/read FILE", "use a file as the input of the next instruction", read, "path"),
+        Command("/save FILE", "save the exchanges; in Alpaca's format if .json or .jsonl", save, "path"),
+        Command("/turns N", "include up to N earlier exchanges in each prompt; 0: none", set_turns, ()),
         Command("/exit", "leave", leave),
     )
 }
 KEYS = {
     "Enter": "send; Alt-Enter, or \\ before Enter, begins a new line",
-    "Space": "before a slash, make it an instruction",
-    "Tab": "complete a command; Up and Ctrl-R find what was typed before",
-    "Ctrl-C": "stop an answer or drop a line; a second one leaves, as Ctrl-D does",
+    "Space": "before a slash: send the line as an instruction",
+    "Tab": "complete a command; Up and Ctrl-R find earlier lines",
+    "Ctrl-C": "stop an answer or delete the line; a second one leaves, as Ctrl-D does",
 }
 WORDS = {"exit": "/exit", "quit": "/exit", "help": "/help"}
-"""Words that are commands if they are typed alone, as in other programs."""
+"""Words that are commands if typed alone, as in other programs."""
 ALIASES = {"/quit": "/exit"}
-USE_SET = "/set temp 0.9"
-SET_WHAT = f"set what? As in: {USE_SET}"
 
 
 def run_command(session: "Session", line: str) -> None:

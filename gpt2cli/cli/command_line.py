@@ -1,6 +1,6 @@
-"""What all commands share: empty values are refused, `~` is expanded, and a wrong name is answered by the right one."""
+"""What all commands share: they refuse empty values, expand `~`, and suggest the right name for a wrong one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gpt2cli import paths
-from gpt2cli.cli.typer_internals import CommandLineError
+from gpt2cli.cli.typer_internals import CommandLineError, with_short_help
 from gpt2cli.errors import UsageError
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
@@ -23,7 +23,7 @@ MEANT_OPTIONS = {
     "--steps": "--max-steps",
     "--temperature": "--temp",
 }
-"""Names that other programs have for an option, if they are not spelled like ours."""
+"""Other programs' names for our options, where the spelling is too different for Typer's suggestion."""
 
 MEANT_COMMANDS = {
     **dict.fromkeys(("help", "commands"), "gpt2 --help"),
@@ -49,7 +49,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
-            if not ctx.resilient_parsing:  # which means shell completion: the line is not finished
+            if not ctx.resilient_parsing:  # set during shell completion, when the line is not finished
                 self._refuse_empty(ctx, args)
             rest: list[str] = super().parse_args(ctx, args)
             return rest
@@ -63,21 +63,28 @@ class Command(TyperCommand):
         for param in self.get_params(ctx):
             if param.param_type_name == "argument" and param.name == "prompt":
                 continue
-            is_text = param.metavar == "TEXT"
-            if any(not (value if is_text else value.strip()) for value in _texts(given.get(param.name))):
+            typed = given.get(param.name)
+            values = [value for value in (typed if isinstance(typed, list | tuple) else [typed]) if type(value) is str]
+            if not all(values if param.metavar == "TEXT" else map(str.strip, values)):
                 name = max(param.opts, key=len) if param.param_type_name == "option" else param.name.upper()
                 raise UsageError(f"{name} is empty: give it a value, or leave it out (see `{ctx.command_path} --help`)")
 
     def _suggest(self, ctx: Any, error: Any) -> None:
-        """Add the option that was probably meant to an error about an unknown option."""
+        """Name the option that was probably meant in an error about an unknown option."""
         meant = MEANT_OPTIONS.get(getattr(error, "option_name", ""))
         for param in self.get_params(ctx):
             if meant in param.opts and hasattr(error, "possibilities"):
                 error.possibilities = list(param.opts)
 
+    def get_params(self, ctx: Any) -> Any:
+        return with_short_help(super().get_params(ctx))
+
 
 class CommandGroup(TyperGroup):
-    """The command that has subcommands. An unknown name is answered by the command that was probably meant."""
+    """The command that has subcommands. The error about an unknown one names the one that was probably meant."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return with_short_help(super().get_params(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:
@@ -89,7 +96,7 @@ class CommandGroup(TyperGroup):
 
 
 class App(typer.Typer):
-    """An app whose commands are all a `Command`, and get their paths expanded."""
+    """An app whose commands are all a `Command`, with `~` expanded in their paths."""
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[CommandFunction], CommandFunction]:
         def register(function: CommandFunction) -> CommandFunction:
@@ -100,7 +107,7 @@ class App(typer.Typer):
 
 
 def with_expanded_paths(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with `~` expanded in its arguments that are paths. Shells leave the `~` in `--out=~/x` as it is."""
+    """Wrap a function to expand `~` in its arguments that are paths. Shells do not expand the `~` in `--out=~/x`."""
 
     @wraps(function)
     def run(**arguments: Any) -> Any:
@@ -108,10 +115,3 @@ def with_expanded_paths(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**arguments | expanded)
 
     return run
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """The texts among the values that the parser found for one option."""
-    for each in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(each, str):
-            yield each

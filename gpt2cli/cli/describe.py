@@ -1,4 +1,4 @@
-"""A training run's start, end and numbers in words."""
+"""Sentences and numbers for a person: a training run's start and end, counts, durations."""
 
 from collections.abc import Iterator
 
@@ -17,9 +17,9 @@ def describe_start(event: Started) -> str:
         size = f"{event.trainable_parameters:,} of {size}"
     records = f"{counted(event.train_examples, 'record')} ({event.val_examples:,} held out)"
     if event.step >= event.total_steps:
-        return f"no step is left to take: {size}, {records}"
+        return f"no steps are left: {size}, {records}"
     if event.step:
-        return f"going on after step {event.step} of {event.total_steps}: {size}, {records}"
+        return f"continuing after step {event.step} of {event.total_steps}: {size}, {records}"
     steps = f"{counted(event.total_steps, 'step')} in {counted(event.epochs, 'epoch')}"
     return f"training {size} on {records}: {steps}"
 
@@ -29,7 +29,7 @@ def describe_end(event: Finished) -> Iterator[str]:
     yield (
         f"{ending}: {counted(event.steps, 'step')}, {counted(event.tokens_seen, 'token')}, "
         f"{duration(event.train_seconds)} of training ({event.train_tok_s:,.0f} tokens/s, "
-        f"{event.peak_rss_mb:,.0f} MB at the most)"
+        f"{event.peak_rss_mb:,.0f} MB peak memory)"
     )
     losses = []
     if event.final_train_loss is not None:

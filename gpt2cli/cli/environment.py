@@ -1,4 +1,4 @@
-"""The streams and variables that a command works with: those of the process, or those that a test passes to `main`.
+"""The streams and variables of a command: those of the process, or those that a test passes to `main`.
 
 `main` makes its environment the current one. Everything in cli/ gets the streams from `current`, never from `sys`.
 """
@@ -28,7 +28,7 @@ class NotesStream(io.TextIOWrapper):
 
 @dataclass(frozen=True)
 class Environment:
-    """What surrounds one run of the command line.
+    """The streams and variables of one run of the command line.
 
     variables  the environment variables that decide how output looks, such as NO_COLOR
     debug      whether errors are shown with their traceback (`--debug`)
@@ -71,7 +71,7 @@ _current: ContextVar[Environment] = ContextVar("_current")
 
 
 def current() -> Environment:
-    """The environment of the running command; outside of `main`, the process's streams as they are."""
+    """The environment of the running command. Outside of `main`, the streams and variables of the process."""
     return _current.get(None) or Environment(sys.stdin, sys.stdout, sys.stderr, os.environ)
 
 

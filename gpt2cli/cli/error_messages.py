@@ -1,4 +1,4 @@
-"""From an exception to the message and the exit code."""
+"""The message and the exit code of an exception."""
 
 import traceback
 from contextlib import suppress
@@ -11,9 +11,9 @@ from gpt2cli.errors import ExitCode, GPT2Error
 
 
 def report(error: BaseException) -> int:
-    """Show an error as one line on stderr, after its traceback with `--debug`. Returns its exit code."""
+    """Print an error as one line on stderr, with `--debug` after its traceback. Returns its exit code."""
     message, code = describe(error)
-    with suppress(OSError, SystemExit):  # if stderr cannot be written, the exit code still tells of the error
+    with suppress(OSError, SystemExit):  # if stderr cannot be written, only the exit code reports the error
         if current().debug:
             current().stderr.write(visible("".join(traceback.format_exception(error))))
         report_error(message)
@@ -30,7 +30,8 @@ def describe(error: BaseException) -> tuple[str, int]:
         advice = "a file may be cut short: download or make it again (--debug shows which)"
         return f"the input ended too early ({str(error) or 'EOFError'}): {advice}", ExitCode.RESOURCE
     if isinstance(error, OSError):
-        return f"{error.strerror or error}{_place(error)}", ExitCode.RESOURCE
+        files = [f": {name}" for name in (error.filename, error.filename2) if name is not None and name != ""]
+        return f"{error.strerror or error}{''.join(files)}", ExitCode.RESOURCE
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
         return "out of memory: try a smaller model, a lower --precision, or fewer samples", ExitCode.RESOURCE
     return (
@@ -48,10 +49,5 @@ def _describe_usage(error: Any) -> str:
 
 
 def _on_one_line(text: str) -> str:
-    """A library's message, whose line ends are only layout, on one line."""
+    """A library's message without its line ends, which are only layout."""
     return " ".join(text.split())
-
-
-def _place(error: OSError) -> str:
-    """The files that an error of the operating system names."""
-    return "".join(f": {name}" for name in (error.filename, error.filename2) if name is not None and name != "")

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: each raises an exception, or is held back once while something must be saved."""
+"""Ctrl-C, SIGTERM and SIGHUP raise exceptions. During work that must be saved, the first one only asks for the end."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ ENDING = [number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if number
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived. As for Ctrl-C, the exception releases files and locks on its way."""
+    """SIGTERM or SIGHUP arrived. An exception lets `with` and `finally` release files and locks, as for Ctrl-C."""
 
     def __init__(self, signum: int = signal.SIGTERM) -> None:
         super().__init__(signum)
@@ -18,7 +18,7 @@ class Terminated(BaseException):
 
 
 class Interrupts:
-    """Which signal asked the program to end; false if none did."""
+    """The signal that asked the program to end, if any. An instance is true after a signal."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -29,26 +29,25 @@ class Interrupts:
     def raise_received(self) -> None:
         """Raise the signal's exception if a signal arrived."""
         if self.received is not None:
-            leave(self.received, None)
+            raise exception_of(self.received)
 
 
 _unwound = Interrupts()
-"""The signal that `unwind` was called for."""
+"""The last signal that `unwind` handled."""
 
 
 def install_handlers() -> None:
-    """Make SIGTERM and SIGHUP raise `Terminated`, as Ctrl-C raises KeyboardInterrupt. `received` tells of each signal.
+    """Make SIGTERM and SIGHUP raise `Terminated`, as Ctrl-C raises KeyboardInterrupt.
 
     SIGINT and SIGHUP stay ignored if they are, as under nohup.
     """
-    signal.signal(signal.SIGTERM, unwind)
-    for number in (signal.SIGINT, SIGHUP):
-        if number is not None and not is_ignored(number):
+    for number in ENDING:
+        if number == signal.SIGTERM or not is_ignored(number):
             signal.signal(number, unwind)
 
 
 def remove_handlers() -> None:
-    """Let a signal end the process at once, when nothing is left to unwind."""
+    """Let a signal end the process at once. The caller has nothing left to clean up."""
     for number in ENDING:
         if not is_ignored(number):
             signal.signal(number, signal.SIG_DFL)
@@ -59,18 +58,17 @@ def is_ignored(signum: int) -> bool:
 
 
 def unwind(signum: int, frame: FrameType | None) -> None:
-    """The handler of all these signals outside of `held_back`."""
+    """Handle a signal outside of `held_back`: remember it, and raise its exception."""
     _unwound.received = signum
     if signum == SIGHUP:  # when a terminal closes, both the kernel and the shell send it
         signal.signal(signum, signal.SIG_IGN)
-    leave(signum, frame)
+    raise exception_of(signum)
 
 
 def received() -> int | None:
-    """The signal that `unwind` was called for, if there was one.
+    """The last signal that `unwind` handled, or None.
 
-    Some libraries catch the exception that it raises, and go on or raise another one. For example, safetensors then
-    reports a damaged file.
+    Some libraries catch its exception, and continue or raise another one: safetensors then reports a damaged file.
     """
     return _unwound.received
 
@@ -81,23 +79,22 @@ def raise_received() -> None:
 
 
 def forget_ctrl_c() -> None:
-    """Forget a Ctrl-C after which the program goes on."""
+    """Forget a Ctrl-C after which the program continues."""
     if _unwound.received == signal.SIGINT:
         _unwound.received = None
 
 
-def leave(signum: int, frame: FrameType | None) -> None:
-    """Raise the exception of a signal: KeyboardInterrupt for SIGINT, Terminated for the others."""
-    raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(signum)
+def exception_of(signum: int) -> BaseException:
+    return KeyboardInterrupt() if signum == signal.SIGINT else Terminated(signum)
 
 
 @contextmanager
 def held_back(announce: Callable[[], None]) -> Iterator[Interrupts]:
-    """Inside the block, the first signal is only noted and announced. The second raises its exception at once.
+    """Inside the block, the first signal is only stored and announced. The second raises its exception at once.
 
     A second SIGHUP is ignored: when a terminal closes, both the kernel and the shell send one.
     """
-    raise_received()  # a library may have caught the exception of an earlier signal
+    raise_received()
     interrupts = Interrupts()
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -105,10 +102,10 @@ def held_back(announce: Callable[[], None]) -> Iterator[Interrupts]:
             interrupts.received = signum
             announce()
         elif signum != SIGHUP:
-            leave(signum, frame)
+            raise exception_of(signum)
 
-    heeded = [number for number in ENDING if number != SIGHUP or not is_ignored(number)]
-    before = {number: signal.signal(number, handle) for number in heeded}
+    handled = [number for number in ENDING if number != SIGHUP or not is_ignored(number)]
+    before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield interrupts
     finally:

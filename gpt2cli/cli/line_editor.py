@@ -31,10 +31,13 @@ _NOT_TEXT = re.compile(
     r"\x1b\[M[ -~]{3}|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1bO[A-Za-z]|\x1b[@-_]?"
     r"|[\x00-\x08\x0b-\x1f\x7f]"
 )
+# CSI, keypad, OSC and DCS sequences. A letter after ESC ] or ESC P comes from a person who pressed Alt by mistake.
+_UNFINISHED = re.compile(r"\x1b(?:\[[ -?]*|O|[\]P](?:[0-9;$+>!=?][^\x00-\x1f\x7f]*\x1b?)?)")
+_FINISHED = re.compile(r"\x1b(?:\[[ -?]*[@-~]|O[@-~]|[\]P][0-9;$+>!=?][^\x00-\x1f\x7f]*(?:\x07|\x1b\\))")
 
 
 class LineEditor:
-    """Reads entries from the keyboard. Tab completes commands, and Up brings back the entries of earlier runs.
+    """Reads lines with completion (Tab) and the history of earlier runs (Up). An entry can have several lines.
 
     The line is drawn on stderr, so that stdout holds only answers. It is drawn on stdout if only that is a terminal.
 
@@ -117,8 +120,8 @@ def keys() -> KeyBindings:
 
 
 def ignore_sequences(bindings: KeyBindings) -> None:
-    """Add bindings that ignore escape sequences that stand for no key."""
-    state = ""  # of the sequence that is being read, as in `_next_state`
+    """Add bindings that ignore escape sequences that belong to no key."""
+    begun = ""  # the part of a sequence that was read so far
 
     @bindings.add(Keys.Vt100MouseEvent, eager=True)  # the sequences for colors match it, too
     @bindings.add(Keys.WindowsMouseEvent, eager=True)
@@ -130,38 +133,17 @@ def ignore_sequences(bindings: KeyBindings) -> None:
     @bindings.add("escape", "P")
     @bindings.add("escape", "O")
     def begin(event: KeyPressEvent) -> None:
-        nonlocal state
-        state = event.data
+        nonlocal begun
+        begun = "\x1b" + event.data
 
-    @bindings.add(Keys.Any, filter=Condition(lambda: bool(state)), eager=True)
+    @bindings.add(Keys.Any, filter=Condition(lambda: bool(begun)), eager=True)
     def continue_sequence(event: KeyPressEvent) -> None:
-        nonlocal state
+        nonlocal begun
         pressed = event.key_sequence[-1]
-        before, state = state, _next_state(state, pressed.key)
-        if not state and not _ends_sequence(before, pressed.key):
+        sequence = begun + pressed.data
+        begun = sequence if _UNFINISHED.fullmatch(sequence) else ""
+        if not begun and not _FINISHED.fullmatch(sequence):  # the key does not belong to the sequence
             event.key_processor.feed(pressed, first=True)
-
-
-def _next_state(state: str, key: str) -> str:
-    r"""The state after one more key of a sequence, or "" if the sequence has ended.
-
-    "[" is a CSI sequence, and "O" a key of a keypad. "]" and "P" are the beginnings of OSC and DCS, "]0" is their
-    text, and "\\" stands before their last character.
-    """
-    if len(key) > 1:  # the name of a key, not a character
-        return "\\" if state == "]0" and key == Keys.Escape else ""
-    if state == "[":
-        return "[" if " " <= key <= "?" else ""
-    if state in ("]", "P"):  # a letter follows if a person pressed Alt by mistake
-        return "]0" if key in "0123456789;$+>!=?" else ""
-    return "]0" if state == "]0" else ""
-
-
-def _ends_sequence(state: str, key: str) -> bool:
-    """Whether the key is the last one of the sequence, rather than the first one after it."""
-    is_final = len(key) == 1 and "@" <= key <= "~"
-    last = {"[": is_final, "O": is_final, "]0": key == Keys.ControlG, "\\": key == "\\"}
-    return last.get(state, False)
 
 
 class PrivateHistory(FileHistory):
@@ -196,11 +178,10 @@ class CommandCompleter(Completer):
         if not command.startswith("/"):
             return
         if not blank:
-            found = ((name, argument) for name, argument in self._arguments.items() if name.startswith(command))
-            yield from (Completion(name + " " * (argument is not None), -len(command)) for name, argument in found)
-            return
-        argument = self._arguments.get(command)
-        if argument == "path":
+            for name, takes in self._arguments.items():
+                if name.startswith(command):
+                    yield Completion(name + " " * (takes is not None), -len(command))
+        elif (argument := self._arguments.get(command)) == "path":
             with suppress(OSError, ValueError):  # the text may be no valid file name
                 yield from self._paths.get_completions(Document(rest), complete_event)
         else:

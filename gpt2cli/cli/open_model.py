@@ -1,4 +1,4 @@
-"""Shared by commands that generate text: opening the model, and reporting on a generation."""
+"""Shared by commands that generate text: opening the model, and describing the result."""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def open_model(
     console: Console, spec: "ModelSpec", threads: int | None, compile: bool, for_text: bool = True
 ) -> "tuple[Decoder, float]":
-    """Load a model, with its progress on the terminal. Returns it and the load time in seconds, without compilation.
+    """Load a model, and show the progress of downloads. Returns it and the load time in seconds, without compilation.
 
-    With `for_text`, a model that was made for another tokenizer is refused.
+    With `for_text`, raises CheckpointError for a model with another tokenizer.
     """
     import torch
 
@@ -36,7 +36,7 @@ def open_model(
 
 
 def note_dropped(console: Console, run: "TextGeneration") -> None:
-    """Print a note if the prompt did not fit into the window."""
+    """Print a note if the prompt was cut to the window."""
     if run.dropped:
         dropped, kept = counted(run.dropped, "token"), len(run.prompt_ids)
         console.note(f"the prompt is too long: left out {dropped} at its beginning, kept the last {kept:,}")
@@ -60,12 +60,10 @@ def sample_as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s:
 
 
 def describe_speed(run: "TextGeneration") -> str:
-    new = sum(len(sample.tokens) for sample in run.samples)
-    parts = [counted(len(run.prompt_ids), "prompt token")]
+    read = counted(len(run.prompt_ids), "prompt token")
     if run.prefill_tok_s:
-        parts[-1] += f" at {run.prefill_tok_s:.0f} tokens/s"
-    parts.append(counted(new, "new token"))
+        read += f" at {run.prefill_tok_s:.0f} tokens/s"
+    written = counted(sum(len(sample.tokens) for sample in run.samples), "new token")
     if run.decode_tok_s:
-        parts[-1] += f" at {run.decode_tok_s:.1f} tokens/s"
-    parts.append(f"seed {run.samples[0].seed}")
-    return " · ".join(parts)
+        written += f" at {run.decode_tok_s:.1f} tokens/s"
+    return f"{read} · {written} · seed {run.samples[0].seed}"

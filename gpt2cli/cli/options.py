@@ -4,13 +4,16 @@ import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
-from gpt2cli.config import PUBLISHED, TINY
+from gpt2cli.bounds import FieldError
+from gpt2cli.cli.config_options import option
+from gpt2cli.config import PUBLISHED, TINY, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import TEMPLATES
 
@@ -37,23 +40,26 @@ def complete_model(incomplete: str) -> list[str]:
 
 @contextmanager
 def named_as_typed(command: str) -> Iterator[None]:
-    """Make a config's error about one of its fields name the option that sets the field."""
+    """Replace the name of a config's field in a FieldError by the name of its option."""
     try:
         yield
-    except UsageError as error:
-        # the message begins with the field's name, or with a sum of several
-        found = re.match(r"[a-z_]+( \+ [a-z_]+)*", str(error))
-        fields = found[0] if found else ""
-        if not str(error).startswith(f"{fields} "):  # the message is about a path
-            raise
-        named = re.sub(r"[a-z_]+", lambda field: OPTION_OF.get(field[0], "--" + field[0].replace("_", "-")), fields)
-        raise UsageError(f"{named}{str(error)[len(fields) :]} (see `{command} --help`)") from None
+    except FieldError as error:
+        named = re.sub("[a-z_]+", lambda field: OPTION_OF.get(field[0], "--" + field[0].replace("_", "-")), error.name)
+        raise UsageError(f"{named} {error.problem} (see `{command} --help`)") from None
+
+
+def sampling_config(ctx: typer.Context) -> SamplingConfig:
+    """The SamplingConfig that the options of a command give. Raises UsageError, naming the option."""
+    given = {field.name: ctx.params[field.name] for field in fields(SamplingConfig) if field.name in ctx.params}
+    with named_as_typed(ctx.command_path):
+        return SamplingConfig(**given | {"stop": tuple(given["stop"] or ())})
 
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"]
 of_model, of_sampling, of_output, of_machine = (
     partial(typer.Option, rich_help_panel=panel) for panel in (MODEL_PANEL, SAMPLING_PANEL, OUTPUT_PANEL, MACHINE_PANEL)
 )
+of_field = partial(option, SAMPLING_PANEL, SamplingConfig)
 
 Model = Annotated[
     str | None,
@@ -61,7 +67,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME|OWNER/REPO|DIR",
-        help=f"{', '.join(PUBLISHED)}, tiny, a Hub repository `owner/name\\[@revision]`, or a local directory.",
+        help=f"A model's name ({', '.join(PUBLISHED)} or tiny), a Hub repository `owner/name\\[@revision]`, or a "
+        "directory.",
         autocompletion=complete_model,
     ),
 ]
@@ -71,7 +78,7 @@ Checkpoint = Annotated[
         "--ckpt",
         metavar="FILE|DIR",
         help="A checkpoint file (.pt, .safetensors or .gguf) from gpt2cli, the Hub, llama.cpp, nanoGPT or "
-        "LLMs-from-scratch. Or a directory with a LoRA adapter in PEFT's format; --model can then name its base.",
+        "LLMs-from-scratch, or the directory of a LoRA adapter in PEFT's format. --model can name the adapter's base.",
     ),
 ]
 TEMPLATE = "|".join((*TEMPLATES, "FILE"))
@@ -80,58 +87,54 @@ Template = Annotated[
     of_model(
         "--template",
         metavar=TEMPLATE,
-        help="The prompt template for instructions: a name, or a JSON file with the texts `with_input` and "
-        "`without_input`, which contain {instruction} and {input}.",
+        help="The prompt template: alpaca, seed (alpaca with an empty line between its two sentences), or a JSON file "
+        "with the texts `with_input` and `without_input`, which contain {instruction} and {input}.",
         show_default="the checkpoint's, else alpaca",
     ),
 ]
-Offline = Annotated[bool, of_model("--offline", help="Never use the network (also: HF_HUB_OFFLINE=1).")]
-Device = Annotated[str, of_machine("--device", metavar="auto|cpu|cuda|mps", help="The device to compute on.")]
+Offline = Annotated[bool, of_model("--offline", help="Never use the network. HF_HUB_OFFLINE=1 does the same.")]
+Device = Annotated[
+    str,
+    of_machine(
+        "--device", metavar="auto|cpu|cuda|mps", help="The device that computes. auto: CUDA, else MPS, else the CPU."
+    ),
+]
 PrecisionOption = Annotated[
     Precision,
     of_machine(
         "--precision",
-        help="The precision of the weights. auto: fp16 on a CPU (int8 for a file with 8 or 4 bits), bf16 on a CUDA "
-        "device that computes in it.",
+        metavar="FORMAT",
+        help=f"The format of the weights in memory: {', '.join(get_args(Precision)[1:])}, or auto, which is fp16 on a "
+        "CPU (int8 for a file with 8 or 4 bits), and bf16 on CUDA if the GPU supports it.",
     ),
 ]
 Threads = Annotated[
     int | None,
-    of_machine("--threads", min=1, max=1024, help="The number of CPU threads.", show_default="all cores"),
+    of_machine("--threads", metavar="N", min=1, max=1024, help="Number of CPU threads.", show_default="all cores"),
 ]
 Compile = Annotated[
-    bool, of_machine("--compile", help="Decode with CUDA graphs, on a CUDA device: faster, after some seconds.")
+    bool,
+    of_machine("--compile", help="Generate with CUDA graphs on a CUDA device: faster, but the start takes longer."),
 ]
-MaxNewTokens = Annotated[int, of_sampling("--max-new-tokens", "-n", help="The largest number of tokens to generate.")]
-Temperature = Annotated[
-    float, of_sampling("--temp", help="The temperature: above 1 more random, below 1 less random, 0 greedy.")
-]
-TopK = Annotated[int, of_sampling("--top-k", help="Sample from the k most likely tokens; 0 for all tokens.")]
-TopP = Annotated[
-    float, of_sampling("--top-p", help="Sample from the most likely tokens that together reach this probability.")
-]
-MinP = Annotated[
-    float,
-    of_sampling("--min-p", help="Drop tokens with less than this fraction of the most likely token's probability."),
-]
-RepetitionPenalty = Annotated[
-    float, of_sampling("--repetition-penalty", help="Above 1, tokens in the text so far become less likely.")
-]
-Seed = Annotated[
-    int | None,
-    of_sampling("--seed", help="The random seed. The same seed gives the same text.", show_default="random"),
-]
+MaxNewTokens = Annotated[int, of_field("max_new_tokens", "--max-new-tokens", "-n")]
+Temperature = Annotated[float, of_field("temperature", "--temp")]
+TopK = Annotated[int, of_field("top_k")]
+TopP = Annotated[float, of_field("top_p")]
+MinP = Annotated[float, of_field("min_p")]
+RepetitionPenalty = Annotated[float, of_field("repetition_penalty")]
+Seed = Annotated[int | None, of_field("seed")]
 Stop = Annotated[
     list[str] | None,
     of_sampling(
         "--stop",
         metavar="TEXT",
-        help=r"End before this text, in which \n, \t, \r and \\ mean newline, tab, return and backslash. Can be given "
-        "more than once.",
+        help=r"Stop before this text. \n, \t, \r and \\ mean newline, tab, carriage return and backslash. "
+        "Can be repeated.",
         callback=unescape,
     ),
 ]
-Quiet = Annotated[bool, of_output("--quiet", "-q", help="Print only results and errors.")]
+NumSamples = Annotated[int, of_field("num_samples")]
+Quiet = Annotated[bool, of_output("--quiet", "-q", help="Show only results and errors.")]
 Debug = Annotated[bool, of_output("--debug", help="Show the traceback of an error.")]
-Json = Annotated[bool, of_output("--json", help="Print JSON lines, and nothing else, on stdout.")]
+Json = Annotated[bool, of_output("--json", help="Print only JSON lines on stdout.")]
 Stats = Annotated[bool, of_output("--stats", help="Print the speed on stderr.")]

@@ -1,9 +1,9 @@
 """Reading texts from an argument, a file or stdin."""
 
 import os
-from errno import ENAMETOOLONG
 from pathlib import Path
 
+from gpt2cli import paths
 from gpt2cli.cli.environment import current
 from gpt2cli.errors import DataError, ResourceError, UsageError
 from gpt2cli.untrusted import is_utf16, shown
@@ -39,24 +39,16 @@ def read_file(file: Path, option: str) -> str:
 
     Raises DataError, naming the option, if there is no such file, and UsageError for a name that no file can have.
     """
+    file = paths.expand(file)
     try:
         with file.open("rb") as opened:
             return decode(opened.read(LONGEST_PROMPT + 1), str(file))
-    except ValueError as error:  # NUL in the name, or half a character
-        raise unusable_name(str(file), str(error)) from None
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         if not str(file).isprintable():  # probably a text in place of a name
-            raise unusable_name(str(file), str(error.strerror)) from None
+            raise UsageError(f"{shown(str(file))} cannot be the name of a file: check it") from None
         raise DataError(f"cannot read {file} ({error.strerror}): name a file as {option}") from None
     except OSError as error:
-        if error.errno == ENAMETOOLONG:
-            raise unusable_name(str(file), str(error.strerror)) from None
         raise ResourceError(f"cannot read {file} ({error.strerror or error}): name another file as {option}") from None
-
-
-def unusable_name(name: str, why: str) -> UsageError:
-    """The error for a text that cannot be the name of a file."""
-    return UsageError(f"{shown(name)} is not the name of a file ({why}): check the spelling")
 
 
 def decode(content: bytes, where: str) -> str:

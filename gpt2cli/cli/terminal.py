@@ -1,7 +1,8 @@
-"""Writing to a person or a pipe: results on stdout, everything else on stderr, and no text controls the terminal."""
+"""Output: results on stdout, everything else on stderr. On a terminal, control characters are spelled out."""
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
@@ -13,7 +14,7 @@ from rich.text import Text
 from gpt2cli.cli.environment import current
 
 LONGEST_LINE = 1000
-"""Characters of an error or a note at most. A longer one, for example one that quotes a file, is shortened."""
+"""The largest number of characters in an error or a note. Longer ones, which may quote a file, are shortened."""
 
 # Characters that harm a terminal, or hide a text from its reader: C0 and C1 controls and DEL, except newline and tab;
 # marks that change the direction of a text; line and paragraph separators; characters without any width, except the
@@ -38,7 +39,7 @@ def visible_line(text: str) -> str:
 def _shortened(text: str) -> str:
     if len(text) <= LONGEST_LINE:
         return text
-    # the beginning says what is wrong, the end what to do about it
+    # the beginning names the problem, the end the advice
     return f"{text[: LONGEST_LINE * 2 // 3]} ... {text[-LONGEST_LINE // 4 :]}"
 
 
@@ -92,7 +93,7 @@ class Console:
                 self.err.print(Text(visible_line(text), style="dim"), soft_wrap=True)
 
     def table(self, rows: Mapping[str, str]) -> None:
-        """Write names and texts to stderr in two columns, also if `quiet`: a person asked for them."""
+        """Write names and texts to stderr in two columns, even if `quiet`: the user asked for them."""
         grid = Table.grid(padding=(0, 2))
         for name, text in rows.items():
             grid.add_row(Text(visible(name), no_wrap=True), Text(visible(text)))
@@ -125,16 +126,13 @@ def terminal(stream: TextIO, width: int | None = None) -> RichConsole:
 
 @contextmanager
 def typing_unseen() -> Iterator[None]:
-    """Do not show keys while an answer is written. They are read afterwards, as part of the next line."""
+    """Hide typed characters inside the block. They are read afterwards, as part of the next line."""
     stdin = current().stdin
-    try:
-        import termios
-    except ImportError:  # Windows does not show them anyway
+    if not stdin.isatty() or sys.platform == "win32":  # Windows hides them anyway
         yield
         return
-    if not stdin.isatty():
-        yield
-        return
+    import termios
+
     before = termios.tcgetattr(stdin)
     unseen = termios.tcgetattr(stdin)
     unseen[3] &= ~(termios.ECHO | termios.ICANON)

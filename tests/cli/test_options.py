@@ -9,6 +9,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.app import app
 from gpt2cli.config import ANSWERS, CHAT, BenchConfig, EvaluationConfig, SamplingConfig
 from gpt2cli.inference.decoder import PRECISIONS
+from tests.conftest import Run
 
 FIELDS = {"temp": "temperature"}
 """The fields of options that have another name."""
@@ -49,3 +50,17 @@ def test_common_options_have_one_default_in_all_commands():
     assert found == {
         name: {"auto"} if name == "device" else {None} if name in ("model", "threads") else {False} for name in common
     }
+
+
+def test_only_a_fields_name_is_replaced_by_its_option(run: Run) -> None:
+    done = run("finetune", "--data", "lessons", "--template", "alpca")
+    assert (done.returncode, done.stderr[:33]) == (2, "error: there is no template 'alpc")
+    done = run("prepare-alpaca", "--test-fraction", "0.95")
+    assert done.stderr.startswith("error: --val-fraction + --test-fraction must be below 1, not more (see `gpt2 prepar")
+
+
+def test_help_pages_show_no_types_of_flags_and_no_parentheses_around_defaults(run: Run) -> None:
+    for command in ([], ["generate"], ["finetune"]):
+        page = run(*command, "--help").stdout
+        assert "--help" in page and "bool" not in page and "default: (" not in page
+    assert "[default: random]" in run("generate", "--help").stdout

@@ -1,6 +1,6 @@
 """`gpt2 chat`: a conversation with a model."""
 
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,21 +8,17 @@ import typer
 
 from gpt2cli import prompts
 from gpt2cli.cli import options
-from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
 from gpt2cli.cli.environment import current
-from gpt2cli.cli.error_messages import report
-from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
 from gpt2cli.cli.open_model import open_model, sample_as_json
 from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console, typing_unseen
-from gpt2cli.config import CHAT, FINETUNED, SamplingConfig
+from gpt2cli.config import CHAT, FINETUNED
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 
 if TYPE_CHECKING:
     from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.chat_session import Session
-    from gpt2cli.cli.line_editor import LineEditor
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -42,16 +38,15 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
+    ctx: typer.Context,
     prompt: Annotated[
         str | None,
         typer.Option(
-            "--prompt",
-            metavar="TEXT",
-            help="Answer this instruction and exit. `-` reads it from stdin, as a pipe does.",
+            "--prompt", metavar="TEXT", help="Answer this instruction and exit. `-` or a pipe reads it from stdin."
         ),
     ] = None,
     max_new_tokens: options.MaxNewTokens = CHAT.max_new_tokens,
-    temp: options.Temperature = CHAT.temperature,
+    temperature: options.Temperature = CHAT.temperature,
     top_k: options.TopK = CHAT.top_k,
     top_p: options.TopP = CHAT.top_p,
     min_p: options.MinP = CHAT.min_p,
@@ -71,12 +66,9 @@ def chat(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Chat with a fine-tuned model. The default is finetuned.pt."""
+    """Chat with a fine-tuned model: finetuned.pt, unless --ckpt or --model names another."""
     console = Console(quiet)
-    with options.named_as_typed("gpt2 chat"):
-        sampling = SamplingConfig(
-            max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ())
-        )
+    sampling = options.sampling_config(ctx)
     once = prompt is not None or not current().stdin.isatty()
     if json and not once:
         raise UsageError("--json is for a single answer: add --prompt TEXT, or ask through a pipe")
@@ -87,7 +79,7 @@ def chat(
 
     with nullcontext() if once else typing_unseen():
         from gpt2cli.checkpoints.model_spec import ModelSpec
-        from gpt2cli.cli.chat_session import Session
+        from gpt2cli.cli.chat_session import Session, converse
 
         spec = ModelSpec(model, ckpt, device, precision, offline)
         gpt, load_s = open_model(console, spec, threads, compile)
@@ -101,7 +93,7 @@ def chat(
 
 
 def default_checkpoint(purpose: str) -> str:
-    """The file that `finetune` writes by default. Raises UsageError if it is not here."""
+    """The file that `finetune` writes by default. Raises UsageError if it does not exist."""
     if not Path(FINETUNED).exists():
         raise UsageError(
             f"there is no {FINETUNED} here to {purpose}: make one with `gpt2 finetune`, or name a --ckpt or a --model"
@@ -110,7 +102,7 @@ def default_checkpoint(purpose: str) -> str:
 
 
 def read_template(console: Console, spec: "ModelSpec") -> PromptTemplate:
-    """The prompt template that is stored with a model. If there is none, Alpaca's, with a note."""
+    """The prompt template that is stored with a model. Without one, prints a note and returns Alpaca's."""
     stored = spec.metadata().prompt_template(spec.name)
     if stored is None:
         console.note(f"{spec.name} has no prompt template, so it may not be tuned on instructions: using Alpaca's")
@@ -129,67 +121,3 @@ def answer_once(session: "Session", text: str, json: bool, load_s: float) -> Non
     else:
         show(session.console, run)
     session.note_end(run, "-n raises it")
-
-
-def converse(session: "Session") -> None:
-    """Answer instructions and run commands until the user leaves, by Ctrl-D, by /exit, or by a second Ctrl-C.
-
-    Any other error is reported in one line, and the conversation goes on.
-    """
-    from gpt2cli.cli.line_editor import LineEditor
-
-    editor = LineEditor({name: command.argument for name, command in COMMANDS.items()})
-    session.console.note(f"chatting with {session.name}: /help lists what can be typed, Ctrl-D leaves")
-    with suppress(Leave):
-        while True:
-            take_turn(session, editor)
-
-
-def take_turn(session: "Session", editor: "LineEditor") -> None:
-    """Read and run a line. Raises Leave, or KeyboardInterrupt for the second Ctrl-C in a row."""
-    from gpt2cli.cli.chat_session import AGAIN
-
-    try:
-        line = read_line(editor)
-        session.interrupted = False
-        if line.strip():
-            take(session, line)
-            session.console.err.print()
-    except KeyboardInterrupt:
-        if session.interrupted:
-            raise
-        session.interrupted = True
-        forget_ctrl_c()
-        session.console.note(AGAIN)
-
-
-def read_line(editor: "LineEditor") -> str:
-    """Read a line from the editor. Raises Leave for Ctrl-D, and the editor's error if it fails twice in a row."""
-    try:
-        try:
-            return editor.read()
-        except EOFError:
-            raise
-        except Exception as error:
-            raise_received()
-            report(error)
-            return editor.read()
-    except EOFError:
-        raise Leave from None
-
-
-def take(session: "Session", line: str) -> None:
-    """Run a line, or report its error. Raises Leave, and BrokenPipeError if stdout is closed."""
-    try:
-        if line.strip() in WORDS and not line[0].isspace():
-            line = WORDS[line.strip()]
-            session.console.note(f"taken as {line}; a space before the word makes it an instruction")
-        if line.startswith("/"):
-            run_command(session, line)
-        else:
-            session.ask(line.strip())
-    except (Leave, BrokenPipeError):
-        raise
-    except Exception as error:
-        raise_received()
-        report(error)

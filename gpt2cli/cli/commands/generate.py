@@ -33,29 +33,23 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
+    ctx: typer.Context,
     prompt: Annotated[
-        str | None,
-        typer.Argument(help="The text to continue. `-` reads it from stdin, as a pipe does.", show_default=False),
+        str | None, typer.Argument(help="The text to continue. `-` or a pipe reads it from stdin.", show_default=False)
     ] = None,
     prompt_file: Annotated[
         Path | None, typer.Option("--prompt-file", metavar="FILE", help="Read the prompt from a file.")
     ] = None,
     max_new_tokens: options.MaxNewTokens = DEFAULTS.max_new_tokens,
-    temp: options.Temperature = DEFAULTS.temperature,
+    temperature: options.Temperature = DEFAULTS.temperature,
     top_k: options.TopK = DEFAULTS.top_k,
     top_p: options.TopP = DEFAULTS.top_p,
     min_p: options.MinP = DEFAULTS.min_p,
     repetition_penalty: options.RepetitionPenalty = DEFAULTS.repetition_penalty,
     seed: options.Seed = None,
     stop: options.Stop = None,
-    num_samples: Annotated[
-        int,
-        options.of_sampling("--num-samples", help="The number of samples, which are generated in one batch."),
-    ] = DEFAULTS.num_samples,
-    no_echo: Annotated[
-        bool,
-        options.of_output("--no-echo", help="Leave the prompt out of the output."),
-    ] = False,
+    num_samples: options.NumSamples = DEFAULTS.num_samples,
+    no_echo: Annotated[bool, options.of_output("--no-echo", help="Do not print the prompt.")] = False,
     no_stream: Annotated[bool, options.of_output("--no-stream", help="Print the text when it is complete.")] = False,
     json: options.Json = False,
     stats: options.Stats = False,
@@ -69,12 +63,9 @@ def generate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Continue a prompt with GPT-2, and print the text while it is generated."""
+    """Continue a prompt with GPT-2. The text appears while it is generated."""
     console = Console(quiet)
-    with options.named_as_typed("gpt2 generate"):
-        sampling = SamplingConfig(
-            max_new_tokens, temp, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ()), num_samples
-        )
+    sampling = options.sampling_config(ctx)
     text = read_prompt(prompt, prompt_file)
     from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.generation.text import TextGeneration
@@ -91,7 +82,7 @@ def generate(
     else:
         try:
             show(console, run, None if no_echo else text, live=not no_stream)
-        finally:  # a message about an error or Ctrl-C is not a part of the text
+        finally:  # a message about an error begins on a new line
             console.end_line()
     if stats:
         console.note(f"loaded in {load_s:.2f} s · {describe_speed(run)}")
@@ -99,10 +90,9 @@ def generate(
 
 def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) -> None:
     """Print the first sample while it is generated (if `live`), the others when they are complete."""
-    several = len(run.samples) > 1
 
     def begin(number: int) -> None:
-        if several:
+        if len(run.samples) > 1:
             console.write(f"--- sample {number} of {len(run.samples)} ---\n", style="dim")
         if echo:
             console.write(echo, style="bold")

@@ -17,8 +17,8 @@ from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.cli import line_editor
 from gpt2cli.cli.chat_commands import COMMANDS
-from gpt2cli.cli.chat_session import Session
-from gpt2cli.cli.commands.chat import converse, read_template
+from gpt2cli.cli.chat_session import Session, converse
+from gpt2cli.cli.commands.chat import read_template
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import CheckpointError
@@ -132,7 +132,7 @@ def test_an_answer_ends_at_the_next_heading_or_at_the_limit_which_is_said(person
     said = person.asks("so long")
     assert " la" * 19 + "\nended at the limit of 20 tokens: /set max-new-tokens raises it\n" in said
     assert re.search(r"6 prompt tokens at \d+ tokens/s · 20 new tokens at [\d.]+ tokens/s · seed \d+", said)
-    assert "nothing to say" in person.asks("be silent")
+    assert "the answer is empty" in person.asks("be silent")
 
 
 def test_settings(person: Person) -> None:
@@ -140,14 +140,15 @@ def test_settings(person: Person) -> None:
     assert "did you mean temp?" in person.asks("/set tmp 1")
     assert "error: temp must be a finite number, 0 or more, not nan" in person.asks("/set temp nan")
     assert "error: set what? As in: /set temp 0.9" in person.asks("/set")
+    assert "error: set top-k to what? As in: /set temp 0.9" in person.asks("/set top-k")
     assert "error: top-k must be a whole number, not '1.5'" in person.asks("/set top-k 1.5")
     assert "temp is 0.9" in person.asks("/set temp 0.9")
     person.asks("/set seed 5")
     person.asks("so long")
     assert "ended at the limit of 3 tokens" in person.asks("/regen")
     person.asks(r"/set stop la\n")
-    settings = dict(re.findall(r"(\S+) +(.*\S) *\n", person.asks("/show").replace("so far", "so_far")))
-    wanted = {"temp": "0.9", "stop": r"'la\n'", "seed": "7", "turns": "0", "so_far": "1 exchange"}
+    settings = dict(re.findall(r"(\S+) +(.*\S) *\n", person.asks("/show")))
+    wanted = {"temp": "0.9", "stop": r"'la\n'", "seed": "7", "turns": "0", "conversation": "1 exchange"}
     assert wanted.items() <= settings.items()
     person.asks("/set stop none")
     assert "seed is random" in person.asks("/set seed random")
@@ -200,11 +201,11 @@ def test_a_file_that_was_saved_is_replaced_which_is_said(person: Person, tmp_pat
 def test_words_that_people_type_for_commands(tuned: Path, home: Path) -> None:
     person = Person("-n", "3", cwd=tuned)
     said = person.asks("help")
-    assert "taken as /help" in said and "/regen" in said
-    assert "taken as" not in person.asks(" help")  # the space makes an instruction of it
-    assert "taken as" not in person.asks("help me, it took so long")
+    assert "this word is the command /help" in said and "/regen" in said
+    assert "this word is" not in person.asks(" help")  # the space makes an instruction of it
+    assert "this word is" not in person.asks("help me, it took so long")
     assert person.leaves("quit\r") == 0
-    assert b"taken as /exit" in person.child.before
+    assert b"this word is the command /exit" in person.child.before
     assert Person(cwd=tuned).leaves("exit\r") == 0
 
 
@@ -245,16 +246,16 @@ def test_earlier_exchanges_are_taken_along_as_far_as_they_fit(person: Person) ->
     begin(person, 40)
     prompt_tokens = lambda said: int(re.search(r"(\d+) prompt tokens", said)[1])  # noqa: E731
     alone = [prompt_tokens(person.asks("Please invent")) for _ in range(2)]
-    assert "takes up to 9 earlier exchanges along" in person.asks("/turns 9")
+    assert "each prompt includes up to 9 earlier exchanges, as many as fit" in person.asks("/turns 9")
     with_two = person.asks("Please invent")
-    assert alone[0] == alone[1] < prompt_tokens(with_two) <= 24 and "left out" not in with_two
+    assert alone[0] == alone[1] < prompt_tokens(with_two) <= 24 and "no room" not in with_two
     said = person.asks("Please invent")
-    assert "left out 1 older exchange for lack of room in the window, kept 2" in said
+    assert "the window has no room for 1 older exchange; included 2" in said
     assert prompt_tokens(said) == prompt_tokens(with_two)
-    assert "left out" not in person.asks("Please invent")  # it is said once
+    assert "no room" not in person.asks("Please invent")  # it is said once
     for wrong in ("some", "-1", "9" * 5000):
         assert "whole number" in person.asks(f"/turns {wrong}")
-    assert "stands alone" in person.asks("/turns 0")
+    assert "each prompt includes no earlier exchange" in person.asks("/turns 0")
     assert prompt_tokens(person.asks("Please invent")) == alone[0]
 
 

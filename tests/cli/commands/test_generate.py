@@ -383,7 +383,7 @@ def test_a_file_without_an_end_is_no_prompt(directory, run):
 
 @pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "two\nlines", "esc\x1b[31m", "a\x00b", "\ud800"])
 def test_names_that_no_file_has_are_usage_errors(name, tmp_path):
-    with pytest.raises(UsageError, match="is not the name of a file") as caught:
+    with pytest.raises(UsageError, match="cannot be the name of a file") as caught:
         read_prompt(None, tmp_path / name)
     assert len(str(caught.value)) < 300
 

@@ -129,7 +129,7 @@ def test_on_a_terminal_lines_stay_above_the_bar() -> None:
     assert "step 2: saved /runs/step-2" in text and "wandb: it [went] away" in text
     assert "step 2: Name the capital of France" in text and "  (nothing)" in text
     assert "(3 more lines)" in text and "  6\n" in text and "  7\n" not in text
-    assert "done: 200 steps, 24,680 tokens, 1:02:03 of training (330 tokens/s, 2,102 MB at the most)" in text
+    assert "done: 200 steps, 24,680 tokens, 1:02:03 of training (330 tokens/s, 2,102 MB peak memory)" in text
     assert "loss: training 1.920, validation 2.100 (best 2.080 at step 150)" in text
 
 
@@ -208,7 +208,7 @@ def test_a_validation_loss_of_another_step_says_so() -> None:
 
 
 def test_a_resumed_run_says_where_it_goes_on() -> None:
-    assert "going on after step 120 of 200" in shown(
+    assert "continuing after step 120 of 200" in shown(
         [replace(STARTED, step=120)],
         terminal=False,
     )
