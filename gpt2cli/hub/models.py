@@ -18,7 +18,7 @@ from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
 from gpt2cli.hub import hf_cache, model_cache
 from gpt2cli.hub.hub_client import Remote, prepare_client
 from gpt2cli.hub.model_cache import CachedModel
-from gpt2cli.hub.names import COMMIT, DEFAULT_REVISION, is_published, parse_name, short_name
+from gpt2cli.hub.names import COMMIT, DEFAULT_REVISION, is_published, parse_name, short_name, suffix_of
 from gpt2cli.hub.resumable_download import LastingError, RemoteFile, fetch, matches, size_of
 from gpt2cli.hub.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES, read_tokenizer, refuse
 from gpt2cli.progress import Note, Progress, ignore
@@ -65,7 +65,7 @@ def download(
     if found:
         model_cache.sweep_if_idle(repo)
         return found
-    model = short_name(repo) + ("" if revision == DEFAULT_REVISION else f"@{revision}")
+    model = short_name(repo) + suffix_of(revision)
     source, waiting = Remote(repo, revision, progress), Note(f"another process is downloading {model}: waiting for it")
     if offline or is_offline():
         if not force and (found := _take_offline(source, lambda: progress(waiting))):

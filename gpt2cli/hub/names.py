@@ -42,6 +42,11 @@ def short_name(repo: str) -> str:
     return next((name for name, published in PUBLISHED.items() if published.repo == repo), repo)
 
 
+def suffix_of(revision: str) -> str:
+    """The part of a model's name that gives the revision. It is empty for the default revision."""
+    return "" if revision == DEFAULT_REVISION else f"@{revision}"
+
+
 def is_published(repo: str) -> bool:
     """Whether a repository holds one of the published models. Their tokenizer is GPT-2's by definition."""
     return short_name(repo) in PUBLISHED
