@@ -1,7 +1,7 @@
 """Alpaca's records as token sequences of prompt, response and end of text, with the start of the learned part."""
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,15 +9,12 @@ from typing import Literal
 import torch
 
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
+from gpt2cli.data.encoding import LONGEST_TOKEN, batches, encode_many
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import sample
 from gpt2cli.errors import DataError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
-
-BATCH, BATCH_CHARACTERS = 1000, 2**22
-"""The most records of a batch, and about the most characters: as Python integers, tokens take much memory."""
 
 OnBatch = Callable[[int, int], None]
 """A function that is called after each batch with the number of tokenized records, and of all records."""
@@ -81,7 +78,7 @@ def read_alpaca(
     chosen = answered if subset is None else [answered[i] for i in sample(len(answered), subset, seed)]
     tokenized = _Sequences(template, max_length, loss_on)
     done = 0
-    for batch in _batches(chosen):
+    for batch in batches(chosen, lambda record: len(record.instruction) + len(record.input) + len(record.output)):
         tokenized.add(batch)
         done += len(batch)
         if on_batch:
@@ -103,20 +100,6 @@ def read_alpaca(
         targets=dataset.n_targets,
     )
     return Alpaca(dataset, tokenized.records, counts, read.notes)
-
-
-def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
-    """The records in batches of at most BATCH, each of about BATCH_CHARACTERS at most."""
-    batch: list[Record] = []
-    size = 0
-    for record in records:
-        batch.append(record)
-        size += len(record.instruction) + len(record.input) + len(record.output)
-        if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class _Sequences:

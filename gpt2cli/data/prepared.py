@@ -60,17 +60,6 @@ def write_prepared(splits: Splits, directory: Path) -> Path:
 
     Raises ResourceError if it cannot be written.
     """
-    try:
-        return _write(splits, directory)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ResourceError(
-            f"cannot write {directory / FILE} ({reason}): free some space, or write elsewhere"
-        ) from None
-
-
-def _write(splits: Splits, directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{name}.{member}": getattr(part, member).contiguous()
         for name, part in splits.by_name().items()
@@ -84,8 +73,15 @@ def _write(splits: Splits, directory: Path) -> Path:
         records = {name: _lines(splits.records[name]) for name in splits.by_name()}
         tensors |= {f"{name}.records": lines for name, lines in records.items()}
         metadata["records_sha256"] = _digest_of_records(records)
-    with replacing(directory / FILE) as temporary:
-        write_tensors(temporary, tensors, metadata)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with replacing(directory / FILE) as temporary:
+            write_tensors(temporary, tensors, metadata)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ResourceError(
+            f"cannot write {directory / FILE} ({reason}): free some space, or write elsewhere"
+        ) from None
     return directory / FILE
 
 
@@ -142,10 +138,9 @@ def _check_info(info: dict[str, Any], fingerprint: str) -> None:
 def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
     """One split. Raises KeyError or ValueError unless all its offsets and tokens are within their ranges."""
     tokens, offsets, loss_from = members = [tensors[f"{name}.{member}"] for member in _DTYPES]
-    kinds = all(
-        tensor.dtype == dtype and tensor.ndim == 1 for tensor, dtype in zip(members, _DTYPES.values(), strict=True)
-    )
-    if not kinds or len(offsets) != len(loss_from) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
+    if any(member.dtype != dtype or member.ndim != 1 for member, dtype in zip(members, _DTYPES.values(), strict=True)):
+        raise ValueError
+    if len(offsets) != len(loss_from) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
         raise ValueError
     if offsets.min() < 0 or offsets.max() > len(tokens):  # otherwise the lengths below could overflow
         raise ValueError
