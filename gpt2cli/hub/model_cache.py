@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 MAX_MANIFEST = 2**20
 """Bytes of a manifest that are read. It names 1,000 shards at most."""
 HALF_WRITTEN = "*/.*.tmp"
-"""Temporary files and directories in a repository's directory, in which killed runs wrote manifests and refs."""
+"""Temporary files and directories of killed runs: half-written manifests and refs."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def check_space(needed: int) -> None:
 
 
 def find(repo: str, revision: str) -> CachedModel | None:
-    """The model on disk, or None if it is not there or not whole. A commit is found whatever revision it was."""
+    """The model on disk, or None if it is missing or incomplete. A commit is found even if no branch points to it."""
     commit = revision if COMMIT.fullmatch(revision) else _refs(repo).get(revision)
     return _read(model_directory(repo, commit), revision) if commit else None
 
@@ -115,28 +115,20 @@ def remove(repo: str, revision: str | None, on_wait: Callable[[], None]) -> list
     Raises UsageError if it is not there. `on_wait` is called if another process is busy with the same repository.
     """
     with lock(repo, on_wait):
-        models = [model for model in list_models() if model.path.parent == repo_directory(repo)]
+        whole = [model for model in list_models() if model.path.parent == repo_directory(repo)]
         asked = find(repo, revision) if revision else None
-        doomed = models if revision is None else [model for model in models if asked and model.path == asked.path]
+        doomed = [model for model in whole if revision is None or (asked and model.path == asked.path)]
         if not doomed and (revision or not repo_directory(repo).is_dir()):
             there = ", ".join(f"{model.model}@{model.revision}" for model in list_models()) or "none"
             wanted = f"{short_name(repo)}@{revision}" if revision else short_name(repo)
             raise UsageError(f"{wanted} is not on disk; the models that are: {there}")
-        if len(doomed) == len(models):
-            _delete(repo_directory(repo))
-        else:
-            _forget(repo, {model.path.name for model in doomed})
+        for directory in [model.path for model in doomed] if len(doomed) < len(whole) else [repo_directory(repo)]:
+            _delete(directory)
+        for name, commit in _refs(repo).items():
+            if not model_directory(repo, commit).exists():
+                _ref_file(repo, name).unlink()
         sweep(repo)
     return doomed
-
-
-def _forget(repo: str, commits: set[str]) -> None:
-    """Delete some commits and the refs to them; the other commits stay."""
-    for commit in commits:
-        _delete(model_directory(repo, commit))
-    for revision, commit in _refs(repo).items():
-        if commit in commits:
-            _ref_file(repo, revision).unlink()
 
 
 def _delete(directory: Path) -> None:

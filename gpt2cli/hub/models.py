@@ -113,23 +113,23 @@ def is_offline() -> bool:
 
 
 def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
-    """Download a model's files and publish it in the cache. Files of this commit that are there already are kept."""
+    """Download a model's files and publish it in the cache. Files of this commit that are on disk are kept."""
     prepare_client()
     commit, config = source.head(CONFIG)
     _check_json(source, config)
     if COMMIT.fullmatch(source.revision) and commit != source.revision:
         raise NetworkError(f"{source.repo}: the server answers for another commit than asked: try again later")
     model_cache.sweep(source.repo, keep=commit)
-    pinned = Remote(source.repo, commit, source.progress)
+    pinned, directory = replace(source, revision=commit), model_cache.model_directory(source.repo, commit)
     tokenizer = [] if is_published(source.repo) else _tokenizer_files(pinned)
     whole = pinned.file(WEIGHTS)
     files = [config, *tokenizer, whole or _index(pinned)]
     if for_text and not is_published(source.repo):
         _download_missing(pinned, files[:-1], force)
-        refuse(read_tokenizer(model_cache.model_directory(source.repo, commit)).other, source.repo)
+        refuse(read_tokenizer(directory).other, source.repo)
     _download_missing(pinned, files, force)
     if not whole:
-        shards = _shards(model_cache.model_directory(source.repo, commit) / INDEX, pinned)
+        shards = _shards(directory / INDEX, pinned)
         _download_missing(pinned, shards, force)
         files += shards
     return _publish(source, commit, files)
