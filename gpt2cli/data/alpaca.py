@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.encoding import LONGEST_TOKEN, batches, encode_many
 from gpt2cli.data.records import Record, read_records
@@ -59,23 +60,21 @@ class Alpaca:
 
 def read_alpaca(
     path: Path,
-    *,
     max_length: int,
     loss_on: Literal["response", "all"] = "response",
-    subset: int | None = None,
-    seed: int = 0,
-    template: PromptTemplate = ALPACA,
+    data: DataConfig = DataConfig(),  # noqa: B008
     skip_bad: bool = False,
     on_batch: OnBatch | None = None,
+    template: PromptTemplate = ALPACA,
 ) -> Alpaca:
     """Read and tokenize a file. See `read_records` for its format and errors, and `Counts` for dropped records.
 
-    A `subset` is chosen at random, with this seed, from the records that have a response. Raises DataError if no record
-    is left.
+    A `subset` is chosen at random, with the seed of `data`, from the records that have a response. Raises DataError if
+    no record is left.
     """
     read = read_records(path, skip_bad)
     answered = [record for record in read.good if record.output.strip()]
-    chosen = answered if subset is None else [answered[i] for i in sample(len(answered), subset, seed)]
+    chosen = answered if data.subset is None else [answered[i] for i in sample(len(answered), data.subset, data.seed)]
     tokenized = _Sequences(template, max_length, loss_on)
     done = 0
     for batch in batches(chosen, lambda record: len(record.instruction) + len(record.input) + len(record.output)):

@@ -1,5 +1,6 @@
 """Training data of any kind, opened, tokenized and divided."""
 
+import difflib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
@@ -38,16 +39,11 @@ def check_kind(path: Path) -> None:
     if is_directory(path):
         return
     if not is_file(path):
-        raise UsageError(f"{path} is {missing(path)}: {_meant(path)}{ACCEPTED}")
+        likely = difflib.get_close_matches(str(path).lower(), [LESSONS], cutoff=SIMILAR)
+        meant = f"did you mean {LESSONS}? Otherwise " if likely else ""
+        raise UsageError(f"{path} is {missing(path)}: {meant}{ACCEPTED}")
     if path.suffix.lower() not in (*SUFFIXES, SUFFIX):
         raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
-
-
-def _meant(path: Path) -> str:
-    from difflib import SequenceMatcher
-
-    likeness = SequenceMatcher(None, str(path).lower(), LESSONS).ratio()
-    return f"did you mean {LESSONS}? Otherwise " if likeness >= SIMILAR else ""
 
 
 def prepared_alpaca(offline: bool = False, progress: Progress = ignore) -> Path:
@@ -105,16 +101,7 @@ def load_alpaca(
 
     Raises the errors of `read_alpaca`.
     """
-    read = read_alpaca(
-        path,
-        max_length=max_length,
-        loss_on=loss_on,
-        subset=data.subset,
-        seed=data.seed,
-        template=template,
-        skip_bad=skip_bad,
-        on_batch=on_batch,
-    )
+    read = read_alpaca(path, max_length, loss_on, data, skip_bad, on_batch, template)
     chosen = split(len(read.dataset), data)
     train, val, test = (read.dataset.select(indices) for indices in chosen.values())
     records = {name: [read.records[i] for i in indices] for name, indices in chosen.items()}

@@ -87,15 +87,14 @@ def read_data(
     evaluate on.
     """
     check_kind(path)
-    prepared = path.is_dir() and is_prepared(path)
-    if not prepared and path.suffix.lower() not in SUFFIXES:
+    if path.is_dir() and is_prepared(path):
+        splits = read_prepared(path, with_records=True)
+    elif path.suffix.lower() not in SUFFIXES:
         if split not in (None, "all"):
             raise UsageError("plain text is taken whole: leave --split out")
         return _read_texts(path, source)
-    if not prepared and split in (None, "all"):
+    elif split in (None, "all"):
         return _read_file(path, source, skip_bad)
-    if prepared:
-        splits = read_prepared(path, with_records=True)
     else:
         length = train.max_length or block_size
         splits = load_alpaca(path, length, train.loss_on, division, skip_bad, template=template)

@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 
+from gpt2cli.config import DataConfig
 from gpt2cli.data.alpaca import Alpaca, read_alpaca
 from gpt2cli.data.encoding import LONGEST_TOKEN
 from gpt2cli.errors import DataError
@@ -63,16 +64,18 @@ def test_every_record_is_counted_once(tmp_path: Path) -> None:
     long = {"instruction": "Read this. " * 50, "output": "Done."}
     bad, empty = {"instruction": 1}, {"instruction": "Hush.", "output": ""}
     file = write_json(tmp_path / "a.json", [*many(20), long, bad, bad, empty])
-    counts = read_alpaca(file, max_length=60, subset=10, seed=3, skip_bad=True).counts
+    counts = read_alpaca(file, max_length=60, data=DataConfig(subset=10, seed=3), skip_bad=True).counts
     assert (counts.records, counts.bad, counts.dropped_empty, counts.left_out) == (24, 2, 1, 11)
     assert counts.kept + counts.dropped_long == 10
 
 
 def test_a_subset_is_by_chance_and_by_the_seed(tmp_path: Path) -> None:
     file = write_json(tmp_path / "a.json", many(50))
-    first, again, other = (read_alpaca(file, max_length=99, subset=10, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        read_alpaca(file, max_length=99, data=DataConfig(subset=10, seed=seed)) for seed in (0, 0, 1)
+    )
     assert first.dataset.fingerprint() == again.dataset.fingerprint() != other.dataset.fingerprint()
-    assert read_alpaca(file, max_length=99, subset=99).counts.left_out == 0
+    assert read_alpaca(file, max_length=99, data=DataConfig(subset=99)).counts.left_out == 0
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:
