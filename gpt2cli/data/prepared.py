@@ -91,7 +91,7 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
     The records are read and checked only `with_records`. They are empty if an earlier version prepared the dataset.
 
     The file is untrusted: all its sizes, types and offsets are checked. Raises DataError for a file that is damaged, of
-    another format version, or no prepared dataset.
+    another format version, or not a prepared dataset.
     """
     path = directory / FILE
     try:
@@ -114,7 +114,7 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
     except DataError as error:
         raise DataError(f"{path}: {error}: {AGAIN}") from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        raise DataError(f"{path} is no prepared dataset, or is damaged: {AGAIN}") from None
+        raise DataError(f"{path} is damaged, or not a prepared dataset: {AGAIN}") from None
     return splits
 
 
@@ -153,9 +153,7 @@ def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
 
 def _lines(records: list[Record]) -> Tensor:
     """The records as JSON, one a line, (bytes,) uint8."""
-    lines = bytearray()
-    for record in records:
-        lines += json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n"
+    lines = bytearray("".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records).encode())
     return torch.frombuffer(lines, dtype=torch.uint8) if lines else torch.empty(0, dtype=torch.uint8)
 
 

@@ -11,7 +11,7 @@ previous block. So each token of a stream except the first is a target exactly o
 
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -101,15 +101,7 @@ def read_documents(path: Path) -> list[str]:
     text = read_utf8(path).replace("\r\n", "\n")
     if "\n" not in text:  # the line ends of the first Macs
         text = text.replace("\r", "\n")
-    return [document for document in _documents(text) if document and not document.isspace()]
-
-
-def _documents(text: str) -> Iterator[str]:
-    start = 0
-    for separator in _SEPARATOR.finditer(text):
-        yield text[start : separator.start()]
-        start = separator.end()
-    yield text[start:] if start else text
+    return [document for document in _SEPARATOR.split(text) if document and not document.isspace()]
 
 
 def tokenize(documents: Sequence[str]) -> list[Tensor]:

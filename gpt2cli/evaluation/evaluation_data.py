@@ -37,8 +37,8 @@ class Instructions:
     """Records to be answered.
 
     fingerprint  the fingerprint of the whole data, if these are a split of it
-    places       for a file of records: the index of each task among the `of` records of the file, as those without an
-                 output are left out
+    places       for a file of records: the index of each task in the file, whose records without an output are left out
+    of           for a file of records: their number
     notes        remarks for the person who gave the data
     """
 
@@ -91,7 +91,7 @@ def read_data(
         splits = read_prepared(path, with_records=True)
     elif path.suffix.lower() not in SUFFIXES:
         if split not in (None, "all"):
-            raise UsageError("plain text is taken whole: leave --split out")
+            raise UsageError("plain text is always taken whole: omit --split")
         return _read_texts(path, source)
     elif split in (None, "all"):
         return _read_file(path, source, skip_bad)

@@ -99,16 +99,12 @@ class Server:
             return NetworkError("the proxy is of a kind (SOCKS) that is not supported: unset ALL_PROXY")
         if isinstance(error, TimeoutError) or (isinstance(error, HTTPError) and kind.endswith("Timeout")):
             return TemporaryError(f"no answer in time from {peer}")
-        if isinstance(error, ValueError) or kind == "InvalidURL":
+        if isinstance(error, ValueError) or kind in ("InvalidURL", "UnsupportedProtocol"):
             return NetworkError(f"{self.wanted}: an address is wrong, the server's or a proxy's: {self.advice}")
         if not isinstance(error, HTTPError):
             return error
-        if kind == "UnsupportedProtocol":
-            return NetworkError(
-                f"{self.wanted}: {peer} redirects to an address that is not http or https: {self.advice}"
-            )
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return NetworkError(f"the certificate of {urlsplit(self.address).hostname} is not to be trusted: refused")
+            return NetworkError(f"the certificate of {urlsplit(self.address).hostname} cannot be verified: refused")
         if kind in ("ConnectError", "ProxyError"):
             return TemporaryError(f"no connection to {peer}")
         return TemporaryError(f"the connection to {peer} broke off")

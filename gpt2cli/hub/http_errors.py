@@ -18,7 +18,7 @@ def refusal(status: int, headers: Mapping[str, str], repo: str, revision: str, n
     The Hub's header X-Error-Code says what is missing.
     """
     if status in (408, 429) or status >= 500:
-        reason = "the server is busy" if status == 429 else "the server is in trouble"
+        reason = "the server is busy" if status == 429 else "the server has failed"
         return TemporaryError(f"{reason} (HTTP {status} for {name})", _retry_after(headers.get("Retry-After", "")))
     code = headers.get("X-Error-Code", "")
     if code == "GatedRepo":

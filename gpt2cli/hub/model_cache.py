@@ -30,17 +30,18 @@ from gpt2cli.untrusted import parse_json, read_at_most
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 2**20
-"""Bytes of a manifest that are read. It names 1,000 shards at most."""
+"""Bytes of the largest manifest that is read. A manifest names 1,000 shards at most."""
 HALF_WRITTEN = "*/.*.tmp"
 """Temporary files and directories of killed runs: half-written manifests and refs."""
 
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A whole model on disk.
+    """A complete model on disk.
 
     model          the name for `--model`
-    path           the directory of its files, which have so many `bytes`
+    path           the directory of its files
+    bytes          the total size of its files
     downloaded_at  ISO 8601, in UTC
     """
 
@@ -52,7 +53,7 @@ class CachedModel:
 
 
 def repo_directory(repo: str) -> Path:
-    """The directory of everything that is kept of one repository."""
+    """The directory for all files of one repository."""
     return paths.models() / repo.replace("/", "--")
 
 
@@ -82,7 +83,7 @@ def find(repo: str, revision: str) -> CachedModel | None:
 
 
 def list_models() -> list[CachedModel]:
-    """Every whole model on disk, sorted by name. If no branch or tag points to a model, its commit is its revision."""
+    """Every complete model on disk, sorted by name. The revision is a branch or tag, or else the commit."""
     found = []
     for manifest in sorted(paths.models().glob(f"*--*/*/{MANIFEST}")):
         directory = manifest.parent
@@ -110,9 +111,9 @@ def publish(repo: str, revision: str, commit: str, files: list[RemoteFile]) -> N
 
 
 def remove(repo: str, revision: str | None, on_wait: Callable[[], None]) -> list[CachedModel]:
-    """Delete a model, in all its revisions if `revision` is None, and return the whole models that were deleted.
+    """Delete a model, in all its revisions if `revision` is None, and return the complete models among those deleted.
 
-    Raises UsageError if it is not there. `on_wait` is called if another process is busy with the same repository.
+    Raises UsageError if it is not on disk. `on_wait` is called if another process is busy with the same repository.
     """
     with lock(repo, on_wait):
         whole = [model for model in list_models() if model.path.parent == repo_directory(repo)]
@@ -121,7 +122,7 @@ def remove(repo: str, revision: str | None, on_wait: Callable[[], None]) -> list
         if not doomed and (revision or not repo_directory(repo).is_dir()):
             there = ", ".join(f"{model.model}@{model.revision}" for model in list_models()) or "none"
             wanted = f"{short_name(repo)}@{revision}" if revision else short_name(repo)
-            raise UsageError(f"{wanted} is not on disk; the models that are: {there}")
+            raise UsageError(f"{wanted} is not on disk; the models on disk: {there}")
         for directory in [model.path for model in doomed] if len(doomed) < len(whole) else [repo_directory(repo)]:
             _delete(directory)
         for name, commit in _refs(repo).items():
@@ -150,7 +151,7 @@ def sweep(repo: str, keep: str | None = None) -> None:
 
 
 def sweep_if_idle(repo: str) -> None:
-    """Delete what a killed run left beside a whole model, unless another process holds the lock."""
+    """Delete what a killed run left beside a complete model, unless another process holds the lock."""
     from filelock import FileLock, Timeout
 
     home = repo_directory(repo)
@@ -172,7 +173,7 @@ def lock(repo: str, on_wait: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def lock_file(file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file. Its directory is made. Calls `on_wait` once if another process holds the lock."""
+    """Hold a lock file, whose directory is created. Calls `on_wait` once if another process holds the lock."""
     from filelock import FileLock, Timeout
 
     paths.make(file.parent)
@@ -209,7 +210,7 @@ def _refs(repo: str) -> dict[str, str]:
 
 
 def _read(directory: Path, revision: str) -> CachedModel | None:
-    """A model by its manifest, if every file of it is there at its full size."""
+    """The model in a directory, by its manifest; None unless all its files exist in full size."""
     try:
         manifest: dict[str, Any] = parse_json(read_at_most(directory / MANIFEST, MAX_MANIFEST) or b"")
         sizes = {str(name): int(file["size"]) for name, file in manifest["files"].items()}

@@ -1,4 +1,4 @@
-"""Names of models: the repository on the Hugging Face Hub that a name stands for, and its revision."""
+"""Names of models, each for a repository on the Hugging Face Hub and a revision of it."""
 
 import re
 
@@ -18,7 +18,7 @@ def parse_name(name: str) -> tuple[str, str]:
     allowed in it.
     """
     if name == TINY:
-        raise UsageError("tiny comes with gpt2cli, there is nothing to download: use --model tiny")
+        raise UsageError("tiny comes with gpt2cli and needs no download: use --model tiny")
     base, at, revision = name.partition("@")
     repo = PUBLISHED[base].repo if base in PUBLISHED else base
     is_repo = _REPO.fullmatch(repo) and "--" not in repo and ".." not in repo

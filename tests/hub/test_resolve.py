@@ -289,7 +289,7 @@ def test_an_endpoint_that_is_no_address(
     home: Path, monkeypatch: pytest.MonkeyPatch, naps: list[float], endpoint: str
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    with pytest.raises(UsageError, match=r"HF_ENDPOINT is .*no address"):
+    with pytest.raises(UsageError, match=r"HF_ENDPOINT is .*not an address"):
         models.resolve("gpt2")
     assert naps == []
 

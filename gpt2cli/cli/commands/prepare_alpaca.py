@@ -1,7 +1,5 @@
 """`gpt2 prepare-alpaca`: tokenize instructions once, for all later runs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -100,7 +98,10 @@ def prepare_alpaca(
         train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
     console = Console(quiet)
 
+    from rich.progress import MofNCompleteColumn, TextColumn
+
     from gpt2cli.cli.views.downloads import showing_downloads
+    from gpt2cli.cli.views.progress import ProgressBars
     from gpt2cli.data.open_data import load_alpaca
     from gpt2cli.data.prepared import default_directory, write_prepared
     from gpt2cli.data.source import fetch_source
@@ -111,10 +112,12 @@ def prepare_alpaca(
     check_free(directory, force)
     with showing_downloads(console) as progress:
         path = fetch_source(source, offline=offline, progress=progress)
-    with showing_tokenization(console) as tick:
+    with ProgressBars(console, [MofNCompleteColumn(), TextColumn("records")]) as bars:
+        bars.update("tokenizing", 0, None)
+        on_batch = partial(bars.update, "tokenizing")
         length = train.max_length or WINDOW
         name = without_query(source)
-        splits = load_alpaca(path, length, train.loss_on, data, skip_bad, on_batch=tick, source=name, template=wording)
+        splits = load_alpaca(path, length, train.loss_on, data, skip_bad, on_batch, name, wording)
     for note in splits.notes:
         console.note(note)
     write_prepared(splits, directory)
@@ -135,18 +138,6 @@ def check_free(directory: Path, force: bool) -> None:
     if is_prepared(directory) and not force:
         raise UsageError(f"{directory} holds a dataset already: use --force to replace it, or another --out")
     check_directory(directory)
-
-
-@contextmanager
-def showing_tokenization(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal, and delete it at the end. Elsewhere, show nothing."""
-    from rich.progress import MofNCompleteColumn, TextColumn
-
-    from gpt2cli.cli.views.progress import ProgressBars
-
-    with ProgressBars(console, [MofNCompleteColumn(), TextColumn("records")]) as bars:
-        bars.update("tokenizing", 0, None)
-        yield lambda done, total: bars.update("tokenizing", done, total)
 
 
 def dataset_as_json(splits: "Splits", directory: Path) -> dict[str, Any]:
