@@ -24,7 +24,7 @@ SIMILAR = 0.75
 
 
 def data_path(data: str) -> Path:
-    """The path of data. LESSONS, if no file has that name, stands for the records that come with the package.
+    """The path of data. LESSONS means the records that come with the package, unless a file has that name.
 
     Raises UsageError for an empty name, which would mean the working directory.
     """

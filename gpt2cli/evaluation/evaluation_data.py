@@ -37,8 +37,8 @@ class Instructions:
     """Records to be answered.
 
     fingerprint  the fingerprint of the whole data, if these are a split of it
-    places       for a file of records: the index of each task in the file, whose records without an output are left out
-    of           for a file of records: their number
+    places       the index of each task among all records of a file; None for prepared data
+    of           the number of all records of that file, also those without an output
     notes        remarks for the person who gave the data
     """
 

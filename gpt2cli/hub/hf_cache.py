@@ -50,7 +50,7 @@ def find_snapshot(repo: str, revision: str, names: Sequence[str]) -> tuple[str, 
 
 
 def _places(repo: str, commit: str, file: RemoteFile) -> Iterator[Path]:
-    """Where the cache can hold a file: under its digest, or in the snapshot where symbolic links cannot be made."""
+    """The paths that a file can have in the cache. Without symbolic links, it is in the snapshot."""
     from huggingface_hub import constants
 
     for repo_id in _names_of(repo):

@@ -80,7 +80,9 @@ class Remote:
             found = answer_in_time(lambda: get_hf_file_metadata(url, headers=headers, timeout=timeout), timeout)
         commit, digest, size = found.commit_hash or "", found.etag or "", found.size
         if not COMMIT.fullmatch(commit) or not DIGEST.fullmatch(digest):
-            raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
+            raise NetworkError(
+                f"{self.repo}: the server's commit or ETag for {name} is not a hash: is HF_ENDPOINT a Hub?"
+            )
         if size == 0 and digest == EMPTY:
             raise MissingFileError(f"{self.repo}: {name} is empty: use another repository")
         if size is None or not 0 < size <= MAX_SIZE:

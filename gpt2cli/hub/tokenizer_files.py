@@ -94,7 +94,7 @@ def remark(tokenizer: Tokenizer, rows: int) -> str | None:
         count = f"{len(tokenizer.added)} token{'s' * (len(tokenizer.added) > 1)}"
         return f"has {count} besides GPT-2's ({some}): in a text, these are read as plain characters"
     if rows > PADDED_SIZE and not tokenizer.known:
-        return f"has {rows:,} tokens, GPT-2 {VOCAB_SIZE:,}, and no file says which tokenizer it needs: GPT-2's is taken"
+        return f"has {rows:,} tokens, GPT-2 {VOCAB_SIZE:,}, and no file says which tokenizer it needs: using GPT-2's"
     return None
 
 
@@ -134,7 +134,7 @@ def _read(directory: Path) -> Tokenizer:
 
 
 def _check_kind(directory: Path, settings: dict[str, Any], config: dict[str, Any]) -> None:
-    """Raise _OtherError if there are signs of another kind of tokenizer. No vocabulary of GPT-2's kind was found."""
+    """Raise _OtherError for signs of another kind of tokenizer, in a directory without a vocabulary of GPT-2's kind."""
     for name in OTHER_KINDS:
         if is_file(directory / name):
             raise _OtherError(f"its vocabulary is {name}")

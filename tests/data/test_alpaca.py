@@ -1,4 +1,4 @@
-"""Records as tokens: what they say, which of them are learned, what is cut and what is dropped."""
+"""Records as tokens: their texts, their targets, and the records that are cut or dropped."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Splits: every record in exactly one, by the seed, none that is wanted left empty."""
+"""Splits: every record is in exactly one, the seed decides which, and no requested split is empty."""
 
 from hypothesis import given
 from hypothesis import strategies as st

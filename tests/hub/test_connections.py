@@ -1,4 +1,4 @@
-"""Servers that drip, proxies that are dead: they are given up, and the message says who is meant."""
+"""Slow servers and dead proxies: the client gives up, and its message names the server and the proxy."""
 
 import socket
 import threading

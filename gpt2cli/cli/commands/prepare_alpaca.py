@@ -117,7 +117,7 @@ def prepare_alpaca(
         on_batch = partial(bars.update, "tokenizing")
         length = train.max_length or WINDOW
         name = without_query(source)
-        splits = load_alpaca(path, length, train.loss_on, data, skip_bad, on_batch, name, wording)
+        splits = load_alpaca(path, length, train.loss_on, data, skip_bad, on_batch, source=name, template=wording)
     for note in splits.notes:
         console.note(note)
     write_prepared(splits, directory)
