@@ -73,16 +73,15 @@ def write_prepared(splits: Splits, directory: Path) -> Path:
         records = {name: _lines(splits.records[name]) for name in splits.by_name()}
         tensors |= {f"{name}.records": lines for name, lines in records.items()}
         metadata["records_sha256"] = _digest_of_records(records)
+    file = directory / FILE
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with replacing(directory / FILE) as temporary:
+        with replacing(file) as temporary:
             write_tensors(temporary, tensors, metadata)
     except OSError as error:
         reason = error.strerror or error
-        raise ResourceError(
-            f"cannot write {directory / FILE} ({reason}): free some space, or write elsewhere"
-        ) from None
-    return directory / FILE
+        raise ResourceError(f"cannot write {file} ({reason}): free some space, or write elsewhere") from None
+    return file
 
 
 def read_prepared(directory: Path, with_records: bool = False) -> Splits:

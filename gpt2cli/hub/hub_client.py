@@ -37,9 +37,7 @@ def prepare_client() -> None:
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(
-            f"HF_ENDPOINT is {endpoint!r}, not an address such as https://huggingface.co: set it, or unset it"
-        )
+        raise UsageError(f"HF_ENDPOINT is {endpoint!r}, not an address such as https://huggingface.co: set or unset it")
     # the client reads this when it is imported; without it, its requests describe the machine
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub.utils import logging as client_logging

@@ -170,6 +170,4 @@ def append(handle: int, chunk: bytes, part: Path) -> None:
         while chunk:
             chunk = chunk[os.write(handle, chunk) :]
     except OSError as error:
-        raise ResourceError(
-            f"cannot write {part} ({error.strerror}): free some space, the received bytes are kept"
-        ) from None
+        raise ResourceError(f"cannot write {part} ({error.strerror}): free some space, received bytes stay") from None
