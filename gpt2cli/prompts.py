@@ -2,12 +2,11 @@
 
 import re
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from gpt2cli import paths
 from gpt2cli.errors import DataError, ResourceError, UsageError
-from gpt2cli.untrusted import is_file, parse_json, read_at_most, shown
+from gpt2cli.untrusted import is_encodable, is_file, parse_json, read_at_most, shown
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
 MOST_FIELDS = 16
@@ -59,10 +58,13 @@ class PromptTemplate:
     @classmethod
     def from_dict(cls, stored: Any) -> "PromptTemplate":
         """The inverse of `to_dict`. Raises DataError for anything else."""
-        names = [field.name for field in fields(cls)]
-        if not isinstance(stored, dict) or any(not isinstance(stored.get(name), str) for name in names):
-            raise DataError(f"the prompt template stored with this is damaged: {' and '.join(names)} must be texts")
-        return cls(*(stored[name] for name in names))
+        if not isinstance(stored, dict):
+            raise DataError(f"the prompt template is {shown(stored)}, not an object")
+        for name in (field.name for field in fields(cls)):
+            if not isinstance(stored.get(name), str):
+                found = shown(stored[name]) if name in stored else "missing"
+                raise DataError(f"{name} is {found} in the prompt template")
+        return cls(stored["with_input"], stored["without_input"])
 
 
 # the wording of https://github.com/tatsu-lab/stanford_alpaca, which models tuned on Alpaca know
@@ -100,19 +102,14 @@ def read_template(choice: str) -> PromptTemplate:
     """
     if choice in TEMPLATES:
         return TEMPLATES[choice]
-    known = f"give {', '.join(TEMPLATES)}, or a JSON file with a template"
-    try:
-        path = paths.expand(choice)
-    except UsageError:
-        path = Path()  # not the name of a file
+    path = paths.expand(choice)
     if not is_file(path):
-        raise UsageError(f"there is no template {shown(choice)}: {known}")
+        known = ", ".join(TEMPLATES)
+        raise UsageError(f"there is no template {shown(choice)}: give {known}, or a JSON file with a template")
     try:
-        content = read_at_most(path, LONGEST_FILE)
+        return _parsed(read_at_most(path, LONGEST_FILE))
     except OSError as error:
         raise ResourceError(f"cannot read the template {path} ({error.strerror or error})") from None
-    try:
-        return _checked(_parsed(content))
     except DataError as error:
         raise DataError(
             f'{path} is not a template: {error}: write {{"with_input": "... {{instruction}} ... {{input}} ...", '
@@ -121,33 +118,19 @@ def read_template(choice: str) -> PromptTemplate:
 
 
 def _parsed(content: bytes | None) -> PromptTemplate:
+    """The template in a file's content. Raises DataError if it is invalid, or has not the fields that it needs."""
     if content is None:
         raise DataError(f"it is larger than {LONGEST_FILE:,} bytes")
     try:
-        stored = parse_json(content.decode("utf-8-sig"))
+        template = PromptTemplate.from_dict(parse_json(content.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         raise DataError(f"not valid UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise DataError(f"bad JSON ({error})") from None
-    if not isinstance(stored, dict):
-        raise DataError(f"it holds {shown(stored)}")
-    for name in (field.name for field in fields(PromptTemplate)):
-        if not isinstance(stored.get(name), str):
-            raise DataError(f"{name} is {shown(stored[name])}" if name in stored else f"{name} is missing")
-    return PromptTemplate.from_dict(stored)
-
-
-def _checked(template: PromptTemplate) -> PromptTemplate:
-    """The template, if it has the fields that it needs. Raises DataError if not."""
-    for name, text, needed in (
-        ("with_input", template.with_input, ("{instruction}", "{input}")),
-        ("without_input", template.without_input, ("{instruction}",)),
-    ):
-        for part in needed:
+    for name, text in template.to_dict().items():
+        for part in ("{instruction}", "{input}") if name == "with_input" else ("{instruction}",):
             if part not in text:
                 raise DataError(f"{name} does not hold {part}")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{name} is not valid Unicode at character {error.start}") from None
+        if not is_encodable(text):
+            raise DataError(f"{name} is not valid Unicode")
     return template

@@ -57,8 +57,8 @@ def stored(without_input: object) -> str:
     [
         ("", "bad JSON"),
         ("[" * 100_000, "nested too deeply"),
-        ("[]", "it holds a value of type list"),
-        ("NaN", "it holds nan"),
+        ("[]", "is a value of type list, not an object"),
+        ("NaN", "is nan, not an object"),
         ("{}", "with_input is missing"),
         ('{"with_input": "{instruction}{input}"}', "without_input is missing"),
         (stored(None), "without_input is None"),

@@ -1,23 +1,21 @@
-"""Alpaca's records as token sequences of prompt, response and end of text, with the start of the learned part."""
+"""Alpaca's records as token sequences: prompt, response, end of text."""
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
+from gpt2cli.data.encoding import LONGEST_TOKEN, batches, encode_many
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import sample
 from gpt2cli.errors import DataError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
-
-BATCH, BATCH_CHARACTERS = 1000, 2**22
-"""The most records of a batch, and about the most characters: as Python integers, tokens take much memory."""
 
 OnBatch = Callable[[int, int], None]
 """A function that is called after each batch with the number of tokenized records, and of all records."""
@@ -25,14 +23,14 @@ OnBatch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of a file's records: `records` is the sum of the bad, dropped, left out and kept ones.
+    """Numbers of a file's records. `records` is the sum of the bad, dropped, left out and kept ones.
 
     bad            malformed, and skipped as requested
     dropped_empty  without a response
     left_out       not in the requested subset
     dropped_long   with a prompt that leaves no room for a response
     truncated      kept, but cut to the maximal length
-    kept           the sequences, which have so many `tokens`; so many of these are `targets`
+    kept           stored as sequences. These hold `tokens` tokens, of which `targets` are targets.
     """
 
     records: int
@@ -50,8 +48,8 @@ class Counts:
 class Alpaca:
     """A file of records, tokenized, in the order of the file.
 
-    records  for each sequence, the record in it: the output as far as its tokens reach, and a blank input as none
-    notes    remarks on the parts of the file that are not used
+    records  the record of each sequence: its output is cut as its tokens are, and a blank input is empty
+    notes    remarks on unused parts of the file
     """
 
     dataset: TokenDataset
@@ -62,26 +60,24 @@ class Alpaca:
 
 def read_alpaca(
     path: Path,
-    *,
     max_length: int,
-    loss_on: Literal["response", "all"] = "response",
-    subset: int | None = None,
-    seed: int = 0,
-    template: PromptTemplate = ALPACA,
+    loss_on: Literal["response", "all"],
+    data: DataConfig,
     skip_bad: bool = False,
     on_batch: OnBatch | None = None,
+    template: PromptTemplate = ALPACA,
 ) -> Alpaca:
     """Read and tokenize a file. See `read_records` for its format and errors, and `Counts` for dropped records.
 
-    A `subset` is chosen at random, with this seed, from the records that have a response. Raises DataError if no record
-    is left.
+    A `subset` is chosen at random, with the seed of `data`, from the records that have a response. Raises DataError if
+    no record is left.
     """
     read = read_records(path, skip_bad)
     answered = [record for record in read.good if record.output.strip()]
-    chosen = answered if subset is None else [answered[i] for i in sample(len(answered), subset, seed)]
+    chosen = answered if data.subset is None else [answered[i] for i in sample(len(answered), data.subset, data.seed)]
     tokenized = _Sequences(template, max_length, loss_on)
     done = 0
-    for batch in _batches(chosen):
+    for batch in batches(chosen, lambda record: len(record.instruction) + len(record.input) + len(record.output)):
         tokenized.add(batch)
         done += len(batch)
         if on_batch:
@@ -90,7 +86,11 @@ def read_alpaca(
         empty, long = len(read.good) - len(answered), tokenized.dropped_long
         why = f"{empty} have no output, and the prompts of {long} alone fill the {max_length} tokens"
         raise DataError(f"{path}: no record is left ({why}): give other data, or a larger --max-length")
-    dataset = tokenized.dataset()
+    dataset = TokenDataset(
+        torch.frombuffer(tokenized.tokens, dtype=torch.uint16),
+        torch.frombuffer(tokenized.offsets, dtype=torch.int64),
+        torch.frombuffer(tokenized.loss_from, dtype=torch.int32),
+    )
     counts = Counts(
         records=len(read.good) + read.bad,
         bad=read.bad,
@@ -105,28 +105,14 @@ def read_alpaca(
     return Alpaca(dataset, tokenized.records, counts, read.notes)
 
 
-def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
-    """The records in batches of at most BATCH, each of about BATCH_CHARACTERS at most."""
-    batch: list[Record] = []
-    size = 0
-    for record in records:
-        batch.append(record)
-        size += len(record.instruction) + len(record.input) + len(record.output)
-        if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 class _Sequences:
     """Token sequences that grow, two bytes a token, and the records in them."""
 
     def __init__(self, template: PromptTemplate, max_length: int, loss_on: Literal["response", "all"]) -> None:
         self._template, self._max_length, self._loss_on = template, max_length, loss_on
-        self._tokens = array("H")
-        self._offsets = array("q", [0])
-        self._loss_from = array("i")
+        self.tokens = array("H")
+        self.offsets = array("q", [0])
+        self.loss_from = array("i")
         self.records: list[Record] = []
         self.truncated = self.dropped_long = 0
 
@@ -151,15 +137,7 @@ class _Sequences:
             self.truncated += 1
             record = replace(record, output=decode(response[:room]))
         self.records.append(replace(record, input="") if record.input.isspace() else record)
-        self._tokens.extend(prompt)
-        self._tokens.extend(response[:room])
-        self._offsets.append(len(self._tokens))
-        self._loss_from.append(len(prompt) if self._loss_on == "response" else 1)
-
-    def dataset(self) -> TokenDataset:
-        """All sequences. There must be at least one."""
-        return TokenDataset(
-            torch.frombuffer(self._tokens, dtype=torch.uint16),
-            torch.frombuffer(self._offsets, dtype=torch.int64),
-            torch.frombuffer(self._loss_from, dtype=torch.int32),
-        )
+        self.tokens.extend(prompt)
+        self.tokens.extend(response[:room])
+        self.offsets.append(len(self.tokens))
+        self.loss_from.append(len(prompt) if self._loss_on == "response" else 1)

@@ -86,27 +86,27 @@ def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, devic
     room, lengths = 0, data.lengths  # worked out once: it takes a pass over all records
     for alike in [[record] for record in records] if device.type == "cuda" else _alike(data, records):
         prefix = _common_prefix(data, alike) if len(alike) > 1 else 0
+        group: _Group | None = None
         for record, tokens in zip(alike, lengths[alike].tolist(), strict=True):
             length = tokens - 1  # the last is predicted, not read
-            begun = bool(rows) and rows[-1][-1].members is alike
-            cost = length - prefix if begun else length
+            cost = length - prefix if group else length
             if not rows or cost > room:
                 rows.append([])
-                room, begun, cost = max_tokens, False, length
-            if not begun:
-                rows[-1].append(_Group(prefix, [], alike))
-            rows[-1][-1].records.append(record)
+                room, group, cost = max_tokens, None, length
+            if group is None:
+                group = _Group(prefix, [])
+                rows[-1].append(group)
+            group.records.append(record)
             room -= cost
     return [_make_row(data, groups, device) for groups in rows]
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Records of one row that share their first `prefix` tokens. `members` are the records of all rows that do."""
+    """Records of one row that share their first `prefix` tokens."""
 
     prefix: int
     records: list[int]
-    members: list[int]
 
 
 def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device) -> Batch:

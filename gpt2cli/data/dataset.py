@@ -1,6 +1,5 @@
 """Token sequences end to end in one tensor, and where the learned part of each begins."""
 
-import ctypes
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ class TokenDataset:
         digest = hashlib.sha256()
         for tensor in (self.offsets, self.loss_from, self.tokens):
             digest.update(len(tensor).to_bytes(8, "little"))
-            digest.update(_bytes_of(tensor))
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -76,11 +75,3 @@ def from_sequences(sequences: Sequence[Tensor], loss_from: Iterable[int]) -> Tok
 def empty() -> TokenDataset:
     """A dataset of no sequences."""
     return from_sequences([], [])
-
-
-def _bytes_of(tensor: Tensor) -> "ctypes.Array[ctypes.c_char] | bytes":
-    """The tensor's memory without a copy. It is valid as long as the tensor exists."""
-    tensor = tensor.contiguous()
-    if not tensor.numel():
-        return b""
-    return (ctypes.c_char * (tensor.numel() * tensor.element_size())).from_address(tensor.data_ptr())

@@ -1,9 +1,10 @@
 """Reading text files in UTF-8, and encoding many texts as tokens in parallel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -16,6 +17,10 @@ BOM = b"\xef\xbb\xbf"
 
 LONGEST_TOKEN = 128
 """Bytes of the longest token. So n tokens hold at most 128 n characters."""
+BATCH, BATCH_CHARACTERS = 1000, 2**22
+"""The most items of a batch, and about the most characters: as Python integers, tokens take much memory."""
+
+T = TypeVar("T")
 
 
 def read_utf8(path: Path) -> str:
@@ -33,6 +38,20 @@ def read_utf8(path: Path) -> str:
     raise DataError(f"{where} (looks like {guess}): convert it to UTF-8, or give another file")
 
 
+def batches(items: Iterable[T], characters_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items in batches of at most BATCH items, each of about BATCH_CHARACTERS at most."""
+    batch: list[T] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += characters_of(item)
+        if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 def encode_many(texts: Sequence[str]) -> list[list[int]]:
     """The token ids of each text, in which `<|endoftext|>` is plain text. Uses as many threads as torch."""
     threads = torch.get_num_threads()
@@ -40,8 +59,4 @@ def encode_many(texts: Sequence[str]) -> list[list[int]]:
     share = max(1, -(-len(texts) // (4 * threads)))
     portions = [texts[start : start + share] for start in range(0, len(texts), share)]
     with ThreadPoolExecutor(threads) as pool:
-        return [*chain.from_iterable(pool.map(_encode_some, portions))]
-
-
-def _encode_some(texts: Sequence[str]) -> list[list[int]]:
-    return [*map(encode_plain, texts)]
+        return [*chain.from_iterable(pool.map(lambda portion: [*map(encode_plain, portion)], portions))]

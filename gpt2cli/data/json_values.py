@@ -22,7 +22,7 @@ _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """Replaces a value that JSON does not have, which `what` names."""
+    """Stands for a value that JSON does not have. `what` names it."""
 
     what: str
 
@@ -32,7 +32,7 @@ NAN = Unusable("NaN")
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """Replaces the value of a line that is not JSON: the column if it is known, and the reason."""
+    """Stands for a line that is not JSON, with the reason, and the column if it is known."""
 
     column: int | None
     reason: str

@@ -1,12 +1,12 @@
 """Training data of any kind, opened, tokenized and divided."""
 
+import difflib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
 from gpt2cli.config import LESSONS, DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data.alpaca import OnBatch, read_alpaca
-from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.prepared import default_directory, fingerprint, is_prepared, read_prepared, write_prepared
 from gpt2cli.data.records import SUFFIXES
 from gpt2cli.data.source import fetch_source
@@ -24,7 +24,7 @@ SIMILAR = 0.75
 
 
 def data_path(data: str) -> Path:
-    """The path of data. LESSONS, if no file has that name, stands for the records that come with the package.
+    """The path of data. LESSONS means the records that come with the package, unless a file has that name.
 
     Raises UsageError for an empty name, which would mean the working directory.
     """
@@ -39,16 +39,11 @@ def check_kind(path: Path) -> None:
     if is_directory(path):
         return
     if not is_file(path):
-        raise UsageError(f"{path} is {missing(path)}: {_meant(path)}{ACCEPTED}")
+        likely = difflib.get_close_matches(str(path).lower(), [LESSONS], cutoff=SIMILAR)
+        meant = f"did you mean {LESSONS}? Otherwise " if likely else ""
+        raise UsageError(f"{path} is {missing(path)}: {meant}{ACCEPTED}")
     if path.suffix.lower() not in (*SUFFIXES, SUFFIX):
         raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
-
-
-def _meant(path: Path) -> str:
-    from difflib import SequenceMatcher
-
-    likeness = SequenceMatcher(None, str(path).lower(), LESSONS).ratio()
-    return f"did you mean {LESSONS}? Otherwise " if likeness >= SIMILAR else ""
 
 
 def prepared_alpaca(offline: bool = False, progress: Progress = ignore) -> Path:
@@ -106,18 +101,8 @@ def load_alpaca(
 
     Raises the errors of `read_alpaca`.
     """
-    read = read_alpaca(
-        path,
-        max_length=max_length,
-        loss_on=loss_on,
-        subset=data.subset,
-        seed=data.seed,
-        template=template,
-        skip_bad=skip_bad,
-        on_batch=on_batch,
-    )
-    of = split(len(read.dataset), data)
-    chosen = {"train": of.train, "val": of.val, "test": of.test}
+    read = read_alpaca(path, max_length, loss_on, data, skip_bad, on_batch, template)
+    chosen = split(len(read.dataset), data)
     train, val, test = (read.dataset.select(indices) for indices in chosen.values())
     records = {name: [read.records[i] for i in indices] for name, indices in chosen.items()}
     info = {"kind": "alpaca", "source": source or str(path), "max_length": max_length, "loss_on": loss_on}
@@ -128,8 +113,7 @@ def load_alpaca(
 def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:
     read = read_text(files, block_size, data)
     info = {"kind": "text", "source": str(path), "max_length": block_size, "loss_on": "all", "seed": data.seed}
-    info |= {"subset": data.subset, "files": read.files}
-    return _described(Splits(read.train, read.val, read.test, None, info, notes))
+    return _described(replace(read, info=info | {"subset": data.subset, **read.info}, notes=notes))
 
 
 def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
@@ -139,7 +123,7 @@ def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
             raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
         return _load_text(path, files, max_length, data, left_out_of(path))
     prepared = read_prepared(path)
-    longest = max(_longest(part) for part in prepared.by_name().values())
+    longest = max(int(part.lengths.max()) for part in prepared.by_name().values() if len(part))
     if longest - 1 > max_length:  # the last token is predicted, not read
         fit = f"prepare it again with --max-length {max_length}"
         raise DataError(f"{path} was prepared with up to {longest} tokens a record, more than {max_length}: {fit}")
@@ -147,10 +131,6 @@ def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
         return prepared
     chosen = prepared.train.select(sample(len(prepared.train), data.subset, data.seed))
     return _described(replace(prepared, train=chosen, info=prepared.info | {"subset": data.subset}))
-
-
-def _longest(part: TokenDataset) -> int:
-    return int(part.lengths.max()) if len(part) else 0
 
 
 def _described(splits: Splits) -> Splits:

@@ -60,17 +60,6 @@ def write_prepared(splits: Splits, directory: Path) -> Path:
 
     Raises ResourceError if it cannot be written.
     """
-    try:
-        return _write(splits, directory)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ResourceError(
-            f"cannot write {directory / FILE} ({reason}): free some space, or write elsewhere"
-        ) from None
-
-
-def _write(splits: Splits, directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{name}.{member}": getattr(part, member).contiguous()
         for name, part in splits.by_name().items()
@@ -84,9 +73,15 @@ def _write(splits: Splits, directory: Path) -> Path:
         records = {name: _lines(splits.records[name]) for name in splits.by_name()}
         tensors |= {f"{name}.records": lines for name, lines in records.items()}
         metadata["records_sha256"] = _digest_of_records(records)
-    with replacing(directory / FILE) as temporary:
-        write_tensors(temporary, tensors, metadata)
-    return directory / FILE
+    file = directory / FILE
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as temporary:
+            write_tensors(temporary, tensors, metadata)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ResourceError(f"cannot write {file} ({reason}): free some space, or write elsewhere") from None
+    return file
 
 
 def read_prepared(directory: Path, with_records: bool = False) -> Splits:
@@ -95,7 +90,7 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
     The records are read and checked only `with_records`. They are empty if an earlier version prepared the dataset.
 
     The file is untrusted: all its sizes, types and offsets are checked. Raises DataError for a file that is damaged, of
-    another format version, or no prepared dataset.
+    another format version, or not a prepared dataset.
     """
     path = directory / FILE
     try:
@@ -118,7 +113,7 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
     except DataError as error:
         raise DataError(f"{path}: {error}: {AGAIN}") from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        raise DataError(f"{path} is no prepared dataset, or is damaged: {AGAIN}") from None
+        raise DataError(f"{path} is damaged, or not a prepared dataset: {AGAIN}") from None
     return splits
 
 
@@ -142,10 +137,9 @@ def _check_info(info: dict[str, Any], fingerprint: str) -> None:
 def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
     """One split. Raises KeyError or ValueError unless all its offsets and tokens are within their ranges."""
     tokens, offsets, loss_from = members = [tensors[f"{name}.{member}"] for member in _DTYPES]
-    kinds = all(
-        tensor.dtype == dtype and tensor.ndim == 1 for tensor, dtype in zip(members, _DTYPES.values(), strict=True)
-    )
-    if not kinds or len(offsets) != len(loss_from) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
+    if any(member.dtype != dtype or member.ndim != 1 for member, dtype in zip(members, _DTYPES.values(), strict=True)):
+        raise ValueError
+    if len(offsets) != len(loss_from) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
         raise ValueError
     if offsets.min() < 0 or offsets.max() > len(tokens):  # otherwise the lengths below could overflow
         raise ValueError
@@ -158,9 +152,7 @@ def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
 
 def _lines(records: list[Record]) -> Tensor:
     """The records as JSON, one a line, (bytes,) uint8."""
-    lines = bytearray()
-    for record in records:
-        lines += json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n"
+    lines = bytearray("".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records).encode())
     return torch.frombuffer(lines, dtype=torch.uint8) if lines else torch.empty(0, dtype=torch.uint8)
 
 

@@ -1,6 +1,6 @@
 """Reading Alpaca's records from an untrusted file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from gpt2cli.untrusted import is_encodable, shown
 SUFFIXES = (".json", ".jsonl")
 FIELDS = ("instruction", "output", "input")
 NAMED_FIELDS = 3
-"""Names of other fields that a note lists at most."""
+"""The most names of other fields in a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Records:
     other_fields       the names of some of these fields
     """
 
-    good: list[Record] = field(default_factory=list)
-    bad: int = 0
-    with_other_fields: int = 0
-    other_fields: tuple[str, ...] = ()
+    good: list[Record]
+    bad: int
+    with_other_fields: int
+    other_fields: tuple[str, ...]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ class Records:
 def read_records(path: Path, skip_bad: bool = False) -> Records:
     r"""Read a `.json` file (a list of objects) or a `.jsonl` file (one object a line).
 
-    An object has an `instruction`, an `output`, and optionally an `input`. An `input` of null, or of the NaN that
+    An object has an `instruction`, an `output`, and optionally an `input`. An `input` of null, or of NaN, which
     pandas writes for a missing value, means no input. Texts are taken unchanged: a `\r\n` or `<|endoftext|>` in one is
     plain text. Suffixes may be in upper case.
 
@@ -108,6 +108,4 @@ def _input_of(value: dict[str, Any]) -> Any:
 
 def _other_fields(value: dict[str, Any]) -> list[str]:
     """The names of fields that are not used but have values."""
-    if len(value) <= len(FIELDS) and value.keys() <= set(FIELDS):
-        return []
     return [name for name, member in value.items() if name not in FIELDS and member and member != NAN]

@@ -86,4 +86,4 @@ def _download_records(address: str, part: Path, progress: Progress) -> None:
     except DataError as error:
         part.unlink()
         reason = str(error).replace(str(part), "the download")
-        raise DataError(f"{without_query(address)} is no file of records: {reason}") from None
+        raise DataError(f"{without_query(address)} is not a file of records: {reason}") from None

@@ -37,21 +37,15 @@ class Splits:
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
-@dataclass(frozen=True)
-class Indices:
-    """The members of each split: each number from 0 to n - 1 is in exactly one list. The lists are ascending."""
+def split(n: int, data: DataConfig) -> dict[str, list[int]]:
+    """Divide the numbers from 0 to n - 1 at random into train, val and test. Each list is ascending.
 
-    train: list[int]
-    val: list[int]
-    test: list[int]
-
-
-def split(n: int, data: DataConfig) -> Indices:
-    """Divide n things at random. `train` gets at least one, and so does a requested `val` if n is 2 or more."""
+    `train` gets at least one number, and so does a requested `val` if n is 2 or more.
+    """
     n_val, n_test = sizes(n, data)
     order = permutation(n, data.seed)
     val, test, train = order[:n_val], order[n_val : n_val + n_test], order[n_val + n_test :]
-    return Indices(sorted(train), sorted(val), sorted(test))
+    return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
 
 
 def sizes(n: int, data: DataConfig) -> tuple[int, int]:

@@ -11,8 +11,7 @@ previous block. So each token of a stream except the first is a target exactly o
 
 import re
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,26 +20,14 @@ from torch import Tensor
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.data.encoding import encode_many, read_utf8
-from gpt2cli.data.splits import sample, sizes, split
+from gpt2cli.data.encoding import batches, encode_many, read_utf8
+from gpt2cli.data.splits import Splits, sample, sizes, split
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, pieces
 from gpt2cli.untrusted import is_file, shown
 
 SUFFIX = ".txt"
-BATCH, BATCH_CHARACTERS = 1000, 2**20
-"""The most pieces of a batch, and about the most characters: as Python integers, tokens take much memory."""
 _SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\n|\Z)", re.MULTILINE)
-
-
-@dataclass(frozen=True, eq=False)
-class Text:
-    """Blocks for training, validation and test, and the number of files that hold any text."""
-
-    train: TokenDataset
-    val: TokenDataset
-    test: TokenDataset
-    files: int
 
 
 def text_files(folder: Path) -> list[Path]:
@@ -60,19 +47,17 @@ def left_out_of(folder: Path) -> tuple[str, ...]:
     others = sorted(path.name for path in folder.iterdir() if not _is_text(path))
     if not others:
         return ()
-    files = (
-        "1 entry that is not a visible .txt file"
-        if len(others) == 1
-        else (f"{len(others):,} entries that are not visible .txt files")
-    )
-    return (f"{folder}: left out {files}, {'' if len(others) == 1 else 'the first of them '}{shown(others[0])}",)
+    if len(others) == 1:
+        return (f"{folder}: left out 1 entry that is not a visible .txt file, {shown(others[0])}",)
+    count = f"{len(others):,} entries that are not visible .txt files"
+    return (f"{folder}: left out {count}, the first of them {shown(others[0])}",)
 
 
-def read_text(files: Sequence[Path], block_size: int, data: DataConfig) -> Text:
+def read_text(files: Sequence[Path], block_size: int, data: DataConfig) -> Splits:
     """Tokenize the files and divide them: whole files if there are several, else the parts of the only one.
 
-    A `subset` is that many random blocks of `train`. Raises DataError, with the byte, for a file that is not UTF-8, and
-    if there is no text.
+    `info` has the number of `files` that hold any text. A `subset` is that many random blocks of `train`. Raises
+    DataError, with the byte, for a file that is not UTF-8, and if there is no text.
     """
     texts = [documents for documents in (tokenize(read_documents(path)) for path in files) if documents]
     if not texts:
@@ -80,13 +65,12 @@ def read_text(files: Sequence[Path], block_size: int, data: DataConfig) -> Text:
     if len(texts) == 1:
         streams = _cut(join(texts[0]), data)
     else:
-        of = split(len(texts), data)
-        chosen = ([document for i in part for document in texts[i]] for part in (of.train, of.val, of.test))
-        streams = [join(documents) for documents in chosen]
+        parts = split(len(texts), data).values()
+        streams = [join([document for i in part for document in texts[i]]) for part in parts]
     train, val, test = (blocks(stream, block_size) for stream in streams)
     if data.subset is not None:
         train = train.select(sample(len(train), data.subset, data.seed))
-    return Text(train, val, test, len(texts))
+    return Splits(train, val, test, None, {"files": len(texts)})
 
 
 def _cut(stream: Tensor, data: DataConfig) -> list[Tensor]:
@@ -117,21 +101,14 @@ def read_documents(path: Path) -> list[str]:
     text = read_utf8(path).replace("\r\n", "\n")
     if "\n" not in text:  # the line ends of the first Macs
         text = text.replace("\r", "\n")
-    return [document for document in _documents(text) if document and not document.isspace()]
-
-
-def _documents(text: str) -> Iterator[str]:
-    start = 0
-    for separator in _SEPARATOR.finditer(text):
-        yield text[start : separator.start()]
-        start = separator.end()
-    yield text[start:] if start else text
+    return [document for document in _SEPARATOR.split(text) if document and not document.isspace()]
 
 
 def tokenize(documents: Sequence[str]) -> list[Tensor]:
     """The tokens of each document, (T,) uint16; `<|endoftext|>` in them is plain text."""
     tokens, ends = array("H"), [0] * (len(documents) + 1)
-    for batch in _batches(documents):
+    numbered = ((i, piece) for i, document in enumerate(documents) for piece in pieces(document))
+    for batch in batches(numbered, lambda item: len(item[1])):
         encoded = encode_many([piece for _, piece in batch])
         for (document, _), ids in zip(batch, encoded, strict=True):
             tokens.extend(ids)
@@ -140,18 +117,3 @@ def tokenize(documents: Sequence[str]) -> list[Tensor]:
         return []
     whole = torch.frombuffer(tokens, dtype=torch.uint16)
     return [whole[start:end] for start, end in pairwise(ends)]
-
-
-def _batches(documents: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-    """All pieces of all documents, each with its document's index, in batches of at most BATCH pieces."""
-    batch: list[tuple[int, str]] = []
-    size = 0
-    for i, document in enumerate(documents):
-        for piece in pieces(document):
-            batch.append((i, piece))
-            size += len(piece)
-            if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
-                yield batch
-                batch, size = [], 0
-    if batch:
-        yield batch

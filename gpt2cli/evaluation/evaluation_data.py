@@ -37,8 +37,8 @@ class Instructions:
     """Records to be answered.
 
     fingerprint  the fingerprint of the whole data, if these are a split of it
-    places       for a file of records: the index of each task among the `of` records of the file, as those without an
-                 output are left out
+    places       the index of each task among all records of a file; None for prepared data
+    of           the number of all records of that file, also those without an output
     notes        remarks for the person who gave the data
     """
 
@@ -87,15 +87,14 @@ def read_data(
     evaluate on.
     """
     check_kind(path)
-    prepared = path.is_dir() and is_prepared(path)
-    if not prepared and path.suffix.lower() not in SUFFIXES:
-        if split not in (None, "all"):
-            raise UsageError("plain text is taken whole: leave --split out")
-        return _read_texts(path, source)
-    if not prepared and split in (None, "all"):
-        return _read_file(path, source, skip_bad)
-    if prepared:
+    if path.is_dir() and is_prepared(path):
         splits = read_prepared(path, with_records=True)
+    elif path.suffix.lower() not in SUFFIXES:
+        if split not in (None, "all"):
+            raise UsageError("plain text is always taken whole: omit --split")
+        return _read_texts(path, source)
+    elif split in (None, "all"):
+        return _read_file(path, source, skip_bad)
     else:
         length = train.max_length or block_size
         splits = load_alpaca(path, length, train.loss_on, division, skip_bad, template=template)

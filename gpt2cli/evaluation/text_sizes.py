@@ -1,4 +1,4 @@
-"""The bytes and words of a text's tokens, for figures that do not depend on the tokenizer."""
+"""The bytes and words of a text's tokens, for scores that do not depend on the tokenizer."""
 
 import re
 from functools import cache
@@ -6,7 +6,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encoding
 
 _SPACES = [chr(code).encode() for code in range(0x3001) if chr(code).isspace()]
@@ -16,7 +15,7 @@ _IS_SPACE = torch.tensor([bytes([byte]) in _SPACES for byte in range(256)])
 
 
 def sizes_of(text: str, tokens: Tensor) -> Tensor:
-    """For each of a text's `tokens`, (T,): its UTF-8 bytes, and the number of words that begin in it, (T, 2) uint8.
+    """The sizes of a text's `tokens`, (T,): for each its UTF-8 bytes and the words that begin in it, (T, 2) uint8.
 
     Words are separated by white space, as in `str.split`. The sums are the bytes and the words of the text.
     """
@@ -33,9 +32,6 @@ def sizes_of(text: str, tokens: Tensor) -> Tensor:
 
 @cache
 def _bytes_of_tokens() -> Tensor:
-    """(50257,) int64: the number of bytes of each token. The end of text has none."""
-    lengths = torch.zeros(VOCAB_SIZE, dtype=torch.int64)
-    lengths[:END_OF_TEXT_ID] = torch.tensor(
-        [len(encoding().decode_single_token_bytes(token)) for token in range(END_OF_TEXT_ID)]
-    )
-    return lengths
+    """The number of bytes of each token, (50257,) int64: 0 for the end of text."""
+    lengths = [len(encoding().decode_single_token_bytes(token)) for token in range(END_OF_TEXT_ID)]
+    return torch.tensor([*lengths, 0])

@@ -17,7 +17,7 @@ from gpt2cli.progress import Progress, Received
 
 MAX_BYTES = 2**32
 TIMEOUT = 10.0
-"""Seconds without a byte after which a server is given up."""
+"""Seconds without a byte after which a try has failed."""
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _HEADERS = {"User-Agent": f"gpt2cli/{__version__}", "Accept-Encoding": "identity"}
@@ -29,7 +29,7 @@ def is_address(text: str) -> bool:
 
 
 def without_query(address: str) -> str:
-    """An address as it may be shown and stored: its query may hold a key. A path stays as it is."""
+    """An address without its query, which may hold a key. A path is returned unchanged."""
     return address.partition("?")[0] if is_address(address) else address
 
 
@@ -39,19 +39,19 @@ def check_address(address: str) -> None:
         parts = urlsplit(address)
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
-        raise UsageError(f"{address[:200]!r} is no address: give one that starts with https://") from None
+        raise UsageError(f"{address[:200]!r} is not an address: give one that starts with https://") from None
     if "@" in parts.netloc or not parts.hostname or not port_is_valid:
         raise UsageError("an address must hold a host, and no name or password: download the file yourself and give it")
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL_HOSTS):
         raise UsageError(
-            f"{without_query(address)}: only https is allowed, and http from this machine: give such an address"
+            f"{without_query(address)}: only https is allowed (http only on this machine): give an https address"
         )
 
 
 def download(address: str, part: Path, progress: Progress) -> None:
     """Download an address to `part`. Redirections must lead to addresses that `check_address` allows.
 
-    Each try starts anew, as the server may have another version by then. Raises NetworkError if the server does not
+    Each try starts from the first byte, as the file may have changed. Raises NetworkError if the server does not
     answer, refuses, or sends more than MAX_BYTES, and ResourceError if the file cannot be written.
     """
     prepare_client()
@@ -74,7 +74,7 @@ def _attempt(address: str, part: Path, progress: Progress) -> None:
             for chunk in server.chunks(response):
                 done += len(chunk)
                 if done > MAX_BYTES:
-                    raise NetworkError(f"{shown}: more than {MAX_BYTES:,} bytes came, refused: use a smaller file")
+                    raise NetworkError(f"{shown}: the server sends more than {MAX_BYTES:,} bytes: use a smaller file")
                 append(out.fileno(), chunk, part)
                 progress(Received(name, done, total or done))
         except TemporaryError as error:  # the client compares what came with the announced length

@@ -1,11 +1,12 @@
-"""Connections by huggingface_hub's HTTP client: limits on their time, checked redirections, and our own errors.
+"""Connections by huggingface_hub's HTTP client, with time limits, checked redirections, and our errors.
 
 A server that sends a byte a second never exceeds the timeout of a single read. So the headers of an answer have a
 deadline, and its body has a minimum rate.
 """
 
-import queue
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Thread
@@ -98,42 +99,35 @@ class Server:
             return NetworkError("the proxy is of a kind (SOCKS) that is not supported: unset ALL_PROXY")
         if isinstance(error, TimeoutError) or (isinstance(error, HTTPError) and kind.endswith("Timeout")):
             return TemporaryError(f"no answer in time from {peer}")
-        if isinstance(error, ValueError) or kind == "InvalidURL":
+        if isinstance(error, ValueError) or kind in ("InvalidURL", "UnsupportedProtocol"):
             return NetworkError(f"{self.wanted}: an address is wrong, the server's or a proxy's: {self.advice}")
         if not isinstance(error, HTTPError):
             return error
-        if kind == "UnsupportedProtocol":
-            return NetworkError(
-                f"{self.wanted}: {peer} redirects to an address that is not http or https: {self.advice}"
-            )
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return NetworkError(f"the certificate of {urlsplit(self.address).hostname} is not to be trusted: refused")
+            return NetworkError(f"the certificate of {urlsplit(self.address).hostname} cannot be verified: refused")
         if kind in ("ConnectError", "ProxyError"):
             return TemporaryError(f"no connection to {peer}")
         return TemporaryError(f"the connection to {peer} broke off")
 
 
 def answer_in_time(ask: Callable[[], T], timeout: float) -> T:
-    """What `ask` returns or raises. Raises TimeoutError if that takes longer than DEADLINE times `timeout` seconds.
+    """Returns or raises what `ask` does; TimeoutError if that takes longer than DEADLINE times `timeout` seconds.
 
     The call then continues in a daemon thread, and its result is ignored.
     """
-    outcome: queue.SimpleQueue[tuple[list[T], BaseException | None]] = queue.SimpleQueue()
+    answer: Future[T] = Future()
 
     def run() -> None:
         try:
-            outcome.put(([ask()], None))
+            answer.set_result(ask())
         except BaseException as error:
-            outcome.put(([], error))
+            answer.set_exception(error)
 
     Thread(target=run, daemon=True).start()
     try:
-        answers, error = outcome.get(timeout=DEADLINE * timeout)
-    except queue.Empty:
+        return answer.result(timeout=DEADLINE * timeout)
+    except FutureTimeoutError:  # before Python 3.11, this is no TimeoutError
         raise TimeoutError from None
-    if error is not None:
-        raise error
-    return answers[0]
 
 
 def steady(chunks: Iterable[bytes], address: str) -> Iterator[bytes]:
@@ -150,7 +144,7 @@ def steady(chunks: Iterable[bytes], address: str) -> Iterator[bytes]:
 
 
 def route(address: str) -> str:
-    """The host of an address, as a message names it, with the proxy if the environment names one."""
+    """The host of an address for a message, with the proxy if the environment names one."""
     parts = urlsplit(address)
     host, proxies = parts.hostname or "", getproxies_environment()
     kind = next((kind for kind in (parts.scheme, "all") if proxies.get(kind)), None)

@@ -10,12 +10,11 @@ A file is used only if its bytes match its digest. This module never changes a f
 """
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gpt2cli.atomic import replacing, sync_directory, sync_file
+from gpt2cli.atomic import replacing
 from gpt2cli.hub import model_cache
 from gpt2cli.hub.names import COMMIT, short_name
 from gpt2cli.hub.resumable_download import DIGEST, RemoteFile, matches
@@ -51,7 +50,7 @@ def find_snapshot(repo: str, revision: str, names: Sequence[str]) -> tuple[str, 
 
 
 def _places(repo: str, commit: str, file: RemoteFile) -> Iterator[Path]:
-    """Where the cache can hold a file: under its digest, or in the snapshot where symbolic links cannot be made."""
+    """The paths that a file can have in the cache. Without symbolic links, it is in the snapshot."""
     from huggingface_hub import constants
 
     for repo_id in _names_of(repo):
@@ -70,30 +69,24 @@ def _link_or_copy(place: Path, file: RemoteFile, target: Path) -> bool:
     try:
         if not matches(place, file):
             return False
-        if not _link(place.resolve(), target):
-            model_cache.check_space(file.size)
-            with replacing(target) as temporary:
+        with replacing(target) as temporary:
+            if not _link(place.resolve(), temporary):
+                model_cache.check_space(file.size)
                 shutil.copyfile(place, temporary)
     except OSError:
         return False
     return True
 
 
-def _link(blob: Path, target: Path) -> bool:
-    """Make `target` a hard link to a blob. False, without a link, if its owner or mode is not that of a new file."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+def _link(blob: Path, new: Path) -> bool:
+    """Replace an empty new file by a hard link to a blob. False if links are impossible, or owner or mode differ."""
+    empty, old = new.stat(), blob.stat()
+    if (empty.st_dev, empty.st_uid, empty.st_mode) != (old.st_dev, old.st_uid, old.st_mode):
+        return False
+    link = new.with_name(f"{new.name}.link")
     try:
-        temporary.touch()
-        new, old = temporary.stat(), blob.stat()
-        if (new.st_dev, new.st_uid, new.st_mode) != (old.st_dev, old.st_uid, old.st_mode):
-            return False
-        temporary.unlink()
-        os.link(blob, temporary)
-        sync_file(temporary)
-        temporary.replace(target)
-        sync_directory(target.parent)
-        return True
+        os.link(blob, link)
     except OSError:
         return False
-    finally:
-        temporary.unlink(missing_ok=True)
+    link.replace(new)
+    return True

@@ -1,8 +1,8 @@
 """Error messages for the Hub's HTTP statuses. They never contain text from the server."""
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from time import time
 
 from gpt2cli.errors import NetworkError
 from gpt2cli.hub.resumable_download import TemporaryError
@@ -18,7 +18,7 @@ def refusal(status: int, headers: Mapping[str, str], repo: str, revision: str, n
     The Hub's header X-Error-Code says what is missing.
     """
     if status in (408, 429) or status >= 500:
-        reason = "the server is busy" if status == 429 else "the server is in trouble"
+        reason = "the server is busy" if status == 429 else "the server has failed"
         return TemporaryError(f"{reason} (HTTP {status} for {name})", _retry_after(headers.get("Retry-After", "")))
     code = headers.get("X-Error-Code", "")
     if code == "GatedRepo":
@@ -40,14 +40,14 @@ def refusal(status: int, headers: Mapping[str, str], repo: str, revision: str, n
 
 def upload_refusal(status: int, headers: Mapping[str, str], repo: str) -> Exception:
     """The exception for an HTTP status that answers an upload: TemporaryError or NetworkError, as `refusal`."""
-    if status == 401:
-        return NetworkError(f"the Hub does not know you (HTTP 401): set HF_TOKEN to a token that may write to {repo}")
-    if status == 403:
-        return NetworkError(f"{repo} is not yours to write to (HTTP 403): use another name, or a token that may write")
-    if status == 409:
-        return NetworkError(f"{repo} was changed meanwhile (HTTP 409): push again")
-    if status == 413:
-        return NetworkError(f"there is no more room for {repo} (HTTP 413): see your storage on the Hub")
+    reasons = {
+        401: f"the Hub does not know you (HTTP 401): set HF_TOKEN to a token that may write to {repo}",
+        403: f"{repo} is not yours to write to (HTTP 403): use another name, or a token that may write",
+        409: f"{repo} was changed meanwhile (HTTP 409): push again",
+        413: f"{repo} has no more room (HTTP 413): see your storage on the Hub",
+    }
+    if status in reasons:
+        return NetworkError(reasons[status])
     return refusal(status, headers, repo, "main", "the upload")
 
 
@@ -56,9 +56,6 @@ def _retry_after(value: str) -> float | None:
     try:
         if value.isdecimal():
             return float(value[:9])
-        moment = parsedate_to_datetime(value)
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
     except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())

@@ -37,7 +37,7 @@ def prepare_client() -> None:
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(f"HF_ENDPOINT is {endpoint!r}, no address such as https://huggingface.co: set it, or unset it")
+        raise UsageError(f"HF_ENDPOINT is {endpoint!r}, not an address such as https://huggingface.co: set or unset it")
     # the client reads this when it is imported; without it, its requests describe the machine
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub.utils import logging as client_logging
@@ -78,7 +78,9 @@ class Remote:
             found = answer_in_time(lambda: get_hf_file_metadata(url, headers=headers, timeout=timeout), timeout)
         commit, digest, size = found.commit_hash or "", found.etag or "", found.size
         if not COMMIT.fullmatch(commit) or not DIGEST.fullmatch(digest):
-            raise NetworkError(f"{self.repo}: the server's commit or ETag for {name} is no hash: is HF_ENDPOINT a Hub?")
+            raise NetworkError(
+                f"{self.repo}: the server's commit or ETag for {name} is not a hash: is HF_ENDPOINT a Hub?"
+            )
         if size == 0 and digest == EMPTY:
             raise MissingFileError(f"{self.repo}: {name} is empty: use another repository")
         if size is None or not 0 < size <= MAX_SIZE:

@@ -30,17 +30,18 @@ from gpt2cli.untrusted import parse_json, read_at_most
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 2**20
-"""Bytes of a manifest that are read. It names 1,000 shards at most."""
+"""Bytes of the largest manifest that is read. A manifest names 1,000 shards at most."""
 HALF_WRITTEN = "*/.*.tmp"
-"""Temporary files and directories in a repository's directory, in which killed runs wrote manifests and refs."""
+"""Temporary files and directories of killed runs: half-written manifests and refs."""
 
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A whole model on disk.
+    """A complete model on disk.
 
     model          the name for `--model`
-    path           the directory of its files, which have so many `bytes`
+    path           the directory of its files
+    bytes          the total size of its files
     downloaded_at  ISO 8601, in UTC
     """
 
@@ -52,7 +53,7 @@ class CachedModel:
 
 
 def repo_directory(repo: str) -> Path:
-    """The directory of everything that is kept of one repository."""
+    """The directory for all files of one repository."""
     return paths.models() / repo.replace("/", "--")
 
 
@@ -76,13 +77,13 @@ def check_space(needed: int) -> None:
 
 
 def find(repo: str, revision: str) -> CachedModel | None:
-    """The model on disk, or None if it is not there or not whole. A commit is found whatever revision it was."""
+    """The model on disk, or None if it is missing or incomplete. A commit is found even if no branch points to it."""
     commit = revision if COMMIT.fullmatch(revision) else _refs(repo).get(revision)
     return _read(model_directory(repo, commit), revision) if commit else None
 
 
 def list_models() -> list[CachedModel]:
-    """Every whole model on disk, sorted by name. If no branch or tag points to a model, its commit is its revision."""
+    """Every complete model on disk, sorted by name. The revision is a branch or tag, or else the commit."""
     found = []
     for manifest in sorted(paths.models().glob(f"*--*/*/{MANIFEST}")):
         directory = manifest.parent
@@ -110,33 +111,25 @@ def publish(repo: str, revision: str, commit: str, files: list[RemoteFile]) -> N
 
 
 def remove(repo: str, revision: str | None, on_wait: Callable[[], None]) -> list[CachedModel]:
-    """Delete a model, in all its revisions if `revision` is None, and return the whole models that were deleted.
+    """Delete a model, in all its revisions if `revision` is None, and return the complete models among those deleted.
 
-    Raises UsageError if it is not there. `on_wait` is called if another process is busy with the same repository.
+    Raises UsageError if it is not on disk. `on_wait` is called if another process is busy with the same repository.
     """
     with lock(repo, on_wait):
-        models = [model for model in list_models() if model.path.parent == repo_directory(repo)]
+        whole = [model for model in list_models() if model.path.parent == repo_directory(repo)]
         asked = find(repo, revision) if revision else None
-        doomed = models if revision is None else [model for model in models if asked and model.path == asked.path]
+        doomed = [model for model in whole if revision is None or (asked and model.path == asked.path)]
         if not doomed and (revision or not repo_directory(repo).is_dir()):
             there = ", ".join(f"{model.model}@{model.revision}" for model in list_models()) or "none"
             wanted = f"{short_name(repo)}@{revision}" if revision else short_name(repo)
-            raise UsageError(f"{wanted} is not on disk; the models that are: {there}")
-        if len(doomed) == len(models):
-            _delete(repo_directory(repo))
-        else:
-            _forget(repo, {model.path.name for model in doomed})
+            raise UsageError(f"{wanted} is not on disk; the models on disk: {there}")
+        for directory in [model.path for model in doomed] if len(doomed) < len(whole) else [repo_directory(repo)]:
+            _delete(directory)
+        for name, commit in _refs(repo).items():
+            if not model_directory(repo, commit).exists():
+                _ref_file(repo, name).unlink()
         sweep(repo)
     return doomed
-
-
-def _forget(repo: str, commits: set[str]) -> None:
-    """Delete some commits and the refs to them; the other commits stay."""
-    for commit in commits:
-        _delete(model_directory(repo, commit))
-    for revision, commit in _refs(repo).items():
-        if commit in commits:
-            _ref_file(repo, revision).unlink()
 
 
 def _delete(directory: Path) -> None:
@@ -158,7 +151,7 @@ def sweep(repo: str, keep: str | None = None) -> None:
 
 
 def sweep_if_idle(repo: str) -> None:
-    """Delete what a killed run left beside a whole model, unless another process holds the lock."""
+    """Delete what a killed run left beside a complete model, unless another process holds the lock."""
     from filelock import FileLock, Timeout
 
     home = repo_directory(repo)
@@ -180,7 +173,7 @@ def lock(repo: str, on_wait: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def lock_file(file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file. Its directory is made. Calls `on_wait` once if another process holds the lock."""
+    """Hold a lock file, whose directory is created. Calls `on_wait` once if another process holds the lock."""
     from filelock import FileLock, Timeout
 
     paths.make(file.parent)
@@ -217,7 +210,7 @@ def _refs(repo: str) -> dict[str, str]:
 
 
 def _read(directory: Path, revision: str) -> CachedModel | None:
-    """A model by its manifest, if every file of it is there at its full size."""
+    """The model in a directory, by its manifest; None unless all its files exist in full size."""
     try:
         manifest: dict[str, Any] = parse_json(read_at_most(directory / MANIFEST, MAX_MANIFEST) or b"")
         sizes = {str(name): int(file["size"]) for name, file in manifest["files"].items()}

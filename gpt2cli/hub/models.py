@@ -18,7 +18,7 @@ from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
 from gpt2cli.hub import hf_cache, model_cache
 from gpt2cli.hub.hub_client import Remote, prepare_client
 from gpt2cli.hub.model_cache import CachedModel
-from gpt2cli.hub.names import COMMIT, DEFAULT_REVISION, is_published, parse_name, short_name
+from gpt2cli.hub.names import COMMIT, DEFAULT_REVISION, is_published, parse_name, short_name, suffix_of
 from gpt2cli.hub.resumable_download import LastingError, RemoteFile, fetch, matches, size_of
 from gpt2cli.hub.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES, read_tokenizer, refuse
 from gpt2cli.progress import Note, Progress, ignore
@@ -52,7 +52,7 @@ def download(
     progress: Progress = ignore,
     for_text: bool = False,
 ) -> CachedModel:
-    """The model on disk. It is downloaded if it is not there, or with `force`. See `resolve` for `for_text`.
+    """The model on disk. It is downloaded if it is missing, or with `force`. See `resolve` for `for_text`.
 
     Files that the Hugging Face cache holds are taken from there, except with `force`. Offline, this is done for the
     published models only: the files of other models are not known without the Hub.
@@ -65,7 +65,7 @@ def download(
     if found:
         model_cache.sweep_if_idle(repo)
         return found
-    model = short_name(repo) + ("" if revision == DEFAULT_REVISION else f"@{revision}")
+    model = short_name(repo) + suffix_of(revision)
     source, waiting = Remote(repo, revision, progress), Note(f"another process is downloading {model}: waiting for it")
     if offline or is_offline():
         if not force and (found := _take_offline(source, lambda: progress(waiting))):
@@ -95,7 +95,7 @@ def download_from_dataset(repo: str, name: str, part: Path, *, progress: Progres
 
 
 def upload(repo: str, files: list[Path], *, private: bool = False, progress: Progress = ignore) -> str:
-    """Upload files to a repository, which is made (privately or not) if it is not there. Returns its address.
+    """Upload files to a repository, and return its address. A missing repository is created, private or public.
 
     Raises UsageError for a text that is not a repository's name, NetworkError if the Hub does not answer, or refuses.
     """
@@ -113,23 +113,23 @@ def is_offline() -> bool:
 
 
 def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
-    """Download a model's files and publish it in the cache. Files of this commit that are there already are kept."""
+    """Download a model's files and publish it in the cache. Files of this commit that are on disk are kept."""
     prepare_client()
     commit, config = source.head(CONFIG)
     _check_json(source, config)
     if COMMIT.fullmatch(source.revision) and commit != source.revision:
         raise NetworkError(f"{source.repo}: the server answers for another commit than asked: try again later")
     model_cache.sweep(source.repo, keep=commit)
-    pinned = Remote(source.repo, commit, source.progress)
+    pinned, directory = replace(source, revision=commit), model_cache.model_directory(source.repo, commit)
     tokenizer = [] if is_published(source.repo) else _tokenizer_files(pinned)
     whole = pinned.file(WEIGHTS)
     files = [config, *tokenizer, whole or _index(pinned)]
     if for_text and not is_published(source.repo):
         _download_missing(pinned, files[:-1], force)
-        refuse(read_tokenizer(model_cache.model_directory(source.repo, commit)).other, source.repo)
+        refuse(read_tokenizer(directory).other, source.repo)
     _download_missing(pinned, files, force)
     if not whole:
-        shards = _shards(model_cache.model_directory(source.repo, commit) / INDEX, pinned)
+        shards = _shards(directory / INDEX, pinned)
         _download_missing(pinned, shards, force)
         files += shards
     return _publish(source, commit, files)
@@ -148,7 +148,7 @@ def _publish(source: Remote, commit: str, files: list[RemoteFile]) -> CachedMode
 
 
 def _take_offline(source: Remote, on_wait: Callable[[], None]) -> CachedModel | None:
-    """A published model whose files are all in the Hugging Face cache, undamaged; None for any other."""
+    """A published model whose files are all in the Hugging Face cache and undamaged, else None."""
     if not is_published(source.repo):
         return None
     prepare_client()
@@ -190,7 +190,7 @@ def _shards(index: Path, source: Remote) -> list[RemoteFile]:
     try:
         names = sorted({str(name) for name in parse_json(index.read_bytes())["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{source.repo}: {INDEX} is no index of weights: use another repository") from None
+        raise CheckpointError(f"{source.repo}: {INDEX} is not an index of weights: use another repository") from None
     bad = [name for name in names if not _SHARD.fullmatch(name)]
     if bad or not names:
         raise CheckpointError(
@@ -202,7 +202,7 @@ def _shards(index: Path, source: Remote) -> list[RemoteFile]:
 
 
 def _download_missing(source: Remote, files: list[RemoteFile], force: bool) -> None:
-    """Download the files of a commit that are not there yet, or all with `force`.
+    """Download the files of a commit that are missing, or all with `force`.
 
     Each file is written in the staging directory, checked, and then moved.
     """
@@ -219,7 +219,7 @@ def _download_missing(source: Remote, files: list[RemoteFile], force: bool) -> N
 
 
 def _take(source: Remote, files: list[RemoteFile]) -> list[RemoteFile]:
-    """Take the files of a commit that are not there yet from the Hugging Face cache. Returns those still missing."""
+    """Take missing files of a commit from the Hugging Face cache. Returns the files that are still missing."""
     target = model_cache.model_directory(source.repo, source.revision)
     missing = [file for file in files if not matches(target / file.name, file)]
     target.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Names of models: the repository on the Hugging Face Hub that a name stands for, and its revision."""
+"""Names of models, each for a repository on the Hugging Face Hub and a revision of it."""
 
 import re
 
@@ -18,7 +18,7 @@ def parse_name(name: str) -> tuple[str, str]:
     allowed in it.
     """
     if name == TINY:
-        raise UsageError("tiny comes with gpt2cli, there is nothing to download: use --model tiny")
+        raise UsageError("tiny comes with gpt2cli and needs no download: use --model tiny")
     base, at, revision = name.partition("@")
     repo = PUBLISHED[base].repo if base in PUBLISHED else base
     is_repo = _REPO.fullmatch(repo) and "--" not in repo and ".." not in repo
@@ -40,6 +40,11 @@ def check_revision(revision: str) -> str:
 def short_name(repo: str) -> str:
     """The published name of a repository, or the repository's full name if it has none."""
     return next((name for name, published in PUBLISHED.items() if published.repo == repo), repo)
+
+
+def suffix_of(revision: str) -> str:
+    """The part of a model's name that gives the revision. It is empty for the default revision."""
+    return "" if revision == DEFAULT_REVISION else f"@{revision}"
 
 
 def is_published(repo: str) -> bool:

@@ -44,7 +44,7 @@ OpenBody = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
 
 
 class TemporaryError(Exception):
-    """An error that may not happen again. `wait` is the pause in seconds that the server asks for, if any."""
+    """An error after which another try may succeed. `wait` is the pause in seconds that the server asks for, if any."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -52,7 +52,7 @@ class TemporaryError(Exception):
 
 
 class TooSlowError(TemporaryError):
-    """Bytes came too slowly. They do not count as progress."""
+    """Bytes came too slowly. Such bytes do not count as progress."""
 
 
 class LastingError(NetworkError):
@@ -60,7 +60,7 @@ class LastingError(NetworkError):
 
 
 class _MismatchError(Exception):
-    """The bytes are not those that were announced."""
+    """The received bytes differ from the announced size or digest."""
 
 
 def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[], int] = lambda: 0) -> T:
@@ -78,7 +78,7 @@ def persist(attempt: Callable[[], T], progress: Progress, position: Callable[[],
                 tries, furthest = 0, position()
             tries += 1
             if tries > len(DELAYS):
-                kept = ", what came is kept" if position() else ""
+                kept = ", the received bytes are kept" if position() else ""
                 after = f" after {tries} tries" if tries > 1 else ""
                 raise LastingError(f"{error}{after}: try again later{kept}") from None
             wait = min(DELAYS[tries - 1] if error.wait is None else error.wait, LONGEST_WAIT)
@@ -130,7 +130,7 @@ def _attempt(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progre
                 for chunk in chunks:
                     done += len(chunk)
                     if done > file.size:
-                        raise _MismatchError(f"more than the announced {file.size} bytes came")
+                        raise _MismatchError(f"the server sent more than the announced {file.size} bytes")
                     digest.update(chunk)
                     append(out.fileno(), chunk, part)
                     progress(Received(file.name, done, file.size))
@@ -170,4 +170,4 @@ def append(handle: int, chunk: bytes, part: Path) -> None:
         while chunk:
             chunk = chunk[os.write(handle, chunk) :]
     except OSError as error:
-        raise ResourceError(f"cannot write {part} ({error.strerror}): free some space, what came is kept") from None
+        raise ResourceError(f"cannot write {part} ({error.strerror}): free some space, received bytes stay") from None

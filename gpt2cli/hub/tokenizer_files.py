@@ -1,6 +1,6 @@
-"""Whether a model was made for GPT-2's tokenizer, according to the files beside its weights.
+"""Checks whether a model was made for GPT-2's tokenizer, by the files beside its weights.
 
-gpt2cli has only GPT-2's tokenizer. For a model of another tokenizer its ids would mean other texts, without any error.
+gpt2cli has only GPT-2's tokenizer. With another model, it would encode texts as wrong ids, without any error.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ VOCABULARIES = FILES[:2]
 OTHER_KINDS = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model", "vocab.txt")
 """Vocabularies of SentencePiece and of BERT."""
 PROVENANCE = "other_tokenizer"
-"""The entry of a checkpoint's provenance that says why its tokenizer is not GPT-2's."""
+"""The entry in a checkpoint's provenance with the reason why its tokenizer is not GPT-2's."""
 MAX_SIZE = 2**24
 """Bytes of the largest file that is read. GPT-2's largest has 2 million."""
 PADDED_SIZE = 51_200
@@ -44,7 +44,7 @@ _CLASSES |= {"TokenizersBackend", "GPT2TokenizerBase"}
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """The known facts about the tokenizer that a model was made for.
+    """What is known about the tokenizer that a model was made for.
 
     other  why it is not GPT-2's; None if it is GPT-2's, or if nothing is known
     added  its tokens that GPT-2's does not have
@@ -56,7 +56,7 @@ class Tokenizer:
     known: bool = False
 
     def or_else(self, second: "Tokenizer") -> "Tokenizer":
-        """The facts of both. Where both have a reason, this one's is taken."""
+        """Both combined. If both have a reason in `other`, this one's is taken."""
         added = tuple(dict.fromkeys(self.added + second.added))
         return Tokenizer(self.other or second.other, added, self.known or second.known)
 
@@ -82,7 +82,7 @@ def refuse(other: str | None, where: object) -> None:
     """Raise CheckpointError if `other` gives a reason why the tokenizer is not GPT-2's."""
     if other:
         raise CheckpointError(
-            f"{where} was made for another tokenizer ({other}), and text is read with GPT-2's alone: "
+            f"{where} was made for another tokenizer ({other}), and gpt2cli reads text with GPT-2's alone: "
             "use a model that has GPT-2's tokenizer"
         )
 
@@ -94,7 +94,7 @@ def remark(tokenizer: Tokenizer, rows: int) -> str | None:
         count = f"{len(tokenizer.added)} token{'s' * (len(tokenizer.added) > 1)}"
         return f"has {count} besides GPT-2's ({some}): in a text, these are read as plain characters"
     if rows > PADDED_SIZE and not tokenizer.known:
-        return f"has {rows:,} tokens, GPT-2 {VOCAB_SIZE:,}, and no file says which tokenizer it needs: GPT-2's is taken"
+        return f"has {rows:,} tokens, GPT-2 {VOCAB_SIZE:,}, and no file says which tokenizer it needs: using GPT-2's"
     return None
 
 
@@ -113,28 +113,28 @@ def _read(directory: Path) -> Tokenizer:
     rows = config.get("vocab_size")
     if type(rows) is int and (few := _too_few(rows)):
         raise _OtherError(few)
-    apart = _added(_json(directory / "added_tokens.json")) | _decoder(settings.get("added_tokens_decoder"))
+    apart = _by_id(_json(directory / "added_tokens.json")) | _decoder(settings.get("added_tokens_decoder"))
     found: list[dict[int, str]] = []
     if is_file(directory / "tokenizer.json"):
         found.append(apart | _fast(_json(directory / "tokenizer.json")))
     if is_file(directory / "vocab.json"):
-        found.append(_by_id(_json(directory / "vocab.json"), "vocab.json") | apart)
+        found.append(_by_id(_json(directory / "vocab.json")) | apart)
+    if is_file(directory / "merges.txt"):
+        _check_merges(_content(directory / "merges.txt").decode("utf-8-sig", errors="replace").splitlines())
     for tokens in found:
         if not is_gpt2s_vocabulary([tokens.get(number, "") for number in range(VOCAB_SIZE)]):
             raise _OtherError("its vocabulary has other tokens than GPT-2's")
-    if is_file(directory / "merges.txt"):
-        _check_merges(_text(directory / "merges.txt").splitlines(), "merges.txt")
     if not found:
         _check_kind(directory, settings, config)
         found.append(apart)
         if any(number < VOCAB_SIZE and (number, token) != _END for number, token in apart.items()):
-            raise _OtherError("its added tokens take the place of GPT-2's")
+            raise _OtherError("its added tokens replace tokens of GPT-2's")
     added = {number: token for tokens in found for number, token in tokens.items() if number >= VOCAB_SIZE}
     return Tokenizer(added=tuple(added[number] for number in sorted(added)), known=len(found[0]) >= VOCAB_SIZE)
 
 
 def _check_kind(directory: Path, settings: dict[str, Any], config: dict[str, Any]) -> None:
-    """Raise _OtherError if there are signs of another kind of tokenizer. No vocabulary of GPT-2's kind was found."""
+    """Raise _OtherError for signs of another kind of tokenizer, in a directory without a vocabulary of GPT-2's kind."""
     for name in OTHER_KINDS:
         if is_file(directory / name):
             raise _OtherError(f"its vocabulary is {name}")
@@ -145,26 +145,25 @@ def _check_kind(directory: Path, settings: dict[str, Any], config: dict[str, Any
 
 
 def _fast(content: dict[str, Any]) -> dict[int, str]:
-    """The tokens in a tokenizer.json, by id. Raises _OtherError for one of another kind than GPT-2's."""
+    """The tokens in a tokenizer.json, by id. Raises _OtherError if it is of another kind than GPT-2's."""
     model = content.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or model.get("type", "BPE") != "BPE":
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         raise _OtherError("its tokenizer.json is of another kind than GPT-2's")
-    if any(model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix")):
-        raise _OtherError("its tokenizer.json marks the parts of words, which GPT-2's does not")
-    if content.get("normalizer") not in (None, {"type": "Sequence", "normalizers": []}):
-        raise _OtherError("its tokenizer.json changes the text first, which GPT-2's does not")
-    if not _splits_as_gpt2s(content.get("pre_tokenizer")):
+    vocabulary, merges, added = model.get("vocab"), model.get("merges"), content.get("added_tokens")
+    if not isinstance(vocabulary, dict) or not isinstance(merges, list):
+        raise _OtherError("its tokenizer.json is damaged")
+    if (
+        model.get("continuing_subword_prefix")
+        or model.get("end_of_word_suffix")
+        or content.get("normalizer") not in (None, {"type": "Sequence", "normalizers": []})
+        or not _splits_as_gpt2s(content.get("pre_tokenizer"))
+    ):
         raise _OtherError("its tokenizer.json divides a text into other words than GPT-2's")
-    merges = model.get("merges")
-    if not isinstance(merges, list):
-        raise _OtherError("its tokenizer.json has no merges")
     _check_merges([" ".join(map(str, merge)) if isinstance(merge, list) else str(merge) for merge in merges])
-    added = content.get("added_tokens")
-    tokens = _by_id(model["vocab"])
-    for entry in added if isinstance(added, list) else []:
-        if isinstance(entry, dict) and type(entry.get("id")) is int:
-            tokens[entry["id"]] = str(entry.get("content"))
-    return tokens
+    entries = [entry for entry in (added if isinstance(added, list) else []) if isinstance(entry, dict)]
+    return _by_id(vocabulary) | {
+        entry["id"]: str(entry.get("content")) for entry in entries if type(entry.get("id")) is int
+    }
 
 
 def _splits_as_gpt2s(splitter: Any) -> bool:
@@ -175,28 +174,24 @@ def _splits_as_gpt2s(splitter: Any) -> bool:
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         return False
     *before, last = parts
-    if last.get("type") != "ByteLevel" or len(before) > 1:
+    if last.get("type") != "ByteLevel":
         return False
     if last.get("use_regex", True) is not False:
         return not before
-    return bool(before) and before[0].get("type") == "Split" and before[0].get("pattern") == {"Regex": _PATTERN}
+    return [(part.get("type"), part.get("pattern")) for part in before] == [("Split", {"Regex": _PATTERN})]
 
 
-def _check_merges(lines: list[str], name: str = "tokenizer.json") -> None:
+def _check_merges(lines: list[str]) -> None:
     if lines and lines[0].startswith("#version"):
         lines = lines[1:]
     if _sha256([line for line in lines if line.strip()]) != MERGES_SHA256:
-        raise _OtherError(f"its {name} has other merges than GPT-2's")
+        raise _OtherError("it has other merges than GPT-2's")
 
 
-def _by_id(vocabulary: dict[str, Any], name: str = "tokenizer.json") -> dict[int, str]:
+def _by_id(vocabulary: dict[str, Any]) -> dict[int, str]:
     if any(type(number) is not int for number in vocabulary.values()):
-        raise _OtherError(f"its {name} gives tokens no numbers")
+        raise _OtherError("its vocabulary gives tokens no numbers")
     return {number: token for token, number in vocabulary.items()}
-
-
-def _added(tokens: dict[str, Any]) -> dict[int, str]:
-    return _by_id(tokens, "added_tokens.json")
 
 
 def _decoder(tokens: Any) -> dict[int, str]:
@@ -211,10 +206,8 @@ def _decoder(tokens: Any) -> dict[int, str]:
 
 def _json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one if the file is not there."""
-    if not is_file(path):
-        return {}
     try:
-        value = parse_json(_text(path))
+        value = parse_json(_content(path)) if is_file(path) else {}
     except ValueError:
         raise _OtherError(f"its {path.name} is not JSON") from None
     if not isinstance(value, dict):
@@ -222,16 +215,14 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> bytes:
     try:
         content = read_at_most(path, MAX_SIZE)
-        if content is None:
-            raise _OtherError(f"its {path.name} is larger than GPT-2's could be")
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise _OtherError(f"its {path.name} is no text") from None
     except OSError as error:
         raise _OtherError(f"its {path.name} cannot be read: {error.strerror}") from None
+    if content is None:
+        raise _OtherError(f"its {path.name} is larger than {MAX_SIZE:,} bytes")
+    return content
 
 
 def _sha256(lines: list[str]) -> str:

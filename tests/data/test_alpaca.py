@@ -1,16 +1,20 @@
-"""Records as tokens: what they say, which of them are learned, what is cut and what is dropped."""
+"""Records as tokens: their texts, their targets, and the records that are cut or dropped."""
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from gpt2cli.config import DataConfig
 from gpt2cli.data.alpaca import Alpaca, read_alpaca
 from gpt2cli.data.encoding import LONGEST_TOKEN
 from gpt2cli.errors import DataError
 from gpt2cli.prompts import ALPACA
 from gpt2cli.tokenizer import END_OF_TEXT_ID, decode, encode, encoding
 from tests.data.records import RECORDS, many, write_json
+
+read = partial(read_alpaca, loss_on="response", data=DataConfig())
 
 
 def test_the_longest_token() -> None:
@@ -21,10 +25,10 @@ def test_the_longest_token() -> None:
 def test_the_tokens_say_the_text_and_the_mask_covers_the_response(
     tmp_path: Path, loss_on: Literal["response", "all"]
 ) -> None:
-    read = read_alpaca(write_json(tmp_path / "a.json", RECORDS), max_length=200, loss_on=loss_on)
-    assert len(read.dataset) == len(RECORDS)
+    found = read(write_json(tmp_path / "a.json", RECORDS), max_length=200, loss_on=loss_on)
+    assert len(found.dataset) == len(RECORDS)
     for i, record in enumerate(RECORDS):
-        ids, loss_from = read.dataset[i]
+        ids, loss_from = found.dataset[i]
         prompt = ALPACA.prompt(record["instruction"], record.get("input", ""))
         assert ids[-1] == END_OF_TEXT_ID
         assert decode(ids[:-1].tolist()) == prompt + record["output"]
@@ -34,49 +38,49 @@ def test_the_tokens_say_the_text_and_the_mask_covers_the_response(
             assert ids[:loss_from].tolist() == encode(prompt, allow_special=False)
         else:
             assert loss_from == 1
-    assert read.counts.targets == sum(len(ids) - start for ids, start in map(read.dataset.__getitem__, range(6)))
+    assert found.counts.targets == sum(len(ids) - start for ids, start in map(found.dataset.__getitem__, range(6)))
 
 
 def test_cut_at_every_length(tmp_path: Path) -> None:
     file = write_json(tmp_path / "a.json", [*RECORDS, {"instruction": "Be silent.", "output": " \n"}])
-    whole = read_alpaca(file, max_length=1000)
+    whole = read(file, max_length=1000)
     longest = int(whole.dataset.lengths.max())
     assert whole.counts.truncated == whole.counts.dropped_long == 0
     for max_length in range(30, longest + 1):
         try:
-            read: Alpaca = read_alpaca(file, max_length=max_length)
+            found: Alpaca = read(file, max_length=max_length)
         except DataError as error:
             assert f"the prompts of 6 alone fill the {max_length} tokens" in str(error)
             continue
         kept = [i for i in range(6) if int(whole.dataset.loss_from[i]) < max_length]
-        assert [read.dataset[i][0].tolist() for i in range(len(read.dataset))] == [
+        assert [found.dataset[i][0].tolist() for i in range(len(found.dataset))] == [
             whole.dataset[i][0].tolist()[:max_length] for i in kept
         ]
-        counts = read.counts
+        counts = found.counts
         assert counts.truncated == sum(len(whole.dataset[i][0]) > max_length for i in kept)
         assert (counts.records, counts.dropped_empty, counts.kept) == (7, 1, len(kept))
         assert counts.records == counts.dropped_empty + counts.dropped_long + counts.kept
-        assert (read.dataset.loss_from < read.dataset.lengths).all()
+        assert (found.dataset.loss_from < found.dataset.lengths).all()
 
 
 def test_every_record_is_counted_once(tmp_path: Path) -> None:
     long = {"instruction": "Read this. " * 50, "output": "Done."}
     bad, empty = {"instruction": 1}, {"instruction": "Hush.", "output": ""}
     file = write_json(tmp_path / "a.json", [*many(20), long, bad, bad, empty])
-    counts = read_alpaca(file, max_length=60, subset=10, seed=3, skip_bad=True).counts
+    counts = read(file, max_length=60, data=DataConfig(subset=10, seed=3), skip_bad=True).counts
     assert (counts.records, counts.bad, counts.dropped_empty, counts.left_out) == (24, 2, 1, 11)
     assert counts.kept + counts.dropped_long == 10
 
 
 def test_a_subset_is_by_chance_and_by_the_seed(tmp_path: Path) -> None:
     file = write_json(tmp_path / "a.json", many(50))
-    first, again, other = (read_alpaca(file, max_length=99, subset=10, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (read(file, max_length=99, data=DataConfig(subset=10, seed=seed)) for seed in (0, 0, 1))
     assert first.dataset.fingerprint() == again.dataset.fingerprint() != other.dataset.fingerprint()
-    assert read_alpaca(file, max_length=99, subset=99).counts.left_out == 0
+    assert read(file, max_length=99, data=DataConfig(subset=99)).counts.left_out == 0
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     file = write_json(tmp_path / "a.json", many(2500))
-    read_alpaca(file, max_length=99, on_batch=lambda done, total: seen.append((done, total)))
+    read(file, max_length=99, on_batch=lambda done, total: seen.append((done, total)))
     assert seen == [(1000, 2500), (2000, 2500), (2500, 2500)]

@@ -1,4 +1,4 @@
-"""What the order of records costs; what is in it is a matter of training, and tested there."""
+"""The cost of the order of records. The order itself is tested in tests/training."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The one entrance: every kind of data that is accepted, and what is said of the others."""
+"""Every accepted kind of data, and the messages for all others."""
 
 from pathlib import Path
 

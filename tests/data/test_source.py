@@ -139,7 +139,7 @@ def test_a_certificate_that_nobody_has_signed(web: Web, tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        with pytest.raises(NetworkError, match=r"the certificate of 127\.0\.0\.1 is not to be trusted: refused"):
+        with pytest.raises(NetworkError, match=r"the certificate of 127\.0\.0\.1 cannot be verified: refused"):
             fetch_source(f"https://127.0.0.1:{server.server_address[1]}/a.json")
         server.shutdown()
 
@@ -180,7 +180,7 @@ def test_what_does_not_pass(web: Web, home: Path, fault: str, told: str, asked: 
 @pytest.mark.parametrize("content", [b"<html>Please log in</html>", b"[", b"[]", b'{"a": 1}', b"[1, 2]"])
 def test_what_is_no_file_of_records_is_not_kept(web: Web, home: Path, content: bytes) -> None:
     web.content = content
-    with pytest.raises(DataError, match="is no file of records") as error:
+    with pytest.raises(DataError, match="is not a file of records") as error:
         fetch_source(web.url)
     assert str(home) not in str(error.value)
     assert left(home) == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.text import Text, blocks, read_documents, read_text, text_files, tokenize
+from gpt2cli.data.text import blocks, read_documents, read_text, text_files, tokenize
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
 
@@ -50,8 +50,8 @@ def test_several_texts_are_divided_whole(tmp_path: Path) -> None:
     stories = {f"{i}.txt": f"Story {i} goes on and on. " * (i + 1) for i in range(8)}
     for name, story in (stories | {"empty.txt": "", "notes.md": "no"}).items():
         (tmp_path / name).write_text(story, encoding="utf-8")
-    text: Text = read_text(text_files(tmp_path), 16, DataConfig(0.25, 0.1))
-    assert text.files == 8
+    text = read_text(text_files(tmp_path), 16, DataConfig(0.25, 0.1))
+    assert text.info == {"files": 8}
     found: list[list[str]] = []
     for part, count in ((text.train, 5), (text.val, 2), (text.test, 1)):
         learned = targets(part)
@@ -102,7 +102,7 @@ def test_a_line_of_end_of_text_separates_documents(tmp_path: Path, text: str, do
 
 def test_documents_are_tokenized_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [f"Story {i} goes on. " * (i % 4 + 1) for i in range(30)]
-    monkeypatch.setattr("gpt2cli.data.text.BATCH", 7)
+    monkeypatch.setattr("gpt2cli.data.encoding.BATCH", 7)
     assert [tokens.tolist() for tokens in tokenize(documents)] == [encode(document) for document in documents]
 
 

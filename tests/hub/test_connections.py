@@ -1,4 +1,4 @@
-"""Servers that drip, proxies that are dead: they are given up, and the message says who is meant."""
+"""Slow servers and dead proxies: the client gives up, and its message names the server and the proxy."""
 
 import socket
 import threading
@@ -86,7 +86,9 @@ def test_a_body_that_drips_is_given_up_however_much_of_it_came(hub: HubServer, m
     monkeypatch.setattr(connections, "RATE_SECONDS", 0.0)
     monkeypatch.setattr(connections, "LEAST_RATE", 1e15)
     hub.files["model.safetensors"] = bytes(2_000_000)  # each try brings a chunk of it
-    with pytest.raises(NetworkError, match=r"bytes \(less than .* kB/s from .*\) after 5 tries: .*, what came is kept"):
+    with pytest.raises(
+        NetworkError, match=r"bytes \(less than .* kB/s from .*\) after 5 tries: .*, the received bytes are kept"
+    ):
         models.resolve("gpt2")
     assert len(hub.requests("GET", "config.json") + hub.requests("GET", "model.safetensors")) <= 10
 

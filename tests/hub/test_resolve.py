@@ -1,4 +1,4 @@
-"""Downloads against a Hub that lies, breaks off, hangs and refuses."""
+"""Downloads from a Hub that sends wrong answers, breaks off, hangs or refuses."""
 
 import errno
 import json
@@ -195,7 +195,7 @@ def test_headers_that_make_no_sense(hub: HubServer, home: Path, lie: dict[str, s
 def test_a_commit_or_etag_that_is_a_path(hub: HubServer, home: Path) -> None:
     for lie in ({"X-Repo-Commit": "../../x"}, {"ETag": '"../../x"'}):
         hub.faults["config.json"] = Faults(headers=lie)
-        with pytest.raises(NetworkError, match="no hash"):
+        with pytest.raises(NetworkError, match="not a hash"):
             models.resolve("gpt2")
     assert written(home) == set()
 
@@ -289,7 +289,7 @@ def test_an_endpoint_that_is_no_address(
     home: Path, monkeypatch: pytest.MonkeyPatch, naps: list[float], endpoint: str
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    with pytest.raises(UsageError, match=r"HF_ENDPOINT is .*no address"):
+    with pytest.raises(UsageError, match=r"HF_ENDPOINT is .*not an address"):
         models.resolve("gpt2")
     assert naps == []
 

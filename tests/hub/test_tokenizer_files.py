@@ -1,4 +1,4 @@
-"""A model for another tokenizer than GPT-2's is told by the files beside it, and refused for text alone."""
+"""A model for another tokenizer than GPT-2's is recognized by its files. Only its use with text is refused."""
 
 import json
 import shutil

@@ -1,6 +1,7 @@
 """`gpt2 download-weights`: download models, list those on disk, delete them."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +28,7 @@ gpt2 download-weights --list
 
 gpt2 download-weights --remove gpt2-medium
 """
-DISK_PANEL = "On disk"
+of_disk = partial(typer.Option, rich_help_panel="On disk")
 
 
 def register(app: typer.Typer) -> None:
@@ -35,14 +36,11 @@ def register(app: typer.Typer) -> None:
 
 
 def complete_cached(incomplete: str) -> list[str]:
-    """The models on disk, for the shell."""
+    """Names of the models on disk, for the shell's completion."""
     from gpt2cli.hub import model_cache, names
 
     models = model_cache.list_models()
-    return [
-        model.model if model.revision == names.DEFAULT_REVISION else f"{model.model}@{model.revision}"
-        for model in models
-    ]
+    return [model.model + names.suffix_of(model.revision) for model in models]
 
 
 def download_weights(
@@ -55,37 +53,20 @@ def download_weights(
         ),
     ] = None,
     revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision",
-            help="A branch, tag or commit.",
-            show_default="main",
-            rich_help_panel=options.MODEL_PANEL,
-        ),
+        str | None, options.of_model("--revision", help="A branch, tag or commit.", show_default="main")
     ] = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Download the model again if it is on disk.", rich_help_panel=options.MODEL_PANEL),
-    ] = False,
-    list_models: Annotated[
-        bool, typer.Option("--list", help="Show the models on disk.", rich_help_panel=DISK_PANEL)
-    ] = False,
+    force: Annotated[bool, options.of_model("--force", help="Download the model again if it is on disk.")] = False,
+    list_models: Annotated[bool, of_disk("--list", help="Show the models on disk.")] = False,
     remove: Annotated[
         str | None,
-        typer.Option(
-            "--remove",
-            metavar="MODEL",
-            help="Delete a model from disk.",
-            rich_help_panel=DISK_PANEL,
-            autocompletion=complete_cached,
-        ),
+        of_disk("--remove", metavar="MODEL", help="Delete a model from disk.", autocompletion=complete_cached),
     ] = None,
     json: options.Json = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Download a model's weights, checked against their digests, and print the directory they are in."""
+    """Download a model's weights, check their hashes, and print their directory."""
     if sum((model is not None or force, list_models, remove is not None)) > 1 or (list_models and revision):
         raise UsageError("a download (MODEL, --force), --list and --remove exclude each other: use one at a time")
     console = Console(quiet)
@@ -94,24 +75,21 @@ def download_weights(
     elif remove is not None:
         remove_model(console, remove, revision, json)
     else:
-        found = download(console, DEFAULT_MODEL if model is None else model, revision, force, offline)
+        from gpt2cli.cli.views.downloads import showing_downloads
+        from gpt2cli.hub import models, names
+
+        repo, chosen = which(DEFAULT_MODEL if model is None else model, revision)
+        chosen = chosen or names.DEFAULT_REVISION
+        with showing_downloads(console) as progress:
+            found = models.download(repo, chosen, force=force, offline=offline, progress=progress)
         if json:
             console.json(cached_model_as_json(found))
         else:
             console.write(f"{found.path}\n")
 
 
-def download(console: Console, model: str, revision: str | None, force: bool, offline: bool) -> "CachedModel":
-    from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.hub import models, names
-
-    repo, chosen = which(model, revision)
-    with showing_downloads(console) as progress:
-        return models.download(repo, chosen or names.DEFAULT_REVISION, force=force, offline=offline, progress=progress)
-
-
 def which(model: str, revision: str | None) -> tuple[str, str | None]:
-    """The repository, and the revision if it was given as part of the model's name or as an option."""
+    """The repository and the revision, from the name or from --revision; None if neither gives a revision."""
     from gpt2cli.hub import names
 
     repo, named = names.parse_name(model)
@@ -141,11 +119,8 @@ def print_table(models: "list[CachedModel]") -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("model")
-    table.add_column("revision")
-    table.add_column("size", justify="right")
-    table.add_column("downloaded (UTC)")
-    table.add_column("path")
+    for title in ("model", "revision", "size", "downloaded (UTC)", "path"):
+        table.add_column(title, justify="right" if title == "size" else "left")
     for model in models:
         when = model.downloaded_at[:16].replace("T", " ")
         cells = (model.model, model.revision, decimal(model.bytes), when, str(model.path))

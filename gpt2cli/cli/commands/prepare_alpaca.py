@@ -1,7 +1,6 @@
 """`gpt2 prepare-alpaca`: tokenize instructions once, for all later runs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -12,7 +11,7 @@ from gpt2cli.cli.terminal import Console
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.outputs import check_directory
-from gpt2cli.prompts import PromptTemplate, read_template
+from gpt2cli.prompts import read_template
 
 if TYPE_CHECKING:
     from gpt2cli.data.splits import Splits
@@ -30,7 +29,7 @@ gpt2 prepare-alpaca --source https://example.org/records.json --loss-on all
 """
 DATA, TRAIN = DataConfig(), TrainConfig()
 WINDOW = GPTConfig().block_size
-RECORDS_PANEL, SPLIT_PANEL = "Records", "Splits"
+of_records, of_splits = (partial(typer.Option, rich_help_panel=panel) for panel in ("Records", "Splits"))
 
 
 def register(app: typer.Typer) -> None:
@@ -40,80 +39,54 @@ def register(app: typer.Typer) -> None:
 def prepare_alpaca(
     source: Annotated[
         str,
-        typer.Option(
+        of_records(
             "--source",
             metavar="cleaned|original|FILE|URL",
-            help="The corrected Alpaca data, the original, or a .json or .jsonl file of the same form.",
-            rich_help_panel=RECORDS_PANEL,
+            help="The corrected Alpaca data, the original, or a .json or .jsonl file in the same format.",
         ),
     ] = "cleaned",
     subset: Annotated[
-        int | None,
-        typer.Option(
-            "--subset",
-            help="Use only this many records, chosen at random.",
-            show_default="all",
-            rich_help_panel=RECORDS_PANEL,
-        ),
+        int | None, of_records("--subset", help="Use only this many records, chosen at random.", show_default="all")
     ] = DATA.subset,
     max_length: Annotated[
         int | None,
-        typer.Option(
+        of_records(
             "--max-length",
             help="Maximum number of tokens of a record. Longer records are cut.",
             show_default=str(WINDOW),
-            rich_help_panel=RECORDS_PANEL,
         ),
     ] = TRAIN.max_length,
     loss_on: Annotated[
-        str,
-        typer.Option(
-            "--loss-on",
-            metavar="response|all",
-            help="Tokens that count in the loss: those of the responses, or all.",
-            rich_help_panel=RECORDS_PANEL,
-        ),
+        str, of_records("--loss-on", metavar="response|all", help="Tokens in the loss: the responses' only, or all.")
     ] = TRAIN.loss_on,
     template: Annotated[
         str,
-        typer.Option(
+        of_records(
             "--template",
             metavar=options.TEMPLATE,
             help="Prompt template, as for `gpt2 chat`. It is stored in the checkpoint.",
-            rich_help_panel=RECORDS_PANEL,
         ),
     ] = "alpaca",
     skip_bad: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad", help="Skip malformed records, and report their number.", rich_help_panel=RECORDS_PANEL
-        ),
+        bool, of_records("--skip-bad", help="Skip malformed records, and report their number.")
     ] = False,
     val_fraction: Annotated[
-        float,
-        typer.Option("--val-fraction", help="Fraction of records for validation.", rich_help_panel=SPLIT_PANEL),
+        float, of_splits("--val-fraction", help="Fraction of records for validation.")
     ] = DATA.val_fraction,
     test_fraction: Annotated[
-        float,
-        typer.Option("--test-fraction", help="Fraction of records for testing.", rich_help_panel=SPLIT_PANEL),
+        float, of_splits("--test-fraction", help="Fraction of records for testing.")
     ] = DATA.test_fraction,
-    seed: Annotated[
-        int,
-        typer.Option("--seed", help="Random seed of the subset and the splits.", rich_help_panel=SPLIT_PANEL),
-    ] = DATA.seed,
+    seed: Annotated[int, of_splits("--seed", help="Random seed of the subset and the splits.")] = DATA.seed,
     out: Annotated[
         Path | None,
-        typer.Option(
+        options.of_output(
             "--out",
             metavar="DIR",
             help="Directory for the dataset.",
             show_default="datasets/alpaca-cleaned in the data directory",
-            rich_help_panel=options.OUTPUT_PANEL,
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an existing dataset.", rich_help_panel=options.OUTPUT_PANEL)
-    ] = False,
+    force: Annotated[bool, options.of_output("--force", help="Replace an existing dataset.")] = False,
     json: options.Json = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
@@ -125,12 +98,26 @@ def prepare_alpaca(
         train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
     console = Console(quiet)
 
+    from rich.progress import MofNCompleteColumn, TextColumn
+
+    from gpt2cli.cli.views.downloads import showing_downloads
+    from gpt2cli.cli.views.progress import ProgressBars
+    from gpt2cli.data.open_data import load_alpaca
     from gpt2cli.data.prepared import default_directory, write_prepared
+    from gpt2cli.data.source import fetch_source
+    from gpt2cli.hub.addresses import without_query
 
     wording = read_template(template)
     directory = default_directory(source) if out is None else out
     check_free(directory, force)
-    splits = read(console, source, train, data, skip_bad, offline, wording)
+    with showing_downloads(console) as progress:
+        path = fetch_source(source, offline=offline, progress=progress)
+    with ProgressBars(console, [MofNCompleteColumn(), TextColumn("records")]) as bars:
+        bars.update("tokenizing", 0, None)
+        on_batch = partial(bars.update, "tokenizing")
+        length = train.max_length or WINDOW
+        name = without_query(source)
+        splits = load_alpaca(path, length, train.loss_on, data, skip_bad, on_batch, source=name, template=wording)
     for note in splits.notes:
         console.note(note)
     write_prepared(splits, directory)
@@ -151,49 +138,6 @@ def check_free(directory: Path, force: bool) -> None:
     if is_prepared(directory) and not force:
         raise UsageError(f"{directory} holds a dataset already: use --force to replace it, or another --out")
     check_directory(directory)
-
-
-def read(
-    console: Console,
-    source: str,
-    train: TrainConfig,
-    data: DataConfig,
-    skip_bad: bool,
-    offline: bool,
-    template: PromptTemplate,
-) -> "Splits":
-    """Download the records if they are not on disk, and tokenize them."""
-    from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.data.open_data import load_alpaca
-    from gpt2cli.data.source import fetch_source
-    from gpt2cli.hub.addresses import without_query
-
-    with showing_downloads(console) as progress:
-        path = fetch_source(source, offline=offline, progress=progress)
-    with showing_tokenization(console) as tick:
-        max_length = train.max_length or WINDOW
-        return load_alpaca(
-            path,
-            max_length,
-            train.loss_on,
-            data,
-            skip_bad=skip_bad,
-            on_batch=tick,
-            source=without_query(source),
-            template=template,
-        )
-
-
-@contextmanager
-def showing_tokenization(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal, and delete it at the end. Elsewhere, show nothing."""
-    from rich.progress import MofNCompleteColumn, TextColumn
-
-    from gpt2cli.cli.views.progress import ProgressBars
-
-    with ProgressBars(console, [MofNCompleteColumn(), TextColumn("records")]) as bars:
-        bars.update("tokenizing", 0, None)
-        yield lambda done, total: bars.update("tokenizing", done, total)
 
 
 def dataset_as_json(splits: "Splits", directory: Path) -> dict[str, Any]:

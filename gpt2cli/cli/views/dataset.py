@@ -36,9 +36,8 @@ def show_summary(splits: Splits, directory: Path) -> None:
 def sizes(splits: Splits) -> Table:
     """A table of the records and tokens of each split."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("")
-    for title in ("records", "tokens", "of them learned"):
-        table.add_column(title, justify="right")
+    for title in ("", "records", "tokens", "of them learned"):
+        table.add_column(title, justify="right" if title else "left")
     for name, part in splits.by_name().items():
         table.add_row(name, *(f"{count:,}" for count in (len(part), part.n_tokens, part.n_targets)))
     return table

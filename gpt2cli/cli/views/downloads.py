@@ -1,4 +1,4 @@
-"""Shows how a download goes: one bar for all files of a model, or a line every 10 seconds and one at the end."""
+"""The progress of a download: one bar for all files of a model, or a line every 10 seconds and one at the end."""
 
 import time
 from collections.abc import Iterator

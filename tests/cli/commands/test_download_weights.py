@@ -129,7 +129,7 @@ def test_a_name_with_controls_is_shown_escaped(home: Path, run: Run) -> None:
 
 def test_each_kind_of_failure_has_its_exit_code(hub: HubServer, home: Path, run: Run) -> None:
     hub.faults[WEIGHTS] = Faults(headers={"X-Linked-Etag": "../../x"})
-    assert "no hash" in one_error(run("download-weights"), 5)
+    assert "not a hash" in one_error(run("download-weights"), 5)
     hub.faults[WEIGHTS] = Faults(body=bytes(300_000))
     assert "sha256 mismatch" in one_error(run("download-weights"), 4)
     hub.faults["config.json"] = Faults(status=403, headers={"X-Error-Code": "GatedRepo"})
