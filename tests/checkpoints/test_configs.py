@@ -10,7 +10,7 @@ from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from tests import models
-from tests.checkpoints.test_names import loaded, nano
+from tests.checkpoints.test_state_dicts import loaded, nano
 
 CONFIG = GPTConfig(n_layer=2, n_head=4, n_embd=128, block_size=16, vocab_size=500)
 
