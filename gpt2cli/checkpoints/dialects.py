@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from gpt2cli.checkpoints.configs import NO_HINTS, TensorHints
 from gpt2cli.checkpoints.lora_layers import merge_lora_layers
 from gpt2cli.checkpoints.state_dicts import extra_heads, plain_names, same
 from gpt2cli.errors import CheckpointError
@@ -101,18 +100,23 @@ def recognise(tensors: dict[str, Tensor]) -> Dialect:
 
 
 def to_ours(
-    tensors: dict[str, Tensor], hints: TensorHints = NO_HINTS, note: Callable[[str], None] = lambda text: None
+    tensors: dict[str, Tensor],
+    *,
+    biases: bool = True,
+    tied: bool | None = None,
+    lora_alpha: float | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Tensor]:
     """The same weights under our names and in our orientation: views where that is possible, no copies.
 
-    A head equal to the token embedding is left out, since the model ties them. Missing biases become zeros: all of
-    them if `hints.biases` is false, as in nanoGPT, or those of query, key and value in dialects that allow it. Heads
-    beside the language model's are left out, and LoRA beside its layers is merged; `note` gets a text about it.
-    Names that no table has stay as they are, and `build` refuses them. The tensors must have passed
-    `limits.check_model_tensors`. Raises CheckpointError, naming the tensor, for query, key and value that do not fit
-    each other, and for two models in one.
+    A head equal to the token embedding is left out, since the model ties them. If they are `tied`, or this is unknown,
+    a head alone becomes the embedding. Missing biases become zeros: all of them without `biases`, which nanoGPT can
+    leave out, or those of query, key and value in dialects that allow it. Heads beside the language model's are left
+    out, and LoRA beside its layers is merged; `note` gets a text about it. Unknown names stay as they are, and `build`
+    refuses them. The tensors must have passed `limits.check_model_tensors`. Raises CheckpointError, naming the tensor,
+    for query, key and value that do not fit each other, and for two models in one.
     """
-    tensors = plain_names(merge_lora_layers(tensors, hints.lora_alpha, note), SIGNATURES)
+    tensors = plain_names(merge_lora_layers(tensors, lora_alpha, note), SIGNATURES)
     dialect = recognise(tensors)
     left = {name: tensor for name, tensor in tensors.items() if not name.endswith(dialect.buffers)}
     ours: dict[str, Tensor] = {}
@@ -120,12 +124,12 @@ def to_ours(
     for module in dialect.modules:
         for block in range(n_layer if "*" in module else 1):
             _take(left, ours, dialect, module, str(block))
-    _tie(ours, hints, note)
+    _tie(ours, tied, note)
     if heads := extra_heads(left):
         note(f"left out {', '.join(map(shown, heads[:5]))}: a head beside the language model's")
         for name in heads:
             del left[name]
-    if not hints.biases:
+    if not biases:
         _add_zero_biases(ours, ("ln_1", "c_attn", "c_proj", "ln_2", "c_fc", "ln_f"))
     elif dialect.qkv_bias_optional and "h.0.attn.c_attn.bias" not in ours:
         _add_zero_biases(ours, ("attn.c_attn",))
@@ -140,11 +144,11 @@ def _unknown(tensors: dict[str, Tensor], dialect: Dialect) -> list[str]:
     return sorted(name for name in tensors if not known.fullmatch(name) and not name.endswith(dialect.buffers))
 
 
-def _tie(ours: dict[str, Tensor], hints: TensorHints, note: Callable[[str], None]) -> None:
+def _tie(ours: dict[str, Tensor], tied: bool | None, note: Callable[[str], None]) -> None:
     """If the embedding and the head are equal, or one is missing, keep one tensor, named as the embedding."""
-    if "wte.weight" not in ours and "lm_head.weight" in ours and hints.tied is not False:
+    if "wte.weight" not in ours and "lm_head.weight" in ours and tied is not False:
         ours["wte.weight"] = ours.pop("lm_head.weight")
-        if hints.tied is None:
+        if tied is None:
             note("has a head and no token embedding: the head is taken for both")
     elif "lm_head.weight" in ours and same(ours["lm_head.weight"], ours.get("wte.weight")):
         del ours["lm_head.weight"]

@@ -38,15 +38,13 @@ def read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Tensors are mapped into memory. Raises CheckpointError for a file that is damaged, holds something else or a pickle
     that runs code, or asks for more memory than it takes itself.
     """
-    size = path.stat().st_size
     with _damage_of(path):
-        scan(_read_pickle(path, size))
-    return _find(_load(path, mmap=True), size, path)
+        scan(_read_pickle(path, path.stat().st_size))
+    return _load(path, mmap=True)
 
 
 def read_old_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """As `read_pt`, for files of torch.save before version 1.6: pickles one after the other, then the storages."""
-    size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(MAX_PICKLE)
     with _damage_of(path):
@@ -55,7 +53,7 @@ def read_old_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             scanned.append(scan(start, scanned[-1].end))
         *_, saved, order = scanned
         _check_storages(path, saved.storages, order.value, order.end)
-    return _find(_load(path, mmap=False), size, path)
+    return _load(path, mmap=False)
 
 
 @contextmanager
@@ -96,18 +94,6 @@ def _check_storages(path: Path, storages: dict[str, str], order: Any, end: int) 
         raise ValueError(f"it is followed by other bytes: {end} expected, {size} found")
 
 
-def _find(loaded: Any, size: int, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The model's tensors in the object that torch has read, and the facts beside them."""
-    if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict: save model.state_dict()")
-    try:
-        tensors, extra = find_state_dict(loaded)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}") from None
-    check_bytes(tensors, size, path)
-    return tensors, {name: plain_facts(value, path) for name, value in extra.items()}
-
-
 def _read_pickle(path: Path, size: int) -> bytes:
     """The pickle in the archive. Raises ValueError or BadZipFile for an archive that torch.save did not write.
 
@@ -119,9 +105,7 @@ def _read_pickle(path: Path, size: int) -> bytes:
         names = {entry.filename.lower() for entry in entries}
         if len(names) < len(entries):
             raise ValueError("a file twice in the archive")
-        if any(
-            entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries
-        ):
+        if any(each.compress_type != zipfile.ZIP_STORED or each.file_size != each.compress_size for each in entries):
             raise ValueError("a compressed archive")
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("an archive that claims to hold more than its size")
@@ -159,11 +143,20 @@ def _number(record: bytes, start: int, length: int) -> int:
     return int.from_bytes(record[start : start + length], "little")
 
 
-def _load(path: Path, mmap: bool) -> Any:
+def _load(path: Path, mmap: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The model's tensors, read by torch, and the facts beside them."""
     with _damage_of(path):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except Exception as error:
             if "weights_only" in str(error) or "Unsupported" in str(error):
                 raise PickleRefused("holds a pickle that would run code, refused: save its state dict alone") from None
             raise
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict: save model.state_dict()")
+    try:
+        tensors, extra = find_state_dict(loaded)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from None
+    check_bytes(tensors, path.stat().st_size, path)
+    return tensors, {name: plain_facts(value, path) for name, value in extra.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown
 
-# names that training programs give to the entry with the weights; the first that is there is used
+# names that training programs give to the entry with the weights; the first that exists is used
 _KEYS = (
     *("model", "model_state_dict", "state_dict", "module", "net", "network", "model_state", "model_dict", "weights"),
     *("params", "generator", "policy", "gpt", "gpt2", "lm", "ema", "model_ema", "ema_model", "ema_state_dict"),
@@ -36,10 +36,13 @@ _INSIDE = re.compile(
 # transformers, nanoGPT, Lightning, TRL
 _BEFORE = re.compile(r"^(?:(?:transformer|model|pretrained_model)\.)+")
 
-_HEADS = {"score", "classifier", "qa_outputs", "critic", "value", "ref_head"}
+# value heads, classifiers: any head but the language model's
+_EXTRA_HEADS = re.compile(
+    r"(?:score|classifier|qa_outputs|critic|value|(?!(?:lm|out)_head(?:\.|\Z))[^.]*_head)(?:\.|\Z)"
+    r"|lm_head\.decoder\.weight\Z"
+)
 _DEEPEST = 20
 """Modules around a model that are looked through."""
-_OUR_HEADS = {"lm_head", "out_head"}
 
 
 def find_state_dict(loaded: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -119,12 +122,7 @@ def plain_names(tensors: Mapping[str, Tensor], signatures: Collection[str]) -> d
 
 def extra_heads(names: Iterable[str]) -> list[str]:
     """The names that belong to a head beside the language model's, such as a value head or a classifier."""
-    firsts = ((name, name.partition(".")[0]) for name in names)
-    return [
-        name
-        for name, first in firsts
-        if first in _HEADS or (first.endswith("_head") and first not in _OUR_HEADS) or name == "lm_head.decoder.weight"
-    ]
+    return [name for name in names if _EXTRA_HEADS.match(name)]
 
 
 def same(a: Tensor, b: Tensor | None) -> bool:

@@ -162,7 +162,7 @@ def test_the_alpha_that_is_said_is_taken(tmp_path, where):
     idx = torch.arange(16)[None]
     with torch.no_grad():
         torch.testing.assert_close(opened(idx), model(idx), atol=1e-4, rtol=1e-5)
-    assert any("with alpha 5, not divided by the rank, as it says" in note for note in notes)
+    assert any("with alpha 5, not divided by the rank, from its config" in note for note in notes)
 
 
 def test_lora_on_the_head_makes_it_one_of_its_own(tmp_path):
