@@ -85,7 +85,7 @@ def test_a_model_without_biases_that_says_so(tmp_path, where):
             if name.endswith("bias"):
                 parameter.zero_()
     state = {name: tensor for name, tensor in nano(model).items() if not name.endswith("bias")}
-    with pytest.raises(CheckpointError, match=r'no biases, and nothing says .* "bias": false beside it'):
+    with pytest.raises(CheckpointError, match=r'no biases, but no config says .* "bias": false beside it'):
         loaded(tmp_path, {"model": state})
     said = {"bias": False, "n_head": 4, "n_embd": 128}
     if where == "beside":
