@@ -13,7 +13,7 @@ _LONGEST_NAME = 255
 
 
 def check_suffix(path: Path, suffixes: Collection[str], what: str, *, any_case: bool = False) -> None:
-    """Raise UsageError, naming `what` is to be written, unless the name ends in one of these suffixes."""
+    """Raise UsageError unless the name ends in one of these suffixes. `what` names the kind of file."""
     if (path.suffix.lower() if any_case else path.suffix) not in suffixes:
         raise UsageError(f"{path} is no name for {what}: let it end in {' or '.join(suffixes)}")
 
@@ -29,15 +29,15 @@ def check_file(path: Path) -> None:
 
 
 def check_name(path: Path) -> None:
-    """As `check_file`, for a file or a directory: raise unless something of this name can be made in its parent."""
+    """As `check_file`, for a file or a directory."""
     _check_names(path)
     _try_to_write(path, path.absolute().parent)
 
 
 def check_directory(path: Path) -> None:
-    """Raise ResourceError unless a directory of this name can be made, or written to if it is there.
+    """Raise ResourceError unless this directory, or its first parent that exists, can be written to.
 
-    Missing parents can be made, too. Raises UsageError for a name that is too long.
+    Raises UsageError for a name that is too long.
     """
     _check_names(path)
     directory = path.absolute()
@@ -47,22 +47,20 @@ def check_directory(path: Path) -> None:
 
 
 def check_free(path: Path, force: bool) -> None:
-    """Raise UsageError if there is something at `path`, unless `force` allows to replace it."""
+    """Raise UsageError if `path` exists, unless `force` allows to replace it."""
     if not force and os.path.lexists(path):
         raise UsageError(f"{path} is there already: use --force to replace it, or write elsewhere")
 
 
 def refuse_input(path: Path, what: str) -> UsageError:
-    """The error for a path that is read, as `what` says, and so cannot be written."""
+    """The error for a path that cannot be written because it is an input; `what` says which."""
     return UsageError(f"{path} is {what}: write elsewhere")
 
 
 def check_unicode(path: Path) -> None:
     """Raise UsageError for a name that is not UTF-8: torch and safetensors cannot open such a file."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{untrusted.shown(str(path))} is not UTF-8: choose another name") from None
+    if not untrusted.is_encodable(str(path)):
+        raise UsageError(f"{untrusted.shown(str(path))} is not UTF-8: choose another name")
 
 
 def _check_names(path: Path) -> None:

@@ -14,7 +14,7 @@ from gpt2cli.untrusted import shown
 def home() -> Path:
     """The directory for all files that gpt2cli keeps.
 
-    Raises ResourceError if it is in the home directory and the user has none, UsageError as `expand`.
+    Raises ResourceError if GPT2CLI_HOME is not set and the user has no home directory, and UsageError as `expand`.
     """
     chosen = os.environ.get("GPT2CLI_HOME", "")
     if chosen.strip():
@@ -22,7 +22,9 @@ def home() -> Path:
     try:
         return Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
     except RuntimeError:  # HOME is not set, and the user has no account
-        raise ResourceError("there is no home directory: set GPT2CLI_HOME to a directory to keep things in") from None
+        raise ResourceError(
+            "there is no home directory: set GPT2CLI_HOME to a directory for the files of gpt2cli"
+        ) from None
 
 
 def make(directory: Path) -> None:

@@ -19,9 +19,9 @@ from gpt2cli.atomic import recover
 from gpt2cli.checkpoints.files import read_json, read_safetensors
 from gpt2cli.checkpoints.limits import MAX_NAME, WEIGHT_TYPES, check_model_tensors
 from gpt2cli.checkpoints.peft_config import PeftConfig, parse_config
-from gpt2cli.checkpoints.save import write_tensors, writing
+from gpt2cli.checkpoints.save import disk_errors, write_tensors, writing
 from gpt2cli.config import LoRAConfig
-from gpt2cli.errors import CheckpointError, ResourceError
+from gpt2cli.errors import CheckpointError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import ADAPTED, low_rank_update
 from gpt2cli.untrusted import is_directory, is_file, is_name, shown, shown_name
@@ -33,7 +33,6 @@ _NAME = re.compile(
     rf"base_model\.model\.(transformer\.|)(h\.\d{{1,6}}\.(?:{_MODULES}))\.lora_"
     r"(A|B|magnitude_vector)(?:\.weight)?"
 )
-
 _BIAS = re.compile(
     rf"base_model\.model\.(?:transformer\.)?(ln_f|h\.\d{{1,6}}\.(?:{_MODULES}|ln_1|ln_2))(?:\.base_layer)?\.bias"
 )
@@ -109,10 +108,8 @@ def save_adapter(
         "inference_mode": True,
     }
     theirs = {f"{_PREFIX}{name}.weight": tensor for name, tensor in tensors.items()}
-    try:
+    with disk_errors(directory):
         directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"cannot make the directory {directory} ({error.strerror}): write elsewhere") from None
     with writing(directory / WEIGHTS) as temporary:
         write_tensors(temporary, theirs, {"format": "pt", "template": template, "provenance": provenance or {}})
     with writing(directory / CONFIG) as temporary:

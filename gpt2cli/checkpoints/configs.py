@@ -1,7 +1,6 @@
 """The config of a checkpoint: in the file, under one of many names, or in a config.json beside it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +16,6 @@ _NESTED = (*CONFIGS, "model", "gpt")
 _WIDTHS = ("n_embd", "emb_dim", "hidden_size", "d_model")
 _TABLES = ("wte.weight", "tok_emb.weight", "token_embd.weight", "lm_head.weight", "out_head.weight")
 _PUBLISHED_WIDTHS = {model.config.n_embd for model in PUBLISHED.values()}
-
-
-@dataclass(frozen=True)
-class TensorHints:
-    """The parts of a checkpoint's config that are needed to read its tensors.
-
-    biases      whether there are biases: nanoGPT can leave all of them out
-    tied        whether the head is the embedding, so that the file may hold only one of them; None if unknown
-    lora_alpha  the factor of LoRA that is saved beside its layers; None if unknown
-    """
-
-    biases: bool = True
-    tied: bool | None = None
-    lora_alpha: float | None = None
-
-
-NO_HINTS = TensorHints()
-
-
-def hints_in(config: Mapping[str, Any], contents: Contents) -> TensorHints:
-    """The hints in a config and in the facts of a file's header."""
-    tied = config.get("tie_word_embeddings", config.get("tied"))
-    return TensorHints(
-        biases=config.get("bias", True) is not False,
-        tied=True if _notes_a_tie(contents) else tied if isinstance(tied, bool) else None,
-        lora_alpha=_alpha(config, contents.extra),
-    )
 
 
 def config_in(extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,12 +59,12 @@ def check_hub_config(config: Mapping[str, Any], path: Path) -> None:
 
 
 def assumed_heads(config: Mapping[str, Any], n_embd: int) -> str | None:
-    """A note about a guessed number of heads: for a model of an unusual width, whose config gives none. Else None."""
+    """A note about an assumed number of heads. None if the config gives it, or the width is a published model's."""
     if has_heads(config) or n_embd in _PUBLISHED_WIDTHS:
         return None
     return (
-        f"does not say how many heads it has: {n_embd // HEAD_SIZE} heads of {HEAD_SIZE} are assumed; "
-        "a config.json beside it, with n_embd and n_head, says it"
+        f"it does not say how many heads it has: {n_embd // HEAD_SIZE} heads of {HEAD_SIZE} are assumed; "
+        "to change that, put a config.json with n_embd and n_head beside it"
     )
 
 
@@ -102,6 +74,25 @@ def decoded(value: Any) -> Any:
         return parse_json(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+def tied_in(config: Mapping[str, Any], contents: Contents) -> bool | None:
+    """Whether the head is the embedding, so that the file may hold only one of them. None if nothing says it.
+
+    The header of `safetensors.torch.save_model` gives a left out tensor's name, and that of its equal.
+    """
+    left_out = ((name, kept) for name, kept in contents.extra.items() if isinstance(kept, str))
+    if any(kept in contents.tensors and name not in contents.tensors for name, kept in left_out):
+        return True
+    tied = config.get("tie_word_embeddings", config.get("tied"))
+    return tied if isinstance(tied, bool) else None
+
+
+def alpha_in(config: Mapping[str, Any], extra: Mapping[str, Any]) -> float | None:
+    """The factor of LoRA that is saved beside its layers, or None if nothing says it."""
+    entries = [decoded(place[name]) for place in (config, extra) for name in ALPHAS if name in place]
+    numbers = [entry for entry in entries if isinstance(entry, int | float) and not isinstance(entry, bool)]
+    return next((float(number) for number in numbers if abs(number) < 2**53), None)
 
 
 def _configs(extra: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -114,17 +105,3 @@ def _configs(extra: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 if isinstance(inner, dict):
                     yield inner
     yield {name: decoded(extra[name]) for name in (*HEADS, *BIASES) if name in extra}
-
-
-def _notes_a_tie(contents: Contents) -> bool:
-    """Whether the header says that one tensor stands for two, as `safetensors.torch.save_model` writes it."""
-    return any(
-        isinstance(kept, str) and kept in contents.tensors and name not in contents.tensors
-        for name, kept in contents.extra.items()
-    )
-
-
-def _alpha(config: Mapping[str, Any], extra: Mapping[str, Any]) -> float | None:
-    entries = [decoded(place[name]) for place in (config, extra) for name in ALPHAS if name in place]
-    numbers = [entry for entry in entries if isinstance(entry, int | float) and not isinstance(entry, bool)]
-    return next((float(number) for number in numbers if abs(number) < 2**53), None)

@@ -1,7 +1,7 @@
-"""The names that other projects give to GPT-2's weights: one table a project, used in both directions.
+"""The names that other projects give to GPT-2's weights, for reading and writing.
 
-Our names are the Hub's, with torch's orientation of a linear layer, (out, in). A table maps our names to theirs, with
-`*` for the number of a block. Where three names stand for one of ours, query, key and value are separate.
+Our names are the Hub's, with torch's orientation of a linear layer, (out, in). In all names, `*` stands for the number
+of a block. Where three names stand for one of ours, query, key and value are separate.
 """
 
 import re
@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from gpt2cli.checkpoints.configs import NO_HINTS, TensorHints
 from gpt2cli.checkpoints.lora_layers import merge_lora_layers
-from gpt2cli.checkpoints.names import extra_heads, plain_names, same
+from gpt2cli.checkpoints.state_dicts import extra_heads, plain_names, same
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown
 
@@ -27,88 +26,60 @@ class Dialect:
 
     name: str
     signature: str  # the name of a tensor that no other project uses
-    modules: Mapping[str, str | tuple[str, str, str]]  # their name for a module, by our name
-    leaves: dict[str, str] = field(
-        default_factory=dict
-    )  # their name for the weight or bias of a LayerNorm, by our name
+    modules: Mapping[str, list[str]]  # by our name of a module, theirs, or theirs for query, key and value
+    norm_leaves: Mapping[str, str] = field(default_factory=dict)  # their names for a LayerNorm's weight and bias
     buffers: tuple[str, ...] = ()  # the ends of the names of causal masks, which are no weights
-    conv1d: bool = False  # matrices stored (in, out), as OpenAI's code did
+    conv1d: bool = False  # matrices are stored (in, out), as in OpenAI's code
     qkv_bias_optional: bool = False
     wrapper: str = ""  # the prefix in a saved model of all names but the head's
 
 
-_BLOCK = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
-_SAME = {name: name for name in ("wte", "wpe", *(f"h.*.{part}" for part in _BLOCK), "ln_f", "lm_head")}
+_NAMES = {
+    # ours, and those of the original project, llama.cpp, LLMs-from-scratch, and its GPTModelFast where they differ
+    "wte": ("tok_emb", "token_embd", "tok_emb"),
+    "wpe": ("pos_emb", "position_embd", "pos_emb"),
+    "h.*.ln_1": ("trf_blocks.*.ln1", "blk.*.attn_norm", "trf_blocks.*.norm1"),
+    "h.*.attn.c_attn": (
+        "trf_blocks.*.attn.qkv",
+        "blk.*.attn_qkv",
+        "trf_blocks.*.att.W_query trf_blocks.*.att.W_key trf_blocks.*.att.W_value",
+        "trf_blocks.*.att.qkv",
+    ),
+    "h.*.attn.c_proj": (
+        "trf_blocks.*.attn.out_proj",
+        "blk.*.attn_output",
+        "trf_blocks.*.att.out_proj",
+        "trf_blocks.*.att.proj",
+    ),
+    "h.*.ln_2": ("trf_blocks.*.ln2", "blk.*.ffn_norm", "trf_blocks.*.norm2"),
+    "h.*.mlp.c_fc": ("trf_blocks.*.mlp.fc1", "blk.*.ffn_up", "trf_blocks.*.ff.layers.0"),
+    "h.*.mlp.c_proj": ("trf_blocks.*.mlp.fc2", "blk.*.ffn_down", "trf_blocks.*.ff.layers.2"),
+    "ln_f": ("final_norm", "output_norm", "final_norm"),
+    "lm_head": ("out_head", "output", "out_head"),
+}
+_OURS = {name: [name] for name in _NAMES}
+_ORIGINAL, _LLAMA_CPP, _FROM_SCRATCH, _FAST = (
+    {ours: theirs[min(column, len(theirs) - 1)].split() for ours, theirs in _NAMES.items()} for column in range(4)
+)
 _MASKS = (".attn.bias", ".attn.masked_bias")
-
 _LLMS_FROM_SCRATCH = Dialect(
     "LLMs-from-scratch",
     "trf_blocks.0.att.W_query.weight",
-    {
-        "wte": "tok_emb",
-        "wpe": "pos_emb",
-        "h.*.ln_1": "trf_blocks.*.norm1",
-        "h.*.attn.c_attn": ("trf_blocks.*.att.W_query", "trf_blocks.*.att.W_key", "trf_blocks.*.att.W_value"),
-        "h.*.attn.c_proj": "trf_blocks.*.att.out_proj",
-        "h.*.ln_2": "trf_blocks.*.norm2",
-        "h.*.mlp.c_fc": "trf_blocks.*.ff.layers.0",
-        "h.*.mlp.c_proj": "trf_blocks.*.ff.layers.2",
-        "ln_f": "final_norm",
-        "lm_head": "out_head",
-    },
-    leaves={"weight": "scale", "bias": "shift"},
+    _FROM_SCRATCH,
+    norm_leaves={"weight": "scale", "bias": "shift"},
     buffers=(".att.mask",),
     qkv_bias_optional=True,
 )
-# its GPTModelFast
-_FUSED = {"h.*.attn.c_attn": "trf_blocks.*.att.qkv", "h.*.attn.c_proj": "trf_blocks.*.att.proj"}
-
 DIALECTS = (
     # openai-community/gpt2 and what transformers' save_pretrained writes
-    Dialect("hub", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS, conv1d=True, wrapper="transformer."),
+    Dialect("hub", "h.0.attn.c_attn.weight", _OURS, buffers=_MASKS, conv1d=True, wrapper="transformer."),
     # nanoGPT's and ours differ from the Hub's only in orientation, which the shapes show
-    Dialect("nanogpt", "h.0.attn.c_attn.weight", _SAME, buffers=_MASKS, wrapper="transformer."),
-    Dialect(
-        "original",
-        "trf_blocks.0.attn.qkv.weight",
-        {
-            "wte": "tok_emb",
-            "wpe": "pos_emb",
-            "h.*.ln_1": "trf_blocks.*.ln1",
-            "h.*.attn.c_attn": "trf_blocks.*.attn.qkv",
-            "h.*.attn.c_proj": "trf_blocks.*.attn.out_proj",
-            "h.*.ln_2": "trf_blocks.*.ln2",
-            "h.*.mlp.c_fc": "trf_blocks.*.mlp.fc1",
-            "h.*.mlp.c_proj": "trf_blocks.*.mlp.fc2",
-            "ln_f": "final_norm",
-            "lm_head": "out_head",
-        },
-        buffers=(".attn.mask",),
-        qkv_bias_optional=True,
-    ),
-    # llama.cpp's
-    Dialect(
-        "gguf",
-        "blk.0.attn_qkv.weight",
-        {
-            "wte": "token_embd",
-            "wpe": "position_embd",
-            "h.*.ln_1": "blk.*.attn_norm",
-            "h.*.attn.c_attn": "blk.*.attn_qkv",
-            "h.*.attn.c_proj": "blk.*.attn_output",
-            "h.*.ln_2": "blk.*.ffn_norm",
-            "h.*.mlp.c_fc": "blk.*.ffn_up",
-            "h.*.mlp.c_proj": "blk.*.ffn_down",
-            "ln_f": "output_norm",
-            "lm_head": "output",
-        },
-    ),
+    Dialect("nanogpt", "h.0.attn.c_attn.weight", _OURS, buffers=_MASKS, wrapper="transformer."),
+    Dialect("original", "trf_blocks.0.attn.qkv.weight", _ORIGINAL, buffers=(".attn.mask",), qkv_bias_optional=True),
+    Dialect("gguf", "blk.0.attn_qkv.weight", _LLAMA_CPP),
     _LLMS_FROM_SCRATCH,
     replace(
-        _LLMS_FROM_SCRATCH,
-        name="LLMs-from-scratch, fused",
-        signature="trf_blocks.0.att.qkv.weight",
-        modules={**_LLMS_FROM_SCRATCH.modules, **_FUSED},
+        _LLMS_FROM_SCRATCH, name="LLMs-from-scratch, fused", signature="trf_blocks.0.att.qkv.weight", modules=_FAST
     ),
 )
 SIGNATURES = frozenset(dialect.signature for dialect in DIALECTS)
@@ -129,18 +100,23 @@ def recognise(tensors: dict[str, Tensor]) -> Dialect:
 
 
 def to_ours(
-    tensors: dict[str, Tensor], hints: TensorHints = NO_HINTS, note: Callable[[str], None] = lambda text: None
+    tensors: dict[str, Tensor],
+    *,
+    biases: bool = True,
+    tied: bool | None = None,
+    lora_alpha: float | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Tensor]:
     """The same weights under our names and in our orientation: views where that is possible, no copies.
 
-    A head equal to the token embedding is left out, since the model ties them. Missing biases become zeros: all of
-    them if `hints.biases` is false, as in nanoGPT, or those of query, key and value in dialects that allow it. Heads
-    beside the language model's are left out, and LoRA beside its layers is merged; `note` gets a text about it.
-    Names that no table has stay as they are, and `build` refuses them. The tensors must have passed
-    `limits.check_model_tensors`. Raises CheckpointError, naming the tensor, for query, key and value that do not fit
-    each other, and for two models in one.
+    A head equal to the token embedding is left out, since the model ties them. If they are `tied`, or this is unknown,
+    a head alone becomes the embedding. Missing biases become zeros: all of them without `biases`, which nanoGPT can
+    leave out, or those of query, key and value in dialects that allow it. Heads beside the language model's are left
+    out, and LoRA beside its layers is merged; `note` gets a text about it. Unknown names stay as they are, and `build`
+    refuses them. The tensors must have passed `limits.check_model_tensors`. Raises CheckpointError, naming the tensor,
+    for query, key and value that do not fit each other, and for two models in one.
     """
-    tensors = plain_names(merge_lora_layers(tensors, hints.lora_alpha, note), SIGNATURES)
+    tensors = plain_names(merge_lora_layers(tensors, lora_alpha, note), SIGNATURES)
     dialect = recognise(tensors)
     left = {name: tensor for name, tensor in tensors.items() if not name.endswith(dialect.buffers)}
     ours: dict[str, Tensor] = {}
@@ -148,13 +124,13 @@ def to_ours(
     for module in dialect.modules:
         for block in range(n_layer if "*" in module else 1):
             _take(left, ours, dialect, module, str(block))
-    _tie(ours, hints, note)
+    _tie(ours, tied, note)
     if heads := extra_heads(left):
         note(f"left out {', '.join(map(shown, heads[:5]))}: a head beside the language model's")
         for name in heads:
             del left[name]
-    if not hints.biases:
-        _add_zero_biases(ours, (*_BLOCK, "ln_f"))
+    if not biases:
+        _add_zero_biases(ours, ("ln_1", "c_attn", "c_proj", "ln_2", "c_fc", "ln_f"))
     elif dialect.qkv_bias_optional and "h.0.attn.c_attn.bias" not in ours:
         _add_zero_biases(ours, ("attn.c_attn",))
     return ours | left
@@ -162,17 +138,17 @@ def to_ours(
 
 def _unknown(tensors: dict[str, Tensor], dialect: Dialect) -> list[str]:
     """The names of tensors that a dialect does not know."""
-    modules = [part for found in dialect.modules.values() for part in ((found,) if isinstance(found, str) else found)]
-    leaves = "|".join({"weight", "bias", *dialect.leaves.values()})
+    modules = [name for names in dialect.modules.values() for name in names]
+    leaves = "|".join({"weight", "bias", *dialect.norm_leaves.values()})
     known = re.compile(f"(?:{'|'.join(map(re.escape, modules))})".replace(r"\*", r"\d+") + rf"\.(?:{leaves})")
     return sorted(name for name in tensors if not known.fullmatch(name) and not name.endswith(dialect.buffers))
 
 
-def _tie(ours: dict[str, Tensor], hints: TensorHints, note: Callable[[str], None]) -> None:
+def _tie(ours: dict[str, Tensor], tied: bool | None, note: Callable[[str], None]) -> None:
     """If the embedding and the head are equal, or one is missing, keep one tensor, named as the embedding."""
-    if "wte.weight" not in ours and "lm_head.weight" in ours and hints.tied is not False:
+    if "wte.weight" not in ours and "lm_head.weight" in ours and tied is not False:
         ours["wte.weight"] = ours.pop("lm_head.weight")
-        if hints.tied is None:
+        if tied is None:
             note("has a head and no token embedding: the head is taken for both")
     elif "lm_head.weight" in ours and same(ours["lm_head.weight"], ours.get("wte.weight")):
         del ours["lm_head.weight"]
@@ -185,10 +161,9 @@ def from_ours(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     for our_name, tensor in tensors.items():
         module, _, leaf = our_name.rpartition(".")
         block = _BLOCK_NUMBER.search(module)
-        found = dialect.modules[_BLOCK_NUMBER.sub("h.*.", module)]
-        targets = [found] if isinstance(found, str) else found
+        targets = dialect.modules[_BLOCK_NUMBER.sub("h.*.", module)]
         if "ln_" in module:
-            leaf = dialect.leaves.get(leaf, leaf)
+            leaf = dialect.norm_leaves.get(leaf, leaf)
         if dialect.conv1d and our_name.endswith(_MATRICES):
             tensor = tensor.t()
         wrapper = "" if module == "lm_head" else dialect.wrapper
@@ -206,11 +181,10 @@ def _count_blocks(tensors: dict[str, Tensor], dialect: Dialect) -> int:
 
 def _take(left: dict[str, Tensor], ours: dict[str, Tensor], dialect: Dialect, module: str, block: str) -> None:
     """Move one module's weight and bias from `left`, where they have their names, to `ours`."""
-    theirs = dialect.modules[module]
-    sources = [theirs] if isinstance(theirs, str) else theirs
-    is_norm = "ln_" in module
+    sources = dialect.modules[module]
     for leaf in ("weight", "bias"):
-        leaves = (dialect.leaves.get(leaf, leaf), leaf) if is_norm else (leaf,)  # or torch's own LayerNorm
+        # a model can also use torch's LayerNorm
+        leaves = (dialect.norm_leaves.get(leaf, leaf), leaf) if "ln_" in module else (leaf,)
         spelled = ([f"{name}.{their_leaf}".replace("*", block) for name in sources] for their_leaf in leaves)
         names = next((names for names in spelled if all(name in left for name in names)), None)
         if names is None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from gpt2cli.checkpoints import gguf_format, pt_format
 from gpt2cli.checkpoints.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_SHARDS, MAX_TENSORS
 from gpt2cli.errors import CheckpointError, ResourceError
-from gpt2cli.untrusted import is_file, parse_json, shown, shown_reason
+from gpt2cli.untrusted import is_encodable, is_file, missing, parse_json, shown, shown_reason
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises CheckpointError for anything else."""
     check_regular(path)
     if path.stat().st_size > MAX_HEADER:
-        raise CheckpointError(f"{path} is too large for what it should be: fetch it again")
+        raise CheckpointError(f"{path} is larger than {MAX_HEADER} bytes: fetch it again")
     try:
         value = parse_json(path.read_bytes())
     except ValueError as error:
@@ -105,19 +105,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_regular(path: Path) -> None:
-    """Raise CheckpointError for a name that cannot be opened as a file of known size, such as a pipe or a device.
-
-    Raises ResourceError for a file that this user may not read.
-    """
+    """Raise CheckpointError unless a path is an ordinary file, ResourceError if this user may not read it."""
     if not is_file(path):
-        state = "is a pipe, a device or a directory" if os.path.lexists(path) else "is not there"
-        raise CheckpointError(f"{path} {state}: check the name")
+        raise CheckpointError(f"{path} is {missing(path)}: check the name")
     if not os.access(path, os.R_OK):
         raise ResourceError(f"{path} may not be read: change its permissions")
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:  # torch and safetensors cannot open it
-        raise CheckpointError(f"{path} has a name that is not UTF-8: rename it") from None
+    if not is_encodable(str(path)):  # torch and safetensors cannot open it
+        raise CheckpointError(f"{path} has a name that is not UTF-8: rename it")
 
 
 def _check_safetensors(path: Path) -> dict[str, str]:
@@ -168,7 +162,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def looks_like(start: bytes) -> str:
-    """A guess, in a word or two, at what a file with these first bytes is."""
+    """A guess at the kind of a file with these first bytes, for an error message."""
     if not start:
         return "an empty file"
     if start.startswith(b"version https://git-lfs"):

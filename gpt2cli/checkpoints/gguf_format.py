@@ -104,7 +104,7 @@ class _Header:
         self.alignment = 32
 
     def read(self) -> tuple[dict[str, Any], list[_Described], int]:
-        """The fields (without those that are arrays), the tensors, and where the data begins.
+        """The fields (arrays are None, except the list of tokens), the tensors, and where the data begins.
 
         Raises ValueError, LookupError or struct.error for an invalid header.
         """
@@ -118,10 +118,7 @@ class _Header:
             name = self._text()
             if name in fields:
                 raise ValueError("a name that comes twice")
-            kind, begin = self._number("I"), self._at
-            fields[name] = self._value(kind)
-            if (name, kind) == (_TOKENS, _ARRAY):
-                fields[name] = self._content[begin : self._at]
+            fields[name] = self._value(self._number("I"), keep_texts=name == _TOKENS)
         alignment = fields.get("general.alignment", self.alignment)
         if type(alignment) is not int or not 8 <= alignment <= 2**16 or alignment & (alignment - 1):
             raise ValueError(f"an alignment of {shown(alignment)}")
@@ -141,13 +138,15 @@ class _Header:
             raise ValueError("a tensor that is empty or misplaced")
         return _Described(name, shape, kind, offset)
 
-    def _value(self, kind: int) -> Any:
-        """A field's value, or None for an array, which is skipped."""
+    def _value(self, kind: int, keep_texts: bool) -> Any:
+        """A field's value. It is None for an array, unless that is of texts and they are kept."""
         if kind == _STRING:
             return self._text()
         if kind != _ARRAY:
             return self._number(_NUMBERS[kind])
         kind, length = self._number("I"), self._number("Q")
+        if kind == _STRING and keep_texts:
+            return [self._text("replace") for _ in range(length)]
         if kind == _STRING:
             for _ in range(length):
                 self._skip(self._number("Q"))
@@ -160,10 +159,10 @@ class _Header:
         self._at += struct.calcsize(code)
         return value
 
-    def _text(self) -> str:
+    def _text(self, errors: str = "strict") -> str:
         length = self._number("Q")
         self._skip(length)
-        return self._content[self._at - length : self._at].decode()
+        return self._content[self._at - length : self._at].decode(errors=errors)
 
     def _skip(self, length: int) -> None:
         if length > len(self._content) - self._at:
@@ -200,17 +199,6 @@ def _facts(fields: dict[str, Any]) -> dict[str, Any]:
         config["layer_norm_epsilon"] = float(f"{epsilon:.6g}")  # 1e-05, which is 9.9999997e-06 in fp32
     facts: dict[str, Any] = {"config": {name: value for name, value in config.items() if value is not None}}
     if _KIND in fields:
-        facts["tokenizer"] = GGUFTokenizer(fields[_KIND], _texts(fields.get(_TOKENS)))
+        tokens = fields.get(_TOKENS)
+        facts["tokenizer"] = GGUFTokenizer(fields[_KIND], tokens if isinstance(tokens, list) else None)
     return facts | {"template": fields.get(TEMPLATE)}
-
-
-def _texts(content: Any) -> list[str] | None:
-    """The texts in the bytes of an array that `_Header` has checked; None for an array of another kind."""
-    if not isinstance(content, bytes) or struct.unpack_from("<I", content)[0] != _STRING:
-        return None
-    texts, at = [], 12  # behind the type and the length
-    while at < len(content):
-        [length] = struct.unpack_from("<Q", content, at)
-        texts.append(content[at + 8 : at + 8 + length].decode(errors="replace"))
-        at += 8 + length
-    return texts

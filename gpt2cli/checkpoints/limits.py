@@ -88,7 +88,7 @@ def plain_facts(value: Any, where: object) -> Any:
         left -= 1
         if left < 0 or depth > 50:
             raise CheckpointError(
-                f"{where}: what it says besides its weights is nested or large beyond reason: save the checkpoint again"
+                f"{where}: its config, template or provenance is nested or large beyond reason: save it again"
             )
         if isinstance(value, str):
             return value.encode(errors="replace").decode()

@@ -36,7 +36,7 @@ def merge_lora_layers(
     layers = [name.removesuffix(_A) for name in tensors if name.endswith(_A)]
     if not layers:
         return tensors
-    merged = dict(tensors)
+    merged, factor = dict(tensors), ALPHA if alpha is None else alpha
     for layer in layers:
         weight, A, B = (merged.pop(layer + part, None) for part in (".linear.weight", _A, _B))
         if weight is None or A is None or B is None:
@@ -45,18 +45,16 @@ def merge_lora_layers(
             raise CheckpointError(f"{shown(layer)} has LoRA that is not floating point: save the model again")
         if A.dim() != 2 or B.dim() != 2 or A.shape[1] != B.shape[0] or (B.shape[1], A.shape[0]) != weight.shape:
             raise CheckpointError(f"{shown(layer)} has LoRA of another shape than its weight: save the model again")
-        merged[f"{layer}.weight"] = weight.float() + low_rank_update(A.t(), B.t(), ALPHA if alpha is None else alpha)
+        merged[f"{layer}.weight"] = weight.float() + low_rank_update(A.t(), B.t(), factor)
     for name in [name for name in merged if _LINEAR in name]:
         layer, _, leaf = name.rpartition(_LINEAR)
         if layer in layers:
             merged[f"{layer}.{leaf}"] = merged.pop(name)
     rank = max(int(tensors[layer + _A].shape[1]) for layer in layers)
+    source = "from its config"
     if alpha is None:
-        why = "as nothing says another: a config.json beside it, with n_embd and lora_alpha, does"
-    else:
-        why = "as it says"
+        source = "the default; to change it, put a config.json with n_embd and lora_alpha beside the file"
     note(
-        f"merged LoRA of rank {rank} into {len(layers)} layers with alpha {ALPHA if alpha is None else alpha:g}, "
-        f"not divided by the rank, {why}"
+        f"merged LoRA of rank {rank} into {len(layers)} layers with alpha {factor:g}, not divided by the rank, {source}"
     )
     return merged

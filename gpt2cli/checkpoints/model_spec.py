@@ -30,7 +30,7 @@ class ModelSpec:
     ckpt       a checkpoint file, or a directory with a low-rank adapter in PEFT's format. `model` can then name the
                adapter's base, in place of the one that the adapter names; with a file it is an error.
     precision  of the weights in inference: one of PRECISIONS, or auto (see `pick_precision`)
-    offline    raise an error where a model would have to be downloaded
+    offline    raise NetworkError instead of downloading a model
     """
 
     model: str | None = None
@@ -129,9 +129,7 @@ class ModelSpec:
         """The file or the directory with the weights, without the adapter's. It is downloaded if necessary."""
         if adapter is None and self.ckpt is not None:
             if self.model is not None:
-                raise UsageError(
-                    "--model goes with --ckpt only where --ckpt is the directory of an adapter: give one of them"
-                )
+                raise UsageError("--model needs a --ckpt that is the directory of an adapter: give only one of them")
             path = expand(self.ckpt)
             check_file(path)
             return path

@@ -11,11 +11,11 @@ from gpt2cli.config import LoRAConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown
 
-# fields of a config that are read or checked below, and fields that do not change the meaning of the tensors
-_READ = {"r", "lora_alpha", "use_rslora", "base_model_name_or_path", "revision"}
-_READ |= {"rank_pattern", "alpha_pattern", "use_dora"}
-_CHECKED = {"peft_type", "bias", "init_lora_weights"}
-_HARMLESS = {
+_KNOWN_FIELDS = {
+    # read or checked
+    *("r", "lora_alpha", "use_rslora", "base_model_name_or_path", "revision", "rank_pattern", "alpha_pattern"),
+    *("use_dora", "peft_type", "bias", "init_lora_weights"),
+    # without effect on the meaning of the tensors
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "task_type"),
     *("lora_dropout", "inference_mode", "auto_mapping", "eva_config", "qalora_group_size", "megatron_core"),
     "peft_version",
@@ -24,7 +24,7 @@ _NEVER_MERGED = {
     *("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT"),
     *("XLORA", "POLY", "CARTRIDGE"),
 }
-# the regular expressions that are matched: of parts that cannot take longer than their length, and few repetitions
+# the accepted regular expressions: no group is repeated, so that `_ways` can bound the time of a match
 _PLAIN_PATTERN = re.compile(r"(?:(?:\w|\\[.dw]|\.|-|\[[\w-]+\])[+*?]?|[()|^$])*", re.ASCII)
 _LONGEST_PATTERN, _LONGEST_NAME = 200, 30
 _PATTERN_COST, _MOST_WORK = 50, 50_000
@@ -68,31 +68,29 @@ def parse_config(fields: Mapping[str, Any], file: Path) -> PeftConfig:
         raise CheckpointError(
             f"{file}: peft_type is {shown(kind)}, which cannot be merged into a model: use it with PEFT, or train LoRA"
         )
-    for name, value, allowed in (
-        ("peft_type", kind, ("LORA",)),
-        ("bias", fields.get("bias", "none"), ("none", "all", "lora_only")),
+    for name, default, allowed in (
+        ("peft_type", None, ("LORA",)),
+        ("bias", "none", ("none", "all", "lora_only")),
         # the others begin with changed base weights
-        (
-            "init_lora_weights",
-            fields.get("init_lora_weights", True),
-            (True, False, None, "gaussian", "orthogonal", "eva"),
-        ),
+        ("init_lora_weights", True, (True, False, None, "gaussian", "orthogonal", "eva")),
     ):
-        if value not in allowed:
-            raise _not_here(file, name, f"is {shown(value)}")
+        if fields.get(name, default) not in allowed:
+            raise _not_here(file, name, f"is {shown(fields.get(name))}")
     for name, value in fields.items():
-        if value and name not in _READ | _CHECKED | _HARMLESS:
+        if value and name not in _KNOWN_FIELDS:
             raise _not_here(file, name if len(name) <= 80 else shown(name), "is set")
     rank, alpha = _rank(fields.get("r"), "r", file), _alpha(fields.get("lora_alpha"), "lora_alpha", file)
     ranks, alphas = (_pattern(fields, name, file) for name in ("rank_pattern", "alpha_pattern"))
     return PeftConfig(
-        rank,
-        alpha,
-        {re.compile(rf"(.*\.)?({name})$"): _alpha(value, "alpha_pattern", file) for name, value in alphas.items()},
-        frozenset({rank, *(_rank(value, "rank_pattern", file) for value in ranks.values())}),
-        bool(fields.get("use_rslora")),
-        bool(fields.get("use_dora")),
-        fields.get("bias", "none") != "none",
+        rank=rank,
+        alpha=alpha,
+        alphas={
+            re.compile(rf"(.*\.)?({name})$"): _alpha(value, "alpha_pattern", file) for name, value in alphas.items()
+        },
+        ranks=frozenset({rank, *(_rank(value, "rank_pattern", file) for value in ranks.values())}),
+        by_root=bool(fields.get("use_rslora")),
+        dora=bool(fields.get("use_dora")),
+        biases=fields.get("bias", "none") != "none",
     )
 
 

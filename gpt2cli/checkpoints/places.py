@@ -27,7 +27,7 @@ def find_directory(model: str, offline: bool, progress: Progress, for_text: bool
     path = expand(model)
     if model and model not in PUBLISHED:
         if not is_directory(path):
-            recover(path)  # where an export of this name was killed between two renames
+            recover(path)  # an export may have been killed between two renames
         if is_directory(path):
             return path
         if is_file(path):
@@ -61,7 +61,7 @@ def check_file(path: Path) -> None:
 
 
 def refuse_outer(directory: Path) -> None:
-    """Raise UsageError for a directory that holds the directory of an adapter: PEFT saves named adapters so."""
+    """Raise UsageError for a directory that holds the directory of an adapter: PEFT saves named adapters like this."""
     if not is_file(directory / models.CONFIG):
         inside = sorted(child for child in directory.iterdir() if adapters.is_adapter(child))
         if inside:

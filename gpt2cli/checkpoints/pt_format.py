@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from gpt2cli.checkpoints.limits import check_bytes, plain_facts
-from gpt2cli.checkpoints.pickle_kinds import STORAGES, Scanned
-from gpt2cli.checkpoints.pickle_scan import MAX_PICKLE, PickleRefused, scan
+from gpt2cli.checkpoints.pickle_scan import MAX_PICKLE, STORAGES, PickleRefused, scan
 from gpt2cli.checkpoints.state_dicts import find_state_dict
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown_reason
@@ -39,28 +38,34 @@ def read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Tensors are mapped into memory. Raises CheckpointError for a file that is damaged, holds something else or a pickle
     that runs code, or asks for more memory than it takes itself.
     """
-    size = path.stat().st_size
     with _damage_of(path):
-        scan(_read_pickle(path, size))
-    return _find(_load(path, mmap=True), size, path)
+        scan(_read_pickle(path, path.stat().st_size))
+    return _load(path, mmap=True)
 
 
 def read_old_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """As `read_pt`, for files of torch.save before version 1.6: pickles one after the other, then the storages."""
-    size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(MAX_PICKLE)
     with _damage_of(path):
-        *_, saved, order = _scan_in_row(start, _OLD_PICKLES)
-        _check_memory(path, size, saved.storages, order)
-    return _find(_load(path, mmap=False), size, path)
+        scanned = [scan(start)]
+        while len(scanned) < _OLD_PICKLES:
+            scanned.append(scan(start, scanned[-1].end))
+        *_, saved, order = scanned
+        _check_storages(path, saved.storages, order.value, order.end)
+    return _load(path, mmap=False)
 
 
 @contextmanager
 def _damage_of(path: Path) -> Iterator[None]:
-    """Turn every error in reading `path` into a CheckpointError: zipfile and torch raise many kinds."""
+    """Turn every error in reading `path` into a CheckpointError: zipfile and torch raise many kinds.
+
+    Warnings are ignored: torch warns of deprecated kinds of tensors.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except PickleRefused as error:
         raise CheckpointError(f"{path} {error}") from None
     except MemoryError:
@@ -69,41 +74,24 @@ def _damage_of(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): copy or save it again") from None
 
 
-def _scan_in_row(pickles: bytes, count: int) -> list[Scanned]:
-    found = [Scanned()]
-    for _ in range(count):
-        found.append(scan(pickles, found[-1].end))
-    return found[1:]
+def _check_storages(path: Path, storages: dict[str, str], order: Any, end: int) -> None:
+    """Raise ValueError unless the storages of the tensors follow from `end` to the end of the file, each once.
 
-
-def _check_memory(path: Path, size: int, storages: dict[str, str], order: Scanned) -> None:
-    """Raise ValueError unless the storages of the tensors follow, each once, up to the end of the file.
-
-    torch would leave missing storages uninitialized. Before each storage, 8 bytes hold the count of its numbers.
+    torch would leave missing storages uninitialized. `order` must list their names. 8 bytes before each storage hold
+    the count of its numbers.
     """
-    if order.names is None or set(order.names) != storages.keys():
-        raise ValueError("the list of the tensors' memory is not of the memory that they need")
-    end = order.end
+    names = [name for name in order if type(name) is str] if type(order) is list else []
+    if len(names) != len(storages) or set(names) != storages.keys() or len(names) != len(order):
+        raise ValueError("the list of the tensors' storages does not name each of them once")
+    size = path.stat().st_size
     with path.open("rb") as file:
-        for name in order.names:
+        for name in names:
             file.seek(end)
             end += 8 + _number(file.read(8), 0, 8) * STORAGES[storages[name]]
             if end > size:
                 raise ValueError(f"it is truncated: at least {end} bytes expected, {size} found")
     if end != size:
         raise ValueError(f"it is followed by other bytes: {end} expected, {size} found")
-
-
-def _find(loaded: Any, size: int, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The model's tensors in the object that torch has read, and the facts beside them."""
-    if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict: save model.state_dict()")
-    try:
-        tensors, extra = find_state_dict(loaded)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}") from None
-    check_bytes(tensors, size, path)
-    return tensors, {name: plain_facts(value, path) for name, value in extra.items()}
 
 
 def _read_pickle(path: Path, size: int) -> bytes:
@@ -117,9 +105,7 @@ def _read_pickle(path: Path, size: int) -> bytes:
         names = {entry.filename.lower() for entry in entries}
         if len(names) < len(entries):
             raise ValueError("a file twice in the archive")
-        if any(
-            entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries
-        ):
+        if any(each.compress_type != zipfile.ZIP_STORED or each.file_size != each.compress_size for each in entries):
             raise ValueError("a compressed archive")
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("an archive that claims to hold more than its size")
@@ -157,12 +143,20 @@ def _number(record: bytes, start: int, length: int) -> int:
     return int.from_bytes(record[start : start + length], "little")
 
 
-def _load(path: Path, mmap: bool) -> Any:
-    with _damage_of(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of deprecated kinds of tensors
+def _load(path: Path, mmap: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The model's tensors, read by torch, and the facts beside them."""
+    with _damage_of(path):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except Exception as error:
             if "weights_only" in str(error) or "Unsupported" in str(error):
                 raise PickleRefused("holds a pickle that would run code, refused: save its state dict alone") from None
             raise
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict: save model.state_dict()")
+    try:
+        tensors, extra = find_state_dict(loaded)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from None
+    check_bytes(tensors, path.stat().st_size, path)
+    return tensors, {name: plain_facts(value, path) for name, value in extra.items()}

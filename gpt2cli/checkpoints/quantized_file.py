@@ -131,8 +131,8 @@ def share_rows(tensors: dict[str, Tensor], occurs: Tensor) -> dict[str, Tensor]:
 def share_equal_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with the most common embedding row stored once, if more than a twentieth of all tokens have it.
 
-    Models that were stored by `share_rows`, such as the bundled one, have such a row, also after tuning: tokens that
-    never occur all get the same gradients.
+    A model with such a row was stored by `share_rows`, as the bundled one was. After tuning it still has one: tokens
+    that never occur all get the same gradients.
     """
     table = tensors[TABLE]
     marks = table.double() @ torch.linspace(1, 2, table.shape[1], dtype=torch.float64)
@@ -164,18 +164,17 @@ def expand(tensors: dict[str, Tensor], where: object, *, only_shape: bool = Fals
     whole = dict(tensors)
     for name, tensor in tensors.items():
         scale = tensors.get(name + SCALE)
-        if tensor.dtype is torch.int8:
-            if tensor.dim() != 2 or not _is_scale(scale) or scale.shape != tensor.shape[:1]:
+        if tensor.dtype is torch.int8 or (tensor.dtype is torch.uint8 and scale is not None):
+            bits, part = (8, "row") if tensor.dtype is torch.int8 else (4, "group")
+            if not _is_scale(scale, tensor):
                 raise CheckpointError(
-                    f"{where}: {shown_name(name)} is in 8 bits without a scale a row: get the file again"
+                    f"{where}: {shown_name(name)} is in {bits} bits without a scale for each {part}: get the file again"
                 )
-            whole[name] = tensor.float().mul_(whole.pop(name + SCALE)[:, None])
-        elif tensor.dtype is torch.uint8 and scale is not None:
-            if tensor.dim() != 2 or not _is_scale(scale) or not _divides(scale, tensor):
-                raise CheckpointError(
-                    f"{where}: {shown_name(name)} is in 4 bits without a scale a group: get the file again"
-                )
-            whole[name] = dequantize_groups(_unpack_halves(tensor), whole.pop(name + SCALE))
+            del whole[name + SCALE]
+            if bits == 8:
+                whole[name] = tensor.float().mul_(scale[:, None])
+            else:
+                whole[name] = dequantize_groups(_unpack_halves(tensor), scale)
     return whole
 
 
@@ -211,9 +210,10 @@ def _is_width(width: int, tensors: dict[str, Tensor]) -> bool:
     return positions.shape[1] == columns == width and len(matrix) == 3 * width
 
 
-def _is_scale(scale: Tensor | None) -> TypeGuard[Tensor]:
-    return scale is not None and scale.dtype in (torch.float16, torch.float32)
-
-
-def _divides(scale: Tensor, packed: Tensor) -> bool:
-    return scale.dim() == 2 and len(scale) == len(packed) and 2 * packed.shape[1] % scale.shape[1] == 0
+def _is_scale(scale: Tensor | None, matrix: Tensor) -> TypeGuard[Tensor]:
+    """Whether there is a factor for each row of a matrix in int8, or for each group of one with two weights a byte."""
+    if scale is None or matrix.dim() != 2 or scale.dtype not in (torch.float16, torch.float32):
+        return False
+    if matrix.dtype is torch.int8:
+        return scale.shape == matrix.shape[:1]
+    return scale.dim() == 2 and len(scale) == len(matrix) and 2 * matrix.shape[1] % scale.shape[1] == 0

@@ -6,16 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gpt2cli.checkpoints import adapters, quantized_file
+from gpt2cli.checkpoints import adapters, configs, quantized_file
 from gpt2cli.checkpoints.build import build, read_shape
-from gpt2cli.checkpoints.configs import (
-    assumed_heads,
-    check_hub_config,
-    config_beside,
-    config_in,
-    has_heads,
-    hints_in,
-)
 from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json
 from gpt2cli.checkpoints.metadata import tokenizer_in
@@ -58,7 +50,7 @@ def _read_directory(directory: Path, progress: Progress, only_shape: bool) -> GP
         refuse_outer(directory)
         raise CheckpointError(f"{directory} holds no config.json: give a directory in the Hub's layout")
     config = read_json(config_file)
-    check_hub_config(config, config_file)
+    configs.check_hub_config(config, config_file)
     model = _make(read_weights(directory), config, directory, progress, only_shape)
     return _with_tokenizer(model, read_tokenizer(directory), directory, progress)
 
@@ -66,10 +58,10 @@ def _read_directory(directory: Path, progress: Progress, only_shape: bool) -> GP
 def _read_file(path: Path, progress: Progress, only_shape: bool) -> GPT:
     check_file(path)
     contents = read_checkpoint(path)
-    own = config_in(contents.extra)
-    beside = {} if has_heads(own) else config_beside(path, contents.tensors)
+    own = configs.config_in(contents.extra)
+    beside = {} if configs.has_heads(own) else configs.config_beside(path, contents.tensors)
     config = beside | own
-    check_hub_config(config, path)
+    configs.check_hub_config(config, path)
     model = _make(contents, config, path, progress, only_shape)
     tokenizer = tokenizer_in(contents.extra)
     if beside:
@@ -84,13 +76,15 @@ def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Pro
         progress(Note(f"{where}: {text}"))
 
     tensors = quantized_file.expand(contents.tensors, where, only_shape=only_shape)
+    biases = config.get("bias", True) is not False
+    tied, alpha = configs.tied_in(config, contents), configs.alpha_in(config, contents.extra)
     try:
-        tensors = to_ours(tensors, hints_in(config, contents), note)
+        tensors = to_ours(tensors, biases=biases, tied=tied, lora_alpha=alpha, note=note)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
     shape = read_shape(tensors, config, where)
     _check_whole(tensors, where)
-    if heads := assumed_heads(config, shape.n_embd):
+    if heads := configs.assumed_heads(config, shape.n_embd):
         note(heads)
     model = build(shape, tensors, where)
     model.origin = Origin(precision=quantized_file.precision(contents.tensors))
@@ -107,7 +101,7 @@ def _check_whole(tensors: dict[str, Tensor], where: Path) -> None:
         )
     if not any(name.endswith(".bias") for name in tensors):
         raise CheckpointError(
-            f"{where} has no biases, and nothing says that it is to have none: "
+            f"{where} has no biases, but no config says that it should have none: "
             'put a config.json with n_embd, n_head and "bias": false beside it'
         )
 

@@ -34,9 +34,9 @@ class Rounding:
 def check_rounding(name: str, exact: Tensor, rounded: Tensor, stored: str, cut: bool = False) -> Rounding:
     """Compare a tensor with its counterpart after a cast to `stored`, a key of LARGEST_ERROR.
 
-    `cut` says that a value or a scale was cut at the largest that the type holds. Raises CheckpointError, naming the
-    tensor, if so, for values that are no longer finite, and for an error above LARGEST_ERROR, such as that of a tensor
-    whose values are all too small for the type.
+    `cut` is whether a value or a scale was cut to the largest one of the type. Raises CheckpointError, naming the
+    tensor, if it was, for values that are no longer finite, and for an error above LARGEST_ERROR. A tensor whose values
+    are all too small for the type has such an error.
     """
     found = compare(exact, rounded)
     if cut or not math.isfinite(found.squared_error):

@@ -26,7 +26,7 @@ from gpt2cli.model.lora import merged_state
 FORMAT, VERSION = "gpt2cli", 1
 SUFFIXES = (".pt", ".safetensors")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers for no more room: on the disk, for this user, or in one file."""
+"""Error numbers of a full disk, of a user's quota, and of the largest size of a file."""
 
 
 def save_checkpoint(
@@ -34,10 +34,10 @@ def save_checkpoint(
 ) -> None:
     """Write a model to `path`. The suffix is `.pt` (a plain dict) or `.safetensors` (the facts are in its header).
 
-    The file holds the format and its version, the config, the weights in the model's own type with adapters merged,
-    the prompt template that the model was trained with, and its provenance (any JSON value). The model is not
-    changed. An existing file stays until the new one is complete. Raises UsageError for another suffix,
-    DivergedError for weights that are not finite, and ResourceError if the file cannot be written.
+    The file holds the format and its version, the config, the weights in the model's type with adapters merged, the
+    prompt template of the training, and the provenance (any JSON value). The model is not changed. An existing file
+    stays until the new one is complete. Raises UsageError for another suffix, DivergedError for weights that are not
+    finite, and ResourceError if the file cannot be written.
     """
     save_state(merged_state(model), model.config, path, template=template, provenance=provenance)
 
@@ -50,7 +50,7 @@ def save_state(
     template: dict[str, str] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """As `save_checkpoint`, for the tensors of a model of this shape, which may be stored small: see `compact.py`."""
+    """As `save_checkpoint`, for the tensors of a model of this shape, which may be quantized (see `quantized_file`)."""
     check_target(path)
     check_finite(state, path)
     facts: dict[str, Any] = {
@@ -85,7 +85,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
 
 
 class _RecordingFile:
-    """A file for torch.save, which hides an error of a write behind one about the position in the file."""
+    """A file for torch.save that keeps the first error of a write: torch raises another one, about the position."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

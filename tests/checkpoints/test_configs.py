@@ -10,7 +10,7 @@ from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from tests import models
-from tests.checkpoints.test_names import loaded, nano
+from tests.checkpoints.test_state_dicts import loaded, nano
 
 CONFIG = GPTConfig(n_layer=2, n_head=4, n_embd=128, block_size=16, vocab_size=500)
 
@@ -85,7 +85,7 @@ def test_a_model_without_biases_that_says_so(tmp_path, where):
             if name.endswith("bias"):
                 parameter.zero_()
     state = {name: tensor for name, tensor in nano(model).items() if not name.endswith("bias")}
-    with pytest.raises(CheckpointError, match=r'no biases, and nothing says .* "bias": false beside it'):
+    with pytest.raises(CheckpointError, match=r'no biases, but no config says .* "bias": false beside it'):
         loaded(tmp_path, {"model": state})
     said = {"bias": False, "n_head": 4, "n_embd": 128}
     if where == "beside":
@@ -162,7 +162,7 @@ def test_the_alpha_that_is_said_is_taken(tmp_path, where):
     idx = torch.arange(16)[None]
     with torch.no_grad():
         torch.testing.assert_close(opened(idx), model(idx), atol=1e-4, rtol=1e-5)
-    assert any("with alpha 5, not divided by the rank, as it says" in note for note in notes)
+    assert any("with alpha 5, not divided by the rank, from its config" in note for note in notes)
 
 
 def test_lora_on_the_head_makes_it_one_of_its_own(tmp_path):

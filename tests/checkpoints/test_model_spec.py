@@ -108,5 +108,5 @@ def test_names():
 
 
 def test_a_file_takes_no_model_beside_it(specs, tmp_path):
-    with pytest.raises(UsageError, match="--model goes with --ckpt only where"):
+    with pytest.raises(UsageError, match="--model needs a --ckpt that is the directory of an adapter"):
         ModelSpec("tiny", tmp_path / "a.pt").shape()

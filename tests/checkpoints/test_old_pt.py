@@ -56,7 +56,7 @@ def refused(path, content, why):
 def test_memory_that_is_not_in_the_file_is_not_left_at_random(content, tmp_path, change):
     *_, start, end = ends(content)
     order = pickle.dumps(change(pickle.loads(content[start:end])), 2)
-    refused(tmp_path / "a.pt", content[:start] + order + content[end:], "damaged .the list of the tensors' memory")
+    refused(tmp_path / "a.pt", content[:start] + order + content[end:], "damaged .the list of the tensors' storages")
 
 
 def test_memory_in_another_order_is_refused(content, tmp_path):

@@ -428,4 +428,4 @@ def test_a_name_that_no_file_can_have_is_2(run, command):
         done = run(*command, option, "a" * 300)
         assert_one_error(done, 2, "error: 'aaa", "cannot be the name of a file")
         assert len(done.stderr) < 500
-    assert_one_error(run(*command, "--ckpt", "/dev/zero"), 4, "is a pipe, a device or a directory")
+    assert_one_error(run(*command, "--ckpt", "/dev/zero"), 4, "is not an ordinary file")
