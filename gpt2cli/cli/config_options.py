@@ -7,15 +7,15 @@ import typer
 from gpt2cli.bounds import choices
 
 
-def option(panel: str, config: type[Any], name: str, flag: str = "") -> Any:
-    """The option that sets the field `name` of a config: `learning_rate` by `--learning-rate`, or else by `flag`.
+def option(panel: str, config: type[Any], name: str, *flags: str) -> Any:
+    """The option that sets the field `name` of a config: `learning_rate` by `--learning-rate`, or else by `flags`.
 
     panel  the heading that the option stands under on the help page
     """
     field = config.__dataclass_fields__[name]
     named = field.metadata["name"] or name
     return typer.Option(
-        flag or f"--{named.replace('_', '-')}",
+        *(flags or (f"--{named.replace('_', '-')}",)),
         help=field.metadata["help"],
         metavar="|".join(choices(field.type)) or None,
         show_default=field.metadata["means"] or True,
