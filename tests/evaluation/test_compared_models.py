@@ -41,10 +41,10 @@ def test_an_adapter_goes_onto_the_single_model_or_onto_its_own(tmp_path):
     [alone] = candidates([], [lora], CPU)
     assert (adapted.spec.model, alone.spec.model) == (base, None)
     idx = torch.tensor([[1, 2, 3]])
-    assert torch.equal(adapted.load()(idx), alone.load()(idx))
+    assert torch.equal(adapted.spec.load(for_text=True)(idx), alone.spec.load(for_text=True)(idx))
     idx = torch.arange(5)[None]
-    before, after = (candidate.load()(idx) for candidate in (plain, alone))
-    assert torch.equal(adapted.load()(idx), after)
+    before, after = (candidate.spec.load(for_text=True)(idx) for candidate in (plain, alone))
+    assert torch.equal(adapted.spec.load(for_text=True)(idx), after)
     assert not torch.allclose(before, after, atol=1e-3)
     assert adapted.fingerprint() == alone.fingerprint() != plain.fingerprint()
     whole = alone.fingerprint()

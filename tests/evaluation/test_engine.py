@@ -13,10 +13,10 @@ from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, Tra
 from gpt2cli.errors import DataError
 from gpt2cli.evaluation import engine
 from gpt2cli.evaluation.compared_models import candidates
-from gpt2cli.evaluation.engine import Job, evaluate
+from gpt2cli.evaluation.engine import Advanced, Job, evaluate
 from gpt2cli.evaluation.evaluation_data import read_data
-from gpt2cli.evaluation.events import Advanced, Completed
 from gpt2cli.evaluation.partial_results import PartialResults
+from gpt2cli.evaluation.results import Evaluation
 from gpt2cli.progress import Note
 from tests import models
 from tests.data.records import many, write_json
@@ -39,9 +39,9 @@ def job(tmp_path, home, monkeypatch) -> Job:
     return Job(candidates([], files, CPU), data, CONFIG, 64)
 
 
-def finished(job: Job) -> Completed:
+def finished(job: Job) -> Evaluation:
     *_, last = evaluate(job)
-    assert isinstance(last, Completed)
+    assert isinstance(last, Evaluation)
     return last
 
 
@@ -94,7 +94,7 @@ def test_what_was_kept_is_of_this_very_device(job, monkeypatch):
     interrupted(on("auto", "auto"))
     at_other_precision = [event for event in evaluate(job) if isinstance(event, Advanced)]
     assert all(event.reused == 0 for event in at_other_precision)
-    chosen = candidate.load().precision
+    chosen = candidate.spec.load(for_text=True).precision
     interrupted(on("auto", chosen))
     assert any(event.reused for event in evaluate(on("cpu", chosen)) if isinstance(event, Advanced))
 
@@ -104,9 +104,9 @@ def test_kept_portions_that_no_longer_fit_are_done_again(job, monkeypatch, token
     whole = finished(job)
     interrupted(job)
     monkeypatch.setitem(engine.TOKENS_PER_PASS, "cpu", tokens)
-    again = finished(job).evaluation
-    assert [model.tokens for model in again.models] == [model.tokens for model in whole.evaluation.models]
-    for model, before in zip(again.models, whole.evaluation.models, strict=True):
+    again = finished(job)
+    assert [model.tokens for model in again.models] == [model.tokens for model in whole.models]
+    for model, before in zip(again.models, whole.models, strict=True):
         assert model.figures["loss"].value == pytest.approx(before.figures["loss"].value)
 
 
@@ -129,16 +129,16 @@ def test_where_nothing_can_be_kept_is_said_before_the_work(job, home):
     home.write_text("a file")
     first, *others = evaluate(job)
     assert isinstance(first, Note) and first.text.endswith(": an interrupted run would start again")
-    assert isinstance(others[-1], Completed)
+    assert isinstance(others[-1], Evaluation)
 
 
 def test_a_model_is_no_better_than_itself_and_an_answer_does_not_depend_on_how_many_there_are(job):
     same = replace(job, candidates=[job.candidates[0], job.candidates[0]])
-    evaluation = finished(same).evaluation
+    evaluation = finished(same)
     first, second = evaluation.models
     assert first.figures == second.figures and first.differences == {}
     assert all((e.value, e.low, e.high) == (0, 0, 0) for e in second.differences.values())
-    more = finished(replace(same, config=replace(CONFIG, answers=30))).evaluation
+    more = finished(replace(same, config=replace(CONFIG, answers=30)))
     answers = {record.instruction: record.answers for record in more.answered}
     assert len(answers) == 30
     assert all(answers[record.instruction] == record.answers for record in evaluation.answered)
@@ -151,7 +151,7 @@ def test_records_that_fit_no_window_are_left_out_for_all_models(job, tmp_path):
     path = write_json(tmp_path / "more.json", records)
     data = read_data(path, "more.json", None, 46, TrainConfig(), DataConfig())
     both = Job(candidates([], [job.candidates[0].spec.ckpt, str(short)], CPU), data, CONFIG, 46)
-    evaluation = finished(both).evaluation
+    evaluation = finished(both)
     assert (evaluation.records, evaluation.skipped, len(evaluation.answered)) == (3, 1, 3)
     assert evaluation.models[0].tokens == evaluation.models[1].tokens
     with pytest.raises(DataError, match="no record is left"):
@@ -163,5 +163,5 @@ def test_numbers_too_large_are_null_in_json(job):
     with torch.no_grad():
         model.ln_f.weight.mul_(1e6)
     save_checkpoint(model, Path(job.candidates[1].spec.ckpt))
-    told = json.loads(json.dumps(finished(job).evaluation.as_dict(), allow_nan=False))
+    told = json.loads(json.dumps(finished(job).as_dict(), allow_nan=False))
     assert told["models"][1]["perplexity"] is None and told["models"][1]["loss"] > 700
