@@ -78,7 +78,7 @@ def note_learned(console: Console, chosen: "list[Candidate]", data: "Instruction
         if candidate.was_trained_on(data, path):
             has_splits = path.suffix.lower() != ".txt" and not path.is_dir()
             advice = ": --split val takes the records that it has not seen" if has_splits else ""
-            console.note(f"{candidate.name} was trained on this data, so its scores are too good{advice}")
+            console.note(f"{candidate.spec.name} was trained on this data, so its scores are too good{advice}")
 
 
 def refuse_idle(

@@ -28,10 +28,6 @@ class Candidate:
     settings: dict[str, Any] = field(default_factory=dict)
     tuned_in: PromptTemplate = ALPACA
 
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
     def fingerprint(self) -> str:
         """sha256, in hex, of the files that the model is made of."""
         digest = hashlib.sha256()

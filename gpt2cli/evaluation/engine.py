@@ -158,11 +158,11 @@ def _examine(
         window = model.config.block_size
         source = TextSource(job.data.tokens, window, check_stride(job.config.stride, window))
     assert source is not None
-    table = yield from _score(candidate.name, model, source, partial)
-    answers = yield from _answer(candidate.name, model, prompts, _sampling(job, candidate), partial)
+    table = yield from _score(candidate.spec.name, model, source, partial)
+    answers = yield from _answer(candidate.spec.name, model, prompts, _sampling(job, candidate), partial)
     if partial.problem != problem:
         yield Note(f"{partial.problem}: an interrupted run would start again")
-    return Findings(candidate.name, table, answers), partial
+    return Findings(candidate.spec.name, table, answers), partial
 
 
 def check_stride(stride: int | None, block_size: int) -> int:

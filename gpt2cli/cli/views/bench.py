@@ -1,4 +1,4 @@
-"""What `gpt2 bench` shows: its progress on stderr, and the measured speeds on stdout."""
+"""The progress of `gpt2 bench` on stderr, and the measured speeds on stdout."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,7 +64,13 @@ def show_comparison(speeds: list[Speed], config: BenchConfig) -> None:
     console.print(table)
     console.print()
     console.print(Text("tokens/s written, of what the memory allows", style="dim"))
-    console.print(_chart(speeds, console))
+    chart = Table.grid(padding=(0, 2, 0, 0))
+    highest = max(max(speed.roofline_tok_s, speed.decode_tok_s) for speed in speeds)
+    width = max(8, min(WIDEST_BAR, console.width - 28))
+    for speed in speeds:
+        drawn = _chart_bar(console, speed.decode_tok_s, speed.roofline_tok_s, highest, width)
+        chart.add_row(speed.precision, drawn, f"{speed.decode_tok_s:,.1f} of {speed.roofline_tok_s:,.1f}")
+    console.print(chart)
 
 
 def _titled(name: str, speed: Speed, config: BenchConfig) -> RichConsole:
@@ -75,17 +81,6 @@ def _titled(name: str, speed: Speed, config: BenchConfig) -> RichConsole:
     console.print(Text.assemble((name, "bold"), ("".join(f" · {part}" for part in how), "dim")))
     console.print()
     return console
-
-
-def _chart(speeds: list[Speed], console: RichConsole) -> Table:
-    """A bar for the decoding speed of each precision."""
-    chart = Table.grid(padding=(0, 2, 0, 0))
-    highest = max(max(speed.roofline_tok_s, speed.decode_tok_s) for speed in speeds)
-    width = max(8, min(WIDEST_BAR, console.width - 28))
-    for speed in speeds:
-        drawn = _chart_bar(console, speed.decode_tok_s, speed.roofline_tok_s, highest, width)
-        chart.add_row(speed.precision, drawn, f"{speed.decode_tok_s:,.1f} of {speed.roofline_tok_s:,.1f}")
-    return chart
 
 
 def _named(model: str) -> str:
