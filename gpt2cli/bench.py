@@ -1,4 +1,4 @@
-"""How fast a model reads and writes, compared with the limit that the machine's memory sets.
+"""Measures a model's speed. The machine's memory sets a limit to it.
 
 To decode a token, a program reads all weights once. So it cannot decode faster than the memory's bandwidth divided by
 the bytes of the weights (the memory roof in "Roofline: an insightful visual performance model", Williams et al. 2009).
@@ -7,7 +7,7 @@ the bytes of the weights (the memory roof in "Roofline: an insightful visual per
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from gpt2cli.model.device import peak_rss_mb
 BUFFER_BYTES = 2**29
 """Size of the buffer for measuring the memory's bandwidth: larger than the caches."""
 PASSES = 10
+"""How often the buffer is read."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class WarmedUp:
-    """The warm-up run and the measurement of the memory's bandwidth are done."""
+class Measurement:
+    """The timed runs, the peak memory of loading and the warm-up run, and the bandwidth of the device's memory."""
 
-    peak_rss_mb: float  # for loading and one run, in MB of 2^20 bytes
+    runs: list[Run]
+    peak_rss_mb: float  # in MB of 2^20 bytes
     memory_bandwidth_gb_s: float  # in GB of 10^9 bytes
 
 
@@ -67,8 +69,8 @@ class Speed:
     roofline_fraction: float
 
 
-def measure(decoder: Decoder, config: BenchConfig) -> Iterator[WarmedUp | Run]:
-    """Run once to warm up, then `config.repeats` times; yield each result.
+def measure(decoder: Decoder, config: BenchConfig, advance: Callable[[], None] = lambda: None) -> Measurement:
+    """Run once to warm up, then `config.repeats` times. Calls `advance` after each run.
 
     The bandwidth is measured after the warm-up run: shortly before the runs that it is compared with, and after the
     peak memory is known, which its buffer would raise. Raises UsageError if the prompt and the new tokens do not fit
@@ -82,27 +84,30 @@ def measure(decoder: Decoder, config: BenchConfig) -> Iterator[WarmedUp | Run]:
         )
     prompt = random.Random(config.seed).choices(range(decoder.config.vocab_size), k=config.prompt_tokens)
     run_once(decoder, prompt, config.new_tokens)
-    peak = peak_rss_mb()
-    yield WarmedUp(peak, memory_bandwidth(decoder.device) / 1e9)
+    peak, bandwidth = peak_rss_mb(), memory_bandwidth(decoder.device) / 1e9
+    advance()
+    runs = []
     for _ in range(config.repeats):
-        yield run_once(decoder, prompt, config.new_tokens)
+        runs.append(run_once(decoder, prompt, config.new_tokens))
+        advance()
+    return Measurement(runs, peak, bandwidth)
 
 
-def summarize(name: str, decoder: Decoder, load_s: float, warmed_up: WarmedUp, runs: list[Run]) -> Speed:
+def summarize(name: str, decoder: Decoder, load_s: float, measured: Measurement) -> Speed:
     """The results for the model called `name`, which took `load_s` seconds to load."""
-    decode_tok_s = statistics.median(run.decode_tok_s for run in runs)
+    decode_tok_s = statistics.median(run.decode_tok_s for run in measured.runs)
     weights = decoder.weight_bytes()
-    roofline = warmed_up.memory_bandwidth_gb_s * 1e9 / weights
+    roofline = measured.memory_bandwidth_gb_s * 1e9 / weights
     return Speed(
         model=name,
         precision=decoder.precision,
         threads=torch.get_num_threads(),
-        prefill_tok_s=statistics.median(run.prefill_tok_s for run in runs),
+        prefill_tok_s=statistics.median(run.prefill_tok_s for run in measured.runs),
         decode_tok_s=decode_tok_s,
         load_s=load_s,
-        peak_rss_mb=warmed_up.peak_rss_mb,
+        peak_rss_mb=measured.peak_rss_mb,
         weight_bytes_per_token=weights,
-        memory_bandwidth_gb_s=warmed_up.memory_bandwidth_gb_s,
+        memory_bandwidth_gb_s=measured.memory_bandwidth_gb_s,
         roofline_tok_s=roofline,
         roofline_fraction=decode_tok_s / roofline,
     )
@@ -122,9 +127,9 @@ def run_once(decoder: Decoder, prompt: list[int], new_tokens: int) -> Run:
 
 @torch.inference_mode()
 def memory_bandwidth(device: torch.device) -> float:
-    """The bytes per second at which PyTorch's threads can read the device's memory: the fastest of PASSES sums.
+    """The bytes per second at which PyTorch can read the device's memory: those of the fastest of PASSES sums.
 
-    A sum is the fastest plain read that PyTorch has. The buffer is in large pages where the weights would be.
+    A sum is PyTorch's fastest operation that only reads. As the weights, the buffer is in large pages if possible.
     """
     shape = (BUFFER_BYTES // 4,)
     buffer = Arena().zeros(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)

@@ -220,13 +220,22 @@ class EvaluationConfig:
     resamples   how many bootstrap samples the confidence intervals are computed from; their seed is `seed`
     """
 
-    stride: int | None = described(None, AT_LEAST_1)
-    answers: int = described(64, Bounds("0 (none) or more", lambda value: value >= 0))
+    stride: int | None = described(
+        None, AT_LEAST_1, "The number of tokens by which the window moves over plain text.", means="half of the window"
+    )
+    answers: int = described(
+        64,
+        Bounds("0 (none) or more", lambda value: value >= 0),
+        "The number of instructions to answer, chosen at random; 0 for none.",
+        means="64, all without a model",
+    )
     sampling: SamplingConfig = ANSWERS
-    bertscore: bool = False
-    bertscore_model: str = "roberta-large"
+    bertscore: bool = described(False, help="Also compute BERTScore. It needs the package bert-score.")
+    bertscore_model: str = described(
+        "roberta-large", help="The model for BERTScore: a name that bert-score knows, or a directory."
+    )
     resamples: int = described(1000, AT_LEAST_1)
-    seed: int = 0
+    seed: int = described(0, SEED, "The random seed. The same seed chooses the same records.")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -236,19 +245,15 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """How to measure speed. Raises UsageError for a value out of its bounds.
+    """How to measure speed. Raises UsageError for a value out of its bounds. `seed` is that of the random prompt."""
 
-    prompt_tokens   tokens in the prompt, which is read in one forward pass
-    new_tokens      tokens to generate; the first one is computed with the prompt
-    repeats         number of timed runs; their median is reported
-    seed            seed of the random prompt
-    """
-
-    prompt_tokens: int = described(64, AT_LEAST_1)
+    prompt_tokens: int = described(64, AT_LEAST_1, "The number of tokens in the prompt.")
     new_tokens: int = described(
-        128, Bounds("2 or more (the first is computed with the prompt)", lambda value: value >= 2)
+        128,
+        Bounds("2 or more (the first is computed with the prompt)", lambda value: value >= 2),
+        "The number of tokens to generate.",
     )
-    repeats: int = described(3, AT_LEAST_1)
+    repeats: int = described(3, AT_LEAST_1, "The number of runs after a warm-up run. The medians are reported.")
     seed: int = 0
 
     def __post_init__(self) -> None:

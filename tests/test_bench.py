@@ -1,4 +1,4 @@
-"""Measuring speed: what is counted, never how fast it was."""
+"""Measuring speed: the tokens and bytes that are counted, and the formulas; never the speed itself."""
 
 import pytest
 import torch
@@ -58,11 +58,13 @@ def test_an_end_of_text_does_not_end_a_run():
 
 def test_speeds_are_medians_of_the_runs_after_the_first():
     model = TorchDecoder(models.small_model(CONFIG))
-    warmed_up, *runs = bench.measure(model, BenchConfig(4, 5, 3))
-    assert isinstance(warmed_up, bench.WarmedUp)
+    calls: list[int] = []
+    measured = bench.measure(model, BenchConfig(4, 5, 3), lambda: calls.append(1))
+    runs = measured.runs
+    assert len(calls) == 4
     assert [len(run.tokens) for run in runs] == [5] * 3
     assert runs[0].tokens == runs[1].tokens == runs[2].tokens
-    speed = bench.summarize("small", model, 1.5, warmed_up, runs)
+    speed = bench.summarize("small", model, 1.5, measured)
     assert speed.prefill_tok_s == sorted(run.prefill_tok_s for run in runs)[1]
     assert speed.decode_tok_s == sorted(run.decode_tok_s for run in runs)[1]
     assert speed.roofline_tok_s == pytest.approx(speed.memory_bandwidth_gb_s * 1e9 / speed.weight_bytes_per_token)
@@ -71,6 +73,6 @@ def test_speeds_are_medians_of_the_runs_after_the_first():
 
 def test_what_does_not_fit_into_the_window_is_refused():
     model = TorchDecoder(models.small_model(CONFIG))
-    assert list(bench.measure(model, BenchConfig(30, 10, 1)))
+    assert len(bench.measure(model, BenchConfig(30, 10, 1)).runs) == 1
     with pytest.raises(UsageError, match="window of 40: ask for 1 fewer"):
-        list(bench.measure(model, BenchConfig(30, 11, 1)))
+        bench.measure(model, BenchConfig(30, 11, 1))

@@ -1,6 +1,6 @@
-"""From the options of `gpt2 evaluate` to a job for the engine. All inputs are found and checked before it runs."""
+"""Makes a job for the evaluation engine from the options of `gpt2 evaluate`, and checks all inputs before it runs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,28 +17,25 @@ if TYPE_CHECKING:
     from gpt2cli.evaluation.evaluation_data import Instructions, Split, Texts
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The models, the data and the answers to evaluate, as they were typed.
-
-    template  the prompt template for all models; None if each model has its own
-    """
-
-    data: str | None
-    split: "Split | None"
-    skip_bad: bool
-    models: list[str]
-    ckpts: list[str]
-    answers_from: list[str]
-    template: PromptTemplate | None = None
-
-
 def prepare(
-    console: Console, asked: Asked, config: EvaluationConfig, answers: int | None, machine: "ModelSpec"
+    console: Console,
+    config: EvaluationConfig,
+    machine: "ModelSpec",
+    *,
+    models: list[str],
+    ckpts: list[str],
+    template: PromptTemplate | None,
+    data: str | None,
+    split: "Split | None",
+    skip_bad: bool,
+    answers: int | None,
+    answers_from: list[str],
 ) -> "Job":
     """Find the models and the data, download those that are missing, and check that all can be read.
 
-    `machine` gives the device, the precision and `offline` for all models.
+    machine   gives the device, the precision and `offline` for all models
+    template  for all models; None if each model has its own
+    answers   the value of --answers; None if it was not given
     """
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.data.open_data import check_kind, data_path, prepared_alpaca
@@ -49,31 +46,30 @@ def prepare(
     from gpt2cli.model.device import pick_device
 
     pick_device(machine.device)  # an error about the device comes first
-    if asked.data is not None:
-        check_kind(data_path(asked.data))
-    chosen = candidates(asked.models, asked.ckpts, machine, asked.template)
+    if data is not None:
+        check_kind(data_path(data))
+    chosen = candidates(models, ckpts, machine, template)
     with showing_downloads(console) as progress:
         # before the data, because it can refuse a model
         windows = [candidate.spec.shape(progress, for_text=True).block_size for candidate in chosen]
-        path = prepared_alpaca(machine.offline, progress) if asked.data is None else data_path(asked.data)
+        path = prepared_alpaca(machine.offline, progress) if data is None else data_path(data)
     if config.stride is not None and windows:
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
-    read = read_data(
-        path, asked.data or "Alpaca", asked.split, *division(chosen, path, window), skip_bad=asked.skip_bad
-    )
+    read = read_data(path, data or "Alpaca", split, *division(chosen, path, window), skip_bad=skip_bad)
     for note in read.notes:
         console.note(note)
     note_learned(console, chosen, read, path)
-    refuse_idle(read, config, answers, asked.answers_from)
-    if asked.template is not None and not isinstance(read, Instructions):
+    refuse_idle(read, config, answers, answers_from)
+    if template is not None and not isinstance(read, Instructions):
         raise UsageError("--template is for instructions, and plain text has none: leave it out")
     given = []
     if isinstance(read, Instructions):
-        given = [read_given(name, paths.expand(name), read) for name in asked.answers_from]
+        given = [read_given(name, paths.expand(name), read) for name in answers_from]
         if not chosen and answers is None:
             config = replace(config, answers=len(read.tasks))
-    return Job(chosen, read, config, window if chosen else None, given)
+    max_length = window if chosen else None
+    return Job(candidates=chosen, data=read, config=config, max_length=max_length, given=given)
 
 
 def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
@@ -82,7 +78,7 @@ def note_learned(console: Console, chosen: "list[Candidate]", data: "Instruction
         if candidate.was_trained_on(data, path):
             has_splits = path.suffix.lower() != ".txt" and not path.is_dir()
             advice = ": --split val takes the records that it has not seen" if has_splits else ""
-            console.note(f"{candidate.name} was trained on this data, so its scores are too good{advice}")
+            console.note(f"{candidate.spec.name} was trained on this data, so its scores are too good{advice}")
 
 
 def refuse_idle(
@@ -92,11 +88,11 @@ def refuse_idle(
     from gpt2cli.evaluation.evaluation_data import Texts
 
     if isinstance(data, Texts) and (answers or config.bertscore or answers_from):
-        options = "--answers, --answers-from and --bertscore"
-        raise UsageError(f"plain text holds no instructions to answer: leave {options} out")
+        raise UsageError(
+            "plain text holds no instructions to answer: leave --answers, --answers-from and --bertscore out"
+        )
     if not isinstance(data, Texts) and config.stride is not None:
         raise UsageError("--stride is for plain text: leave it out for instructions")
-    if config.bertscore and not config.answers:
-        raise UsageError("--bertscore compares answers, and --answers 0 asks for none")
-    if answers_from and not config.answers:
-        raise UsageError("--answers-from compares answers, and --answers 0 asks for none")
+    for option, is_given in (("--bertscore", config.bertscore), ("--answers-from", answers_from)):
+        if is_given and not config.answers:
+            raise UsageError(f"{option} compares answers, and --answers 0 asks for none")

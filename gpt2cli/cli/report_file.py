@@ -27,9 +27,8 @@ def write_report(evaluation: "Evaluation", out: Path) -> None:
     from gpt2cli.evaluation.report import page
 
     if out.suffix.lower() == ".json":
-        content = (
-            json.dumps(evaluation.as_dict(with_records=True), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-        )
+        data = evaluation.as_dict(with_records=True)
+        content = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     else:
         content = page(evaluation)
     try:

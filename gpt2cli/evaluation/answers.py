@@ -1,8 +1,7 @@
 """Answers to many instructions, in batches of prompts with similar lengths."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt2cli.config import SamplingConfig
 from gpt2cli.generation.decode import generate
@@ -16,8 +15,7 @@ CACHE_BYTES = 2**30
 """The most memory for the keys and values of a batch."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A model's answer without white space at its ends.
 
     tokens         how many tokens the model wrote
@@ -33,16 +31,16 @@ class Answer:
         """The answer that an interrupted run stored; None for a value of another form."""
         if not isinstance(finding, list) or [type(part) for part in finding] != [str, int, str]:
             return None
-        text, tokens, finish_reason = finding
-        fits = is_encodable(text) and 0 <= tokens <= max_new_tokens and finish_reason in ("stop", "eos", "length")
-        return cls(text, tokens, finish_reason) if fits else None
+        found = cls(*finding)
+        fits = is_encodable(found.text) and found.finish_reason in ("stop", "eos", "length")
+        return found if fits and 0 <= found.tokens <= max_new_tokens else None
 
 
 def answer(decoder: Decoder, prompts: dict[int, list[int]], sampling: SamplingConfig) -> Iterator[tuple[int, Answer]]:
     """Answer prompts, which are token ids by key; yield (key, answer) for each answer as soon as it is complete.
 
-    Prompts of similar length share a batch, which a complete answer leaves. The seed for key k is the sampling's
-    seed + k. So an answer does not depend on the others in its batch.
+    Prompts of similar length share a batch. A complete answer leaves it. The seed for key k is `sampling.seed + k`, so
+    an answer does not depend on the others in its batch.
     """
     # the longest first: if memory suffices for the first batch, it suffices for all
     keys = sorted(prompts, key=lambda key: (-len(prompts[key]), key))

@@ -26,8 +26,13 @@ def forbid_network() -> None:
         constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
-def check_bertscore(model: str = DEFAULT_MODEL) -> None:
-    """Raise UsageError if the package is not installed, or if it cannot use this model."""
+def check_bertscore(model: str = DEFAULT_MODEL, offline: bool = False) -> None:
+    """Raise UsageError if the package is not installed, or if it cannot use this model.
+
+    With `offline` the package will not use the network. It must not have been imported before.
+    """
+    if offline:
+        forbid_network()
     try:
         import bert_score  # noqa: F401
     except ImportError:

@@ -9,8 +9,6 @@ from typing import Any
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.evaluation.evaluation_data import Instructions, Texts
-from gpt2cli.inference.decoder import Decoder
-from gpt2cli.progress import Progress, ignore
 from gpt2cli.prompts import ALPACA, PromptTemplate
 
 
@@ -18,10 +16,10 @@ from gpt2cli.prompts import ALPACA, PromptTemplate
 class Candidate:
     """One of the models.
 
-    template    the prompt template of the evaluation: the model's, or one for all models
+    template    the prompt template of the evaluation: `tuned_in`, or one for all models
     trained_on  the training data, `Splits.info`, if the checkpoint names it
     settings    the settings of the training, if the checkpoint holds them
-    tuned_in    the template of the training; Alpaca's if the checkpoint holds none
+    tuned_in    the prompt template of the training; Alpaca's if the checkpoint holds none
     """
 
     spec: ModelSpec
@@ -29,14 +27,6 @@ class Candidate:
     trained_on: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     tuned_in: PromptTemplate = ALPACA
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    def load(self, progress: Progress = ignore) -> Decoder:
-        """The model, ready to run."""
-        return self.spec.load(progress, for_text=True)
 
     def fingerprint(self) -> str:
         """sha256, in hex, of the files that the model is made of."""
@@ -50,13 +40,9 @@ class Candidate:
 
     def was_trained_on(self, data: Instructions | Texts, path: Path) -> bool:
         """Whether the checkpoint says that the model was trained on some of this data, which was read from `path`."""
-        source = self.trained_on.get("source")
-        if isinstance(data, Instructions) and data.fingerprint and self.trained_on.get("fingerprint"):
-            same_division = data.fingerprint == self.trained_on["fingerprint"]
-            if same_division and data.split in ("test", "val"):
-                return False
-            if same_division:
-                return True
+        fingerprint, source = self.trained_on.get("fingerprint"), self.trained_on.get("source")
+        if isinstance(data, Instructions) and data.fingerprint and data.fingerprint == fingerprint:
+            return data.split not in ("test", "val")
         return isinstance(source, str) and bool(source) and Path(source).absolute() == path.absolute()
 
 
@@ -65,8 +51,9 @@ def candidates(
 ) -> list[Candidate]:
     """These models and checkpoints, with the device, the precision and `offline` of `machine`.
 
-    The models come first, so the others are compared with a base model. An adapter is merged into the model if a
-    single one is given, and otherwise into the one that it names. A `template` replaces those of the checkpoints.
+    The models come first, so that the checkpoints are compared with a base model. If exactly one model is given,
+    adapters are merged into it, and otherwise each into the base that it names. A `template` replaces those of the
+    checkpoints.
     """
     found = [replace(machine, ckpt=ckpt) for ckpt in ckpts]
     if len(models) == 1:
@@ -98,9 +85,9 @@ _DIVISION: dict[str, tuple[type, ...]] = {
 def division(
     chosen: Sequence[Candidate], path: Path, block_size: int
 ) -> tuple[int, TrainConfig, DataConfig, PromptTemplate]:
-    """How the records at `path` were divided when one of these models was trained on them, else `finetune`'s defaults.
+    """The division of the records at `path` on which one of these models was trained, else `finetune`'s defaults.
 
-    The result is the window, and the configs and the template for `load_data`.
+    Returns the window, and the configs and the template for `read_data`.
     """
     for candidate in chosen:
         data, settings = candidate.trained_on, candidate.settings

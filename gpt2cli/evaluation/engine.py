@@ -1,13 +1,13 @@
 """The evaluation engine: a generator that scores models, generates their answers and compares them.
 
-It prints nothing, and writes only the partial results that an interrupted run continues from.
+It prints nothing. The only files that it writes are partial results, from which an interrupted run continues.
 """
 
 import hashlib
 import json
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -18,14 +18,13 @@ from gpt2cli.evaluation.answers import Answer, answer
 from gpt2cli.evaluation.compared_models import Candidate
 from gpt2cli.evaluation.comparison import Findings, compare
 from gpt2cli.evaluation.evaluation_data import Instructions, Texts, sequences
-from gpt2cli.evaluation.events import Advanced, Completed, Event
 from gpt2cli.evaluation.given_answers import Given
 from gpt2cli.evaluation.likelihood import RecordSource, Source, Sums, TextSource, collect, portions, score
 from gpt2cli.evaluation.partial_results import PartialResults
+from gpt2cli.evaluation.results import Evaluation
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.device import TOKENS_PER_PASS
 from gpt2cli.progress import Note
-from gpt2cli.prompts import PromptTemplate
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Job:
     """The input of an evaluation.
 
     max_length  the largest number of tokens of a record: the smallest of the models' windows; None without models
-    given       answers that were made elsewhere, to be compared with those of the models
+    given       answers from files, to be compared with those of the models
     """
 
     candidates: Sequence[Candidate]
@@ -43,23 +42,43 @@ class Job:
     given: Sequence[Given] = ()
 
 
-class _ModelPlan(NamedTuple):
-    """The work of one model."""
+@dataclass(frozen=True)
+class Advanced:
+    """A model has predicted `done` of `total` tokens (`scoring`), or answered so many instructions (`answering`).
 
-    prompts: dict[int, list[int]]  # by the index of the task
-    template: PromptTemplate
-    source: Source | None  # None for plain text, whose windows depend on the model
+    reused  how many of the `done` are results of an interrupted run
+    """
+
+    model: str
+    stage: Literal["scoring", "answering"]
+    done: int
+    total: int
+    reused: int = 0
 
 
-class _Plan(NamedTuple):
-    models: list[_ModelPlan]
-    answered: list[int]  # the indices of the tasks to answer
-    skipped: int  # records whose prompts fill the window
+Event = Advanced | Note | Evaluation
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The work of all models.
+
+    answered  the indices of the tasks to answer
+    skipped   the number of records whose prompts fill the window
+    prompts   for each model, the prompts to answer, by the index of their task
+    sources   for each model, the sequences to predict. For plain text they are None, as its windows depend on the model
+    """
+
+    answered: list[int]
+    skipped: int
+    prompts: list[dict[int, list[int]]]
+    sources: list[Source | None]
 
 
 def evaluate(job: Job) -> Iterator[Event]:
-    """Evaluate one model after the other, then compare them. The last event is Completed.
+    """Evaluate one model after the other, then compare them. The last event is the Evaluation.
 
+    The iteration deletes the partial results when it continues after the last event.
     Raises DataError if no record fits the window, DivergedError for losses that are not finite, and the errors of
     loading a model.
     """
@@ -68,21 +87,12 @@ def evaluate(job: Job) -> Iterator[Event]:
         skipped = f"{plan.skipped:,} of {len(job.data.tasks):,} records"
         yield Note(f"left out {skipped}, whose prompts alone fill the window of {job.max_length:,} tokens")
     found, partial_results = [], []
-    for candidate, model_plan in zip(job.candidates, plan.models, strict=True):
-        findings, partial = yield from _examine(candidate, model_plan, job)
+    for candidate, prompts, source in zip(job.candidates, plan.prompts, plan.sources, strict=True):
+        findings, partial = yield from _examine(candidate, prompts, source, job)
         found.append(findings)
         partial_results.append(partial)
     found += [Findings(given.name, None, given.answers) for given in job.given]
-    yield Completed(
-        compare(
-            found,
-            job.data,
-            job.config,
-            max_length=job.max_length,
-            answered=plan.answered,
-            skipped=plan.skipped,
-        )
-    )
+    yield compare(found, job.data, job.config, max_length=job.max_length, answered=plan.answered, skipped=plan.skipped)
     for partial in partial_results:
         partial.discard()
 
@@ -90,29 +100,29 @@ def evaluate(job: Job) -> Iterator[Event]:
 def _plan(job: Job) -> _Plan:
     """Choose the tasks to answer, and build the models' prompts and sequences."""
     if isinstance(job.data, Texts):
-        return _Plan([_ModelPlan({}, candidate.template, None) for candidate in job.candidates], [], 0)
-    tasks, prepared = job.data.tasks, {}
+        return _Plan([], 0, [{} for _ in job.candidates], [None] * len(job.candidates))
+    tasks = job.data.tasks
     if job.max_length is None:
-        return _Plan([], sample(len(tasks), job.config.answers, job.config.seed), 0)
-    for candidate in job.candidates:
-        if candidate.template not in prepared:
-            prepared[candidate.template] = sequences(tasks, candidate.template, job.max_length)
+        return _Plan(sample(len(tasks), job.config.answers, job.config.seed), 0, [], [])
+    templates = {candidate.template: None for candidate in job.candidates}
+    prepared = {template: sequences(tasks, template, job.max_length) for template in templates}
     fitting = sorted(set.intersection(*(set(fits) for _, _, fits in prepared.values())))
     if not fitting:
         raise DataError(
             f"{job.data.source}: no record is left: every prompt alone fills the window of {job.max_length} tokens"
         )
     chosen = [fitting[i] for i in sample(len(fitting), job.config.answers, job.config.seed)]
-    plans = []
-    for candidate in job.candidates:
-        prompts, data, fits = prepared[candidate.template]
-        source = RecordSource(data, fits, len(tasks))
-        plans.append(_ModelPlan({i: prompts[i] for i in chosen}, candidate.template, source))
-    return _Plan(plans, chosen, len(tasks) - len(fitting))
+    parts = [prepared[candidate.template] for candidate in job.candidates]
+    return _Plan(
+        answered=chosen,
+        skipped=len(tasks) - len(fitting),
+        prompts=[{i: prompts[i] for i in chosen} for prompts, _, _ in parts],
+        sources=[RecordSource(data, fits, len(tasks)) for _, data, fits in parts],
+    )
 
 
-def _identity(job: Job, plan: _ModelPlan) -> list[Any]:
-    """Everything besides the model that its results depend on. The number of answers is not among it."""
+def _identity(job: Job, candidate: Candidate) -> list[Any]:
+    """Everything besides the model that its results depend on. They do not depend on the number of answers."""
     digest = hashlib.sha256()
     if isinstance(job.data, Texts):
         for text in job.data.tokens:
@@ -120,42 +130,39 @@ def _identity(job: Job, plan: _ModelPlan) -> list[Any]:
             digest.update(text.numpy().tobytes())
     else:
         digest.update(json.dumps([[asdict(task.record), task.response] for task in job.data.tasks]).encode())
-    sampling = _sampling(job, plan)
-    return [digest.hexdigest(), plan.template.to_dict(), job.max_length, job.config.stride, asdict(sampling)]
+    sampling = asdict(_sampling(job, candidate))
+    return [digest.hexdigest(), candidate.template.to_dict(), job.max_length, job.config.stride, sampling]
 
 
-def _sampling(job: Job, plan: _ModelPlan) -> SamplingConfig:
+def _sampling(job: Job, candidate: Candidate) -> SamplingConfig:
     """The job's sampling. An answer also stops where the template's next heading begins."""
     sampling = job.config.sampling
-    return replace(sampling, stop=(*sampling.stop, *plan.template.headings))
+    return replace(sampling, stop=(*sampling.stop, *candidate.template.headings))
 
 
 def _examine(
-    candidate: Candidate, plan: _ModelPlan, job: Job
+    candidate: Candidate, prompts: dict[int, list[int]], source: Source | None, job: Job
 ) -> Generator[Event, None, tuple[Findings, PartialResults]]:
     """Load one model, score the data and generate the answers."""
-    model = candidate.load()
+    model = candidate.spec.load(for_text=True)
     # the device and precision that `auto` has chosen: on another machine it may choose others
-    at = (str(model.device), model.precision)
-    partial = PartialResults(candidate.fingerprint(), _identity(job, plan), *at)
+    chosen = (str(model.device), model.precision)
+    partial = PartialResults(candidate.fingerprint(), _identity(job, candidate), *chosen)
     problem = partial.problem
     if problem:
         yield Note(f"{problem}: an interrupted run would start again")
     if note := model.compiling_note():
         yield Note(note)
         model.prepare(lambda _: None)
-    source = plan.source or _text_source(job, model)
-    table = yield from _score(candidate.name, model, source, partial)
-    answers = yield from _answer(candidate.name, model, plan, job, partial)
+    if isinstance(job.data, Texts):
+        window = model.config.block_size
+        source = TextSource(job.data.tokens, window, check_stride(job.config.stride, window))
+    assert source is not None
+    table = yield from _score(candidate.spec.name, model, source, partial)
+    answers = yield from _answer(candidate.spec.name, model, prompts, _sampling(job, candidate), partial)
     if partial.problem != problem:
         yield Note(f"{partial.problem}: an interrupted run would start again")
-    return Findings(candidate.name, table, answers), partial
-
-
-def _text_source(job: Job, model: Decoder) -> TextSource:
-    assert isinstance(job.data, Texts)
-    window = model.config.block_size
-    return TextSource(job.data.tokens, window, check_stride(job.config.stride, window))
+    return Findings(candidate.spec.name, table, answers), partial
 
 
 def check_stride(stride: int | None, block_size: int) -> int:
@@ -180,7 +187,7 @@ def _score(name: str, model: Decoder, source: Source, partial: PartialResults) -
         part = Sums.restored(partial.findings.get(key), source, chosen)
         if part is None:
             part = score(model, source, chosen, max_tokens)
-            partial.add(key, [part.units, part.losses, part.right, part.tokens])
+            partial.add(key, part)
         else:
             reused += tokens
         parts.append(part)
@@ -190,18 +197,17 @@ def _score(name: str, model: Decoder, source: Source, partial: PartialResults) -
 
 
 def _answer(
-    name: str, model: Decoder, plan: _ModelPlan, job: Job, partial: PartialResults
+    name: str, model: Decoder, prompts: dict[int, list[int]], sampling: SamplingConfig, partial: PartialResults
 ) -> Generator[Event, None, dict[int, Answer]]:
     """Generate the answers, by the index of their task."""
-    sampling = _sampling(job, plan)
-    restored = {i: Answer.restored(partial.findings.get(f"answer {i}"), sampling.max_new_tokens) for i in plan.prompts}
+    restored = {i: Answer.restored(partial.findings.get(f"answer {i}"), sampling.max_new_tokens) for i in prompts}
     found = {i: reply for i, reply in restored.items() if reply is not None}
-    left = {i: prompt for i, prompt in plan.prompts.items() if i not in found}
-    reused, total = len(found), len(plan.prompts)
+    left = {i: prompt for i, prompt in prompts.items() if i not in found}
+    reused, total = len(found), len(prompts)
     if total:
         yield Advanced(name, "answering", reused, total, reused)
     for i, reply in answer(model, left, sampling):
-        partial.add(f"answer {i}", [reply.text, reply.tokens, reply.finish_reason])
+        partial.add(f"answer {i}", reply)
         found[i] = reply
         yield Advanced(name, "answering", len(found), total, reused)
     return found

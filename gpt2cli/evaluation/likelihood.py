@@ -1,9 +1,8 @@
-"""How well a model predicts given texts: the loss of each token, and whether it was the likeliest one."""
+"""Scores a model's predictions of given texts: the loss of each token, and whether it was the likeliest one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isfinite
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,33 +18,24 @@ from gpt2cli.tokenizer import END_OF_TEXT_ID
 CHUNK = 256
 """Tokens of plain text in one unit of the bootstrap, which needs units that are nearly independent of each other."""
 PASSES = 4
-"""Forward passes in a portion. An evaluation stores its results after each, and continues there if interrupted."""
+"""Forward passes in a portion. An interrupted evaluation continues after the last complete portion."""
 
 
-class Source(Protocol):
-    """Sequences to predict, and the units that their tokens belong to: records, or chunks of text.
+class RecordSource:
+    """Sequences of records to predict. The tokens of a record are one unit of the bootstrap.
 
     lengths  the number of tokens in each sequence
     units    the number of units
     """
 
-    lengths: list[int]
-    units: int
-
-    def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
-        """The sequences with these indices, and for each of them the unit of each target."""
-        ...
-
-
-class RecordSource:
-    """Units are records: sequence i belongs to record `of[i]`, of `units` records."""
-
     def __init__(self, data: TokenDataset, of: Sequence[int], units: int) -> None:
+        """Sequence i of the data belongs to record `of[i]`, of `units` records."""
         self._data, self._of = data, list(of)
         self.lengths: list[int] = data.lengths.tolist()
         self.units = units
 
     def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
+        """The sequences with these indices, and for each of them the unit of each target."""
         data = self._data.select(chosen)
         n_targets: list[int] = (data.lengths - data.loss_from).tolist()
         return data, [torch.full((n,), self._of[i]) for i, n in zip(chosen, n_targets, strict=True)]
@@ -62,11 +52,13 @@ class _Window(NamedTuple):
 
 
 class TextSource:
-    """Windows that move over each text in steps of `stride` tokens. An end-of-text token precedes each text.
+    """As RecordSource, for texts: windows that move over each text in steps of `stride` tokens.
 
-    Every token of a text is predicted once, from the tokens before it in its window: at least `block_size - stride`,
-    if the text has as many. The windows are those of the recipe in transformers' documentation ("Perplexity of
-    fixed-length models"), whose `max_length` is our block_size.
+    The units are chunks of text. An end-of-text token precedes each text.
+
+    Every token of a text is predicted once, from the tokens before it in its window. These are at least
+    `block_size - stride`, if the text has as many. The windows are those of the recipe in transformers' documentation
+    ("Perplexity of fixed-length models"), whose `max_length` is our block_size.
 
     lm-evaluation-harness uses windows that do not overlap, so that a token has between one and all tokens of its window
     before it, and moves the last window back until it is full. Its losses agree to about three digits with those for a
@@ -95,9 +87,11 @@ class TextSource:
         return data, [(torch.arange(w.scored, w.stop) - 1) // CHUNK + w.unit for w in windows]
 
 
-@dataclass(frozen=True)
-class Sums:
-    """For each of some units: the summed loss in nats, the number of tokens that were the likeliest, and of all."""
+Source = RecordSource | TextSource
+
+
+class Sums(NamedTuple):
+    """For each of some units: the summed loss in nats, the number of likeliest tokens, and of all tokens."""
 
     units: list[int]
     losses: list[float]
@@ -109,14 +103,15 @@ class Sums:
         """The sums that an interrupted run stored for these sequences; None for a value of another form."""
         if not isinstance(finding, list) or len(finding) != 4 or not all(isinstance(part, list) for part in finding):
             return None
-        units, losses, right, tokens = finding
+        found = cls(*finding)
         ids, counts = torch.unique(torch.cat(source.part(chosen)[1]), return_counts=True)
-        if units != ids.tolist() or tokens != counts.tolist() or not len(units) == len(losses) == len(right):
+        if found.units != ids.tolist() or found.tokens != counts.tolist():
             return None
-        fits = all(type(loss) is float and isfinite(loss) and loss >= 0 for loss in losses) and all(
-            type(hits) is int and 0 <= hits <= n for hits, n in zip(right, tokens, strict=True)
+        fits = len(found.units) == len(found.losses) == len(found.right) and all(
+            type(loss) is float and isfinite(loss) and loss >= 0 and type(hits) is int and 0 <= hits <= n
+            for loss, hits, n in zip(found.losses, found.right, found.tokens, strict=True)
         )
-        return cls(units, losses, right, tokens) if fits else None
+        return found if fits else None
 
 
 def portions(lengths: Sequence[int], max_tokens: int) -> list[range]:

@@ -1,12 +1,11 @@
 """The results of an interrupted evaluation, from which the next run of the same command continues.
 
 Each model has a file in `$GPT2CLI_HOME/evaluations`. Its name is a digest of everything that the results depend on:
-the model's files, the data and the settings. So a changed checkpoint never meets results of its older version. Every
-result is a line with its own digest, because a power cut or a full disk may leave half a line. Damaged lines are
-ignored.
+the model's files, the data and the settings. So the results of an older version of a checkpoint are never used. Every
+result is a line with a digest, because a power cut or a full disk may leave half a line. Damaged lines are ignored.
 
-This is no cache: the files are deleted when the evaluation is complete and its results have been shown. Files that
-nobody continued from are deleted after a month.
+This is no cache: the files are deleted when the evaluation is complete and its results have been shown. A file of a
+run that was never continued is deleted after a month.
 """
 
 import hashlib
@@ -25,8 +24,6 @@ MAX_BYTES = 2**30
 """A larger file is not read. No evaluation has so many results."""
 MAX_AGE = 30 * 24 * 3600
 """Seconds after which an unused file is deleted."""
-_DIGITS = 16
-"""Hex digits of a line's digest."""
 
 
 class PartialResults:
@@ -78,7 +75,7 @@ class PartialResults:
 
 
 def _digest(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()[:_DIGITS]
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _delete_old(directory: Path) -> None:

@@ -1,7 +1,7 @@
 """The results of an evaluation, how a figure is written, and the results as JSON."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gpt2cli.evaluation.answers import Answer
@@ -156,8 +156,7 @@ class Evaluation:
 
 def _model_as_dict(result: ModelResult) -> dict[str, Any]:
     differences = {
-        key: {"value": _number(change.value), "low": _number(change.low), "high": _number(change.high)}
-        for key, change in result.differences.items()
+        key: {name: _number(end) for name, end in asdict(it).items()} for key, it in result.differences.items()
     }
     return {
         "model": result.model,
@@ -170,15 +169,11 @@ def _model_as_dict(result: ModelResult) -> dict[str, Any]:
 
 def _record_as_dict(record: RecordResult) -> dict[str, Any]:
     answers = [
-        {"text": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason or None, "rouge_l": score}
+        answer._asdict() | {"finish_reason": answer.finish_reason or None, "rouge_l": score}
         for answer, score in zip(record.answers, record.rouge_l, strict=True)
     ]
-    return {
-        "instruction": record.instruction,
-        "input": record.input,
-        "reference": record.reference,
-        "answers": answers,
-    }
+    texts = {"instruction": record.instruction, "input": record.input, "reference": record.reference}
+    return texts | {"answers": answers}
 
 
 def _number(value: float | None) -> float | None:

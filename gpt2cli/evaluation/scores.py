@@ -25,7 +25,7 @@ class Score:
         return [self.statistic(row) for row in self.table.tolist()]
 
 
-def scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Score]:
+def answer_scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Score]:
     """All scores except BERTScore, by their names in the results.
 
     bleu           corpus BLEU-4, 0 to 100 (Papineni et al. 2002), by sacrebleu with its defaults

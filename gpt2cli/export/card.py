@@ -57,51 +57,37 @@ def write_card(
 
     `place` is the directory or the Hub repository that will hold it. `model` is its name, if it has one already.
     """
-    base = _base(provenance) or model
     use = _USE.replace("{place}", place).replace("{ask}", _ASK_CHAT if template else _ASK)
-    shape = (
-        f"{config.n_layer} blocks, {config.n_head} heads, width {config.n_embd}, a window of {config.block_size} tokens"
+    base = _base(provenance) or model
+    what = (
+        f"A GPT-2 ({config.n_layer} blocks, {config.n_head} heads, width {config.n_embd}, a window of "
+        f"{config.block_size} tokens)"
     )
-    return "\n".join(
-        [
-            _front({"library_name": "transformers", "pipeline_tag": "text-generation"}, base),
-            f"# {_plain(name)}\n",
-            f"A GPT-2 ({shape}){_origin(base, provenance)}.\n",
-            f"## Use\n\n{use}",
-            *_history(provenance, template),
-        ]
-    )
+    head = [_front("transformers", base), f"# {_plain(name)}\n", f"{what}{_origin(base, provenance)}.\n"]
+    return "\n".join([*head, f"## Use\n\n{use}", *_history(provenance, template)])
 
 
 def write_adapter_card(
     name: str, place: str, provenance: dict[str, Any], template: PromptTemplate | None, base: str | None
 ) -> str:
     """The card of a low-rank adapter alone."""
-    use = _PEFT.replace("{place}", place)
-    use = use.replace(
-        "{base}", json.dumps(_shown(base) if base else "the base's name or directory", ensure_ascii=False)
-    )
-    return "\n".join(
-        [
-            _front({"library_name": "peft", "pipeline_tag": "text-generation"}, base),
-            f"# {_plain(name)}\n",
-            f"A LoRA adapter{_origin(base, provenance)}.\n",
-            f"## Use\n\n{use}",
-            *_history(provenance, template),
-        ]
-    )
+    quoted = json.dumps(_shown(base) if base else "the base's name or directory", ensure_ascii=False)
+    use = _PEFT.replace("{place}", place).replace("{base}", quoted)
+    head = [_front("peft", base), f"# {_plain(name)}\n", f"A LoRA adapter{_origin(base, provenance)}.\n"]
+    return "\n".join([*head, f"## Use\n\n{use}", *_history(provenance, template)])
 
 
-def _front(fields: dict[str, Any], base: str | None) -> str:
+def _front(library: str, base: str | None) -> str:
     """The block of YAML that the Hub reads. JSON is also YAML."""
+    fields: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
     if base and (repo := _repository(base)):
-        fields = fields | {"base_model": repo}
-    fields = fields | {"tags": ["gpt2", "gpt2cli"]}
+        fields["base_model"] = repo
+    fields["tags"] = ["gpt2", "gpt2cli"]
     return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in fields.items()), "---", ""])
 
 
 def _repository(base: str) -> str | None:
-    """The Hub repository that a base is, or None if it is a file, a directory or the bundled model."""
+    """The Hub repository of a base model, or None if the base is a file, a directory or the bundled model."""
     repo = hub_name(base).partition("@")[0]
     if repo.count("/") != 1 or repo.startswith((".", "/", "~")) or repo.endswith(SUFFIXES):
         return None
@@ -109,6 +95,7 @@ def _repository(base: str) -> str | None:
 
 
 def _base(provenance: dict[str, Any]) -> str | None:
+    """The model or checkpoint that training began from, if the checkpoint names it."""
     settings = _table(provenance, "settings")
     if not settings or settings.get("from_scratch"):
         return None
@@ -123,7 +110,7 @@ def _origin(base: str | None, provenance: dict[str, Any]) -> str:
 
 
 def _history(provenance: dict[str, Any], template: PromptTemplate | None) -> list[str]:
-    """Sections about the prompt, the data, the settings and the losses, as far as they are known."""
+    """The sections about the prompt, the data, the settings and the losses. Unknown ones are left out."""
     parts = []
     if template is not None:
         parts.append(f"## Prompt\n\n{_fenced(template.without_input)}")
@@ -141,8 +128,9 @@ def _history(provenance: dict[str, Any], template: PromptTemplate | None) -> lis
     return parts
 
 
-def _table(facts: dict[str, Any], name: str) -> dict[str, Any]:
-    found = facts.get(name)
+def _table(provenance: dict[str, Any], name: str) -> dict[str, Any]:
+    """An entry that should be a table. An untrusted checkpoint may have anything there."""
+    found = provenance.get(name)
     return found if isinstance(found, dict) else {}
 
 

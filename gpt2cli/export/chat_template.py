@@ -1,4 +1,4 @@
-"""A prompt template as a chat template: Jinja, the language in which other programs turn messages into a prompt."""
+"""Converts a prompt template to a chat template in Jinja, by which other programs make a prompt from messages."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A model as one file for llama.cpp, with the names and fields that its own converter gives a GPT-2.
+"""Writes a model as one file for llama.cpp, with the names and fields that llama.cpp's converter gives a GPT-2.
 
 The gguf package writes the format; checkpoints/gguf_format.py reads it back.
 """
@@ -37,7 +37,12 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     writer.add_type("model")
     writer.add_name(name)
-    _add_shape(writer, config)
+    writer.add_block_count(config.n_layer)
+    writer.add_context_length(config.block_size)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_feed_forward_length(4 * config.n_embd)
+    writer.add_head_count(config.n_head)
+    writer.add_layer_norm_eps(config.layer_norm_epsilon)
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if dtype == "f32" else f"MOSTLY_{dtype.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_tokenizer(writer, config.vocab_size)
@@ -48,7 +53,7 @@ def write_gguf(
         stored = _stored(tensor_name, tensor, dtype)
         kind = gguf.GGMLQuantizationType[stored.upper()]
         exact = tensor.float().contiguous()
-        with np.errstate(over="ignore", invalid="ignore"):  # of values that are refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # check_rounding refuses these values
             array = gguf.quantize(exact.numpy(), kind)
             if stored != "f32":
                 check_rounding(tensor_name, exact, torch.from_numpy(gguf.dequantize(array, kind)), stored)
@@ -62,15 +67,6 @@ def write_gguf(
             writer.close()
         raise
     writer.close()
-
-
-def _add_shape(writer: "GGUFWriter", config: GPTConfig) -> None:
-    writer.add_block_count(config.n_layer)
-    writer.add_context_length(config.block_size)
-    writer.add_embedding_length(config.n_embd)
-    writer.add_feed_forward_length(4 * config.n_embd)
-    writer.add_head_count(config.n_head)
-    writer.add_layer_norm_eps(config.layer_norm_epsilon)
 
 
 def _add_tokenizer(writer: "GGUFWriter", vocab_size: int) -> None:

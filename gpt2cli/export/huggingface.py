@@ -38,8 +38,8 @@ def write_folder(
     Raises CheckpointError for weights that `dtype` cannot hold.
     """
     theirs = from_ours(cast(tensors, dtype, DTYPES[dtype]), "hub")
-    facts = {"format": "pt", "template": template.to_dict() if template else None}
-    write_tensors(directory / "model.safetensors", theirs, facts)
+    header = {"format": "pt", "template": template.to_dict() if template else None}
+    write_tensors(directory / "model.safetensors", theirs, header)
     end = {"bos_token_id": tokenizer.END_OF_TEXT_ID, "eos_token_id": tokenizer.END_OF_TEXT_ID}
     for name, content in (
         ("config.json", _model_config(config, dtype) | end),

@@ -1,4 +1,4 @@
-"""A request for an export, and the checks of it before a model is loaded."""
+"""A request for an export, and its checks before a model is loaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Request:
     """A request for an export. `spec` must name a model or a checkpoint.
 
     dtype  the type that weights are written in, None for the format's default
-    force  replace an earlier export at `out`
+    force  whether to replace an earlier export at `out`
     push   a repository on the Hub, `owner/name`, to upload it to; None if it is not uploaded
     """
 
@@ -58,7 +58,7 @@ class Request:
 
     @property
     def place(self) -> str:
-        """The name by which a card refers to it: the repository, or the name of the directory."""
+        """The name of the export in a card: the repository, or the name of the directory."""
         return self.push or self.out.name
 
     def check(self) -> None:

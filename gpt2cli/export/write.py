@@ -1,7 +1,5 @@
 """Models and adapters in the formats of other programs. `load` reads all of these formats, too."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,21 +39,18 @@ def export(request: Request, progress: Progress = ignore) -> list[Path]:
     return sorted(request.out.iterdir()) if request.out.is_dir() else [request.out]
 
 
-def _export_model(request: Request, model: GPT, facts: Metadata) -> None:
+def _export_model(request: Request, model: GPT, metadata: Metadata) -> None:
     config, out = model.config, request.out
     dtype = request.dtype or FORMATS[request.format].dtypes[0]
-    template = facts.prompt_template(request.spec.name)
+    template = metadata.prompt_template(request.spec.name)
     _check_fits(request.format, out.suffix, config, model.origin.other_tokenizer)
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if request.format == "gpt2cli":
-        state = cast(tensors, dtype, DTYPES[dtype])
-        save_state(
-            state, config, out, template=facts.template, provenance=provenance_of(facts, model.origin.other_tokenizer)
-        )
-        return
-    if request.format == "hf":
-        card = write_card(out.name, request.place, config, facts.provenance, template, request.spec.model)
-        with _writing_directory(out) as directory:
+        provenance = provenance_of(metadata, model.origin.other_tokenizer)
+        save_state(cast(tensors, dtype, DTYPES[dtype]), config, out, template=metadata.template, provenance=provenance)
+    elif request.format == "hf":
+        card = write_card(out.name, request.place, config, metadata.provenance, template, request.spec.model)
+        with disk_errors(out), replacing_directory(out.resolve()) as directory:
             write_folder(directory, tensors, config, dtype, template, card)
     elif request.format == "gguf":
         with writing(out) as temporary:
@@ -71,12 +66,12 @@ def _check_fits(format: str, suffix: str, config: GPTConfig, other_tokenizer: st
     elif format in ("hf", "gguf") and other_tokenizer:
         why, instead = f"needs another tokenizer than GPT-2's ({other_tokenizer})", "use --format nanogpt or gpt2cli"
     elif format == "nanogpt" and not config.tied:
-        why, instead = "has an output head of its own, which nanoGPT's has not", "use --format hf"
+        why, instead = "has a separate output head, which nanoGPT has not", "use --format hf"
     elif format in ("nanogpt", "original") and config.layer_norm_epsilon != GPTConfig.layer_norm_epsilon:
         why, instead = f"has a layer_norm_epsilon of {config.layer_norm_epsilon}, fixed at 1e-05", "use --format hf"
     elif format == "original" and suffix == ".pt" and config.head_size != HEAD_SIZE:
-        why = f"has {config.n_head} heads, which a bare state dict does not say and a reader cannot guess"
-        instead = "let --out end in .safetensors, whose header says it"
+        why = f"has {config.n_head} heads, a number that a bare state dict does not hold"
+        instead = "let --out end in .safetensors, whose header holds it"
     else:
         return
     raise CheckpointError(f"{format} cannot hold this model: it {why}: {instead}")
@@ -100,7 +95,7 @@ def _export_adapter(request: Request, progress: Progress) -> None:
     source = _adapter_of(request.spec)
     if request.spec.model is not None:
         replace(request.spec, ckpt=source).shape(progress)  # raises if it is for another base
-    adapter, facts = adapters.read_adapter(source), read_metadata(source)
+    adapter, metadata = adapters.read_adapter(source), read_metadata(source)
     if not adapter.is_plain:
         raise CheckpointError(
             f"{source} is more than plain LoRA (DoRA, biases, or ranks that differ): copy it as it is, or use "
@@ -108,16 +103,17 @@ def _export_adapter(request: Request, progress: Progress) -> None:
         )
     base = request.spec.model or adapter.base
     base = hub_name(base) if base else None
-    card = write_adapter_card(request.out.name, request.place, facts.provenance, facts.prompt_template(source), base)
+    template = metadata.prompt_template(source)
+    card = write_adapter_card(request.out.name, request.place, metadata.provenance, template, base)
     if base and base not in (*PUBLISHED, TINY) and expand(base).exists():
         base = None if request.push else str(expand(base).absolute())  # a path means nothing on other machines
-    with _writing_directory(request.out) as directory:
-        adapters.save_adapter(directory, adapter.tensors, adapter.config, base=base, template=facts.template)
+    with disk_errors(request.out), replacing_directory(request.out.resolve()) as directory:
+        adapters.save_adapter(directory, adapter.tensors, adapter.config, base=base, template=metadata.template)
         (directory / CARD).write_text(card, encoding="utf-8")
 
 
 def _adapter_of(spec: ModelSpec) -> Path:
-    """The adapter's directory: `--ckpt` itself, or the one that was trained together with the checkpoint `--ckpt`."""
+    """The adapter's directory: `--ckpt` itself, or the directory beside the checkpoint `--ckpt` in the same run."""
     if spec.ckpt is None:
         raise UsageError("--format peft is for adapters: give one as --ckpt, such as a LoRA run's adapter/")
     path = expand(spec.ckpt)
@@ -125,15 +121,9 @@ def _adapter_of(spec: ModelSpec) -> Path:
         return path
     beside = read_metadata(path).provenance.get("adapter")
     if beside is None:
-        raise CheckpointError(f"{path} was not made with --lora, and peft holds adapters alone: use --format hf")
+        raise CheckpointError(f"{path} was not made with --lora, and peft holds only adapters: use --format hf")
     if not (isinstance(beside, str) and is_directory(Path(beside)) and adapters.is_adapter(Path(beside))):
         raise CheckpointError(
-            f"{path} holds its adapter merged, which is not in {shown(beside)} any more: give it as --ckpt"
+            f"{path} holds its adapter merged, and the adapter is no longer in {shown(beside)}: give it as --ckpt"
         )
     return Path(beside)
-
-
-@contextmanager
-def _writing_directory(out: Path) -> Iterator[Path]:
-    with disk_errors(out), replacing_directory(out.resolve()) as temporary:
-        yield temporary

@@ -1,4 +1,4 @@
-"""Which model is meant, and how it is asked."""
+"""The compared models: which is loaded, with which template, and on which data it was trained."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def save_lora(directory, base=None):
     save_adapter(directory, lora_state(model), config, base=base)
 
 
-def test_an_adapter_goes_onto_the_single_model_or_onto_its_own(tmp_path):
+def test_an_adapter_is_merged_into_the_single_model_or_into_its_own_base(tmp_path):
     base = str(models.save_hub_directory(models.small_model(SHAPE), tmp_path / "base"))
     save_lora(tmp_path / "lora", base)
     lora = str(tmp_path / "lora")
@@ -41,10 +41,10 @@ def test_an_adapter_goes_onto_the_single_model_or_onto_its_own(tmp_path):
     [alone] = candidates([], [lora], CPU)
     assert (adapted.spec.model, alone.spec.model) == (base, None)
     idx = torch.tensor([[1, 2, 3]])
-    assert torch.equal(adapted.load()(idx), alone.load()(idx))
+    assert torch.equal(adapted.spec.load(for_text=True)(idx), alone.spec.load(for_text=True)(idx))
     idx = torch.arange(5)[None]
-    before, after = (candidate.load()(idx) for candidate in (plain, alone))
-    assert torch.equal(adapted.load()(idx), after)
+    before, after = (candidate.spec.load(for_text=True)(idx) for candidate in (plain, alone))
+    assert torch.equal(adapted.spec.load(for_text=True)(idx), after)
     assert not torch.allclose(before, after, atol=1e-3)
     assert adapted.fingerprint() == alone.fingerprint() != plain.fingerprint()
     whole = alone.fingerprint()
@@ -52,7 +52,7 @@ def test_an_adapter_goes_onto_the_single_model_or_onto_its_own(tmp_path):
     assert alone.fingerprint() != whole
 
 
-def test_the_config_beside_a_file_of_weights_is_a_part_of_it(tmp_path):
+def test_the_fingerprint_covers_the_config_beside_the_weights(tmp_path):
     models.save_hub_directory(models.small_model(SHAPE), tmp_path)
     [weights] = tmp_path.glob("*.safetensors")
     [candidate] = candidates([], [str(weights)], CPU)
@@ -62,7 +62,7 @@ def test_the_config_beside_a_file_of_weights_is_a_part_of_it(tmp_path):
     assert candidate.fingerprint() != before
 
 
-def test_each_model_is_asked_in_its_own_template(tmp_path, home, monkeypatch):
+def test_each_model_answers_prompts_in_its_own_template(tmp_path, home, monkeypatch):
     for name, template in (("plain.pt", None), ("tuned.pt", TEMPLATE)):
         save_checkpoint(models.small_model(SHAPE), tmp_path / name, template=template)
     chosen = candidates([], [str(tmp_path / name) for name in ("plain.pt", "tuned.pt")], CPU)
@@ -79,7 +79,7 @@ def test_each_model_is_asked_in_its_own_template(tmp_path, home, monkeypatch):
     assert "### Instruction:" not in tuned_stop and any("Q:" in stop for stop in tuned_stop)
 
 
-def test_records_are_divided_as_they_were_in_training_whatever_template_is_asked_in(tmp_path):
+def test_records_are_divided_as_in_training_whatever_the_template_of_the_evaluation(tmp_path):
     path, window = tmp_path / "records.json", 60
     data = {"kind": "alpaca", "source": str(path), "max_length": window, "loss_on": "all"}
     told = {"data": data, "settings": {"records": RECORDS}}
@@ -100,7 +100,7 @@ def test_records_are_divided_as_they_were_in_training_whatever_template_is_asked
         ("records", RECORDS | {"val_fraction": "x"}),
     ],
 )
-def test_what_a_checkpoint_says_of_the_division_counts_only_if_it_can_be_right(tmp_path, name, value):
+def test_an_impossible_division_in_a_checkpoint_is_ignored(tmp_path, name, value):
     path = tmp_path / "records.json"
     told = {"kind": "alpaca", "source": str(path), "max_length": 60, "loss_on": "all"}
     settings = {"records": RECORDS}
@@ -109,7 +109,7 @@ def test_what_a_checkpoint_says_of_the_division_counts_only_if_it_can_be_right(t
     assert division([odd], path, 512) == (512, TrainConfig(), DataConfig(test_fraction=0), ALPACA)
 
 
-def test_what_is_wrong_with_one_is_found_before_any_is_evaluated(tmp_path):
+def test_an_error_of_one_model_is_found_before_the_evaluation(tmp_path):
     save_checkpoint(models.small_model(SHAPE), tmp_path / "a.pt", template={"only": "this"})
     with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template .* is damaged"):
         candidates([], [str(tmp_path / "a.pt")], CPU)

@@ -13,10 +13,10 @@ from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, Tra
 from gpt2cli.errors import DataError
 from gpt2cli.evaluation import engine
 from gpt2cli.evaluation.compared_models import candidates
-from gpt2cli.evaluation.engine import Job, evaluate
+from gpt2cli.evaluation.engine import Advanced, Job, evaluate
 from gpt2cli.evaluation.evaluation_data import read_data
-from gpt2cli.evaluation.events import Advanced, Completed
 from gpt2cli.evaluation.partial_results import PartialResults
+from gpt2cli.evaluation.results import Evaluation
 from gpt2cli.progress import Note
 from tests import models
 from tests.data.records import many, write_json
@@ -39,14 +39,14 @@ def job(tmp_path, home, monkeypatch) -> Job:
     return Job(candidates([], files, CPU), data, CONFIG, 64)
 
 
-def finished(job: Job) -> Completed:
+def finished(job: Job) -> Evaluation:
     *_, last = evaluate(job)
-    assert isinstance(last, Completed)
+    assert isinstance(last, Evaluation)
     return last
 
 
 @pytest.mark.parametrize("events", [1, 6, 13, 18])
-def test_a_run_that_was_interrupted_goes_on_where_it_was(job, home, events, monkeypatch):
+def test_an_interrupted_run_continues_where_it_stopped(job, home, events, monkeypatch):
     whole = finished(job)
     assert list((home / "evaluations").iterdir()) == []  # nothing is left of a run that has ended
     broken = evaluate(job)
@@ -64,7 +64,7 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(job, home, events, monk
     assert list((home / "evaluations").iterdir()) == []
 
 
-def test_what_was_kept_is_of_this_very_checkpoint(job, tmp_path, home):
+def test_results_of_a_changed_checkpoint_are_not_reused(job, tmp_path, home):
     broken = evaluate(job)
     for event in broken:
         if isinstance(event, Advanced) and event.stage == "answering" and event.done == event.total:
@@ -76,7 +76,7 @@ def test_what_was_kept_is_of_this_very_checkpoint(job, tmp_path, home):
 
 
 def interrupted(job: Job) -> None:
-    """Everything that the first model does, and no more."""
+    """Evaluate only the first model."""
     broken = evaluate(job)
     for event in broken:
         if isinstance(event, Advanced) and event.stage == "answering" and event.done == event.total:
@@ -84,7 +84,7 @@ def interrupted(job: Job) -> None:
     broken.close()
 
 
-def test_what_was_kept_is_of_this_very_device(job, monkeypatch):
+def test_results_are_reused_only_with_the_same_device_and_precision(job, monkeypatch):
     candidate = job.candidates[0]
 
     def on(device, precision):
@@ -94,24 +94,24 @@ def test_what_was_kept_is_of_this_very_device(job, monkeypatch):
     interrupted(on("auto", "auto"))
     at_other_precision = [event for event in evaluate(job) if isinstance(event, Advanced)]
     assert all(event.reused == 0 for event in at_other_precision)
-    chosen = candidate.load().precision
+    chosen = candidate.spec.load(for_text=True).precision
     interrupted(on("auto", chosen))
     assert any(event.reused for event in evaluate(on("cpu", chosen)) if isinstance(event, Advanced))
 
 
 @pytest.mark.parametrize("tokens", [37, 260, 10_000])
-def test_kept_portions_that_no_longer_fit_are_done_again(job, monkeypatch, tokens):
+def test_partial_results_of_other_portions_are_computed_again(job, monkeypatch, tokens):
     whole = finished(job)
     interrupted(job)
     monkeypatch.setitem(engine.TOKENS_PER_PASS, "cpu", tokens)
-    again = finished(job).evaluation
-    assert [model.tokens for model in again.models] == [model.tokens for model in whole.evaluation.models]
-    for model, before in zip(again.models, whole.evaluation.models, strict=True):
+    again = finished(job)
+    assert [model.tokens for model in again.models] == [model.tokens for model in whole.models]
+    for model, before in zip(again.models, whole.models, strict=True):
         assert model.figures["loss"].value == pytest.approx(before.figures["loss"].value)
 
 
 @pytest.mark.parametrize("odd", [None, [], [[0], [float("nan")], [0], [1]], ["x", "1", "eos"], {"a": 1}, "text"])
-def test_kept_findings_that_cannot_be_right_are_found_anew(job, monkeypatch, odd):
+def test_impossible_partial_results_are_computed_again(job, monkeypatch, odd):
     whole = finished(job)
     interrupted(job)
     read = PartialResults._read
@@ -125,33 +125,33 @@ def test_kept_findings_that_cannot_be_right_are_found_anew(job, monkeypatch, odd
     assert events[-1] == whole and all(event.reused == 0 for event in events if isinstance(event, Advanced))
 
 
-def test_where_nothing_can_be_kept_is_said_before_the_work(job, home):
+def test_a_note_says_before_the_work_that_no_results_can_be_saved(job, home):
     home.write_text("a file")
     first, *others = evaluate(job)
     assert isinstance(first, Note) and first.text.endswith(": an interrupted run would start again")
-    assert isinstance(others[-1], Completed)
+    assert isinstance(others[-1], Evaluation)
 
 
-def test_a_model_is_no_better_than_itself_and_an_answer_does_not_depend_on_how_many_there_are(job):
+def test_a_model_equals_itself_and_an_answer_does_not_depend_on_the_number_of_answers(job):
     same = replace(job, candidates=[job.candidates[0], job.candidates[0]])
-    evaluation = finished(same).evaluation
+    evaluation = finished(same)
     first, second = evaluation.models
     assert first.figures == second.figures and first.differences == {}
     assert all((e.value, e.low, e.high) == (0, 0, 0) for e in second.differences.values())
-    more = finished(replace(same, config=replace(CONFIG, answers=30))).evaluation
+    more = finished(replace(same, config=replace(CONFIG, answers=30)))
     answers = {record.instruction: record.answers for record in more.answered}
     assert len(answers) == 30
     assert all(answers[record.instruction] == record.answers for record in evaluation.answered)
 
 
-def test_records_that_fit_no_window_are_left_out_for_all_models(job, tmp_path):
+def test_records_that_do_not_fit_the_smallest_window_are_left_out_for_all_models(job, tmp_path):
     short = tmp_path / "short.pt"
     save_checkpoint(models.small_model(replace(SHAPE, block_size=46), 3), short)
     records = [*many(3), {"instruction": "word " * 30, "output": "it does not fit"}]
     path = write_json(tmp_path / "more.json", records)
     data = read_data(path, "more.json", None, 46, TrainConfig(), DataConfig())
     both = Job(candidates([], [job.candidates[0].spec.ckpt, str(short)], CPU), data, CONFIG, 46)
-    evaluation = finished(both).evaluation
+    evaluation = finished(both)
     assert (evaluation.records, evaluation.skipped, len(evaluation.answered)) == (3, 1, 3)
     assert evaluation.models[0].tokens == evaluation.models[1].tokens
     with pytest.raises(DataError, match="no record is left"):
@@ -163,5 +163,5 @@ def test_numbers_too_large_are_null_in_json(job):
     with torch.no_grad():
         model.ln_f.weight.mul_(1e6)
     save_checkpoint(model, Path(job.candidates[1].spec.ckpt))
-    told = json.loads(json.dumps(finished(job).evaluation.as_dict(), allow_nan=False))
+    told = json.loads(json.dumps(finished(job).as_dict(), allow_nan=False))
     assert told["models"][1]["perplexity"] is None and told["models"][1]["loss"] > 700

@@ -1,4 +1,4 @@
-"""What is kept of an interrupted evaluation, and what becomes of it."""
+"""Partial results: written, found again, damaged, deleted."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from gpt2cli.evaluation import partial_results
 from gpt2cli.evaluation.partial_results import MAX_AGE, PartialResults
 
 
-def test_it_is_found_again_under_the_same_key_only(home):
+def test_results_are_found_only_under_the_same_key(home):
     kept = PartialResults("model", {"n": 1})
     for i in range(3):
         kept.add(f"answer {i}", ["text\n\x1b", i / 3])
@@ -21,7 +21,7 @@ def test_it_is_found_again_under_the_same_key_only(home):
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:-4], lambda b: b.replace(b"two", b"six"), lambda b: b + b"\xff\x00 []"])
-def test_what_is_damaged_counts_for_nothing_and_what_comes_after_it_counts(home, spoil):
+def test_damaged_lines_are_ignored_and_later_lines_are_read(home, spoil):
     kept = PartialResults("a")
     kept.add("one", "one")
     kept.add("two", "two")
@@ -33,7 +33,7 @@ def test_what_is_damaged_counts_for_nothing_and_what_comes_after_it_counts(home,
     assert PartialResults("a").findings == found | {"three": 3}
 
 
-def test_what_nobody_came_back_for_is_forgotten(home):
+def test_old_files_are_deleted(home):
     old, new = PartialResults("old"), PartialResults("new")
     old.add("a", 1)
     os.utime(old.path, (time.time() - MAX_AGE - 9,) * 2)
@@ -41,7 +41,7 @@ def test_what_nobody_came_back_for_is_forgotten(home):
     assert not old.path.exists() and new.path.exists()
 
 
-def test_where_nothing_can_be_kept_all_goes_on(home):
+def test_a_directory_that_cannot_be_written_raises_no_error(home):
     home.parent.mkdir(exist_ok=True)
     home.write_text("a file")
     kept = PartialResults("a")
@@ -50,7 +50,7 @@ def test_where_nothing_can_be_kept_all_goes_on(home):
     kept.discard()
 
 
-def test_where_nothing_can_be_kept_is_known_before_the_work(home):
+def test_a_directory_that_cannot_be_written_is_a_problem_from_the_start(home):
     home.parent.mkdir(exist_ok=True)
     home.write_text("a file")
     problem = PartialResults("a").problem
@@ -60,14 +60,14 @@ def test_where_nothing_can_be_kept_is_known_before_the_work(home):
 
 
 @pytest.mark.parametrize("said", [b"[1]", b"7", b'[["a"], 1]', b"[" * 100_000, b'["a", 1, 2]', b"nonsense"])
-def test_a_line_with_a_right_digest_may_hold_anything(home, said):
+def test_odd_content_with_a_right_digest_is_ignored(home, said):
     kept = PartialResults("a")
     kept.add("one", 1)
     kept.path.write_bytes(kept.path.read_bytes() + partial_results._digest(said).encode() + b" " + said + b"\n")
     assert PartialResults("a").findings == {"one": 1}
 
 
-def test_a_file_beyond_all_bounds_is_not_read(home, monkeypatch):
+def test_a_file_that_is_too_large_is_not_read(home, monkeypatch):
     kept = PartialResults("a")
     kept.add("one", 1)
     monkeypatch.setattr(partial_results, "MAX_BYTES", 10)

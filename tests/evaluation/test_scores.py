@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2cli.evaluation.answers import Answer
-from gpt2cli.evaluation.scores import longest_common_subsequence, rouge_l, scores
+from gpt2cli.evaluation.scores import answer_scores, longest_common_subsequence, rouge_l
 
 REFERENCES = ["The cat sat on the mat.", "Blue whales, I think!\nAnd krill.", "Γειά σου 👋", "yes", "1, 2 and 3 ."]
 SAID = ["The cat sat on a mat .", "Blue whales eat krill.", "Γειά σου", "", "1, 2 and 3 ."]
@@ -19,7 +19,7 @@ def said(texts: list[str]) -> list[Answer]:
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_bleu_and_chrf_are_sacrebleus(n):
-    found = scores(said(SAID[:n]), REFERENCES[:n])
+    found = answer_scores(said(SAID[:n]), REFERENCES[:n])
     theirs = {
         "bleu": sacrebleu.corpus_bleu(SAID[:n], [REFERENCES[:n]]).score,
         "chrf": sacrebleu.corpus_chrf(SAID[:n], [REFERENCES[:n]]).score,
@@ -30,7 +30,7 @@ def test_bleu_and_chrf_are_sacrebleus(n):
 
 
 def test_the_means():
-    found = scores(said(SAID), REFERENCES)
+    found = answer_scores(said(SAID), REFERENCES)
     value = {key: score.statistic(score.table.sum(dim=0).tolist()) for key, score in found.items()}
     assert value["exact_match"] == 1 / 5
     assert value["ended"] == 4 / 5
@@ -42,7 +42,7 @@ def test_the_means():
 
 
 def test_whether_answers_ended_is_not_told_of_answers_that_were_made_elsewhere():
-    assert "ended" not in scores([Answer("a", 1, "eos"), Answer("b", 1, "")], ["a", "b"])
+    assert "ended" not in answer_scores([Answer("a", 1, "eos"), Answer("b", 1, "")], ["a", "b"])
 
 
 def test_rouge_l_counts_words_in_order_in_any_script():

@@ -154,7 +154,7 @@ def test_peft_is_for_adapters(ckpt, adapter, tmp_path):
         export(Request(ModelSpec("tiny"), "peft", tmp_path / "out"))
     merged = tmp_path / "merged.pt"
     save_checkpoint(models.small_model(CONFIG), merged, provenance={"adapter": str(tmp_path / "gone")})
-    with pytest.raises(CheckpointError, match=r"which is not in .*gone.* any more: give it as --ckpt"):
+    with pytest.raises(CheckpointError, match=r"the adapter is no longer in .*gone.*: give it as --ckpt"):
         export(Request(ModelSpec(ckpt=merged), "peft", tmp_path / "out"))
     save_checkpoint(models.small_model(CONFIG), merged, provenance={"adapter": adapter})
     assert export(Request(ModelSpec(ckpt=merged), "peft", tmp_path / "out"))  # found beside the run that made both

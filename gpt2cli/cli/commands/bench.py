@@ -1,16 +1,16 @@
-"""`gpt2 bench`: measure how fast a model runs here, and compare that with the limit of the memory."""
+"""`gpt2 bench`: measure a model's speed, and compare it with the limit that the memory sets."""
 
 import dataclasses
 import json as json_format
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from gpt2cli.cli import options
+from gpt2cli.cli.config_options import option
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import BenchConfig
@@ -32,7 +32,8 @@ gpt2 bench --model gpt2-medium --precision int8 --threads 4
 gpt2 bench --ckpt finetuned.pt --prompt-tokens 512 --new-tokens 64 --json
 """
 DEFAULTS = BenchConfig()
-of_run = partial(typer.Option, rich_help_panel="Run")
+RUN = "Run"
+"""The heading of these options on the help page."""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,19 +41,12 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    prompt_tokens: Annotated[
-        int, of_run("--prompt-tokens", help="The number of tokens in the prompt.")
-    ] = DEFAULTS.prompt_tokens,
-    new_tokens: Annotated[
-        int, of_run("--new-tokens", "-n", help="The number of tokens to generate.")
-    ] = DEFAULTS.new_tokens,
-    repeats: Annotated[
-        int,
-        of_run("--repeats", help="The number of runs after a warm-up run. The medians are reported."),
-    ] = DEFAULTS.repeats,
+    prompt_tokens: Annotated[int, option(RUN, BenchConfig, "prompt_tokens")] = DEFAULTS.prompt_tokens,
+    new_tokens: Annotated[int, option(RUN, BenchConfig, "new_tokens", "--new-tokens", "-n")] = DEFAULTS.new_tokens,
+    repeats: Annotated[int, option(RUN, BenchConfig, "repeats")] = DEFAULTS.repeats,
     all: Annotated[
         bool,
-        of_run("--all", help="Compare all precisions, each in a separate process."),
+        typer.Option("--all", help="Compare all precisions, each in a separate process.", rich_help_panel=RUN),
     ] = False,
     json: options.Json = False,
     model: options.Model = None,
@@ -65,7 +59,7 @@ def bench(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how fast a model reads and writes tokens, and compare that with the limit of the memory.
+    """Measure a model's speed, and compare it with the limit that the memory's bandwidth sets.
 
     The prompt is random tokens. Decoding is greedy, one token at a time, without prompt-lookup decoding.
     """
@@ -78,21 +72,19 @@ def bench(
     from gpt2cli.cli.views import bench as views
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
-    if all:
-        options_of_all = {"--threads": threads, "--compile": compile, "--debug": debug}
-        speeds = []
-        for speed in measure_all(console, spec, config, options_of_all):
-            speeds.append(speed)
-            if json:
-                console.json(dataclasses.asdict(speed))
-        if not json:
-            views.show_comparison(speeds, config)
-    else:
-        speed = measure_here(console, spec, threads, compile, config)
+    others = {"--threads": threads, "--compile": compile, "--debug": debug}
+    speeds = []
+    measured = (
+        measure_all(console, spec, config, others) if all else [measure_here(console, spec, config, threads, compile)]
+    )
+    for speed in measured:
+        speeds.append(speed)
         if json:
             console.json(dataclasses.asdict(speed))
-        else:
-            views.show_speed(speed, config)
+    if all and not json:
+        views.show_comparison(speeds, config)
+    elif not json:
+        views.show_speed(speed, config)
 
 
 def measure_all(
@@ -100,8 +92,8 @@ def measure_all(
 ) -> "Iterator[Speed]":
     """Measure the model in each precision, in separate processes. `others` are their other options, by name.
 
-    First the model is read here: the processes are quiet, so its notes are shown now, and its files are then in the
-    memory of the operating system for all of them.
+    The model is read here first. This shows its notes, as the processes are quiet, and the operating system then has
+    its files in memory for all of them.
     """
     from gpt2cli.cli.views.downloads import showing_downloads
 
@@ -121,31 +113,24 @@ def measure_all(
 
 
 def measure_here(
-    console: Console, spec: "ModelSpec", threads: int | None, compile: bool, config: BenchConfig
+    console: Console, spec: "ModelSpec", config: BenchConfig, threads: int | None, compile: bool
 ) -> "Speed":
     """Load the model in this process and measure it, with progress on the terminal."""
-    from gpt2cli.bench import Run, WarmedUp, measure, summarize
+    from gpt2cli.bench import measure, summarize
     from gpt2cli.cli.open_model import open_model
     from gpt2cli.cli.views.bench import showing_runs
     from gpt2cli.cli.views.downloads import showing_downloads
 
     with showing_downloads(console) as progress:
         spec.fetch(progress)  # a download is not a part of the load time
-    gpt, load_s = open_model(console, spec, threads, compile, for_text=False)
-    runs: list[Run] = []
-    with showing_runs(console, gpt.precision, config.repeats + 1) as advance:
-        for event in measure(gpt, config):
-            match event:
-                case WarmedUp():
-                    warmed_up = event
-                case Run():
-                    runs.append(event)
-            advance()
-    return summarize(spec.name, gpt, load_s, warmed_up, runs)
+    decoder, load_s = open_model(console, spec, threads, compile, for_text=False)
+    with showing_runs(console, decoder.precision, config.repeats + 1) as advance:
+        measured = measure(decoder, config, advance)
+    return summarize(spec.name, decoder, load_s, measured)
 
 
 def measure_apart(console: Console, precision: str, arguments: list[str]) -> "Speed":
-    """As `measure_here`, in a separate process, so that other precisions do not change the memory and the speed."""
+    """As `measure_here`, in a separate process, so that the precisions cannot change each other's results."""
     from gpt2cli.bench import Speed
     from gpt2cli.cli.views.bench import showing_runs
 

@@ -8,7 +8,8 @@ import typer
 
 from gpt2cli.cli import options
 from gpt2cli.cli.commands.chat import default_checkpoint
-from gpt2cli.cli.evaluation_job import Asked, prepare
+from gpt2cli.cli.config_options import option
+from gpt2cli.cli.evaluation_job import prepare
 from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.cli.report_file import check_out, write_report
 from gpt2cli.cli.terminal import Console
@@ -53,62 +54,33 @@ def evaluate(
         Literal["test", "val", "train", "all"] | None,
         of_data(
             "--split",
-            help="The split to evaluate; val of a file is what finetune held out.",
-            show_default="test of what was prepared, all of a file",
+            help="The part of the data. val of a file: the records that finetune held out.",
+            show_default="test of prepared data, all of a file",
         ),
     ] = None,
     skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records and report their number.")] = False,
-    stride: Annotated[
-        int | None,
-        of_data(
-            "--stride",
-            help="The number of tokens by which the window moves over plain text.",
-            show_default="half of the window",
-        ),
-    ] = None,
-    answers: Annotated[
-        int | None,
-        of_answers(
-            "--answers",
-            help="The number of instructions to answer, chosen at random; 0 for none.",
-            show_default=f"{DEFAULTS.answers}, all without a model",
-        ),
-    ] = None,
+    stride: Annotated[int | None, option("Data", EvaluationConfig, "stride")] = DEFAULTS.stride,
+    answers: Annotated[int | None, option("Answers", EvaluationConfig, "answers")] = None,
     answers_from: Annotated[
         list[str] | None,
         of_answers(
             "--answers-from",
             metavar="FILE",
-            help="Also compare the answers of another program: a .json list or a .jsonl with one answer a record, in "
+            help="Also compare answers from this file: a .json list or a .jsonl, with one answer for each record in "
             "the same order. Can be given more than once. Needs no model.",
         ),
     ] = None,
-    max_new_tokens: Annotated[
-        int,
-        of_answers("--max-new-tokens", "-n", help="The largest number of tokens in an answer."),
-    ] = ANSWERS.max_new_tokens,
-    temp: Annotated[float, of_answers("--temp", help="The temperature; 0 is greedy.")] = ANSWERS.temperature,
-    seed: Annotated[
-        int, of_answers("--seed", help="The random seed. The same seed chooses the same records.")
-    ] = DEFAULTS.seed,
-    bertscore: Annotated[
-        bool,
-        of_answers("--bertscore", help="Also compute BERTScore (needs gpt2cli\\[bertscore])."),
-    ] = DEFAULTS.bertscore,
-    bertscore_model: Annotated[
-        str,
-        of_answers(
-            "--bertscore-model",
-            metavar="NAME|DIR",
-            help="The model for BERTScore: a name that bert-score knows, or a directory.",
-        ),
-    ] = DEFAULTS.bertscore_model,
+    max_new_tokens: options.MaxNewTokens = ANSWERS.max_new_tokens,
+    temp: options.Temperature = ANSWERS.temperature,
+    seed: Annotated[int, option("Answers", EvaluationConfig, "seed")] = DEFAULTS.seed,
+    bertscore: Annotated[bool, option("Answers", EvaluationConfig, "bertscore")] = DEFAULTS.bertscore,
+    bertscore_model: Annotated[str, option("Answers", EvaluationConfig, "bertscore_model")] = DEFAULTS.bertscore_model,
     out: Annotated[
         Path | None,
         options.of_output(
             "--out",
             metavar="FILE",
-            help="Write a report with all answers, as a page (.html) or as data (.json).",
+            help="Write a report with all answers: a web page (.html) or data (.json).",
         ),
     ] = None,
     json: options.Json = False,
@@ -152,53 +124,58 @@ def evaluate(
     if out is not None:
         check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())])
     if bertscore:
+        from gpt2cli.evaluation.bertscore import check_bertscore
+
         check_bertscore(bertscore_model, offline)
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    wording = None if template is None else read_template(template)
-    names = (model or [], ckpt or [], answers_from or [])
-    asked = Asked(data, split, skip_bad, *names, wording)
     from gpt2cli.checkpoints.model_spec import ModelSpec
 
-    machine = ModelSpec(device=device, precision=precision, offline=offline)
-    job = prepare(console, asked, config, answers, machine)
+    job = prepare(
+        console,
+        config,
+        ModelSpec(device=device, precision=precision, offline=offline),
+        models=model or [],
+        ckpts=ckpt or [],
+        template=None if template is None else read_template(template),
+        data=data,
+        split=split,
+        skip_bad=skip_bad,
+        answers=answers,
+        answers_from=answers_from or [],
+    )
     run(console, job, json, out)
-
-
-def check_bertscore(model: str, offline: bool) -> None:
-    """Raise UsageError if BERTScore cannot be computed. bert-score reads whether it may use the network on import."""
-    from gpt2cli.evaluation import bertscore
-
-    if offline:
-        bertscore.forbid_network()
-    bertscore.check_bertscore(model)
 
 
 def run(console: Console, job: "Job", json: bool, out: Path | None) -> None:
     """Evaluate with progress on the terminal, and print or write the results."""
     from gpt2cli.cli.views.evaluation import EvaluationProgress, show_evaluation
-    from gpt2cli.evaluation.engine import evaluate as evaluated
-    from gpt2cli.evaluation.events import Completed
+    from gpt2cli.evaluation.engine import Advanced, evaluate
+    from gpt2cli.evaluation.results import Evaluation
+    from gpt2cli.progress import Note
 
     with EvaluationProgress(console) as progress:
         try:
-            for event in evaluated(job):
+            for event in evaluate(job):
                 raise_received()  # compilers catch what a signal raises
-                progress.handle(event)
-                if not isinstance(event, Completed):
-                    continue
-                progress.close()
-                if out is not None:
-                    write_report(event.evaluation, out)
-                if json:
-                    console.json(event.evaluation.as_dict())
-                else:
-                    show_evaluation(console, event.evaluation, out)
-                if out is not None:
-                    console.note(f"wrote {out}")
+                match event:
+                    case Note():
+                        console.note(event.text)
+                    case Advanced():
+                        progress.advance(event)
+                    case Evaluation():
+                        progress.close()
+                        if out is not None:
+                            write_report(event, out)
+                        if json:
+                            console.json(event.as_dict())
+                        else:
+                            show_evaluation(console, event, out)
+                        if out is not None:
+                            console.note(f"wrote {out}")
         except KeyboardInterrupt:
             progress.close()
-            console.note("what is done is kept: the same command goes on from there")
+            console.note("finished results are kept: the same command continues from them")
             raise

@@ -38,7 +38,7 @@ def export(
         of_export(
             "--format",
             metavar="FORMAT",
-            help="hf (for transformers), gguf (llama.cpp), peft (an adapter alone), nanogpt, original (`GPTModel`s "
+            help="hf (transformers), gguf (llama.cpp), peft (only the LoRA adapter), nanogpt, original (a `GPTModel` "
             "with trf_blocks), or gpt2cli (a checkpoint).",
         ),
     ],
@@ -47,7 +47,7 @@ def export(
         of_export(
             "--out",
             metavar="PATH",
-            help="The path to write: a directory for hf and peft, a .gguf file, or a .pt or .safetensors file.",
+            help="The output: a directory for hf and peft, a .gguf file for gguf, else a .pt or .safetensors file.",
         ),
     ],
     dtype: Annotated[
@@ -55,7 +55,7 @@ def export(
         of_export(
             "--dtype",
             metavar="TYPE",
-            help="The type of the written weights: f32, f16, bf16, or for gguf q8_0 (8 bits).",
+            help="The type of the weights: f32, f16 or bf16; for gguf also q8_0 (8 bits).",
             show_default="f32",
         ),
     ] = None,
@@ -65,22 +65,19 @@ def export(
         of_export(
             "--push",
             metavar="OWNER/NAME",
-            help="Upload the result (hf, gguf, peft) to this repository on the Hub, with the token in HF_TOKEN.",
+            help="Also upload the export (hf, gguf, peft) to this repository on the Hub, with the token in HF_TOKEN.",
         ),
     ] = None,
-    private: Annotated[
-        bool,
-        of_export("--private", help="Make the repository private, if --push creates it."),
-    ] = False,
+    private: Annotated[bool, of_export("--private", help="If --push creates the repository, make it private.")] = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write a model for other programs. gpt2cli also opens the result, as --model or --ckpt."""
+    """Write a model for other programs. gpt2cli also opens every export, with --model or --ckpt."""
     if private and push is None:
-        raise UsageError("--private is for --push: add --push OWNER/NAME")
+        raise UsageError("--private needs --push OWNER/NAME: add it")
     if offline and push is not None:
         raise UsageError("--push needs the network, which --offline forbids: give one of them")
     from gpt2cli.checkpoints.model_spec import ModelSpec

@@ -1,4 +1,4 @@
-"""`gpt2 quantize`: write a model to a file with 8 or 4 bits a weight."""
+"""`gpt2 quantize`: write a model to a file with 8 or 4 bits per weight."""
 
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ def quantize(
         of_quantize(
             "--bits",
             metavar="8|4",
-            help="The bits of a weight: 8, a quarter of the size with almost no loss, or 4, still smaller.",
+            help="Bits per weight. 8: a quarter of fp32's size, almost no loss. 4: smaller, with some loss.",
         ),
     ],
     out: Annotated[Path, of_quantize("--out", metavar="FILE", help="The .safetensors file to write.")],
@@ -43,7 +43,7 @@ def quantize(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write a model with 8 or 4 bits a weight. Every command opens the file as --ckpt."""
+    """Write a model with 8 or 4 bits per weight. Every command opens the file with --ckpt."""
     from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.checkpoints.quantized_file import quantize_model
     from gpt2cli.cli.views.downloads import showing_downloads

@@ -1,4 +1,4 @@
-"""What `gpt2 evaluate` shows: its progress on stderr, and the results on stdout."""
+"""The progress of `gpt2 evaluate` on stderr, and its results on stdout."""
 
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible
 from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.evaluation.bootstrap import Estimate
-from gpt2cli.evaluation.events import Advanced, Event
+from gpt2cli.evaluation.engine import Advanced
 from gpt2cli.evaluation.results import Evaluation, Metric
-from gpt2cli.progress import Note
 
 EXAMPLES = 3
 """The number of records that are shown below the figures."""
@@ -26,15 +25,8 @@ UNITS = {"scoring": "tokens read", "answering": "answers"}
 class EvaluationProgress(ProgressBars):
     """A bar for each model and each of its two stages."""
 
-    def handle(self, event: Event) -> None:
+    def advance(self, event: Advanced) -> None:
         """Show one event."""
-        match event:
-            case Note():
-                self._console.note(event.text)
-            case Advanced():
-                self._advance(event)
-
-    def _advance(self, event: Advanced) -> None:
         task = f"{event.stage} {event.model}"
         if event.done and task not in self._tasks:
             self._console.note(f"{event.model}: continuing an interrupted run")

@@ -1,4 +1,4 @@
-"""Shows on stderr how far work is: live on a terminal, a line every 10 seconds elsewhere, nothing with --quiet."""
+"""Shows progress on stderr: live on a terminal, a line every 10 seconds elsewhere, nothing with --quiet."""
 
 import time
 from collections.abc import Sequence
@@ -41,7 +41,15 @@ class LiveDisplay:
         if self._console.quiet:
             return
         if self._console.animates:
-            self._start()
+            if self._live is None:
+                self._live = Live(
+                    self._picture,
+                    console=self._console.err,
+                    refresh_per_second=REFRESHES_PER_SECOND,
+                    transient=not self._keep,
+                    redirect_stdout=False,  # stdout holds results only
+                )
+                self._live.start()
             return
         now = time.monotonic()
         if line and now - self._last_line >= SECONDS_BETWEEN_LINES:
@@ -53,17 +61,6 @@ class LiveDisplay:
         live, self._live = self._live, None
         if live:
             live.stop()
-
-    def _start(self) -> None:
-        if self._live is None:
-            self._live = Live(
-                self._picture,
-                console=self._console.err,
-                refresh_per_second=REFRESHES_PER_SECOND,
-                transient=not self._keep,
-                redirect_stdout=False,  # stdout holds results only
-            )
-            self._live.start()
 
 
 class ProgressBars(LiveDisplay):

@@ -209,7 +209,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, hom
     with signal_when(has_answered, signal.SIGINT):
         ended = run("evaluate", *args)
     assert (ended.returncode, ended.stdout) == (130, "")
-    assert "the same command goes on from there" in ended.stderr
+    assert "finished results are kept: the same command continues from them" in ended.stderr
     kept = list((home / "evaluations").glob("*.jsonl"))
     assert not (work / "much.html").exists()
     kept[0].write_bytes(kept[0].read_bytes() + b"torn")

@@ -11,19 +11,8 @@ from tests.training.records import write_records
 def test_from_a_lora_run_to_every_place_and_back(run, tmp_path):
     data, tuned = tmp_path / "data.json", str(tmp_path / "tuned.pt")
     write_records(data, 20)
-    train = (
-        "--model",
-        "tiny",
-        "--data",
-        str(data),
-        "--lora",
-        "--max-steps",
-        "2",
-        "--lr",
-        "0.01",
-        "--sample-every",
-        "0",
-    )
+    train = ("--model", "tiny", "--data", str(data), "--lora", "--max-steps", "2", "--lr", "0.01")
+    train += ("--sample-every", "0")
     done = run("finetune", *train, "--out", tuned, "--run-dir", str(tmp_path / "run"), "--quiet")
     assert done.returncode == 0, done.stderr
     asked = ("--prompt", "What is a cat?", "--temp", "0", "-n", "12", "--quiet")
@@ -52,7 +41,7 @@ def test_from_a_lora_run_to_every_place_and_back(run, tmp_path):
         ((), 2, "Missing option '--format'"),
         (("--format", "hf", "--out", "x"), 2, "say what to export: --ckpt FILE, or --model NAME"),
         (("--format", "peft", "--out", "x", "--ckpt", "missing.pt"), 4, "is not there"),
-        (("--format", "hf", "--out", "x", "--model", "tiny", "--private"), 2, "--private is for --push"),
+        (("--format", "hf", "--out", "x", "--model", "tiny", "--private"), 2, "--private needs --push OWNER/NAME"),
         (("--format", "hf", "--out", "x", "--model", "tiny", "--push", "a/b", "--offline"), 2, "--offline forbids"),
     ],
 )

@@ -14,7 +14,7 @@ from gpt2cli.cli.views.bench import showing_runs
 from gpt2cli.cli.views.downloads import showing_downloads
 from gpt2cli.cli.views.evaluation import EvaluationProgress
 from gpt2cli.cli.views.progress import ProgressBars
-from gpt2cli.evaluation.events import Advanced
+from gpt2cli.evaluation.engine import Advanced
 from gpt2cli.progress import Note, Received
 
 HOSTILE = "[bold]a\x1b]52;c;AAAA\x07"
@@ -52,7 +52,7 @@ def download(screen: Screen) -> None:
 def evaluation(screen: Screen) -> None:
     with EvaluationProgress(screen) as view:
         for done in (0, 5):
-            view.handle(Advanced("gpt2", "scoring", done, 10))
+            view.advance(Advanced("gpt2", "scoring", done, 10))
 
 
 VIEWS = [runs, download, evaluation]
@@ -128,7 +128,7 @@ def test_models_with_the_same_shortened_name_have_a_bar_each() -> None:
     screen = Screen()
     with EvaluationProgress(screen) as view:
         for directory in ("one", "two"):
-            view.handle(Advanced(f"/runs/{directory}/a-checkpoint-with-a-long-name.pt", "scoring", 0, 10))
+            view.advance(Advanced(f"/runs/{directory}/a-checkpoint-with-a-long-name.pt", "scoring", 0, 10))
     with screen.err.capture() as capture:
         screen.err.print(view._picture)
     assert capture.get().count("scoring ...") == 2
@@ -139,9 +139,9 @@ def test_an_evaluation_that_continues_says_so_once(clock: Callable[[float], None
     screen = Screen(width=0)
     with EvaluationProgress(screen) as view:
         for done in (3, 4):
-            view.handle(Advanced("a.pt", "answering", done, 10, 3))
+            view.advance(Advanced("a.pt", "answering", done, 10, 3))
             clock(10)
-        view.handle(Advanced("a.pt", "answering", 5, 10, 3))
+        view.advance(Advanced("a.pt", "answering", 5, 10, 3))
     assert screen.stream.getvalue().splitlines() == [
         "a.pt: continuing an interrupted run",
         "a.pt: 4 of 10 answers",
