@@ -1,7 +1,7 @@
 """Describes the fields of the configs: default, bounds and help in one place.
 
-The command line takes its options from these fields (cli/config_options.py), and every config checks its values with
-`check_fields`.
+The command line takes its options from these fields (cli/config_options.py), and every config checks its values by
+their base class `Checked`.
 """
 
 import math
@@ -72,13 +72,18 @@ def one_of(allowed: tuple[str, ...]) -> Bounds:
     return Bounds(f"{', '.join(allowed[:-1])} or {allowed[-1]}", lambda value: value in allowed)
 
 
-def check_fields(config: Any) -> None:
-    """Raise FieldError if a field has a value outside its bounds. None is allowed where it is the default."""
-    for each in fields(config):
-        value, allowed = getattr(config, each.name), choices(each.type)
-        bounds = one_of(allowed) if allowed else each.metadata.get("bounds")
-        if bounds and not (value is None and each.default is None):
-            check(bounds.allow(value), each.metadata.get("name") or each.name, bounds.words, shown(value))
+class Checked:
+    """The base of the configs: it checks the fields of every new object.
+
+    Raises FieldError if a value is outside its bounds. None is allowed where it is the default.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            value, allowed = getattr(self, each.name), choices(each.type)
+            bounds = one_of(allowed) if allowed else each.metadata.get("bounds")
+            if bounds and not (value is None and each.default is None):
+                check(bounds.allow(value), each.metadata.get("name") or each.name, bounds.words, shown(value))
 
 
 def check(holds: bool, name: str, words: str, value: str) -> None:

@@ -18,9 +18,9 @@ from gpt2cli.bounds import (
     UP_TO_1,
     WHOLE,
     Bounds,
+    Checked,
     FieldError,
     check,
-    check_fields,
     described,
 )
 
@@ -32,7 +32,7 @@ HEAD_SIZE = 64
 
 
 @dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(Checked):
     """The shape of a GPT-2. The defaults are those of the 124M model. Raises UsageError for an impossible shape."""
 
     n_layer: int = described(12, WHOLE, "Number of blocks.")
@@ -45,7 +45,7 @@ class GPTConfig:
     tied: bool = True  # whether the output head is the token embedding
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.n_embd % self.n_head:
             raise FieldError("n_embd", f"{self.n_embd} cannot be divided among n_head {self.n_head} heads")
 
@@ -73,7 +73,7 @@ DEFAULT_MODEL = "gpt2"
 TINY = "tiny"
 """The name of the bundled model."""
 LESSONS = "lessons"
-"""The name of the bundled data: a few dozen instructions."""
+"""The name of the bundled data: 438 instructions with answers."""
 FINETUNED = "finetuned.pt"
 """The default file that `finetune` writes and `chat` opens."""
 A_TENTH = "a tenth of the run"
@@ -82,7 +82,7 @@ FULL_RATE, LORA_RATE = 5e-5, 3e-4
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Checked):
     """How to choose the next token, and when to stop. Raises UsageError for a value out of its bounds."""
 
     max_new_tokens: int = described(100, NOT_NEGATIVE, "Largest number of tokens to generate.")
@@ -108,13 +108,13 @@ class SamplingConfig:
     )
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check(not isinstance(self.stop, str), "stop", "a tuple of texts", f"the text {self.stop!r}")
         check(all(self.stop), "stop", "a text of at least one character", "''")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Checked):
     """How to train. Raises UsageError for a value out of its bounds.
 
     None for an interval (`eval_every`, `sample_every`, `save_every`) means a tenth of the run, 0 means never.
@@ -172,24 +172,18 @@ class TrainConfig:
     )
     seed: int = described(0, SEED, "Seed of all random choices.")
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclass(frozen=True)
-class LoRAConfig:
+class LoRAConfig(Checked):
     """Low-rank adaptation (Hu et al. 2021): trains alpha / rank * B A beside each frozen matrix of the blocks."""
 
     rank: int = described(16, AT_LEAST_1, "The rank of the adapter.", name="lora_rank")
     alpha: float = described(16.0, FINITE_POSITIVE, "The adapter is scaled by alpha / rank.", name="lora_alpha")
     learning_rate: float = LORA_RATE
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Checked):
     """How records become training data. Raises UsageError for a value out of its bounds."""
 
     val_fraction: float = described(0.1, BELOW_1, "The fraction of the records that is used for validation.")
@@ -198,7 +192,7 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check(self.val_fraction + self.test_fraction < 1, "val_fraction + test_fraction", "below 1", "more")
 
 
@@ -210,7 +204,7 @@ ANSWERS = SamplingConfig(max_new_tokens=256, temperature=0, seed=0)
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Checked):
     """How to evaluate. Raises UsageError for a value out of its bounds.
 
     stride      tokens between the starts of two windows of plain text; None: half of the window
@@ -238,13 +232,12 @@ class EvaluationConfig:
     seed: int = described(0, SEED, "The random seed. The same seed chooses the same records.")
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        tokens = self.sampling.max_new_tokens
-        check(tokens >= 1, "max_new_tokens", "1 or more", str(tokens))
+        super().__post_init__()
+        check(self.sampling.max_new_tokens >= 1, "max_new_tokens", "1 or more", str(self.sampling.max_new_tokens))
 
 
 @dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(Checked):
     """How to measure speed. Raises UsageError for a value out of its bounds. `seed` is that of the random prompt."""
 
     prompt_tokens: int = described(64, AT_LEAST_1, "The number of tokens in the prompt.")
@@ -255,6 +248,3 @@ class BenchConfig:
     )
     repeats: int = described(3, AT_LEAST_1, "The number of runs after a warm-up run. The medians are reported.")
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
