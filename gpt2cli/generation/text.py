@@ -1,4 +1,4 @@
-"""From a prompt to texts: truncation, streaming, stop texts, and speeds."""
+"""From a prompt to texts, over `decode.generate_tokens`: truncation, streaming, stop texts, and speeds."""
 
 import math
 import time
@@ -8,8 +8,7 @@ from typing import Literal
 
 from gpt2cli import tokenizer
 from gpt2cli.config import SamplingConfig
-from gpt2cli.generation.decode import generate as generate_tokens
-from gpt2cli.generation.decode import random_seed
+from gpt2cli.generation.decode import generate_tokens, random_seed
 from gpt2cli.hub.tokenizer_files import check_tokenizer
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.gpt import GPT

@@ -131,17 +131,17 @@ def measure_here(
 
     with showing_downloads(console) as progress:
         spec.fetch(progress)  # a download is not a part of the load time
-    gpt, load_s = open_model(console, spec, threads, compile, for_text=False)
+    decoder, load_s = open_model(console, spec, threads, compile, for_text=False)
     runs: list[Run] = []
-    with showing_runs(console, gpt.precision, config.repeats + 1) as advance:
-        for event in measure(gpt, config):
+    with showing_runs(console, decoder.precision, config.repeats + 1) as advance:
+        for event in measure(decoder, config):
             match event:
                 case WarmedUp():
                     warmed_up = event
                 case Run():
                     runs.append(event)
             advance()
-    return summarize(spec.name, gpt, load_s, warmed_up, runs)
+    return summarize(spec.name, decoder, load_s, warmed_up, runs)
 
 
 def measure_apart(console: Console, precision: str, arguments: list[str]) -> "Speed":

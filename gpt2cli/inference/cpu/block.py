@@ -52,7 +52,7 @@ def block(
     """Apply one block to the residual stream (m, C), in place.
 
     `keys` and `values` (B, H, S, D) are the layer's cache, which receives those of the new tokens. `pieces` says which
-    tokens attend to which: see `attention.py`. For `sequence_length`, see `matmul`.
+    tokens attend to which: see `Piece`. For `sequence_length`, see `matmul`.
     """
     x, normed, qkv, inner = buffers
     layer_norm(x, weights.ln_1, epsilon, normed)
