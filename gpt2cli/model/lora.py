@@ -77,7 +77,8 @@ def merge_lora(model: GPT) -> None:
     """
     for name, layer in list(_adapters(model)):
         layer.weight += layer.update()  # computed in fp32 and rounded once to the type of W
-        linear = nn.Linear(*reversed(layer.weight.shape), device="meta")
+        out_features, in_features = layer.weight.shape
+        linear = nn.Linear(in_features, out_features, device="meta")
         linear.weight, linear.bias = layer.weight, layer.bias
         model.set_submodule(name, linear.train(layer.training))
     model.requires_grad_(True)

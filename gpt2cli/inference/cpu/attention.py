@@ -1,6 +1,7 @@
 """Causal attention of new tokens over the cache of keys and values.
 
-A row of `pieces` (n, 6) is a `model.pieces.Piece`. The package's docstring draws which tokens attend to which.
+`qkv` (m, 3 * C) holds queries, keys and values of m new tokens; `keys` and `values` (B, H, S, D) are the cache. A row
+of `pieces` (n, 6) is a `model.pieces.Piece`. The package's docstring draws which tokens attend to which.
 """
 
 from typing import Any
@@ -20,17 +21,9 @@ def key_size(head_size: int) -> int:
     return rounded_up(head_size, LANES)
 
 
-def attend(C: int, qkv: Any, pieces: Any, keys: Any, values: Any, out: Any) -> None:
-    """Store the keys and values of new tokens in the cache, and write their attention's output to `out` (m, C).
-
-    `qkv` (m, 3 * C) holds queries, keys and values of all new tokens; `keys` and `values` (B, H, S, D) are the cache.
-    """
-    _store_keys_values(C, qkv, pieces, keys, values)
-    _attend(C, qkv, pieces, keys, values, out)
-
-
 @compiled
-def _store_keys_values(C: int, qkv: Any, pieces: Any, keys: Any, values: Any) -> None:
+def store_keys_values(C: int, qkv: Any, pieces: Any, keys: Any, values: Any) -> None:
+    """Copy the keys and values of new tokens to the cache."""
     H = keys.shape[1]
     D = C // H
     for p in range(len(pieces)):
@@ -43,7 +36,8 @@ def _store_keys_values(C: int, qkv: Any, pieces: Any, keys: Any, values: Any) ->
 
 
 @parallel
-def _attend(C: int, qkv: Any, pieces: Any, keys: Any, values: Any, out: Any) -> None:
+def attend(C: int, qkv: Any, pieces: Any, keys: Any, values: Any, out: Any) -> None:
+    """Write attention's output for the new tokens to `out` (m, C). Their keys and values are in the cache already."""
     H = keys.shape[1]
     for task in prange(len(pieces) * H):
         _attend_head(C, qkv, task % H, pieces[task // H], keys, values, out)
