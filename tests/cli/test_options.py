@@ -8,7 +8,7 @@ import typer
 from gpt2cli.cli import options
 from gpt2cli.cli.app import app
 from gpt2cli.config import ANSWERS, CHAT, BenchConfig, EvaluationConfig, SamplingConfig
-from gpt2cli.inference.cpu_decoder import PRECISIONS
+from gpt2cli.inference.decoder import PRECISIONS
 
 FIELDS = {"temp": "temperature"}
 """The fields of options that have another name."""
