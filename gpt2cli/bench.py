@@ -14,7 +14,7 @@ import torch
 
 from gpt2cli.config import BenchConfig, SamplingConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.inference.cpu.huge_pages import Arena
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.device import peak_rss_mb
@@ -116,7 +116,7 @@ def summarize(name: str, decoder: Decoder, load_s: float, measured: Measurement)
 def run_once(decoder: Decoder, prompt: list[int], new_tokens: int) -> Run:
     """Read the prompt and decode exactly `new_tokens` tokens, greedily, one per step."""
     greedy = SamplingConfig(max_new_tokens=new_tokens, temperature=0)
-    tokens = generate(decoder, [prompt], greedy, [0], speculate=False, end=None)
+    tokens = generate_tokens(decoder, [prompt], greedy, [0], speculate=False, end=None)
     _wait_for(decoder.device)
     start = time.perf_counter()
     _, first = next(tokens)

@@ -6,7 +6,7 @@ import torch
 from gpt2cli import bench
 from gpt2cli.config import BenchConfig, GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.inference.decoder import has_kernels, make_decoder
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests import models
@@ -41,7 +41,7 @@ def test_the_bytes_of_a_model_that_is_not_packed_leave_out_the_positions():
 def test_exactly_so_many_tokens_are_decoded_those_of_greedy_decoding():
     model = TorchDecoder(models.small_model(CONFIG))
     run = bench.run_once(model, [3, 1, 4], 20)
-    greedy = generate(model, [[3, 1, 4]], SamplingConfig(max_new_tokens=20, temperature=0), [0], speculate=False)
+    greedy = generate_tokens(model, [[3, 1, 4]], SamplingConfig(max_new_tokens=20, temperature=0), [0], speculate=False)
     assert run.tokens == [token for _, token in greedy]
     assert (run.prompt_tokens, len(run.tokens)) == (3, 20)
     assert run.prefill_tok_s == 3 / run.prefill_s

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gpt2cli.config import SamplingConfig
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.generation.text import Sample
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.untrusted import is_encodable
@@ -60,7 +60,7 @@ def _answer_batch(
     def is_finished(row: int) -> bool:
         return samples[row].finish_reason is not None
 
-    for row, token in generate(decoder, prompts, sampling, seeds, is_finished):
+    for row, token in generate_tokens(decoder, prompts, sampling, seeds, is_finished):
         sample = samples[row]
         sample.push(token)
         counts[row] += 1

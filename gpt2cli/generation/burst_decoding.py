@@ -6,7 +6,7 @@ import torch
 
 from gpt2cli.generation.prefill import newer_half, prefill
 from gpt2cli.generation.rows import Rows
-from gpt2cli.generation.sampling import check
+from gpt2cli.generation.sampling import check_finite
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.inference.gpu.cuda_graphs import BURST, Burst, GraphSession, GraphSessions
 
@@ -28,11 +28,11 @@ def decode_in_bursts(decoder: Decoder, sessions: GraphSessions, rows: Rows, capa
         del cache, logits
         yield from first
         active = rows.continuing(everyone)
-        decode = _choose_on_device if on_device else _choose_on_host
+        decode = _choose_in_graph if on_device else _choose_on_host
         yield from decode(decoder, session, rows, active)
 
 
-def _choose_on_device(
+def _choose_in_graph(
     decoder: Decoder, session: GraphSession, rows: Rows, active: list[int]
 ) -> Iterator[tuple[int, int]]:
     """Continue the rows `active`; the graph chooses tokens. The GPU computes a burst while the host reads the last."""
@@ -48,7 +48,7 @@ def _choose_on_device(
         uniform = rows.sampler.uniform(steps) if steps and rows.sampler.config.temperature else None
         ahead = session.launch(steps, uniform) if steps else None
         for tokens, best in waiting.read() if waiting else ():
-            check([best[row] for row in active], [rows.contexts[row] for row in active])
+            check_finite([best[row] for row in active], [rows.contexts[row] for row in active])
             yield from rows.append(active, [tokens[row] for row in active])
             active = rows.continuing(active)
             if not active:

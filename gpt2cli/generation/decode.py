@@ -1,4 +1,4 @@
-"""The decoding engine: prompts in, tokens out."""
+"""From prompts to new tokens: prefill, then one step of the model after the other."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 
 
-def generate(
+def generate_tokens(
     model: Decoder | GPT,
     prompts: Sequence[Sequence[int]],
     sampling: SamplingConfig,
@@ -32,9 +32,9 @@ def generate(
 
     A row ends with its `max_new_tokens`th token, with the token `end` (which is yielded), or before the next step
     if `is_finished(row)`. Prompts may differ in length; each has between 1 and `block_size` tokens. A row that has
-    filled the window forgets its older half: see `decode_next`. A single row, or the last one that is left, is decoded
-    several tokens at a time where its text repeats itself, unless the decoder does not speculate or `speculate` is
-    False; the tokens are the same. Raises CheckpointError for a token that the model does not know.
+    filled the window forgets its older half: see `decode_next`. With `speculate`, a single row, or the last one that is
+    left, is decoded several tokens at a time where its text repeats itself; the tokens are the same. A decoder with
+    `sessions` uses these instead. Raises CheckpointError for a token that the model does not know.
     """
     if not prompts or not sampling.max_new_tokens:
         return
@@ -48,7 +48,7 @@ def generate(
     with torch.inference_mode():
         logits, cache = prefill(decoder, rows.contexts, capacity)
     active = list(range(len(prompts)))
-    while len(active) > 1 or not (speculate and decoder.speculates):
+    while len(active) > 1 or not speculate:
         yield from rows.choose(logits, active)
         left = rows.continuing(active)
         if not left:

@@ -1,4 +1,4 @@
-"""Reading prompts, and the step that follows: from tokens to the logits of the next ones."""
+"""The two kinds of forward passes in generation: the prefill of prompts, and the step that decodes a token."""
 
 from collections.abc import Sequence
 
@@ -48,13 +48,12 @@ def decode_next(
 def _reread(decoder: Decoder, context: Sequence[int], cache: KVCache, row: int) -> None:
     """Replace a full row of the cache by the newer half of its tokens, except the last, which comes next."""
     fresh = newer_half(decoder, context)
-    cache.lengths[row] = length = fresh.lengths[0] if fresh else 0
-    if fresh:
-        for mine, new in zip(cache.k + cache.v, fresh.k + fresh.v, strict=True):
-            mine[row, :, :length] = new[0, :, :length]
+    cache.lengths[row] = length = fresh.lengths[0]
+    for mine, new in zip(cache.k + cache.v, fresh.k + fresh.v, strict=True):
+        mine[row, :, :length] = new[0, :, :length]
 
 
-def newer_half(decoder: Decoder, context: Sequence[int]) -> KVCache | None:
-    """A cache with the newer half of a window's tokens, except the last; None if these are no tokens."""
+def newer_half(decoder: Decoder, context: Sequence[int]) -> KVCache:
+    """A cache with the newer half of a window's tokens, except the last. It is empty for a window of 1 to 3 tokens."""
     kept = context[-max(1, decoder.config.block_size // 2) : -1]
-    return prefill(decoder, [kept], len(kept))[1] if kept else None
+    return prefill(decoder, [kept], len(kept))[1] if kept else decoder.new_cache(1, 1)

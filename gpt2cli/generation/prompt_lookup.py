@@ -1,4 +1,4 @@
-"""Guesses the next tokens: where the last tokens of a text occurred before, what followed then may follow again.
+"""Drafts of the next tokens: those that followed when the last tokens of the text occurred earlier in it.
 
 "Prompt lookup decoding", Saxena 2023. GPT-2 often repeats itself, and answers repeat words of the question.
 """
@@ -10,7 +10,7 @@ NGRAM = 3
 LONGEST = 15
 """The most tokens in a draft."""
 COST = 0.14
-"""The cost of one more token in a step, as a part of the step's: on a CPU, eight tokens take twice as long as one."""
+"""The cost of one more token in a step, in steps of one token: on a CPU, eight tokens take twice as long as one."""
 RATE = 0.12
 """The step size of the running acceptance rate, which also rises by a tenth of this when no draft is tried."""
 
@@ -24,7 +24,7 @@ class PromptLookup:
         self._read = NGRAM  # the number of tokens in the index
 
     def draft(self, context: Sequence[int], room: int) -> list[int]:
-        """At most `room` tokens that may follow the text; none if there is no guess, or if it is not worth its cost."""
+        """At most `room` tokens that may follow the text; none if its end is new or a draft is not worth its cost."""
         for end in range(self._read, len(context)):
             self._seen[tuple(context[end - NGRAM : end])] = end
         self._read = max(self._read, len(context))

@@ -1,4 +1,4 @@
-"""The texts that are generated together."""
+"""The texts of one batch: their tokens so far, and when each ends."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,18 +9,14 @@ from gpt2cli.generation.sampling import Sampler
 
 
 class Rows:
-    """The tokens of each row so far, how the next ones are chosen, and when a row ends.
+    """The texts of a batch, one a row. They grow until each has ended.
 
     contexts   the tokens of each row: the prompt and the new tokens
-    limits     how many tokens a context may have
+    limits     the largest number of tokens in each row
     """
 
     def __init__(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampler: Sampler,
-        is_finished: Callable[[int], bool],
-        end: int | None,
+        self, prompts: Sequence[Sequence[int]], sampler: Sampler, is_finished: Callable[[int], bool], end: int | None
     ) -> None:
         self.sampler = sampler
         self.contexts = [list(prompt) for prompt in prompts]

@@ -1,4 +1,9 @@
-"""From logits to the next token: repetition penalty, temperature, top-k, top-p, min-p, and the draw."""
+"""From logits to the next token: repetition penalty, temperature, top-k, top-p, min-p, and the draw.
+
+A new option is a field of `config.SamplingConfig`, a type in `cli/options.py` and a step here: in `cut`, if it needs
+only the sorted logits, which works in CUDA graphs too. There, the Triton kernels must apply the option or refuse it:
+see `chooses` in `inference/gpu/fused_step.py`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -17,10 +22,10 @@ TIES = 128
 
 
 class Sampler:
-    """Chooses the next tokens of a batch. Each row has its own random numbers: those of row i have the seed `seeds[i]`.
+    """Chooses the next tokens of a batch. Row i has a random generator with the seed `seeds[i]`.
 
-    They are drawn on the CPU, one uniform number per token, so that a seed gives the same text on every device and in
-    every batch.
+    The generators are on the CPU and give one uniform number per token, so that a seed gives the same text on every
+    device and in every batch.
     """
 
     def __init__(self, config: SamplingConfig, seeds: Sequence[int]) -> None:
@@ -39,15 +44,15 @@ class Sampler:
             logits = penalise_repetition(logits, seen, self.config.repetition_penalty)
         if self.config.temperature == 0:
             best, ids = logits.max(dim=-1)
-            check(best.tolist(), contexts)
+            check_finite(best.tolist(), contexts)
             return [int(token) for token in ids]
         probabilities, ids = distribution(logits, self.config)
-        check(probabilities[:, 0].tolist(), contexts)
+        check_finite(probabilities[:, 0].tolist(), contexts)
         uniform = torch.stack([torch.rand((), generator=self._streams[row], dtype=torch.float64) for row in rows])
         return [int(token) for token in draw(probabilities, ids, uniform)]
 
     def choose_on_device(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """The next tokens (B,) for logits (B, V), and the largest logits (B,), which the caller must `check`.
+        """The next tokens (B,) for logits (B, V) and the largest (B,), which the caller must give to `check_finite`.
 
         `uniform` (B,) comes from the method `uniform`. Nothing waits for the device, and no shape depends on values, so
         that a CUDA graph can contain this.
@@ -64,7 +69,7 @@ class Sampler:
         return torch.stack([torch.rand(steps, generator=s, dtype=torch.float64) for s in self._streams], dim=1)
 
 
-def check(best: Sequence[float], contexts: Sequence[Sequence[int]]) -> None:
+def check_finite(best: Sequence[float], contexts: Sequence[Sequence[int]]) -> None:
     """Raise DivergedError if a row's largest logit, or probability, is not finite."""
     advice = "try --precision fp32, another checkpoint, or a milder repetition penalty"
     for value, context in zip(best, contexts, strict=True):
@@ -76,16 +81,13 @@ class _Seen:
     """The distinct tokens of a row's context, which only grows: each call reads the new tokens only."""
 
     def __init__(self) -> None:
-        self._length, self._ids, self._tokens = 0, set[int](), list[int]()
+        self._length, self._tokens = 0, dict[int, None]()
 
     def of(self, context: Sequence[int]) -> list[int]:
         """The distinct tokens of the context, which must begin with the context of the last call."""
-        for token in context[self._length :]:
-            if token not in self._ids:
-                self._ids.add(token)
-                self._tokens.append(token)
+        self._tokens |= dict.fromkeys(context[self._length :])
         self._length = len(context)
-        return self._tokens
+        return list(self._tokens)
 
 
 def penalise_repetition(logits: Tensor, seen: Sequence[Sequence[int]], penalty: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a prompt to texts: truncation, streaming, stop texts, and speeds."""
+"""From a prompt to texts, over `decode.generate_tokens`: truncation, streaming, stop texts, and speeds."""
 
 import math
 import time
@@ -8,8 +8,7 @@ from typing import Literal
 
 from gpt2cli import tokenizer
 from gpt2cli.config import SamplingConfig
-from gpt2cli.generation.decode import generate as generate_tokens
-from gpt2cli.generation.decode import random_seed
+from gpt2cli.generation.decode import generate_tokens, random_seed
 from gpt2cli.hub.tokenizer_files import check_tokenizer
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.gpt import GPT
@@ -51,15 +50,14 @@ class Sample:
         """Add fresh text. Moves the part that cannot belong to a stop text to `text`, and returns it."""
         self._held += fresh
         found = [self._held.index(stop) for stop in self._stop if stop in self._held]
-        if found:
-            end = min(found)
-            self.finish_reason = "stop"
-        else:
-            end = len(self._held) - (0 if last else self._possible_stop())
+        end = min(found) if found else len(self._held) - (0 if last else self._possible_stop())
         shown, self._held = self._held[:end], self._held[end:]
         self.text += shown
         if found:
-            self._drop_tokens_beyond_text()
+            self.finish_reason = "stop"
+            while self._ends and self._ends[-1] > len(self.text):  # tokens that reach into the stop text
+                self._ends.pop()
+                self.tokens.pop()
         return shown
 
     def _possible_stop(self) -> int:
@@ -68,12 +66,6 @@ class Sample:
             if any(stop.startswith(self._held[-length:]) for stop in self._stop):
                 return length
         return 0
-
-    def _drop_tokens_beyond_text(self) -> None:
-        """Remove tokens that do not lie wholly in the text before the stop text."""
-        while self._ends and self._ends[-1] > len(self.text):
-            self._ends.pop()
-            self.tokens.pop()
 
 
 class TextGeneration:

@@ -11,7 +11,6 @@ from threading import Lock
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt2cli.inference.cpu.attention import key_size
@@ -30,12 +29,11 @@ from gpt2cli.model.packed_row import PackedRow
 class CPUDecoder:
     """Implements `decoder.Decoder` for a CPU. Takes the weights out of `gpt`, which must not be used afterwards.
 
-    An embedding that is also the head is stored once, in 8 bits if the blocks are in 4. After a process has run a
-    decoder, its forks must not: they would inherit OpenMP's state without its threads.
+    The embedding and the head are in 8 bits if the blocks are in 4; if they share weights, these are stored once. After
+    a process has run a decoder, its forks must not run one: they would inherit OpenMP's state without its threads.
     """
 
     device = torch.device("cpu")
-    speculates = True
     sessions: GraphSessions | None = None
     _turn = Lock()  # with some of Numba's threading layers, only one thread may run parallel loops at a time
 
@@ -64,31 +62,23 @@ class CPUDecoder:
 
     def hidden(self, idx: Tensor, sight: KVCache | PackedRow) -> Tensor:
         """As in `Decoder`. Raises IndexError for an unknown token."""
-        (B, T), ids = idx.shape, idx.numpy().ravel()
-        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            raise IndexError(f"tokens go from 0 to {self.config.vocab_size - 1}")
+        (B, T), C, config = idx.shape, self.config.n_embd, self.config
+        ids = idx.numpy().ravel()
+        if ids.min() < 0 or ids.max() >= config.vocab_size:
+            raise IndexError(f"tokens go from 0 to {config.vocab_size - 1}")
         if not self._is_warm:
             self.warm_up()
-        positions = sight.positions(idx, self.config.block_size).expand(B, T).numpy().ravel()
+        positions = sight.positions(idx, config.block_size).expand(B, T).numpy().ravel()
         with self._turn:
-            final = self._run(ids, positions, sight, T)
-        return torch.from_numpy(final).reshape(B, T, -1)
-
-    def _run(
-        self, ids: NDArray[np.int64], positions: NDArray[np.int64], sight: KVCache | PackedRow, T: int
-    ) -> NDArray[np.float32]:
-        """The final hidden states (m, C) of tokens `ids` (m,) at `positions` (m,), T of them in each row."""
-        use_threads(self._threads)  # it holds for the calling thread only
-        config, m = self.config, len(ids)
-        buffers = make_buffers(m, config.n_embd)
-        tokens = look_up(self._token_table, ids)[:, : config.n_embd]
-        buffers.x[:m, : config.n_embd] = tokens + self._position_table[positions]
-        pieces, memory = sight.pieces(T), sight.memory(config, key_size(config.head_size))
-        for weights, (keys, values) in zip(self._blocks, memory, strict=True):
-            block(buffers, pieces, keys, values, weights, config.layer_norm_epsilon, T)
-        layer_norm(buffers.x, self._norm, config.layer_norm_epsilon, buffers.normed)
-        states: NDArray[np.float32] = buffers.normed[:m, : config.n_embd]
-        return states
+            use_threads(self._threads)  # it holds for the calling thread only
+            buffers = make_buffers(len(ids), C)
+            tokens = look_up(self._token_table, ids)[:, :C]
+            buffers.x[: len(ids), :C] = tokens + self._position_table[positions]
+            pieces, memory = sight.pieces(T), sight.memory(config, key_size(config.head_size))
+            for weights, (keys, values) in zip(self._blocks, memory, strict=True):
+                block(buffers, pieces, keys, values, weights, config.layer_norm_epsilon, T)
+            layer_norm(buffers.x, self._norm, config.layer_norm_epsilon, buffers.normed)
+        return torch.from_numpy(buffers.normed[: len(ids), :C]).reshape(B, T, C)
 
     def head(self, hidden: Tensor) -> Tensor:
         rows = hidden.reshape(-1, hidden.shape[-1]).numpy()

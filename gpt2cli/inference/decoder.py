@@ -1,4 +1,4 @@
-"""What every implementation of a model for inference offers, and the choice of an implementation."""
+"""The interface of a model for inference, `Decoder`, and the choice of its implementation."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -19,25 +19,23 @@ from gpt2cli.model.packed_row import PackedRow
 from gpt2cli.model.quantization import DTYPES
 
 PRECISIONS = (*DTYPES, "int8", "int4")
-"""What weights can be held in."""
+"""The formats of weights in memory during inference."""
 
 
 class Decoder(Protocol):
     """A model that is ready to run.
 
-    config      its shape
-    origin      what its checkpoint says about the weights
-    precision   what the weights are held in, one of PRECISIONS
-    device      where token ids are expected and results are returned
-    speculates  whether several tokens of one text take hardly longer than one, so that guessing tokens pays
-    sessions    decode several tokens per call, if the decoder can; otherwise None
+    config     its shape
+    origin     how the checkpoint stored its weights
+    precision  the format of the weights in memory, one of PRECISIONS
+    device     where token ids are expected and results are returned
+    sessions   CUDA graphs, which decode several tokens per call; None for a decoder without them
     """
 
     config: GPTConfig
     origin: Origin
     precision: str
     device: torch.device
-    speculates: bool
     sessions: GraphSessions | None
 
     def __call__(self, idx: Tensor) -> Tensor:

@@ -15,8 +15,6 @@ from gpt2cli.model.quantization import DTYPES, refuse_cut, round_weights
 class TorchDecoder:
     """Implements `decoder.Decoder` for a GPT on any device. `precision` says what its weights were rounded to."""
 
-    speculates = True
-
     def __init__(self, gpt: GPT, precision: str = "fp32") -> None:
         self.gpt, self.precision = gpt, precision
         self.config, self.origin = gpt.config, gpt.origin

@@ -10,15 +10,15 @@ from torch.nn import functional as F
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.gpt import Causal
-from gpt2cli.model.pieces import Piece, piece_table
+from gpt2cli.model.pieces import Piece
 
 
 class KVCache(Causal):
     """Keys and values for `rows` sequences of up to `capacity` tokens. The memory is allocated once.
 
     `lengths[b]` is the number of tokens in row b. To read prompts of different lengths in one batch, pad them on the
-    right and then set `lengths` to the true lengths: no query sees what is stored beyond them, and new tokens overwrite
-    it. `key_size` is the length of a stored key or value, if it is not D.
+    right and then set `lengths` to the true lengths: no query attends to tokens beyond them, and new tokens overwrite
+    these. `key_size` is the length of a stored key or value; by default it is D, the size of a head.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class KVCache(Causal):
         return sum(store.nbytes for store in self.k + self.v)
 
     def positions(self, idx: Tensor, window: int) -> Tensor:
-        """The positions (T,) or (B, T) of new tokens, which `lengths` counts from now on.
+        """The positions (T,) or (B, T) of new tokens. From now on, `lengths` includes these tokens.
 
         Raises UsageError if they do not fit into the window or the capacity; then the cache is unchanged.
         """
@@ -85,7 +85,7 @@ class KVCache(Causal):
     def pieces(self, T: int) -> NDArray[np.int64]:
         """The T newest tokens of each row as a table for the compiled loops, after `positions`: see `Piece`."""
         before = (length - T for length in self.lengths)
-        return piece_table([Piece(b * T, T, b, past, 0, past) for b, past in enumerate(before)])
+        return np.array([Piece(b * T, T, b, past, 0, past) for b, past in enumerate(before)], np.int64)
 
     def memory(self, config: GPTConfig, key_size: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """The keys and values of each layer as arrays (B, H, capacity, key_size), for the compiled loops."""

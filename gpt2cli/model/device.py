@@ -1,4 +1,4 @@
-"""The machine: its devices, the types in which they compute fast, its memory."""
+"""The devices of this machine, the number types in which they are fast, and the memory that a process used."""
 
 import os
 import sys

@@ -15,7 +15,7 @@ from gpt2cli.model.origin import Origin
 
 
 class Causal:
-    """What a token attends to: itself and the tokens before it in its row. See also KVCache and PackedRow."""
+    """The plain `sight`: a token sees itself and the tokens before it in its row. KVCache and PackedRow are others."""
 
     def positions(self, idx: Tensor, window: int) -> Tensor:
         """Positions (T,) or (B, T) of tokens `idx` (B, T); called once per pass. UsageError if they exceed `window`."""

@@ -77,7 +77,10 @@ def merge_lora(model: GPT) -> None:
     """
     for name, layer in list(_adapters(model)):
         layer.weight += layer.update()  # computed in fp32 and rounded once to the type of W
-        model.set_submodule(name, _linear(layer))
+        out_features, in_features = layer.weight.shape
+        linear = nn.Linear(in_features, out_features, device="meta")
+        linear.weight, linear.bias = layer.weight, layer.bias
+        model.set_submodule(name, linear.train(layer.training))
     model.requires_grad_(True)
 
 
@@ -96,11 +99,8 @@ def merged_state(model: GPT) -> dict[str, Tensor]:
 
 def lora_state(model: GPT) -> dict[str, Tensor]:
     """The adapters' tensors, not copied: `h.0.attn.c_attn.lora_A` (r, in), `h.0.attn.c_attn.lora_B` (out, r), ..."""
-    state = {}
-    for name, layer in _adapters(model):
-        state[f"{name}.lora_A"] = layer.lora_A.detach()
-        state[f"{name}.lora_B"] = layer.lora_B.detach()
-    return state
+    parts = ("lora_A", "lora_B")
+    return {f"{name}.{part}": getattr(layer, part).detach() for name, layer in _adapters(model) for part in parts}
 
 
 def low_rank_update(A: Tensor, B: Tensor, scale: float) -> Tensor:
@@ -110,11 +110,3 @@ def low_rank_update(A: Tensor, B: Tensor, scale: float) -> Tensor:
 
 def _adapters(model: GPT) -> Iterator[tuple[str, LoRALinear]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear))
-
-
-def _linear(layer: LoRALinear) -> nn.Linear:
-    """A plain layer with this one's weight and bias."""
-    out_features, in_features = layer.weight.shape
-    linear = nn.Linear(in_features, out_features, device="meta")
-    linear.weight, linear.bias = layer.weight, layer.bias
-    return linear.train(layer.training)

@@ -1,11 +1,11 @@
-"""What a checkpoint says about weights, besides their values."""
+"""How a checkpoint stored the weights of a model."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Origin:
-    """How the weights of a model were stored. `checkpoints/load.py` sets it; a new model has the defaults.
+    """Set by `checkpoints/read_model.py`; a new model has the defaults.
 
     precision        int4, int8, or fp32 for any type with more bits
     other_tokenizer  the reason why the model needs another tokenizer than GPT-2's, None if it does not

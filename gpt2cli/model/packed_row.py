@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.gpt import Causal
-from gpt2cli.model.pieces import Piece, piece_table
+from gpt2cli.model.pieces import Piece
 
 FLASH_SIZE = 192
 """The largest head for which FlashAttention has a backward pass on every GPU that it supports."""
@@ -87,9 +87,5 @@ class PackedRow(Causal):
         """The table for the compiled loops: see `Piece`. A token's place in the cache is its index in the row."""
         starts = [0, *accumulate(self.lengths)]
         prefixes = [(0, 0) if i is None else (starts[i], self.lengths[i]) for i in self.beginnings]
-        return piece_table(
-            [
-                Piece(start, n, 0, start, *prefix)
-                for start, n, prefix in zip(starts, self.lengths, prefixes, strict=False)
-            ]
-        )
+        rows = zip(starts[:-1], self.lengths, prefixes, strict=True)
+        return np.array([Piece(start, n, 0, start, *prefix) for start, n, prefix in rows], np.int64)

@@ -1,14 +1,12 @@
-"""The table by which a KVCache or a PackedRow tells the compiled loops which tokens attend to which."""
+"""Which tokens attend to which, in the form that the compiled loops of `inference/cpu` read."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 class Piece(NamedTuple):
-    """Consecutive tokens of one sequence. Each attends to the prefix, and to the piece up to itself.
+    """A row of the table (n, 6) that a KVCache or a PackedRow makes: consecutive new tokens of one sequence.
+
+    Each of them attends to the prefix (earlier tokens in the same row of the cache) and to the piece up to itself.
 
     first          the first token, as an index into the tokens of the pass
     length         the number of tokens
@@ -24,8 +22,3 @@ class Piece(NamedTuple):
     cache_place: int
     prefix_place: int
     prefix_length: int
-
-
-def piece_table(pieces: Sequence[Piece]) -> NDArray[np.int64]:
-    """The pieces as rows of a table, (n, 6)."""
-    return np.array(pieces, np.int64)

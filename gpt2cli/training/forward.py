@@ -1,4 +1,4 @@
-"""The forward pass of training: `GPT.hidden` with less work and less memory."""
+"""The forward pass of training. It computes what `GPT.hidden` does, at targets only, with less memory."""
 
 from collections.abc import Callable
 from functools import cache
@@ -16,6 +16,31 @@ from gpt2cli.model.packed_row import PackedRow
 LastBlock = Callable[[Block, Tensor, PackedRow, Tensor], Tensor]
 
 
+def hidden_at_targets(
+    model: GPT, row: Batch, embed: Callable[[Tensor, Tensor], Tensor], last_block: LastBlock, recompute: bool
+) -> Tensor:
+    """The final hidden states (N, C) at the positions of the row whose next tokens are targets.
+
+    `embed` takes token ids and the embedding matrix: `F.embedding` or `TiedGradient.embed`. `last_block` is `block_at`
+    or its compiled form. With `recompute`, the backward pass computes each block again, so that only its input is kept
+    in memory ("Training Deep Nets with Sublinear Memory Cost", Chen et al. 2016).
+    """
+
+    def run(block: Callable[..., Tensor], *arguments: Any) -> Any:
+        return checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
+
+    x = embed(row.idx, model.wte.weight) + model.wpe(row.sight.positions(row.idx, model.config.block_size))
+    x = model.drop(x.to(model.ln_f.weight.dtype))  # with a half copy, the embeddings alone are in fp32
+    blocks = list(model.h)
+    at_all = len(row.positions) == row.idx.shape[1]
+    for block in blocks if at_all else blocks[:-1]:
+        x = run(block, x, row.sight)
+    if not at_all:
+        x = run(last_block, blocks[-1], x, row.sight, row.positions)
+    final: Tensor = model.ln_f(x)[0]
+    return final
+
+
 def block_at(block: Block, x: Tensor, sight: PackedRow, positions: Tensor) -> Tensor:
     """`block(x, sight)[:, positions]`, without the MLP at other positions: the last block's are not needed."""
     x = (x + block.attn(block.ln_1(x), sight))[:, positions]
@@ -27,32 +52,6 @@ def block_at(block: Block, x: Tensor, sight: PackedRow, positions: Tensor) -> Te
 def compiled_block_at() -> LastBlock:
     """`block_at`, compiled once for all models."""
     return torch.compile(block_at, dynamic=True)
-
-
-def hidden_at_targets(
-    model: GPT,
-    row: Batch,
-    embed: Callable[[Tensor, Tensor], Tensor] = F.embedding,
-    recompute: bool = False,
-    last_block: LastBlock = block_at,
-) -> Tensor:
-    """The final hidden states (N, C) at the positions of the row whose next tokens are targets.
-
-    `embed` takes token ids and the embedding matrix: `TiedGradient.embed` can replace `F.embedding`. With `recompute`,
-    the backward pass computes each block again, so that only its input is kept in memory ("Training Deep Nets with
-    Sublinear Memory Cost", Chen et al. 2016). `last_block` may be a compiled form of `block_at`.
-    """
-    x = embed(row.idx, model.wte.weight) + model.wpe(row.sight.positions(row.idx, model.config.block_size))
-    x = model.drop(x.to(model.ln_f.weight.dtype))  # with a half copy, the embeddings alone are in fp32
-    blocks = list(model.h)
-    at_all = len(row.positions) == row.idx.shape[1]
-    for block in blocks if at_all else blocks[:-1]:
-        x = checkpoint(block, x, row.sight, use_reentrant=False) if recompute else block(x, row.sight)
-    if not at_all:
-        last: tuple[Any, ...] = (blocks[-1], x, row.sight, row.positions)
-        x = checkpoint(last_block, *last, use_reentrant=False) if recompute else last_block(*last)
-    final: Tensor = model.ln_f(x)[0]
-    return final
 
 
 class TiedGradient:

@@ -34,7 +34,7 @@ class SequenceLoss(nn.Module):
         model = self.model
         tied = TiedGradient() if model.lm_head is None and negatives is None else None
         embed = tied.embed if tied else F.embedding
-        hidden = hidden_at_targets(model, row, embed, recompute=self.recompute, last_block=self.last_block)
+        hidden = hidden_at_targets(model, row, embed, self.last_block, self.recompute)
         head = model.wte.weight if model.lm_head is None else model.lm_head.weight
         if negatives is not None:
             return sampled_cross_entropy(hidden, head, row.targets, negatives)

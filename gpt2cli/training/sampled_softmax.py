@@ -22,9 +22,9 @@ class Negatives:
     """Samples about `n` tokens of the vocabulary at a time, frequent tokens of `data` with a higher probability."""
 
     def __init__(self, data: TokenDataset, vocab_size: int, n: int) -> None:
-        counts = torch.bincount(data.tokens.int(), minlength=vocab_size).double()
         # plus 1: tokens that never occur are sampled too
-        self.probability = inclusion(counts.add(1).pow(FLATTENED), n).float()
+        counts = torch.bincount(data.tokens.int(), minlength=vocab_size).double().add(1)
+        self.probability = inclusion(counts.pow(FLATTENED), n).float()
 
     def draw(self, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The ids of the sampled tokens, (S,), ascending, and the logarithms of their probabilities, (S,)."""

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from gpt2cli.bench import memory_bandwidth
 from gpt2cli.config import PUBLISHED, GPTConfig, SamplingConfig
-from gpt2cli.inference.gpu import launch_shapes
+from gpt2cli.inference.gpu import fused_step
 from gpt2cli.inference.gpu.cuda_graphs import UNROLLED, GraphSession, State
 from gpt2cli.inference.gpu.fused_step import FusedStep
-from gpt2cli.inference.gpu.launch_shapes import matmul_shape, matvec_shape
+from gpt2cli.inference.gpu.launch_shapes import early_start, matmul_shape, matvec_shape
 from gpt2cli.model.gpt import GPT
 
 CYCLED = 2**28
@@ -78,23 +78,22 @@ def time_shapes(name: str, model: GPT, rows: int, bandwidth: float) -> None:
         if rows == 1:
             options |= {"norm": None if into_x else block.ln_1, "add": into_x}
             options["splits"] = step.splits if kind == "proj" else 1
-            table, key, candidates = launch_shapes.MATVEC, (N, K), matvec_candidates(N, K)
+            choice, candidates = "matvec_shape", matvec_candidates(N, K)
             run = lambda w: step._matvec(x, w, bias, out, **options)  # noqa: B023, E731
         else:
             options["may_split"] = into_x
             bias = None if into_x else bias
-            table, key = launch_shapes.MATMUL, (N, K, step.block_b)
-            candidates = matmul_candidates(N, K, step.block_b, into_x)
+            choice, candidates = "matmul_shape", matmul_candidates(N, K, step.block_b, into_x)
             run = lambda w: step._matmul(x, w, bias, out, **options)  # noqa: B023, E731
         for candidate in candidates:
-            table[key] = candidate
+            setattr(fused_step, choice, lambda *_, candidate=candidate: candidate)
             what = {"model": name, "rows": rows, "kernel": kind, "N": N, "K": K, "blocks": candidate}
             try:
                 report(bandwidth, weights[0].nbytes, microseconds(run, weights), **what)
             except Exception as error:  # for example too much shared memory; go on with the others
                 print(json.dumps({**what, "error": repr(error)[:200]}), flush=True)
-        del table[key]
         del weights
+    fused_step.matvec_shape, fused_step.matmul_shape = matvec_shape, matmul_shape
 
 
 def time_attention(name: str, model: GPT, rows: int, bandwidth: float) -> None:
@@ -108,12 +107,12 @@ def time_attention(name: str, model: GPT, rows: int, bandwidth: float) -> None:
 
 
 def time_steps(name: str, config: GPTConfig, rows: int, bandwidth: float) -> None:
-    """Time whole steps as graphs, for each value of EARLY_START."""
+    """Time whole steps as graphs, for each value that `early_start` can have."""
     model = GPT(config).cuda().bfloat16().eval()
     head = model.wte.weight.nbytes
     read = head + sum(parameter.nbytes for parameter in model.h.parameters())
     for early in (0, 1, 2):
-        launch_shapes.EARLY_START = early
+        fused_step.early_start = lambda *_, early=early: early
         start = time.perf_counter()
         session = GraphSession(model, rows, 256, GREEDY, None, fused=True)
         torch.cuda.synchronize()
@@ -132,7 +131,7 @@ def time_steps(name: str, config: GPTConfig, rows: int, bandwidth: float) -> Non
         what = {"model": name, "rows": rows, "kernel": "step", "early": early, "ready_s": round(made, 2)}
         report(bandwidth, read, us, **what, tokens_s=round(rows / us * 1e6))
         del session
-    launch_shapes.EARLY_START = None
+    fused_step.early_start = early_start
 
 
 def main() -> None:

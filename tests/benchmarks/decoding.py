@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import gpt2cli
 from gpt2cli.config import SamplingConfig
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.model.gpt import GPT
 
 TALE = "Once upon a time there was a king who had three sons, and the king said to the eldest of them:"
@@ -20,7 +20,7 @@ TALE = "Once upon a time there was a king who had three sons, and the king said 
 def tokens_a_second(model: GPT, prompt: str, sampling: SamplingConfig, samples: int, speculate: bool) -> float:
     seeds = range(1, samples + 1)
     start = time.perf_counter()
-    tokens = list(generate(model, [gpt2cli.encode(prompt)] * samples, sampling, seeds, speculate=speculate))
+    tokens = list(generate_tokens(model, [gpt2cli.encode(prompt)] * samples, sampling, seeds, speculate=speculate))
     return len(tokens) / (time.perf_counter() - start)
 
 

@@ -12,12 +12,10 @@ import math
 import tempfile
 from pathlib import Path
 
-import torch
-
 from gpt2cli.checkpoints.load import load, load_plain
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.quantized_file import STORED_BITS, quantize_model
-from gpt2cli.data.text import read_documents, text_files, tokenize
+from gpt2cli.data.text import join, read_documents, text_files, tokenize
 from gpt2cli.evaluation.likelihood import TextSource, portions, score
 from gpt2cli.inference.decoder import PRECISIONS, Decoder, as_decoder
 
@@ -25,9 +23,8 @@ from gpt2cli.inference.decoder import PRECISIONS, Decoder, as_decoder
 def perplexity(model: Decoder, folder: Path, most: int) -> float:
     """Of `most` tokens of each text, each predicted with at least half of the window before it."""
     size = model.config.block_size
-    source = TextSource(
-        [torch.cat(tokenize(read_documents(file)))[:most] for file in text_files(folder)], size, size // 2
-    )
+    texts = [join(tokenize(read_documents(file)))[:most] for file in text_files(folder)]
+    source = TextSource(texts, size, size // 2)
     sums = [score(model, source, chosen, 1024) for chosen in portions(source.lengths, 1024)]
     loss = math.fsum(loss for part in sums for loss in part.losses)
     return math.exp(loss / sum(n for part in sums for n in part.tokens))
@@ -42,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     name = "tiny" if args.ckpt is None and args.model is None else args.model
     plain = load_plain(name, ckpt=args.ckpt, device="cpu")
-    exact = perplexity(plain, args.texts, args.tokens)
+    exact = perplexity(as_decoder(plain), args.texts, args.tokens)
 
     def report(what: str, found: float) -> None:
         line = {"run": what, "perplexity": round(found, 4), "above_fp32_percent": round((found / exact - 1) * 100, 3)}

@@ -5,7 +5,7 @@ import torch
 
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.generation.prefill import prefill
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.tokenizer import END_OF_TEXT_ID
@@ -22,7 +22,7 @@ def model():
 
 def collect(model, prompts, sampling, seeds=None, **options):
     out = [[] for _ in prompts]
-    for row, token in generate(model, prompts, sampling, seeds or list(range(len(prompts))), **options):
+    for row, token in generate_tokens(model, prompts, sampling, seeds or list(range(len(prompts))), **options):
         out[row].append(token)
     return out
 

@@ -57,7 +57,9 @@ def test_speculation_changes_no_token_and_saves_steps(sampling, precision, monke
 
     def run(speculate):
         steps.clear()
-        return [token for _, token in decode.generate(model, [prompt], sampling, [3], speculate=speculate)], len(steps)
+        return [token for _, token in decode.generate_tokens(model, [prompt], sampling, [3], speculate=speculate)], len(
+            steps
+        )
 
     (plain, plain_steps), (drafted, drafted_steps) = run(False), run(True)
     assert drafted == plain
@@ -73,7 +75,7 @@ def test_the_window_slides_as_it_does_without(tmp_path):
     model = load(str(models.save_hub_directory(short, tmp_path)), device="cpu", precision="fp32")
     sampling = SamplingConfig(max_new_tokens=2 * model.config.block_size, temperature=0)
     plain, drafted = (
-        [token for _, token in decode.generate(model, [[11, 12]], sampling, [0], speculate=speculate)]
+        [token for _, token in decode.generate_tokens(model, [[11, 12]], sampling, [0], speculate=speculate)]
         for speculate in (False, True)
     )
     assert drafted == plain
@@ -88,6 +90,6 @@ def test_an_end_in_the_middle_of_a_draft_is_the_end():
         return len(taken) == 7
 
     sampling = SamplingConfig(max_new_tokens=50, temperature=0)
-    for _, token in decode.generate(model, [prompt], sampling, [0], is_finished):
+    for _, token in decode.generate_tokens(model, [prompt], sampling, [0], is_finished):
         taken.append(token)
     assert len(taken) == 7

@@ -180,7 +180,7 @@ def greedy(
     usual, decode.Sampler = decode.Sampler, Recording
     try:
         sampling = SamplingConfig(max_new_tokens=new, temperature=0, repetition_penalty=penalty)
-        for row, token in decode.generate(model, prompts, sampling, list(range(len(prompts)))):
+        for row, token in decode.generate_tokens(model, prompts, sampling, list(range(len(prompts)))):
             texts[row].append(token)
     finally:
         decode.Sampler = usual
@@ -221,7 +221,7 @@ def compare(context, case, precision, reference, prompts, new, texts, steps) -> 
 def reference_logits(model: GPT, prompt: list[int], text: list[int]) -> torch.Tensor:
     """The logits (n, V) that each token of `text` is chosen by, from whole forward passes over what can be seen.
 
-    When the window is full, the newer half of the tokens is read anew, as `decode.generate` says.
+    When the window is full, the newer half of the tokens is read anew, as `decode.generate_tokens` says.
     """
     window = model.config.block_size
     seen, parts = list(prompt), []

@@ -8,7 +8,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from gpt2cli.config import SamplingConfig
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from tests.gpu import speed_train
 from tests.gpu.common import Context, random_ids, random_model, use_graphs
 
@@ -21,8 +21,8 @@ def decode(context: Context) -> None:
     sampling = SamplingConfig(max_new_tokens=96, temperature=0)
     prompt = [random_ids(context.pick(64, 8), 0)]
     for _ in range(2):
-        list(generate(model, prompt, sampling, [0], speculate=False))
-    tokens = generate(model, prompt, sampling, [0], speculate=False)
+        list(generate_tokens(model, prompt, sampling, [0], speculate=False))
+    tokens = generate_tokens(model, prompt, sampling, [0], speculate=False)
     # tokens come in bursts of 16 behind the first, and while one is read the next is computed
     watch(context, "decode", tokens, 17, 32)
 

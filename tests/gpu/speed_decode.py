@@ -11,7 +11,6 @@ Reading T tokens takes 2 N T + 2 L C T^2 operations in the blocks, whose matrice
 and counted half: 4 L C T^2 / 2), and 2 V C for the logits of the last token.
 """
 
-import inspect
 import math
 import statistics
 import time
@@ -22,7 +21,7 @@ import torch
 
 from gpt2cli.bench import memory_bandwidth
 from gpt2cli.config import GPTConfig, SamplingConfig
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests.gpu.card import DATASHEET_BF16, matmul_rate
@@ -57,8 +56,7 @@ def write(context: Context, model: Decoder, prompts: list[list[int]], new: int) 
     """Continue the prompts greedily, one token a step and row."""
     sampling = SamplingConfig(max_new_tokens=new, temperature=0)
     start, first, count = context.clock(), 0.0, 0
-    options = {"speculate": False} if "speculate" in inspect.signature(generate).parameters else {}
-    for _ in generate(model, prompts, sampling, list(range(len(prompts))), **options):
+    for _ in generate_tokens(model, prompts, sampling, list(range(len(prompts))), speculate=False):
         count += 1
         if count == len(prompts):
             first = time.perf_counter()
@@ -155,7 +153,7 @@ def prefill(context: Context, size: str) -> None:
     rate = matmul_rate(context)
     sampling = SamplingConfig(max_new_tokens=1, temperature=0)
     for case, make, read in (
-        ("ours", random_model, lambda model: list(generate(model, [ids], sampling, [0]))),
+        ("ours", random_model, lambda model: list(generate_tokens(model, [ids], sampling, [0]))),
         ("transformers", hf_model, lambda model: hf_read(context, model, ids)),
     ):
         model = make(config, context.device).to(torch.bfloat16).eval()

@@ -11,7 +11,7 @@ import torch
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import CheckpointError, UsageError
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.inference import decoder
 from gpt2cli.inference.cpu_decoder import CPUDecoder
 from gpt2cli.inference.decoder import PRECISIONS, make_decoder
@@ -199,7 +199,7 @@ def test_without_kernels_weights_have_the_same_values(precision, monkeypatch, ti
     weight = tiny.h[1].mlp.c_fc.weight
     assert torch.equal(model.gpt.h[1].mlp.c_fc.weight.float(), round_weights(weight, precision))
     ids = [1, 2, 3]
-    assert len(list(generate(model, [ids], SamplingConfig(max_new_tokens=3, temperature=0), [0]))) == 3
+    assert len(list(generate_tokens(model, [ids], SamplingConfig(max_new_tokens=3, temperature=0), [0]))) == 3
 
 
 def test_auto_is_16_bits_or_the_8_that_are_stored(tiny):

@@ -8,7 +8,7 @@ from gpt2cli.checkpoints.build import build, read_shape
 from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.config import PUBLISHED, GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.generation.prefill import prefill
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.cache import KVCache
@@ -44,7 +44,9 @@ def peer_and_ours(shape: tuple[int, ...]) -> tuple[GPT2LMHeadModel, GPT]:
 
 def greedy(model: GPT, prompts: list[list[int]], n: int) -> list[list[int]]:
     out: list[list[int]] = [[] for _ in prompts]
-    for row, token in generate(model, prompts, SamplingConfig(max_new_tokens=n, temperature=0), [0] * len(prompts)):
+    for row, token in generate_tokens(
+        model, prompts, SamplingConfig(max_new_tokens=n, temperature=0), [0] * len(prompts)
+    ):
         out[row].append(token)
     return out
 

@@ -82,8 +82,8 @@ def chat(
         from gpt2cli.cli.chat_session import Session, converse
 
         spec = ModelSpec(model, ckpt, device, precision, offline)
-        gpt, load_s = open_model(console, spec, threads, compile)
-        session = Session(console, spec.name, gpt, chosen or read_template(console, spec), sampling, stats)
+        decoder, load_s = open_model(console, spec, threads, compile)
+        session = Session(console, spec.name, decoder, chosen or read_template(console, spec), sampling, stats)
         if stats:
             console.note(f"loaded in {load_s:.2f} s")
         if once:

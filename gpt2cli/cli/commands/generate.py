@@ -71,8 +71,8 @@ def generate(
     from gpt2cli.generation.text import TextGeneration
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
-    gpt, load_s = open_model(console, spec, threads, compile)
-    run = TextGeneration(gpt, text, sampling)
+    decoder, load_s = open_model(console, spec, threads, compile)
+    run = TextGeneration(decoder, text, sampling)
     note_dropped(console, run)
     if json:
         for _ in run:

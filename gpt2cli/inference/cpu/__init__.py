@@ -49,12 +49,8 @@ These sums are in int32. After each segment of 16 activations, they are multipli
 
 How attention reads the cache
 -----------------------------
-Keys and values of a layer are (B, H, S, D), in fp32, with D padded to a multiple of 8. `pieces` (n, 6) says which of
-the m new tokens belong together, and what they attend to. With a new token t in piece p:
-
-    first, count                 the piece is rows first ... first + count - 1 of the new tokens
-    cache_row, cache_place       their keys and values are stored in keys[cache_row, :, cache_place ...]
-    prefix_place, prefix_count   the prefix is keys[cache_row, :, prefix_place : prefix_place + prefix_count]
+Keys and values of a layer are (B, H, S, D), in fp32, with D padded to a multiple of 8. A table says which of the new
+tokens form a piece, and where its prefix is: see `model.pieces.Piece`. For a token t of a piece:
 
     keys[cache_row, h]     ... [  prefix  ] ... [ piece up to t | t | rest of the piece ] ...
     t attends to               [  prefix  ]     [ piece up to t | t ]

@@ -1,16 +1,7 @@
 """Causal attention of new tokens over the cache of keys and values.
 
-A piece is a run of consecutive new tokens of one sequence, possibly after a prefix in the cache. `pieces` is a table of
-integers (n, 6), with one piece a row:
-
-    first          index of the piece's first token among all new tokens
-    count          number of tokens in the piece
-    cache_row      row of the cache that stores their keys and values
-    cache_place    where in that row the first token is stored
-    prefix_place   where in that row the prefix is stored
-    prefix_count   number of tokens in the prefix
-
-Each token of a piece attends to the prefix, to the tokens before it in the piece, and to itself.
+`qkv` (m, 3 * C) holds queries, keys and values of m new tokens; `keys` and `values` (B, H, S, D) are the cache. A row
+of `pieces` (n, 6) is a `model.pieces.Piece`. The package's docstring draws which tokens attend to which.
 """
 
 from typing import Any
@@ -30,22 +21,14 @@ def key_size(head_size: int) -> int:
     return rounded_up(head_size, LANES)
 
 
-def attend(C: int, qkv: Any, pieces: Any, keys: Any, values: Any, out: Any) -> None:
-    """Store the keys and values of new tokens in the cache, and write their attention's output to `out` (m, C).
-
-    `qkv` (m, 3 * C) holds queries, keys and values of all new tokens; `keys` and `values` (B, H, S, D) are the cache.
-    """
-    _store_keys_values(C, qkv, pieces, keys, values)
-    _attend(C, qkv, pieces, keys, values, out)
-
-
 @compiled
-def _store_keys_values(C: int, qkv: Any, pieces: Any, keys: Any, values: Any) -> None:
+def store_keys_values(C: int, qkv: Any, pieces: Any, keys: Any, values: Any) -> None:
+    """Copy the keys and values of new tokens to the cache."""
     H = keys.shape[1]
     D = C // H
     for p in range(len(pieces)):
-        first, count, cache_row, cache_place, _, _ = pieces[p]
-        for t in range(count):
+        first, length, cache_row, cache_place, _, _ = pieces[p]
+        for t in range(length):
             for h in range(H):
                 for d in range(D):
                     keys[cache_row, h, cache_place + t, d] = qkv[first + t, C + h * D + d]
@@ -53,7 +36,8 @@ def _store_keys_values(C: int, qkv: Any, pieces: Any, keys: Any, values: Any) ->
 
 
 @parallel
-def _attend(C: int, qkv: Any, pieces: Any, keys: Any, values: Any, out: Any) -> None:
+def attend(C: int, qkv: Any, pieces: Any, keys: Any, values: Any, out: Any) -> None:
+    """Write attention's output for the new tokens to `out` (m, C). Their keys and values are in the cache already."""
     H = keys.shape[1]
     for task in prange(len(pieces) * H):
         _attend_head(C, qkv, task % H, pieces[task // H], keys, values, out)
@@ -62,21 +46,21 @@ def _attend(C: int, qkv: Any, pieces: Any, keys: Any, values: Any, out: Any) -> 
 @compiled
 def _attend_head(C: int, qkv: Any, h: int, piece: Any, keys: Any, values: Any, out: Any) -> None:
     """The attention of one head for one piece, TILE_ROWS queries at a time."""
-    first, count, cache_row, cache_place, prefix_place, prefix_count = piece
+    first, length, cache_row, cache_place, prefix_place, prefix_length = piece
     D = C // keys.shape[1]
     head_keys, head_values = keys[cache_row, h], values[cache_row, h]  # (S, D)
     scale = np.float32(1) / np.sqrt(np.float32(D))
     queries = np.zeros((TILE_ROWS, keys.shape[3]), np.float32)
-    weights = np.empty((TILE_ROWS, prefix_count + count), np.float32)
+    weights = np.empty((TILE_ROWS, prefix_length + length), np.float32)
     mixed = np.empty((TILE_ROWS, keys.shape[3]), np.float32)
-    for start in range(0, count, TILE_ROWS):
-        n_queries = min(TILE_ROWS, count - start)
+    for start in range(0, length, TILE_ROWS):
+        n_queries = min(TILE_ROWS, length - start)
         for t in range(n_queries):
             for d in range(D):
                 queries[t, d] = qkv[first + start + t, h * D + d] * scale
-        n = prefix_count + start + n_queries  # tokens that the last query attends to
+        n = prefix_length + start + n_queries  # tokens that the last query attends to
         for s in range(n):
-            place = prefix_place + s if s < prefix_count else cache_place + s - prefix_count
+            place = prefix_place + s if s < prefix_length else cache_place + s - prefix_length
             scores = dot_products(head_keys, weights, place, queries, 0, 1, 4)
             weights[0, s], weights[1, s], weights[2, s], weights[3, s] = scores
         for t in range(TILE_ROWS):
@@ -84,8 +68,8 @@ def _attend_head(C: int, qkv: Any, h: int, piece: Any, keys: Any, values: Any, o
             softmax(weights[t], n_visible)
             for s in range(n_visible, n):
                 weights[t, s] = 0
-        weighted_sums(weights, 0, head_values, prefix_place, prefix_count, mixed, False)
-        weighted_sums(weights, prefix_count, head_values, cache_place, n - prefix_count, mixed, True)
+        weighted_sums(weights, 0, head_values, prefix_place, prefix_length, mixed, False)
+        weighted_sums(weights, prefix_length, head_values, cache_place, n - prefix_length, mixed, True)
         for t in range(n_queries):
             for d in range(D):
                 out[first + start + t, h * D + d] = mixed[t, d]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import config, set_num_threads
 
-from gpt2cli.inference.cpu.attention import attend
+from gpt2cli.inference.cpu.attention import attend, store_keys_values
 from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, WIDTH_MULTIPLE
 from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE, layer_norm
 from gpt2cli.inference.cpu.matmul import Matrix, matmul, padded_rows, rounded_up
@@ -52,12 +52,14 @@ def block(
     """Apply one block to the residual stream (m, C), in place.
 
     `keys` and `values` (B, H, S, D) are the layer's cache, which receives those of the new tokens. `pieces` says which
-    tokens attend to which: see `attention.py`. For `sequence_length`, see `matmul`.
+    tokens attend to which: see `Piece`. For `sequence_length`, see `matmul`.
     """
     x, normed, qkv, inner = buffers
     layer_norm(x, weights.ln_1, epsilon, normed)
     matmul(weights.attn_c_attn, normed, qkv, STORE, sequence_length)
-    attend(weights.ln_1.shape[1], qkv, pieces, keys, values, normed)
+    C = weights.ln_1.shape[1]
+    store_keys_values(C, qkv, pieces, keys, values)
+    attend(C, qkv, pieces, keys, values, normed)
     matmul(weights.attn_c_proj, normed, x, ADD, sequence_length)
     layer_norm(x, weights.ln_2, epsilon, normed)
     matmul(weights.mlp_c_fc, normed, inner, GELU, sequence_length)

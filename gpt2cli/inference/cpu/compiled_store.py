@@ -31,14 +31,18 @@ class Store:
     """
 
     def __init__(self, base: Path | None) -> None:
-        self.directory = None if base is None else base / "compiled"
-        self.problem = "there is no home directory" if base is None else _make_parent(base)
-        if self.problem is None and self.directory is not None:
-            self.problem = _make_private(self.directory)
-        if self.problem is not None:
-            self.directory = None
-        elif self.directory is not None:
-            self.problem = _cannot_write(self.directory)
+        self.directory: Path | None = None
+        self.problem: str | None = "there is no home directory"
+        if base is None:
+            return
+        directory = base / "compiled"
+        try:
+            self.problem = _make_parent(base) or _make_private(directory)
+            if self.problem is None:
+                self.directory = directory
+                self.problem = _try_to_write(directory)
+        except (OSError, ValueError, StopIteration) as error:
+            self.problem = _reason(directory, error)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, or None if it is missing or damaged, or if others can write to it."""
@@ -103,45 +107,34 @@ def _is_shared(status: os.stat_result) -> bool:
 
 
 def _make_parent(base: Path) -> str | None:
-    """Make the parent directory. Returns the reason if that fails or must not be done, else None.
+    """Make the parent directory. Returns the reason if that must not be done, else None.
 
     Under `sudo -E`, the home directory is that of another user, and root must not leave files there.
     """
-    try:
-        nearest = next(path for path in [base, *base.absolute().parents] if path.exists())
-        status = nearest.stat()
-        if os.name != "nt" and status.st_uid != os.geteuid() and not _is_shared(status):
-            return f"{nearest} belongs to another user"
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, ValueError, StopIteration) as error:
-        return _reason(base, error)
+    nearest = next(path for path in [base, *base.absolute().parents] if path.exists())
+    status = nearest.stat()
+    if os.name != "nt" and status.st_uid != os.geteuid() and not _is_shared(status):
+        return f"{nearest} belongs to another user"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
     return None
 
 
 def _make_private(directory: Path) -> str | None:
-    """Make the directory, private to this user. Returns the reason if that fails, else None."""
-    try:
-        with suppress(FileExistsError):
-            directory.mkdir(mode=0o700)
-        status = directory.lstat()
-    except (OSError, ValueError) as error:
-        return _reason(directory, error)
+    """Make the directory. Returns the reason if it is not private to this user, else None."""
+    with suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or not is_private(status):
         return f"{directory} is not a directory that you alone can write to"
     return None
 
 
-def _cannot_write(directory: Path) -> str | None:
-    """The reason why no file can be written there, or None. Writes one, as a file system may be read-only."""
-    try:
-        probe = directory / f"{secrets.token_hex(8)}.tmp"
-        os.close(os.open(probe, _WRITE, 0o600))
-        probe.unlink()
-        if shutil.disk_usage(directory).free < ROOM:
-            return f"there is no room in {directory}"
-    except OSError as error:
-        return _reason(directory, error)
-    return None
+def _try_to_write(directory: Path) -> str | None:
+    """Write an empty file and delete it. Returns the reason if there is no room for more, else None."""
+    probe = directory / f"{secrets.token_hex(8)}.tmp"
+    os.close(os.open(probe, _WRITE, 0o600))
+    probe.unlink()
+    return f"there is no room in {directory}" if shutil.disk_usage(directory).free < ROOM else None
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -13,7 +13,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +100,9 @@ class _StoredOverloads(_Cache):  # type: ignore[misc]
         return _file_name(self._function, sig, *codegen.magic_tuple())
 
     def enable(self) -> None:
-        """Do nothing: the cache is always enabled."""
+        """Do nothing: the cache is always enabled, and buffers nothing."""
 
-    def disable(self) -> None:
-        """Do nothing: `Store.problem` says why the store cannot be used."""
-
-    def flush(self) -> None:
-        """Do nothing: nothing is buffered."""
+    disable = flush = enable
 
 
 def compiled(function: Callable[..., Any], **options: bool) -> Any:
@@ -116,14 +112,10 @@ def compiled(function: Callable[..., Any], **options: bool) -> Any:
     return dispatcher
 
 
-def parallel(function: Callable[..., Any]) -> Any:
-    """As `compiled`, with loops over `prange` divided among threads."""
-    return compiled(function, parallel=True)
-
-
-def inlined(function: Callable[..., Any]) -> Any:
-    """As `compiled`, inlined into the callers, because a call and the counting of references would take too long."""
-    return compiled(function, forceinline=True)
+parallel = partial(compiled, parallel=True)
+"""As `compiled`, with loops over `prange` divided among threads."""
+inlined = partial(compiled, forceinline=True)
+"""As `compiled`, inlined into the callers, because a call and the counting of references would take too long."""
 
 
 def is_compiled(precision: str) -> bool:

@@ -1,4 +1,4 @@
-"""Layer norm, GELU, softmax, the rounding of activations, and what happens to a product's sums (the epilogue)."""
+"""Layer norm, GELU, softmax, the rounding of activations, and the last step of a product (its epilogue)."""
 
 import math
 from typing import Any

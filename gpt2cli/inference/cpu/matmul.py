@@ -36,11 +36,6 @@ class Matrix(NamedTuple):
     step: Any
 
 
-def padded_shape(out: int, width: int) -> tuple[int, int]:
-    """The shape to which a matrix (out, in) must be padded."""
-    return rounded_up(out, BLOCK_OUTPUTS), rounded_up(width, WIDTH_MULTIPLE)
-
-
 def padded_rows(m: int) -> int:
     """The number of rows to which m rows of activations must be padded."""
     return 1 if m == 1 else rounded_up(m, TILE_ROWS)

@@ -1,35 +1,25 @@
-"""Packs a model's weights into the arrays that the compiled loops read.
-
-Numba is imported only where it is used, because that takes long.
-"""
+"""Packs a model's weights into the arrays that the compiled loops read."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gpt2cli.inference.cpu.block import Weights
+from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, WIDTH_MULTIPLE
+from gpt2cli.inference.cpu.elementwise import SMALLEST
 from gpt2cli.inference.cpu.huge_pages import Arena
+from gpt2cli.inference.cpu.matmul import Matrix, rounded_up
+from gpt2cli.inference.cpu.matmul_int16 import LARGEST_WEIGHT
 from gpt2cli.model.gpt import Block
 from gpt2cli.model.quantization import DTYPES, GROUP, is_cut, quantize_groups, quantize_rows, refuse_cut
 
 
-def pack_block(block: Block, precision: str, arena: Arena) -> Any:
-    """The weights of a block as `block.Weights`. Raises CheckpointError as `pack_matrix`."""
-    from gpt2cli.inference.cpu.block import Weights
-
-    attn, mlp = block.attn, block.mlp
-
-    def packed(layer: nn.Module) -> Any:
-        return pack_matrix(layer.weight, layer.bias, precision, arena)  # type: ignore[arg-type]
-
-    return Weights(
-        ln_1=pack_norm(block.ln_1),
-        attn_c_attn=packed(attn.c_attn),
-        attn_c_proj=packed(attn.c_proj),
-        ln_2=pack_norm(block.ln_2),
-        mlp_c_fc=packed(mlp.c_fc),
-        mlp_c_proj=packed(mlp.c_proj),
-    )
+def pack_block(block: Block, precision: str, arena: Arena) -> Weights:
+    """The weights of a block. Raises CheckpointError as `pack_matrix`."""
+    layers = (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
+    c_attn, attn_proj, c_fc, mlp_proj = (pack_matrix(layer.weight, layer.bias, precision, arena) for layer in layers)
+    return Weights(pack_norm(block.ln_1), c_attn, attn_proj, pack_norm(block.ln_2), c_fc, mlp_proj)
 
 
 def pack_norm(norm: nn.LayerNorm) -> Any:
@@ -37,16 +27,14 @@ def pack_norm(norm: nn.LayerNorm) -> Any:
     return torch.stack([norm.weight.float(), norm.bias.float()]).numpy()
 
 
-def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Arena | None = None) -> Any:
+def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Arena | None = None) -> Matrix:
     """A linear layer's weight (out, in) and bias as a `Matrix`, padded with zeros.
 
     The weights and the scales of groups are allocated in the arena. Rows whose length is not a multiple of GROUP are
     stored in 8 bits if `precision` is int4. Raises CheckpointError for weights that are too large for `precision`.
     """
-    from gpt2cli.inference.cpu.matmul import Matrix, padded_shape
-
     arena = arena or Arena()
-    shape = out, width = padded_shape(*weight.shape)
+    shape = out, width = rounded_up(len(weight), BLOCK_OUTPUTS), rounded_up(weight.shape[1], WIDTH_MULTIPLE)
     scale, step, groups = torch.ones(out), torch.ones(out), torch.zeros(1, 1, dtype=torch.float16)
     if precision == "int4" and weight.shape[1] % GROUP == 0:
         numbers, fine_scale = quantize_groups(weight.float())
@@ -76,9 +64,6 @@ def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Aren
 
 def _step(weights: Tensor) -> Tensor:
     """The scale with which `matmul_int16` rounds each row of weights."""
-    from gpt2cli.inference.cpu.elementwise import SMALLEST
-    from gpt2cli.inference.cpu.matmul_int16 import LARGEST_WEIGHT
-
     largest = torch.maximum(weights.amax(1), -weights.amin(1)).float() / LARGEST_WEIGHT
     return torch.where(largest < SMALLEST, 1, largest)  # infinity and NaN stay
 

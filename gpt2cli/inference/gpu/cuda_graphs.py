@@ -7,6 +7,7 @@ the GPU computes the next. The number of rows is fixed: a row whose text has end
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -97,13 +98,7 @@ class GraphSession:
 
     @torch.inference_mode()
     def __init__(
-        self,
-        model: GPT,
-        rows: int,
-        capacity: int,
-        sampling: SamplingConfig | None,
-        choose: Choose | None,
-        fused: bool,
+        self, model: GPT, rows: int, capacity: int, sampling: SamplingConfig | None, choose: Choose | None, fused: bool
     ) -> None:
         self.capacity = capacity
         self.state = State(model, rows, capacity)
@@ -140,12 +135,12 @@ class GraphSession:
         self.state.lengths.copy_(torch.tensor(self.lengths))
 
     @torch.inference_mode()
-    def replace(self, row: int, cache: KVCache | None) -> None:
-        """Replace a row's keys and values by those of the only row of `cache`. None empties the row."""
-        self.lengths[row] = length = 0 if cache is None else cache.lengths[0]
-        for layer in range(len(self.state.keys) if cache is not None else 0):
-            self.state.keys[layer, row, :, :length] = cache.k[layer][0, :, :length]  # type: ignore[union-attr]
-            self.state.values[layer, row, :, :length] = cache.v[layer][0, :, :length]  # type: ignore[union-attr]
+    def replace(self, row: int, cache: KVCache) -> None:
+        """Replace a row's keys and values by those of the only row of `cache`, which may be empty."""
+        self.lengths[row] = length = cache.lengths[0]
+        for layer, (k, v) in enumerate(zip(cache.k, cache.v, strict=True)):
+            self.state.keys[layer, row, :, :length] = k[0, :, :length]
+            self.state.values[layer, row, :, :length] = v[0, :, :length]
         self.state.lengths[row] = length
 
     @torch.inference_mode()
@@ -228,8 +223,8 @@ class GraphSessions:
         self, rows: int, capacity: int, sampling: SamplingConfig | None, choose: Choose | None
     ) -> Iterator[GraphSession]:
         """A session of at least this capacity, which no other caller uses at the same time."""
-        s = sampling
-        key = rows, s and (s.temperature, s.top_k, s.top_p, s.min_p)
+        # without the fields that a step does not depend on
+        key = rows, sampling and replace(sampling, max_new_tokens=0, seed=None, stop=(), num_samples=1)
         kept, self._kept = self._kept, None
         if kept is not None and kept[0] == key and kept[1].capacity >= capacity:
             found = kept[1]

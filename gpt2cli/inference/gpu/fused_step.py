@@ -125,9 +125,10 @@ class FusedStep:
         config, N, K = self.model.config, min(w.shape[0], VOCAB_SIZE), w.shape[1]
         gain, shift = (None, None) if norm is None else (norm.weight, norm.bias)
         block_n, warps = matvec_shape(N, K)
+        top, ids = (self.best, self.ids) if best else (None, None)
         self._launch(
             matvec_kernel, (-(-N // block_n),), num_warps=warps,
-            x=x, lse=self.lse, gain=gain, shift=shift, w=w, bias=bias, out=out, **self._best_if(best),
+            x=x, lse=self.lse, gain=gain, shift=shift, w=w, bias=bias, out=out, best=top, ids=ids,
             N=N, K=K, D=config.head_size, EPS=config.layer_norm_epsilon, BLOCK_N=block_n,
             SPLITS=splits, GELU=gelu, ADD=add,
         )  # fmt: skip
@@ -145,19 +146,16 @@ class FusedStep:
         """Returns the number of parts that the sums over the inputs are split into."""
         N, K = min(w.shape[0], VOCAB_SIZE), w.shape[1]
         block_n, block_k, splits, warps, stages = matmul_shape(N, K, self.block_b, may_split)
+        top, ids = (self.best, self.ids) if best else (None, None)
         share = -(-K // (block_k * splits)) * block_k
         splits = -(-K // share)
         self._launch(
             matmul_kernel, (-(-N // block_n), splits, -(-self.rows // self.block_b)), num_warps=warps,
-            x=x, w=w, bias=bias, out=out, **self._best_if(best),
+            x=x, w=w, bias=bias, out=out, best=top, ids=ids,
             B=self.rows, N=N, K=K, SHARE=share, BLOCK_B=self.block_b, BLOCK_N=block_n, BLOCK_K=block_k,
             GELU=gelu, STAGES=stages,
         )  # fmt: skip
         return splits
-
-    def _best_if(self, best: bool) -> dict[str, Any]:
-        """The arguments of a product for which only each row's largest result matters."""
-        return {"best": self.best, "ids": self.ids} if best else {"best": None, "ids": None}
 
     def _matmul_into_x(self, x: Tensor, layer: nn.Linear) -> None:
         """A product that the next norm adds to the residual stream."""

@@ -18,8 +18,6 @@ class GraphDecoder(TorchDecoder):
     a CUDA device. With `fused` given it does not: then steps run one by one, for tests on a CPU.
     """
 
-    speculates = False
-
     def __init__(self, gpt: GPT, precision: str = "fp32", fused: bool | None = None) -> None:
         super().__init__(gpt, precision)
         if fused is None:

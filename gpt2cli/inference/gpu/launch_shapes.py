@@ -7,16 +7,9 @@ PROCESSORS = 132
 """Streaming multiprocessors of an H100 or H200, for which the shapes are chosen."""
 MOST_SPLITS = 8
 """The largest number of parts that the sums of a product are split into."""
-EARLY_START: int | None = None
-"""Overrides the choice of `early_start`. Benchmarks set it."""
 WIDE = 1280
 """From this n_embd on, an early start of 2 decodes one row faster than 1. On an H200: 1.46 ms instead of 1.56 at a
 width of 1,600, but 227 microseconds instead of 201 at 768."""
-
-MATVEC: dict[tuple[int, int], tuple[int, int]] = {}
-"""Measured choices for `matvec_shape`: (N, K) to (BLOCK_N, warps)."""
-MATMUL: dict[tuple[int, int, int], tuple[int, int, int, int, int]] = {}
-"""Measured choices for `matmul_shape`: (N, K, BLOCK_B) to (BLOCK_N, BLOCK_K, splits, warps, stages)."""
 
 
 def matvec_shape(N: int, K: int) -> tuple[int, int]:
@@ -25,8 +18,6 @@ def matvec_shape(N: int, K: int) -> tuple[int, int]:
     A thread holds about 64 weights, so that each multiprocessor loads 32 KB or more at a time. There are at least as
     many programs as multiprocessors, where N allows it.
     """
-    if (N, K) in MATVEC:
-        return MATVEC[N, K]
     padded = triton.next_power_of_2(K)
     warps = 8 if padded >= 2048 and K < 2048 else 4
     rows = max(1, 64 * 32 * warps // padded)
@@ -37,8 +28,6 @@ def matvec_shape(N: int, K: int) -> tuple[int, int]:
 
 def matmul_shape(N: int, K: int, block_b: int, may_split: bool) -> tuple[int, int, int, int, int]:
     """For `matmul_kernel` on an (N, K) matrix and blocks of `block_b` rows: BLOCK_N, BLOCK_K, splits, warps, stages."""
-    if (N, K, block_b) in MATMUL:
-        return MATMUL[N, K, block_b]
     block_n = 64 if N > 2**14 else 32 if N >= 32 * PROCESSORS or block_b >= 32 else 16
     block_k = 128 if block_b <= 32 else 64
     programs = -(-N // block_n)
@@ -55,6 +44,4 @@ def early_start(device: torch.device, rows: int, width: int) -> int:
     """When a kernel lets the next one start: the constant PDL that `triton_overlap` describes."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
         return 0
-    if EARLY_START is not None:
-        return EARLY_START
     return 2 if rows == 1 and width >= WIDE else 1

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2cli.inference.cpu.weight_packing import pack_matrix
 from gpt2cli.inference.decoder import PRECISIONS, has_kernels
 from gpt2cli.model.quantization import round_weights
 
-MANY_ROWS = 32  # as in matmul.py, which cannot be imported without Numba
+if not has_kernels():
+    pytest.skip("needs Numba", allow_module_level=True)
 
-pytestmark = pytest.mark.skipif(not has_kernels(), reason="needs Numba")
+from gpt2cli.inference.cpu.block import make_buffers
+from gpt2cli.inference.cpu.elementwise import exp, layer_norm
+from gpt2cli.inference.cpu.matmul import MANY_ROWS, matmul
+from gpt2cli.inference.cpu.weight_packing import pack_matrix
 
 
 def multiply(matrix, x, epilogue=0, before=0.0):
     """The compiled product of x (m, in) and the matrix."""
-    from gpt2cli.inference.cpu.block import make_buffers
-    from gpt2cli.inference.cpu.matmul import matmul
-
     m, width = x.shape
     padded = make_buffers(m, width).normed
     padded[:m, :width] = x
@@ -99,8 +99,6 @@ def test_outliers_cost_little_precision():
 
 
 def test_exp_is_numpys_and_nan_stays_nan():
-    from gpt2cli.inference.cpu.elementwise import exp
-
     x = np.linspace(-87, 88, 20_000).astype(np.float32)
     ours = np.array([exp(value) for value in x])
     np.testing.assert_allclose(ours, np.exp(x.astype(np.float64)), rtol=4e-7)
@@ -110,8 +108,6 @@ def test_exp_is_numpys_and_nan_stays_nan():
 
 
 def test_norms_are_pytorchs():
-    from gpt2cli.inference.cpu.elementwise import layer_norm
-
     x, norm = torch.randn(5, 70) * 3 + 1, torch.nn.LayerNorm(70)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)

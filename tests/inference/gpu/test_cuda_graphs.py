@@ -8,7 +8,7 @@ import torch
 from gpt2cli import bench
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import DivergedError, UsageError
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.inference.gpu.cuda_graphs import BURST, GraphSession
 from gpt2cli.inference.gpu.graph_decoder import GraphDecoder, can_fuse
 from gpt2cli.inference.torch_decoder import TorchDecoder
@@ -22,7 +22,7 @@ GREEDY = SamplingConfig(max_new_tokens=60, temperature=0)  # beyond the window
 def texts(model, prompts, sampling, **options):
     """The tokens of each prompt, all in one batch."""
     found = [[] for _ in prompts]
-    for row, token in generate(model, prompts, sampling, range(7, 7 + len(prompts)), **options):
+    for row, token in generate_tokens(model, prompts, sampling, range(7, 7 + len(prompts)), **options):
         found[row].append(token)
     return found
 
@@ -127,13 +127,13 @@ def test_one_session_serves_all_texts_of_a_shape(graphed, made):
 
 def test_two_texts_at_a_time_do_not_disturb_each_other(plain, graphed):
     expected = texts(plain, PROMPTS[:2], GREEDY, speculate=False)
-    both = [generate(graphed, [prompt], GREEDY, [0]) for prompt in PROMPTS[:2]]
+    both = [generate_tokens(graphed, [prompt], GREEDY, [0]) for prompt in PROMPTS[:2]]
     pairs = [(a[1], b[1]) for a, b in zip(*both, strict=True)]
     assert [list(tokens) for tokens in zip(*pairs, strict=True)] == expected
 
 
 def test_a_text_that_is_left_does_not_disturb_the_next(plain, graphed):
-    left = generate(graphed, PROMPTS, GREEDY, range(4))
+    left = generate_tokens(graphed, PROMPTS, GREEDY, range(4))
     for _ in range(30):
         next(left)
     left.close()

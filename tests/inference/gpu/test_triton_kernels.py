@@ -30,7 +30,7 @@ def test_the_kernels_compute_what_pytorch_computes(case):
     done = subprocess.run(
         [sys.executable, "-m", "tests.inference.gpu.triton_on_cpu", case],
         env=os.environ | {"TRITON_INTERPRET": "1"},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
     )

@@ -9,7 +9,7 @@ import torch
 import triton.runtime.interpreter as interpreter
 
 from gpt2cli.config import GPTConfig, SamplingConfig
-from gpt2cli.generation.decode import generate
+from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.generation.prefill import prefill
 from gpt2cli.generation.sampling import Sampler
 from gpt2cli.inference.gpu import fused_step, launch_shapes, triton_overlap
@@ -24,7 +24,7 @@ PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [1, 2, 3]]
 
 def texts(model, prompts, sampling):
     found = [[] for _ in prompts]
-    for row, token in generate(model, prompts, sampling, range(7, 7 + len(prompts))):
+    for row, token in generate_tokens(model, prompts, sampling, range(7, 7 + len(prompts))):
         found[row].append(token)
     return found
 
@@ -61,8 +61,11 @@ def check_step(rows, capacity, lengths, dtype=torch.float32, tolerance=1e-4, n_l
 
 def check_splits(rows, lengths):
     """Programs may share the tokens of a head, and the sums of a product: in two or more parts."""
-    for width in (36, 144):  # parts of one block of 16 inputs, or of three
-        launch_shapes.MATMUL[36, width, 16] = (16, 16, 4, 4, 4)
+
+    def shape(N, K, block_b, may_split):  # parts of one block of 16 inputs, or of three
+        return (16, 16, 4, 4, 4) if N == 36 else launch_shapes.matmul_shape(N, K, block_b, may_split)
+
+    fused_step.matmul_shape = shape
     for splits in (2, 4):
         launch_shapes.PROCESSORS = 2 * rows * 3 - (splits == 2)
         check_step(rows, 70, lengths, splits=splits)
