@@ -30,7 +30,9 @@ class Metadata:
         try:
             return None if self.template is None else PromptTemplate.from_dict(self.template)
         except DataError as error:
-            raise CheckpointError(f"{where}: {error}") from None
+            raise CheckpointError(
+                f"{where}: the prompt template is damaged ({error}): save the checkpoint again"
+            ) from None
 
 
 NO_METADATA = Metadata(None, {})

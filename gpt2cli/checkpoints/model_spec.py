@@ -129,7 +129,9 @@ class ModelSpec:
         """The file or the directory with the weights, without the adapter's. It is downloaded if necessary."""
         if adapter is None and self.ckpt is not None:
             if self.model is not None:
-                raise UsageError("--model needs a --ckpt that is the directory of an adapter: give only one of them")
+                raise UsageError(
+                    "--model goes with --ckpt only if --ckpt is the directory of an adapter: give one of them"
+                )
             path = expand(self.ckpt)
             check_file(path)
             return path

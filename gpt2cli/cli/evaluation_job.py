@@ -60,16 +60,13 @@ def prepare(
     for note in read.notes:
         console.note(note)
     note_learned(console, chosen, read, path)
-    refuse_idle(read, config, answers, answers_from)
-    if template is not None and not isinstance(read, Instructions):
-        raise UsageError("--template is for instructions, and plain text has none: leave it out")
+    refuse_idle(read, config, answers, answers_from, template)
     given = []
     if isinstance(read, Instructions):
         given = [read_given(name, paths.expand(name), read) for name in answers_from]
         if not chosen and answers is None:
             config = replace(config, answers=len(read.tasks))
-    max_length = window if chosen else None
-    return Job(candidates=chosen, data=read, config=config, max_length=max_length, given=given)
+    return Job(candidates=chosen, data=read, config=config, max_length=window if chosen else None, given=given)
 
 
 def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
@@ -82,7 +79,11 @@ def note_learned(console: Console, chosen: "list[Candidate]", data: "Instruction
 
 
 def refuse_idle(
-    data: "Instructions | Texts", config: EvaluationConfig, answers: int | None, answers_from: list[str]
+    data: "Instructions | Texts",
+    config: EvaluationConfig,
+    answers: int | None,
+    answers_from: list[str],
+    template: PromptTemplate | None,
 ) -> None:
     """Raise UsageError for options that would have no effect."""
     from gpt2cli.evaluation.evaluation_data import Texts
@@ -91,6 +92,8 @@ def refuse_idle(
         raise UsageError(
             "plain text holds no instructions to answer: leave --answers, --answers-from and --bertscore out"
         )
+    if isinstance(data, Texts) and template is not None:
+        raise UsageError("--template is for instructions, and plain text has none: leave it out")
     if not isinstance(data, Texts) and config.stride is not None:
         raise UsageError("--stride is for plain text: leave it out for instructions")
     for option, is_given in (("--bertscore", config.bertscore), ("--answers-from", answers_from)):

@@ -366,7 +366,7 @@ def test_damaged_files_are_refused(adapter):
 
 
 def test_a_file_and_a_model_are_still_one_too_many(base):
-    with pytest.raises(UsageError, match="only where --ckpt is"):
+    with pytest.raises(UsageError, match="only if --ckpt is"):
         load_plain(str(base), ckpt=base / "model.safetensors")
 
 

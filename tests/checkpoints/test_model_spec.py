@@ -108,5 +108,5 @@ def test_names():
 
 
 def test_a_file_takes_no_model_beside_it(specs, tmp_path):
-    with pytest.raises(UsageError, match="--model needs a --ckpt that is the directory of an adapter"):
+    with pytest.raises(UsageError, match="only if --ckpt is the directory of an adapter"):
         ModelSpec("tiny", tmp_path / "a.pt").shape()

@@ -111,7 +111,7 @@ def test_an_impossible_division_in_a_checkpoint_is_ignored(tmp_path, name, value
 
 def test_an_error_of_one_model_is_found_before_the_evaluation(tmp_path):
     save_checkpoint(models.small_model(SHAPE), tmp_path / "a.pt", template={"only": "this"})
-    with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template is damaged"):
         candidates([], [str(tmp_path / "a.pt")], CPU)
     (tmp_path / "b.pt").write_text("<!DOCTYPE html>")
     with pytest.raises(CheckpointError, match="looks like"):

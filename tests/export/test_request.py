@@ -220,7 +220,7 @@ def test_what_breaks_off_leaves_nothing_or_the_old(ckpt, tmp_path, monkeypatch, 
 
 def test_a_damaged_template_is_said(model, tmp_path):
     save_checkpoint(model, tmp_path / "a.pt", template={"words": "none"})
-    with pytest.raises(GPT2Error, match=r"prompt template .* is damaged"):
+    with pytest.raises(GPT2Error, match=r"prompt template is damaged"):
         export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), "hf", tmp_path / "out"))
 
 

@@ -382,7 +382,7 @@ def test_what_is_wrong_is_one_line_and_a_code(run: Run, tmp_path: Path) -> None:
 
 def test_a_damaged_template_is_the_checkpoints_fault(tmp_path: Path) -> None:
     save_checkpoint(speaker(), tmp_path / "a.pt", template={"only": "this"})
-    with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template is damaged"):
         read_template(Console(), ModelSpec(ckpt=tmp_path / "a.pt"))
 
 

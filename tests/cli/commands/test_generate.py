@@ -337,7 +337,7 @@ def test_a_checkpoint_file_gives_the_text_of_its_model(run, directory, tmp_path)
     by_file = run(*args, "--ckpt", str(tmp_path / "a.pt"))
     assert by_file.returncode == 0
     assert by_file.stdout == run(*args, "--model", directory).stdout
-    assert_one_error(run(*args, "--ckpt", str(tmp_path / "a.pt"), "--model", directory), 2, "only where --ckpt is")
+    assert_one_error(run(*args, "--ckpt", str(tmp_path / "a.pt"), "--model", directory), 2, "only if --ckpt is")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
