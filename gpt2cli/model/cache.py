@@ -17,8 +17,8 @@ class KVCache(Causal):
     """Keys and values for `rows` sequences of up to `capacity` tokens. The memory is allocated once.
 
     `lengths[b]` is the number of tokens in row b. To read prompts of different lengths in one batch, pad them on the
-    right and then set `lengths` to the true lengths: no query attends to tokens beyond them, and new tokens overwrite
-    these. `key_size` is the length of a stored key or value; by default it is D, the size of a head.
+    right and, after the pass, set `lengths` to the true lengths: later queries do not attend to the padding, and new
+    tokens overwrite it. `key_size` is the width of a stored key or value; by default it is D, the size of a head.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class KVCache(Causal):
         self.v = [torch.zeros_like(k) for k in self.k]
         self.lengths = [0] * rows
         self.capacity = capacity
-        # of the current pass
-        self._places: Tensor | None = None  # (B, T) where each row's new tokens are stored; None: in its last T places
+        # of the current pass; `positions` sets them
+        self._places: Tensor | None = None  # (B, T) of new tokens in their rows; None: the T before the end
         self._mask: Tensor | None = None  # (B, 1, T, S); None: a token sees all tokens before it
 
     @property
@@ -46,7 +46,7 @@ class KVCache(Causal):
         return sum(store.nbytes for store in self.k + self.v)
 
     def positions(self, idx: Tensor, window: int) -> Tensor:
-        """The positions (T,) or (B, T) of new tokens. From now on, `lengths` includes these tokens.
+        """The positions (T,) or (B, T) of new tokens. Also adds T to `lengths`.
 
         Raises UsageError if they do not fit into the window or the capacity; then the cache is unchanged.
         """
@@ -83,12 +83,12 @@ class KVCache(Causal):
         )
 
     def pieces(self, T: int) -> NDArray[np.int64]:
-        """The T newest tokens of each row as a table for the compiled loops, after `positions`: see `Piece`."""
+        """The table for the compiled loops (see `Piece`) of the T newest tokens of each row, after `positions`."""
         before = (length - T for length in self.lengths)
         return np.array([Piece(b * T, T, b, past, 0, past) for b, past in enumerate(before)], np.int64)
 
     def memory(self, config: GPTConfig, key_size: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """The keys and values of each layer as arrays (B, H, capacity, key_size), for the compiled loops."""
+        """As in PackedRow: keys and values of each layer, (B, H, capacity, key_size). They outlive the pass."""
         return [(k.numpy(), v.numpy()) for k, v in zip(self.k, self.v, strict=True)]
 
     def select(self, rows: Sequence[int]) -> None:

@@ -15,15 +15,15 @@ from gpt2cli.model.origin import Origin
 
 
 class Causal:
-    """The plain `sight`: a token sees itself and the tokens before it in its row. KVCache and PackedRow are others."""
+    """A `sight`: which tokens a token sees. Here, those before it in its row. KVCache and PackedRow are the others."""
 
     def positions(self, idx: Tensor, window: int) -> Tensor:
-        """Positions (T,) or (B, T) of tokens `idx` (B, T); called once per pass. UsageError if they exceed `window`."""
+        """Positions (T,) or (B, T) of tokens `idx` (B, T). Called once per pass. UsageError if T > window."""
         self.check_length(idx.shape[1], window)
         return torch.arange(idx.shape[1], device=idx.device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Mix values by the similarity of queries and keys, (B, H, T, D) each, in layer number `layer`."""
+        """Attention's output (B, H, T, D) in layer number `layer`, from queries, keys and values (B, H, T, D)."""
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
 
     def check_length(self, length: int, window: int) -> None:
@@ -103,7 +103,7 @@ class GPT(nn.Module):
         return self.head(self.hidden(idx, sight))
 
     def hidden(self, idx: Tensor, sight: Causal = CAUSAL) -> Tensor:
-        """Final hidden states (B, T, C) of token ids `idx` (B, T). Raises UsageError for more than block_size."""
+        """Final hidden states (B, T, C) of token ids `idx` (B, T). UsageError if T > block_size."""
         x: Tensor = self.drop(self.wte(idx) + self.wpe(sight.positions(idx, self.config.block_size)))
         for block in self.h:
             x = block(x, sight)
@@ -116,9 +116,9 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw initial weights: normal with 0.02, positions with 0.01 (as in OpenAI's `model.py`), biases 0.
+        """Draw normal weights: standard deviation 0.02, for positions 0.01 (as in OpenAI's `model.py`). Biases are 0.
 
-        The 2 * n_layer layers that write to the residual stream are scaled by 1/sqrt(their number) (section 2.3).
+        The 2 * n_layer layers that write to the residual stream get 0.02 / sqrt(2 * n_layer) (section 2.3).
         """
         residual = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():

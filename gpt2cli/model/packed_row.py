@@ -20,8 +20,8 @@ FLASH_SIZE = 192
 class PackedRow(Causal):
     """A row (1, T) of several sequences, each of which sees only its own tokens.
 
-    The row consists of pieces, `lengths[i]` tokens each. A piece is a whole sequence, or a beginning that several
-    sequences share, which is then computed once, or the rest of a sequence that starts with the piece `beginnings[i]`.
+    The row consists of pieces, `lengths[i]` tokens each. `beginnings[i]` is None if piece i is a whole sequence, or a
+    beginning that several sequences share. Otherwise piece i is the rest of a sequence that begins with that piece.
     """
 
     def __init__(self, lengths: Sequence[int], beginnings: Sequence[int | None], device: torch.device) -> None:
@@ -32,18 +32,18 @@ class PackedRow(Causal):
         steps = torch.arange(self.longest)  # on the CPU: a GPU waits for one copy rather than for many small kernels
         own = [steps[a : a + n] for a, n in zip(before, self.lengths, strict=True)]
         self._positions = torch.cat(own).to(device)
-        self._is_uniform = len(set(self.lengths)) == 1 and not any(before)  # as blocks of text are
+        self._is_uniform = len(set(self.lengths)) == 1 and not any(before)  # for example blocks of text
         # (n, a + n) for n tokens after a beginning of a; other pieces need no mask and are faster without
         self._masks = [
             (steps[: a + len(at)] <= at[:, None]).to(device) if a else None for a, at in zip(before, own, strict=True)
         ]
         self._bounds: Tensor | None = None  # (n + 1,) where pieces start and end, if the device has a kernel for that
-        self._reach = 2 ** (self.longest - 1).bit_length()  # a round number: few different ones to compile for
+        self._reach = 2 ** (self.longest - 1).bit_length()  # rounded up: each new number is compiled for
         if device.type == "cuda" and not any(before) and torch.cuda.get_device_capability(device) >= (8, 0):
             self._bounds = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(device)
 
     def positions(self, idx: Tensor, window: int) -> Tensor:
-        """As in Causal, (T,)."""
+        """The position (T,) of each token in its sequence."""
         self.check_length(self.longest, window)
         return self._positions
 
@@ -79,12 +79,12 @@ class PackedRow(Causal):
         return out
 
     def memory(self, config: GPTConfig, key_size: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Arrays (1, H, T, key_size) for keys and values, for the compiled loops: all layers use the same two."""
+        """Keys and values (1, H, T, key_size) for the compiled loops. Layers share them: no later pass reads them."""
         keys, values = np.zeros((2, 1, config.n_head, len(self._positions), key_size), np.float32)
         return [(keys, values)] * config.n_layer
 
     def pieces(self, T: int) -> NDArray[np.int64]:
-        """The table for the compiled loops: see `Piece`. A token's place in the cache is its index in the row."""
+        """The table for the compiled loops: see `Piece`. A token's place in `memory` is its index in the row."""
         starts = [0, *accumulate(self.lengths)]
         prefixes = [(0, 0) if i is None else (starts[i], self.lengths[i]) for i in self.beginnings]
         rows = zip(starts[:-1], self.lengths, prefixes, strict=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Piece(NamedTuple):
     """A row of the table (n, 6) that a KVCache or a PackedRow makes: consecutive new tokens of one sequence.
 
-    Each of them attends to the prefix (earlier tokens in the same row of the cache) and to the piece up to itself.
+    Each attends to the prefix (earlier tokens of its sequence, in the same cache row) and to the piece up to itself.
 
     first          the first token, as an index into the tokens of the pass
     length         the number of tokens
