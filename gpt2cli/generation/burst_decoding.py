@@ -1,4 +1,4 @@
-"""Decoding with CUDA graphs, several tokens per launch. All rows stay in the batch to the end: see `cuda_graphs.py`."""
+"""Decoding by CUDA graphs, a burst of tokens per launch. Ended rows stay in the batch: see `cuda_graphs.py`."""
 
 from collections.abc import Iterator, Sequence
 
@@ -35,7 +35,7 @@ def decode_in_bursts(decoder: Decoder, sessions: GraphSessions, rows: Rows, capa
 def _choose_in_graph(
     decoder: Decoder, session: GraphSession, rows: Rows, active: list[int]
 ) -> Iterator[tuple[int, int]]:
-    """Continue the rows `active`; the graph chooses tokens. The GPU computes a burst while the host reads the last."""
+    """Continue the rows `active`; the graph chooses tokens. The host reads a burst while the GPU computes the next."""
     left = rows.sampler.config.max_new_tokens - 1 if active else 0
     waiting: Burst | None = None
     while left or waiting:
@@ -59,7 +59,7 @@ def _choose_in_graph(
 def _choose_on_host(
     decoder: Decoder, session: GraphSession, rows: Rows, active: list[int]
 ) -> Iterator[tuple[int, int]]:
-    """Continue the rows `active`; the graph ends with the logits."""
+    """Continue the rows `active`; the graph ends with the logits, and the host chooses tokens."""
     while active:
         _reread_full(decoder, session, rows, active)
         logits = session.logits_after([context[-1] for context in rows.contexts])

@@ -34,7 +34,7 @@ def generate_tokens(
     if `is_finished(row)`. Prompts may differ in length; each has between 1 and `block_size` tokens. A row that has
     filled the window forgets its older half: see `decode_next`. With `speculate`, a single row, or the last one that is
     left, is decoded several tokens at a time where its text repeats itself; the tokens are the same. A decoder with
-    `sessions` uses these instead. Raises CheckpointError for a token that the model does not know.
+    `sessions` uses CUDA graphs, without `speculate`. Raises CheckpointError for a token that the model does not know.
     """
     if not prompts or not sampling.max_new_tokens:
         return
@@ -64,7 +64,7 @@ def generate_tokens(
 def _decode_one_row(
     decoder: Decoder, rows: Rows, row: int, logits: Tensor, cache: KVCache
 ) -> Iterator[tuple[int, int]]:
-    """Continue the one row in the cache by verifying drafts. `logits` (1, V) are those after its context.
+    """Continue the only row that the cache holds by verifying drafts. `logits` (1, V) are those after its context.
 
     Every token is drawn from the model's distribution after the tokens before it, with the same random number as
     without drafts. A draft only decides how many of these distributions are computed in one step ("Accelerating Large

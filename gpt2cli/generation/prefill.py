@@ -35,8 +35,8 @@ def decode_next(
     """The logits (B, V) after the last token of each context. The cache holds all tokens before it.
 
     A batch of one may have a `draft` of the next tokens. The logits are then (1 + len(draft), V): also those after each
-    token of the draft. A row that fills the window continues with the newer half of its tokens: positions are absolute,
-    so that the window cannot move without reading its tokens again.
+    token of the draft. A row that fills the window continues with the newer half of its tokens, which are read again:
+    positions are absolute, so the keys and values in the cache would be wrong after a move.
     """
     for row, length in enumerate(cache.lengths):
         if length == decoder.config.block_size:

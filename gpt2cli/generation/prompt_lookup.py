@@ -21,7 +21,7 @@ class PromptLookup:
     def __init__(self) -> None:
         self.acceptance = 0.5
         self._seen: dict[tuple[int, ...], int] = {}  # n-gram to the index after its last occurrence
-        self._read = NGRAM  # the number of tokens in the index
+        self._read = NGRAM  # n-grams that end before this index are in `_seen`
 
     def draft(self, context: Sequence[int], room: int) -> list[int]:
         """At most `room` tokens that may follow the text; none if its end is new or a draft is not worth its cost."""

@@ -25,7 +25,7 @@ class Rows:
 
     @torch.inference_mode()
     def choose(self, logits: Tensor, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """Choose the next token of each of `rows` from its logits (len(rows), V). Returns pairs of row and token."""
+        """Choose and append a token to each of `rows`, from logits (len(rows), V). Returns pairs of row and token."""
         tokens = self.sampler.choose(logits, [self.contexts[row] for row in rows], rows)
         return self.append(rows, tokens)
 

@@ -1,8 +1,8 @@
 """From logits to the next token: repetition penalty, temperature, top-k, top-p, min-p, and the draw.
 
-A new option is a field of `config.SamplingConfig`, a type in `cli/options.py` and a step here: in `cut`, if it needs
-only the sorted logits, which works in CUDA graphs too. There, the Triton kernels must apply the option or refuse it:
-see `chooses` in `inference/gpu/fused_step.py`.
+A new option that needs only the sorted logits is a step of `cut`, which CUDA graphs contain too. `draw` relies on the
+order: an option may cut tokens only at the end of a row. The Triton kernels must apply an option or refuse it (see
+`chooses` in `inference/gpu/fused_step.py`). CONTRIBUTING.md lists the other places.
 """
 
 import math
@@ -52,7 +52,7 @@ class Sampler:
         return [int(token) for token in draw(probabilities, ids, uniform)]
 
     def choose_on_device(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """The next tokens (B,) for logits (B, V) and the largest (B,), which the caller must give to `check_finite`.
+        """The next tokens (B,) for logits (B, V), and each row's largest logit (B,), to be checked by `check_finite`.
 
         `uniform` (B,) comes from the method `uniform`. Nothing waits for the device, and no shape depends on values, so
         that a CUDA graph can contain this.
@@ -70,7 +70,7 @@ class Sampler:
 
 
 def check_finite(best: Sequence[float], contexts: Sequence[Sequence[int]]) -> None:
-    """Raise DivergedError if a row's largest logit, or probability, is not finite."""
+    """Raise DivergedError if a row's largest logit or probability, `best`, is not finite."""
     advice = "try --precision fp32, another checkpoint, or a milder repetition penalty"
     for value, context in zip(best, contexts, strict=True):
         if not -math.inf < value < math.inf:
@@ -78,7 +78,7 @@ def check_finite(best: Sequence[float], contexts: Sequence[Sequence[int]]) -> No
 
 
 class _Seen:
-    """The distinct tokens of a row's context, which only grows: each call reads the new tokens only."""
+    """The distinct tokens of a row's context. The context only grows, so each call reads only its new tokens."""
 
     def __init__(self) -> None:
         self._length, self._tokens = 0, dict[int, None]()
@@ -126,7 +126,7 @@ def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor
 
 
 def cut(values: Tensor, config: SamplingConfig) -> Tensor:
-    """The probabilities (B, K) for the K largest logits (B, K), sorted; top-k may cut some of them."""
+    """The probabilities (B, K) for the largest logits (B, K), sorted, by the steps that `distribution` lists."""
     k = config.top_k
     if 0 < k < values.shape[-1]:
         values = values.masked_fill(values < values[:, k - 1 : k], -math.inf)

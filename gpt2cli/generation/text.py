@@ -23,7 +23,7 @@ class Sample:
         self.tokens: list[int] = []
         self.finish_reason: Literal["length", "stop", "eos"] | None = None
         self._stop = stop
-        self._decoder = tokenizer.StreamDecoder()
+        self._characters = tokenizer.StreamDecoder()
         self._ends: list[float] = []  # the length of the text after each token; infinite within a character
         self._held = ""  # may be the beginning of a stop text
 
@@ -33,21 +33,21 @@ class Sample:
             self.finish_reason = "eos"
             return ""
         self.tokens.append(token)
-        fresh = self._decoder.push(token)
+        fresh = self._characters.push(token)
         length = len(self.text) + len(self._held) + len(fresh)
-        self._ends.append(length if self._decoder.is_empty else math.inf)
+        self._ends.append(length if self._characters.is_empty else math.inf)
         return self._release(fresh)
 
     def finish(self) -> str:
         """End the sample. Returns the rest of its text."""
         if self.finish_reason == "stop":
             return ""
-        rest = self._release(self._decoder.finish(), last=True)
+        rest = self._release(self._characters.finish(), last=True)
         self.finish_reason = self.finish_reason or "length"
         return rest
 
     def _release(self, fresh: str, last: bool = False) -> str:
-        """Add fresh text. Moves the part that cannot belong to a stop text to `text`, and returns it."""
+        """Add fresh text. Move what cannot belong to a stop text, or all if it is the `last`, to `text`. Return it."""
         self._held += fresh
         found = [self._held.index(stop) for stop in self._stop if stop in self._held]
         end = min(found) if found else len(self._held) - (0 if last else self._possible_stop())
@@ -55,7 +55,7 @@ class Sample:
         self.text += shown
         if found:
             self.finish_reason = "stop"
-            while self._ends and self._ends[-1] > len(self.text):  # tokens that reach into the stop text
+            while self._ends and self._ends[-1] > len(self.text):  # drop tokens that reach into the stop text
                 self._ends.pop()
                 self.tokens.pop()
         return shown
