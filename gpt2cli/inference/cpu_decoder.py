@@ -1,8 +1,8 @@
 """Inference by compiled loops on a CPU, over weights that are laid out in the order in which a processor reads them.
 
 Decoding a token multiplies one row of activations by every matrix, and takes as long as it takes to read the matrices.
-Activations are in fp32; where they are multiplied by integers, they have 12 to 16 bits. To import this module imports
-Numba, which takes a while.
+Activations are in fp32; where they are multiplied by integers, they have 12 to 16 bits. The import takes a while,
+because it imports Numba.
 """
 
 import time
@@ -43,7 +43,7 @@ class CPUDecoder:
         self._threads = torch.get_num_threads()
         use_threads(self._threads)
         torch.set_num_threads(self._threads)  # Numba sets PyTorch's number too if both use the same OpenMP
-        # a copy, so that the file from which the weights are mapped can be closed
+        # a copy, so that the file that the weights are mapped from can be closed
         self._position_table = gpt.wpe.weight.float().clone().numpy()
         self._blocks, arena = [], Arena()
         for layer, plain in enumerate(gpt.h):

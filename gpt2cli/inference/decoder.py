@@ -1,4 +1,4 @@
-"""The interface of a model for inference, `Decoder`, and the choice of its implementation."""
+"""`Decoder`, the interface of a model for inference, and the choice among CPUDecoder, GraphDecoder and TorchDecoder."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -29,7 +29,7 @@ class Decoder(Protocol):
     origin     how the checkpoint stored its weights
     precision  the format of the weights in memory, one of PRECISIONS
     device     where token ids are expected and results are returned
-    sessions   CUDA graphs, which decode several tokens per call; None for a decoder without them
+    sessions   CUDA graphs, which decode several tokens per call; None in all decoders but GraphDecoder
     """
 
     config: GPTConfig
@@ -43,7 +43,7 @@ class Decoder(Protocol):
         ...
 
     def hidden(self, idx: Tensor, sight: KVCache | PackedRow) -> Tensor:
-        """Final hidden states (B, T, C) of token ids `idx` (B, T), which a cache stores.
+        """Final hidden states (B, T, C) of token ids `idx` (B, T). A KVCache receives their keys and values.
 
         Raises UsageError for more tokens than the window or the cache holds.
         """
@@ -71,7 +71,7 @@ class Decoder(Protocol):
     def prepare(self, note: Callable[[str], None]) -> float:
         """Do in advance what would delay the first step. `note` gets the note about compilation, if there is one.
 
-        Returns the seconds that this takes when nothing must be compiled.
+        Returns the seconds that this took, without the compilation.
         """
         ...
 

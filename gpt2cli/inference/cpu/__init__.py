@@ -1,4 +1,4 @@
-"""Inference on a CPU: loops over packed weights, compiled by Numba. Activations and sums are in fp32.
+"""Inference on a CPU: loops over packed weights, compiled by Numba. A layer reads and writes activations in fp32.
 
 How a matrix is stored
 ----------------------
@@ -32,8 +32,8 @@ y (m, out) = x (m, in) @ w.T is computed in three ways. A parallel task computes
                     x[r + 2]  sum 2       sum 6
                     x[r + 3]  sum 3       sum 7
 
-    many rows   Sequences of 32 tokens or more, with weights in fp16, bf16 or int4: arithmetic limits the speed, and
-                instructions for int16 do twice as many products as those for fp32. 16 rows of w are rounded to int16
+    many rows   Sequences of 32 tokens or more, with weights in fp16, bf16 or int4 (matmul_int16). Arithmetic limits the
+                speed, and int16 gives twice as many products as fp32. 16 rows of w are rounded to int16
                 and transposed into a panel in the processor's cache. Up to 128 rows of x, rounded to int16, are
                 multiplied by it, 4 at a time. Weights in int8 need no panel: they become int16 in the tile, too.
 
@@ -49,8 +49,8 @@ These sums are in int32. After each segment of 16 activations, they are multipli
 
 How attention reads the cache
 -----------------------------
-Keys and values of a layer are (B, H, S, D), in fp32, with D padded to a multiple of 8. A table says which of the new
-tokens form a piece, and where its prefix is: see `model.pieces.Piece`. For a token t of a piece:
+Keys and values of a layer are (B, H, S, D), in fp32, with D padded to a multiple of 8. The new tokens are divided into
+pieces, each with a prefix of earlier tokens: see `model.pieces.Piece`. For a token t of a piece:
 
     keys[cache_row, h]     ... [  prefix  ] ... [ piece up to t | t | rest of the piece ] ...
     t attends to               [  prefix  ]     [ piece up to t | t ]

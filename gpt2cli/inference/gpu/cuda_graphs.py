@@ -2,7 +2,7 @@
 
 All tensors of a graph keep their addresses: tokens, lengths, cache. The graph also chooses the next token and writes it
 to its own input. So the host can launch several steps, a burst, without waiting for a token. It reads one burst while
-the GPU computes the next. The number of rows is fixed: a row whose text has ended is computed on as padding.
+the GPU computes the next. The number of rows is fixed: a row whose text has ended is still computed, and ignored.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -102,7 +102,7 @@ class GraphSession:
     ) -> None:
         self.capacity = capacity
         self.state = State(model, rows, capacity)
-        self.lengths = [0] * rows  # as the host counts; on the GPU they end at the cache's last place
+        self.lengths = [0] * rows  # counted by the host; the GPU's own stop at the cache's last place
         self._chooses_in_step = False
         if fused:
             from gpt2cli.inference.gpu.fused_step import FusedStep, chooses
