@@ -35,7 +35,7 @@ SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2
 
 
 def train(job: Job) -> Iterator[Event]:
-    """Train `job.model` in place, and yield an event for everything that happens; the last one is Finished.
+    """Train `job.model` in place, and yield an event for everything that happens. The last event is Finished.
 
     Raises DataError if there are no records, CheckpointError if `job.resume` belongs to another run, and ResourceError
     if a checkpoint cannot be written. Raises DivergedError before a step whose loss or gradient is not finite, after
@@ -61,7 +61,7 @@ def train(job: Job) -> Iterator[Event]:
 def compile_blocks(model: GPT, changing: bool) -> None:
     """Compile each block: all of it on CUDA, only the MLP (two thirds of the work) on other devices.
 
-    There, the attention has other shapes at every step, because rows are packed. All blocks share one compilation.
+    On those, packed rows give the attention other shapes at every step. All blocks share one compilation.
     `changing` says whether rows have many different lengths: instructions have, blocks of text have not.
     """
     for block in model.h:
@@ -177,7 +177,7 @@ class _Loop:
         return self.negatives.draw(seed_for("negatives", self.job.config.seed, self.now.step), self.device)
 
     def no_sync(self, wanted: bool) -> AbstractContextManager[Any]:
-        """A context without the exchange of gradients between processes, if that is wanted."""
+        """A context in which processes do not exchange gradients, if that is `wanted`; otherwise one without effect."""
         if wanted and isinstance(self.loss, nn.parallel.DistributedDataParallel):
             return self.loss.no_sync()
         return nullcontext()
@@ -204,7 +204,7 @@ class _Loop:
         yield Sampled(self.now.step, list(zip(shown, (answer.text for answer in answers), strict=True)))
 
     def save(self, last: bool) -> Iterator[Event]:
-        """Save a checkpoint, if one is due."""
+        """Save a checkpoint, if one is due. `last` means that the run ends here, for whatever reason."""
         is_due = self.job.is_due(self.job.config.save_every, self.now.step, last)
         if last or is_due:
             divergence.check_weights(self.now.step, self.job.model, self.job.checkpoints)

@@ -7,13 +7,14 @@ A resumed run learns the same weights as an unbroken run, to the bit, if it comp
   counters (run_checkpoints.py, state_json.py).
 - No random state is saved, because none is carried from step to step. The order of the records, the dropout and the
   tokens of the sampled softmax are computed from the seed and the number of the step (engine.py, data/batches.py).
-- Evaluating, sampling and saving do not change the random state or the model.
-- A checkpoint is written under a temporary name, synced to disk and then renamed. Checksums find a damaged one, and
-  the one before it is used.
+- Gradients are added up in the same order every time, also on CUDA (`repeatable` in model/device.py).
+- Evaluating, sampling and saving do not change the model.
+- A checkpoint is written under a temporary name, synced to disk and then renamed. If its checksums show damage, the
+  run resumes from the checkpoint before it.
 - The files of the run directory are cut back to the step of the checkpoint (run_directory.py).
 - A run is resumed only with the same settings, data, base model and number of processes. `settings_of` refuses options
-  with other values, except `--out` and `--wandb-project`. Each checkpoint holds the run's identity: the values and
-  checksums of everything that influences the weights. `check_identity` compares it.
+  with other values, except `--out` and `--wandb-project`. `check_identity` compares the identity that each checkpoint
+  holds: the values and checksums of what influences the weights.
 """
 
 from collections.abc import Callable, Set
@@ -37,16 +38,15 @@ def named_checkpoint(path: Path) -> Path | None:
 
 
 def run_of(path: Path) -> Path:
-    """The run's directory, where `path` is that directory or one of its checkpoints."""
+    """The run's directory. `path` is this directory or one of its checkpoints."""
     checkpoint = named_checkpoint(path)
     return path if checkpoint is None else checkpoint.parent.parent
 
 
 def settings_of(run: Path, asked: Settings, given: Set[str]) -> Settings:
-    """The settings from a run's config.json. Raises CheckpointError if a given one has another value.
+    """The settings in a run's config.json. Raises CheckpointError if the user gave another value for one of them.
 
-    given  names of the settings in `asked` that were given explicitly. `out` and `wandb_project` may differ, and
-           replace those of the run.
+    given  the names of those in `asked` that the user gave; `out` and `wandb_project` may differ and replace the run's
     """
     then = Settings.from_dict(read_config(run))
     before, now = then.by_option(), asked.by_option()
@@ -102,13 +102,13 @@ def find_checkpoint(path: Path, note: Callable[[str], None]) -> Resumable | None
     checkpoint = named_checkpoint(path)
     if checkpoint:
         return read_state(checkpoint)
-    newest = None
+    first_error = None
     for found in read_newest(path / "checkpoints"):
         if isinstance(found, Resumable):
             return found
         note(f"{found}: trying the one before")
-        newest = newest or found
-    if newest:
-        raise CheckpointError(f"every checkpoint in {path} is damaged ({newest}): start a new run")
+        first_error = first_error or found
+    if first_error:
+        raise CheckpointError(f"every checkpoint in {path} is damaged ({first_error}): start a new run")
     note(f"{path} has no checkpoint yet: starting from the beginning")
     return None

@@ -32,7 +32,7 @@ _NAME = re.compile(r"step-(\d{8,18})")
 
 @dataclass(frozen=True, kw_only=True)
 class Resumable:
-    """A checkpoint read from disk: tensors by name, and the counters."""
+    """A checkpoint read from disk: weights by name, state as `NAME.KEY` (see `Optimizer.keys`), and the counters."""
 
     path: Path
     weights: dict[str, Tensor]
@@ -73,7 +73,7 @@ def save_state(directory: Path, optimizer: Optimizer, counters: Counters, identi
 
 
 def restore(optimizer: Optimizer, found: Resumable) -> None:
-    """Copy a checkpoint's weights and optimizer state. Raises CheckpointError if it belongs to another model."""
+    """Copy a checkpoint's weights and state into `optimizer`. Raises CheckpointError if it is of another model."""
     trained = optimizer.trained
     if {name: p.shape for name, p in trained.items()} != {name: t.shape for name, t in found.weights.items()}:
         raise CheckpointError(
