@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from gpt2cli.checkpoints import quantized_file
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
-from gpt2cli.checkpoints.save import save_state
+from gpt2cli.checkpoints.save import save_tensors
 from gpt2cli.config import TINY, DataConfig, TrainConfig
 from gpt2cli.data.open_data import load_data
 from gpt2cli.model.gpt import GPT
@@ -51,7 +51,7 @@ def main() -> None:
     occurs = torch.bincount(tokens, minlength=model.config.vocab_size) > 1
     small = quantized_file.quantize_tensors(quantized_file.share_rows(model.state_dict(), occurs), bits=4)
     file, facts = asset(TINY) / "model.safetensors", read_metadata(args.ckpt)
-    save_state(small, model.config, file, template=facts.template)
+    save_tensors(small, model.config, file, template=facts.template)
     (asset(TINY) / "config.json").write_text(json.dumps(hub_config(model.config), indent=1) + "\n")
     after = loss(load_plain(TINY, device="cpu"))
     print(f"{int(occurs.sum()):,} of {len(occurs):,} tokens occur; {file.stat().st_size / 1e6:.2f} MB")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gpt2cli.checkpoints.save import save_checkpoint, save_state
+from gpt2cli.checkpoints.save import save_checkpoint, save_tensors
 from gpt2cli.config import GPTConfig
 from gpt2cli.prompts import ALPACA
 from tests import models
@@ -42,7 +42,7 @@ def contents(place: Path) -> dict[str, bytes]:
 def too_large_for_f16(work: Path) -> None:
     state = dict(models.small_model(CONFIG).state_dict())
     state["h.0.mlp.c_fc.weight"] = torch.full((256, 64), 1e6)
-    save_state(state, CONFIG, work / "bad.pt")
+    save_tensors(state, CONFIG, work / "bad.pt")
 
 
 def few_rows(work: Path) -> None:

@@ -1,4 +1,4 @@
-"""From tensors under our names to a checked model."""
+"""From tensors under our names to a checked model, whose shape comes from them and from the config."""
 
 from dataclasses import replace
 from typing import Any
@@ -80,7 +80,7 @@ def build(config: GPTConfig, tensors: dict[str, Tensor], where: object) -> GPT:
 
 
 def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of a GPT's parameters, taken from a GPT of one block: making all of them takes longer."""
+    """The names and shapes of a GPT's parameters, taken from a GPT of one block, which is faster to make."""
     with torch.device("meta"):
         model = GPT(replace(config, n_layer=1))
     shapes: dict[str, tuple[int, ...]] = {}

@@ -27,8 +27,8 @@ class ModelSpec:
     """Which model to load, where, and in which precision. Nothing is read or checked before a method is called.
 
     model      a published name, `tiny`, a Hub repository or a directory; gpt2 if neither `model` nor `ckpt` is given
-    ckpt       a checkpoint file, or a directory with a low-rank adapter in PEFT's format. `model` can then name the
-               adapter's base, in place of the one that the adapter names; with a file it is an error.
+    ckpt       a checkpoint file, or the directory of a LoRA adapter in PEFT's format. With an adapter, `model` can name
+               the base, in place of the one that the adapter names; with a file, `model` must be None.
     precision  of the weights in inference: one of PRECISIONS, or auto (see `pick_precision`)
     offline    raise NetworkError instead of downloading a model
     """
@@ -50,7 +50,7 @@ class ModelSpec:
         return self.ckpt is not None and adapters.is_adapter(expand(self.ckpt))
 
     def load(self, progress: Progress = ignore, *, for_text: bool = False, compile: bool = False) -> Decoder:
-        """A decoder of the model, on its device and in its precision. It cannot be trained or saved.
+        """A decoder of the model, on `device` and in `precision`. It cannot be trained or saved.
 
         Raises what `load_plain` raises, CheckpointError for weights that the precision cannot hold, and UsageError if
         the device cannot `compile`.
@@ -79,7 +79,7 @@ class ModelSpec:
         return self.read(progress, for_text=for_text, only_shape=True).config
 
     def read(self, progress: Progress = ignore, *, for_text: bool = False, only_shape: bool = False) -> GPT:
-        """As `load_plain`, on the CPU and in the stored types. `only_shape` is as for `read_model`."""
+        """As `load_plain`, but on the CPU and in the stored types. For `only_shape`, see `read_model`."""
         adapter = self._adapter()
         model = read_model(self._find(adapter, progress, for_text), progress, only_shape=only_shape)
         if adapter is not None:
@@ -93,7 +93,7 @@ class ModelSpec:
         self._find(self._adapter(), progress, for_text=False)
 
     def metadata(self) -> Metadata:
-        """The prompt template and the provenance. A model that is not local, and not the bundled one, has neither.
+        """The prompt template and the provenance. A model from the Hub has neither.
 
         Raises CheckpointError for facts that cannot be read.
         """
@@ -113,8 +113,8 @@ class ModelSpec:
         files = _files_of(self._find(adapter, ignore, for_text=False))
         return files if adapter is None else files + _files_of(adapter.directory)
 
-    def reads(self, out: Path) -> bool:
-        """Whether loading reads `out`, something in it, or something that contains it. Links are followed."""
+    def depends_on(self, out: Path) -> bool:
+        """Whether the model is read from `out`, from something in it, or from a directory around it. Follows links."""
         adapter = self._adapter() if self.model is None else None
         names = [self.model, self.ckpt, adapter and adapter.base]
         local = [expand(name) for name in names if name and name not in (*PUBLISHED, TINY)]

@@ -50,7 +50,7 @@ def find_base(name: str, offline: bool, progress: Progress, for_text: bool = Fal
 def check_file(path: Path) -> None:
     """Raise UsageError or CheckpointError if a path is not a checkpoint file. The message says what to give instead."""
     if is_directory(path):
-        refuse_outer(path)
+        refuse_parent_of_adapter(path)
         raise UsageError(f"{path} is a directory: give it as --model, or name a file in it")
     check_regular(path)
     shard = _SHARD.search(path.name)
@@ -60,8 +60,8 @@ def check_file(path: Path) -> None:
         raise UsageError(f"{path} is the file of an adapter: give its directory as --ckpt")
 
 
-def refuse_outer(directory: Path) -> None:
-    """Raise UsageError for a directory that holds the directory of an adapter: PEFT saves named adapters like this."""
+def refuse_parent_of_adapter(directory: Path) -> None:
+    """Raise UsageError if an adapter is in a directory inside this one, where PEFT saves adapters with names."""
     if not is_file(directory / models.CONFIG):
         inside = sorted(child for child in directory.iterdir() if adapters.is_adapter(child))
         if inside:

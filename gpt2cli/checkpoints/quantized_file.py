@@ -18,7 +18,7 @@ from gpt2cli.checkpoints import rounding
 from gpt2cli.checkpoints.limits import check_model_tensors
 from gpt2cli.checkpoints.metadata import provenance_of
 from gpt2cli.checkpoints.rounding import Rounding
-from gpt2cli.checkpoints.save import check_target, save_state
+from gpt2cli.checkpoints.save import check_target, save_tensors
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.quantization import dequantize_groups, group_size, is_cut, quantize_groups, quantize_rows
 from gpt2cli.progress import Progress, ignore
@@ -38,8 +38,8 @@ SMALLEST_GROUP = 8
 
 @dataclass(frozen=True)
 class Quantized:
-    """The sizes in bytes of the weights in fp32 and of the file, and the root mean square of the rounding errors,
-    divided by that of the weights."""
+    """The bytes of the weights in fp32, those of the file, and the rounding error: its root mean square, divided by
+    that of the weights."""
 
     fp32_bytes: int
     bytes: int
@@ -68,7 +68,7 @@ def quantize_model(
     small = quantize_tensors(tensors, bits)
     error = check_rounding(tensors, small).relative
     provenance = provenance_of(metadata, gpt.origin.other_tokenizer)
-    save_state(small, gpt.config, out, template=metadata.template, provenance=provenance)
+    save_tensors(small, gpt.config, out, template=metadata.template, provenance=provenance)
     return Quantized(sum(parameter.nbytes for parameter in gpt.parameters()), out.stat().st_size, error)
 
 
@@ -80,7 +80,7 @@ def _check_request(spec: "ModelSpec", bits: int, out: Path, force: bool) -> None
         raise UsageError(f"--bits must be {' or '.join(map(str, BITS))}, not {bits}")
     outputs.check_suffix(out, [SUFFIX], "a quantized checkpoint")
     check_target(out)
-    if spec.reads(out):
+    if spec.depends_on(out):
         raise outputs.refuse_input(out, "the model to quantize")
     outputs.check_free(out, force)
 
@@ -147,12 +147,12 @@ def check_rounding(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> Roun
     for name, tensor in tensors.items():
         if name + SCALE in small:
             scale = small[name + SCALE]
-            back = expand({name: small[name], name + SCALE: scale}, name)[name]
+            back = to_floats({name: small[name], name + SCALE: scale}, name)[name]
             total += rounding.check_rounding(name, tensor, back, precision(small, name), is_cut(scale))
     return total
 
 
-def expand(tensors: dict[str, Tensor], where: object, *, only_shape: bool = False) -> dict[str, Tensor]:
+def to_floats(tensors: dict[str, Tensor], where: object, *, only_shape: bool = False) -> dict[str, Tensor]:
     """The tensors as floats, with an embedding row for every token. With `only_shape`, they are on the meta device.
 
     Raises CheckpointError if they do not fit each other, or one has a type that is not used for weights.

@@ -1,4 +1,4 @@
-"""From a directory or a file to a GPT in fp32 on the CPU, or only to its shape."""
+"""From a directory or a file to a GPT on the CPU, in the types that are stored, or only to its shape."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from gpt2cli.checkpoints.build import build, read_shape
 from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json
 from gpt2cli.checkpoints.metadata import tokenizer_in
-from gpt2cli.checkpoints.places import check_file, read_weights, refuse_outer
+from gpt2cli.checkpoints.places import check_file, read_weights, refuse_parent_of_adapter
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.hub.tokenizer_files import Tokenizer, read_tokenizer, remark
 from gpt2cli.model.gpt import GPT
@@ -31,7 +31,7 @@ def read_model(path: Path, progress: Progress = ignore, *, only_shape: bool = Fa
 
 
 def add_adapter(model: GPT, adapter: adapters.Adapter, progress: Progress = ignore) -> GPT:
-    """The model with an adapter merged into it. On the meta device, only shapes are checked.
+    """The model in fp32 with an adapter merged into it. On the meta device, only shapes are checked.
 
     Raises CheckpointError if the adapter was made for another base.
     """
@@ -47,7 +47,7 @@ def _read_directory(directory: Path, progress: Progress, only_shape: bool) -> GP
     if adapters.is_adapter(directory) and not is_file(config_file):
         raise UsageError(f"{directory} holds an adapter: give it as --ckpt, with --model for its base")
     if not is_file(config_file):
-        refuse_outer(directory)
+        refuse_parent_of_adapter(directory)
         raise CheckpointError(f"{directory} holds no config.json: give a directory in the Hub's layout")
     config = read_json(config_file)
     configs.check_hub_config(config, config_file)
@@ -70,12 +70,12 @@ def _read_file(path: Path, progress: Progress, only_shape: bool) -> GPT:
 
 
 def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Progress, only_shape: bool) -> GPT:
-    """The model of tensors in any dialect and their config."""
+    """A model from a file's tensors, in any dialect, and its config. `where` names the file in messages."""
 
     def note(text: str) -> None:
         progress(Note(f"{where}: {text}"))
 
-    tensors = quantized_file.expand(contents.tensors, where, only_shape=only_shape)
+    tensors = quantized_file.to_floats(contents.tensors, where, only_shape=only_shape)
     biases = config.get("bias", True) is not False
     tied, alpha = configs.tied_in(config, contents), configs.alpha_in(config, contents.extra)
     try:
@@ -107,7 +107,7 @@ def _check_whole(tensors: dict[str, Tensor], where: Path) -> None:
 
 
 def _with_tokenizer(model: GPT, tokenizer: Tokenizer, where: Path, progress: Progress) -> GPT:
-    """The model, with the reason why its tokenizer is not GPT-2's, if so. Other remarks go to `progress`."""
+    """The same model. Its origin gets the reason if its tokenizer is not GPT-2's. `progress` gets other remarks."""
     model.origin = replace(model.origin, other_tokenizer=model.origin.other_tokenizer or tokenizer.other)
     text = remark(tokenizer, model.config.vocab_size)
     if text and model.origin.other_tokenizer is None:

@@ -39,10 +39,10 @@ def save_checkpoint(
     stays until the new one is complete. Raises UsageError for another suffix, DivergedError for weights that are not
     finite, and ResourceError if the file cannot be written.
     """
-    save_state(merged_state(model), model.config, path, template=template, provenance=provenance)
+    save_tensors(merged_state(model), model.config, path, template=template, provenance=provenance)
 
 
-def save_state(
+def save_tensors(
     state: dict[str, Tensor],
     config: GPTConfig,
     path: Path,

@@ -96,7 +96,7 @@ class Request:
         outputs.check_name(self.out)
         if not self.out.exists():
             return
-        if self.spec.reads(self.out):
+        if self.spec.depends_on(self.out):
             raise outputs.refuse_input(self.out, "the model to export")
         if not form.files:
             outputs.check_free(self.out, self.force)

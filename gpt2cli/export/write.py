@@ -12,7 +12,7 @@ from gpt2cli.checkpoints.dialects import from_ours
 from gpt2cli.checkpoints.metadata import Metadata, provenance_of, read_metadata
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.rounding import cast
-from gpt2cli.checkpoints.save import disk_errors, save_state, unshare_storage, write_pt, write_tensors, writing
+from gpt2cli.checkpoints.save import disk_errors, save_tensors, unshare_storage, write_pt, write_tensors, writing
 from gpt2cli.config import HEAD_SIZE, PUBLISHED, TINY, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.export.card import hub_name, write_adapter_card, write_card
@@ -46,8 +46,8 @@ def _export_model(request: Request, model: GPT, metadata: Metadata) -> None:
     _check_fits(request.format, out.suffix, config, model.origin.other_tokenizer)
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if request.format == "gpt2cli":
-        provenance = provenance_of(metadata, model.origin.other_tokenizer)
-        save_state(cast(tensors, dtype, DTYPES[dtype]), config, out, template=metadata.template, provenance=provenance)
+        rounded, provenance = cast(tensors, dtype, DTYPES[dtype]), provenance_of(metadata, model.origin.other_tokenizer)
+        save_tensors(rounded, config, out, template=metadata.template, provenance=provenance)
     elif request.format == "hf":
         card = write_card(out.name, request.place, config, metadata.provenance, template, request.spec.model)
         with disk_errors(out), replacing_directory(out.resolve()) as directory:

@@ -88,12 +88,12 @@ def test_its_files_are_all_that_it_is_made_of(specs, tmp_path):
 def test_what_it_reads_may_not_be_overwritten(specs, tmp_path):
     lora = specs["lora"]
     for path in ("lora", "lora/adapter_config.json", "base", "base/model.safetensors", "."):
-        assert lora.reads(tmp_path / path), path
+        assert lora.depends_on(tmp_path / path), path
     (tmp_path / "link").symlink_to(tmp_path / "base")
-    assert lora.reads(tmp_path / "link")
+    assert lora.depends_on(tmp_path / "link")
     for path in ("a.pt", "new", "base2"):
-        assert not lora.reads(tmp_path / path), path
-    assert not specs["tiny"].reads(tmp_path)
+        assert not lora.depends_on(tmp_path / path), path
+    assert not specs["tiny"].depends_on(tmp_path)
 
 
 def test_metadata_needs_no_network(specs, tmp_path):

@@ -19,7 +19,7 @@ def weights():
 
 
 def test_every_weight_comes_back_within_half_a_step(weights):
-    back = quantized_file.expand(quantized_file.quantize_tensors(weights), "it")
+    back = quantized_file.to_floats(quantized_file.quantize_tensors(weights), "it")
     assert back.keys() == weights.keys()
     for name, tensor in weights.items():
         step = tensor.abs().amax(dim=-1, keepdim=True) / 127 if tensor.dim() == 2 else 0
@@ -27,8 +27,8 @@ def test_every_weight_comes_back_within_half_a_step(weights):
 
 
 def test_what_was_in_8_bits_stays_as_it_is(weights):
-    once = quantized_file.expand(quantized_file.quantize_tensors(weights), "it")
-    again = quantized_file.expand(quantized_file.quantize_tensors(once), "it")
+    once = quantized_file.to_floats(quantized_file.quantize_tensors(weights), "it")
+    again = quantized_file.to_floats(quantized_file.quantize_tensors(once), "it")
     for name, tensor in once.items():
         torch.testing.assert_close(again[name], tensor)
 
@@ -37,13 +37,13 @@ def test_4_bits_come_back_to_the_bit(weights):
     small = quantized_file.quantize_tensors(weights, 4)
     assert quantized_file.precision(small) == "int4"
     assert torch.equal(small["wpe.weight"], weights["wpe.weight"])
-    back = quantized_file.expand(small, "it")
+    back = quantized_file.to_floats(small, "it")
     assert {name: tensor.shape for name, tensor in back.items()} == {n: t.shape for n, t in weights.items()}
     for name, tensor in weights.items():
         if name.startswith("h.") and tensor.dim() == 2:
             assert small[name].dtype is torch.uint8
             assert torch.equal(back[name], dequantize_groups(*quantize_groups(tensor))), name
-    again = quantized_file.expand(quantized_file.quantize_tensors(back, 4), "it")
+    again = quantized_file.to_floats(quantized_file.quantize_tensors(back, 4), "it")
     for name, tensor in back.items():
         torch.testing.assert_close(again[name], tensor)
 
@@ -59,12 +59,12 @@ def test_equal_rows_are_found_and_shared(weights):
     table[100:40000] = table[100]
     small = quantized_file.share_equal_rows(weights | {"wte.weight": table})
     assert len(small["wte.weight"]) == len(table) - 39899
-    torch.testing.assert_close(quantized_file.expand(small, "it")["wte.weight"], table)
+    torch.testing.assert_close(quantized_file.to_floats(small, "it")["wte.weight"], table)
 
 
 def test_the_error_is_that_of_what_comes_back(weights):
     small = quantized_file.quantize_tensors(weights, 4)
-    back = quantized_file.expand(small, "it")
+    back = quantized_file.to_floats(small, "it")
     names = [name.removesuffix(".scale") for name in small if name.endswith(".scale")]
     off, whole = (torch.cat([t.flatten() for t in ts]).norm() for ts in (
         [back[name] - weights[name] for name in names], [weights[name] for name in names]
@@ -73,7 +73,7 @@ def test_the_error_is_that_of_what_comes_back(weights):
 
 
 def test_a_row_of_zeros_stays_zero():
-    assert not quantized_file.expand(quantized_file.quantize_tensors({"w": torch.zeros(3, 4)}), "it")["w"].any()
+    assert not quantized_file.to_floats(quantized_file.quantize_tensors({"w": torch.zeros(3, 4)}), "it")["w"].any()
 
 
 def test_tokens_that_occur_keep_their_rows_and_the_others_share_the_mean(weights):
@@ -82,7 +82,7 @@ def test_tokens_that_occur_keep_their_rows_and_the_others_share_the_mean(weights
     occurs[[0, 5, 50256]] = True
     small = quantized_file.share_rows(weights, occurs)
     assert small["wte.weight"].shape[0] == 4
-    back = quantized_file.expand(small, "it")["wte.weight"]
+    back = quantized_file.to_floats(small, "it")["wte.weight"]
     assert torch.equal(back[occurs], table[occurs])
     torch.testing.assert_close(back[~occurs], table[~occurs].mean(0).expand(len(table) - 3, -1))
 
@@ -114,7 +114,7 @@ def test_a_file_of_8_bits_is_a_checkpoint_like_any_other(weights, tmp_path):
 def test_damage_is_named(weights, change, word):
     small = quantized_file.quantize_tensors(weights) | change
     with pytest.raises(CheckpointError, match=word):
-        quantized_file.expand({name: tensor for name, tensor in small.items() if tensor is not None}, "it")
+        quantized_file.to_floats({name: tensor for name, tensor in small.items() if tensor is not None}, "it")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.quantized_file import quantize_model
 from gpt2cli.checkpoints.rounding import LARGEST_ERROR, check_rounding, compare
-from gpt2cli.checkpoints.save import save_checkpoint, save_state
+from gpt2cli.checkpoints.save import save_checkpoint, save_tensors
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, DivergedError
 from gpt2cli.export.request import Request
@@ -29,7 +29,7 @@ def with_row(model, value, path):
     state = dict(model.state_dict())
     state[LAYER] = state[LAYER].clone()
     state[LAYER][3] = value
-    save_state(state, model.config, path)
+    save_tensors(state, model.config, path)
     return path
 
 
@@ -102,5 +102,5 @@ def test_a_trained_model_that_is_not_finite_is_not_written(model, tmp_path, name
     state = dict(model.state_dict())
     state["ln_f.bias"] = torch.full((64,), torch.inf)
     with pytest.raises(DivergedError, match=r"ln_f\.bias has values that are not finite"):
-        save_state(state, model.config, tmp_path / name)
+        save_tensors(state, model.config, tmp_path / name)
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from gpt2cli.checkpoints import quantized_file
 from gpt2cli.checkpoints.adapters import save_adapter
-from gpt2cli.checkpoints.save import save_checkpoint, save_state
+from gpt2cli.checkpoints.save import save_checkpoint, save_tensors
 from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig
 from gpt2cli.data.open_data import load_alpaca
 from gpt2cli.data.prepared import write_prepared
@@ -42,7 +42,7 @@ def quantized(bits: int) -> Callable[[Path], None]:
         state = quantized_file.quantize_tensors(
             quantized_file.share_rows(models.small_model(SHAPE).state_dict(), occurs), bits
         )
-        save_state(state, SHAPE, work / "a.safetensors", template=TEMPLATE)
+        save_tensors(state, SHAPE, work / "a.safetensors", template=TEMPLATE)
 
     return make
 
