@@ -21,14 +21,14 @@ class Batch:
 
     idx        (1, T) the tokens in the row
     sight      which of them belong to which sequence
-    positions  (N,) the places in the row whose next tokens are targets
+    places     (N,) the places in the row whose next tokens are targets
     targets    (N,) the tokens to predict
     records    the records in the row, in the order of their targets
     """
 
     idx: Tensor
     sight: PackedRow
-    positions: Tensor
+    places: Tensor
     targets: Tensor
     records: list[int]
 
@@ -111,25 +111,25 @@ class _Group:
 
 def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device) -> Batch:
     pieces: list[Tensor] = []
-    beginnings: list[int | None] = []
-    positions, targets, start = [], [], 0
+    prefixes: list[int | None] = []  # the number of the piece before each, if it has one
+    places, targets, start = [], [], 0
     for group in groups:
-        beginning, prefix = None, 0
+        before, prefix = None, 0
         if len(group.records) > 1 and group.prefix:
-            beginning, prefix = len(pieces), group.prefix
+            before, prefix = len(pieces), group.prefix
             pieces.append(data[group.records[0]][0][:prefix])
-            beginnings.append(None)
+            prefixes.append(None)
             start += prefix
         for record in group.records:
             ids, loss_from = data[record]
             pieces.append(ids[prefix:-1])
-            beginnings.append(beginning)
-            positions.append(torch.arange(start + loss_from - 1 - prefix, start + len(pieces[-1])))
+            prefixes.append(before)
+            places.append(torch.arange(start + loss_from - 1 - prefix, start + len(pieces[-1])))
             targets.append(ids[loss_from:])
             start += len(pieces[-1])
-    idx, places, wanted = (torch.cat(parts).to(device) for parts in (pieces, positions, targets))
+    idx, at, wanted = (torch.cat(parts).to(device) for parts in (pieces, places, targets))
     records = [record for group in groups for record in group.records]
-    return Batch(idx[None], PackedRow([len(piece) for piece in pieces], beginnings, device), places, wanted, records)
+    return Batch(idx[None], PackedRow([len(piece) for piece in pieces], prefixes, device), at, wanted, records)
 
 
 def _alike(data: TokenDataset, records: Sequence[int]) -> list[list[int]]:

@@ -135,7 +135,7 @@ def score(decoder: Decoder, source: Source, chosen: range, max_tokens: int) -> S
     check_token(int(data.tokens.to(torch.int32).max()), decoder.config.vocab_size)
     losses, right, units = [], [], []
     for row in make_rows(data, range(len(data)), max_tokens, decoder.device):
-        hidden = decoder.hidden(row.idx, row.sight)[0, row.positions]
+        hidden = decoder.hidden(row.idx, row.sight)[0, row.places]
         row_losses, row_right = token_losses(decoder, hidden, row.targets)
         losses.append(row_losses.cpu().double())
         right.append(row_right.cpu())

@@ -20,20 +20,20 @@ FLASH_SIZE = 192
 class PackedRow(Causal):
     """A row (1, T) of several sequences, each of which sees only its own tokens.
 
-    The row consists of pieces, `lengths[i]` tokens each. `beginnings[i]` is None if piece i is a whole sequence, or a
-    beginning that several sequences share. Otherwise piece i is the rest of a sequence that begins with that piece.
+    The row consists of pieces, `lengths[i]` tokens each. `prefixes[i]` is None if piece i is a whole sequence, or a
+    prefix that several sequences share. Otherwise piece i is the rest of a sequence that begins with that piece.
     """
 
-    def __init__(self, lengths: Sequence[int], beginnings: Sequence[int | None], device: torch.device) -> None:
+    def __init__(self, lengths: Sequence[int], prefixes: Sequence[int | None], device: torch.device) -> None:
         self.lengths = list(lengths)
-        self.beginnings = list(beginnings)
-        before = [0 if i is None else self.lengths[i] for i in self.beginnings]
+        self.prefixes = list(prefixes)
+        before = [0 if i is None else self.lengths[i] for i in self.prefixes]  # their lengths
         self.longest = max(a + n for a, n in zip(before, self.lengths, strict=True))
         steps = torch.arange(self.longest)  # on the CPU: a GPU waits for one copy rather than for many small kernels
         own = [steps[a : a + n] for a, n in zip(before, self.lengths, strict=True)]
         self._positions = torch.cat(own).to(device)
         self._is_uniform = len(set(self.lengths)) == 1 and not any(before)  # for example blocks of text
-        # (n, a + n) for n tokens after a beginning of a; other pieces need no mask and are faster without
+        # (n, a + n) for n tokens after a prefix of a; other pieces need no mask and are faster without
         self._masks = [
             (steps[: a + len(at)] <= at[:, None]).to(device) if a else None for a, at in zip(before, own, strict=True)
         ]
@@ -48,7 +48,7 @@ class PackedRow(Causal):
         return self._positions
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Attention within each piece and to its beginning; q, k and v are (1, H, T, D)."""
+        """Attention within each piece and to its prefix; q, k and v are (1, H, T, D)."""
         H, D = q.shape[1], q.shape[3]
         if self._bounds is not None and q.dtype in (torch.bfloat16, torch.float16) and D % 8 == 0 and D <= FLASH_SIZE:
             return self._attend_in_one_kernel(q, k, v, self._bounds, dropout)
@@ -58,11 +58,11 @@ class PackedRow(Causal):
             return y.transpose(0, 1).reshape(q.shape)
         qs, ks, vs = (torch.split(t, self.lengths, dim=2) for t in (q, k, v))
         parts = []
-        for i, (beginning, mask) in enumerate(zip(self.beginnings, self._masks, strict=True)):
+        for i, (prefix, mask) in enumerate(zip(self.prefixes, self._masks, strict=True)):
             seen_k, seen_v = ks[i], vs[i]
-            if beginning is not None:
-                seen_k = torch.cat([ks[beginning], seen_k], dim=2)
-                seen_v = torch.cat([vs[beginning], seen_v], dim=2)
+            if prefix is not None:
+                seen_k = torch.cat([ks[prefix], seen_k], dim=2)
+                seen_v = torch.cat([vs[prefix], seen_v], dim=2)
             is_causal = mask is None and self.lengths[i] > 1
             parts.append(F.scaled_dot_product_attention(qs[i], seen_k, seen_v, mask, dropout, is_causal))
         return torch.cat(parts, dim=2)
@@ -86,6 +86,6 @@ class PackedRow(Causal):
     def pieces(self, T: int) -> NDArray[np.int64]:
         """The table for the compiled loops: see `Piece`. A token's place in `memory` is its index in the row."""
         starts = [0, *accumulate(self.lengths)]
-        prefixes = [(0, 0) if i is None else (starts[i], self.lengths[i]) for i in self.beginnings]
-        rows = zip(starts[:-1], self.lengths, prefixes, strict=True)
+        places = [(0, 0) if i is None else (starts[i], self.lengths[i]) for i in self.prefixes]
+        rows = zip(starts[:-1], self.lengths, places, strict=True)
         return np.array([Piece(start, n, 0, start, *prefix) for start, n, prefix in rows], np.int64)

@@ -19,7 +19,7 @@ LastBlock = Callable[[Block, Tensor, PackedRow, Tensor], Tensor]
 def hidden_at_targets(
     model: GPT, row: Batch, embed: Callable[[Tensor, Tensor], Tensor], last_block: LastBlock, recompute: bool
 ) -> Tensor:
-    """The final hidden states (N, C) at the positions of the row whose next tokens are targets.
+    """The final hidden states (N, C) at the places of the row whose next tokens are targets.
 
     `embed` takes token ids and the embedding matrix: `F.embedding` or `TiedGradient.embed`. `last_block` is `block_at`
     or its compiled form. With `recompute`, the backward pass computes each block again, so that only its input is kept
@@ -32,18 +32,18 @@ def hidden_at_targets(
     x = embed(row.idx, model.wte.weight) + model.wpe(row.sight.positions(row.idx, model.config.block_size))
     x = model.drop(x.to(model.ln_f.weight.dtype))  # with a half copy, the embeddings alone are in fp32
     blocks = list(model.h)
-    at_all = len(row.positions) == row.idx.shape[1]
+    at_all = len(row.places) == row.idx.shape[1]
     for block in blocks if at_all else blocks[:-1]:
         x = run(block, x, row.sight)
     if not at_all:
-        x = run(last_block, blocks[-1], x, row.sight, row.positions)
+        x = run(last_block, blocks[-1], x, row.sight, row.places)
     final: Tensor = model.ln_f(x)[0]
     return final
 
 
-def block_at(block: Block, x: Tensor, sight: PackedRow, positions: Tensor) -> Tensor:
-    """`block(x, sight)[:, positions]`, without the MLP at other positions: the last block's are not needed."""
-    x = (x + block.attn(block.ln_1(x), sight))[:, positions]
+def block_at(block: Block, x: Tensor, sight: PackedRow, places: Tensor) -> Tensor:
+    """`block(x, sight)[:, places]`, without the MLP at other places: the last block's are not needed."""
+    x = (x + block.attn(block.ln_1(x), sight))[:, places]
     x = x + block.mlp(block.ln_2(x))
     return x
 

@@ -163,14 +163,14 @@ def test_a_base_in_half_precision_keeps_its_type(model):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("positions", [[0, 2, 3], list(range(IDX.shape[1] - 1))], ids=["some", "all"])
-def test_gradients_are_the_same_with_recomputed_blocks(adapted, positions):
+@pytest.mark.parametrize("places", [[0, 2, 3], list(range(IDX.shape[1] - 1))], ids=["some", "all"])
+def test_gradients_are_the_same_with_recomputed_blocks(adapted, places):
     adapted.train()
     row = Batch(
         idx=IDX[:1, :-1],
         sight=PackedRow([IDX.shape[1] - 1], [None], torch.device("cpu")),
-        positions=torch.tensor(positions),
-        targets=IDX[0, 1:][positions],
+        places=torch.tensor(places),
+        targets=IDX[0, 1:][places],
         records=[0],
     )
     gradients = []

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("lengths", "beginnings"),
+    ("lengths", "prefixes"),
     [
         ([5], [None]),
         ([4, 4, 4], [None] * 3),
@@ -25,13 +25,13 @@ CPU = torch.device("cpu")
     ],
     ids=str,
 )
-def test_states_are_those_of_the_sequences_apart(lengths, beginnings):
+def test_states_are_those_of_the_sequences_apart(lengths, prefixes):
     model = models.small_model(CONFIG)
     tokens = torch.randint(CONFIG.vocab_size, (sum(lengths),))
     pieces = tokens.split(lengths)
-    states = model.hidden(tokens[None], PackedRow(lengths, beginnings, CPU))[0].split(lengths)
-    for piece, beginning, found in zip(pieces, beginnings, states, strict=True):
-        prefix = tokens[:0] if beginning is None else pieces[beginning]
+    states = model.hidden(tokens[None], PackedRow(lengths, prefixes, CPU))[0].split(lengths)
+    for piece, prefix, found in zip(pieces, prefixes, states, strict=True):
+        prefix = tokens[:0] if prefix is None else pieces[prefix]
         alone = model.hidden(torch.cat([prefix, piece])[None])[0, len(prefix) :]
         torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)
 

@@ -96,7 +96,7 @@ def test_loss_and_gradients_of_packed_rows_equal_the_plain_path(max_tokens, tied
 def test_a_common_beginning_is_read_once():
     data = alike(12)
     rows = make_rows(data, range(13), 10_000, CPU)
-    assert [row.sight.beginnings.count(None) for row in rows] == [3]
+    assert [row.sight.prefixes.count(None) for row in rows] == [3]
     assert sum(row.idx.shape[1] for row in rows) == data.n_tokens - 13 - 5 * (18 + 21)
     assert sum(len(row.targets) for row in rows) == data.n_targets
 
