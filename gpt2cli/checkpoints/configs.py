@@ -19,7 +19,7 @@ _PUBLISHED_WIDTHS = {model.config.n_embd for model in PUBLISHED.values()}
 
 
 def config_in(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The config in a file: the first with the number of heads, or else the first that mentions biases."""
+    """The config in a file's facts: the first with the number of heads, or else the first that mentions biases."""
     found = list(_configs(extra))
     for names in (HEADS, BIASES):
         for config in found:
@@ -89,7 +89,7 @@ def tied_in(config: Mapping[str, Any], contents: Contents) -> bool | None:
 
 
 def alpha_in(config: Mapping[str, Any], extra: Mapping[str, Any]) -> float | None:
-    """The factor of LoRA that is saved beside its layers, or None if nothing says it."""
+    """The alpha of LoRA layers that are saved in the model's file (see `lora_layers`), or None if nothing says it."""
     entries = [decoded(place[name]) for place in (config, extra) for name in ALPHAS if name in place]
     numbers = [entry for entry in entries if isinstance(entry, int | float) and not isinstance(entry, bool)]
     return next((float(number) for number in numbers if abs(number) < 2**53), None)

@@ -15,7 +15,7 @@ from gpt2cli.model.origin import Origin
 
 
 class Causal:
-    """A `sight`: which tokens a token sees. Here, those before it in its row. KVCache and PackedRow are the others."""
+    """A `sight`: what a token sees. Here, itself and the tokens before it in its row. See KVCache and PackedRow."""
 
     def positions(self, idx: Tensor, window: int) -> Tensor:
         """Positions (T,) or (B, T) of tokens `idx` (B, T). Called once per pass. UsageError if T > window."""

@@ -68,8 +68,8 @@ def multiply(matrix: Matrix, x: Any, sequence_length: int) -> Any:
 def matmul(matrix: Matrix, x: Any, y: Any, epilogue: int, sequence_length: int) -> None:
     """Multiply x (m, in) by a matrix. The epilogue STORE, GELU or ADD says how the results get into y (m, out).
 
-    m is 1 or a multiple of TILE_ROWS. `sequence_length` is the number of tokens in each row of the batch. It decides
-    whether `matmul_int16` is used, not m, so that the choice for a sequence does not depend on the size of its batch.
+    m is 1 or a multiple of TILE_ROWS. `sequence_length` is the number of tokens in each row of the batch. It, and not
+    m, decides whether `matmul_int16` is used, so that a sequence's results do not depend on the size of its batch.
     """
     many = sequence_length >= MANY_ROWS and matrix.weights.dtype not in (np.float32, np.int8)
     (matmul_int16 if many else _matmul_few_rows)(matrix, x, y, epilogue)

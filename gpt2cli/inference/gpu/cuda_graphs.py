@@ -83,7 +83,7 @@ class Burst:
         self._results, self._steps, self._ready = results, steps, ready
 
     def read(self) -> Iterator[tuple[list[int], list[float]]]:
-        """Wait for the tokens. Per step: each row's token, and the largest of the logits that it was chosen by."""
+        """Wait for the tokens. Per step: each row's token, and each row's largest logit."""
         if self._ready is not None:
             self._ready.synchronize()
         drawn, largest = self._results[0], self._results[1].view(torch.float32)

@@ -15,7 +15,7 @@ class GraphDecoder(TorchDecoder):
     """A TorchDecoder whose decoding steps are CUDA graphs. To capture them delays the first text by some seconds.
 
     `fused` says whether to use the Triton kernels; None means if they can run. Raises UsageError if the model is not on
-    a CUDA device. With `fused` given it does not: then steps run one by one, for tests on a CPU.
+    a CUDA device, unless `fused` is given: tests on a CPU give it, and run the same steps without graphs.
     """
 
     def __init__(self, gpt: GPT, precision: str = "fp32", fused: bool | None = None) -> None:
