@@ -1,7 +1,7 @@
 """Error messages for the Hub's HTTP statuses. They never contain text from the server."""
 
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from email.utils import mktime_tz, parsedate_tz
 from time import time
 
 from gpt2cli.errors import NetworkError
@@ -56,6 +56,7 @@ def _retry_after(value: str) -> float | None:
     try:
         if value.isdecimal():
             return float(value[:9])
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+        date = parsedate_tz(value)  # in UTC if it names no time zone
+        return None if date is None else max(0.0, mktime_tz(date) - time())
     except (ValueError, OverflowError):
         return None
