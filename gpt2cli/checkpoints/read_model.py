@@ -1,4 +1,4 @@
-"""From a directory or a file to a GPT in fp32 on the CPU, or only to its shape."""
+"""From a directory or a file to a GPT on the CPU, or only to its shape."""
 
 from dataclasses import replace
 from pathlib import Path
