@@ -46,9 +46,7 @@ def upload_refusal(status: int, headers: Mapping[str, str], repo: str) -> Except
         409: f"{repo} was changed meanwhile (HTTP 409): push again",
         413: f"{repo} has no more room (HTTP 413): see your storage on the Hub",
     }
-    if status in reasons:
-        return NetworkError(reasons[status])
-    return refusal(status, headers, repo, "main", "the upload")
+    return NetworkError(reasons[status]) if status in reasons else refusal(status, headers, repo, "main", "the upload")
 
 
 def _retry_after(value: str) -> float | None:
