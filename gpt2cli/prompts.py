@@ -118,7 +118,7 @@ def read_template(choice: str) -> PromptTemplate:
 
 
 def _parsed(content: bytes | None) -> PromptTemplate:
-    """The template in a file's content. Raises DataError if it is invalid, or has not the fields that it needs."""
+    """The template in a file's content. Raises DataError if it is invalid, or lacks a field."""
     if content is None:
         raise DataError(f"it is larger than {LONGEST_FILE:,} bytes")
     try:

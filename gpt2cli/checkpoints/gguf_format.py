@@ -177,7 +177,7 @@ def _byte_count(path: Path, tensor: _Described) -> int:
     if tensor.kind == _Q8_0 and tensor.shape[-1] % BLOCK == 0:
         return count // BLOCK * (2 + BLOCK)
     names = _GGML_TYPES.split()
-    name = names[tensor.kind] if tensor.kind < len(names) else "-"
+    name = names[tensor.kind] if tensor.kind < len(names) else "unknown"
     raise CheckpointError(
         f"{path}: {shown_name(tensor.name)} is of ggml's type {tensor.kind} ({name}), and only f32, f16, bf16, and "
         f"q8_0 in blocks of {BLOCK} are read: convert the original model to one of these"

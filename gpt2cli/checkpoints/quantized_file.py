@@ -80,7 +80,7 @@ def _check_request(spec: "ModelSpec", bits: int, out: Path, force: bool) -> None
         raise UsageError(f"--bits must be {' or '.join(map(str, BITS))}, not {bits}")
     outputs.check_suffix(out, [SUFFIX], "a quantized checkpoint")
     check_target(out)
-    if spec.depends_on(out):
+    if out.exists() and spec.depends_on(out):
         raise outputs.refuse_input(out, "the model to quantize")
     outputs.check_free(out, force)
 

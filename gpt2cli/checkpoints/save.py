@@ -79,9 +79,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
     try:
         save_file(unshare_storage(tensors), path, metadata)
     except SafetensorError as error:  # the only kind that the library raises, also for the disk
-        number = re.search(r"os error (\d+)", str(error))
-        code = int(number[1]) if number else errno.ENOSPC
-        raise OSError(code, os.strerror(code)) from None
+        found = re.search(r"([^:]+) \(os error (\d+)\)", str(error))
+        reason, code = (found[1].strip(), int(found[2])) if found else (os.strerror(errno.ENOSPC), errno.ENOSPC)
+        # on Windows, the fourth argument sets `errno`, as the numbers of its errors are not errno's
+        raise OSError(code, reason, None, code if found else None) from None
 
 
 class _RecordingFile:

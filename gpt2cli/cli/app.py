@@ -56,9 +56,10 @@ def main(arguments: Sequence[str], environment: Environment) -> int:
     Before this, the caller runs `interrupts.install_handlers`, which turns signals into exceptions.
     """
     debug = "--debug" in takewhile(lambda argument: argument != "--", arguments)
-    with use(replace(environment, debug=debug)), help_in_color(not environment.variables.get("NO_COLOR")):
+    with use(replace(environment, debug=debug)):
         try:
-            code = invoke(app, arguments, environment.variables)
+            with help_in_color(not environment.variables.get("NO_COLOR")):  # imports a library, which takes time
+                code = invoke(app, arguments, environment.variables)
             environment.stdout.flush()
             return code
         except KeyboardInterrupt:

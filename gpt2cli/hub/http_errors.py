@@ -1,7 +1,7 @@
 """Error messages for the Hub's HTTP statuses. They never contain text from the server."""
 
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from email.utils import mktime_tz, parsedate_tz
 from time import time
 
 from gpt2cli.errors import NetworkError
@@ -46,9 +46,7 @@ def upload_refusal(status: int, headers: Mapping[str, str], repo: str) -> Except
         409: f"{repo} was changed meanwhile (HTTP 409): push again",
         413: f"{repo} has no more room (HTTP 413): see your storage on the Hub",
     }
-    if status in reasons:
-        return NetworkError(reasons[status])
-    return refusal(status, headers, repo, "main", "the upload")
+    return NetworkError(reasons[status]) if status in reasons else refusal(status, headers, repo, "main", "the upload")
 
 
 def _retry_after(value: str) -> float | None:
@@ -56,6 +54,7 @@ def _retry_after(value: str) -> float | None:
     try:
         if value.isdecimal():
             return float(value[:9])
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+        date = parsedate_tz(value)  # in UTC if it names no time zone
+        return None if date is None else max(0.0, mktime_tz(date) - time())
     except (ValueError, OverflowError):
         return None

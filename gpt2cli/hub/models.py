@@ -70,8 +70,7 @@ def download(
     if offline or is_offline():
         if not force and (found := _take_offline(source, lambda: progress(waiting))):
             return found
-        why = "" if force else "it is not on disk and "
-        why += "the network is off (--offline or HF_HUB_OFFLINE)"
+        why = f"{'' if force else 'it is not on disk and '}the network is off (--offline or HF_HUB_OFFLINE)"
         raise NetworkError(f"cannot use {model}: {why}: go online once, or use --model tiny, which needs no network")
     with model_cache.lock(repo, lambda: progress(waiting)):
         # another process may have downloaded it in the meantime

@@ -116,6 +116,7 @@ def test_followed_by_other_bytes(whole, tmp_path):
         (header([ARCHITECTURE], [tensor(b"a", (8,)), tensor(b"a", (8,))]) + bytes(99), "a name that comes twice"),
         (header([ARCHITECTURE], [tensor(b"a", (256,), kind=12)]) + bytes(999), "ggml's type 12"),
         (header([ARCHITECTURE], [tensor(b"a", (16,), kind=8)]) + bytes(99), "ggml's type 8"),
+        (header([ARCHITECTURE], [tensor(b"a", (16,), kind=99)]) + bytes(99), r"ggml's type 99 \(unknown\)"),
     ],
 )  # fmt: skip
 def test_a_hostile_header(tmp_path, content, message):

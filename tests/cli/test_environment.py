@@ -77,11 +77,14 @@ def test_main_uses_the_streams_that_it_is_given_and_returns_its_exit_code(capsys
     ],
     ids=repr,
 )
-def test_every_exception_is_an_exit_code(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["help_in_color", "invoke"])
+def test_every_exception_is_an_exit_code(
+    step: str, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: object) -> int:
         raise error
 
-    monkeypatch.setattr(app, "invoke", fail)
+    monkeypatch.setattr(app, step, fail)
     stderr = Pipe()
     assert main([], Environment(Pipe(), Pipe(), stderr, {})) == code
     assert stderr.written().count("error: ") == (code < 10 and code != 3)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError, UsageError
 from gpt2cli.hub import model_cache, models, resumable_download
 from gpt2cli.hub.http_errors import refusal
+from gpt2cli.hub.resumable_download import TemporaryError
 from gpt2cli.progress import Note, Received
 from tests.hub_server import COMMIT, Faults, HubServer
 
@@ -356,6 +358,20 @@ def test_retry_after_may_be_a_date(hub: HubServer, naps: list[float]) -> None:
     hub.faults[WEIGHTS] = Faults(status=429, status_times=1, status_methods=("GET",), headers={"Retry-After": soon})
     models.resolve("gpt2")
     assert naps == [pytest.approx(19, abs=2)]
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has no tzset")
+def test_a_date_without_a_time_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        soon = format_datetime(datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(seconds=20))
+        error = refusal(429, {"Retry-After": soon}, REPO, "main", WEIGHTS)
+        assert isinstance(error, TemporaryError)
+        assert error.wait == pytest.approx(19, abs=2)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_server_that_hangs(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:

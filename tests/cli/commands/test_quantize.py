@@ -89,6 +89,15 @@ def test_nothing_is_quantized_twice_or_over_itself_or_over_others(run, ckpt, tmp
     assert small.read_bytes() != before
 
 
+def test_a_new_file_may_be_in_the_directory_of_the_model(run, tmp_path):
+    directory = models.save_hub_directory(models.small_model(), tmp_path)
+    done = run("quantize", "--model", str(directory), "--bits", "8", "--out", str(directory / "s.safetensors"))
+    assert done.returncode == 0, done.stderr
+    own = str(directory / "model.safetensors")
+    done = run("quantize", "--model", str(directory), "--bits", "8", "--out", own, "--force")
+    assert (done.returncode, "is the model to quantize" in done.stderr) == (2, True)
+
+
 def test_a_full_disk(run, ckpt, tmp_path):
     out = tmp_path / "out" / "small.safetensors"
     out.parent.mkdir()
