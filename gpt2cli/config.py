@@ -145,11 +145,11 @@ class TrainConfig(Checked):
     sampled_softmax: int = described(
         0,
         OFF_AT_0,
-        "For most of the run, compute the loss over this many sampled tokens instead: faster for narrow models.",
+        "For most of the run, compute the loss over this many sampled tokens, not over all: faster for narrow models.",
         means="all",
     )
     max_length: int | None = described(
-        None, AT_LEAST_2, "The largest number of tokens in a record with its response.", means="the window"
+        None, AT_LEAST_2, "The largest number of tokens in a record. Longer records are cut.", means="the window"
     )
     loss_on: Literal["response", "all"] = described(
         "response", help="The tokens that count in the loss: only those of the responses, or all."
@@ -188,7 +188,7 @@ class DataConfig(Checked):
 
     val_fraction: float = described(0.1, BELOW_1, "The fraction of the records that is used for validation.")
     test_fraction: float = described(0.05, BELOW_1)
-    subset: int | None = described(None, AT_LEAST_1, "Use only this many records, chosen at random.")
+    subset: int | None = described(None, AT_LEAST_1, "Use only this many records, chosen at random.", means="all")
     seed: int = 0
 
     def __post_init__(self) -> None:

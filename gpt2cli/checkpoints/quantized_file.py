@@ -171,7 +171,9 @@ def to_floats(tensors: dict[str, Tensor], where: object, *, only_shape: bool = F
                     f"{where}: {shown_name(name)} is in {bits} bits without a scale for each {part}: get the file again"
                 )
             del whole[name + SCALE]
-            if bits == 8:
+            if only_shape:  # arithmetic on the meta device would import torch's compiler: two seconds
+                whole[name] = torch.empty(len(tensor), tensor.shape[1] * 8 // bits, device="meta")
+            elif bits == 8:
                 whole[name] = tensor.float().mul_(scale[:, None])
             else:
                 whole[name] = dequantize_groups(_unpack_halves(tensor), scale)

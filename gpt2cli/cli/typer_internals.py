@@ -47,10 +47,12 @@ def with_short_help(params: list[Any]) -> list[Any]:
 @contextmanager
 def help_in_color(allowed: bool) -> Iterator[None]:
     """Inside the block, help pages have styles only if `allowed`. NO_COLOR alone would leave bold and dim."""
+    if allowed:  # the import takes time, and only help pages need it
+        yield
+        return
     from typer import rich_utils
 
-    before = rich_utils.COLOR_SYSTEM
-    rich_utils.COLOR_SYSTEM = before if allowed else None
+    before, rich_utils.COLOR_SYSTEM = rich_utils.COLOR_SYSTEM, None
     try:
         yield
     finally:

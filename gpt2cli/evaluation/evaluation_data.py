@@ -91,7 +91,7 @@ def read_data(
         splits = read_prepared(path, with_records=True)
     elif path.suffix.lower() not in SUFFIXES:
         if split not in (None, "all"):
-            raise UsageError("plain text is always taken whole: omit --split")
+            raise UsageError("plain text is always taken whole: leave --split out")
         return _read_texts(path, source)
     elif split in (None, "all"):
         return _read_file(path, source, skip_bad)

@@ -1,5 +1,8 @@
 """One value says which model: what it loads, what it is made of, and what it reads."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -42,6 +45,12 @@ def test_the_shape_needs_no_weights(specs, monkeypatch):
     monkeypatch.setattr("gpt2cli.checkpoints.build.is_finite", None)
     for spec in specs.values():
         spec.shape(for_text=spec.model == "tiny")
+
+
+def test_the_shape_of_a_quantized_model_needs_no_compiler():
+    code = "import sys; from gpt2cli.checkpoints.model_spec import ModelSpec; ModelSpec('tiny').shape()\n"
+    code += "assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_value_that_is_not_finite_is_found_when_the_model_is_loaded(tmp_path):

@@ -67,7 +67,7 @@ def evaluate(
             "--answers-from",
             metavar="FILE",
             help="Also compare answers from this file: a .json list or a .jsonl, with one answer for each record in "
-            "the same order. Can be given more than once. Needs no model.",
+            "the same order. Needs no model. Can be repeated.",
         ),
     ] = None,
     max_new_tokens: options.MaxNewTokens = ANSWERS.max_new_tokens,
@@ -90,8 +90,8 @@ def evaluate(
             "--model",
             "-m",
             metavar="NAME|OWNER/REPO|DIR",
-            help=f"{', '.join(PUBLISHED)}, tiny, a Hub repository, or a local directory. Can be given more than "
-            "once. The other models are compared with the first.",
+            help=f"{', '.join(PUBLISHED)}, tiny, a Hub repository, or a directory. Can be repeated: the "
+            "other models are compared with the first.",
             autocompletion=options.complete_model,
         ),
     ] = None,
@@ -100,7 +100,7 @@ def evaluate(
         options.of_model(
             "--ckpt",
             metavar="FILE|DIR",
-            help="A checkpoint or a directory with a LoRA adapter. Can be given more than once.",
+            help="A checkpoint or a directory with a LoRA adapter. Can be repeated.",
             show_default=f"{FINETUNED}, if there is no --model",
         ),
     ] = None,

@@ -66,7 +66,7 @@ def finetune(
             show_default="alpaca",
         ),
     ] = None,
-    skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records instead of failing.")] = False,
+    skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records and report their number.")] = False,
     epochs: Annotated[int, option(TRAINING, TrainConfig, "epochs")] = TRAIN.epochs,
     max_steps: Annotated[int | None, option(TRAINING, TrainConfig, "max_steps")] = TRAIN.max_steps,
     batch_size: Annotated[int, option(TRAINING, TrainConfig, "batch_size")] = TRAIN.batch_size,
@@ -103,7 +103,7 @@ def finetune(
     save_every: Annotated[int | None, option(RUN, TrainConfig, "save_every")] = TRAIN.save_every,
     sample_prompt: Annotated[
         list[str] | None,
-        of_run("--sample-prompt", metavar="TEXT", help="A prompt to answer during training; can be repeated."),
+        of_run("--sample-prompt", metavar="TEXT", help="A prompt to answer during training. Can be repeated."),
     ] = None,
     seed: Annotated[int, option(RUN, TrainConfig, "seed")] = TRAIN.seed,
     wandb: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from gpt2cli.cli import options
+from gpt2cli.cli.config_options import option
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import UsageError
@@ -45,44 +46,36 @@ def prepare_alpaca(
             help="The corrected Alpaca data, the original, or a .json or .jsonl file in the same format.",
         ),
     ] = "cleaned",
-    subset: Annotated[
-        int | None, of_records("--subset", help="Use only this many records, chosen at random.", show_default="all")
-    ] = DATA.subset,
+    subset: Annotated[int | None, option("Records", DataConfig, "subset")] = DATA.subset,
     max_length: Annotated[
         int | None,
         of_records(
             "--max-length",
-            help="Maximum number of tokens of a record. Longer records are cut.",
+            help="The largest number of tokens in a record. Longer records are cut.",
             show_default=str(WINDOW),
         ),
     ] = TRAIN.max_length,
-    loss_on: Annotated[
-        str, of_records("--loss-on", metavar="response|all", help="Tokens in the loss: the responses' only, or all.")
-    ] = TRAIN.loss_on,
+    loss_on: Annotated[str, option("Records", TrainConfig, "loss_on")] = TRAIN.loss_on,
     template: Annotated[
         str,
         of_records(
             "--template",
             metavar=options.TEMPLATE,
-            help="Prompt template, as for `gpt2 chat`. It is stored in the checkpoint.",
+            help="The prompt template for instructions, as for `gpt2 chat`. The checkpoint contains it.",
         ),
     ] = "alpaca",
-    skip_bad: Annotated[
-        bool, of_records("--skip-bad", help="Skip malformed records, and report their number.")
-    ] = False,
-    val_fraction: Annotated[
-        float, of_splits("--val-fraction", help="Fraction of records for validation.")
-    ] = DATA.val_fraction,
+    skip_bad: Annotated[bool, of_records("--skip-bad", help="Skip malformed records and report their number.")] = False,
+    val_fraction: Annotated[float, option("Splits", DataConfig, "val_fraction")] = DATA.val_fraction,
     test_fraction: Annotated[
-        float, of_splits("--test-fraction", help="Fraction of records for testing.")
+        float, of_splits("--test-fraction", help="The fraction of the records that is used for testing.")
     ] = DATA.test_fraction,
-    seed: Annotated[int, of_splits("--seed", help="Random seed of the subset and the splits.")] = DATA.seed,
+    seed: Annotated[int, of_splits("--seed", help="The random seed of the subset and the splits.")] = DATA.seed,
     out: Annotated[
         Path | None,
         options.of_output(
             "--out",
             metavar="DIR",
-            help="Directory for the dataset.",
+            help="The directory for the dataset.",
             show_default="datasets/alpaca-cleaned in the data directory",
         ),
     ] = None,

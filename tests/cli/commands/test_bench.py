@@ -50,8 +50,9 @@ def test_json_has_the_fields_of_the_contract(run, directory):
     assert all(speed[name] > 0 for name in FIELDS[3:])
 
 
-def test_all_measures_every_precision(run, directory):
-    done = run("bench", "--model", directory, *SHORT, "--all", "--json")
+@pytest.mark.parametrize("how", ["run", pytest.param("run_process", marks=pytest.mark.slow)])
+def test_all_measures_every_precision(request, directory, how):
+    done = request.getfixturevalue(how)("bench", "--model", directory, *SHORT, "--all", "--json")
     assert done.returncode == 0, done.stderr
     speeds = [json.loads(line) for line in done.stdout.splitlines()]
     assert [speed["precision"] for speed in speeds] == list(PRECISIONS)

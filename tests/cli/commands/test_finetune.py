@@ -232,27 +232,33 @@ def has_saved(run: Path, step: int) -> bool:
     return (run / "checkpoints" / f"step-{step:08d}").is_dir()
 
 
-def killed(args: list[str], run: Path) -> int:
-    """The exit code of a run that is killed in a process of its own."""
+def in_a_process(args: list[str], run: Path, signum: int) -> int:
+    """The exit code of a run in a process of its own, which gets a signal."""
     process = start(args, 5, run)
-    process.kill()
-    process.communicate()
+    process.send_signal(signum)
+    process.communicate(timeout=PATIENCE)
     return process.returncode
 
 
-def signalled(args: list[str], run: Path, signum: int) -> int:
+def in_this_process(args: list[str], run: Path, signum: int) -> int:
     """The exit code of a run in this process, which gets a signal."""
     with signal_when(lambda: has_saved(run, 5), signum):
         return finetune(*args).returncode
 
 
+SIGNALS = [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)]
+
+
 @pytest.mark.parametrize(
-    ("how", "code"),
-    [pytest.param("SIGKILL", -9, marks=pytest.mark.slow), ("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)],
+    ("ended", "how", "code"),
+    [
+        *((in_this_process, *each) for each in SIGNALS),
+        *(pytest.param(in_a_process, *each, marks=pytest.mark.slow) for each in [("SIGKILL", -9), *SIGNALS]),
+    ],
 )
-def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, how, code):
+def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, ended, how, code):
     run = tmp_path / "run"
-    assert (killed(args, run) if how == "SIGKILL" else signalled(args, run, getattr(signal, how))) == code
+    assert ended(args, run, getattr(signal, how)) == code
     assert not (tmp_path / "out.pt").exists()
     assert not has_saved(run, 18)
     done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))

@@ -119,10 +119,25 @@ def test_json_is_ascii_in_any_locale_and_on_a_terminal(run, directory):
     assert "\x1b" not in shown
 
 
-@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_bug(home, directory, closing):
-    every = closing.count("-") == 3
-    done = in_shell(f"generate x --model {directory} -n 3 --stats {closing}" if every else f"--help {closing}")
+@pytest.mark.slow
+def test_json_is_ascii_in_a_process_without_unicode(run_process, directory):
+    env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    args = ("generate", "caf\u00e9 \u009b \U0001f30d", "--model", directory, "-n", "2", "--seed", "0", "--json")
+    done = run_process(*args, env=env)
+    assert done.stdout.isascii()
+    assert json.loads(done.stdout)["prompt"] == args[1]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        *("--help >&-", "--help 2>&-", "--help <&-"),
+        *(pytest.param(f"generate x {closing}", marks=pytest.mark.slow) for closing in (">&-", "2>&-", "<&-")),
+        "generate x <&- >&- 2>&-",
+    ],
+)
+def test_closed_streams_are_no_bug(home, directory, args):
+    done = in_shell(args.replace("generate x", f"generate x --model {directory} -n 3 --stats"))
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
 
 
@@ -145,6 +160,14 @@ def test_a_full_disk_behind_a_stream(home, directory):
         results = io.TextIOWrapper(full, write_through=True)
         assert main(args, Environment(Pipe(), results, stderr, os.environ)) == 6
     assert stderr.written() == "error: No space left on device: the standard output\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's disk that is always full")
+@pytest.mark.parametrize(("stream", "code"), [("--stats 2>/dev/full", 0), (">/dev/full", 6)])
+def test_a_process_on_a_full_disk(home, directory, stream, code):
+    done = in_shell(f"generate x --model {directory} -n 3 {stream}")
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
 def in_shell(args):
@@ -193,14 +216,22 @@ def test_prompts_that_are_no_utf8_are_refused_with_the_byte(run, raw, offset, di
     assert_one_error(run("generate", "--model", directory, os.fsdecode(raw)), 3, f"at byte {offset}")
 
 
-def test_a_process_decodes_its_arguments_and_its_stdin(home, directory):
+@pytest.mark.parametrize(
+    ("raw", "offset"),
+    [
+        (b"abc\xff", 3),
+        pytest.param(b"\xed\xa0\x80", 0, marks=pytest.mark.slow),
+        pytest.param("\u00e9".encode() + b"\xc3", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_process_decodes_its_arguments_and_its_stdin(home, directory, raw, offset):
     command = [sys.executable, "-m", "gpt2cli", "generate", "--model", directory]
-    for told in (
-        subprocess.run(command, input=b"abc\xff", capture_output=True, env=clean_environment()),
-        subprocess.run([*command, b"abc\xff"], capture_output=True, env=clean_environment()),
-    ):
-        assert (told.returncode, told.stdout) == (3, b"")
-        assert b"at byte 3" in told.stderr
+    piped = subprocess.run(command, input=raw, capture_output=True, env=clean_environment())
+    typed = subprocess.run([*command, raw], capture_output=True, env=clean_environment())
+    assert f"stdin is not valid UTF-8 at byte {offset}".encode() in piped.stderr
+    for done in (piped, typed):
+        assert (done.returncode, done.stdout) == (3, b"")
+        assert f"at byte {offset}".encode() in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -279,10 +310,16 @@ def test_markup_is_printed_as_it_is(run, directory):
     assert screen(*args, NO_COLOR="1").startswith(prompt)
 
 
-def test_a_closed_pipe_ends_it_quietly(directory):
+def start_long_generation(directory: str) -> "subprocess.Popen[bytes]":
+    """A process that has begun to write a long text."""
     command = [sys.executable, "-m", "gpt2cli", "generate", "x", "--model", directory, "-n", "1000000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
-    assert process.stdout.read(30)
+    assert process.stdout and process.stdout.read(30)
+    return process
+
+
+def test_a_closed_pipe_ends_it_quietly(directory):
+    process = start_long_generation(directory)
     process.stdout.close()
     assert process.wait(timeout=PATIENCE) == 141
     assert process.stderr.read() == b""
@@ -295,6 +332,15 @@ def test_signals_end_it_quietly(home, directory, number, code):
         args = ("generate", "x", "--model", directory, "-n", "1000000")
         assert main(args, Environment(Pipe(), stdout, stderr, os.environ)) == code
     assert stderr.written() == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_process_quietly(directory, number, code):
+    process = start_long_generation(directory)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (code, b"")
 
 
 def test_text_is_streamed(directory):
@@ -404,10 +450,11 @@ def test_help_and_version_import_no_torch():
     code = (
         "import sys; sys.argv = ['gpt2', {!r}]; from gpt2cli.__main__ import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "assert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
+        "assert {!r}.isdisjoint(sys.modules)"
     )
-    for option in ("--help", "--version"):
-        done = subprocess.run([sys.executable, "-c", code.format(option)], capture_output=True)
+    needless = {"torch", "huggingface_hub"}
+    for option, modules in (("--help", needless), ("--version", needless | {"rich.markdown"})):
+        done = subprocess.run([sys.executable, "-c", code.format(option, modules)], capture_output=True)
         assert done.returncode == 0, done.stderr
 
 
