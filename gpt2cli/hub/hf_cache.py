@@ -12,6 +12,7 @@ A file is used only if its bytes match its digest. This module never changes a f
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gpt2cli.atomic import replacing
@@ -39,13 +40,14 @@ def find_snapshot(repo: str, revision: str, names: Sequence[str]) -> tuple[str, 
     from huggingface_hub import try_to_load_from_cache
 
     for repo_id in _names_of(repo):
-        paths = [try_to_load_from_cache(repo_id, name, revision=revision) for name in names]
-        found = [Path(path) for path in paths if isinstance(path, str)]
-        blobs = [path.resolve() for path in found]
-        commits = {path.parent.name for path in found if COMMIT.fullmatch(path.parent.name)}
-        if len(found) == len(names) and len(commits) == 1 and all(DIGEST.fullmatch(blob.name) for blob in blobs):
-            files = [RemoteFile(name, blob.stat().st_size, blob.name) for name, blob in zip(names, blobs, strict=True)]
-            return commits.pop(), files
+        with suppress(OSError, ValueError):  # a damaged cache is treated like an empty one
+            paths = [try_to_load_from_cache(repo_id, name, revision=revision) for name in names]
+            found = [Path(path) for path in paths if isinstance(path, str)]
+            blobs = [path.resolve() for path in found]
+            commits = {path.parent.name for path in found if COMMIT.fullmatch(path.parent.name)}
+            if len(found) == len(names) and len(commits) == 1 and all(DIGEST.fullmatch(blob.name) for blob in blobs):
+                files = [RemoteFile(name, at.stat().st_size, at.name) for name, at in zip(names, blobs, strict=True)]
+                return commits.pop(), files
     return None
 
 
@@ -84,9 +86,8 @@ def _link(blob: Path, new: Path) -> bool:
     if (empty.st_dev, empty.st_uid, empty.st_mode) != (old.st_dev, old.st_uid, old.st_mode):
         return False
     link = new.with_name(f"{new.name}.link")
-    try:
+    with suppress(OSError):
         os.link(blob, link)
-    except OSError:
-        return False
-    link.replace(new)
-    return True
+        link.replace(new)
+        return True
+    return False

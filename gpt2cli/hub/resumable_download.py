@@ -113,11 +113,12 @@ def matches(path: Path, file: RemoteFile) -> bool:
     """Whether the path holds exactly this file."""
     if not path.is_file() or path.stat().st_size != file.size:
         return False
-    digest, _ = _hash_part(path, file)
-    return digest.hexdigest() == file.digest
+    return _hash_part(path, file)[0].hexdigest() == file.digest
 
 
 def _attempt(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progress) -> None:
+    if size_of(part) > file.size:
+        os.truncate(part, 0)
     digest, done = _hash_part(part, file)
     progress(Received(file.name, done, file.size))
     failure = TemporaryError("the connection closed")
@@ -145,12 +146,10 @@ def _attempt(file: RemoteFile, part: Path, open_body: OpenBody, progress: Progre
 
 
 def _hash_part(part: Path, file: RemoteFile) -> "tuple[hashlib._Hash, int]":
-    """The digest and the length of the part on disk. A part that is longer than the file is emptied first."""
+    """The digest and the length of the part on disk."""
     digest = _new_digest(file)
     if not part.exists():
         return digest, 0
-    if part.stat().st_size > file.size:
-        os.truncate(part, 0)
     with part.open("rb") as existing:
         while chunk := existing.read(2**20):
             digest.update(chunk)

@@ -1,15 +1,18 @@
 """Files of the Hugging Face cache are used instead of downloads. The Hub's own client fills that cache here."""
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from huggingface_hub import constants, hf_hub_download
 
 from gpt2cli.errors import NetworkError, ResourceError
-from gpt2cli.hub import hf_cache, model_cache, models
+from gpt2cli.hub import hf_cache, model_cache, models, resumable_download
+from gpt2cli.hub.resumable_download import RemoteFile
 from gpt2cli.progress import Note, Received
 from tests.hub_server import COMMIT, HubServer
 
@@ -131,6 +134,31 @@ def test_what_is_damaged_is_downloaded(hub: HubServer, cached: Path, damage: str
     assert {name: (path / name).read_bytes() for name in hub.files} == hub.files
     assert hub.requests("GET", WEIGHTS) == [None] and hub.requests("GET", CONFIG) == []
     assert state_of(cached.parent) == before
+
+
+@pytest.mark.parametrize("damage", ["no text", "no directory"])
+def test_a_damaged_cache_is_treated_like_an_empty_one(hub: HubServer, cached: Path, damage: str) -> None:
+    repo = cached.parent.parent
+    if damage == "no text":
+        (repo / "refs" / "main").write_bytes(b"\xff\xfe")
+    else:
+        shutil.rmtree(repo / "snapshots")
+        (repo / "snapshots").touch()
+    with pytest.raises(NetworkError, match="not on disk"):
+        models.resolve("gpt2", offline=True)
+    assert (models.resolve("gpt2") / WEIGHTS).samefile(cached)
+
+
+def test_a_file_that_grows_while_it_is_checked_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file := tmp_path / "blob").write_bytes(b"abc")
+
+    def grow(file: RemoteFile) -> Any:
+        (tmp_path / "blob").write_bytes(b"abcdef")
+        return hashlib.sha256()
+
+    monkeypatch.setattr(resumable_download, "_new_digest", grow)
+    assert not resumable_download.matches(file, RemoteFile("blob", 3, "0" * 64))
+    assert file.read_bytes() == b"abcdef"
 
 
 def test_a_published_model_is_taken_without_the_network(hub: HubServer, cached: Path) -> None:
