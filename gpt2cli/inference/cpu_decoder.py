@@ -99,9 +99,9 @@ class CPUDecoder:
         if is_compiled(self.precision):
             return None
         if (problem := store().problem) is None:
-            return f"compiling for this processor, once for {self.precision}"
+            return f"compiling the {self.precision} loops for this processor, only this time: ten seconds or more"
         advice = "set NUMBA_CACHE_DIR to a directory of yours to keep the result"
-        return f"compiling for this processor, every time ({problem}): {advice}"
+        return f"compiling the {self.precision} loops for this processor, every time ({problem}): {advice}"
 
     def prepare(self, note: Callable[[str], None]) -> float:
         if text := self.compiling_note():

@@ -183,7 +183,7 @@ def test_the_first_step_from_python_compiles_as_the_command_does(monkeypatch):
 
 def test_the_note_says_why_nothing_is_stored(compiling, monkeypatch):
     model = CPUDecoder(models.small_model(), "fp16")
-    assert model.compiling_note() == "compiling for this processor, once for fp16"
+    assert model.compiling_note() == "compiling the fp16 loops for this processor, only this time: ten seconds or more"
     nowhere = Store(None)
     for module in (compiling, cpu_decoder):
         monkeypatch.setattr(module, "store", lambda: nowhere)
