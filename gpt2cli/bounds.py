@@ -87,6 +87,6 @@ class Checked:
 
 
 def check(holds: bool, name: str, words: str, value: str) -> None:
-    """Raise FieldError, in the words of all bounds, unless a condition holds."""
+    """Raise FieldError unless `holds`. The message says that `name` must be `words`, and shows the value."""
     if not holds:
         raise FieldError(name, f"must be {words}, not {value}")

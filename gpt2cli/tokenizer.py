@@ -29,9 +29,9 @@ VOCAB_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5
 SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 PIECE = 2**16
-"""A long text is cut at the first place after so many characters where the tokenizer cuts too ..."""
+"""The least characters of a piece of a long text. The piece ends at the next place where the tokenizer cuts too."""
 LONGEST_PIECE = 2 * PIECE
-"""... or, without such a place, after so many. The regular expression fails on a run of about a million blanks."""
+"""The most characters of a piece, if no such place is found. The regular expression fails on a million blanks."""
 
 # No token contains a sign and the blank after it, or a letter or digit and the punctuation after it.
 _CERTAIN_CUT = re.compile(r"(?<=\S)[ \n]|(?<=[^\W_])[!-/:-@\[-`{-~、。〈-】！，．：；？]")

@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Advanced:
-    """A model has predicted `done` of `total` tokens (`scoring`), or answered so many instructions (`answering`).
+    """A model finished `done` of `total` units: tokens if the stage is `scoring`, instructions if it is `answering`.
 
     reused  how many of the `done` are results of an interrupted run
     """

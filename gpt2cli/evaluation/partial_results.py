@@ -21,7 +21,7 @@ from gpt2cli.outputs import check_directory
 from gpt2cli.untrusted import is_file, parse_json
 
 MAX_BYTES = 2**30
-"""A larger file is not read. No evaluation has so many results."""
+"""The size of the largest file that is read. The results of an evaluation take less."""
 MAX_AGE = 30 * 24 * 3600
 """Seconds after which an unused file is deleted."""
 

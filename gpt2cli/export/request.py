@@ -93,7 +93,8 @@ class Request:
         if form.suffixes:
             outputs.check_suffix(self.out, form.suffixes, self.format)
             outputs.check_file(self.out)
-        outputs.check_name(self.out)
+        else:
+            outputs.check_name(self.out)
         if not self.out.exists():
             return
         if self.spec.depends_on(self.out):

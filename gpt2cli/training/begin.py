@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2cli import outputs, paths
+from gpt2cli import paths
 from gpt2cli.checkpoints.save import check_target
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.data.prepared import is_prepared
@@ -154,7 +154,6 @@ def check_out(settings: Settings, run: Path) -> None:
     """Raise UsageError or ResourceError if the final weights cannot be written to `settings.out`."""
     out = Path(settings.out)
     check_target(out)
-    outputs.check_file(out)
     if out.resolve() in [file.resolve() for file in kept_files(run)]:
         raise UsageError(f"the run keeps other weights in {out}: choose another --out")
     base = settings.ckpt or (None if settings.model in (*PUBLISHED, TINY) else settings.model)

@@ -1,6 +1,6 @@
 """`state.json` of a checkpoint: counters, the identity of the run, and sizes and checksums of the other files.
 
-It also holds a checksum of its own content: after a change of one digit, a resumed run would learn other weights.
+The file also holds a checksum of its content, because one wrong digit would change the weights of a resumed run.
 """
 
 import json

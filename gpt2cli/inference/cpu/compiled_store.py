@@ -16,7 +16,7 @@ from pathlib import Path
 ROOM = 2**23
 """Bytes that must be free on the disk. The loops for one precision take a quarter of that."""
 STALE = 3600.0
-"""After so many seconds, a temporary file is taken for one of a process that was killed."""
+"""The age in seconds at which a temporary file is deleted: the process that wrote it was probably killed."""
 _DIGEST_SIZE = hashlib.sha256().digest_size
 # do not follow links, and do not wait for the writer of a FIFO
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
