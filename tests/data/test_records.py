@@ -151,7 +151,7 @@ def test_texts_keep_their_characters(tmp_path: Path) -> None:
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.json"):
-        read_records(write_json(tmp_path / "a.csv", RECORDS))
+        read_records(write_json(tmp_path / "a.xml", RECORDS))
 
 
 @pytest.mark.parametrize("end", ["\r", "\r\n", "\n\r", "\r\r\n"], ids=repr)

@@ -204,7 +204,7 @@ def test_more_than_anybody_wants(web: Web, monkeypatch: pytest.MonkeyPatch) -> N
         "https:///a.json",
         "https://[/a.json",
         "https://example.org:999999/a.json",
-        "https://example.org/a.csv",
+        "https://example.org/a.pdf",
         "nowhere.json",
         "",
     ],
