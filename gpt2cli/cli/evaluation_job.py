@@ -28,6 +28,7 @@ def prepare(
     data: str | None,
     split: "Split | None",
     skip_bad: bool,
+    columns: dict[str, str] | None,
     answers: int | None,
     answers_from: list[str],
 ) -> "Job":
@@ -56,7 +57,8 @@ def prepare(
     if config.stride is not None and windows:
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
-    read = read_data(path, data or "Alpaca", split, *division(chosen, path, window), skip_bad=skip_bad)
+    divided = division(chosen, path, window)
+    read = read_data(path, data or "Alpaca", split, *divided, skip_bad=skip_bad, columns=columns)
     for note in read.notes:
         console.note(note)
     note_learned(console, chosen, read, path)

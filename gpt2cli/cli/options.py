@@ -81,6 +81,11 @@ Checkpoint = Annotated[
         "LLMs-from-scratch, or the directory of a LoRA adapter in PEFT's format. --model can name the adapter's base.",
     ),
 ]
+COLUMNS, COLUMNS_DEFAULT = "FIELD=COLUMN,...", "found by their names"
+COLUMNS_HELP = (
+    "The columns (or JSON keys) that hold the instruction, the output and the input, such as "
+    "instruction=question,output=answer."
+)
 TEMPLATE = "|".join((*TEMPLATES, "FILE"))
 Template = Annotated[
     str | None,
