@@ -82,10 +82,7 @@ Checkpoint = Annotated[
     ),
 ]
 COLUMNS, COLUMNS_DEFAULT = "FIELD=COLUMN,...", "found by their names"
-COLUMNS_HELP = (
-    "The columns (or JSON keys) that hold the instruction, the output and the input, such as "
-    "instruction=question,output=answer."
-)
+COLUMNS_HELP = "The columns (or JSON keys) for the fields instruction, output and input, as in the example below."
 TEMPLATE = "|".join((*TEMPLATES, "FILE"))
 Template = Annotated[
     str | None,

@@ -29,6 +29,8 @@ gpt2 evaluate --model gpt2 --ckpt finetuned.pt --out report.html
 
 gpt2 evaluate --data records.json --ckpt a.pt --ckpt b.pt --answers 200 --json
 
+gpt2 evaluate --data questions.csv --columns instruction=question,output=answer
+
 gpt2 evaluate --data book.txt --model gpt2 --model distilgpt2 --stride 256
 
 gpt2 evaluate --data records.json --answers-from theirs.json --answers-from ours.jsonl
