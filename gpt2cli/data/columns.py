@@ -1,33 +1,43 @@
 """The columns that hold the instruction, the output and the input of each record.
 
-A column is a column of a table or a key of JSON objects. One file has one form, which the names of all its columns
-decide. Alpaca's own names win. Otherwise the first pair of PAIRS that the file has is taken, in upper or lower case.
-Conversations are recognized, but they are no records.
+A column is a column of a table or a key of JSON objects. A file has one form, which the names of all its columns
+decide. Alpaca's own names win. Otherwise the file has the first of FORMS whose instruction and output it has, in upper
+or lower case. Conversations are recognized, but they are not records.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.untrusted import is_encodable, shown, shown_name
 
 FIELDS = ("instruction", "output", "input")
-PAIRS = (
-    ("instruction", "output"),  # Alpaca
-    ("instruction", "response"),  # Dolly
-    ("question", "answer"),
-    ("prompt", "completion"),  # OpenAI
-    ("prompt", "response"),
-    ("input", "output"),
+
+
+class Form(NamedTuple):
+    """The columns of a common form. The input is in the first of `inputs` that a file has; it may have none."""
+
+    instruction: str
+    output: str
+    inputs: tuple[str, ...] = ("input", "context")
+
+
+FORMS = (
+    Form("instruction", "output", ("input",)),  # Alpaca
+    Form("instruction", "response"),  # Dolly
+    Form("question", "answer"),
+    Form("prompt", "completion"),  # OpenAI
+    Form("prompt", "response"),
+    Form("input", "output", ("context",)),
 )
-"""The names of the columns for the instruction and the output, the most likely pair first."""
-INPUTS = ("input", "context")
-"""The names of the column for the input, which a file may lack. Beside Alpaca's own names only the first one counts."""
+"""The forms that are recognized, the most likely one first."""
 CONVERSATIONS = {"messages": "OpenAI's format", "conversations": "ShareGPT's format"}
 """The columns that hold whole conversations, and the names of their formats."""
-LIKELY = frozenset({*FIELDS, *INPUTS, *CONVERSATIONS, *(name for pair in PAIRS for name in pair)})
+LIKELY = frozenset(
+    {*CONVERSATIONS, *(name for form in FORMS for name in (form.instruction, form.output, *form.inputs))}
+)
 """The names of all these columns, in lower case."""
 
 EXAMPLE = "instruction=question,output=answer"
@@ -125,35 +135,39 @@ def find_columns(where: str, names: Collection[str], asked: Mapping[str, str] | 
         return _asked(where, names, asked)
     if set(FIELDS[:2]) <= set(names):
         return ALPACA_COLUMNS
-    for pair in PAIRS:
-        instruction, output = (_match(name, names) for name in pair)
+    for form in FORMS:
+        instruction, output = _match(form.instruction, names), _match(form.output, names)
         if instruction is not None and output is not None:
-            inputs = [name for name in INPUTS if name not in pair and (name == INPUTS[0] or pair != PAIRS[0])]
-            found = [column for column in (_match(name, names) for name in inputs) if column is not None]
-            return Columns(instruction, output, found[0] if found else None)
-    if set(names) <= set(FIELDS):  # each record is refused with the reason
+            inputs = (_match(name, names) for name in form.inputs)
+            return Columns(instruction, output, next((name for name in inputs if name is not None), None))
+    if set(names) <= set(FIELDS):  # the error about the first record says more
         return ALPACA_COLUMNS
-    for name, form in CONVERSATIONS.items():
+    for name, origin in CONVERSATIONS.items():
         if _match(name, names) is not None:
             raise DataError(
-                f"{where} holds conversations ({name!r}: {form}), which are not read yet: "
+                f"{where} holds conversations ({name!r}: {origin}), which are not read yet: "
                 "give records, each with an instruction and an output"
             )
-    pairs = ", ".join("/".join(pair) for pair in PAIRS)
-    raise DataError(f"{where} has {_listed(names)}, and none of the known pairs ({pairs}): {_advice(names)}")
+    pairs = ", ".join(f"{form.instruction}/{form.output}" for form in FORMS)
+    columns = "column" if len(names) == 1 else "columns"
+    raise DataError(
+        f"{where} has the {columns} {_listed(names)}, and none of the known pairs ({pairs}): {_advice(names)}"
+    )
 
 
 def _asked(where: str, names: Collection[str], asked: Mapping[str, str]) -> Columns:
-    found: dict[str, str | None] = {}
-    for name in FIELDS:
-        found[name] = _match(asked.get(name, name), names)
-        if name == "input" and name not in asked and found[name] in asked.values():
-            found[name] = None
-        if found[name] is None and name in asked:
-            raise UsageError(f"{where} has no column {shown(asked[name])}: --columns can name {_listed(names, '')}")
-        if found[name] is None and name != "input":
-            raise UsageError(f"{where} has no column {name!r}: add {name}=COLUMN to --columns ({_listed(names)})")
-    return Columns(found["instruction"] or "", found["output"] or "", found["input"])
+    found: dict[str, str] = {}
+    for field in sorted(FIELDS, key=lambda field: field not in asked):
+        column = _match(asked.get(field, field), names)
+        if column is not None and column not in found.values():
+            found[field] = column
+        elif field in asked:
+            raise UsageError(f"{where} has no column {shown(asked[field])}: --columns can name {_listed(names)}")
+        elif field != "input":
+            raise UsageError(
+                f"{where} has no column {field!r}: add {field}=COLUMN to --columns; it can name {_listed(names)}"
+            )
+    return Columns(found["instruction"], found["output"], found.get("input"))
 
 
 def _folded(name: str) -> str:
@@ -167,18 +181,15 @@ def _match(name: str, names: Collection[str]) -> str | None:
     return next((each for each in names if _folded(each) == _folded(name)), None)
 
 
-def _listed(names: Collection[str], kind: str = "column") -> str:
+def _listed(names: Collection[str]) -> str:
     """The first names, for an error message."""
-    first = [shown(name, 40) for name in names][:NAMED]
-    more = ["..."] if len(names) > NAMED else []
-    return (f"the {kind}{'s' * (len(names) != 1)} " if kind else "") + ", ".join(first + more)
+    return ", ".join([shown(name, 40) for name in names][:NAMED] + ["..."] * (len(names) > NAMED))
 
 
 def _advice(names: Collection[str]) -> str:
     """The `--columns` to try. Names that a shell could misunderstand are not repeated in a command."""
-    own = [_match(name, names) is not None for name in FIELDS[:2]]
     free = [name for name in names if _folded(name) not in (*_NUMBERING, *FIELDS)]
-    missing = [field for field, has in zip(FIELDS[:2], own, strict=True) if not has]
+    missing = [field for field in FIELDS[:2] if _match(field, names) is None]
     if len(free) < len(missing):
         return "give each record an instruction and an output"
     columns = [name if _SAFE.fullmatch(name) and len(name) <= 40 else "COLUMN" for name in free]

@@ -137,7 +137,8 @@ def _rows(file: TextIO, dialect: _Dialect, where: str) -> Iterator[tuple[int, li
                     f"{where}: the quote {quote} that opens in the record at line {line} is not closed: "
                     f"close it, and write {quote * 2} for a quote in a text"
                 ) from None
-            quotes = f"text after a closing quote; write {dialect.quotechar * 2} for a quote in a text"
+            end = f" in line {reader.line_num}" if reader.line_num > line else ""
+            quotes = f"text after a closing quote{end}; write {dialect.quotechar * 2} for a quote in a text"
             yield line, _bad_row(quotes if "expected after" in str(error) else shown_reason(error))
             continue
         if row:

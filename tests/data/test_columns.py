@@ -4,9 +4,9 @@ import pytest
 
 from gpt2cli.data.columns import (
     ALPACA_COLUMNS,
+    FORMS,
     LIKELY,
     NAMED,
-    PAIRS,
     Columns,
     columns_text,
     find_columns,
@@ -43,11 +43,12 @@ def test_known_names_are_found(names: list[str], columns: Columns) -> None:
     assert found(names) == columns
 
 
-def test_every_pair_is_found_and_told() -> None:
-    for pair in PAIRS:
-        assert found(["x", *pair]).as_dict() == dict(zip(("instruction", "output"), pair, strict=True)) | (
-            {"input": "input"} if pair == PAIRS[0] else {}
-        )
+def test_every_form_is_found_and_told() -> None:
+    for form in FORMS:
+        for inputs in ((), *((name,) for name in form.inputs)):
+            columns = found(["x", *inputs, form.output, form.instruction])
+            assert (columns.instruction, columns.output) == form[:2]
+            assert columns == ALPACA_COLUMNS or columns.input == (inputs[0] if inputs else None)
     assert found(["question", "answer"]).note() == "takes question as instruction, answer as output"
     assert ALPACA_COLUMNS.note() == ""
     assert found(["frage\x1b[31m", "b"], "instruction=frage\x1b[31m,output=b").note().isprintable()
@@ -106,6 +107,8 @@ def test_named_columns_are_taken(asked: str, columns: Columns) -> None:
         ("instruction=a,output=a", "takes 'a' twice"),
         ("instruction=a,instruction=b", "names instruction twice"),
         ("instruction=\udcff", "cannot take"),
+        ("instruction=frage,output=Frage", "has no column 'Frage'"),
+        ("output=instruction", "has no column 'instruction'"),
     ],
 )
 def test_what_cannot_be_taken(asked: str, told: str) -> None:

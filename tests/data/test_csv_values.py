@@ -21,6 +21,10 @@ TEXTS = st.text(
 )
 
 
+def hostile(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
 def table(path: Path, content: str | bytes) -> Table:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return open_table(path, LIKELY)
@@ -50,6 +54,20 @@ def test_what_is_written_is_read(
     path.write_bytes((start + written.getvalue()).encode())
     found = read_records(path).good
     assert [(record.instruction, record.input, record.output) for record in found] == rows
+
+
+@given(st.one_of(st.binary(), st.text(st.sampled_from("question,answer;\t\n\r\"' =sep\x00\udcff")).map(hostile)))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_are_records_or_an_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "hostile.csv"
+    for start in (b"", b"question,answer\n"):
+        path.write_bytes(start + content)
+        try:
+            found = read_records(path, skip_bad=True)
+        except DataError as error:
+            assert str(error).isprintable() and len(str(error)) < len(str(path)) + 700
+        else:
+            assert all(isinstance(record.output, str) for record in found.good)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +122,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
         (b"a", r"record 2 \(line 4\) has no 'answer'"),
         (b"a,b,c", r"bad CSV at line 4 \(3 fields for 2 columns"),
         (b'"a" b,c', r'bad CSV at line 4 \(text after a closing quote; write "" for a quote in a text\)'),
+        (b'"a\nb,"c",d', r'bad CSV at line 4 \(text after a closing quote in line 5; write "" for'),
         (b"\xe4,b", r"bad CSV at line 4 \(not valid UTF-8; save it as UTF-8 \(in Excel: CSV UTF-8\)\)"),
     ],
 )
