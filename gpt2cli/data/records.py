@@ -47,6 +47,12 @@ class Records:
         return (f"{of} have other fields, which are not used (such as {names})",)
 
 
+def check_suffix(path: Path) -> None:
+    """Raise UsageError for a file whose name does not end in one of SUFFIXES."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path} ends in neither {' nor '.join(SUFFIXES)}: give a file of Alpaca records")
+
+
 def read_records(path: Path, skip_bad: bool = False) -> Records:
     r"""Read a `.json` file (a list of objects) or a `.jsonl` file (one object a line).
 
@@ -59,8 +65,7 @@ def read_records(path: Path, skip_bad: bool = False) -> Records:
     records, and lines of a `.jsonl` file that are not JSON, are counted and left out. Raises UsageError for a file with
     another suffix.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path} ends in neither {' nor '.join(SUFFIXES)}: give a file of Alpaca records")
+    check_suffix(path)
     good: list[Record] = []
     others: dict[str, None] = {}  # in order, each once
     bad = with_others = 0

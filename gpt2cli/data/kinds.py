@@ -1,0 +1,65 @@
+"""The kinds of data that `--data` accepts, and the checks of a path before the data is read. They need no torch."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gpt2cli import paths
+from gpt2cli.config import LESSONS
+from gpt2cli.data.records import SUFFIXES
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.suggestions import advise, did_you_mean
+from gpt2cli.untrusted import is_directory, is_file, missing
+
+TEXT_SUFFIX = ".txt"
+FILE = "data.safetensors"
+"""The file of a prepared dataset."""
+ACCEPTED = f"give .json, .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or {LESSONS} (bundled)"
+
+
+def data_path(data: str) -> Path:
+    """The path of data. LESSONS means the records that come with the package, unless a file has that name.
+
+    Raises UsageError for an empty name, which would mean the working directory.
+    """
+    if not data.strip():
+        raise UsageError(f"--data is empty: {ACCEPTED}")
+    path = paths.expand(data)
+    return paths.asset("lessons.jsonl") if data == LESSONS and not path.exists() else path
+
+
+def check_kind(path: Path) -> None:
+    """Raise UsageError for a missing path or a file of an unknown format, DataError for a folder without data."""
+    if is_directory(path):
+        if not is_prepared(path) and not text_files(path):
+            raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
+        return
+    if not is_file(path):
+        guess = did_you_mean(str(path), [LESSONS])
+        raise UsageError(f"{path} is {missing(path)}: {advise(guess, ACCEPTED)}")
+    if path.suffix.lower() not in (*SUFFIXES, TEXT_SUFFIX):
+        raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The `.txt` files in a folder, sorted by name, without those in subfolders. The suffix may be in upper case.
+
+    Hidden files are left out, such as `._*`, where macOS stores metadata on other file systems.
+    """
+    return sorted(path for path in folder.iterdir() if is_text(path))
+
+
+def is_text(path: Path) -> bool:
+    """Whether a path is a visible text file."""
+    return not path.name.startswith(".") and path.suffix.lower() == TEXT_SUFFIX and is_file(path)
+
+
+def default_directory(source: str) -> Path:
+    """The default directory for a source: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file."""
+    name = f"alpaca-{source}" if source in ("cleaned", "original") else Path(urlsplit(source).path).stem
+    return paths.datasets() / (re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "alpaca")
+
+
+def is_prepared(directory: Path) -> bool:
+    """Whether the directory holds a prepared dataset."""
+    return is_file(directory / FILE)
