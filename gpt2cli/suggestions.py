@@ -3,11 +3,16 @@
 import difflib
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 
 SIMILAR = 0.75
 """The least similarity, from 0 to 1, of a wrong name to a known one that is suggested."""
 SHORTEST_START = 2
 """The fewest characters of a wrong name that may be the start of a known one."""
+MOST_FILES = 1000
+"""The most files of a directory whose names are compared with a wrong one."""
 
 
 def meant(wrong: str, known: Collection[str], others: Mapping[str, str] | None = None) -> str | None:
@@ -35,9 +40,18 @@ def did_you_mean(wrong: str, known: Collection[str], others: Mapping[str, str] |
     return f"did you mean {name}?" if name else ""
 
 
+def files_beside(path: Path) -> list[str]:
+    """The paths of visible files in the directory of a missing file. A wrong name may mean one of them."""
+    found: list[str] = []
+    with suppress(OSError):
+        visible = (other for other in path.parent.iterdir() if not other.name.startswith("."))
+        found = sorted(str(other) for other in islice(visible, MOST_FILES) if other.is_file())
+    return found
+
+
 def advise(guess: str, advice: str) -> str:
     """The advice of an error message, after the question of `did_you_mean` if there is one."""
-    return f"{guess} Or {advice}" if guess else advice
+    return f"{guess} Otherwise {advice}" if guess else advice
 
 
 def _plain(name: str) -> str:

@@ -13,6 +13,8 @@ from gpt2cli.bounds import FieldError
 from gpt2cli.cli.help_pages import show_page
 from gpt2cli.cli.typer_internals import CommandLineError, is_option, name_of, prepared
 from gpt2cli.errors import UsageError
+from gpt2cli.suggestions import meant
+from gpt2cli.untrusted import shown
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
 
@@ -90,10 +92,17 @@ class Command(TyperCommand):
 
     def _suggest(self, ctx: Any, error: Any) -> None:
         """Name the option that was probably meant in an error about an unknown option."""
-        meant = MEANT_OPTIONS.get(getattr(error, "option_name", ""), ())
-        found = [param for name in meant for param in self.get_params(ctx) if name in param.opts]
-        if found and hasattr(error, "possibilities"):
-            error.possibilities = list(found[0].opts)
+        if not hasattr(error, "possibilities"):
+            return
+        by_name = {name: param for param in self.get_params(ctx) if is_option(param) for name in param.opts}
+        for other, names in MEANT_OPTIONS.items():
+            ours = [name for name in names if name in by_name]
+            if ours:
+                by_name.setdefault(other, by_name[ours[0]])
+        exact = by_name.get(error.option_name)
+        guess = meant(error.option_name, [name for name in by_name if name.startswith("--")])
+        found = exact or (by_name[guess] if guess else None)
+        error.possibilities = list(found.opts) if found else []
 
     def get_params(self, ctx: Any) -> Any:
         return prepared(super().get_params(ctx), show_page)
@@ -113,10 +122,12 @@ class CommandGroup(TyperGroup):
                 raise typer.Exit
         try:
             return super().resolve_command(ctx, args)
-        except CommandLineError as error:
-            if meant := MEANT_COMMANDS.get(args[0]):
-                error.message = f"No such command {args[0]!r}. Did you mean `{meant}`?"
-            raise
+        except CommandLineError:
+            line = MEANT_COMMANDS.get(args[0])
+            name = meant(args[0], list(self.commands))
+            line = line or (f"gpt2 {name}" if name else None)
+            advice = f"did you mean `{line}`?" if line else "see `gpt2 --help`"
+            raise UsageError(f"there is no command {shown(args[0])}: {advice}") from None
 
 
 class App(typer.Typer):

@@ -8,7 +8,7 @@ from gpt2cli import paths
 from gpt2cli.config import LESSONS
 from gpt2cli.data.records import SUFFIXES
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.suggestions import advise, did_you_mean
+from gpt2cli.suggestions import advise, did_you_mean, files_beside
 from gpt2cli.untrusted import is_directory, is_file, missing
 
 TEXT_SUFFIX = ".txt"
@@ -35,7 +35,8 @@ def check_kind(path: Path) -> None:
             raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
         return
     if not is_file(path):
-        guess = did_you_mean(str(path), [LESSONS])
+        known = [file for file in files_beside(path) if file.lower().endswith((*SUFFIXES, TEXT_SUFFIX))]
+        guess = did_you_mean(str(path), [LESSONS, *known])
         raise UsageError(f"{path} is {missing(path)}: {advise(guess, ACCEPTED)}")
     if path.suffix.lower() not in (*SUFFIXES, TEXT_SUFFIX):
         raise UsageError(f"{path} is not a known data format: {ACCEPTED}")

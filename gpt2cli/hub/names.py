@@ -33,9 +33,10 @@ def parse_name(name: str) -> tuple[str, str]:
     is_repo = _REPO.fullmatch(repo) and "--" not in repo and ".." not in repo
     if not is_repo or (at and not _is_revision(revision)):
         known = [TINY, *PUBLISHED]
-        kinds = f"give {', '.join(known)}, a Hub repository as owner/name[@revision], or a directory"
         guess = did_you_mean(name[:200], known, _OTHER_NAMES)
-        raise UsageError(f"{name[:200]!r} is not a model: {advise(guess, kinds)}")
+        names = "" if guess else f"{', '.join(known)}, "
+        advice = advise(guess, f"give {names}a Hub repository as owner/name[@revision], or a directory")
+        raise UsageError(f"{name[:200]!r} is not a model: {advice}")
     return repo, revision or DEFAULT_REVISION
 
 

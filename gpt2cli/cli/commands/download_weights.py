@@ -9,7 +9,7 @@ import typer
 from gpt2cli.cli import options
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible_line
-from gpt2cli.config import DEFAULT_MODEL, PUBLISHED
+from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,13 +98,13 @@ def show_models(console: Console, json: bool) -> None:
     from gpt2cli.hub import model_cache
 
     models = model_cache.list_models()
-    if json:
+    if not models:
+        console.note("no models are on disk: `gpt2 download-weights` fetches gpt2; tiny comes with gpt2cli")
+    elif json:
         for model in models:
             console.json(cached_model_as_json(model))
-    elif models:
-        print_table(models)
     else:
-        console.note("no models on disk yet: `gpt2 download-weights` fetches one")
+        print_table(models)
 
 
 def print_table(models: "list[CachedModel]") -> None:
@@ -128,6 +128,8 @@ def remove_model(console: Console, name: str, revision: str | None, json: bool) 
 
     from gpt2cli.hub import model_cache
 
+    if name == TINY:
+        raise UsageError("tiny is a part of gpt2cli and cannot be removed: --list shows the models that can")
     repo, chosen = which(name, revision)
     removed = model_cache.remove(repo, chosen, lambda: console.note(f"another process is using {name}: waiting for it"))
     for model in removed:

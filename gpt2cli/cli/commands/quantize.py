@@ -53,5 +53,7 @@ def quantize(
         done = quantize_model(spec, bits, out, force=force, progress=progress)
     console.note(
         f"wrote {out} in {bits} bits: {decimal(done.bytes)}, where fp32 takes {decimal(done.fp32_bytes)}; "
-        f"rounding changed the weights by {done.error:.2%} (root mean square)"
+        f"rounding changed the weights by {100 * done.error:.2f}\N{NO-BREAK SPACE}% (root mean square)"
     )
+    if bits == 4:
+        console.note("4 bits may lose a short fine-tuning: compare both with `gpt2 evaluate`")
