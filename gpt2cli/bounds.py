@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 from gpt2cli.errors import UsageError
+from gpt2cli.suggestions import did_you_mean
 from gpt2cli.untrusted import shown
 
 
@@ -83,7 +84,9 @@ class Checked:
             value, allowed = getattr(self, each.name), choices(each.type)
             bounds = one_of(allowed) if allowed else each.metadata.get("bounds")
             if bounds and not (value is None and each.default is None):
-                check(bounds.allow(value), each.metadata.get("name") or each.name, bounds.words, shown(value))
+                guess = did_you_mean(value, allowed) if allowed and isinstance(value, str) else ""
+                found = f"{shown(value)}: {guess}" if guess else shown(value)
+                check(bounds.allow(value), each.metadata.get("name") or each.name, bounds.words, found)
 
 
 def check(holds: bool, name: str, words: str, value: str) -> None:

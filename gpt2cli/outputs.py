@@ -8,6 +8,8 @@ from pathlib import Path
 from gpt2cli import untrusted
 from gpt2cli.errors import ResourceError, UsageError
 
+CHECKPOINT_SUFFIXES = (".pt", ".safetensors")
+"""The ends of the names of checkpoints that gpt2cli writes."""
 _LONGEST_NAME = 255
 """Bytes in the name of a file on nearly every file system."""
 
@@ -16,6 +18,13 @@ def check_suffix(path: Path, suffixes: Collection[str], what: str, *, any_case: 
     """Raise UsageError unless the name ends in one of these suffixes. `what` names the kind of file."""
     if (path.suffix.lower() if any_case else path.suffix) not in suffixes:
         raise UsageError(f"{path} is no name for {what}: let it end in {' or '.join(suffixes)}")
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise UsageError or ResourceError if no checkpoint can be written to this path: before hours of training."""
+    check_suffix(path, CHECKPOINT_SUFFIXES, "a checkpoint")
+    check_unicode(path)
+    check_file(path)
 
 
 def check_file(path: Path) -> None:

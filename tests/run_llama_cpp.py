@@ -25,7 +25,8 @@ from gpt2cli import SamplingConfig, encode
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
-from gpt2cli.export.request import DTYPES, Request
+from gpt2cli.export.formats import DTYPES
+from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.prompts import ALPACA

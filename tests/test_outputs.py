@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from gpt2cli import atomic
-from gpt2cli.checkpoints.save import check_target
 from gpt2cli.errors import ResourceError, UsageError
-from gpt2cli.outputs import check_directory, check_file
+from gpt2cli.outputs import check_checkpoint, check_directory, check_file
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -46,7 +45,7 @@ def test_a_directory_that_may_not_be_entered(tmp_path: Path) -> None:
         os.seteuid(65534)  # root may enter every directory
     try:
         for path in (closed / "a.pt", closed / "b" / "a.pt"):
-            for check in (check_file, check_directory, check_target):
+            for check in (check_file, check_directory, check_checkpoint):
                 with pytest.raises(ResourceError, match="Permission denied: choose another place"):
                     check(path)
     finally:

@@ -24,7 +24,8 @@ from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import LESSONS, DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.data.open_data import data_path, load_data
+from gpt2cli.data.kinds import data_path
+from gpt2cli.data.open_data import load_data
 from gpt2cli.data.splits import Splits
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.distributed import Ranks

@@ -6,7 +6,6 @@ not transposed, so only the names of its tensors differ from ours.
 
 import json
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt2cli.atomic import recover
-from gpt2cli.checkpoints.files import read_json, read_safetensors
-from gpt2cli.checkpoints.limits import MAX_NAME, WEIGHT_TYPES, check_model_tensors
-from gpt2cli.checkpoints.peft_config import PeftConfig, parse_config
+from gpt2cli.checkpoints.adapter_files import CONFIG, WEIGHTS, read_adapter_config
+from gpt2cli.checkpoints.files import read_safetensors
+from gpt2cli.checkpoints.peft_config import PeftConfig
 from gpt2cli.checkpoints.save import disk_errors, write_tensors, writing
+from gpt2cli.checkpoints.tensor_checks import WEIGHT_TYPES, check_model_tensors
 from gpt2cli.config import LoRAConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import ADAPTED, low_rank_update
-from gpt2cli.untrusted import is_directory, is_file, is_name, shown, shown_name
+from gpt2cli.untrusted import shown_name
 
-CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model.transformer."
 _MODULES = "|".join(map(re.escape, ADAPTED))
 _NAME = re.compile(
@@ -65,16 +63,6 @@ class Adapter:
         factor = self.config.alpha / self.config.rank
         alike = all(math.isclose(scale, factor) for scale in self.scales.values())
         return alike and ranks == {self.config.rank} and not self.magnitudes and not self.biases
-
-
-def is_adapter(path: Path) -> bool:
-    """Whether a path is a directory that holds an adapter.
-
-    If there is nothing at the path, a directory that a killed export moved away is brought back first.
-    """
-    if is_directory(path.parent) and not os.path.lexists(path):
-        recover(path)
-    return any(is_file(path / name) for name in (CONFIG, WEIGHTS, PICKLE))
 
 
 def save_adapter(
@@ -122,18 +110,8 @@ def read_adapter(directory: Path) -> Adapter:
     Raises CheckpointError, naming the field or tensor, for one that is damaged, is a pickle, or changes more than the
     weights of the blocks' linear layers and the biases.
     """
-    file = directory / CONFIG
-    if not is_file(file):
-        raise CheckpointError(f"{directory} holds no {CONFIG}: save the adapter again")
-    fields = read_json(file)
-    config = parse_config(fields, file)
-    base, revision = fields.get("base_model_name_or_path"), fields.get("revision")
-    for name, value in (("base_model_name_or_path", base), ("revision", revision)):
-        if value is not None and not (is_name(value) and len(value) <= MAX_NAME):
-            raise CheckpointError(f"{file}: {name} is {shown(value)}, not a name: save the adapter again")
-    if base and revision and not is_directory(Path(base)):
-        base = f"{base}@{revision}"
-    return _read_tensors(directory, config, base or None)
+    config, base = read_adapter_config(directory)
+    return _read_tensors(directory, config, base)
 
 
 @torch.no_grad()
@@ -171,10 +149,6 @@ def merge_adapter(model: GPT, adapter: Adapter) -> None:
 def _read_tensors(directory: Path, config: PeftConfig, base: str | None) -> Adapter:
     """The adapter with its matrices under our names. They are checked to come in pairs that fit."""
     file = directory / WEIGHTS
-    if not is_file(file):
-        if is_file(directory / PICKLE):
-            raise CheckpointError(f"{directory} has its weights in a pickle only, refused: save them as safetensors")
-        raise CheckpointError(f"{directory} holds no {WEIGHTS}: save the adapter again")
     adapter = Adapter(directory, config.lora, {}, base)
     stored = read_safetensors(file).tensors
     check_model_tensors(stored, file)

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2cli.checkpoints.limits import MAX_BLOCKS, WEIGHT_TYPES
+from gpt2cli.checkpoints.limits import MAX_BLOCKS
 from gpt2cli.checkpoints.rounding import is_finite
 from gpt2cli.checkpoints.state_dicts import HEADS
+from gpt2cli.checkpoints.tensor_checks import WEIGHT_TYPES
 from gpt2cli.config import HEAD_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.gpt import GPT

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from gpt2cli.checkpoints.files import Contents, read_json
+from gpt2cli.checkpoints.files import Contents
+from gpt2cli.checkpoints.headers import read_json
 from gpt2cli.checkpoints.state_dicts import ALPHAS, BIASES, CONFIGS, HEADS
 from gpt2cli.config import HEAD_SIZE, PUBLISHED
-from gpt2cli.errors import CheckpointError
-from gpt2cli.untrusted import is_file, parse_json, shown
+from gpt2cli.untrusted import is_file, parse_json
 
 _NESTED = (*CONFIGS, "model", "gpt")
 _WIDTHS = ("n_embd", "emb_dim", "hidden_size", "d_model")
@@ -42,20 +42,6 @@ def config_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     width = next((config[name] for name in _WIDTHS if name in config), None)
     tables = [tensor for name, tensor in tensors.items() if name.endswith(_TABLES) and tensor.dim() == 2]
     return config if type(width) is int and any(table.shape[1] == width for table in tables) else {}
-
-
-def check_hub_config(config: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError for a setting of transformers' GPT-2 that our GPT-2 does not support."""
-    expected: dict[str, tuple[Any, ...]] = {
-        "model_type": (None, "gpt2"),
-        "activation_function": (None, "gelu_new", "gelu_pytorch_tanh"),
-        "scale_attn_weights": (None, True),
-        "scale_attn_by_inverse_layer_idx": (None, False),
-        "add_cross_attention": (None, False),
-    }
-    for name, values in expected.items():
-        if config.get(name) not in values:
-            raise CheckpointError(f"{path}: {name} is {shown(config[name])}, and only {values[1]!r} is GPT-2")
 
 
 def assumed_heads(config: Mapping[str, Any], n_embd: int) -> str | None:

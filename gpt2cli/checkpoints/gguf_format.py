@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2cli.checkpoints.headers import GGUF_MAGIC
 from gpt2cli.checkpoints.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_NAME, MAX_TENSORS
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown, shown_name, shown_reason
 
-MAGIC = b"GGUF"
 ARCHITECTURE = "gpt2"
 TEMPLATE = "gpt2cli.template"
 """The field that holds the prompt template, as JSON."""
@@ -100,7 +100,7 @@ class _Header:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self._at = len(MAGIC)
+        self._at = len(GGUF_MAGIC)
         self.alignment = 32
 
     def read(self) -> tuple[dict[str, Any], list[_Described], int]:

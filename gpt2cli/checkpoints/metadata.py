@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.checkpoints import adapters
+from gpt2cli.checkpoints import adapter_files
 from gpt2cli.checkpoints.configs import decoded
 from gpt2cli.checkpoints.files import read_checkpoint
 from gpt2cli.checkpoints.gguf_format import GGUFTokenizer
@@ -41,8 +41,8 @@ NO_METADATA = Metadata(None, {})
 def read_metadata(ckpt: str | Path) -> Metadata:
     """The facts in a checkpoint file or in an adapter's directory. Raises CheckpointError if they cannot be read."""
     file = expand(ckpt)
-    if adapters.is_adapter(file):
-        file = file / adapters.WEIGHTS
+    if adapter_files.is_adapter(file):
+        file = file / adapter_files.WEIGHTS
         if not is_file(file):
             raise CheckpointError(f"{file} is not there: save the adapter again")
     else:

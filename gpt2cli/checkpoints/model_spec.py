@@ -2,29 +2,30 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from gpt2cli.checkpoints import adapters
-from gpt2cli.checkpoints.metadata import NO_METADATA, Metadata, read_metadata
-from gpt2cli.checkpoints.places import check_file, find_base, find_directory
-from gpt2cli.checkpoints.read_model import add_adapter, read_model
+from gpt2cli.checkpoints import places
+from gpt2cli.checkpoints.adapter_files import is_adapter, read_adapter_config
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
-from gpt2cli.hub.models import WEIGHTS
-from gpt2cli.hub.tokenizer_files import check_tokenizer
-from gpt2cli.inference.decoder import PRECISIONS, Decoder, make_decoder
-from gpt2cli.inference.gpu.graph_decoder import check_graphs
-from gpt2cli.model.device import pick_device
-from gpt2cli.model.gpt import GPT
+from gpt2cli.hub.names import WEIGHTS
+from gpt2cli.model.device_names import check_device_name
 from gpt2cli.paths import asset, expand
 from gpt2cli.progress import Progress, ignore
 from gpt2cli.untrusted import is_directory, is_file, shown
+
+if TYPE_CHECKING:
+    from gpt2cli.checkpoints.metadata import Metadata
+    from gpt2cli.inference.decoder import Decoder
+    from gpt2cli.model.gpt import GPT
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """Which model to load, where, and in which precision. Nothing is read or checked before a method is called.
+
+    The methods that compute import torch when they are called: `check` can refuse a wrong name at once.
+
 
     model      a published name, `tiny`, a Hub repository or a directory; gpt2 if neither `model` nor `ckpt` is given
     ckpt       a checkpoint file, or the directory of a LoRA adapter in PEFT's format. With an adapter, `model` can name
@@ -47,14 +48,28 @@ class ModelSpec:
     @property
     def names_adapter(self) -> bool:
         """Whether `ckpt` is the directory of an adapter."""
-        return self.ckpt is not None and adapters.is_adapter(expand(self.ckpt))
+        return self.ckpt is not None and is_adapter(expand(self.ckpt))
 
-    def load(self, progress: Progress = ignore, *, for_text: bool = False, compile: bool = False) -> Decoder:
+    def check(self) -> None:
+        """Raise the errors of `load` that names, first bytes and small files show. Needs neither torch nor a network.
+
+        A model of the Hub may still be missing: only its name is checked.
+        """
+        check_device_name(self.device)
+        place = self._local()
+        if place is not None:
+            places.check_place(place)
+
+    def load(self, progress: Progress = ignore, *, for_text: bool = False, compile: bool = False) -> "Decoder":
         """A decoder of the model, on `device` and in `precision`. It cannot be trained or saved.
 
         Raises what `load_plain` raises, CheckpointError for weights that the precision cannot hold, and UsageError if
         the device cannot `compile`.
         """
+        from gpt2cli.inference.decoder import PRECISIONS, make_decoder
+        from gpt2cli.inference.gpu.graph_decoder import check_graphs
+        from gpt2cli.model.device import pick_device
+
         device = pick_device(self.device)
         if self.precision not in ("auto", *PRECISIONS):
             raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, not {self.precision}")
@@ -63,7 +78,7 @@ class ModelSpec:
         gpt = self.read(progress, for_text=for_text).float().eval()
         return make_decoder(gpt, device, self.precision, compile)
 
-    def load_plain(self, progress: Progress = ignore, *, for_text: bool = False) -> GPT:
+    def load_plain(self, progress: Progress = ignore, *, for_text: bool = False) -> "GPT":
         """The model in fp32 and evaluation mode, with the adapter merged into its base.
 
         A model that is not in the cache is downloaded. `progress` gets reports of the download, and notes about what
@@ -71,6 +86,10 @@ class ModelSpec:
         before its weights are downloaded if its other files show it.
         Raises UsageError, CheckpointError, NetworkError or ResourceError.
         """
+        import torch
+
+        from gpt2cli.model.device import pick_device
+
         device = pick_device(self.device)
         return self.read(progress, for_text=for_text).to(device, torch.float32).eval()
 
@@ -78,10 +97,14 @@ class ModelSpec:
         """The model's shape, without its weights. Raises what `load_plain` raises, but does not look at values."""
         return self.read(progress, for_text=for_text, only_shape=True).config
 
-    def read(self, progress: Progress = ignore, *, for_text: bool = False, only_shape: bool = False) -> GPT:
+    def read(self, progress: Progress = ignore, *, for_text: bool = False, only_shape: bool = False) -> "GPT":
         """As `load_plain`, but on the CPU and in the stored types. For `only_shape`, see `read_model`."""
-        adapter = self._adapter()
-        model = read_model(self._find(adapter, progress, for_text), progress, only_shape=only_shape)
+        from gpt2cli.checkpoints.adapters import read_adapter
+        from gpt2cli.checkpoints.read_model import add_adapter, read_model
+        from gpt2cli.hub.tokenizer_files import check_tokenizer
+
+        adapter = read_adapter(expand(self.ckpt)) if self.ckpt and self.names_adapter else None
+        model = read_model(self._find(progress, for_text), progress, only_shape=only_shape)
         if adapter is not None:
             model = add_adapter(model, adapter, progress)
         if for_text:
@@ -90,13 +113,15 @@ class ModelSpec:
 
     def fetch(self, progress: Progress = ignore) -> None:
         """Download the model, if it is not here."""
-        self._find(self._adapter(), progress, for_text=False)
+        self._find(progress, for_text=False)
 
-    def metadata(self) -> Metadata:
+    def metadata(self) -> "Metadata":
         """The prompt template and the provenance. A model from the Hub has neither.
 
         Raises CheckpointError for facts that cannot be read.
         """
+        from gpt2cli.checkpoints.metadata import NO_METADATA, read_metadata
+
         if self.ckpt is not None:
             return read_metadata(self.ckpt)
         if self.model in (None, *PUBLISHED):
@@ -109,44 +134,55 @@ class ModelSpec:
 
         A file of weights may take its config from the config.json beside it.
         """
-        adapter = self._adapter()
-        files = _files_of(self._find(adapter, ignore, for_text=False))
-        return files if adapter is None else files + _files_of(adapter.directory)
+        files = _files_of(self._find(ignore, for_text=False))
+        return files + _files_of(expand(self.ckpt)) if self.ckpt and self.names_adapter else files
 
     def depends_on(self, out: Path) -> bool:
         """Whether the model is read from `out`, from something in it, or from a directory around it. Follows links."""
-        adapter = self._adapter() if self.model is None else None
-        names = [self.model, self.ckpt, adapter and adapter.base]
+        names = [self.ckpt, self._base]
         local = [expand(name) for name in names if name and name not in (*PUBLISHED, TINY)]
         there = out.resolve()
         sources = [path.resolve() for path in local if path.exists()]
         return any(source in (there, *there.parents) or there in source.parents for source in sources)
 
-    def _adapter(self) -> adapters.Adapter | None:
-        return adapters.read_adapter(expand(self.ckpt)) if self.ckpt and self.names_adapter else None
+    @property
+    def _base(self) -> str | None:
+        """The name of the model that an adapter is for, or else `model`; None if nothing names it."""
+        if self.model is None and self.ckpt and self.names_adapter:
+            return read_adapter_config(expand(self.ckpt))[1]
+        return self.model
 
-    def _find(self, adapter: adapters.Adapter | None, progress: Progress, for_text: bool) -> Path:
+    def _find(self, progress: Progress, for_text: bool) -> Path:
         """The file or the directory with the weights, without the adapter's. It is downloaded if necessary."""
-        if adapter is None and self.ckpt is not None:
+        local = self._local()
+        if local is not None:
+            return local
+        from gpt2cli.hub import models
+
+        name = self._base or DEFAULT_MODEL
+        return models.resolve(name, offline=self.offline, progress=progress, for_text=for_text)
+
+    def _local(self) -> Path | None:
+        """As `_find`, for a place on this machine; None for a model of the Hub. Raises the errors about wrong names."""
+        if self.ckpt is None:
+            return places.find_directory(DEFAULT_MODEL if self.model is None else self.model)
+        path = expand(self.ckpt)
+        if not self.names_adapter:
             if self.model is not None:
                 raise UsageError(
                     "--model goes with --ckpt only if --ckpt is the directory of an adapter: give one of them"
                 )
-            path = expand(self.ckpt)
-            check_file(path)
+            places.check_file(path)
             return path
-        if adapter is None:
-            return find_directory(DEFAULT_MODEL if self.model is None else self.model, self.offline, progress, for_text)
-        if self.model is not None:
-            return find_base(self.model, self.offline, progress, for_text)
-        if adapter.base is None:
-            raise UsageError(f"{adapter.directory} does not say which model it adapts: name that as --model")
+        base = self._base
+        if base is None:
+            raise UsageError(f"{path} does not say which model it adapts: name that as --model")
         try:
-            return find_base(adapter.base, self.offline, progress, for_text)
+            return places.find_base(base)
         except UsageError:
-            raise CheckpointError(
-                f"{adapter.directory} adapts {shown(adapter.base)}, which is no model here: name it as --model"
-            ) from None
+            if self.model is not None:
+                raise
+            raise CheckpointError(f"{path} adapts {shown(base)}, which is no model here: name it as --model") from None
 
 
 def _files_of(place: Path) -> list[Path]:

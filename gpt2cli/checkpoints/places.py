@@ -4,23 +4,23 @@ import re
 from pathlib import Path
 
 from gpt2cli.atomic import recover
-from gpt2cli.checkpoints import adapters
-from gpt2cli.checkpoints.files import Contents, check_regular, read_safetensors, read_shards
+from gpt2cli.checkpoints import adapter_files
+from gpt2cli.checkpoints.headers import check_header, check_regular
+from gpt2cli.checkpoints.hub_layout import check_directory, refuse_parent_of_adapter
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, UsageError
-from gpt2cli.hub import models
+from gpt2cli.hub.names import parse_name
 from gpt2cli.paths import asset, expand
-from gpt2cli.progress import Progress
 from gpt2cli.untrusted import is_directory, is_file
 
 FILE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".gguf")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.(?:safetensors|gguf|bin)")
 
 
-def find_directory(model: str, offline: bool, progress: Progress, for_text: bool = False) -> Path:
-    """The directory that holds a model: a local one, or the one that the cache keeps for a name.
+def find_directory(model: str) -> Path | None:
+    """The directory that a name means; None for a model of the Hub, whose directory is in the cache of downloads.
 
-    With `for_text`, nothing large is downloaded for a model that was made for another tokenizer than GPT-2's.
+    Raises UsageError for a name that can be neither.
     """
     if model == TINY:
         return asset(TINY)
@@ -36,15 +36,14 @@ def find_directory(model: str, offline: bool, progress: Progress, for_text: bool
         raise UsageError(f"there is no directory {model}: give one in the Hub's layout, or a name such as gpt2")
     if model.endswith(FILE_ENDINGS):
         raise UsageError(f"there is no {model}: give a directory or a name as --model, and a checkpoint file as --ckpt")
-    return models.resolve(model, offline=offline, progress=progress, for_text=for_text)
+    parse_name(model)
+    return None
 
 
-def find_base(name: str, offline: bool, progress: Progress, for_text: bool = False) -> Path:
-    """The base of an adapter: a directory, as in `find_directory`, or a checkpoint file."""
+def find_base(name: str) -> Path | None:
+    """The base of an adapter: as `find_directory`, or a checkpoint file."""
     file = expand(name)
-    if name not in (*PUBLISHED, TINY) and is_file(file):
-        return file
-    return find_directory(name, offline, progress, for_text)
+    return file if name not in (*PUBLISHED, TINY) and is_file(file) else find_directory(name)
 
 
 def check_file(path: Path) -> None:
@@ -56,25 +55,13 @@ def check_file(path: Path) -> None:
     shard = _SHARD.search(path.name)
     if shard and int(shard[2]) > 1:
         raise CheckpointError(f"{path} is one of {int(shard[2])} parts of a model: give its directory as --model")
-    if path.name == adapters.WEIGHTS:
+    if path.name == adapter_files.WEIGHTS:
         raise UsageError(f"{path} is the file of an adapter: give its directory as --ckpt")
 
 
-def refuse_parent_of_adapter(directory: Path) -> None:
-    """Raise UsageError if an adapter is in a directory inside this one, where PEFT saves adapters with names."""
-    if not is_file(directory / models.CONFIG):
-        inside = sorted(child for child in directory.iterdir() if adapters.is_adapter(child))
-        if inside:
-            raise UsageError(f"{directory} holds an adapter in a directory: give {inside[0]} as --ckpt")
-
-
-def read_weights(directory: Path) -> Contents:
-    """The tensors of a directory in the Hub's layout, in one file or in shards, and the facts in their headers."""
-    whole, index = directory / models.WEIGHTS, directory / models.INDEX
-    if is_file(whole):
-        return read_safetensors(whole)
-    if is_file(index):
-        return read_shards(index)
-    if any(directory.glob("*.bin")):
-        raise CheckpointError(f"{directory} has its weights in a pickle only, refused: convert them to safetensors")
-    raise CheckpointError(f"{directory} holds no {models.WEIGHTS}: fetch the model again")
+def check_place(place: Path) -> None:
+    """Raise the errors of reading a model here that names and the beginnings of files show."""
+    if is_directory(place):
+        check_directory(place)
+    else:
+        check_header(place)

@@ -15,17 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2cli.checkpoints.limits import check_bytes, plain_facts
+from gpt2cli.checkpoints.limits import plain_facts
 from gpt2cli.checkpoints.pickle_scan import MAX_PICKLE, STORAGES, PickleRefused, scan
 from gpt2cli.checkpoints.state_dicts import find_state_dict
+from gpt2cli.checkpoints.tensor_checks import check_bytes
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown_reason
 
-MAGIC = b"PK\x03\x04"
 MAX_DIRECTORY = 2 * 2**20
 """Bytes of the archive's list of files that are read. Each file takes about 60, and 600 in memory."""
-OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The first bytes of what torch.save wrote before version 1.6: a pickle of a number."""
 _OLD_PICKLES = 5
 """The pickles in such a file: that number, the version, the system, the saved object, the order of the storages."""
 _ENTRY = 30  # bytes of the header before a file in the archive; its name and extra fields follow

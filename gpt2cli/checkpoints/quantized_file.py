@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 from torch import Tensor
 
-from gpt2cli import outputs
 from gpt2cli.checkpoints import rounding
-from gpt2cli.checkpoints.limits import check_model_tensors
 from gpt2cli.checkpoints.metadata import provenance_of
+from gpt2cli.checkpoints.quantize_request import BITS, check_request
 from gpt2cli.checkpoints.rounding import Rounding
-from gpt2cli.checkpoints.save import check_target, save_tensors
+from gpt2cli.checkpoints.save import save_tensors
+from gpt2cli.checkpoints.tensor_checks import check_model_tensors
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.quantization import dequantize_groups, group_size, is_cut, quantize_groups, quantize_rows
 from gpt2cli.progress import Progress, ignore
@@ -27,8 +27,7 @@ from gpt2cli.untrusted import shown_name
 if TYPE_CHECKING:
     from gpt2cli.checkpoints.model_spec import ModelSpec
 
-SUFFIX = ".safetensors"
-BITS, STORED_BITS = (8, 4), {"int8": 8, "int4": 4}
+STORED_BITS = {"int8": 8, "int4": 4}
 SCALE, INDEX, TABLE, POSITIONS = ".scale", "wte.index", "wte.weight", "wpe.weight"
 FIRST_MATRIX = "h.0.attn.c_attn.weight"
 MAX_ROWS = torch.iinfo(torch.uint16).max + 1
@@ -56,7 +55,7 @@ def quantize_model(
     already, CheckpointError for weights that do not fit into so few bits, ResourceError if the disk is full, and what
     `ModelSpec.read` raises.
     """
-    _check_request(spec, bits, out, force)
+    check_request(spec, bits, out, force)
     gpt = spec.read(progress).float()
     stored = STORED_BITS.get(gpt.origin.precision)
     if stored is not None and stored <= bits:
@@ -70,19 +69,6 @@ def quantize_model(
     provenance = provenance_of(metadata, gpt.origin.other_tokenizer)
     save_tensors(small, gpt.config, out, template=metadata.template, provenance=provenance)
     return Quantized(sum(parameter.nbytes for parameter in gpt.parameters()), out.stat().st_size, error)
-
-
-def _check_request(spec: "ModelSpec", bits: int, out: Path, force: bool) -> None:
-    """Raise UsageError or ResourceError for all that can be refused before a model is loaded."""
-    if spec.model is None and spec.ckpt is None:
-        raise UsageError("say what to quantize: --ckpt FILE, or --model NAME")
-    if bits not in BITS:
-        raise UsageError(f"--bits must be {' or '.join(map(str, BITS))}, not {bits}")
-    outputs.check_suffix(out, [SUFFIX], "a quantized checkpoint")
-    check_target(out)
-    if out.exists() and spec.depends_on(out):
-        raise outputs.refuse_input(out, "the model to quantize")
-    outputs.check_free(out, force)
 
 
 def quantize_tensors(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Tensor]:

@@ -9,10 +9,11 @@ from torch import Tensor
 from gpt2cli.checkpoints import adapters, configs, quantized_file
 from gpt2cli.checkpoints.build import build, read_shape
 from gpt2cli.checkpoints.dialects import to_ours
-from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_json
+from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_weights
+from gpt2cli.checkpoints.hub_layout import check_hub_config, read_hub_config
 from gpt2cli.checkpoints.metadata import tokenizer_in
-from gpt2cli.checkpoints.places import check_file, read_weights, refuse_parent_of_adapter
-from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.checkpoints.places import check_file
+from gpt2cli.errors import CheckpointError
 from gpt2cli.hub.tokenizer_files import Tokenizer, read_tokenizer, remark
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.origin import Origin
@@ -43,14 +44,7 @@ def add_adapter(model: GPT, adapter: adapters.Adapter, progress: Progress = igno
 
 def _read_directory(directory: Path, progress: Progress, only_shape: bool) -> GPT:
     """The model of `config.json` and `model.safetensors`, which may be in shards."""
-    config_file = directory / "config.json"
-    if adapters.is_adapter(directory) and not is_file(config_file):
-        raise UsageError(f"{directory} holds an adapter: give it as --ckpt, with --model for its base")
-    if not is_file(config_file):
-        refuse_parent_of_adapter(directory)
-        raise CheckpointError(f"{directory} holds no config.json: give a directory in the Hub's layout")
-    config = read_json(config_file)
-    configs.check_hub_config(config, config_file)
+    config = read_hub_config(directory)
     model = _make(read_weights(directory), config, directory, progress, only_shape)
     return _with_tokenizer(model, read_tokenizer(directory), directory, progress)
 
@@ -61,7 +55,7 @@ def _read_file(path: Path, progress: Progress, only_shape: bool) -> GPT:
     own = configs.config_in(contents.extra)
     beside = {} if configs.has_heads(own) else configs.config_beside(path, contents.tensors)
     config = beside | own
-    configs.check_hub_config(config, path)
+    check_hub_config(config, path)
     model = _make(contents, config, path, progress, only_shape)
     tokenizer = tokenizer_in(contents.extra)
     if beside:

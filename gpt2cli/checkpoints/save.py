@@ -15,16 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt2cli import outputs
 from gpt2cli.atomic import replacing
 from gpt2cli.checkpoints.rounding import is_finite
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import DivergedError, ResourceError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import merged_state
+from gpt2cli.outputs import check_checkpoint
 
 FORMAT, VERSION = "gpt2cli", 1
-SUFFIXES = (".pt", ".safetensors")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk, of a user's quota, and of the largest size of a file."""
 
@@ -51,7 +50,7 @@ def save_tensors(
     provenance: dict[str, Any] | None = None,
 ) -> None:
     """As `save_checkpoint`, for the tensors of a model of this shape, which may be quantized (see `quantized_file`)."""
-    check_target(path)
+    check_checkpoint(path)
     check_finite(state, path)
     facts: dict[str, Any] = {
         "format": FORMAT,
@@ -109,13 +108,6 @@ def write_pt(path: Path, content: dict[str, Any]) -> None:
             torch.save(content, recording)  # type: ignore[arg-type]  # it needs only write and flush
         except BaseException as error:
             raise recording.error or error from None
-
-
-def check_target(path: Path) -> None:
-    """Raise UsageError or ResourceError if no checkpoint can be written to this path: before hours of training."""
-    outputs.check_suffix(path, SUFFIXES, "a checkpoint")
-    outputs.check_unicode(path)
-    outputs.check_file(path)
 
 
 def check_finite(state: dict[str, Tensor], path: Path) -> None:

@@ -21,20 +21,38 @@ from gpt2cli.cli.commands import (
 )
 from gpt2cli.cli.environment import Environment, use
 from gpt2cli.cli.error_messages import report
+from gpt2cli.cli.help_pages import show_page
 from gpt2cli.cli.interrupts import Terminated, received
-from gpt2cli.cli.typer_internals import help_in_color, invoke
+from gpt2cli.cli.typer_internals import invoke
 from gpt2cli.errors import ExitCode
+
+START = """
+gpt2 generate "Once upon a time" --model tiny  # continue a text
+gpt2 chat --model tiny  # ask something; Ctrl-D leaves
+gpt2 finetune --model tiny --data lessons --max-steps 20 --out mine.pt  # teach it more
+gpt2 evaluate --model tiny --ckpt mine.pt --data lessons --split val  # is it better now?
+"""
+"""Commands for a first try. They need no network, because the model and the data come with the package."""
+PANELS = {
+    "Write": (generate, chat),
+    "Train": (finetune, prepare_alpaca),
+    "Measure": (evaluate, bench),
+    "Files": (quantize, export, download_weights),
+}
+"""The commands by purpose, as on the help page."""
 
 app = App(
     name="gpt2",
     cls=CommandGroup,
-    help="GPT-2 in your terminal: generate text, fine-tune it, chat with it, measure it.",
+    help="GPT-2 in your terminal: generate text, chat, fine-tune a model, measure it.",
+    epilog=START,
     invoke_without_command=True,
-    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (generate, prepare_alpaca, finetune, chat, evaluate, quantize, export, bench, download_weights):
-    module.register(app)
+for panel, modules in PANELS.items():
+    for module in modules:
+        module.register(app)
+        app.registered_commands[-1].rich_help_panel = panel
 
 
 @app.callback()
@@ -47,7 +65,7 @@ def top(
 
         print(f"gpt2cli {__version__}")
     elif ctx.invoked_subcommand is None:
-        print(ctx.get_help())
+        show_page(ctx.command, ctx)
 
 
 def main(arguments: Sequence[str], environment: Environment) -> int:
@@ -58,8 +76,7 @@ def main(arguments: Sequence[str], environment: Environment) -> int:
     debug = "--debug" in takewhile(lambda argument: argument != "--", arguments)
     with use(replace(environment, debug=debug)):
         try:
-            with help_in_color(not environment.variables.get("NO_COLOR")):  # imports a library, which takes time
-                code = invoke(app, arguments, environment.variables)
+            code = invoke(app, arguments, environment.variables)
             environment.stdout.flush()
             return code
         except KeyboardInterrupt:

@@ -9,24 +9,43 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gpt2cli import paths
-from gpt2cli.cli.typer_internals import CommandLineError, with_short_help
+from gpt2cli.bounds import FieldError
+from gpt2cli.cli.help_pages import show_page
+from gpt2cli.cli.typer_internals import CommandLineError, is_option, name_of, prepared
 from gpt2cli.errors import UsageError
+from gpt2cli.suggestions import meant
+from gpt2cli.untrusted import shown
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
 
 MEANT_OPTIONS = {
-    **dict.fromkeys(("--length", "--max-tokens", "--max-length", "--tokens", "--num-tokens"), "--max-new-tokens"),
-    "--checkpoint": "--ckpt",
-    "--file": "--prompt-file",
-    "--learning-rate": "--lr",
-    "--samples": "--num-samples",
-    "--steps": "--max-steps",
-    "--temperature": "--temp",
+    **dict.fromkeys(
+        ("--length", "--max-tokens", "--max-length", "--tokens", "--num-tokens"),
+        ("--max-new-tokens", "--new-tokens", "--max-length"),
+    ),
+    **dict.fromkeys(("--temperature", "-t"), ("--temp",)),
+    **dict.fromkeys(("--checkpoint", "--weights", "-c"), ("--ckpt",)),
+    **dict.fromkeys(("--output", "--save", "-o"), ("--out",)),
+    **dict.fromkeys(("--dataset", "--train-file", "-d"), ("--data", "--source")),
+    **dict.fromkeys(("--file", "--input"), ("--prompt-file", "--data", "--source")),
+    **dict.fromkeys(("--learning-rate", "--rate"), ("--lr",)),
+    **dict.fromkeys(("--samples", "--num-return-sequences"), ("--num-samples", "--answers")),
+    **dict.fromkeys(("--steps", "--iters", "--max-iters"), ("--max-steps",)),
+    **dict.fromkeys(("--epoch", "--num-epochs", "--num-train-epochs"), ("--epochs",)),
+    **dict.fromkeys(("--batch", "--bs"), ("--batch-size",)),
+    **dict.fromkeys(("--rank", "-r"), ("--lora-rank",)),
+    **dict.fromkeys(("--dtype", "--quantization"), ("--precision",)),
+    **dict.fromkeys(("--gpu", "--cuda", "--cpu"), ("--device",)),
+    "--verbose": ("--verbose", "--debug"),
+    "--overwrite": ("--force",),
 }
-"""Other programs' names for our options, where the spelling is too different for Typer's suggestion."""
+"""Other programs' names for our options, where the spelling is too different for Typer's suggestion.
+
+Of several names, a command has the first that is among its options.
+"""
 
 MEANT_COMMANDS = {
-    **dict.fromkeys(("help", "commands"), "gpt2 --help"),
+    "commands": "gpt2 --help",
     **dict.fromkeys(("list", "models", "ls"), "gpt2 download-weights --list"),
     **dict.fromkeys(("train", "fine-tune", "tune", "learn"), "gpt2 finetune"),
     **dict.fromkeys(("run", "complete", "write", "sample"), "gpt2 generate"),
@@ -53,6 +72,8 @@ class Command(TyperCommand):
                 self._refuse_empty(ctx, args)
             rest: list[str] = super().parse_args(ctx, args)
             return rest
+        except FieldError as error:
+            raise UsageError(f"{error} (see `{ctx.command_path} --help`)") from None
         except CommandLineError as error:
             error.ctx = getattr(error, "ctx", None) or ctx
             self._suggest(ctx, error)
@@ -61,38 +82,52 @@ class Command(TyperCommand):
     def _refuse_empty(self, ctx: Any, args: list[str]) -> None:
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         for param in self.get_params(ctx):
-            if param.param_type_name == "argument" and param.name == "prompt":
+            if not is_option(param) and param.name == "prompt":
                 continue
             typed = given.get(param.name)
             values = [value for value in (typed if isinstance(typed, list | tuple) else [typed]) if type(value) is str]
             if not all(values if param.metavar == "TEXT" else map(str.strip, values)):
-                name = max(param.opts, key=len) if param.param_type_name == "option" else param.name.upper()
+                name = name_of(param)
                 raise UsageError(f"{name} is empty: give it a value, or leave it out (see `{ctx.command_path} --help`)")
 
     def _suggest(self, ctx: Any, error: Any) -> None:
         """Name the option that was probably meant in an error about an unknown option."""
-        meant = MEANT_OPTIONS.get(getattr(error, "option_name", ""))
-        for param in self.get_params(ctx):
-            if meant in param.opts and hasattr(error, "possibilities"):
-                error.possibilities = list(param.opts)
+        if not hasattr(error, "possibilities"):
+            return
+        by_name = {name: param for param in self.get_params(ctx) if is_option(param) for name in param.opts}
+        for other, names in MEANT_OPTIONS.items():
+            ours = [name for name in names if name in by_name]
+            if ours:
+                by_name.setdefault(other, by_name[ours[0]])
+        exact = by_name.get(error.option_name)
+        guess = meant(error.option_name, [name for name in by_name if name.startswith("--")])
+        found = exact or (by_name[guess] if guess else None)
+        error.possibilities = list(found.opts) if found else []
 
     def get_params(self, ctx: Any) -> Any:
-        return with_short_help(super().get_params(ctx))
+        return prepared(super().get_params(ctx), show_page)
 
 
 class CommandGroup(TyperGroup):
     """The command that has subcommands. The error about an unknown one names the one that was probably meant."""
 
     def get_params(self, ctx: Any) -> Any:
-        return with_short_help(super().get_params(ctx))
+        return prepared(super().get_params(ctx), show_page)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] == "help":  # `help NAME` is `NAME --help`
+            args = [*args[1:2], "--help"]
+            if len(args) == 1:
+                show_page(self, ctx)
+                raise typer.Exit
         try:
             return super().resolve_command(ctx, args)
-        except CommandLineError as error:
-            if meant := MEANT_COMMANDS.get(args[0]):
-                error.message = f"No such command {args[0]!r}. Did you mean `{meant}`?"
-            raise
+        except CommandLineError:
+            line = MEANT_COMMANDS.get(args[0])
+            name = meant(args[0], list(self.commands))
+            line = line or (f"gpt2 {name}" if name else None)
+            advice = f"did you mean `{line}`?" if line else "see `gpt2 --help`"
+            raise UsageError(f"there is no command {shown(args[0])}: {advice}") from None
 
 
 class App(typer.Typer):

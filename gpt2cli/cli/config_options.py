@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from gpt2cli.bounds import choices
+from gpt2cli.bounds import BELOW_1, FROM_0_TO_1, UP_TO_1, Bounds, choices
 
 
 def option(panel: str, config: type[Any], name: str, *flags: str) -> Any:
@@ -17,7 +17,14 @@ def option(panel: str, config: type[Any], name: str, *flags: str) -> Any:
     return typer.Option(
         *(flags or (f"--{named.replace('_', '-')}",)),
         help=field.metadata["help"],
-        metavar="|".join(choices(field.type)) or None,
+        metavar=_metavar(field.type, field.metadata["bounds"]),
         show_default=field.metadata["means"] or True,
         rich_help_panel=panel,
     )
+
+
+def _metavar(kind: Any, bounds: Bounds | None) -> str | None:
+    """How the help page writes a value of this type; None where the page knows it."""
+    if bounds in (BELOW_1, UP_TO_1, FROM_0_TO_1):
+        return "FRACTION"
+    return "NAME" if kind is str else "|".join(choices(kind)) or None

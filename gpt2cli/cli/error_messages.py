@@ -8,6 +8,7 @@ from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import report_error, visible
 from gpt2cli.cli.typer_internals import CommandLineError
 from gpt2cli.errors import ExitCode, GPT2Error
+from gpt2cli.untrusted import shown_name
 
 
 def report(error: BaseException) -> int:
@@ -43,9 +44,12 @@ def describe(error: BaseException) -> tuple[str, int]:
 def _describe_usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     hint = f"see `{context.command_path if context else 'gpt2'} --help`"
-    if type(error).__name__ == "NoSuchOption" and context and context.info_name == "generate":
+    if type(error).__name__ != "NoSuchOption":
+        return f"{error.format_message().rstrip('.')} ({hint})"
+    meant = f": did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
+    if not meant and context and context.info_name == "generate":
         hint += ", or put `--` before a prompt that begins with -"
-    return f"{error.format_message().rstrip('.')} ({hint})"
+    return f"there is no option {shown_name(error.option_name)}{meant} ({hint})"
 
 
 def _on_one_line(text: str) -> str:

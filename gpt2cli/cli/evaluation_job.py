@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from gpt2cli.evaluation.evaluation_data import Instructions, Split, Texts
 
 
+def check_inputs(
+    machine: "ModelSpec", *, models: list[str], ckpts: list[str], data: str | None, answers_from: list[str]
+) -> None:
+    """Raise the errors of `prepare` that need neither torch nor a network: wrong names and wrong files."""
+    from gpt2cli.data.kinds import check_kind, data_path
+    from gpt2cli.evaluation.inputs import check_answers_file, compared_models
+
+    if data is not None:
+        check_kind(data_path(data))
+    for spec in [machine, *compared_models(models, ckpts, machine)]:
+        spec.check()
+    for name in answers_from:
+        check_answers_file(name, paths.expand(name))
+
+
 def prepare(
     console: Console,
     config: EvaluationConfig,
@@ -39,7 +54,8 @@ def prepare(
     answers   the value of --answers; None if it was not given
     """
     from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.data.open_data import check_kind, data_path, prepared_alpaca
+    from gpt2cli.data.kinds import data_path
+    from gpt2cli.data.open_data import prepared_alpaca
     from gpt2cli.evaluation.compared_models import candidates, division
     from gpt2cli.evaluation.engine import Job, check_stride
     from gpt2cli.evaluation.evaluation_data import Instructions, read_data
@@ -47,8 +63,6 @@ def prepare(
     from gpt2cli.model.device import pick_device
 
     pick_device(machine.device)  # an error about the device comes first
-    if data is not None:
-        check_kind(data_path(data))
     chosen = candidates(models, ckpts, machine, template)
     with showing_downloads(console) as progress:
         # before the data, because it can refuse a model

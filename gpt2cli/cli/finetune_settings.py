@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli import paths, untrusted
@@ -9,6 +10,7 @@ from gpt2cli.bounds import check
 from gpt2cli.config import PUBLISHED, TINY, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
+from gpt2cli.outputs import check_checkpoint
 from gpt2cli.prompts import read_template
 
 if TYPE_CHECKING:
@@ -74,3 +76,25 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         out=str(paths.expand(values["out"]).absolute()),
         wandb_project=values["wandb_project"] if values["wandb"] else None,
     )
+
+
+def check_before_training(asked: "Settings", run: str | None, resume: bool, device: str) -> None:
+    """Raise the errors of a run that need neither torch nor a network: wrong names, wrong files, a wrong place.
+
+    run  the value of RUN or --run-dir
+    """
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+    from gpt2cli.data.kinds import check_kind, data_path
+    from gpt2cli.training.runs import check_any_run, check_new_run, check_run
+
+    path = paths.expand(run) if run else None
+    if resume:
+        check_any_run() if path is None else check_run(path)
+        return
+    if path is not None:
+        check_new_run(path)
+    if asked.data is not None:
+        check_kind(data_path(asked.data))
+    if asked.from_scratch is None:
+        ModelSpec(asked.model, asked.ckpt, device).check()
+    check_checkpoint(Path(asked.out))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import typer
 
@@ -66,8 +66,8 @@ Model = Annotated[
     of_model(
         "--model",
         "-m",
-        metavar="NAME|OWNER/REPO|DIR",
-        help=f"A model's name ({', '.join(PUBLISHED)} or tiny), a Hub repository `owner/name\\[@revision]`, or a "
+        metavar="NAME|DIR",
+        help=f"A model's name ({', '.join(PUBLISHED)} or tiny), a Hub repository `owner/name[@revision]`, or a "
         "directory.",
         autocompletion=complete_model,
     ),
@@ -105,9 +105,8 @@ PrecisionOption = Annotated[
     Precision,
     of_machine(
         "--precision",
-        metavar="FORMAT",
-        help=f"The format of the weights in memory: {', '.join(get_args(Precision)[1:])}, or auto, which is fp16 on a "
-        "CPU (int8 for a file with 8 or 4 bits), and bf16 on CUDA if the GPU supports it.",
+        help="The format of the weights in memory. auto: fp16 on a CPU (int8 for a file with 8 or 4 bits), bf16 on a "
+        "CUDA device that supports it, else fp32.",
     ),
 ]
 Threads = Annotated[

@@ -1,11 +1,13 @@
 """Code that depends on the internals of Typer. Tests check it with the installed version."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args, get_origin
 
 import typer
+from typer._coercion import RuntimeParam
 from typer.exceptions import TyperException
+
+from gpt2cli.cli.option_values import parse_value
 
 CommandLineError: Any = TyperException
 """The base class of Typer's errors about a command line. Some have the command's context as `ctx`, or None."""
@@ -31,29 +33,60 @@ def invoke(app: typer.Typer, arguments: Sequence[str], variables: Mapping[str, s
     return 0
 
 
-def with_short_help(params: list[Any]) -> list[Any]:
-    """The parameters of a command, prepared for its help page.
+class _Value(RuntimeParam):
+    """Converts what was typed by `parse_value`. Typer would import pydantic for that: a third of the start's time."""
 
-    Flags have no type, because they take no value. Defaults that are described in words have no parentheses.
-    """
+    def _coerce_value(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return self._parsed(value, self.annotation, param)
+        [item_type] = get_args(self.annotation)
+        return [self._parsed(item, item_type, param) for item in value]
+
+    def _parsed(self, value: Any, kind: Any, param: Any) -> Any:
+        info = self.parameter_info
+        return parse_value(value, kind, name_of(param), info.min, info.max) if isinstance(value, str) else value
+
+
+def prepared(params: list[Any], show_page: Callable[[Any, Any], None]) -> list[Any]:
+    """The parameters of a command. They convert their values by `parse_value`, and --help calls `show_page`."""
+
+    def show_help(context: Any, _: Any, wanted: bool) -> None:
+        if wanted and not context.resilient_parsing:
+            show_page(context.command, context)
+            raise typer.Exit
+
     for param in params:
-        if getattr(param, "is_flag", False):
-            param.metavar = ""  # shown in place of the type
-        if isinstance(param.show_default, str):
-            param._get_default_string = lambda words=param.show_default, **_: words
+        if "--help" in param.opts:
+            param.callback, param.help = show_help, "Show this page."
+        if not isinstance(param._runtime_param, _Value):
+            described = param.type_descriptor
+            param._runtime_param = _Value(described.parameter_info, described.annotation)
     return params
 
 
-@contextmanager
-def help_in_color(allowed: bool) -> Iterator[None]:
-    """Inside the block, help pages have styles only if `allowed`. NO_COLOR alone would leave bold and dim."""
-    if allowed:  # the import takes time, and only help pages need it
-        yield
-        return
-    from typer import rich_utils
+def name_of(param: Any) -> str:
+    """The name of a parameter in messages: the longest of an option, or the argument's in upper case."""
+    return str(max(param.opts, key=len)) if is_option(param) else argument_name(param)
 
-    before, rich_utils.COLOR_SYSTEM = rich_utils.COLOR_SYSTEM, None
-    try:
-        yield
-    finally:
-        rich_utils.COLOR_SYSTEM = before
+
+def is_option(param: Any) -> bool:
+    return bool(param.param_type_name == "option")
+
+
+def argument_name(param: Any) -> str:
+    return str(param.metavar or param.name.upper())
+
+
+def value_type(param: Any) -> Any:
+    """The type of one value of a parameter: `str` for a `list[str]`."""
+    annotation = param.type_descriptor.annotation
+    return get_args(annotation)[0] if get_origin(annotation) is list else annotation
+
+
+def default_in_words(param: Any, ctx: Any) -> str:
+    """The default of a parameter for the help page; empty if there is nothing to show."""
+    if isinstance(param.show_default, str):
+        return param.show_default
+    default = param.get_default(ctx, call=False)
+    is_shown = param.show_default and default is not None and not isinstance(default, bool)
+    return str(default) if is_shown else ""

@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from gpt2cli.checkpoints.files import looks_like
-from gpt2cli.data.encoding import BOM
+from gpt2cli.checkpoints.headers import looks_like
 from gpt2cli.data.gzip_files import ending, open_binary
 from gpt2cli.data.json_values import BadLine
+from gpt2cli.data.utf8 import BOM
 from gpt2cli.errors import DataError
 from gpt2cli.untrusted import is_encodable, is_utf16, shown, shown_reason
 

@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from gpt2cli.checkpoints.files import looks_like
+from gpt2cli.checkpoints.headers import looks_like
 from gpt2cli.errors import DataError
 from gpt2cli.untrusted import shown_reason
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.checkpoints.files import looks_like
-from gpt2cli.data.encoding import BOM, read_utf8
+from gpt2cli.checkpoints.headers import looks_like
 from gpt2cli.data.gzip_files import ending, open_binary
+from gpt2cli.data.utf8 import BOM, read_utf8
 from gpt2cli.errors import DataError
 from gpt2cli.untrusted import is_utf16
 

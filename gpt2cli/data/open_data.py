@@ -1,53 +1,21 @@
 """Training data of any kind, opened, tokenized and divided."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from gpt2cli.config import LESSONS, DataConfig, GPTConfig, TrainConfig
+from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data.alpaca import OnBatch, read_alpaca
-from gpt2cli.data.prepared import default_directory, fingerprint, is_prepared, read_prepared, write_prepared
+from gpt2cli.data.kinds import check_kind, default_directory, is_prepared, text_files
+from gpt2cli.data.prepared import fingerprint, read_prepared, write_prepared
 from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits, sample, split
-from gpt2cli.data.text import SUFFIX, left_out_of, read_text, text_files
+from gpt2cli.data.text import left_out_of, read_text
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.paths import asset, expand
 from gpt2cli.progress import Progress, ignore
 from gpt2cli.prompts import ALPACA, PromptTemplate
-from gpt2cli.untrusted import is_directory, is_file, missing
-
-ACCEPTED = (
-    "give .csv, .tsv, .json, .jsonl (each also as .gz), .txt, a folder of .txt, a directory of prepare-alpaca, "
-    f"or {LESSONS} (bundled)"
-)
-SIMILAR = 0.75
-"""The least similarity, from 0 to 1, of a wrong name to `lessons` for which an error suggests `lessons`."""
-
-
-def data_path(data: str) -> Path:
-    """The path of data. LESSONS means the records that come with the package, unless a file has that name.
-
-    Raises UsageError for an empty name, which would mean the working directory.
-    """
-    if not data.strip():
-        raise UsageError(f"--data is empty: {ACCEPTED}")
-    path = expand(data)
-    return asset("lessons.jsonl") if data == LESSONS and not path.exists() else path
-
-
-def check_kind(path: Path) -> None:
-    """Raise UsageError for a path that does not exist, or a file of an unknown format."""
-    if is_directory(path):
-        return
-    if not is_file(path):
-        likely = difflib.get_close_matches(str(path).lower(), [LESSONS], cutoff=SIMILAR)
-        meant = f"did you mean {LESSONS}? Otherwise " if likely else ""
-        raise UsageError(f"{path} is {missing(path)}: {meant}{ACCEPTED}")
-    if not is_data_file(path) and path.suffix.lower() != SUFFIX:
-        raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
 
 
 def prepared_alpaca(offline: bool = False, progress: Progress = ignore) -> Path:
@@ -136,10 +104,7 @@ def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig,
 
 def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
     if not is_prepared(path):
-        files = text_files(path)
-        if not files:
-            raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
-        return _load_text(path, files, max_length, data, left_out_of(path))
+        return _load_text(path, text_files(path), max_length, data, left_out_of(path))
     prepared = read_prepared(path)
     longest = max(int(part.lengths.max()) for part in prepared.by_name().values() if len(part))
     if longest - 1 > max_length:  # the last token is predicted, not read

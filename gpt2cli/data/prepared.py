@@ -9,47 +9,31 @@ records: such a dataset can be trained on, but not evaluated on.
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
-from gpt2cli import paths
 from gpt2cli.atomic import replacing
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.data.alpaca import Counts
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.gzip_files import ending
+from gpt2cli.data.kinds import FILE
 from gpt2cli.data.records import Record
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, DataError, ResourceError
 from gpt2cli.prompts import PromptTemplate
-from gpt2cli.untrusted import is_encodable, is_file, parse_json
+from gpt2cli.untrusted import is_encodable, parse_json
 
-FILE = "data.safetensors"
 VERSION = 1
 AGAIN = "prepare it again with `gpt2 prepare-alpaca --force`"
 _DTYPES = {"tokens": torch.uint16, "offsets": torch.int64, "loss_from": torch.int32}
 _INFO = {"kind": str, "source": str, "max_length": int, "loss_on": str, "seed": int, "fingerprint": str}
 """The members that `Splits.info` always has, and their types."""
-
-
-def default_directory(source: str) -> Path:
-    """The default directory for a source: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file."""
-    file = Path(urlsplit(source).path)
-    name = f"alpaca-{source}" if source in ("cleaned", "original") else file.name[: -len(ending(file)) or None]
-    return paths.datasets() / (re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "alpaca")
-
-
-def is_prepared(directory: Path) -> bool:
-    """Whether the directory holds a prepared dataset."""
-    return is_file(directory / FILE)
 
 
 def fingerprint(splits: Splits) -> str:

@@ -57,6 +57,12 @@ class Records:
         return f"{of} have other fields, which are not used (such as {names})"
 
 
+def check_suffix(path: Path) -> None:
+    """Raise UsageError for a file whose name does not have the ending of a file of records."""
+    if not is_data_file(path):
+        raise UsageError(f"{path} does not hold records: give a {FORMATS}")
+
+
 def read_records(path: Path, skip_bad: bool = False, columns: Mapping[str, str] | None = None) -> Records:
     r"""Read a `.json` file (a list of objects), a `.jsonl` file (one object a line), or a `.csv` or `.tsv` file.
 
@@ -70,8 +76,7 @@ def read_records(path: Path, skip_bad: bool = False, columns: Mapping[str, str] 
     on which it begins, except in a `.json` file. With `skip_bad` such records, and malformed lines and rows, are
     counted and left out. Raises UsageError for a file with another suffix, and for one without the given `columns`.
     """
-    if not is_data_file(path):
-        raise UsageError(f"{path} does not hold records: give a {FORMATS}")
+    check_suffix(path)
     values = read_values(path, LIKELY.union(name.casefold() for name in (columns or {}).values()))
     if isinstance(values, Table):
         found = find_columns(f"the first line of {path}", values.names, columns)

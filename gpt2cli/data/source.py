@@ -9,17 +9,20 @@ from urllib.parse import unquote, urlsplit
 
 from gpt2cli import paths
 from gpt2cli.atomic import sync_directory
-from gpt2cli.data.records import read_records
+from gpt2cli.data.records import check_suffix, read_records
 from gpt2cli.data.values import FORMATS, SUFFIXES
 from gpt2cli.errors import DataError, NetworkError, UsageError
 from gpt2cli.hub import addresses, models
 from gpt2cli.hub.addresses import without_query
+from gpt2cli.hub.environment import is_offline
 from gpt2cli.hub.model_cache import lock_file
 from gpt2cli.hub.resumable_download import LastingError
 from gpt2cli.progress import Note, Progress, ignore
+from gpt2cli.suggestions import advise, did_you_mean
 from gpt2cli.untrusted import is_file, missing
 
 CLEANED_REPO, CLEANED_FILE = "yahma/alpaca-cleaned", "alpaca_data_cleaned.json"
+SOURCES = ("cleaned", "original")
 ORIGINAL = "https://raw.githubusercontent.com/tatsu-lab/stanford_alpaca/main/alpaca_data.json"
 
 
@@ -42,10 +45,22 @@ def fetch_source(
     address = ORIGINAL if source == "original" else source
     if addresses.is_address(address):
         return _kept(source, _file_name(address), partial(_download_records, address, columns), offline, progress)
+    check_source(source)
+    return paths.expand(source)
+
+
+def check_source(source: str) -> None:
+    """Raise UsageError for a source that is none of those of `fetch_source`. Nothing is downloaded."""
+    if source in SOURCES:
+        return
+    if addresses.is_address(source):
+        _file_name(source)
+        return
     path = paths.expand(source)
     if not is_file(path):
-        raise UsageError(f"{source} is {missing(path)}: give cleaned, original, an https address, or a {FORMATS}")
-    return path
+        kinds = f"give cleaned, original, an https address, or a {FORMATS}"
+        raise UsageError(f"{source} is {missing(path)}: {advise(did_you_mean(source, SOURCES), kinds)}")
+    check_suffix(path)
 
 
 def _kept(source: str, name: str, download: Callable[..., None], offline: bool, progress: Progress) -> Path:
@@ -54,7 +69,7 @@ def _kept(source: str, name: str, download: Callable[..., None], offline: bool, 
     if file.is_file():
         progress(Note(f"using {file}, downloaded before: delete it to fetch {source} again"))
         return file
-    if offline or models.is_offline():
+    if offline or is_offline():
         why = "it is not on disk and the network is off (--offline or HF_HUB_OFFLINE)"
         raise NetworkError(f"cannot use {source}: {why}: go online once, or give a file of your own as --source")
     waiting = Note(f"another process is downloading {without_query(source)}: waiting for it")

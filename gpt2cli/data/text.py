@@ -20,31 +20,20 @@ from torch import Tensor
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.data.encoding import batches, encode_many, read_utf8
+from gpt2cli.data.encoding import batches, encode_many
+from gpt2cli.data.kinds import is_text
 from gpt2cli.data.splits import Splits, sample, sizes, split
+from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, pieces
-from gpt2cli.untrusted import is_file, shown
+from gpt2cli.untrusted import shown
 
-SUFFIX = ".txt"
 _SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\n|\Z)", re.MULTILINE)
-
-
-def text_files(folder: Path) -> list[Path]:
-    """The `.txt` files in a folder, sorted by name, without those in subfolders. The suffix may be in upper case.
-
-    Hidden files are left out, such as `._*`, where macOS stores metadata on other file systems.
-    """
-    return sorted(path for path in folder.iterdir() if _is_text(path))
-
-
-def _is_text(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower() == SUFFIX and is_file(path)
 
 
 def left_out_of(folder: Path) -> tuple[str, ...]:
     """A note on the entries of a folder that `text_files` leaves out: their number, and the name of the first."""
-    others = sorted(path.name for path in folder.iterdir() if not _is_text(path))
+    others = sorted(path.name for path in folder.iterdir() if not is_text(path))
     if not others:
         return ()
     if len(others) == 1:

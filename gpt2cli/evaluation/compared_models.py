@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.evaluation.evaluation_data import Instructions, Texts
+from gpt2cli.evaluation.inputs import compared_models
 from gpt2cli.prompts import ALPACA, PromptTemplate
 
 
@@ -49,17 +50,8 @@ class Candidate:
 def candidates(
     models: Sequence[str], ckpts: Sequence[str], machine: ModelSpec, template: PromptTemplate | None = None
 ) -> list[Candidate]:
-    """These models and checkpoints, with the device, the precision and `offline` of `machine`.
-
-    The models come first, so that the checkpoints are compared with a base model. If exactly one model is given,
-    adapters are merged into it, and otherwise each into the base that it names. A `template` replaces those of the
-    checkpoints.
-    """
-    found = [replace(machine, ckpt=ckpt) for ckpt in ckpts]
-    if len(models) == 1:
-        found = [replace(spec, model=models[0]) if spec.names_adapter else spec for spec in found]
-    found = [*(replace(machine, model=name) for name in models), *found]
-    return [_candidate(spec, template) for spec in found]
+    """The candidates for `inputs.compared_models`. A `template` replaces those of the checkpoints."""
+    return [_candidate(spec, template) for spec in compared_models(models, ckpts, machine)]
 
 
 def _candidate(spec: ModelSpec, template: PromptTemplate | None) -> Candidate:

@@ -11,11 +11,12 @@ from torch import Tensor
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
-from gpt2cli.data.open_data import ACCEPTED, check_kind, load_alpaca, refuse_columns
-from gpt2cli.data.prepared import AGAIN, is_prepared, read_prepared
+from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, text_files
+from gpt2cli.data.open_data import load_alpaca, refuse_columns
+from gpt2cli.data.prepared import AGAIN, read_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import Splits
-from gpt2cli.data.text import left_out_of, read_documents, text_files, tokenize
+from gpt2cli.data.text import left_out_of, read_documents, tokenize
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.text_sizes import sizes_of
@@ -107,8 +108,6 @@ def read_data(
 
 def _read_texts(path: Path, source: str) -> Texts:
     files = text_files(path) if path.is_dir() else [path]
-    if not files:
-        raise DataError(f"{source} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
     read = [(file.name, document) for file in files for document in read_documents(file)]
     if not read:
         raise DataError(f"{source}: there is no text to evaluate on: give another file")

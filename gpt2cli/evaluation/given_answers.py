@@ -8,11 +8,12 @@ from typing import Any
 from gpt2cli.data.encoding import encode_many
 from gpt2cli.data.json_values import NAN, BadLine, kind_of
 from gpt2cli.data.records import Record
-from gpt2cli.data.values import FORMATS, is_data_file, read_values
-from gpt2cli.errors import DataError, UsageError
+from gpt2cli.data.values import read_values
+from gpt2cli.errors import DataError
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.evaluation_data import Instructions
-from gpt2cli.untrusted import is_encodable, is_file, missing, shown
+from gpt2cli.evaluation.inputs import check_answers_file
+from gpt2cli.untrusted import is_encodable, shown
 
 FIELDS = ("model_response", "response", "answer", "prediction", "completion", "output")
 """The fields of an object that can hold the answer. The first one that exists is used."""
@@ -35,10 +36,7 @@ def read_given(name: str, path: Path, data: Instructions) -> Given:
 
     Raises UsageError for a file of another kind, and DataError, with the first wrong answer, for wrong content.
     """
-    if not is_file(path):
-        raise UsageError(f"{name} is {missing(path)}: give --answers-from a {FORMATS}")
-    if not is_data_file(path):
-        raise UsageError(f"{name} does not hold answers: give --answers-from a {FORMATS}")
+    check_answers_file(name, path)
     read = [*read_values(path, FIELDS)]
     places = _places(name, len(read), data)
     texts = [

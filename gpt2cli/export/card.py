@@ -7,8 +7,8 @@ import json
 from pathlib import PurePath
 from typing import Any
 
-from gpt2cli.checkpoints.save import SUFFIXES
 from gpt2cli.config import PUBLISHED, GPTConfig
+from gpt2cli.outputs import CHECKPOINT_SUFFIXES
 from gpt2cli.paths import expand
 from gpt2cli.prompts import PromptTemplate
 from gpt2cli.untrusted import is_name
@@ -89,7 +89,7 @@ def _front(library: str, base: str | None) -> str:
 def _repository(base: str) -> str | None:
     """The Hub repository of a base model, or None if the base is a file, a directory or the bundled model."""
     repo = hub_name(base).partition("@")[0]
-    if repo.count("/") != 1 or repo.startswith((".", "/", "~")) or repo.endswith(SUFFIXES):
+    if repo.count("/") != 1 or repo.startswith((".", "/", "~")) or repo.endswith(CHECKPOINT_SUFFIXES):
         return None
     return None if expand(repo).exists() else repo
 

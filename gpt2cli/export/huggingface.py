@@ -13,16 +13,10 @@ from gpt2cli.checkpoints.rounding import cast
 from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.config import GPTConfig
 from gpt2cli.export.chat_template import as_jinja
+from gpt2cli.export.formats import CARD
 from gpt2cli.prompts import PromptTemplate
 
-DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-CARD = "README.md"
-FILES = (
-    *("config.json", "generation_config.json", "model.safetensors"),
-    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
-    CARD,
-)
-"""All files in such a directory."""
+TORCH_TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 def write_folder(
@@ -33,11 +27,14 @@ def write_folder(
     template: PromptTemplate | None,
     card: str,
 ) -> None:
-    """Fill an empty directory with `FILES`. `tensors` are under our names; `dtype` is one of f32, f16 and bf16.
+    """Fill an empty directory with the HUB_FILES of formats.py.
+
+    tensors  under our names
+    dtype    a name in TORCH_TYPES
 
     Raises CheckpointError for weights that `dtype` cannot hold.
     """
-    theirs = from_ours(cast(tensors, dtype, DTYPES[dtype]), "hub")
+    theirs = from_ours(cast(tensors, dtype, TORCH_TYPES[dtype]), "hub")
     header = {"format": "pt", "template": template.to_dict() if template else None}
     write_tensors(directory / "model.safetensors", theirs, header)
     end = {"bos_token_id": tokenizer.END_OF_TEXT_ID, "eos_token_id": tokenizer.END_OF_TEXT_ID}
@@ -69,7 +66,7 @@ def _model_config(config: GPTConfig, dtype: str) -> dict[str, Any]:
         "embd_pdrop": config.dropout,
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": config.tied,
-        "dtype": str(DTYPES[dtype]).removeprefix("torch."),
+        "dtype": str(TORCH_TYPES[dtype]).removeprefix("torch."),
     }
 
 

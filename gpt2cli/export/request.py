@@ -1,43 +1,18 @@
 """A request for an export, and its checks before a model is loaded."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2cli import outputs
 from gpt2cli.atomic import recover
-from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.model_spec import ModelSpec
-from gpt2cli.checkpoints.save import SUFFIXES
 from gpt2cli.errors import NetworkError, UsageError
-from gpt2cli.export import huggingface
-from gpt2cli.hub import models
+from gpt2cli.export.formats import DTYPES, FORMATS, OTHER_DTYPES, OTHER_NAMES, Format
+from gpt2cli.hub.environment import check_token, is_offline
 from gpt2cli.hub.names import parse_name
-
-
-@dataclass(frozen=True)
-class Format:
-    """The result of an export: one file, whose name ends in one of `suffixes`, or a directory that holds only `files`.
-
-    dtypes       the types that weights may be written in, the default first; if empty, they keep their type
-    goes_to_hub  whether it may be uploaded to the Hub
-    """
-
-    suffixes: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = tuple(huggingface.DTYPES)
-    goes_to_hub: bool = False
-
-
-FORMATS = {
-    "hf": Format(files=huggingface.FILES, goes_to_hub=True),
-    "gguf": Format(suffixes=(".gguf",), dtypes=(*huggingface.DTYPES, "q8_0"), goes_to_hub=True),
-    "peft": Format(files=(adapters.CONFIG, adapters.WEIGHTS, huggingface.CARD), dtypes=(), goes_to_hub=True),
-    "nanogpt": Format(suffixes=SUFFIXES),
-    "original": Format(suffixes=SUFFIXES),
-    "gpt2cli": Format(suffixes=SUFFIXES),
-}
-DTYPES = FORMATS["gguf"].dtypes
-"""All types that weights can be written in, by llama.cpp's names."""
+from gpt2cli.suggestions import did_you_mean
+from gpt2cli.untrusted import shown
 
 
 @dataclass(frozen=True)
@@ -66,14 +41,15 @@ class Request:
         if self.spec.model is None and self.spec.ckpt is None:
             raise UsageError("say what to export: --ckpt FILE, or --model NAME")
         if self.format not in FORMATS:
-            raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {self.format!r}")
+            raise _unknown("--format", self.format, FORMATS, OTHER_NAMES)
         form = FORMATS[self.format]
         self._check_options(form)
         self._check_place(form)
+        self.spec.check()
 
     def _check_options(self, form: Format) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+            raise _unknown("--dtype", self.dtype, DTYPES, OTHER_DTYPES)
         if self.dtype is not None and self.dtype not in form.dtypes:
             can = f"it takes {', '.join(form.dtypes)}" if form.dtypes else "an adapter is exported as it is"
             raise UsageError(f"--dtype {self.dtype} is not for --format {self.format}: {can}")
@@ -84,8 +60,9 @@ class Request:
             if "@" in self.push or "/" not in self.push:
                 raise UsageError(f"--push takes owner/name, not {self.push[:200]!r}")
             parse_name(self.push)
-            if models.is_offline():
+            if is_offline():
                 raise NetworkError("--push cannot work: the network is off (HF_HUB_OFFLINE): unset that variable")
+            check_token(self.push)
 
     def _check_place(self, form: Format) -> None:
         """Raise UsageError or ResourceError unless `out` can be written, and is free or may be replaced."""
@@ -109,3 +86,9 @@ class Request:
         if strangers:  # only files that an export wrote are ever deleted
             raise UsageError(f"{self.out} holds {strangers[0]}, which no export wrote: write elsewhere")
         outputs.check_free(self.out, self.force or not there)
+
+
+def _unknown(option: str, wrong: str, known: Collection[str], others: Mapping[str, str]) -> UsageError:
+    """The error for a wrong value of an option."""
+    guess = did_you_mean(wrong, known, others)
+    return UsageError(f"{option} must be one of {', '.join(known)}, not {shown(wrong)}{guess and f': {guess}'}")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gpt2cli.atomic import replacing_directory
 from gpt2cli.checkpoints import adapters
+from gpt2cli.checkpoints.adapter_files import is_adapter
 from gpt2cli.checkpoints.dialects import from_ours
 from gpt2cli.checkpoints.metadata import Metadata, provenance_of, read_metadata
 from gpt2cli.checkpoints.model_spec import ModelSpec
@@ -16,9 +17,10 @@ from gpt2cli.checkpoints.save import disk_errors, save_tensors, unshare_storage,
 from gpt2cli.config import HEAD_SIZE, PUBLISHED, TINY, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.export.card import hub_name, write_adapter_card, write_card
+from gpt2cli.export.formats import CARD, FORMATS
 from gpt2cli.export.gguf_file import write_gguf
-from gpt2cli.export.huggingface import CARD, DTYPES, write_folder
-from gpt2cli.export.request import FORMATS, Request
+from gpt2cli.export.huggingface import TORCH_TYPES, write_folder
+from gpt2cli.export.request import Request
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import expand
 from gpt2cli.progress import Progress, ignore
@@ -46,7 +48,10 @@ def _export_model(request: Request, model: GPT, metadata: Metadata) -> None:
     _check_fits(request.format, out.suffix, config, model.origin.other_tokenizer)
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if request.format == "gpt2cli":
-        rounded, provenance = cast(tensors, dtype, DTYPES[dtype]), provenance_of(metadata, model.origin.other_tokenizer)
+        rounded, provenance = (
+            cast(tensors, dtype, TORCH_TYPES[dtype]),
+            provenance_of(metadata, model.origin.other_tokenizer),
+        )
         save_tensors(rounded, config, out, template=metadata.template, provenance=provenance)
     elif request.format == "hf":
         card = write_card(out.name, request.place, config, metadata.provenance, template, request.spec.model)
@@ -56,7 +61,7 @@ def _export_model(request: Request, model: GPT, metadata: Metadata) -> None:
         with writing(out) as temporary:
             write_gguf(temporary, tensors, config, dtype, out.stem, template)
     else:
-        _write_state_dict(out, request.format, cast(tensors, dtype, DTYPES[dtype]), config)
+        _write_state_dict(out, request.format, cast(tensors, dtype, TORCH_TYPES[dtype]), config)
 
 
 def _check_fits(format: str, suffix: str, config: GPTConfig, other_tokenizer: str | None) -> None:
@@ -122,7 +127,7 @@ def _adapter_of(spec: ModelSpec) -> Path:
     beside = read_metadata(path).provenance.get("adapter")
     if beside is None:
         raise CheckpointError(f"{path} was not made with --lora, and peft holds only adapters: use --format hf")
-    if not (isinstance(beside, str) and is_directory(Path(beside)) and adapters.is_adapter(Path(beside))):
+    if not (isinstance(beside, str) and is_directory(Path(beside)) and is_adapter(Path(beside))):
         raise CheckpointError(
             f"{path} holds its adapter merged, and the adapter is no longer in {shown(beside)}: give it as --ckpt"
         )

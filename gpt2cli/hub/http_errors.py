@@ -26,7 +26,7 @@ def refusal(status: int, headers: Mapping[str, str], repo: str, revision: str, n
     if status == 401:
         return NetworkError(f"{repo} does not exist, or is private (HTTP 401): check the name, or set HF_TOKEN")
     if status == 403:
-        return NetworkError(f"{repo} is forbidden to you (HTTP 403): use a token in HF_TOKEN that may read it")
+        return NetworkError(f"{repo} may not be read with your token (HTTP 403): set HF_TOKEN to one that may")
     if code == "RepoNotFound":
         return NetworkError(f"{repo} does not exist (HTTP 404): check the name")
     if code == "RevisionNotFound":
@@ -41,10 +41,10 @@ def refusal(status: int, headers: Mapping[str, str], repo: str, revision: str, n
 def upload_refusal(status: int, headers: Mapping[str, str], repo: str) -> Exception:
     """The exception for an HTTP status that answers an upload: TemporaryError or NetworkError, as `refusal`."""
     reasons = {
-        401: f"the Hub does not know you (HTTP 401): set HF_TOKEN to a token that may write to {repo}",
-        403: f"{repo} is not yours to write to (HTTP 403): use another name, or a token that may write",
-        409: f"{repo} was changed meanwhile (HTTP 409): push again",
-        413: f"{repo} has no more room (HTTP 413): see your storage on the Hub",
+        401: f"the Hub does not accept the token (HTTP 401): set HF_TOKEN to one that may write to {repo}",
+        403: f"{repo} may not be written with your token (HTTP 403): use another name, or a token that may write",
+        409: f"{repo} was changed during the upload (HTTP 409): push again",
+        413: f"the Hub has no more room for {repo} (HTTP 413): see your storage there",
     }
     return NetworkError(reasons[status]) if status in reasons else refusal(status, headers, repo, "main", "the upload")
 

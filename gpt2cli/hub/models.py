@@ -4,7 +4,6 @@
 A server's answers are untrusted: each is checked before it becomes part of a path.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -16,15 +15,25 @@ from gpt2cli import paths
 from gpt2cli.atomic import sync_directory
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
 from gpt2cli.hub import hf_cache, model_cache
+from gpt2cli.hub.environment import is_offline
 from gpt2cli.hub.hub_client import Remote, prepare_client
 from gpt2cli.hub.model_cache import CachedModel
-from gpt2cli.hub.names import COMMIT, DEFAULT_REVISION, is_published, parse_name, short_name, suffix_of
+from gpt2cli.hub.names import (
+    COMMIT,
+    CONFIG,
+    DEFAULT_REVISION,
+    INDEX,
+    WEIGHTS,
+    is_published,
+    parse_name,
+    short_name,
+    suffix_of,
+)
 from gpt2cli.hub.resumable_download import LastingError, RemoteFile, fetch, matches, size_of
 from gpt2cli.hub.tokenizer_files import FILES, OTHER_KINDS, VOCABULARIES, read_tokenizer, refuse
 from gpt2cli.progress import Note, Progress, ignore
 from gpt2cli.untrusted import parse_json, shown
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 MAX_JSON = 2**24
 MAX_SHARDS = 1000
@@ -103,12 +112,6 @@ def upload(repo: str, files: list[Path], *, private: bool = False, progress: Pro
         raise NetworkError("cannot upload: the network is off (HF_HUB_OFFLINE): unset that variable")
     prepare_client()
     return Remote(name, revision, progress).upload(files, private)
-
-
-def is_offline() -> bool:
-    """Whether one of the Hub client's environment variables turns the network off."""
-    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return said.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:

@@ -4,9 +4,18 @@ import re
 
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import UsageError
+from gpt2cli.suggestions import advise, did_you_mean
 
 DEFAULT_REVISION = "main"
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+"""The files of a model in a repository. Weights in shards have an index."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_OTHER_NAMES = dict.fromkeys(("gpt2small", "gpt2s", "gpt2base", "gpt2124m", "124m"), "gpt2") | {
+    **dict.fromkeys(("gpt2m", "gpt2355m"), "gpt2-medium"),
+    **dict.fromkeys(("gpt2l", "gpt2774m"), "gpt2-large"),
+    **dict.fromkeys(("gpt215b", "gpt21558m"), "gpt2-xl"),
+}
+"""What people call the published models elsewhere."""
 _REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"\w[\w./+-]{0,99}", re.ASCII)
 
@@ -23,10 +32,11 @@ def parse_name(name: str) -> tuple[str, str]:
     repo = PUBLISHED[base].repo if base in PUBLISHED else base
     is_repo = _REPO.fullmatch(repo) and "--" not in repo and ".." not in repo
     if not is_repo or (at and not _is_revision(revision)):
-        known = ", ".join([TINY, *PUBLISHED])
-        raise UsageError(
-            f"{name[:200]!r} is not a model: give {known}, a Hub repository as owner/name[@revision], or a directory"
-        )
+        known = [TINY, *PUBLISHED]
+        guess = did_you_mean(name[:200], known, _OTHER_NAMES)
+        names = "" if guess else f"{', '.join(known)}, "
+        advice = advise(guess, f"give {names}a Hub repository as owner/name[@revision], or a directory")
+        raise UsageError(f"{name[:200]!r} is not a model: {advice}")
     return repo, revision or DEFAULT_REVISION
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from gpt2cli.errors import UsageError
+from gpt2cli.model.device_names import check_device_name
 
 TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Tokens in one forward pass over whole sequences. More are no faster and need more memory."""
@@ -28,6 +29,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
     Raises UsageError, with the names of the machine's devices, for any other name.
     """
+    check_device_name(name)
     available = available_devices()
     if available[0].startswith("cuda"):  # for `repeatable`; cuBLAS reads it once, before its first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

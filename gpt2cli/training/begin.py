@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2cli import paths
-from gpt2cli.checkpoints.save import check_target
 from gpt2cli.config import PUBLISHED, TINY
-from gpt2cli.data.prepared import is_prepared
+from gpt2cli.data.kinds import is_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
+from gpt2cli.outputs import check_checkpoint
 from gpt2cli.progress import Note, Progress
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.events import Finished
@@ -20,7 +20,7 @@ from gpt2cli.training.job import Job, make_job
 from gpt2cli.training.resuming import check_settings, find_checkpoint, run_of, settings_of
 from gpt2cli.training.run_checkpoints import checkpoints
 from gpt2cli.training.run_directory import RunDirectory
-from gpt2cli.training.runs import any_run, new_run_path, newest_run, runs, wrote
+from gpt2cli.training.runs import check_any_run, check_new_run, new_run_path, newest_run, runs, wrote
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.weights_writer import WeightsWriter, keep_base, kept_files
 
@@ -135,16 +135,14 @@ def _find_run(asked: Settings, options: RunOptions) -> Path | None:
         return options.path or new_run_path(label)
     if options.path is not None:
         return run_of(options.path)
-    newest = newest_run()
-    if newest is None and not any_run():
-        raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
-    return newest
+    check_any_run()
+    return newest_run()
 
 
 def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) -> None:
     """Raise the errors that can be known before anything is loaded."""
-    if not options.resume and ranks.is_first and (path / "config.json").exists():
-        raise UsageError(f"{path} holds a run already: add --resume to continue it, or choose another --run-dir")
+    if not options.resume and ranks.is_first:
+        check_new_run(path)
     check_out(settings, path)
     if not options.resume:
         _refuse_decided(settings.data, options.given)
@@ -153,7 +151,7 @@ def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) ->
 def check_out(settings: Settings, run: Path) -> None:
     """Raise UsageError or ResourceError if the final weights cannot be written to `settings.out`."""
     out = Path(settings.out)
-    check_target(out)
+    check_checkpoint(out)
     if out.resolve() in [file.resolve() for file in kept_files(run)]:
         raise UsageError(f"the run keeps other weights in {out}: choose another --out")
     base = settings.ckpt or (None if settings.model in (*PUBLISHED, TINY) else settings.model)

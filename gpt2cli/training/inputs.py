@@ -7,7 +7,8 @@ from torch import nn
 
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import VOCAB_SIZE
-from gpt2cli.data.open_data import check_kind, data_path, load_data, prepared_alpaca
+from gpt2cli.data.kinds import check_kind, data_path
+from gpt2cli.data.open_data import load_data, prepared_alpaca
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.device import pick_device

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import paths, untrusted
-from gpt2cli.errors import CheckpointError
+from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.training.stored_json import read_object
 
 
@@ -35,6 +35,24 @@ def newest_run() -> Path | None:
 def any_run() -> bool:
     """Whether `<home>/runs` has a run."""
     return any(runs().glob("*/config.json"))
+
+
+def check_any_run() -> None:
+    """Raise UsageError if `<home>/runs` has no run."""
+    if not any_run():
+        raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
+
+
+def check_new_run(path: Path) -> None:
+    """Raise UsageError if a directory for a new run holds a run already."""
+    if (path / "config.json").exists():
+        raise UsageError(f"{path} holds a run already: add --resume to continue it, or choose another --run-dir")
+
+
+def check_run(path: Path) -> None:
+    """Raise CheckpointError if `path` is neither a run nor a directory in its `checkpoints/`."""
+    if not untrusted.is_file(path.absolute().parent.parent / "config.json"):
+        read_config(path)
 
 
 def is_done(run: Path) -> bool:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import atomic, paths
-from gpt2cli.checkpoints.adapters import CONFIG, WEIGHTS, is_adapter, save_adapter
+from gpt2cli.checkpoints.adapter_files import CONFIG, WEIGHTS, is_adapter
+from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import disk_errors, save_checkpoint

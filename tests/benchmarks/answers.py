@@ -17,7 +17,7 @@ import torch
 from gpt2cli import tokenizer
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import ANSWERS
-from gpt2cli.data.open_data import data_path
+from gpt2cli.data.kinds import data_path
 from gpt2cli.data.records import read_records
 from gpt2cli.evaluation.answers import answer
 from gpt2cli.model.gpt import GPT

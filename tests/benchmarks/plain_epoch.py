@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.open_data import data_path, load_data
+from gpt2cli.data.kinds import data_path
+from gpt2cli.data.open_data import load_data
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.inputs import set_dropout
 from gpt2cli.training.optim import learning_rate

@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 from gpt2cli.checkpoints import save
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
-from gpt2cli.checkpoints.save import check_target, save_checkpoint
+from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.lora import add_lora, lora_state
+from gpt2cli.outputs import check_checkpoint
 from tests import models
 from tests.runner import PATIENCE
 
@@ -153,12 +154,12 @@ def test_saving_leaves_the_mode_and_the_random_state(model, tmp_path, name):
 def test_names_that_cannot_be_are_refused_early(tmp_path):
     for name in ("a", "a.bin", "a.pt.gz"):
         with pytest.raises(UsageError, match=r"let it end in \.pt or \.safetensors"):
-            check_target(tmp_path / name)
+            check_checkpoint(tmp_path / name)
     with pytest.raises(ResourceError, match=r"there is no directory .*no: make it"):
-        check_target(tmp_path / "no" / "a.pt")
+        check_checkpoint(tmp_path / "no" / "a.pt")
     (tmp_path / "folder.pt").mkdir()
     with pytest.raises(UsageError, match="is a directory"):
-        check_target(tmp_path / "folder.pt")
+        check_checkpoint(tmp_path / "folder.pt")
 
 
 SAVE_INTO_LITTLE_ROOM = """

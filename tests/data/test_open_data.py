@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.config import LESSONS, DataConfig, TrainConfig
-from gpt2cli.data.open_data import data_path, load_data
+from gpt2cli.data.kinds import data_path
+from gpt2cli.data.open_data import load_data
 from gpt2cli.data.prepared import fingerprint, write_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import DataError, UsageError

@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from gpt2cli.config import DataConfig
 from gpt2cli.data import prepared
 from gpt2cli.data.dataset import TokenDataset, empty
+from gpt2cli.data.kinds import FILE, default_directory
 from gpt2cli.data.open_data import load_alpaca
-from gpt2cli.data.prepared import FILE, default_directory, fingerprint, read_prepared, write_prepared
+from gpt2cli.data.prepared import fingerprint, read_prepared, write_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import DataError, ResourceError
 from tests.data.records import RECORDS, many, write_json

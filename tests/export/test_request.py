@@ -16,7 +16,8 @@ from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, GPT2Error, NetworkError, ResourceError, UsageError
 from gpt2cli.export import huggingface, write
 from gpt2cli.export.card import write_card
-from gpt2cli.export.request import FORMATS, Request
+from gpt2cli.export.formats import FORMATS, HUB_FILES
+from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
 from gpt2cli.model.lora import add_lora, lora_state
 from gpt2cli.prompts import ALPACA
@@ -111,7 +112,7 @@ def test_a_name_is_not_the_directory_that_is_called_so(tmp_path, monkeypatch):
     out = tmp_path / "tiny"
     for force in (False, True):
         export(Request(ModelSpec("tiny"), "hf", out, force=force))
-    assert {path.name for path in out.iterdir()} == set(huggingface.FILES)
+    assert {path.name for path in out.iterdir()} == set(HUB_FILES)
 
 
 @pytest.mark.parametrize("format", ["hf", "gguf", "peft"])

@@ -14,7 +14,8 @@ from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.export.request import FORMATS, Request
+from gpt2cli.export.formats import FORMATS
+from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
 from gpt2cli.model.lora import add_lora, lora_state
 from gpt2cli.prompts import ALPACA

@@ -21,15 +21,10 @@ if TYPE_CHECKING:
     from gpt2cli.checkpoints.model_spec import ModelSpec
 
 EXAMPLES = """
-[bold]Examples[/bold]
-
-gpt2 bench
-
-gpt2 bench --all
-
-gpt2 bench --model gpt2-medium --precision int8 --threads 4
-
-gpt2 bench --ckpt finetuned.pt --prompt-tokens 512 --new-tokens 64 --json
+gpt2 bench --model tiny  # a first try, without a network
+gpt2 bench --all  # compare all precisions
+gpt2 bench --model gpt2-medium --precision int8 --threads 4  # another model, on 4 threads
+gpt2 bench --ckpt finetuned.pt --prompt-tokens 512 --new-tokens 64 --json  # a longer prompt, as JSON
 """
 DEFAULTS = BenchConfig()
 RUN = "Run"
@@ -59,7 +54,7 @@ def bench(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure a model's speed, and compare it with the limit that the memory's bandwidth sets.
+    """Measure the speed of a model. It is compared with the limit that the memory's bandwidth sets.
 
     The prompt is random tokens. Decoding is greedy, one token at a time, without prompt-lookup decoding.
     """
@@ -69,9 +64,11 @@ def bench(
     if all and precision != "auto":
         raise UsageError("--all takes every precision: leave --precision out")
     from gpt2cli.checkpoints.model_spec import ModelSpec
-    from gpt2cli.cli.views import bench as views
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
+    spec.check()
+    from gpt2cli.cli.views import bench as views
+
     others = {"--threads": threads, "--compile": compile, "--debug": debug}
     speeds = []
     measured = (

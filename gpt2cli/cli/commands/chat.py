@@ -21,15 +21,11 @@ if TYPE_CHECKING:
     from gpt2cli.cli.chat_session import Session
 
 EXAMPLES = """
-[bold]Examples[/bold]
-
-gpt2 chat
-
-gpt2 chat --ckpt tuned.pt --temp 0.2 --stats
-
-gpt2 chat --prompt "Name three primary colours." --json
-
-cat question.txt | gpt2 chat --model tiny
+gpt2 chat --model tiny  # with the small model that comes with gpt2cli
+gpt2 chat  # with finetuned.pt, which finetune writes
+gpt2 chat --ckpt tuned.pt --temp 0.2 --stats  # less random, and with the speed
+gpt2 chat --model tiny --prompt "What is the opposite of hot?"  # answer once and exit
+cat question.txt | gpt2 chat --json  # the input is one instruction, the answer JSON
 """
 
 
@@ -66,7 +62,7 @@ def chat(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Chat with a fine-tuned model: finetuned.pt, unless --ckpt or --model names another."""
+    """Chat with a model. Without --ckpt and --model it is finetuned.pt, which finetune writes."""
     console = Console(quiet)
     sampling = options.sampling_config(ctx)
     once = prompt is not None or not current().stdin.isatty()
@@ -74,14 +70,16 @@ def chat(
         raise UsageError("--json is for a single answer: add --prompt TEXT, or ask through a pipe")
     if ckpt is None and model is None:
         ckpt = default_checkpoint("chat with")
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+
+    spec = ModelSpec(model, ckpt, device, precision, offline)
+    spec.check()
     chosen = None if template is None else prompts.read_template(template)
     text = read_prompt(prompt) if once else ""
 
     with nullcontext() if once else typing_unseen():
-        from gpt2cli.checkpoints.model_spec import ModelSpec
         from gpt2cli.cli.chat_session import Session, converse
 
-        spec = ModelSpec(model, ckpt, device, precision, offline)
         decoder, load_s = open_model(console, spec, threads, compile)
         session = Session(console, spec.name, decoder, chosen or read_template(console, spec), sampling, stats)
         if stats:

@@ -9,24 +9,18 @@ import typer
 from gpt2cli.cli import options
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible_line
-from gpt2cli.config import DEFAULT_MODEL, PUBLISHED
+from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
     from gpt2cli.hub.model_cache import CachedModel
 
 EXAMPLES = """
-[bold]Examples[/bold]
-
-gpt2 download-weights
-
-gpt2 download-weights gpt2-medium
-
-gpt2 download-weights distilbert/distilgpt2 --revision main --force
-
-gpt2 download-weights --list
-
-gpt2 download-weights --remove gpt2-medium
+gpt2 download-weights  # gpt2, the default model (548 MB)
+gpt2 download-weights gpt2-medium  # a larger one, for later use without a network
+gpt2 download-weights distilbert/distilgpt2 --revision main --force  # again, from the Hub
+gpt2 download-weights --list  # the models on disk
+gpt2 download-weights --remove gpt2-medium  # delete one
 """
 of_disk = partial(typer.Option, rich_help_panel="On disk")
 
@@ -47,13 +41,13 @@ def download_weights(
     model: Annotated[
         str | None,
         typer.Argument(
-            help=f"One of {', '.join(PUBLISHED)}, or a Hub repository `owner/name\\[@revision]`.",
+            help=f"One of {', '.join(PUBLISHED)}, or a Hub repository `owner/name[@revision]`.",
             show_default=DEFAULT_MODEL,
             autocompletion=lambda: list(PUBLISHED),
         ),
     ] = None,
     revision: Annotated[
-        str | None, options.of_model("--revision", help="A branch, tag or commit.", show_default="main")
+        str | None, options.of_model("--revision", metavar="NAME", help="A branch, tag or commit.", show_default="main")
     ] = None,
     force: Annotated[bool, options.of_model("--force", help="Download the model again if it is on disk.")] = False,
     list_models: Annotated[bool, of_disk("--list", help="Show the models on disk.")] = False,
@@ -66,7 +60,7 @@ def download_weights(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Download a model's weights, check their hashes, and print their directory."""
+    """Download a model, or list and delete those on disk. A download is checked, and its directory printed."""
     if sum((model is not None or force, list_models, remove is not None)) > 1 or (list_models and revision):
         raise UsageError("a download (MODEL, --force), --list and --remove exclude each other: use one at a time")
     console = Console(quiet)
@@ -104,13 +98,13 @@ def show_models(console: Console, json: bool) -> None:
     from gpt2cli.hub import model_cache
 
     models = model_cache.list_models()
-    if json:
+    if not models:
+        console.note("no models are on disk: `gpt2 download-weights` fetches gpt2; tiny comes with gpt2cli")
+    elif json:
         for model in models:
             console.json(cached_model_as_json(model))
-    elif models:
-        print_table(models)
     else:
-        console.note("no models on disk yet: `gpt2 download-weights` fetches one")
+        print_table(models)
 
 
 def print_table(models: "list[CachedModel]") -> None:
@@ -134,6 +128,8 @@ def remove_model(console: Console, name: str, revision: str | None, json: bool) 
 
     from gpt2cli.hub import model_cache
 
+    if name == TINY:
+        raise UsageError("tiny is a part of gpt2cli and cannot be removed: --list shows the models that can")
     repo, chosen = which(name, revision)
     removed = model_cache.remove(repo, chosen, lambda: console.note(f"another process is using {name}: waiting for it"))
     for model in removed:

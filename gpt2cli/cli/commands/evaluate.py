@@ -9,7 +9,7 @@ import typer
 from gpt2cli.cli import options
 from gpt2cli.cli.commands.chat import default_checkpoint
 from gpt2cli.cli.config_options import option
-from gpt2cli.cli.evaluation_job import prepare
+from gpt2cli.cli.evaluation_job import check_inputs, prepare
 from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.cli.report_file import check_out, write_report
 from gpt2cli.cli.terminal import Console
@@ -21,19 +21,12 @@ if TYPE_CHECKING:
     from gpt2cli.evaluation.engine import Job
 
 EXAMPLES = """
-[bold]Examples[/bold]
-
-gpt2 evaluate
-
-gpt2 evaluate --model gpt2 --ckpt finetuned.pt --out report.html
-
-gpt2 evaluate --data records.json --ckpt a.pt --ckpt b.pt --answers 200 --json
-
-gpt2 evaluate --data questions.csv --columns instruction=question,output=answer
-
-gpt2 evaluate --data book.txt --model gpt2 --model distilgpt2 --stride 256
-
-gpt2 evaluate --data records.json --answers-from theirs.json --answers-from ours.jsonl
+gpt2 evaluate --model tiny --data lessons --split val  # a first try, without a network
+gpt2 evaluate --model gpt2 --ckpt finetuned.pt --out report.html  # did fine-tuning help? with a page of all answers
+gpt2 evaluate --data records.json --ckpt a.pt --ckpt b.pt --answers 200 --json  # compare two on your own records
+gpt2 evaluate --data quiz.csv --columns instruction=task,output=solution --ckpt a.pt  # records in a table
+gpt2 evaluate --data book.txt --model gpt2 --model distilgpt2 --stride 256  # perplexity on plain text
+gpt2 evaluate --data records.json --answers-from theirs.json  # score answers from elsewhere
 """
 of_data, of_answers = (partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Answers"))
 DEFAULTS = EvaluationConfig()
@@ -102,7 +95,7 @@ def evaluate(
         options.of_model(
             "--model",
             "-m",
-            metavar="NAME|OWNER/REPO|DIR",
+            metavar="NAME|DIR",
             help=f"{', '.join(PUBLISHED)}, tiny, a Hub repository, or a directory. Can be repeated: the "
             "other models are compared with the first.",
             autocompletion=options.complete_model,
@@ -125,7 +118,7 @@ def evaluate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how well models predict and answer, and compare them."""
+    """Compare how well models predict and answer. With one model, only measure it."""
     console = Console(quiet)
     with options.named_as_typed("gpt2 evaluate"):
         sampling = SamplingConfig(max_new_tokens, temp, seed=seed)
@@ -136,6 +129,10 @@ def evaluate(
         ckpt = [default_checkpoint("evaluate")]
     if out is not None:
         check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())])
+    from gpt2cli.checkpoints.model_spec import ModelSpec
+
+    machine = ModelSpec(device=device, precision=precision, offline=offline)
+    check_inputs(machine, models=model or [], ckpts=ckpt or [], data=data, answers_from=answers_from or [])
     if bertscore:
         from gpt2cli.evaluation.bertscore import check_bertscore
 
@@ -144,12 +141,10 @@ def evaluate(
         import torch
 
         torch.set_num_threads(threads)
-    from gpt2cli.checkpoints.model_spec import ModelSpec
-
     job = prepare(
         console,
         config,
-        ModelSpec(device=device, precision=precision, offline=offline),
+        machine,
         models=model or [],
         ckpts=ckpt or [],
         template=None if template is None else read_template(template),

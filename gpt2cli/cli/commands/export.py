@@ -11,19 +11,14 @@ from gpt2cli.cli import options
 from gpt2cli.cli.describe import counted
 from gpt2cli.cli.terminal import Console
 from gpt2cli.errors import UsageError
+from gpt2cli.export.formats import DTYPES, FORMATS
 
 EXAMPLES = """
-[bold]Examples[/bold]
-
-gpt2 export --ckpt finetuned.pt --format hf --out my-gpt2
-
-gpt2 export --ckpt finetuned.pt --format hf --out my-gpt2 --push owner/my-gpt2
-
-gpt2 export --ckpt finetuned.pt --format gguf --dtype q8_0 --out finetuned.gguf
-
-gpt2 export --ckpt finetuned.pt --format peft --out my-adapter
-
-gpt2 export --model gpt2-medium --format nanogpt --out ckpt.pt
+gpt2 export --ckpt finetuned.pt --format hf --out my-gpt2  # for transformers
+gpt2 export --ckpt finetuned.pt --format hf --out my-gpt2 --push owner/my-gpt2  # and upload it to the Hub
+gpt2 export --ckpt finetuned.pt --format gguf --dtype q8_0 --out finetuned.gguf  # for llama.cpp, in 8 bits
+gpt2 export --ckpt lora.pt --format peft --out my-adapter  # only the LoRA adapter
+gpt2 export --model gpt2-medium --format nanogpt --out ckpt.pt  # for nanoGPT's sample.py
 """
 of_export = partial(typer.Option, rich_help_panel="Export")
 
@@ -37,7 +32,7 @@ def export(
         str,
         of_export(
             "--format",
-            metavar="FORMAT",
+            metavar="|".join(FORMATS),
             help="hf (transformers), gguf (llama.cpp), peft (only the LoRA adapter), nanogpt, original (a `GPTModel` "
             "with trf_blocks), or gpt2cli (a checkpoint).",
         ),
@@ -54,8 +49,8 @@ def export(
         str | None,
         of_export(
             "--dtype",
-            metavar="TYPE",
-            help="The type of the weights: f32, f16 or bf16; for gguf also q8_0 (8 bits).",
+            metavar="|".join(DTYPES),
+            help="The type of the weights. q8_0 (8 bits) is for gguf only.",
             show_default="f32",
         ),
     ] = None,
@@ -81,13 +76,15 @@ def export(
     if offline and push is not None:
         raise UsageError("--push needs the network, which --offline forbids: give one of them")
     from gpt2cli.checkpoints.model_spec import ModelSpec
-    from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.export.request import Request
+
+    request = Request(ModelSpec(model, ckpt, offline=offline), format, out, dtype, force, push)
+    request.check()
+    from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.export.write import export as write
     from gpt2cli.hub import models
 
     console = Console(quiet)
-    request = Request(ModelSpec(model, ckpt, offline=offline), format, out, dtype, force, push)
     with showing_downloads(console) as progress:
         files = write(request, progress)
         size = sum(file.stat().st_size for file in files)

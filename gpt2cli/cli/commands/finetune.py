@@ -8,24 +8,19 @@ import typer
 from gpt2cli import paths
 from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
-from gpt2cli.cli.finetune_settings import LORA, RECORDS, SHAPE, TRAIN, make_settings, refuse_idle
+from gpt2cli.cli.finetune_settings import LORA, RECORDS, SHAPE, TRAIN, check_before_training, make_settings, refuse_idle
 from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
 
 EXAMPLES = """
-[bold]Examples[/bold]
-
-gpt2 finetune --subset 5000
-
-gpt2 finetune --data records.json --epochs 2 --lora
-
-gpt2 finetune --data questions.csv --columns instruction=question,output=answer
-
-gpt2 finetune --data tales/ --from-scratch --n-layer 4 --n-head 4 --n-embd 128 --block-size 256 --lr 1e-3
-
-gpt2 finetune --resume
-
-torchrun --nproc-per-node 2 -m gpt2cli finetune --data records.json
+gpt2 finetune --model tiny --data lessons --max-steps 20  # a first try, without a network
+gpt2 finetune --data records.json --epochs 2  # on your own instructions
+gpt2 finetune --data quiz.csv --columns instruction=task,output=solution  # a table with these column names
+gpt2 finetune --data records.json --lora  # only an adapter: faster, with less memory
+gpt2 finetune --subset 5000  # on 5,000 of Alpaca's instructions
+gpt2 finetune --data tales/ --from-scratch --n-layer 4 --n-head 4 --n-embd 128 --lr 1e-3  # a new, small model
+gpt2 finetune --resume  # continue the newest unfinished run
+torchrun --nproc-per-node 2 -m gpt2cli finetune --data records.json  # on two GPUs
 """
 DATA, TRAINING, ADAPTER, SCRATCH, RUN = "Data", "Training", "LoRA", "From scratch", "Run"
 """The panels of the help page."""
@@ -120,7 +115,9 @@ def finetune(
     wandb: Annotated[
         bool, of_run("--wandb/--no-wandb", help="Track the run with Weights & Biases (wandb.ai).")
     ] = False,
-    wandb_project: Annotated[str, of_run("--wandb-project", help="The name of the W&B project.")] = "gpt2cli",
+    wandb_project: Annotated[
+        str, of_run("--wandb-project", metavar="NAME", help="The name of the W&B project.")
+    ] = "gpt2cli",
     compile: Annotated[bool, of_machine("--compile", help="Compile the model: slower start, faster steps.")] = False,
     grad_checkpointing: Annotated[
         bool, of_machine("--grad-checkpointing", help="Recompute activations: less memory, a third more time.")
@@ -138,7 +135,7 @@ def finetune(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Fine-tune GPT-2 on instructions (Alpaca's, or your own), or train it on plain text."""
+    """Train a model on instructions or on plain text. Without --data, these are Alpaca's instructions."""
     if run and not resume:
         raise UsageError(f"{run} can name a run only with --resume: add it, or did you mean --data {run}?")
     given = frozenset(NAMES.get(name, name) for name in ctx.params if was_given(ctx, name))
@@ -146,10 +143,11 @@ def finetune(
         refuse_idle(given, lora, from_scratch)
     with options.named_as_typed("gpt2 finetune"):
         asked = make_settings(ctx.params)
+    named = run or run_dir
+    check_before_training(asked, named, resume, device)
     from gpt2cli.cli.run_finetune import run_training
     from gpt2cli.training.begin import RunOptions
 
-    named = run or run_dir
     run_options = RunOptions(
         path=paths.expand(named) if named else None,
         resume=resume,

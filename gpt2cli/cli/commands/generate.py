@@ -15,15 +15,11 @@ if TYPE_CHECKING:
     from gpt2cli.generation.text import TextGeneration
 
 EXAMPLES = """
-[bold]Examples[/bold]
-
-gpt2 generate "The meaning of life is" --temp 0.7 --top-k 40
-
-gpt2 generate "Q: Who wrote Hamlet? A:" -n 20 --temp 0 --stop "\\n" --no-echo
-
-cat story.txt | gpt2 generate --model gpt2-medium --top-p 0.9
-
-gpt2 generate "Once upon a time" --num-samples 3 --seed 1 --json
+gpt2 generate "Once upon a time" --model tiny  # with the small model that comes with gpt2cli
+gpt2 generate "The meaning of life is" -n 300  # a longer text, with GPT-2
+gpt2 generate "Q: Who wrote Hamlet? A:" --temp 0 --stop "\\n"  # the most likely answer, one line
+cat draft.txt | gpt2 generate --no-echo > more.txt  # from a pipe, into a file
+gpt2 generate "Dear diary," --num-samples 3 --seed 1 --json  # three samples as JSON lines
 """
 DEFAULTS = SamplingConfig()
 
@@ -63,14 +59,16 @@ def generate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Continue a prompt with GPT-2. The text appears while it is generated."""
+    """Continue a text. It appears while it is generated."""
     console = Console(quiet)
     sampling = options.sampling_config(ctx)
-    text = read_prompt(prompt, prompt_file)
     from gpt2cli.checkpoints.model_spec import ModelSpec
-    from gpt2cli.generation.text import TextGeneration
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
+    spec.check()
+    text = read_prompt(prompt, prompt_file)
+    from gpt2cli.generation.text import TextGeneration
+
     decoder, load_s = open_model(console, spec, threads, compile)
     run = TextGeneration(decoder, text, sampling)
     note_dropped(console, run)

@@ -19,17 +19,11 @@ if TYPE_CHECKING:
     from gpt2cli.data.splits import Splits
 
 EXAMPLES = """
-[bold]Examples[/bold]
-
-gpt2 prepare-alpaca
-
-gpt2 prepare-alpaca --subset 5000 --max-length 512 --out alpaca-5k
-
-gpt2 prepare-alpaca --source records.jsonl --skip-bad --force
-
-gpt2 prepare-alpaca --source questions.csv --columns instruction=question,output=answer
-
-gpt2 prepare-alpaca --source https://example.org/records.json --loss-on all
+gpt2 prepare-alpaca --subset 5000 --out alpaca-5k  # 5,000 of Alpaca's instructions
+gpt2 prepare-alpaca --source records.jsonl --skip-bad --force  # your own, without the malformed ones
+gpt2 prepare-alpaca --source quiz.csv --columns instruction=task,output=solution  # a table with these column names
+gpt2 prepare-alpaca --source https://example.org/records.json --loss-on all  # from the web
+gpt2 finetune --data alpaca-5k  # train on the result
 """
 DATA, TRAIN = DataConfig(), TrainConfig()
 WINDOW = GPTConfig().block_size
@@ -79,7 +73,8 @@ def prepare_alpaca(
     skip_bad: Annotated[bool, of_records("--skip-bad", help="Skip malformed records and report their number.")] = False,
     val_fraction: Annotated[float, option("Splits", DataConfig, "val_fraction")] = DATA.val_fraction,
     test_fraction: Annotated[
-        float, of_splits("--test-fraction", help="The fraction of the records that is used for testing.")
+        float,
+        of_splits("--test-fraction", metavar="FRACTION", help="The fraction of the records that is used for testing."),
     ] = DATA.test_fraction,
     seed: Annotated[int, of_splits("--seed", help="The random seed of the subset and the splits.")] = DATA.seed,
     out: Annotated[
@@ -97,24 +92,27 @@ def prepare_alpaca(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Tokenize Alpaca's instructions or your own records, divide them into splits, and show a summary."""
+    """Tokenize instructions once, for many runs: Alpaca's, or your own. They are divided into splits."""
     with options.named_as_typed("gpt2 prepare-alpaca"):
         data = DataConfig(val_fraction, test_fraction, subset, seed)
         train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
     console = Console(quiet)
+    from gpt2cli.data.kinds import default_directory
+    from gpt2cli.data.source import check_source, fetch_source
+
+    wording, asked = read_template(template), None if columns is None else parse_columns(columns)
+    check_source(source)
+    directory = default_directory(source) if out is None else out
+    check_free(directory, force)
 
     from rich.progress import MofNCompleteColumn, TextColumn
 
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.cli.views.progress import ProgressBars
     from gpt2cli.data.open_data import load_alpaca
-    from gpt2cli.data.prepared import default_directory, write_prepared
-    from gpt2cli.data.source import fetch_source
+    from gpt2cli.data.prepared import write_prepared
     from gpt2cli.hub.addresses import without_query
 
-    wording, asked = read_template(template), None if columns is None else parse_columns(columns)
-    directory = default_directory(source) if out is None else out
-    check_free(directory, force)
     with showing_downloads(console) as progress:
         path = fetch_source(source, offline=offline, progress=progress, columns=asked)
     with ProgressBars(console, [MofNCompleteColumn(), TextColumn("records")]) as bars:
@@ -138,7 +136,7 @@ def prepare_alpaca(
 
 def check_free(directory: Path, force: bool) -> None:
     """Raise UsageError if the directory holds a dataset, or is a file; ResourceError if it cannot be written."""
-    from gpt2cli.data.prepared import is_prepared
+    from gpt2cli.data.kinds import is_prepared
 
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file: give --out a directory")

@@ -15,8 +15,9 @@ from gpt2cli.cli.app import app
 from gpt2cli.cli.typer_internals import invoke
 from gpt2cli.cli.views.dataset import show_example
 from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.data.kinds import FILE
 from gpt2cli.data.open_data import load_alpaca, load_data
-from gpt2cli.data.prepared import FILE, fingerprint, read_prepared
+from gpt2cli.data.prepared import fingerprint, read_prepared
 from gpt2cli.errors import ResourceError
 from gpt2cli.prompts import PromptTemplate
 from tests.cli.commands.test_download_weights import one_error

@@ -1,0 +1,71 @@
+"""The kinds of data that `--data` accepts, and the checks of a path before the data is read. They need no torch."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gpt2cli import paths
+from gpt2cli.config import LESSONS
+from gpt2cli.data.gzip_files import ending
+from gpt2cli.data.values import SUFFIXES, is_data_file
+from gpt2cli.errors import DataError, UsageError
+from gpt2cli.suggestions import advise, did_you_mean, files_beside
+from gpt2cli.untrusted import is_directory, is_file, missing
+
+TEXT_SUFFIX = ".txt"
+FILE = "data.safetensors"
+"""The file of a prepared dataset."""
+ACCEPTED = (
+    "give .csv, .tsv, .json, .jsonl (each also as .gz), .txt, a folder of .txt, a directory of prepare-alpaca, "
+    f"or {LESSONS} (bundled)"
+)
+
+
+def data_path(data: str) -> Path:
+    """The path of data. LESSONS means the records that come with the package, unless a file has that name.
+
+    Raises UsageError for an empty name, which would mean the working directory.
+    """
+    if not data.strip():
+        raise UsageError(f"--data is empty: {ACCEPTED}")
+    path = paths.expand(data)
+    return paths.asset("lessons.jsonl") if data == LESSONS and not path.exists() else path
+
+
+def check_kind(path: Path) -> None:
+    """Raise UsageError for a missing path or a file of an unknown format, DataError for a folder without data."""
+    if is_directory(path):
+        if not is_prepared(path) and not text_files(path):
+            raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
+        return
+    if not is_file(path):
+        known = [file for file in files_beside(path) if file.lower().endswith((*SUFFIXES, TEXT_SUFFIX))]
+        guess = did_you_mean(str(path), [LESSONS, *known])
+        raise UsageError(f"{path} is {missing(path)}: {advise(guess, ACCEPTED)}")
+    if not is_data_file(path) and path.suffix.lower() != TEXT_SUFFIX:
+        raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The `.txt` files in a folder, sorted by name, without those in subfolders. The suffix may be in upper case.
+
+    Hidden files are left out, such as `._*`, where macOS stores metadata on other file systems.
+    """
+    return sorted(path for path in folder.iterdir() if is_text(path))
+
+
+def is_text(path: Path) -> bool:
+    """Whether a path is a visible text file."""
+    return not path.name.startswith(".") and path.suffix.lower() == TEXT_SUFFIX and is_file(path)
+
+
+def default_directory(source: str) -> Path:
+    """The default directory for a source: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file."""
+    file = Path(urlsplit(source).path)
+    name = f"alpaca-{source}" if source in ("cleaned", "original") else file.name[: -len(ending(file)) or None]
+    return paths.datasets() / (re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "alpaca")
+
+
+def is_prepared(directory: Path) -> bool:
+    """Whether the directory holds a prepared dataset."""
+    return is_file(directory / FILE)
