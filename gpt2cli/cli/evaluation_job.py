@@ -30,12 +30,14 @@ def prepare(
     skip_bad: bool,
     answers: int | None,
     answers_from: list[str],
+    questions: bool,
 ) -> "Job":
     """Find the models and the data, download those that are missing, and check that all can be read.
 
-    machine   gives the device, the precision and `offline` for all models
-    template  for all models; None if each model has its own
-    answers   the value of --answers; None if it was not given
+    machine    gives the device, the precision and `offline` for all models
+    template   for all models; None if each model has its own
+    answers    the value of --answers; None if it was not given
+    questions  whether to answer the data without references
     """
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.data.open_data import check_kind, data_path, prepared_alpaca
@@ -56,7 +58,8 @@ def prepare(
     if config.stride is not None and windows:
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
-    read = read_data(path, data or "Alpaca", split, *division(chosen, path, window), skip_bad=skip_bad)
+    divided = division(chosen, path, window)
+    read = read_data(path, data or "Alpaca", split, *divided, skip_bad=skip_bad, questions=questions)
     for note in read.notes:
         console.note(note)
     note_learned(console, chosen, read, path)
@@ -66,16 +69,31 @@ def prepare(
         given = [read_given(name, paths.expand(name), read) for name in answers_from]
         if not chosen and answers is None:
             config = replace(config, answers=len(read.tasks))
+        note_chosen(console, read, config, answers)
     return Job(candidates=chosen, data=read, config=config, max_length=window if chosen else None, given=given)
 
 
 def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
     """Print a note about each model that was trained on this data."""
+    from gpt2cli.evaluation.evaluation_data import Instructions
+
     for candidate in chosen:
         if candidate.was_trained_on(data, path):
             has_splits = path.suffix.lower() != ".txt" and not path.is_dir()
             advice = ": --split val takes the records that it has not seen" if has_splits else ""
-            console.note(f"{candidate.spec.name} was trained on this data, so its scores are too good{advice}")
+            scores = "its scores are too good"
+            if isinstance(data, Instructions) and not data.has_references:
+                scores = "it may know the answers by heart"
+            console.note(f"{candidate.spec.name} was trained on this data, so {scores}{advice}")
+
+
+def note_chosen(console: Console, data: "Instructions", config: EvaluationConfig, answers: int | None) -> None:
+    """Print a note if the default of --answers leaves questions without an answer."""
+    count = len(data.tasks)
+    if not data.has_references and answers is None and count > config.answers:
+        console.note(
+            f"{config.answers} of {count:,} questions are answered, chosen at random: --answers {count} is all"
+        )
 
 
 def refuse_idle(
@@ -90,12 +108,18 @@ def refuse_idle(
 
     if isinstance(data, Texts) and (answers or config.bertscore or answers_from):
         raise UsageError(
-            "plain text holds no instructions to answer: leave --answers, --answers-from and --bertscore out"
+            "plain text holds no instructions to answer: leave --answers, --answers-from and --bertscore out, or use "
+            "--questions to answer each line"
         )
     if isinstance(data, Texts) and template is not None:
         raise UsageError("--template is for instructions, and plain text has none: leave it out")
     if not isinstance(data, Texts) and config.stride is not None:
         raise UsageError("--stride is for plain text: leave it out for instructions")
+    if not isinstance(data, Texts) and not data.has_references:
+        if config.bertscore:
+            raise UsageError("--bertscore compares answers with references, and questions have none: leave it out")
+        if not config.answers:
+            raise UsageError("--answers 0 asks for no answers, and questions have no other results: leave it out")
     for option, is_given in (("--bertscore", config.bertscore), ("--answers-from", answers_from)):
         if is_given and not config.answers:
             raise UsageError(f"{option} compares answers, and --answers 0 asks for none")

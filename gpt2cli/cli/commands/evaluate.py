@@ -26,6 +26,8 @@ gpt2 evaluate
 
 gpt2 evaluate --model gpt2 --ckpt finetuned.pt --out report.html
 
+gpt2 evaluate --data questions.txt --questions --model gpt2 --ckpt finetuned.pt
+
 gpt2 evaluate --data records.json --ckpt a.pt --ckpt b.pt --answers 200 --json
 
 gpt2 evaluate --data book.txt --model gpt2 --model distilgpt2 --stride 256
@@ -58,6 +60,13 @@ def evaluate(
             show_default="test of prepared data, all of a file",
         ),
     ] = None,
+    questions: Annotated[
+        bool,
+        of_data(
+            "--questions",
+            help="Answer the data without scores: each line of a .txt file, or each record. Outputs are not used.",
+        ),
+    ] = False,
     skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records and report their number.")] = False,
     stride: Annotated[int | None, option("Data", EvaluationConfig, "stride")] = DEFAULTS.stride,
     answers: Annotated[int | None, option("Answers", EvaluationConfig, "answers")] = None,
@@ -123,7 +132,7 @@ def evaluate(
         ckpt = [default_checkpoint("evaluate")]
     if out is not None:
         check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())])
-    if bertscore:
+    if bertscore and not questions:  # together they are refused later
         from gpt2cli.evaluation.bertscore import check_bertscore
 
         check_bertscore(bertscore_model, offline)
@@ -145,6 +154,7 @@ def evaluate(
         skip_bad=skip_bad,
         answers=answers,
         answers_from=answers_from or [],
+        questions=questions,
     )
     run(console, job, json, out)
 
