@@ -148,7 +148,8 @@ def _settings(config: EvaluationConfig, is_text: bool, max_length: int | None) -
     settings: dict[str, Any] = {}
     if is_text:
         settings["stride"] = config.stride
-    elif max_length:
-        settings["max_length"] = max_length
-    settings |= {"max_new_tokens": config.sampling.max_new_tokens, "temperature": config.sampling.temperature}
+    else:
+        if max_length:
+            settings["max_length"] = max_length
+        settings |= {"max_new_tokens": config.sampling.max_new_tokens, "temperature": config.sampling.temperature}
     return settings | {"resamples": config.resamples, "seed": config.seed}

@@ -111,7 +111,7 @@ def read_data(
         splits = read_prepared(path, with_records=True)
     elif path.suffix.lower() not in SUFFIXES:
         if split not in (None, "all"):
-            raise UsageError("plain text is always taken whole: leave --split out")
+            raise UsageError(f"{source} has no splits, as it holds no records: leave --split out")
         return _read_lines(path, source) if questions else _read_texts(path, source)
     elif split in (None, "all"):
         return _read_file(path, source, skip_bad, questions)

@@ -43,6 +43,11 @@ class Chart(NamedTuple):
     bars: list[Bar]
     described: str
 
+    @property
+    def tells_something(self) -> bool:
+        """Whether any bar has an interval or differs from the others."""
+        return any(bar.low for bar in self.bars) or len({bar.value for bar in self.bars}) > 1
+
 
 def page(evaluation: Evaluation) -> str:
     """The whole page in HTML."""
@@ -51,6 +56,7 @@ def page(evaluation: Evaluation) -> str:
     environment = Environment(
         autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    charts = [_chart(evaluation, metric) for metric in evaluation.metrics if metric.key in CHARTED]
     environment.filters["unbroken"] = _unbroken
     heading = _heading(evaluation)
     names = " ".join(filter(None, (word for i, before in heading for word in (before, evaluation.models[i].model))))
@@ -59,10 +65,10 @@ def page(evaluation: Evaluation) -> str:
         heading=heading,
         title=f"{names} on {evaluation.data}",
         arrows=ARROWS,
-        charts=[_chart(evaluation, metric) for metric in evaluation.metrics if metric.key in CHARTED],
+        charts=[chart for chart in charts if chart.tells_something],
         width=CHART_WIDTH,
         count=f"{len(evaluation.answered):,}",
-        settings=", ".join(f"{name} {value}" for name, value in evaluation.settings.items()),
+        settings=", ".join(f"{name} {value}" for name, value in evaluation.settings.items() if value is not None),
         version=__version__,
         script=script,
         style=style,

@@ -193,7 +193,7 @@ def test_texts_are_taken_file_by_file(tmp_path):
     assert isinstance(found, Texts) and found.names == ["a.txt", "b.txt"]
     assert found.tokens[1].tolist()[:2] == encode("Two words") and END_OF_TEXT_ID not in found.tokens[1].tolist()
     assert [sizes.sum(dim=0).tolist() for sizes in found.sizes] == [[3, 1], [23, 3]]
-    with pytest.raises(UsageError, match="plain text is always taken whole"):
+    with pytest.raises(UsageError, match="has no splits, as it holds no records: leave --split out"):
         read(tmp_path, "test")
     assert isinstance(read_data(tmp_path / "a.txt", "a", "all", 8, TrainConfig(), DataConfig()), Texts)
     assert not isinstance(found, Instructions)

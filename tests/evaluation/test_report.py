@@ -109,6 +109,15 @@ def test_the_heading_says_which_model_is_compared_with_which():
         assert " ".join(Tags(shown).text.split()) == heading
 
 
+def test_bars_that_are_all_alike_are_not_drawn():
+    def charts(values: list[Estimate]) -> int:
+        models = [ModelResult(f"m{i}", 7, {"ended": value}, {}) for i, value in enumerate(values)]
+        return page(Evaluation("d", "alpaca", "all", 40, 0, None, {"stride": None}, models)).count("<svg")
+
+    assert charts([Estimate(1.0, 1.0, 1.0)] * 2) == charts([Estimate(0.0)]) == 0
+    assert charts([Estimate(1.0), Estimate(0.5)]) == charts([Estimate(0.5, 0.25, 0.75)]) == 1
+
+
 def test_figures_stay_with_their_signs_and_units():
     html = page(evaluation())
     assert "50.0\xa0%" in html and "+50.0\xa0points" in html and "+25.0\xa0to\xa0+75.0" in html

@@ -56,7 +56,7 @@ def evaluate(
         Literal["test", "val", "train", "all"] | None,
         of_data(
             "--split",
-            help="The part of the data. val of a file: the records that finetune held out.",
+            help="The part of the data to use. For a file, val is the part that finetune held out.",
             show_default="test of prepared data, all of a file",
         ),
     ] = None,
@@ -64,7 +64,8 @@ def evaluate(
         bool,
         of_data(
             "--questions",
-            help="Answer the data without scores: each line of a .txt file, or each record. Outputs are not used.",
+            help="Only answer, without scores: each line of a .txt file, or each record of other data. Outputs are not "
+            "used.",
         ),
     ] = False,
     skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records and report their number.")] = False,
@@ -75,7 +76,7 @@ def evaluate(
         of_answers(
             "--answers-from",
             metavar="FILE",
-            help="Also compare answers from this file: a .json list or a .jsonl, with one answer for each record in "
+            help="Also evaluate the answers in this file: a .json list or a .jsonl, with one answer for each record in "
             "the same order. Needs no model. Can be repeated.",
         ),
     ] = None,
@@ -121,7 +122,7 @@ def evaluate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how well models predict and answer, and compare them."""
+    """Measure how well models predict and answer, and compare them. With --questions, only show their answers."""
     console = Console(quiet)
     with options.named_as_typed("gpt2 evaluate"):
         sampling = SamplingConfig(max_new_tokens, temp, seed=seed)

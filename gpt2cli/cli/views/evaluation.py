@@ -86,8 +86,9 @@ def _show_figures(out: RichConsole, evaluation: Evaluation) -> None:
     The first of these is taken that the terminal is wide enough for.
     """
     models = range(len(evaluation.models))
-    for groups in ([[*models]], [[0, i] for i in models[1:]]):
-        tables = [figures(evaluation, group, _symbols(out)) for group in groups]
+    comparisons = [[0, i] for i in models[1:]]
+    for groups, gap in (([[*models]], 2), (comparisons, 2), (comparisons, 1)):
+        tables = [figures(evaluation, group, _symbols(out), gap) for group in groups]
         unbounded = out.options.update_width(UNBOUNDED)
         if tables and all(out.measure(table, options=unbounded).maximum <= out.width for table in tables):
             for group, table in zip(groups, tables, strict=True):
@@ -125,12 +126,13 @@ def _symbols(out: RichConsole) -> dict[int, str]:
     return {} if out.encoding.startswith("utf") else IN_ASCII
 
 
-def figures(evaluation: Evaluation, group: Sequence[int], symbols: dict[int, str]) -> Table:
+def figures(evaluation: Evaluation, group: Sequence[int], symbols: dict[int, str], gap: int) -> Table:
     """A row for each metric and a column for each model of the group, which is given by indices.
 
     After each model but the first come its difference from the first, the interval of the difference, and a verdict.
+    There are `gap` spaces between two columns.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
     table.add_column("", no_wrap=True)
     for number, i in enumerate(group):
         name = Text(visible(_named(evaluation.models[i].model)))
@@ -139,7 +141,10 @@ def figures(evaluation: Evaluation, group: Sequence[int], symbols: dict[int, str
             table.add_column("difference", no_wrap=True)
             table.add_column("95 % interval", no_wrap=True, style="dim")
             table.add_column("", no_wrap=True)
+    compared = [evaluation.models[i] for i in group[1:] or group]
     for metric in evaluation.metrics:
+        if not any(metric.key in model.figures for model in compared):
+            continue
         cells = [_label(metric)]
         for number, i in enumerate(group):
             cells += _cells(evaluation, metric, i)[: 4 if number else 1]
