@@ -28,6 +28,7 @@ def prepare(
     data: str | None,
     split: "Split | None",
     skip_bad: bool,
+    columns: dict[str, str] | None,
     answers: int | None,
     answers_from: list[str],
     questions: bool,
@@ -59,7 +60,9 @@ def prepare(
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
     divided = division(chosen, path, window)
-    read = read_data(path, data or "Alpaca", split, *divided, skip_bad=skip_bad, questions=questions)
+    read = read_data(
+        path, data or "Alpaca", split, *divided, skip_bad=skip_bad, columns=columns, questions=questions
+    )
     for note in read.notes:
         console.note(note)
     note_learned(console, chosen, read, path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2cli import paths, untrusted
 from gpt2cli.bounds import check
 from gpt2cli.config import PUBLISHED, TINY, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import read_template
 
@@ -67,6 +68,7 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         precision=values["precision"],
         grad_checkpointing=values["grad_checkpointing"],
         skip_bad=values["skip_bad"],
+        columns=None if values["columns"] is None else parse_columns(values["columns"]),
         template=None if values["template"] is None else read_template(values["template"]).to_dict(),
         sample_prompts=tuple(values["sample_prompt"] or ()),
         out=str(paths.expand(values["out"]).absolute()),

@@ -81,6 +81,8 @@ Checkpoint = Annotated[
         "LLMs-from-scratch, or the directory of a LoRA adapter in PEFT's format. --model can name the adapter's base.",
     ),
 ]
+COLUMNS, COLUMNS_DEFAULT = "FIELD=COLUMN,...", "found by their names"
+COLUMNS_HELP = "The columns (or JSON keys) for the fields instruction, output and input, as in the example below."
 TEMPLATE = "|".join((*TEMPLATES, "FILE"))
 Template = Annotated[
     str | None,

@@ -1,7 +1,7 @@
 """Alpaca's records as token sequences: prompt, response, end of text."""
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from gpt2cli.config import DataConfig
+from gpt2cli.data.columns import Columns
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.encoding import LONGEST_TOKEN, batches, encode_many
 from gpt2cli.data.records import Record, read_records
@@ -49,12 +50,14 @@ class Alpaca:
     """A file of records, tokenized, in the order of the file.
 
     records  the record of each sequence: its output is cut as its tokens are, and a blank input is empty
-    notes    remarks on unused parts of the file
+    columns  the columns of the file that were taken
+    notes    remarks on how the file was read, and on its unused parts
     """
 
     dataset: TokenDataset
     records: list[Record]
     counts: Counts
+    columns: Columns
     notes: tuple[str, ...] = ()
 
 
@@ -66,13 +69,14 @@ def read_alpaca(
     skip_bad: bool = False,
     on_batch: OnBatch | None = None,
     template: PromptTemplate = ALPACA,
+    columns: Mapping[str, str] | None = None,
 ) -> Alpaca:
     """Read and tokenize a file. See `read_records` for its format and errors, and `Counts` for dropped records.
 
     A `subset` is chosen at random, with the seed of `data`, from the records that have a response. Raises DataError if
     no record is left.
     """
-    read = read_records(path, skip_bad)
+    read = read_records(path, skip_bad, columns)
     answered = [record for record in read.good if record.output.strip()]
     chosen = answered if data.subset is None else [answered[i] for i in sample(len(answered), data.subset, data.seed)]
     tokenized = _Sequences(template, max_length, loss_on)
@@ -102,7 +106,7 @@ def read_alpaca(
         tokens=dataset.n_tokens,
         targets=dataset.n_targets,
     )
-    return Alpaca(dataset, tokenized.records, counts, read.notes)
+    return Alpaca(dataset, tokenized.records, counts, read.columns, read.notes)
 
 
 class _Sequences:

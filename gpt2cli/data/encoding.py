@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from gpt2cli.checkpoints.files import looks_like
+from gpt2cli.data.gzip_files import open_binary
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import encode_plain
 from gpt2cli.untrusted import is_utf16
@@ -25,7 +26,8 @@ T = TypeVar("T")
 
 def read_utf8(path: Path) -> str:
     """A file's text without a byte order mark. Raises DataError, with the byte, if the file is not UTF-8."""
-    content = path.read_bytes()
+    with open_binary(path) as file:
+        content = file.read()
     start = len(BOM) if content.startswith(BOM) else 0
     try:
         text = str(memoryview(content)[start:], "utf-8")

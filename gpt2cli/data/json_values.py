@@ -12,6 +12,7 @@ from typing import Any
 
 from gpt2cli.checkpoints.files import looks_like
 from gpt2cli.data.encoding import BOM, read_utf8
+from gpt2cli.data.gzip_files import ending, open_binary
 from gpt2cli.errors import DataError
 from gpt2cli.untrusted import is_utf16
 
@@ -32,10 +33,11 @@ NAN = Unusable("NaN")
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """Stands for a line that is not JSON, with the reason, and the column if it is known."""
+    """Stands for a line that is not JSON, or a malformed row, with the reason, and the column if it is known."""
 
     column: int | None
     reason: str
+    form: str = "JSON"
 
 
 def kind_of(value: Any) -> str:
@@ -43,21 +45,51 @@ def kind_of(value: Any) -> str:
     return value.what if isinstance(value, Unusable) else _KINDS.get(type(value), "null")
 
 
-def read_values(path: Path) -> Iterator[tuple[int | None, Any]]:
-    """Each value of a `.json` or `.jsonl` file, and for a `.jsonl` the number of its line, counted from 1.
+@dataclass(frozen=True)
+class JSONList:
+    """The values of a `.json` file. Iterating gives each with None, as its line is not known."""
 
-    A line that is not JSON gives a BadLine. Blank lines give nothing. Raises DataError, with the place, for a file that
-    is not UTF-8 and for a `.json` file that is not a list in JSON; also for a `.jsonl` file that holds one list.
+    values: list[Any]
+
+    def __iter__(self) -> Iterator[tuple[None, Any]]:
+        return ((None, value) for value in self.values)
+
+
+@dataclass(frozen=True)
+class JSONLines:
+    """The values of a `.jsonl` file. Iterating gives each with its line, counted from 1, and reads the file again.
+
+    A line that is not JSON gives a BadLine. Blank lines give nothing.
     """
-    if path.suffix.lower() != ".jsonl":
-        return ((None, value) for value in _read_list(path))
-    with path.open("rb") as file:
+
+    path: Path
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        with open_binary(self.path) as file:
+            # JSON has no CR within a line, so each CR ends one
+            lines = (part for line in file for part in line.splitlines())
+            for number, line in enumerate(lines, start=1):
+                line = line.removeprefix(BOM) if number == 1 else line
+                if line.strip():
+                    yield number, _value_of(line)
+
+
+def open_json(path: Path) -> JSONList | JSONLines:
+    """The values of a `.json` or `.jsonl` file.
+
+    Raises DataError, with the place, for a file that is not UTF-8 and for a `.json` file that is not a list in JSON;
+    also for a `.jsonl` file that holds one list.
+    """
+    if not ending(path).startswith(".jsonl"):
+        return JSONList(_read_list(path))
+    with open_binary(path) as file:
         start = file.read(512)
     if is_utf16(start):
         raise DataError(f"{path} looks like UTF-16: convert it to UTF-8, or give another file")
     if _holds_one_list(path, start):
-        raise DataError(f"{path} holds one list, not an object a line: name it .json")
-    return _read_lines(path)
+        name = ending(path).replace(".jsonl", ".json")
+        raise DataError(f"{path} holds one list, not an object a line: name it {name}")
+    return JSONLines(path)
 
 
 def _read_list(path: Path) -> list[Any]:
@@ -84,16 +116,6 @@ def _holds_one_list(path: Path, start: bytes) -> bool:
         return isinstance(_parse(read_utf8(path)), list)
     except (DataError, ValueError, RecursionError):
         return False
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int | None, Any]]:
-    with path.open("rb") as file:
-        # JSON has no CR within a line, so each CR ends one
-        lines = (part for line in file for part in line.splitlines())
-        for number, line in enumerate(lines, start=1):
-            line = line.removeprefix(BOM) if number == 1 else line
-            if line.strip():
-                yield number, _value_of(line)
 
 
 def _value_of(line: bytes) -> Any:

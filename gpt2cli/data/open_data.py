@@ -1,6 +1,7 @@
 """Training data of any kind, opened, tokenized and divided."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
@@ -8,17 +9,20 @@ from typing import Literal
 from gpt2cli.config import LESSONS, DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data.alpaca import OnBatch, read_alpaca
 from gpt2cli.data.prepared import default_directory, fingerprint, is_prepared, read_prepared, write_prepared
-from gpt2cli.data.records import SUFFIXES
 from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits, sample, split
 from gpt2cli.data.text import SUFFIX, left_out_of, read_text, text_files
+from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.paths import asset, expand
 from gpt2cli.progress import Progress, ignore
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.untrusted import is_directory, is_file, missing
 
-ACCEPTED = f"give .json, .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or {LESSONS} (bundled)"
+ACCEPTED = (
+    "give .csv, .tsv, .json, .jsonl (each also as .gz), .txt, a folder of .txt, a directory of prepare-alpaca, "
+    f"or {LESSONS} (bundled)"
+)
 SIMILAR = 0.75
 """The least similarity, from 0 to 1, of a wrong name to `lessons` for which an error suggests `lessons`."""
 
@@ -42,7 +46,7 @@ def check_kind(path: Path) -> None:
         likely = difflib.get_close_matches(str(path).lower(), [LESSONS], cutoff=SIMILAR)
         meant = f"did you mean {LESSONS}? Otherwise " if likely else ""
         raise UsageError(f"{path} is {missing(path)}: {meant}{ACCEPTED}")
-    if path.suffix.lower() not in (*SUFFIXES, SUFFIX):
+    if not is_data_file(path) and path.suffix.lower() != SUFFIX:
         raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
 
 
@@ -65,12 +69,14 @@ def load_data(
     skip_bad: bool = False,
     on_batch: OnBatch | None = None,
     template: PromptTemplate = ALPACA,
+    columns: Mapping[str, str] | None = None,
 ) -> Splits:
     """Data of any kind for a model with this window, divided into train, val and test.
 
-    Records are put into the `template`. A directory of `prepare-alpaca` keeps its own division, lengths, `loss_on` and
-    template; then only `subset` of the two configs has an effect, on `train`. `info` always has kind, source,
-    max_length, loss_on, seed and fingerprint, and for records their counts. `notes` are about unused parts of the data.
+    Records are put into the `template`; `columns` is as for `read_records`. A directory of `prepare-alpaca` keeps its
+    own division, lengths, `loss_on` and template; then only `subset` of the two configs has an effect, on `train`.
+    `info` always has kind, source, max_length, loss_on, seed and fingerprint, and for records their counts and columns.
+    `notes` say how the data was read, and which parts of it are not used.
 
     Raises UsageError for a path that is not data, or a max_length beyond the window, and DataError for data that is
     damaged, malformed, empty, or prepared for a longer window.
@@ -79,12 +85,22 @@ def load_data(
     if max_length > block_size:
         raise UsageError(f"--max-length {max_length} is more than the model's window of {block_size} tokens: lower it")
     check_kind(path)
+    if is_data_file(path) and not path.is_dir():
+        splits = load_alpaca(
+            path, max_length, train.loss_on, data, skip_bad, on_batch, template=template, columns=columns
+        )
+        return replace(splits, records={})  # training needs their tokens only
+    refuse_columns(path, columns)
     if path.is_dir():
         return _load_directory(path, max_length, data)
-    if path.suffix.lower() in SUFFIXES:
-        splits = load_alpaca(path, max_length, train.loss_on, data, skip_bad, on_batch, template=template)
-        return replace(splits, records={})  # training needs their tokens only
     return _load_text(path, [path], max_length, data)
+
+
+def refuse_columns(path: Path, columns: Mapping[str, str] | None) -> None:
+    """Raise UsageError for `columns` of data that is no file of records."""
+    if columns:
+        what = "prepared data has its columns already" if is_prepared(path) else "plain text has no columns"
+        raise UsageError(f"--columns is for files of records, and {what}: leave it out")
 
 
 def load_alpaca(
@@ -96,17 +112,19 @@ def load_alpaca(
     on_batch: OnBatch | None = None,
     source: str | None = None,
     template: PromptTemplate = ALPACA,
+    columns: Mapping[str, str] | None = None,
 ) -> Splits:
     """A file of records, tokenized and divided, with the records. `info` calls it `source`.
 
     Raises the errors of `read_alpaca`.
     """
-    read = read_alpaca(path, max_length, loss_on, data, skip_bad, on_batch, template)
+    read = read_alpaca(path, max_length, loss_on, data, skip_bad, on_batch, template, columns)
     chosen = split(len(read.dataset), data)
     train, val, test = (read.dataset.select(indices) for indices in chosen.values())
     records = {name: [read.records[i] for i in indices] for name, indices in chosen.items()}
     info = {"kind": "alpaca", "source": source or str(path), "max_length": max_length, "loss_on": loss_on}
     info |= {"seed": data.seed, "subset": data.subset, "counts": asdict(read.counts)}
+    info |= {"columns": read.columns.as_dict()}
     return _described(Splits(train, val, test, template, info, read.notes, records))
 
 

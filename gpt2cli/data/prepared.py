@@ -25,6 +25,7 @@ from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.data.alpaca import Counts
 from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.gzip_files import ending
 from gpt2cli.data.records import Record
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, DataError, ResourceError
@@ -41,7 +42,8 @@ _INFO = {"kind": str, "source": str, "max_length": int, "loss_on": str, "seed": 
 
 def default_directory(source: str) -> Path:
     """The default directory for a source: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file."""
-    name = f"alpaca-{source}" if source in ("cleaned", "original") else Path(urlsplit(source).path).stem
+    file = Path(urlsplit(source).path)
+    name = f"alpaca-{source}" if source in ("cleaned", "original") else file.name[: -len(ending(file)) or None]
     return paths.datasets() / (re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "alpaca")
 
 
@@ -98,7 +100,7 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
         described: dict[str, Any] = parse_json(contents.extra["gpt2cli"])
         version, stored = described.pop("version"), described.pop("template")
         if version != VERSION:
-            raise DataError("prepared by another version of gpt2cli")
+            raise DataError("damaged, or prepared by another version of gpt2cli")
         template = None if stored is None else PromptTemplate.from_dict(stored)
         train, val, test = (_part(contents.tensors, name) for name in ("train", "val", "test"))
         splits = Splits(train, val, test, template, described)
@@ -106,7 +108,8 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
         if contents.extra["sha256"] != _digest(contents.extra["gpt2cli"], found) or not len(splits.train):
             raise ValueError
         _check_info(splits.info, found)
-        if with_records and any(name.endswith(".records") for name in contents.tensors):
+        has_records = "records_sha256" in contents.extra or any(name.endswith(".records") for name in contents.tensors)
+        if with_records and has_records:
             splits = replace(splits, records=_read_records(splits, contents.tensors, contents.extra["records_sha256"]))
     except CheckpointError as error:
         raise DataError(f"{str(error).removesuffix(': fetch it again')}: {AGAIN}") from None

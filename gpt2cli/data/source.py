@@ -2,14 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from gpt2cli import paths
 from gpt2cli.atomic import sync_directory
-from gpt2cli.data.records import SUFFIXES, read_records
+from gpt2cli.data.records import read_records
+from gpt2cli.data.values import FORMATS, SUFFIXES
 from gpt2cli.errors import DataError, NetworkError, UsageError
 from gpt2cli.hub import addresses, models
 from gpt2cli.hub.addresses import without_query
@@ -22,11 +23,15 @@ CLEANED_REPO, CLEANED_FILE = "yahma/alpaca-cleaned", "alpaca_data_cleaned.json"
 ORIGINAL = "https://raw.githubusercontent.com/tatsu-lab/stanford_alpaca/main/alpaca_data.json"
 
 
-def fetch_source(source: str, offline: bool = False, progress: Progress = ignore) -> Path:
+def fetch_source(
+    source: str, offline: bool = False, progress: Progress = ignore, columns: Mapping[str, str] | None = None
+) -> Path:
     """The file of a source: `cleaned`, `original`, an https address, or a path. A download is kept, and used again.
 
     cleaned   https://huggingface.co/datasets/yahma/alpaca-cleaned, checked against the Hub's digest
     original  https://github.com/tatsu-lab/stanford_alpaca
+
+    A download from an address must hold records in these `columns`, which are as for `read_records`.
 
     Raises UsageError for anything else, NetworkError if the download fails, and DataError if an address leads to
     something that is not a file of records.
@@ -36,12 +41,10 @@ def fetch_source(source: str, offline: bool = False, progress: Progress = ignore
         return _kept(source, f"{CLEANED_REPO.replace('/', '--')}--{CLEANED_FILE}", download, offline, progress)
     address = ORIGINAL if source == "original" else source
     if addresses.is_address(address):
-        return _kept(source, _file_name(address), partial(_download_records, address), offline, progress)
+        return _kept(source, _file_name(address), partial(_download_records, address, columns), offline, progress)
     path = paths.expand(source)
     if not is_file(path):
-        raise UsageError(
-            f"{source} is {missing(path)}: give cleaned, original, an https address, or a .json or .jsonl file"
-        )
+        raise UsageError(f"{source} is {missing(path)}: give cleaned, original, an https address, or a {FORMATS}")
     return path
 
 
@@ -73,16 +76,21 @@ def _file_name(address: str) -> str:
     addresses.check_address(address)
     name = Path(unquote(urlsplit(address).path)).name
     if not name.endswith(SUFFIXES):
-        ending = f"ends in neither {' nor '.join(SUFFIXES)}"
-        raise UsageError(f"{without_query(address)} {ending}: give the address of such a file")
+        raise UsageError(f"{without_query(address)} does not name a file of records: give the address of a {FORMATS}")
     return f"{hashlib.sha256(address.encode()).hexdigest()[:12]}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)[-80:]}"
 
 
-def _download_records(address: str, part: Path, progress: Progress) -> None:
-    """Download an address to `part`, and check that it holds records. Raises DataError, and deletes `part`, if not."""
+def _download_records(address: str, columns: Mapping[str, str] | None, part: Path, progress: Progress) -> None:
+    """Download an address to `part`, and check that it holds records.
+
+    Deletes `part` if it does not. Then raises DataError, or UsageError if it has other columns.
+    """
     addresses.download(address, part, progress)
     try:
-        read_records(part, skip_bad=True)
+        read_records(part, skip_bad=True, columns=columns)
+    except UsageError as error:
+        part.unlink()
+        raise UsageError(str(error).replace(str(part), without_query(address))) from None
     except DataError as error:
         part.unlink()
         reason = str(error).replace(str(part), "the download")

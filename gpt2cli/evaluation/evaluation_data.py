@@ -1,6 +1,6 @@
 """The data that models are evaluated on: instructions, with reference answers or without, or plain texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,11 +11,12 @@ from torch import Tensor
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many, read_utf8
-from gpt2cli.data.open_data import ACCEPTED, check_kind, load_alpaca
+from gpt2cli.data.open_data import ACCEPTED, check_kind, load_alpaca, refuse_columns
 from gpt2cli.data.prepared import AGAIN, is_prepared, read_prepared
-from gpt2cli.data.records import SUFFIXES, Record, read_records
+from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import Splits
 from gpt2cli.data.text import left_out_of, read_documents, text_files, tokenize
+from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.results import counted
 from gpt2cli.evaluation.text_sizes import sizes_of
@@ -92,13 +93,14 @@ def read_data(
     division: DataConfig,
     template: PromptTemplate = ALPACA,
     skip_bad: bool = False,
+    columns: Mapping[str, str] | None = None,
     questions: bool = False,
 ) -> Instructions | Texts:
     """Read the data at `path`. Messages call it `source`.
 
     Of prepared data, the test split is the default. A file of records is taken whole by default; for another split it
     is divided as `gpt2 finetune` divides it with these settings, this window and this template. Plain text is always
-    taken whole. With `skip_bad` malformed records are left out.
+    taken whole. With `skip_bad` malformed records are left out. `columns` is as for `read_records`.
 
     With `questions` there are no references: the outputs of records are not used, and each line of a text file is an
     instruction. Records of which none has an output are always read so.
@@ -108,16 +110,18 @@ def read_data(
     """
     check_kind(path)
     if path.is_dir() and is_prepared(path):
+        refuse_columns(path, columns)
         splits = read_prepared(path, with_records=True)
-    elif path.suffix.lower() not in SUFFIXES:
+    elif path.is_dir() or not is_data_file(path):
+        refuse_columns(path, columns)
         if split not in (None, "all"):
             raise UsageError(f"{source} has no splits, as it holds no records: leave --split out")
         return _read_lines(path, source) if questions else _read_texts(path, source)
     elif split in (None, "all"):
-        return _read_file(path, source, skip_bad, questions)
+        return _read_file(path, source, skip_bad, columns, questions)
     else:
         length = train.max_length or block_size
-        splits = load_alpaca(path, length, train.loss_on, division, skip_bad, template=template)
+        splits = load_alpaca(path, length, train.loss_on, division, skip_bad, template=template, columns=columns)
     found = _of_splits(splits, source, split or "test")
     return found.without_references() if questions else found
 
@@ -148,8 +152,10 @@ def _read_texts(path: Path, source: str) -> Texts:
     return Texts(source, [name for name, _ in read], tokens, sizes, notes)
 
 
-def _read_file(path: Path, source: str, skip_bad: bool, questions: bool) -> Instructions:
-    read = read_records(path, skip_bad)
+def _read_file(
+    path: Path, source: str, skip_bad: bool, columns: Mapping[str, str] | None, questions: bool
+) -> Instructions:
+    read = read_records(path, skip_bad, columns)
     places = [i for i, record in enumerate(read.good) if record.output.strip()]
     notes = [*read.notes]
     if read.bad:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.data.encoding import encode_many
-from gpt2cli.data.json_values import NAN, BadLine, kind_of, read_values
-from gpt2cli.data.records import SUFFIXES, Record
+from gpt2cli.data.json_values import NAN, BadLine, kind_of
+from gpt2cli.data.records import Record
+from gpt2cli.data.values import FORMATS, is_data_file, read_values
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.evaluation_data import Instructions
@@ -27,7 +28,7 @@ class Given:
 
 
 def read_given(name: str, path: Path, data: Instructions) -> Given:
-    """Read a `.json` list or a `.jsonl` with an answer for each record of the data, in the order of the records.
+    """Read a file with an answer for each record of the data, in the order of the records.
 
     An answer is a text, or an object with the text in one of FIELDS. If the object has an `instruction` or an `input`,
     they must be those of the record. The file may also have answers to the records without an output; these are not
@@ -36,10 +37,10 @@ def read_given(name: str, path: Path, data: Instructions) -> Given:
     Raises UsageError for a file of another kind, and DataError, with the first wrong answer, for wrong content.
     """
     if not is_file(path):
-        raise UsageError(f"{name} is {missing(path)}: give --answers-from a .json or .jsonl file")
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{name} ends in neither {' nor '.join(SUFFIXES)}: give --answers-from such a file")
-    read = [*read_values(path)]
+        raise UsageError(f"{name} is {missing(path)}: give --answers-from a {FORMATS}")
+    if not is_data_file(path):
+        raise UsageError(f"{name} does not hold answers: give --answers-from a {FORMATS}")
+    read = [*read_values(path, FIELDS)]
     places = _places(name, len(read), data)
     texts = [
         _text_of(f"{name}: answer {place + 1}" + (f" (line {line})" if line else ""), value, task.record, data.source)
@@ -67,7 +68,7 @@ def _places(name: str, count: int, data: Instructions) -> Sequence[int]:
 
 def _text_of(where: str, value: Any, record: Record, source: str) -> str:
     if isinstance(value, BadLine):
-        raise DataError(f"{where} is bad JSON ({value.reason}): mend it")
+        raise DataError(f"{where} is bad {value.form} ({value.reason}): mend it")
     field = ""
     if isinstance(value, dict):
         for asked, ours in (("instruction", record.instruction), ("input", record.input)):

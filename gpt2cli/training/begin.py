@@ -163,7 +163,7 @@ def check_out(settings: Settings, run: Path) -> None:
 
 def _refuse_decided(data: str | None, given: frozenset[str]) -> None:
     """Raise UsageError for given settings that prepared data has already fixed. Prepared data is the default."""
-    decided = sorted(given & {"loss_on", "val_fraction", "template"})
+    decided = sorted(given & {"loss_on", "val_fraction", "template", "columns"})
     if decided and (data is None or is_prepared(Path(data))):
         names = " and ".join(f"--{name.replace('_', '-')}" for name in decided)
         raise UsageError(

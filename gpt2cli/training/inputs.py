@@ -28,7 +28,15 @@ def load_inputs(settings: Settings, device: str, offline: bool, progress: Progre
     model = load_model(settings, device, offline, progress)
     path = data or prepared_alpaca(offline, progress)
     window, template = model.config.block_size, settings.prompt_template
-    splits = load_data(path, settings.train, settings.records, window, settings.skip_bad, template=template)
+    splits = load_data(
+        path,
+        settings.train,
+        settings.records,
+        window,
+        settings.skip_bad,
+        template=template,
+        columns=settings.columns,
+    )
     if settings.template is not None and splits.template is None:
         raise UsageError("--template is for instructions, and plain text has none: leave it out")
     _check_vocabulary(model, splits)

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.data.columns import checked, columns_text
 from gpt2cli.errors import CheckpointError, DataError, UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.training.stored_json import typed
 
-_NEWER = {"out", "wandb_project", "template"}
+_NEWER = {"out", "wandb_project", "template", "columns"}
 """Settings that the config.json of an early version may lack."""
 
 
@@ -27,6 +28,7 @@ class Settings:
     precision: str = "auto"
     grad_checkpointing: bool = False
     skip_bad: bool = False
+    columns: dict[str, str] | None = None  # as from parse_columns; None: found by their names
     sample_prompts: tuple[str, ...] = ()
     out: str = FINETUNED
     wandb_project: str | None = None
@@ -50,12 +52,13 @@ class Settings:
             settings: Settings = typed(values, Settings, "it")
             if any("\0" in (place or "") for place in (settings.model, settings.ckpt, settings.data, settings.out)):
                 raise TypeError("a path contains a zero byte")
+            columns = None if settings.columns is None else checked(settings.columns)
             template = None if settings.template is None else settings.prompt_template.to_dict()
         except (TypeError, UsageError, DataError) as error:
             raise CheckpointError(
                 f"the run's config.json is not one of gpt2 finetune ({error}): start a new run"
             ) from None
-        return replace(settings, template=template)
+        return replace(settings, template=template, columns=columns)
 
     def by_option(self) -> dict[str, Any]:
         """The settings that a resumed run cannot change, by the names of their options, such as `lora_rank`."""
@@ -66,6 +69,7 @@ class Settings:
             **asdict(self.train),
             **{f"lora_{name}": value for name, value in asdict(self.lora or LoRAConfig()).items()},
             **{name: value for name, value in self.as_dict().items() if name not in groups},
+            "columns": columns_text(self.columns),
             "lora": self.lora is not None,
             "from_scratch": self.from_scratch is not None,
         }

@@ -1,6 +1,8 @@
 """A few records in Alpaca's form, for the tests of everything that reads them."""
 
+import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,4 +23,15 @@ def many(count: int) -> list[dict[str, str]]:
 
 def write_json(path: Path, value: Any) -> Path:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def write_table(path: Path, records: Sequence[Mapping[str, str]], separator: str = ",", start: str = "") -> Path:
+    """Write the records as `csv.writer` does. The columns are those of all records; a missing value is empty."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(start)
+        writer = csv.DictWriter(file, names, delimiter=separator)
+        writer.writeheader()
+        writer.writerows(records)
     return path

@@ -1,5 +1,7 @@
 """Every accepted kind of data, and the messages for all others."""
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from gpt2cli.data.prepared import fingerprint, write_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.prompts import ALPACA
-from tests.data.records import many, write_json
+from tests.data.records import RECORDS, many, write_json, write_table
 
 
 def load(path: Path, train: TrainConfig | None = None, data: DataConfig | None = None, block_size: int = 64) -> Splits:
@@ -35,6 +37,43 @@ def test_every_kind(tmp_path: Path) -> None:
     assert int(one.train.lengths.max()) == 65
     shorter = load(folder, TrainConfig(max_length=16))
     assert int(shorter.train.lengths.max()) == 17
+
+
+def test_one_dataset_in_every_format_and_under_any_names(tmp_path: Path) -> None:
+    records = [{"input": "", **record} for record in (*RECORDS, *many(30))]
+    renamed = [{"q": each["instruction"], "in": each["input"], "a": each["output"], "id": "7"} for each in records]
+    known = [{"Question": each["instruction"], "context": each["input"], "ANSWER": each["output"]} for each in records]
+    asked = {"instruction": "q", "output": "a", "input": "in"}
+    expected = load(write_json(tmp_path / "a.json", records), block_size=256)
+    for name, rows, columns in (("a", records, None), ("b", renamed, asked), ("c", known, None)):
+        files = [write_json(tmp_path / f"{name}.json", rows), tmp_path / f"{name}.jsonl"]
+        files[1].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        files += [
+            write_table(tmp_path / f"{name}{i}{ending}", rows, separator, start)
+            for ending, separator, start in ((".csv", ",", ""), (".tsv", "\t", ""), (".csv", ";", "\ufeff"))
+            for i in (ord(separator),)
+        ]
+        for file in list(files):
+            packed = file.with_name(file.name + ".gz")
+            packed.write_bytes(gzip.compress(file.read_bytes()))
+            files.append(packed)
+        for file in files:
+            found = load_data(file, TrainConfig(), DataConfig(), 256, columns=columns)
+            assert fingerprint(found) == fingerprint(expected) == found.info["fingerprint"], file.name
+            assert found.info["counts"] == expected.info["counts"]
+            assert found.info["columns"]["instruction"] in rows[0]
+    write_prepared(found, tmp_path / "prepared")
+    assert load(tmp_path / "prepared", block_size=256).info["columns"] == found.info["columns"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "prepared", "texts"])
+def test_columns_are_for_files_of_records(tmp_path: Path, name: str) -> None:
+    write_prepared(load(write_json(tmp_path / "a.json", many(40))), tmp_path / "prepared")
+    (tmp_path / "texts").mkdir()
+    for path in (tmp_path / "a.txt", tmp_path / "texts" / "a.txt"):
+        path.write_text("Once upon a time. " * 50, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"--columns is for files of records, and .*: leave it out"):
+        load_data(tmp_path / name, TrainConfig(), DataConfig(), 64, columns={"instruction": "a", "output": "b"})
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:
@@ -62,11 +101,13 @@ def test_a_window_that_is_too_small(tmp_path: Path) -> None:
 
 
 def test_what_is_not_accepted(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("a,b", encoding="utf-8")
+    (tmp_path / "a.xlsx").write_text("a,b", encoding="utf-8")
     (tmp_path / "folder").mkdir()
     names = ("a" * 300, "a\0b", "a\nb")
-    for path, kind in (("a.csv", UsageError), ("folder", DataError), *((name, UsageError) for name in names)):
-        with pytest.raises(kind, match=r"give \.json, \.jsonl, \.txt, a folder of \.txt") as error:
+    for path, kind in (("a.xlsx", UsageError), ("folder", DataError), *((name, UsageError) for name in names)):
+        with pytest.raises(
+            kind, match=r"give \.csv, \.tsv, \.json, \.jsonl \(each also as \.gz\), \.txt, a f"
+        ) as error:
             load(tmp_path / path)
         assert str(tmp_path / path) in str(error.value)
 

@@ -110,6 +110,20 @@ def test_records_that_are_not_those_of_the_sequences_are_refused(tmp_path: Path,
         read_prepared(tmp_path / "out", with_records=True)
 
 
+def test_a_dataset_that_lost_its_records_is_damaged(tmp_path: Path, splits: Splits) -> None:
+    file = write_prepared(splits, tmp_path / "out")
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    kept = {name: tensor for name, tensor in load_file(file).items() if not name.endswith(".records")}
+    save_file(kept, file, metadata=metadata)
+    with pytest.raises(DataError, match="is damaged"):
+        read_prepared(tmp_path / "out", with_records=True)
+    text = metadata["gpt2cli"].replace('"version": 1', '"version": 3')
+    save_file(kept, file, metadata=metadata | {"gpt2cli": text})
+    with pytest.raises(DataError, match="damaged, or prepared by another version"):
+        read_prepared(tmp_path / "out")
+
+
 def _no_train(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     for name, part in (("tokens", 0), ("loss_from", 0), ("offsets", 1)):
         tensors[f"train.{name}"] = tensors[f"train.{name}"][:part].clone()
@@ -249,6 +263,6 @@ def test_what_cannot_be_written_names_the_file(tmp_path: Path, splits: Splits) -
 
 
 def test_where_a_dataset_goes(home: Path) -> None:
-    sources = ["cleaned", "original", "../a b.json", "https://x.org/t/r%20.jsonl?key=1", ".json"]
-    names = ["alpaca-cleaned", "alpaca-original", "a_b", "r_20", "json"]
+    sources = ["cleaned", "original", "../a b.json", "https://x.org/t/r%20.jsonl?key=1", ".json", "a.csv.gz"]
+    names = ["alpaca-cleaned", "alpaca-original", "a_b", "r_20", "json", "a"]
     assert [default_directory(source) for source in sources] == [home / "datasets" / name for name in names]

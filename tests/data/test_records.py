@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.data.records import read_records
+from gpt2cli.data.records import Record, read_records
 from gpt2cli.errors import DataError, UsageError
 from tests.data.records import RECORDS, write_json
 
@@ -133,6 +133,28 @@ def test_a_bad_first_line_is_no_list(tmp_path: Path) -> None:
     assert read_records(tmp_path / "a.jsonl", skip_bad=True).bad == 1
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_other_names_are_found_in_all_records(tmp_path: Path, name: str) -> None:
+    good, bad = {"Question": "a", "id": 7, "answer": "b"}, {"Question": "a", "answer": 7}
+    values = [{"id": 6}, "text", good, bad]
+    text = json.dumps(values) if name == "a.json" else "\n".join(map(json.dumps, values))
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    found = read_records(tmp_path / name, skip_bad=True)
+    assert (found.good, found.bad) == ([Record("a", "", "b")], 3)
+    assert found.notes[0] == "takes Question as instruction, answer as output"
+    with pytest.raises(DataError, match=r"record 1 .*has no 'Question'"):
+        read_records(tmp_path / name)
+    asked = {"instruction": "Question", "output": "x"}
+    with pytest.raises(UsageError, match="has no column 'x': --columns can name 'id', 'Question', 'answer'"):
+        read_records(tmp_path / name, skip_bad=True, columns=asked)
+    asked["output"] = "answer"
+    with pytest.raises(DataError, match=r"record 4 .*has a number as 'answer', not a text"):
+        read_records(write_json(tmp_path / "b.json", [good] * 3 + [bad]), columns=asked)
+    (tmp_path / name).write_text(text.replace("answer", "messages"), encoding="utf-8")
+    with pytest.raises(DataError, match="holds conversations"):
+        read_records(tmp_path / name, skip_bad=True)
+
+
 def test_fields_that_are_not_used_are_counted(tmp_path: Path) -> None:
     good = RECORDS[0]
     odd = [good | {"history": [["q", "a"]], "system": ""}, good | {"system": "Be brief."}, good | {"x" * 500: 1}]
@@ -151,7 +173,7 @@ def test_texts_keep_their_characters(tmp_path: Path) -> None:
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.json"):
-        read_records(write_json(tmp_path / "a.csv", RECORDS))
+        read_records(write_json(tmp_path / "a.xml", RECORDS))
 
 
 @pytest.mark.parametrize("end", ["\r", "\r\n", "\n\r", "\r\r\n"], ids=repr)

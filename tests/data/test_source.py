@@ -1,5 +1,6 @@
 """Fetching records: from the Hub, from an address that breaks off and lies, from disk; kept for the next time."""
 
+import gzip
 import json
 import shutil
 import ssl
@@ -188,6 +189,17 @@ def test_what_is_no_file_of_records_is_not_kept(web: Web, home: Path, content: b
     assert fetch_source(web.url).read_bytes() == CONTENT
 
 
+def test_a_table_at_an_address_is_read_by_its_columns(web: Web, home: Path) -> None:
+    address, web.content = web.url.replace("records.json", "fragen.csv.gz"), gzip.compress(b"frage,antwort\na,b\n")
+    with pytest.raises(DataError, match="--columns instruction=frage,output=antwort") as unknown:
+        fetch_source(address)
+    with pytest.raises(UsageError, match="has no column 'x'") as wrong:
+        fetch_source(address, columns={"instruction": "x", "output": "antwort"})
+    assert not any(str(home) in str(error.value) for error in (unknown, wrong)) and left(home) == []
+    file = fetch_source(address, columns={"instruction": "frage", "output": "antwort"})
+    assert file.name.endswith("-fragen.csv.gz")
+
+
 def test_more_than_anybody_wants(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "MAX_BYTES", 1000)
     with pytest.raises(NetworkError, match="more than 1,000 bytes"):
@@ -204,7 +216,7 @@ def test_more_than_anybody_wants(web: Web, monkeypatch: pytest.MonkeyPatch) -> N
         "https:///a.json",
         "https://[/a.json",
         "https://example.org:999999/a.json",
-        "https://example.org/a.csv",
+        "https://example.org/a.pdf",
         "nowhere.json",
         "",
     ],

@@ -104,7 +104,7 @@ def test_nothing_to_evaluate_on_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no text"):
         read(tmp_path / "empty.txt")
     with pytest.raises(UsageError, match="not a known data format"):
-        read(write_json(tmp_path / "a.csv", []))
+        read(write_json(tmp_path / "a.pdf", []))
     with pytest.raises(UsageError, match="is not there"):
         read(tmp_path / "nowhere")
 

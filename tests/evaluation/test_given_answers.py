@@ -86,5 +86,7 @@ def test_strange_files(tmp_path: Path, data: Instructions) -> None:
     for name in ("none.json", "a" * 300 + ".json", "a\0.json"):
         with pytest.raises(UsageError, match="is not there"):
             read_given(name, tmp_path / name, data)
-    with pytest.raises(GPT2Error, match="ends in neither"):
+    with pytest.raises(
+        GPT2Error, match=r"does not hold answers: give --answers-from a \.csv, \.tsv, \.json or \.jsonl"
+    ):
         read(tmp_path, ["1", "2"], data, "theirs.txt")

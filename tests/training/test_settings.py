@@ -16,6 +16,7 @@ SETTINGS = settings_from(
     lora=LoRAConfig(),
     from_scratch=GPTConfig(),
     sample_prompts=("a",),
+    columns={"instruction": "question", "output": "answer"},
 )
 
 
@@ -27,6 +28,12 @@ def test_settings_come_back_as_they_were():
     assert Settings.from_dict(stored()) == SETTINGS
 
 
+def test_the_columns_of_an_earlier_version_are_found_by_their_names():
+    values = stored()
+    del values["columns"]
+    assert Settings.from_dict(values).columns is None
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [
@@ -35,6 +42,8 @@ def test_settings_come_back_as_they_were():
         *(("data", value) for value in (7, {}, "a\x00b")),
         *(("sample_prompts", value) for value in ("text", [7], None, {"a": 1}, [["a"]])),
         *(("skip_bad", value) for value in ("yes", 1, None)),
+        *(("columns", value) for value in ("a", ["a"], {"question": "a"}, {"output": 7}, {"output": ""})),
+        ("columns", {"instruction": "a", "output": "a"}),
         *(("train", value) for value in (None, [], "x", {"more": 1})),
         *(("lora", value) for value in ([], 7, {"rank": "x"}, {"alpha": None}, False)),
         *(("from_scratch", value) for value in ([], {"n_layer": 1.5}, {"n_layer": 10**30})),

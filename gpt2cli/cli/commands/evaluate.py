@@ -14,6 +14,7 @@ from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.cli.report_file import check_out, write_report
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import ANSWERS, FINETUNED, PUBLISHED, EvaluationConfig, SamplingConfig
+from gpt2cli.data.columns import parse_columns
 from gpt2cli.prompts import read_template
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ gpt2 evaluate --model gpt2 --ckpt finetuned.pt --out report.html
 gpt2 evaluate --data questions.txt --questions --model gpt2 --ckpt finetuned.pt
 
 gpt2 evaluate --data records.json --ckpt a.pt --ckpt b.pt --answers 200 --json
+
+gpt2 evaluate --data questions.csv --columns instruction=question,output=answer
 
 gpt2 evaluate --data book.txt --model gpt2 --model distilgpt2 --stride 256
 
@@ -48,7 +51,8 @@ def evaluate(
         of_data(
             "--data",
             metavar="PATH",
-            help="Alpaca .json or .jsonl, .txt, a folder of .txt, a directory of prepare-alpaca, or lessons (bundled).",
+            help="Records (.csv, .tsv, .json, .jsonl), .txt, a folder of .txt, a directory of prepare-alpaca, or "
+            "lessons (bundled).",
             show_default="Alpaca",
         ),
     ] = None,
@@ -69,6 +73,15 @@ def evaluate(
         ),
     ] = False,
     skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records and report their number.")] = False,
+    columns: Annotated[
+        str | None,
+        of_data(
+            "--columns",
+            metavar=options.COLUMNS,
+            help=options.COLUMNS_HELP,
+            show_default=options.COLUMNS_DEFAULT,
+        ),
+    ] = None,
     stride: Annotated[int | None, option("Data", EvaluationConfig, "stride")] = DEFAULTS.stride,
     answers: Annotated[int | None, option("Answers", EvaluationConfig, "answers")] = None,
     answers_from: Annotated[
@@ -153,6 +166,7 @@ def evaluate(
         data=data,
         split=split,
         skip_bad=skip_bad,
+        columns=None if columns is None else parse_columns(columns),
         answers=answers,
         answers_from=answers_from or [],
         questions=questions,

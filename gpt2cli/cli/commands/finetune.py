@@ -19,6 +19,8 @@ gpt2 finetune --subset 5000
 
 gpt2 finetune --data records.json --epochs 2 --lora
 
+gpt2 finetune --data questions.csv --columns instruction=question,output=answer
+
 gpt2 finetune --data tales/ --from-scratch --n-layer 4 --n-head 4 --n-embd 128 --block-size 256 --lr 1e-3
 
 gpt2 finetune --resume
@@ -48,9 +50,18 @@ def finetune(
         of_data(
             "--data",
             metavar="PATH",
-            help="Instructions in Alpaca's format (.json, .jsonl), plain text (.txt or a folder of .txt), a directory "
-            "from prepare-alpaca, or lessons (bundled).",
+            help="Records, each an instruction with its answer (.csv, .tsv, .json, .jsonl), plain text (.txt or a "
+            "folder of .txt), a directory from prepare-alpaca, or lessons (bundled).",
             show_default="Alpaca",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        of_data(
+            "--columns",
+            metavar=options.COLUMNS,
+            help=options.COLUMNS_HELP,
+            show_default=options.COLUMNS_DEFAULT,
         ),
     ] = None,
     subset: Annotated[int | None, option(DATA, DataConfig, "subset")] = RECORDS.subset,

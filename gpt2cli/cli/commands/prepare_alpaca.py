@@ -10,6 +10,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
+from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
 from gpt2cli.outputs import check_directory
 from gpt2cli.prompts import read_template
@@ -25,6 +26,8 @@ gpt2 prepare-alpaca
 gpt2 prepare-alpaca --subset 5000 --max-length 512 --out alpaca-5k
 
 gpt2 prepare-alpaca --source records.jsonl --skip-bad --force
+
+gpt2 prepare-alpaca --source questions.csv --columns instruction=question,output=answer
 
 gpt2 prepare-alpaca --source https://example.org/records.json --loss-on all
 """
@@ -43,9 +46,18 @@ def prepare_alpaca(
         of_records(
             "--source",
             metavar="cleaned|original|FILE|URL",
-            help="The corrected Alpaca data, the original, or a .json or .jsonl file in the same format.",
+            help="The corrected Alpaca data, the original, or records of your own (.csv, .tsv, .json, .jsonl).",
         ),
     ] = "cleaned",
+    columns: Annotated[
+        str | None,
+        of_records(
+            "--columns",
+            metavar=options.COLUMNS,
+            help=options.COLUMNS_HELP,
+            show_default=options.COLUMNS_DEFAULT,
+        ),
+    ] = None,
     subset: Annotated[int | None, option("Records", DataConfig, "subset")] = DATA.subset,
     max_length: Annotated[
         int | None,
@@ -85,7 +97,7 @@ def prepare_alpaca(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Tokenize Alpaca's instructions, divide them into splits, and show a summary."""
+    """Tokenize Alpaca's instructions or your own records, divide them into splits, and show a summary."""
     with options.named_as_typed("gpt2 prepare-alpaca"):
         data = DataConfig(val_fraction, test_fraction, subset, seed)
         train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
@@ -100,17 +112,19 @@ def prepare_alpaca(
     from gpt2cli.data.source import fetch_source
     from gpt2cli.hub.addresses import without_query
 
-    wording = read_template(template)
+    wording, asked = read_template(template), None if columns is None else parse_columns(columns)
     directory = default_directory(source) if out is None else out
     check_free(directory, force)
     with showing_downloads(console) as progress:
-        path = fetch_source(source, offline=offline, progress=progress)
+        path = fetch_source(source, offline=offline, progress=progress, columns=asked)
     with ProgressBars(console, [MofNCompleteColumn(), TextColumn("records")]) as bars:
         bars.update("tokenizing", 0, None)
         on_batch = partial(bars.update, "tokenizing")
         length = train.max_length or WINDOW
         name = without_query(source)
-        splits = load_alpaca(path, length, train.loss_on, data, skip_bad, on_batch, source=name, template=wording)
+        splits = load_alpaca(
+            path, length, train.loss_on, data, skip_bad, on_batch, source=name, template=wording, columns=asked
+        )
     for note in splits.notes:
         console.note(note)
     write_prepared(splits, directory)

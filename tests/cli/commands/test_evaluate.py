@@ -19,7 +19,7 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.errors import GPT2Error
 from tests import models
 from tests.conftest import Run
-from tests.data.records import many, write_json
+from tests.data.records import many, write_json, write_table
 from tests.runner import little_room, screen, signal_when
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64)
@@ -267,6 +267,21 @@ def test_records_that_finetune_held_out_are_found_again(
         assert ("tuned.pt was trained on this data, so its scores are too good" in told.err) == noted
 
 
+def test_a_table_is_evaluated_like_the_records_in_it(
+    work: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = json.loads((work / "records.json").read_text(encoding="utf-8"))
+    rows = [{"q": each["instruction"], "in": each.get("input") or "", "a": each["output"]} for each in records]
+    table = write_table(work / "records.tsv", rows, "\t")
+    answers = write_table(work / "answers.csv", [{"n": "1", "answer": each["output"]} for each in records])
+    found = []
+    for data in (["records.json"], [table.name, "--columns", "instruction=q,input=in,output=a"]):
+        call("--data", *data, "--answers-from", answers.name, "--json")
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["models"] == found[1]["models"]
+    assert found[0]["records"] == found[1]["records"]
+
+
 def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "none.json", [])
     write_json(work / "one.json", ["a"])
@@ -294,6 +309,9 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (4, "b.safetensors is not there", *a, "--ckpt", "b.safetensors", "--data", "records.json"),
         (5, "the network is off", *a, "--offline"),
         (2, "--data is empty", *a, "--data", ""),
+        (2, "has no column 'x'", *a, "--data", "records.json", "--columns", "output=x"),
+        (2, "plain text has no columns", *a, "--data", "text.txt", "--columns", "output=x"),
+        (2, "write FIELD=COLUMN", *a, "--data", "records.json", "--columns", "x"),
         (2, "did you mean lessons?", *a, "--data", "lesson"),
         (2, "not a known data format", *a, "--data", "a.pt"),
         (2, "is not there: give --answers-from", "--data", "records.json", "--answers-from", "nowhere.json"),

@@ -20,6 +20,7 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
 from gpt2cli.training.state_json import read_state_file
 from tests import models
+from tests.data.records import write_table
 from tests.runner import PATIENCE, Pipe, clean_environment, little_room, process_left_alone, run_here, signal_when
 from tests.training.records import write_records
 
@@ -328,6 +329,24 @@ def test_resuming_with_other_settings_lists_them(args, tmp_path):
     assert finetune(str(tmp_path / "run")).returncode == 2
 
 
+def test_a_run_keeps_the_columns_of_its_records(args, tmp_path):
+    colours = json.loads((tmp_path / "records.json").read_text())
+    rows = [{"Frage": each["instruction"], "Antwort": each["output"], "Nr": "1"} for each in colours]
+    data = ["--data", str(write_table(tmp_path / "fragen.csv", rows, ";")), "--max-steps", "1"]
+    unknown = finetune(*args, *data)
+    assert unknown.returncode == 3
+    assert "as in --columns instruction=Frage,output=Antwort" in unknown.stderr
+    done = finetune(*args, *data, "--columns", "output=Antwort,instruction=frage")
+    assert done.returncode == 0
+    assert "takes Frage as instruction, Antwort as output; semicolons separate the columns" in done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["columns"]["output"] == "Antwort"
+    resume = ["--resume", str(tmp_path / "run"), "--out", str(tmp_path / "again.pt")]
+    other = finetune(*resume, "--columns", "instruction=Frage,output=Nr")
+    assert other.returncode == 4
+    assert "columns was 'instruction=frage,output=Antwort', is 'instruction=Frage,output=Nr'" in other.stderr
+    assert finetune(*resume, "--columns", "instruction=frage,output=Antwort").returncode == 0
+
+
 def test_a_damaged_newest_checkpoint_falls_back_and_a_named_one_is_refused(args, tmp_path):
     assert finetune(*args, "--max-steps", "4").returncode == 0
     newest = tmp_path / "run" / "checkpoints" / "step-00000004"
@@ -601,6 +620,8 @@ def test_a_run_that_could_not_begin_is_none_to_resume(args, tmp_path, home):
         (["--precision", "fp16"], "fp16"),
         (["--lr", "-1"], "--lr must be"),
         (["--loss-on", "all"], "prepare-alpaca"),
+        (["--columns", "output=answer"], "prepare-alpaca"),
+        (["--columns", "answer"], "write FIELD=COLUMN"),
     ],
     ids=str,
 )

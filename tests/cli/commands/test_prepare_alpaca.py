@@ -21,7 +21,7 @@ from gpt2cli.errors import ResourceError
 from gpt2cli.prompts import PromptTemplate
 from tests.cli.commands.test_download_weights import one_error
 from tests.conftest import Run
-from tests.data.records import RECORDS, many, write_json
+from tests.data.records import RECORDS, many, write_json, write_table
 from tests.hub_server import HubServer
 from tests.runner import PATIENCE, clean_environment, little_room, screen
 
@@ -55,6 +55,23 @@ def test_from_records_to_a_dataset(home: Path, run: Run, tmp_path: Path) -> None
     assert sorted(map(repr, texts)) == sorted(map(repr, many(40)))
     assert fingerprint(prepared) == fingerprint(in_memory) == found["fingerprint"]
     assert prepared.info == in_memory.info
+
+
+def test_a_table_becomes_the_dataset_of_its_records(home: Path, run: Run, tmp_path: Path) -> None:
+    renamed = [{"q": each["instruction"], "a": each["output"]} for each in many(40)]
+    found = []
+    for file, columns in (
+        (write_json(tmp_path / "json.json", many(40)), []),
+        (write_table(tmp_path / "table.csv", renamed), ["--columns", "instruction=q,output=a"]),
+    ):
+        done = run("prepare-alpaca", "--source", str(file), "--json", *columns)
+        found.append(json.loads(done.stdout))
+    assert done.stderr == "takes q as instruction, a as output; commas separate the columns\n"
+    assert found[0]["fingerprint"] == found[1]["fingerprint"]
+    assert found[1]["columns"] == {"instruction": "q", "output": "a"}
+    assert read_prepared(home / "datasets" / "table").info["columns"] == found[1]["columns"]
+    wrong = run("prepare-alpaca", "--source", str(file), "--columns", "instruction=x,output=a", "--force")
+    assert "has no column 'x': --columns can name 'q', 'a'" in one_error(wrong, 2)
 
 
 def test_what_is_there_stays_without_force(run: Run, tmp_path: Path) -> None:

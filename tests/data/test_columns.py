@@ -1,0 +1,144 @@
+"""The columns of a record: found by their names, or named by the user."""
+
+import pytest
+
+from gpt2cli.data.columns import (
+    ALPACA_COLUMNS,
+    FORMS,
+    LIKELY,
+    NAMED,
+    Columns,
+    columns_text,
+    find_columns,
+    names_in,
+    parse_columns,
+)
+from gpt2cli.errors import DataError, UsageError
+
+
+def found(names: list[str], asked: str | None = None) -> Columns:
+    return find_columns("a.csv", names, None if asked is None else parse_columns(asked))
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (["instruction", "output"], ALPACA_COLUMNS),
+        (["instruction", "input", "output", "question", "answer", "context"], ALPACA_COLUMNS),
+        (["Instruction", "Input", "OUTPUT "], Columns("Instruction", "OUTPUT ", "Input")),
+        (["instruction", "context", "response", "category"], Columns("instruction", "response", "context")),
+        (["instruction", "response", "context", "input"], Columns("instruction", "response", "input")),
+        (["question", "answer"], Columns("question", "answer", None)),
+        (["id", "Question", "Answer", "Topic"], Columns("Question", "Answer", None)),
+        (["question", "answer", "messages"], Columns("question", "answer", None)),
+        (["prompt", "completion"], Columns("prompt", "completion", None)),
+        (["prompt", "response", "input"], Columns("prompt", "response", "input")),
+        (["input", "output", "context"], Columns("input", "output", "context")),
+        # malformed in each record, whose error says more than one about the whole file
+        (["instruction"], ALPACA_COLUMNS),
+        ([], ALPACA_COLUMNS),
+    ],
+)
+def test_known_names_are_found(names: list[str], columns: Columns) -> None:
+    assert found(names) == columns
+
+
+def test_every_form_is_found_and_told() -> None:
+    for form in FORMS:
+        for inputs in ((), *((name,) for name in form.inputs)):
+            columns = found(["x", *inputs, form.output, form.instruction])
+            assert (columns.instruction, columns.output) == form[:2]
+            assert columns == ALPACA_COLUMNS or columns.input == (inputs[0] if inputs else None)
+    assert found(["question", "answer"]).note() == "takes question as instruction, answer as output"
+    assert ALPACA_COLUMNS.note() == ""
+    assert found(["frage\x1b[31m", "b"], "instruction=frage\x1b[31m,output=b").note().isprintable()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (
+            ["frage", "antwort"],
+            "'frage', 'antwort', and none of .*: name them, as in --columns instruction=frage,output=an",
+        ),
+        (["id", "Die Frage", "b"], '--columns "instruction=Die Frage,output=b"$'),
+        (["instruction", "antwort"], "as in --columns output=antwort$"),
+        (["prompt", "answer"], "as in --columns instruction=prompt,output=answer$"),
+        (["$(reboot)", "`ls`"], "as in --columns instruction=COLUMN,output=COLUMN$"),
+        (["text"], "the column 'text', and none of .*: give each record an instruction and an output"),
+        (["messages"], r"holds conversations \('messages': OpenAI's format\), which are not read yet"),
+        (["id", "conversations"], r"'conversations': ShareGPT's format"),
+        ([f"{i}\n" * 500 for i in range(20)], r"\.\.\., and none of"),
+    ],
+)
+def test_unknown_names_are_listed_with_the_option_to_try(names: list[str], told: str) -> None:
+    with pytest.raises(DataError, match=told) as error:
+        found(names)
+    assert str(error.value).startswith("a.csv ") and str(error.value).isprintable() and len(str(error.value)) < 800
+
+
+@pytest.mark.parametrize(
+    ("asked", "columns"),
+    [
+        ("instruction=frage,output=antwort", Columns("frage", "antwort", None)),
+        (" output = antwort, instruction = Frage", Columns("frage", "antwort", None)),
+        ("output=output", Columns("instruction", "output", "input")),
+        ("input=frage", Columns("instruction", "output", "frage")),
+        ("instruction=input,output=a=b", Columns("input", "a=b", None)),
+        ("instruction=one, two,output=antwort,input=frage", Columns("one, two", "antwort", "frage")),
+    ],
+)
+def test_named_columns_are_taken(asked: str, columns: Columns) -> None:
+    names = ["frage", "antwort", "a=b", "one, two", "question", "answer"]
+    own = [name for name in ("instruction", "output", "input") if name in columns.as_dict().values()]
+    assert found([*names, *own], asked) == columns
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("instruction=fragen,output=antwort", "a.csv has no column 'fragen': --columns can name 'frage', 'antwort'"),
+        ("instruction=frage", "a.csv has no column 'output': add output=COLUMN to --columns"),
+        ("instruction=frage,output=antwort,input=x", "has no column 'x'"),
+        ("frage=instruction,antwort=output", "write FIELD=COLUMN, as in instruction=question,output=answer"),
+        ("frage,antwort", "write FIELD=COLUMN"),
+        ("", "write FIELD=COLUMN"),
+        ("instruction=", "cannot take '' as 'instruction'"),
+        ("instruction=a,output=a", "takes 'a' twice"),
+        ("instruction=a,instruction=b", "names instruction twice"),
+        ("instruction=\udcff", "cannot take"),
+        ("instruction=frage,output=Frage", "has no column 'Frage'"),
+        ("output=instruction", "has no column 'instruction'"),
+    ],
+)
+def test_what_cannot_be_taken(asked: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        found(["frage", "antwort"], asked)
+
+
+def test_the_text_of_columns_is_read_back() -> None:
+    columns = parse_columns("output=b, c,instruction=a=1")
+    assert columns_text(columns) == "instruction=a=1,output=b, c"
+    assert parse_columns(columns_text(columns) or "") == columns
+    assert columns_text(None) is None
+
+
+def test_names_are_read_until_they_decide() -> None:
+    read = []
+
+    def values():
+        for value in ({"question": 1}, 7, {"instruction": 1, "output": 2}, {"later": 3}):
+            read.append(value)
+            yield value
+
+    assert names_in(values(), None) == ["question", "instruction", "output"]
+    assert len(read) == 3
+    read.clear()
+    assert names_in(values(), {"output": "later"}) == ["question", "instruction", "output", "later"]
+
+
+def test_of_a_million_names_only_those_that_matter_are_kept() -> None:
+    many = ({f"{i}": i} for i in range(1000))
+    names = names_in([*many, {"Prompt": 1}, {"ANTWORT": 2}], {"instruction": "prompt", "output": "antwort"})
+    assert len(names) == NAMED + 3 and names[-2:] == ["Prompt", "ANTWORT"]
+    assert all(name == name.casefold() for name in LIKELY)
