@@ -60,9 +60,7 @@ def prepare(
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
     divided = division(chosen, path, window)
-    read = read_data(
-        path, data or "Alpaca", split, *divided, skip_bad=skip_bad, columns=columns, questions=questions
-    )
+    read = read_data(path, data or "Alpaca", split, *divided, skip_bad=skip_bad, columns=columns, questions=questions)
     for note in read.notes:
         console.note(note)
     note_learned(console, chosen, read, path)

@@ -155,7 +155,7 @@ def _read_texts(path: Path, source: str) -> Texts:
 def _read_file(
     path: Path, source: str, skip_bad: bool, columns: Mapping[str, str] | None, questions: bool
 ) -> Instructions:
-    read = read_records(path, skip_bad, columns)
+    read = read_records(path, skip_bad, columns, output="unused" if questions else "optional")
     places = [i for i, record in enumerate(read.good) if record.output.strip()]
     notes = [*read.notes]
     if read.bad:

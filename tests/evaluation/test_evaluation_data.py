@@ -142,7 +142,9 @@ def test_records_are_questions_if_none_has_an_output_or_if_that_is_asked_for(tmp
     file = write_json(tmp_path / "a.json", records)
     blank = write_json(tmp_path / "blank.json", [record | {"output": " "} for record in records])
     asked, inferred = ask(file), read(blank)
-    assert asked.tasks == inferred.tasks and not asked.has_references and not inferred.has_references
+    without = write_json(tmp_path / "no.json", [{"instruction": record["instruction"]} for record in records])
+    assert asked.tasks == inferred.tasks == read(without).tasks == ask(without).tasks
+    assert not asked.has_references and not inferred.has_references
     assert [task.record.instruction for task in asked.tasks] == [record["instruction"] for record in records]
     assert all(task.response == [] and task.record.output == "" for task in asked.tasks)
     assert asked.notes == ask(blank).notes == ()
