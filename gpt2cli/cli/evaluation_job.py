@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gpt2cli.evaluation.compared_models import Candidate
     from gpt2cli.evaluation.engine import Job
     from gpt2cli.evaluation.evaluation_data import Instructions, Split, Texts
+    from gpt2cli.evaluation.given_answers import Given
 
 
 def prepare(
@@ -45,7 +46,6 @@ def prepare(
     from gpt2cli.evaluation.compared_models import candidates, division
     from gpt2cli.evaluation.engine import Job, check_stride
     from gpt2cli.evaluation.evaluation_data import Instructions, read_data
-    from gpt2cli.evaluation.given_answers import read_given
     from gpt2cli.model.device import pick_device
 
     pick_device(machine.device)  # an error about the device comes first
@@ -65,13 +65,20 @@ def prepare(
         console.note(note)
     note_learned(console, chosen, read, path)
     refuse_idle(read, config, answers, answers_from, template)
-    given = []
-    if isinstance(read, Instructions):
-        given = [read_given(name, paths.expand(name), read) for name in answers_from]
-        if not chosen and answers is None:
-            config = replace(config, answers=len(read.tasks))
-        note_chosen(console, read, config, answers)
-    return Job(candidates=chosen, data=read, config=config, max_length=window if chosen else None, given=given)
+    if not isinstance(read, Instructions):
+        return Job(candidates=chosen, data=read, config=config, max_length=window)
+    if not chosen and answers is None:
+        config = replace(config, answers=len(read.tasks))
+    note_chosen(console, read, config, answers)
+    max_length = window if chosen else None
+    return Job(chosen, read, config, max_length, given=read_all_given(answers_from, read))
+
+
+def read_all_given(answers_from: list[str], data: "Instructions") -> "list[Given]":
+    """The answers in the files of --answers-from."""
+    from gpt2cli.evaluation.given_answers import read_given
+
+    return [read_given(name, paths.expand(name), data) for name in answers_from]
 
 
 def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
