@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2cli.config import DataConfig
@@ -23,6 +23,7 @@ def targets(data: TokenDataset) -> list[int]:
 
 
 @given(st.integers(0, 40), st.integers(1, 12))
+@settings(deadline=None)
 def test_blocks_cover_a_stream_exactly_once(length: int, block_size: int) -> None:
     stream = torch.arange(length).to(torch.uint16)
     data = blocks(stream, block_size)
