@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from gpt2cli.evaluation.compared_models import Candidate
     from gpt2cli.evaluation.engine import Job
     from gpt2cli.evaluation.evaluation_data import Instructions, Split, Texts
-    from gpt2cli.evaluation.given_answers import Given
 
 
 def prepare(
@@ -39,13 +38,13 @@ def prepare(
     machine    gives the device, the precision and `offline` for all models
     template   for all models; None if each model has its own
     answers    the value of --answers; None if it was not given
-    questions  whether to answer the data without references
+    questions  the value of --questions
     """
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.data.open_data import check_kind, data_path, prepared_alpaca
     from gpt2cli.evaluation.compared_models import candidates, division
     from gpt2cli.evaluation.engine import Job, check_stride
-    from gpt2cli.evaluation.evaluation_data import Instructions, read_data
+    from gpt2cli.evaluation.evaluation_data import read_data
     from gpt2cli.model.device import pick_device
 
     pick_device(machine.device)  # an error about the device comes first
@@ -61,30 +60,39 @@ def prepare(
     window = min(windows, default=GPTConfig.block_size)
     divided = division(chosen, path, window)
     read = read_data(path, data or "Alpaca", split, *divided, skip_bad=skip_bad, columns=columns, questions=questions)
-    for note in read.notes:
-        console.note(note)
-    note_learned(console, chosen, read, path)
+    show_notes(console, chosen, read, path)
     refuse_idle(read, config, answers, answers_from, template)
-    if not isinstance(read, Instructions):
-        return Job(candidates=chosen, data=read, config=config, max_length=window)
-    if not chosen and answers is None:
-        config = replace(config, answers=len(read.tasks))
-    note_chosen(console, read, config, answers)
-    max_length = window if chosen else None
-    return Job(chosen, read, config, max_length, given=read_all_given(answers_from, read))
+    job = Job(candidates=chosen, data=read, config=config, max_length=window if chosen else None)
+    return with_answers(console, job, answers, answers_from)
 
 
-def read_all_given(answers_from: list[str], data: "Instructions") -> "list[Given]":
-    """The answers in the files of --answers-from."""
+def with_answers(console: Console, job: "Job", answers: int | None, answers_from: list[str]) -> "Job":
+    """The job with the answers in files, and with all of them to compare if there is no model.
+
+    A note tells if the default of --answers leaves questions without an answer.
+    """
+    from gpt2cli.evaluation.evaluation_data import Instructions
     from gpt2cli.evaluation.given_answers import read_given
 
-    return [read_given(name, paths.expand(name), data) for name in answers_from]
+    if not isinstance(job.data, Instructions):
+        return job
+    data, config, count = job.data, job.config, len(job.data.tasks)
+    if answers is None and not job.candidates:
+        config = replace(config, answers=count)
+    elif answers is None and not data.has_references and count > config.answers:
+        console.note(
+            f"{config.answers} of {count:,} questions are answered, chosen at random: --answers {count} is all"
+        )
+    given = [read_given(name, paths.expand(name), data) for name in answers_from]
+    return replace(job, config=config, given=given)
 
 
-def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
-    """Print a note about each model that was trained on this data."""
+def show_notes(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
+    """Print the notes on the data, and one about each model that was trained on it."""
     from gpt2cli.evaluation.evaluation_data import Instructions
 
+    for note in data.notes:
+        console.note(note)
     for candidate in chosen:
         if candidate.was_trained_on(data, path):
             has_splits = path.suffix.lower() != ".txt" and not path.is_dir()
@@ -93,15 +101,6 @@ def note_learned(console: Console, chosen: "list[Candidate]", data: "Instruction
             if isinstance(data, Instructions) and not data.has_references:
                 scores = "it may know the answers by heart"
             console.note(f"{candidate.spec.name} was trained on this data, so {scores}{advice}")
-
-
-def note_chosen(console: Console, data: "Instructions", config: EvaluationConfig, answers: int | None) -> None:
-    """Print a note if the default of --answers leaves questions without an answer."""
-    count = len(data.tasks)
-    if not data.has_references and answers is None and count > config.answers:
-        console.note(
-            f"{config.answers} of {count:,} questions are answered, chosen at random: --answers {count} is all"
-        )
 
 
 def refuse_idle(
