@@ -46,20 +46,21 @@ def prepare(
     columns: dict[str, str] | None,
     answers: int | None,
     answers_from: list[str],
+    questions: bool,
 ) -> "Job":
     """Find the models and the data, download those that are missing, and check that all can be read.
 
-    machine   gives the device, the precision and `offline` for all models
-    template  for all models; None if each model has its own
-    answers   the value of --answers; None if it was not given
+    machine    gives the device, the precision and `offline` for all models
+    template   for all models; None if each model has its own
+    answers    the value of --answers; None if it was not given
+    questions  the value of --questions
     """
     from gpt2cli.cli.views.downloads import showing_downloads
     from gpt2cli.data.kinds import data_path
     from gpt2cli.data.open_data import prepared_alpaca
     from gpt2cli.evaluation.compared_models import candidates, division
     from gpt2cli.evaluation.engine import Job, check_stride
-    from gpt2cli.evaluation.evaluation_data import Instructions, read_data
-    from gpt2cli.evaluation.given_answers import read_given
+    from gpt2cli.evaluation.evaluation_data import read_data
     from gpt2cli.model.device import pick_device
 
     pick_device(machine.device)  # an error about the device comes first
@@ -72,26 +73,48 @@ def prepare(
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
     divided = division(chosen, path, window)
-    read = read_data(path, data or "Alpaca", split, *divided, skip_bad=skip_bad, columns=columns)
-    for note in read.notes:
-        console.note(note)
-    note_learned(console, chosen, read, path)
+    read = read_data(path, data or "Alpaca", split, *divided, skip_bad=skip_bad, columns=columns, questions=questions)
+    show_notes(console, chosen, read, path)
     refuse_idle(read, config, answers, answers_from, template)
-    given = []
-    if isinstance(read, Instructions):
-        given = [read_given(name, paths.expand(name), read) for name in answers_from]
-        if not chosen and answers is None:
-            config = replace(config, answers=len(read.tasks))
-    return Job(candidates=chosen, data=read, config=config, max_length=window if chosen else None, given=given)
+    job = Job(candidates=chosen, data=read, config=config, max_length=window if chosen else None)
+    return with_answers(console, job, answers, answers_from)
 
 
-def note_learned(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
-    """Print a note about each model that was trained on this data."""
+def with_answers(console: Console, job: "Job", answers: int | None, answers_from: list[str]) -> "Job":
+    """The job with the answers in files, and with all of them to compare if there is no model.
+
+    A note tells if the default of --answers leaves questions without an answer.
+    """
+    from gpt2cli.evaluation.evaluation_data import Instructions
+    from gpt2cli.evaluation.given_answers import read_given
+
+    if not isinstance(job.data, Instructions):
+        return job
+    data, config, count = job.data, job.config, len(job.data.tasks)
+    if answers is None and not job.candidates:
+        config = replace(config, answers=count)
+    elif answers is None and not data.has_references and count > config.answers:
+        console.note(
+            f"{config.answers} of {count:,} questions are answered, chosen at random: --answers {count} is all"
+        )
+    given = [read_given(name, paths.expand(name), data) for name in answers_from]
+    return replace(job, config=config, given=given)
+
+
+def show_notes(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
+    """Print the notes on the data, and one about each model that was trained on it."""
+    from gpt2cli.evaluation.evaluation_data import Instructions
+
+    for note in data.notes:
+        console.note(note)
     for candidate in chosen:
         if candidate.was_trained_on(data, path):
             has_splits = path.suffix.lower() != ".txt" and not path.is_dir()
             advice = ": --split val takes the records that it has not seen" if has_splits else ""
-            console.note(f"{candidate.spec.name} was trained on this data, so its scores are too good{advice}")
+            scores = "its scores are too good"
+            if isinstance(data, Instructions) and not data.has_references:
+                scores = "it may know the answers by heart"
+            console.note(f"{candidate.spec.name} was trained on this data, so {scores}{advice}")
 
 
 def refuse_idle(
@@ -106,12 +129,18 @@ def refuse_idle(
 
     if isinstance(data, Texts) and (answers or config.bertscore or answers_from):
         raise UsageError(
-            "plain text holds no instructions to answer: leave --answers, --answers-from and --bertscore out"
+            "plain text holds no instructions to answer: leave --answers, --answers-from and --bertscore out, or use "
+            "--questions to answer each line"
         )
     if isinstance(data, Texts) and template is not None:
         raise UsageError("--template is for instructions, and plain text has none: leave it out")
     if not isinstance(data, Texts) and config.stride is not None:
         raise UsageError("--stride is for plain text: leave it out for instructions")
+    if not isinstance(data, Texts) and not data.has_references:
+        if config.bertscore:
+            raise UsageError("--bertscore compares answers with references, and questions have none: leave it out")
+        if not config.answers:
+            raise UsageError("--answers 0 asks for no answers, and questions have no other results: leave it out")
     for option, is_given in (("--bertscore", config.bertscore), ("--answers-from", answers_from)):
         if is_given and not config.answers:
             raise UsageError(f"{option} compares answers, and --answers 0 asks for none")

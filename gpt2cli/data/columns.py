@@ -49,10 +49,10 @@ _NUMBERING = ("", "id", "index", "no", "nr", "number")
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a file's columns. `input` is None if no column holds inputs."""
+    """The names of a file's columns. `output` and `input` are None if no column holds them."""
 
     instruction: str
-    output: str
+    output: str | None
     input: str | None
 
     def as_dict(self) -> dict[str, str]:
@@ -63,7 +63,7 @@ class Columns:
     def note(self) -> str:
         """Which columns are taken, in words; empty for Alpaca's own names."""
         taken = [f"{shown_name(column)} as {name}" for name, column in self.as_dict().items()]
-        return "" if self == ALPACA_COLUMNS else f"takes {', '.join(taken)}"
+        return "" if all(name == column for name, column in self.as_dict().items()) else f"takes {', '.join(taken)}"
 
 
 ALPACA_COLUMNS = Columns(*FIELDS)
@@ -124,15 +124,18 @@ def names_in(values: Iterable[Any], asked: Mapping[str, str] | None) -> list[str
     return [*names]
 
 
-def find_columns(where: str, names: Collection[str], asked: Mapping[str, str] | None) -> Columns:
+def find_columns(
+    where: str, names: Collection[str], asked: Mapping[str, str] | None, needs_output: bool = True
+) -> Columns:
     """The columns to take from a file with columns of these names. `where` names the file in errors.
 
-    asked  the columns that the user named; the other fields are in the columns of their own names
+    asked         the columns that the user named; the other fields are in the columns of their own names
+    needs_output  whether a file without a column of outputs is refused
 
     Raises UsageError if the file lacks one that was asked for, and DataError if no known pair is there.
     """
     if asked:
-        return _asked(where, names, asked)
+        return _asked(where, names, asked, needs_output)
     if set(FIELDS[:2]) <= set(names):
         return ALPACA_COLUMNS
     for form in FORMS:
@@ -140,6 +143,11 @@ def find_columns(where: str, names: Collection[str], asked: Mapping[str, str] | 
         if instruction is not None and output is not None:
             inputs = (_match(name, names) for name in form.inputs)
             return Columns(instruction, output, next((name for name in inputs if name is not None), None))
+    for form in () if needs_output else FORMS:
+        instruction = _match(form.instruction, names)
+        if instruction is not None:
+            inputs = (_match(name, names) for name in form.inputs)
+            return Columns(instruction, None, next((name for name in inputs if name is not None), None))
     if set(names) <= set(FIELDS):  # the error about the first record says more
         return ALPACA_COLUMNS
     for name, origin in CONVERSATIONS.items():
@@ -150,12 +158,11 @@ def find_columns(where: str, names: Collection[str], asked: Mapping[str, str] | 
             )
     pairs = ", ".join(f"{form.instruction}/{form.output}" for form in FORMS)
     columns = "column" if len(names) == 1 else "columns"
-    raise DataError(
-        f"{where} has the {columns} {_listed(names)}, and none of the known pairs ({pairs}): {_advice(names)}"
-    )
+    advice = _advice(names, FIELDS[:2] if needs_output else FIELDS[:1])
+    raise DataError(f"{where} has the {columns} {_listed(names)}, and none of the known pairs ({pairs}): {advice}")
 
 
-def _asked(where: str, names: Collection[str], asked: Mapping[str, str]) -> Columns:
+def _asked(where: str, names: Collection[str], asked: Mapping[str, str], needs_output: bool) -> Columns:
     found: dict[str, str] = {}
     for field in sorted(FIELDS, key=lambda field: field not in asked):
         column = _match(asked.get(field, field), names)
@@ -163,11 +170,11 @@ def _asked(where: str, names: Collection[str], asked: Mapping[str, str]) -> Colu
             found[field] = column
         elif field in asked:
             raise UsageError(f"{where} has no column {shown(asked[field])}: --columns can name {_listed(names)}")
-        elif field != "input":
+        elif field == "instruction" or (field == "output" and needs_output):
             raise UsageError(
                 f"{where} has no column {field!r}: add {field}=COLUMN to --columns; it can name {_listed(names)}"
             )
-    return Columns(found["instruction"], found["output"], found.get("input"))
+    return Columns(found["instruction"], found.get("output"), found.get("input"))
 
 
 def _folded(name: str) -> str:
@@ -186,12 +193,12 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join([shown(name, 40) for name in names][:NAMED] + ["..."] * (len(names) > NAMED))
 
 
-def _advice(names: Collection[str]) -> str:
+def _advice(names: Collection[str], needed: Collection[str]) -> str:
     """The `--columns` to try. Names that a shell could misunderstand are not repeated in a command."""
     free = [name for name in names if _folded(name) not in (*_NUMBERING, *FIELDS)]
-    missing = [field for field in FIELDS[:2] if _match(field, names) is None]
+    missing = [field for field in needed if _match(field, names) is None]
     if len(free) < len(missing):
-        return "give each record an instruction and an output"
+        return f"give each record an {' and an '.join(needed)}"
     columns = [name if _SAFE.fullmatch(name) and len(name) <= 40 else "COLUMN" for name in free]
     text = ",".join(f"{field}={column}" for field, column in zip(missing, columns, strict=False))
     return f"name them, as in --columns {text}" if " " not in text else f'name them, as in --columns "{text}"'

@@ -1,9 +1,9 @@
 """Reading records, each a task and its answer, from an untrusted file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gpt2cli.data.columns import ALPACA_COLUMNS, LIKELY, Columns, find_columns, names_in
 from gpt2cli.data.csv_values import Table
@@ -12,6 +12,7 @@ from gpt2cli.data.values import FORMATS, Values, is_data_file, read_values
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.untrusted import is_encodable, shown
 
+Output = Literal["needed", "optional", "unused"]
 NAMED_COLUMNS = 3
 """The most names of other columns in a note."""
 
@@ -63,13 +64,18 @@ def check_suffix(path: Path) -> None:
         raise UsageError(f"{path} does not hold records: give a {FORMATS}")
 
 
-def read_records(path: Path, skip_bad: bool = False, columns: Mapping[str, str] | None = None) -> Records:
+def read_records(
+    path: Path, skip_bad: bool = False, columns: Mapping[str, str] | None = None, *, output: Output = "needed"
+) -> Records:
     r"""Read a `.json` file (a list of objects), a `.jsonl` file (one object a line), or a `.csv` or `.tsv` file.
 
     `columns` names the columns of a table, or the keys of the objects, as `columns.parse_columns` gives them; without
     it, `columns.find_columns` finds them. An input of null, or of NaN, which pandas writes for a missing value, means
     no input. Texts are taken unchanged: a `\r\n` or `<|endoftext|>` in one is plain text. Suffixes may be in upper
     case, and files packed by gzip.
+
+    output  needed, or optional: a file without a column of outputs is read, too; or unused. Outputs that are not read
+            are empty.
 
     Raises DataError, with the place, for a file that is not UTF-8 or not in its format, for one without known columns,
     and for a record with a missing or wrong member. The place of a record is its number, counted from 1, and the line
@@ -79,18 +85,21 @@ def read_records(path: Path, skip_bad: bool = False, columns: Mapping[str, str] 
     check_suffix(path)
     values = read_values(path, LIKELY.union(name.casefold() for name in (columns or {}).values()))
     if isinstance(values, Table):
-        found = find_columns(f"the first line of {path}", values.names, columns)
+        found = find_columns(f"the first line of {path}", values.names, columns, output == "needed")
     else:
-        found = find_columns(str(path), names_in((value for _, value in values), columns), columns)
-    return _read(path, values, skip_bad, found)
+        names = names_in((value for _, value in values), columns)
+        found = find_columns(str(path), names, columns, output == "needed")
+    return _read(path, values, skip_bad, found, None if output == "unused" else found.output)
 
 
-def _read(path: Path, values: Values, skip_bad: bool, columns: Columns) -> Records:
+def _read(path: Path, values: Values, skip_bad: bool, columns: Columns, output: str | None) -> Records:
+    """The records, with the output in the column `output`, or without outputs if it is None."""
+    checked = replace(columns, output=output)
     good: list[Record] = []
     others: dict[str, None] = {}  # in order, each once
     bad = with_others = 0
     for number, (line, value) in enumerate(values, start=1):
-        problem = _problem(value, columns)
+        problem = _problem(value, checked)
         if problem and not skip_bad:
             where = f"record {number}" + (f" (line {line})" if line else "")
             what = f"bad {value.form} at line {line}" if isinstance(value, BadLine) else f"{where} "
@@ -98,7 +107,8 @@ def _read(path: Path, values: Values, skip_bad: bool, columns: Columns) -> Recor
         if problem:
             bad += 1
             continue
-        good.append(Record(value[columns.instruction], _input_of(value, columns) or "", value[columns.output]))
+        answer = "" if output is None else value[output]
+        good.append(Record(value[columns.instruction], _input_of(value, columns) or "", answer))
         if found := _other_columns(value, columns):
             with_others += 1
             others |= dict.fromkeys(found[: NAMED_COLUMNS - len(others)])

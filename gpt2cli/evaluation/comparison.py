@@ -14,14 +14,14 @@ from gpt2cli.evaluation.bootstrap import Statistic, estimates
 from gpt2cli.evaluation.evaluation_data import Instructions, Texts
 from gpt2cli.evaluation.likelihood import chunk_sizes
 from gpt2cli.evaluation.results import Evaluation, ModelResult, RecordResult
-from gpt2cli.evaluation.scores import Score, answer_scores
+from gpt2cli.evaluation.scores import Score, answer_scores, length_scores
 
 
 @dataclass(frozen=True)
 class Findings:
     """The losses and the answers of one model, or the answers of one file. Files come after the models.
 
-    table    (units, 3) of `likelihood.collect`; None for a file of answers
+    table    (units, 3) of `likelihood.collect`; None for a file of answers, and for instructions without references
     answers  by the index of their task
     """
 
@@ -68,26 +68,28 @@ def compare(
     skipped     the number of records that were left out, as their prompts fill the window
     """
     tasks = [data.tasks[i] for i in answered] if isinstance(data, Instructions) else []
-    references = [task.record.output.strip() for task in tasks]
+    references = None
+    if isinstance(data, Instructions) and data.has_references:
+        references = [task.record.output.strip() for task in tasks]
     answers = [[model.answers[i] for i in answered] for model in found]
     scores = _likelihood_scores(data, found)
     if tasks:
         scores = [of | _answer_scores(each, references, config) for of, each in zip(scores, answers, strict=True)]
-    rouge_l = [of_model["rouge_l"].of_each() for of_model in scores if tasks]
+    rouge_l = [of_model["rouge_l"].of_each() for of_model in scores if "rouge_l" in of_model]
     return Evaluation(
         data=data.source,
-        kind="text" if isinstance(data, Texts) else "alpaca",
+        kind="text" if isinstance(data, Texts) else "alpaca" if data.has_references else "questions",
         split="all" if isinstance(data, Texts) else data.split,
         records=len(data.tokens) if isinstance(data, Texts) else len(data.tasks) - skipped,
         skipped=skipped,
-        reference_tokens=sum(len(task.response) for task in tasks) / len(tasks) if tasks else None,
+        reference_tokens=sum(len(task.response) for task in tasks) / len(tasks) if tasks and references else None,
         settings=_settings(config, isinstance(data, Texts), max_length),
         models=_model_results([model.name for model in found], scores, config),
         answered=[
             RecordResult(
                 instruction=task.record.instruction,
                 input=task.record.input,
-                reference=references[i],
+                reference=references[i] if references else None,
                 answers=[of_model[i] for of_model in answers],
                 rouge_l=[of_model[i] for of_model in rouge_l],
             )
@@ -110,8 +112,12 @@ def _likelihood_scores(data: Instructions | Texts, found: Sequence[Findings]) ->
     return scores + [{} for _ in found[len(tables) :]]
 
 
-def _answer_scores(answers: Sequence[Answer], references: Sequence[str], config: EvaluationConfig) -> dict[str, Score]:
-    found = answer_scores(answers, references)
+def _answer_scores(
+    answers: Sequence[Answer], references: Sequence[str] | None, config: EvaluationConfig
+) -> dict[str, Score]:
+    if references is None:
+        return length_scores(answers)
+    found = answer_scores(answers, references) | length_scores(answers)
     if config.bertscore:
         from gpt2cli.evaluation.bertscore import bertscore
 
@@ -142,7 +148,8 @@ def _settings(config: EvaluationConfig, is_text: bool, max_length: int | None) -
     settings: dict[str, Any] = {}
     if is_text:
         settings["stride"] = config.stride
-    elif max_length:
-        settings["max_length"] = max_length
-    settings |= {"max_new_tokens": config.sampling.max_new_tokens, "temperature": config.sampling.temperature}
+    else:
+        if max_length:
+            settings["max_length"] = max_length
+        settings |= {"max_new_tokens": config.sampling.max_new_tokens, "temperature": config.sampling.temperature}
     return settings | {"resamples": config.resamples, "seed": config.seed}

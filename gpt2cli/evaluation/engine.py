@@ -17,7 +17,7 @@ from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.answers import Answer, answer
 from gpt2cli.evaluation.compared_models import Candidate
 from gpt2cli.evaluation.comparison import Findings, compare
-from gpt2cli.evaluation.evaluation_data import Instructions, Texts, sequences
+from gpt2cli.evaluation.evaluation_data import Instructions, Texts, encode_prompts, sequences
 from gpt2cli.evaluation.given_answers import Given
 from gpt2cli.evaluation.likelihood import RecordSource, Source, Sums, TextSource, collect, portions, score
 from gpt2cli.evaluation.partial_results import PartialResults
@@ -25,6 +25,7 @@ from gpt2cli.evaluation.results import Evaluation
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.device import TOKENS_PER_PASS
 from gpt2cli.progress import Note
+from gpt2cli.prompts import PromptTemplate
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class _Plan:
     answered  the indices of the tasks to answer
     skipped   the number of records whose prompts fill the window
     prompts   for each model, the prompts to answer, by the index of their task
-    sources   for each model, the sequences to predict. For plain text they are None, as its windows depend on the model
+    sources   for each model, the sequences to predict. They are None for plain text, whose windows depend on the model,
+              and for instructions without references
     """
 
     answered: list[int]
@@ -84,7 +86,7 @@ def evaluate(job: Job) -> Iterator[Event]:
     """
     plan = _plan(job)
     if plan.skipped and isinstance(job.data, Instructions):
-        skipped = f"{plan.skipped:,} of {len(job.data.tasks):,} records"
+        skipped = f"{plan.skipped:,} of {len(job.data.tasks):,} {job.data.noun}s"
         yield Note(f"left out {skipped}, whose prompts alone fill the window of {job.max_length:,} tokens")
     found, partial_results = [], []
     for candidate, prompts, source in zip(job.candidates, plan.prompts, plan.sources, strict=True):
@@ -105,19 +107,22 @@ def _plan(job: Job) -> _Plan:
     if job.max_length is None:
         return _Plan(sample(len(tasks), job.config.answers, job.config.seed), 0, [], [])
     templates = {candidate.template: None for candidate in job.candidates}
-    prepared = {template: sequences(tasks, template, job.max_length) for template in templates}
-    fitting = sorted(set.intersection(*(set(fits) for _, _, fits in prepared.values())))
+    encoded = {template: encode_prompts(tasks, template, job.max_length) for template in templates}
+    fitting = sorted(set.intersection(*(set(fits) for _, fits in encoded.values())))
     if not fitting:
-        raise DataError(
-            f"{job.data.source}: no record is left: every prompt alone fills the window of {job.max_length} tokens"
-        )
+        every = f"every prompt alone fills the window of {job.max_length} tokens"
+        raise DataError(f"{job.data.source}: no {job.data.noun} is left: {every}")
     chosen = [fitting[i] for i in sample(len(fitting), job.config.answers, job.config.seed)]
-    parts = [prepared[candidate.template] for candidate in job.candidates]
+    sources: dict[PromptTemplate, Source | None] = dict.fromkeys(templates)
+    if job.data.has_references:
+        for template, (prompts, fits) in encoded.items():
+            sources[template] = RecordSource(sequences(tasks, prompts, fits, job.max_length), fits, len(tasks))
+    used = [candidate.template for candidate in job.candidates]
     return _Plan(
         answered=chosen,
         skipped=len(tasks) - len(fitting),
-        prompts=[{i: prompts[i] for i in chosen} for prompts, _, _ in parts],
-        sources=[RecordSource(data, fits, len(tasks)) for _, data, fits in parts],
+        prompts=[{i: encoded[template][0][i] for i in chosen} for template in used],
+        sources=[sources[template] for template in used],
     )
 
 
@@ -143,7 +148,7 @@ def _sampling(job: Job, candidate: Candidate) -> SamplingConfig:
 def _examine(
     candidate: Candidate, prompts: dict[int, list[int]], source: Source | None, job: Job
 ) -> Generator[Event, None, tuple[Findings, PartialResults]]:
-    """Load one model, score the data and generate the answers."""
+    """Load one model, score the data if it has references, and generate the answers."""
     model = candidate.spec.load(for_text=True)
     # the device and precision that `auto` has chosen: on another machine it may choose others
     chosen = (str(model.device), model.precision)
@@ -157,8 +162,7 @@ def _examine(
     if isinstance(job.data, Texts):
         window = model.config.block_size
         source = TextSource(job.data.tokens, window, check_stride(job.config.stride, window))
-    assert source is not None
-    table = yield from _score(candidate.spec.name, model, source, partial)
+    table = None if source is None else (yield from _score(candidate.spec.name, model, source, partial))
     answers = yield from _answer(candidate.spec.name, model, prompts, _sampling(job, candidate), partial)
     if partial.problem != problem:
         yield Note(f"{partial.problem}: an interrupted run would start again")

@@ -1,7 +1,7 @@
-"""The data that models are evaluated on: instructions with their reference answers, or plain texts."""
+"""The data that models are evaluated on: instructions, with reference answers or without, or plain texts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
+from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many, read_utf8
 from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, text_files
 from gpt2cli.data.open_data import load_alpaca, refuse_columns
 from gpt2cli.data.prepared import AGAIN, read_prepared
@@ -19,6 +19,7 @@ from gpt2cli.data.splits import Splits
 from gpt2cli.data.text import left_out_of, read_documents, tokenize
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
+from gpt2cli.evaluation.results import counted
 from gpt2cli.evaluation.text_sizes import sizes_of
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import END_OF_TEXT_ID
@@ -28,7 +29,10 @@ Split = Literal["test", "val", "train", "all"]
 
 @dataclass(frozen=True)
 class Task:
-    """A record, and the tokens of its response. They end with the end of text, unless the response was cut."""
+    """A record, and the tokens of its response. They end with the end of text, unless the response was cut.
+
+    Without a reference, the record's output and the response are empty.
+    """
 
     record: Record
     response: list[int]
@@ -38,6 +42,7 @@ class Task:
 class Instructions:
     """Records to be answered.
 
+    has_references  whether the records have outputs to compare with; if not, the models only answer them
     fingerprint  the fingerprint of the whole data, if these are a split of it
     places       the index of each task among all records of a file; None for prepared data
     of           the number of all records of that file, also those without an output
@@ -47,10 +52,21 @@ class Instructions:
     source: str
     split: Split
     tasks: list[Task]
+    has_references: bool = True
     fingerprint: str | None = None
     places: list[int] | None = None
     of: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def noun(self) -> str:
+        """The word for one of the tasks."""
+        return "record" if self.has_references else "question"
+
+    def without_references(self) -> "Instructions":
+        """The same instructions, without the outputs of their records."""
+        tasks = [Task(replace(task.record, output=""), []) for task in self.tasks]
+        return replace(self, tasks=tasks, has_references=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +95,16 @@ def read_data(
     template: PromptTemplate = ALPACA,
     skip_bad: bool = False,
     columns: Mapping[str, str] | None = None,
+    questions: bool = False,
 ) -> Instructions | Texts:
     """Read the data at `path`. Messages call it `source`.
 
     Of prepared data, the test split is the default. A file of records is taken whole by default; for another split it
     is divided as `gpt2 finetune` divides it with these settings, this window and this template. Plain text is always
     taken whole. With `skip_bad` malformed records are left out. `columns` is as for `read_records`.
+
+    With `questions` there are no references: the outputs of records are not used, and each line of a text file is an
+    instruction. Records of which none has an output are always read so.
 
     Raises UsageError for a path that is not data, and DataError for data that is damaged, or that holds nothing to
     evaluate on.
@@ -96,14 +116,26 @@ def read_data(
     elif path.is_dir() or not is_data_file(path):
         refuse_columns(path, columns)
         if split not in (None, "all"):
-            raise UsageError("plain text is always taken whole: leave --split out")
-        return _read_texts(path, source)
+            raise UsageError(f"{source} has no splits, as it holds no records: leave --split out")
+        return _read_lines(path, source) if questions else _read_texts(path, source)
     elif split in (None, "all"):
-        return _read_file(path, source, skip_bad, columns)
+        return _read_file(path, source, skip_bad, columns, questions)
     else:
         length = train.max_length or block_size
         splits = load_alpaca(path, length, train.loss_on, division, skip_bad, template=template, columns=columns)
-    return _of_splits(splits, source, split or "test")
+    found = _of_splits(splits, source, split or "test")
+    return found.without_references() if questions else found
+
+
+def _read_lines(path: Path, source: str) -> Instructions:
+    """The lines of a text file as instructions, without the blank ones."""
+    if path.is_dir():
+        raise UsageError(f"{source} is a folder: for --questions give one .txt file, with one question a line")
+    text = read_utf8(path).replace("\r\n", "\n").replace("\r", "\n")
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise DataError(f"{source} has no questions: write one on each line")
+    return Instructions(source, "all", [Task(Record(line, "", ""), []) for line in lines], has_references=False)
 
 
 def _read_texts(path: Path, source: str) -> Texts:
@@ -114,19 +146,31 @@ def _read_texts(path: Path, source: str) -> Texts:
     documents = [document for _, document in read]
     tokens = tokenize(documents)
     sizes = [sizes_of(*pair) for pair in zip(documents, tokens, strict=True)]
-    return Texts(source, [name for name, _ in read], tokens, sizes, left_out_of(path) if path.is_dir() else ())
+    as_questions = f"{source} is taken as plain text. If each line is a question, use --questions"
+    notes = left_out_of(path) if path.is_dir() else (as_questions,)
+    return Texts(source, [name for name, _ in read], tokens, sizes, notes)
 
 
-def _read_file(path: Path, source: str, skip_bad: bool, columns: Mapping[str, str] | None) -> Instructions:
-    read = read_records(path, skip_bad, columns)
+def _read_file(
+    path: Path, source: str, skip_bad: bool, columns: Mapping[str, str] | None, questions: bool
+) -> Instructions:
+    read = read_records(path, skip_bad, columns, output="unused" if questions else "optional")
     places = [i for i, record in enumerate(read.good) if record.output.strip()]
-    if not places:
-        raise DataError(f"{source}: no record has an output to compare with: give other data")
+    notes = [*read.notes]
+    if read.bad:
+        notes.append(f"{source}: skipped {counted(read.bad, 'malformed record')}")
+    if questions or not places:
+        if not questions:
+            notes.append(f"{source}: no record has an output, so the answers are shown without scores")
+        tasks = [Task(replace(record, output=""), []) for record in read.good]
+        return Instructions(source, "all", tasks, has_references=False, notes=tuple(notes))
+    if without := len(read.good) - len(places):
+        left_out = f"{source}: left out {without:,} of {len(read.good):,} records, which have no output"
+        notes.append(f"{left_out}. With --questions all are answered, without scores")
     records = [read.good[i] for i in places]
     responses = encode_many([record.output for record in records])
     tasks = [Task(record, [*ids, END_OF_TEXT_ID]) for record, ids in zip(records, responses, strict=True)]
-    skipped = (f"{source}: skipped {read.bad:,} malformed record{'s' * (read.bad != 1)}",) if read.bad else ()
-    return Instructions(source, "all", tasks, None, places, len(read.good), (*read.notes, *skipped))
+    return Instructions(source, "all", tasks, places=places, of=len(read.good), notes=tuple(notes))
 
 
 def _of_splits(splits: Splits, source: str, split: Split) -> Instructions:
@@ -135,14 +179,12 @@ def _of_splits(splits: Splits, source: str, split: Split) -> Instructions:
     parts = splits.by_name()
     chosen = list(parts) if split == "all" else [split]
     if not any(len(parts[name]) for name in chosen):
-        held = ", ".join(f"{len(part):,} in {name}" for name, part in parts.items())
-        raise DataError(
-            f"the {split} split of {source} is empty ({held} records): choose another --split, or other data"
-        )
+        held = " or ".join(f"{name} ({counted(len(part), 'record')})" for name, part in parts.items() if len(part))
+        raise DataError(f"the {split} split of {source} is empty: choose --split {held}, or all")
     if not splits.records:
         raise DataError(f"{source} was prepared by an earlier version of gpt2cli, without the records' texts: {AGAIN}")
     tasks = [task for name in chosen for task in _tasks(parts[name], splits.records[name], splits.template)]
-    return Instructions(source, split, tasks, splits.info.get("fingerprint"), notes=splits.notes)
+    return Instructions(source, split, tasks, fingerprint=splits.info.get("fingerprint"), notes=splits.notes)
 
 
 def _tasks(data: TokenDataset, records: list[Record], template: PromptTemplate) -> list[Task]:
@@ -154,15 +196,18 @@ def _tasks(data: TokenDataset, records: list[Record], template: PromptTemplate) 
     return [Task(record, response) for record, response in zip(records, responses, strict=True)]
 
 
-def sequences(
+def encode_prompts(
     tasks: Sequence[Task], template: PromptTemplate, max_length: int
-) -> tuple[list[list[int]], TokenDataset, list[int]]:
-    """The tokens of each task's prompt, a dataset of prompts with responses, and the indices of the tasks in it.
-
-    The dataset's sequences are cut to `max_length`. It leaves out tasks whose prompts leave no room for a response.
-    """
+) -> tuple[list[list[int]], list[int]]:
+    """The tokens of each task's prompt, and the indices of the tasks whose prompts leave room for a response."""
     most = max_length * LONGEST_TOKEN + 1  # characters, as in data.alpaca
     prompts = encode_many([template.prompt(task.record.instruction, task.record.input)[:most] for task in tasks])
-    fitting = [i for i, prompt in enumerate(prompts) if len(prompt) < max_length]
+    return prompts, [i for i, prompt in enumerate(prompts) if len(prompt) < max_length]
+
+
+def sequences(
+    tasks: Sequence[Task], prompts: Sequence[list[int]], fitting: Sequence[int], max_length: int
+) -> TokenDataset:
+    """The prompts with the responses of the `fitting` tasks, cut to `max_length` tokens."""
     whole = [torch.tensor((prompts[i] + tasks[i].response)[:max_length]).to(torch.uint16) for i in fitting]
-    return prompts, from_sequences(whole, [len(prompts[i]) for i in fitting]), fitting
+    return from_sequences(whole, [len(prompts[i]) for i in fitting])

@@ -13,6 +13,7 @@ from gpt2cli.errors import DataError
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.evaluation_data import Instructions
 from gpt2cli.evaluation.inputs import check_answers_file
+from gpt2cli.evaluation.results import counted
 from gpt2cli.untrusted import is_encodable, shown
 
 FIELDS = ("model_response", "response", "answer", "prediction", "completion", "output")
@@ -56,9 +57,10 @@ def _places(name: str, count: int, data: Instructions) -> Sequence[int]:
     if data.places is not None and count == data.of:
         return data.places
     split = "" if data.split == "all" else f" (its {data.split} split)"
+    tasks = counted(len(data.tasks), data.noun) + (" with an output" if data.has_references else "")
     raise DataError(
-        f"{name} and {data.source}{split} differ in length ({count:,} answers, {len(data.tasks):,} records with an "
-        "output): give one answer for each record, in the same order"
+        f"{name} and {data.source}{split} differ in length ({counted(count, 'answer')}, {tasks}): "
+        f"give one answer for each {data.noun}, in the same order"
     )
 
 

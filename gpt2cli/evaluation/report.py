@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from gpt2cli import __version__, paths
 from gpt2cli.evaluation.bootstrap import Estimate
-from gpt2cli.evaluation.results import Evaluation, Metric
+from gpt2cli.evaluation.results import ARROWS, Evaluation, Metric
 
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
 """HTML allows no control characters. Unicode has a visible picture for each of them."""
@@ -43,6 +43,11 @@ class Chart(NamedTuple):
     bars: list[Bar]
     described: str
 
+    @property
+    def tells_something(self) -> bool:
+        """Whether any bar has an interval or differs from the others."""
+        return any(bar.low for bar in self.bars) or len({bar.value for bar in self.bars}) > 1
+
 
 def page(evaluation: Evaluation) -> str:
     """The whole page in HTML."""
@@ -51,13 +56,19 @@ def page(evaluation: Evaluation) -> str:
     environment = Environment(
         autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    charts = [_chart(evaluation, metric) for metric in evaluation.metrics if metric.key in CHARTED]
+    environment.filters["unbroken"] = _unbroken
+    heading = _heading(evaluation)
+    names = " ".join(filter(None, (word for i, before in heading for word in (before, evaluation.models[i].model))))
     return environment.from_string(_asset("report.html.jinja")).render(
         evaluation=evaluation,
-        summary=_summary(evaluation),
-        charts=[_chart(evaluation, metric) for metric in evaluation.metrics if metric.key in CHARTED],
+        heading=heading,
+        title=f"{names} on {evaluation.data}",
+        arrows=ARROWS,
+        charts=[chart for chart in charts if chart.tells_something],
         width=CHART_WIDTH,
         count=f"{len(evaluation.answered):,}",
-        settings=", ".join(f"{name} {value}" for name, value in evaluation.settings.items()),
+        settings=", ".join(f"{name} {value}" for name, value in evaluation.settings.items() if value is not None),
         version=__version__,
         script=script,
         style=style,
@@ -86,17 +97,18 @@ def _further_colors(models: int) -> str:
     return "".join(f".m{i} {{ color: hsl({hue} 55% 50%); fill: hsl({hue} 55% 50%); }}\n" for i, hue in hues.items())
 
 
-def _summary(evaluation: Evaluation) -> str:
-    """The data and its size in one line."""
-    tokens = evaluation.models[0].tokens
-    caution = f" {evaluation.caution.capitalize()}." if evaluation.caution else ""
-    if evaluation.kind == "text":
-        size = f"{tokens:,} tokens of {evaluation.records:,} plain texts, each predicted once"
-        return f"{evaluation.data}: {size}.{caution}"
-    split = "" if evaluation.split == "all" else f", {evaluation.split} split"
-    predicted = "" if tokens is None else f"{tokens:,} tokens in the responses of "
-    answered = f"; {len(evaluation.answered):,} of them answered" if evaluation.answered else ""
-    return f"{evaluation.data}{split}: {predicted}{evaluation.records:,} records{answered}.{caution}"
+def _heading(evaluation: Evaluation) -> list[tuple[int, str]]:
+    """The models of the page's heading in its order: the index of each, and the words before it."""
+    first, *others = range(len(evaluation.models))
+    if evaluation.metrics:
+        joined = [(i, "and" if number else "") for number, i in enumerate(others)]
+        return [*joined, (first, "compared with" if others else "")]
+    return [(first, "Answers of"), *((i, "and") for i in others)]
+
+
+def _unbroken(text: str) -> str:
+    """The text with no-break spaces, so that a figure stays with its sign and its unit."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _chart(evaluation: Evaluation, metric: Metric) -> Chart:

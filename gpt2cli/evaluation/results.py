@@ -10,6 +10,7 @@ from gpt2cli.evaluation.bootstrap import Estimate
 PERCENT = " %"
 HIGHER, LOWER, NEITHER = 1, -1, 0
 """The direction that is better."""
+ARROWS = {HIGHER: "↑", LOWER: "↓", NEITHER: ""}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,21 @@ class Metric:
             return 0
         return self.better if change.low > 0 else -self.better
 
+    def judged(self, change: Estimate) -> str:
+        """The verdict in a word: better, worse, unclear or same; "" if the figure has no direction or no interval."""
+        if change.low is None or change.high is None or self.better == NEITHER:
+            return ""
+        if change.value == change.low == change.high == 0:
+            return "same"
+        return {1: "better", 0: "unclear", -1: "worse"}[self.verdict(change)]
+
+    def shown_interval(self, change: Estimate) -> str:
+        """The interval of a difference; "" if there is none, or if all draws gave the same."""
+        if change.low is None or change.high is None:
+            return ""
+        low, high = (self.shown_change(end, with_unit=False) for end in (change.low, change.high))
+        return "" if low == high else f"{low} to {high}"
+
 
 METRICS = (
     Metric("loss", "loss", LOWER, digits=3),
@@ -87,11 +103,14 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class RecordResult:
-    """An instruction with each model's answer and the answer's ROUGE-L (0 to 1)."""
+    """An instruction with each model's answer and the answer's ROUGE-L (0 to 1).
+
+    Without a reference, `rouge_l` is empty.
+    """
 
     instruction: str
     input: str
-    reference: str
+    reference: str | None
     answers: list[Answer]
     rouge_l: list[float]
 
@@ -100,9 +119,9 @@ class RecordResult:
 class Evaluation:
     """All results.
 
-    kind              alpaca or text
+    kind              alpaca, text, or questions: instructions without references, which are answered but not scored
     split             test, val, train or all
-    records           the number of scored records, or of texts
+    records           the number of scored records, of texts, or of questions
     skipped           the number of records whose prompt alone fills the window
     reference_tokens  the mean length of the reference answers
     answered          the records that were answered
@@ -120,7 +139,12 @@ class Evaluation:
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics with at least one figure. Exact match is left out if no answer matches."""
+        """The metrics that are shown: those with a figure. Exact match is left out if no answer matches.
+
+        Questions have none: without references, nothing says which answer is better.
+        """
+        if self.kind == "questions":
+            return []
         found = [metric for metric in METRICS if any(metric.key in model.figures for model in self.models)]
         exact = [model.figures["exact_match"].value for model in self.models if "exact_match" in model.figures]
         return found if any(exact) else [metric for metric in found if metric.key != "exact_match"]
@@ -128,6 +152,8 @@ class Evaluation:
     @property
     def caution(self) -> str:
         """A warning if the figures come from few records, answers or tokens; otherwise ""."""
+        if not self.metrics:
+            return ""
         tokens, answers = self.models[0].tokens, len(self.answered)
         if self.kind == "text":
             number, noun, enough = tokens or 0, "token", ENOUGH_TOKENS
@@ -135,11 +161,29 @@ class Evaluation:
             number, noun, enough = self.records, "record", ENOUGH
         else:
             number, noun, enough = answers, "answer", ENOUGH
-        few = 0 < number < enough
-        return f"only {number:,} {noun}{'s' * (number != 1)}: figures and intervals are rough" if few else ""
+        if not 0 < number < enough:
+            return ""
+        differences = ", and differences may be chance" if len(self.models) > 1 else ""
+        return f"only {counted(number, noun)}: the figures are rough{differences}"
+
+    @property
+    def summary(self) -> str:
+        """The data and its size in one line."""
+        tokens, answers = self.models[0].tokens, len(self.answered)
+        if self.kind == "text":
+            return f"{self.data}: {counted(self.records, 'text')}, {counted(tokens or 0, 'token')}"
+        split = "" if self.split == "all" else f" ({self.split} split)"
+        size = counted(self.records, "question" if self.kind == "questions" else "record")
+        if tokens is not None:
+            size += f" with {counted(tokens, 'response token')}"
+        answered = "all answered" if answers == self.records else f"{answers:,} of them answered"
+        return f"{self.data}{split}: {size}" + (f", {answered}" if answers else "")
 
     def as_dict(self, with_records: bool = False) -> dict[str, Any]:
-        """The object for JSON: fractions from 0 to 1, BLEU and chrF from 0 to 100, null for an infinite figure."""
+        """The object for JSON: fractions from 0 to 1, BLEU and chrF from 0 to 100, null for an infinite figure.
+
+        The answers are in it `with_records`, and if they are all that there is.
+        """
         fields = {
             "data": self.data,
             "kind": self.kind,
@@ -151,7 +195,9 @@ class Evaluation:
             "settings": self.settings,
             "models": [_model_as_dict(model) for model in self.models],
         }
-        return fields | ({"answered": [_record_as_dict(record) for record in self.answered]} if with_records else {})
+        if with_records or self.kind == "questions":
+            fields["answered"] = [_record_as_dict(record) for record in self.answered]
+        return fields
 
 
 def _model_as_dict(result: ModelResult) -> dict[str, Any]:
@@ -168,12 +214,18 @@ def _model_as_dict(result: ModelResult) -> dict[str, Any]:
 
 
 def _record_as_dict(record: RecordResult) -> dict[str, Any]:
-    answers = [
-        answer._asdict() | {"finish_reason": answer.finish_reason or None, "rouge_l": score}
-        for answer, score in zip(record.answers, record.rouge_l, strict=True)
-    ]
-    texts = {"instruction": record.instruction, "input": record.input, "reference": record.reference}
+    texts = {"instruction": record.instruction, "input": record.input}
+    answers = [answer._asdict() | {"finish_reason": answer.finish_reason or None} for answer in record.answers]
+    if record.reference is not None:
+        texts["reference"] = record.reference
+        scored = zip(answers, record.rouge_l, strict=True)
+        answers = [answer | {"rouge_l": score} for answer, score in scored]
     return texts | {"answers": answers}
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which gets an s unless the number is 1."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _number(value: float | None) -> float | None:

@@ -26,14 +26,12 @@ class Score:
 
 
 def answer_scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, Score]:
-    """All scores except BERTScore, by their names in the results.
+    """All scores against references except BERTScore, by their names in the results.
 
     bleu           corpus BLEU-4, 0 to 100 (Papineni et al. 2002), by sacrebleu with its defaults
     chrf           corpus chrF, 0 to 100 (Popović 2015), by sacrebleu with its defaults
     rouge_l        mean over the answers, 0 to 1
     exact_match    fraction of answers that equal the reference, apart from white space at the ends
-    answer_tokens  mean number of tokens
-    ended          fraction of answers that ended before the token limit; only if this is known of every answer
     """
     from sacrebleu.metrics.base import Metric
     from sacrebleu.metrics.bleu import BLEU
@@ -50,13 +48,21 @@ def answer_scores(answers: Sequence[Answer], references: Sequence[str]) -> dict[
         )
 
     pairs = list(zip(answers, references, strict=True))
-    found = {
+    return {
         "bleu": by_sacrebleu(BLEU(force=True)),  # `force` suppresses a warning about tokenized texts
         "chrf": by_sacrebleu(CHRF()),
         "rouge_l": mean_of(rouge_l(answer.text, reference) for answer, reference in pairs),
         "exact_match": mean_of(float(answer.text == reference.strip()) for answer, reference in pairs),
-        "answer_tokens": mean_of(float(answer.tokens) for answer in answers),
     }
+
+
+def length_scores(answers: Sequence[Answer]) -> dict[str, Score]:
+    """What the lengths of answers tell, by its name in the results.
+
+    answer_tokens  mean number of tokens
+    ended          fraction of answers that ended before the token limit; only if this is known of every answer
+    """
+    found = {"answer_tokens": mean_of(float(answer.tokens) for answer in answers)}
     if all(answer.finish_reason for answer in answers):
         found["ended"] = mean_of(float(answer.finish_reason != "length") for answer in answers)
     return found

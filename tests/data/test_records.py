@@ -165,6 +165,31 @@ def test_fields_that_are_not_used_are_counted(tmp_path: Path) -> None:
     assert len(note) < 150
 
 
+@pytest.mark.parametrize(
+    "content", ['[{"question": "Who?", "context": "x"}, {"question": "Why?"}]', "question,context\nWho?,x\nWhy?,\n"]
+)
+def test_a_file_without_outputs_is_read_where_they_are_optional(tmp_path: Path, content: str) -> None:
+    file = tmp_path / ("a.json" if content.startswith("[") else "a.csv")
+    file.write_text(content)
+    with pytest.raises(DataError, match="none of the known pairs"):
+        read_records(file)
+    for output in ("optional", "unused"):
+        assert read_records(file, output=output).good == [Record("Who?", "x", ""), Record("Why?", "", "")]
+    file.write_text(content.replace("question", "frage"))
+    with pytest.raises(DataError, match=r"name them, as in --columns instruction=frage"):
+        read_records(file, output="optional")
+    found = read_records(file, columns={"instruction": "frage"}, output="optional")
+    assert [record.instruction for record in found.good] == ["Who?", "Why?"]
+
+
+def test_outputs_that_are_not_used_need_not_be_texts(tmp_path: Path) -> None:
+    file = write_json(tmp_path / "a.json", [{"instruction": "Who?", "output": 3}, {"instruction": "Why?"}])
+    with pytest.raises(DataError, match="record 1 has a number as 'output'"):
+        read_records(file, output="optional")
+    assert read_records(file, output="unused").good == [Record("Who?", "", ""), Record("Why?", "", "")]
+    assert read_records(file, output="unused").notes == ()
+
+
 def test_texts_keep_their_characters(tmp_path: Path) -> None:
     record = {"instruction": "a\r\nb", "input": "\ufeffc", "output": "d\r\n<|endoftext|>\n"}
     [found] = read_records(write_json(tmp_path / "a.json", [record])).good

@@ -14,10 +14,11 @@ from gpt2cli.errors import DataError
 from gpt2cli.evaluation import engine
 from gpt2cli.evaluation.compared_models import candidates
 from gpt2cli.evaluation.engine import Advanced, Job, evaluate
-from gpt2cli.evaluation.evaluation_data import read_data
+from gpt2cli.evaluation.evaluation_data import Instructions, read_data
 from gpt2cli.evaluation.partial_results import PartialResults
 from gpt2cli.evaluation.results import Evaluation
 from gpt2cli.progress import Note
+from gpt2cli.prompts import PromptTemplate
 from tests import models
 from tests.data.records import many, write_json
 
@@ -142,6 +143,33 @@ def test_a_model_equals_itself_and_an_answer_does_not_depend_on_the_number_of_an
     answers = {record.instruction: record.answers for record in more.answered}
     assert len(answers) == 30
     assert all(answers[record.instruction] == record.answers for record in evaluation.answered)
+
+
+def asked(job: Job) -> Job:
+    assert isinstance(job.data, Instructions)
+    return replace(job, data=job.data.without_references())
+
+
+def test_questions_are_answered_as_records_are_and_nothing_is_scored(job, home):
+    scored, evaluation = finished(job), finished(asked(job))
+    assert (evaluation.kind, evaluation.records, evaluation.reference_tokens) == ("questions", 30, None)
+    assert [record.answers for record in evaluation.answered] == [record.answers for record in scored.answered]
+    assert all(record.reference is None and record.rouge_l == [] for record in evaluation.answered)
+    assert all(set(model.figures) == {"answer_tokens", "ended"} for model in evaluation.models)
+    assert all(event.stage == "answering" for event in evaluate(asked(job)) if isinstance(event, Advanced))
+    interrupted(asked(job))
+    again = list(evaluate(asked(job)))
+    assert again[-1] == evaluation and any(event.reused for event in again if isinstance(event, Advanced))
+    assert list((home / "evaluations").iterdir()) == []
+
+
+def test_each_model_is_asked_in_its_own_template(job):
+    first, second = job.candidates
+    plain = PromptTemplate("Q: {instruction}\n{input}\nA:", "Q: {instruction}\nA:")
+    own = finished(replace(asked(job), candidates=[first, replace(second, template=plain)]))
+    both = finished(replace(asked(job), candidates=[replace(each, template=plain) for each in job.candidates]))
+    assert [record.answers[0] for record in own.answered] != [record.answers[0] for record in both.answered]
+    assert [record.answers[1] for record in own.answered] == [record.answers[1] for record in both.answered]
 
 
 def test_records_that_do_not_fit_the_smallest_window_are_left_out_for_all_models(job, tmp_path):

@@ -9,7 +9,7 @@ from gpt2cli.data.open_data import load_alpaca
 from gpt2cli.data.prepared import write_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.evaluation.evaluation_data import Instructions, Texts, read_data, sequences
+from gpt2cli.evaluation.evaluation_data import Instructions, Texts, encode_prompts, read_data, sequences
 from gpt2cli.prompts import ALPACA
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
 from tests.data.records import RECORDS, many, write_json
@@ -84,7 +84,8 @@ def test_sequences_are_those_of_training(tmp_path):
     file = write_json(tmp_path / "records.json", [*RECORDS, {"instruction": "long " * 300, "output": "no"}])
     trained = load_alpaca(file, 60, "response", DataConfig(0, 0)).train
     tasks = read(file).tasks
-    prompts, data, fitting = sequences(tasks, ALPACA, 60)
+    prompts, fitting = encode_prompts(tasks, ALPACA, 60)
+    data = sequences(tasks, prompts, fitting, 60)
     assert data.fingerprint() == trained.fingerprint()
     assert fitting == [i for i in range(len(tasks)) if len(prompts[i]) < 60] and len(tasks) - 1 not in fitting
 
@@ -92,12 +93,13 @@ def test_sequences_are_those_of_training(tmp_path):
 def test_nothing_to_evaluate_on_is_an_error(tmp_path):
     file = write_json(tmp_path / "records.json", many(5))
     write_prepared(load_alpaca(file, 200, "response", DataConfig(0.2, 0)), tmp_path / "made")
-    with pytest.raises(DataError, match=r"the test split of .* is empty \(4 in train, 1 in val, 0 in test records\)"):
+    with pytest.raises(
+        DataError,
+        match=r"the test split of .* is empty: choose --split train \(4 records\) or val \(1 record\), or all",
+    ):
         read(tmp_path / "made")
     with pytest.raises(DataError, match=r"the val split of .* is empty"):
         read(file, "val", division=DataConfig(0, 0))
-    with pytest.raises(DataError, match="no record has an output"):
-        read(write_json(tmp_path / "blank.json", [{"instruction": "a", "output": " "}]))
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(DataError, match="no text"):
         read(tmp_path / "empty.txt")
@@ -111,6 +113,53 @@ def test_what_is_wrong_is_said_by_the_name_that_was_given(tmp_path):
     file = write_json(tmp_path / "records.json", many(5))
     with pytest.raises(DataError, match=r"^the test split of lessons is empty"):
         read_data(file, "lessons", "test", 200, TrainConfig(), DataConfig(0.2, 0))
+
+
+def ask(path, split=None):
+    return read_data(path, path.name, split, 200, TrainConfig(), DataConfig(0.2, 0), questions=True)
+
+
+def test_each_line_of_a_file_is_a_question_if_that_is_asked_for(tmp_path):
+    path = tmp_path / "q.txt"
+    path.write_bytes("\ufeffWho are you?\r\n\r\n  What ends a text? <|endoftext|>\n \nΓειά\u2028σου;".encode())
+    found = ask(path)
+    asked = ["Who are you?", "What ends a text? <|endoftext|>", "Γειά\u2028σου;"]
+    assert [task.record for task in found.tasks] == [Record(line, "", "") for line in asked]
+    assert (found.has_references, found.split, found.noun, found.notes) == (False, "all", "question", ())
+    [note] = read(path).notes
+    assert note == "q.txt is taken as plain text. If each line is a question, use --questions"
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    with pytest.raises(DataError, match=r"^blank\.txt has no questions: write one on each line"):
+        ask(tmp_path / "blank.txt")
+    with pytest.raises(UsageError, match=r"is a folder: for --questions give one \.txt file"):
+        ask(tmp_path)
+    with pytest.raises(UsageError, match="leave --split out"):
+        ask(path, "val")
+
+
+def test_records_are_questions_if_none_has_an_output_or_if_that_is_asked_for(tmp_path):
+    records = many(10)
+    file = write_json(tmp_path / "a.json", records)
+    blank = write_json(tmp_path / "blank.json", [record | {"output": " "} for record in records])
+    asked, inferred = ask(file), read(blank)
+    without = write_json(tmp_path / "no.json", [{"instruction": record["instruction"]} for record in records])
+    assert asked.tasks == inferred.tasks == read(without).tasks == ask(without).tasks
+    assert not asked.has_references and not inferred.has_references
+    assert [task.record.instruction for task in asked.tasks] == [record["instruction"] for record in records]
+    assert all(task.response == [] and task.record.output == "" for task in asked.tasks)
+    assert asked.notes == ask(blank).notes == ()
+    assert inferred.notes == ("blank.json: no record has an output, so the answers are shown without scores",)
+    assert [task.record.instruction for task in ask(file, "val").tasks] == [
+        task.record.instruction for task in read(file, "val", division=DataConfig(0.2, 0)).tasks
+    ]
+
+
+def test_a_note_counts_the_records_that_have_no_output(tmp_path):
+    found = read(write_json(tmp_path / "a.json", [*many(3), {"instruction": "Say nothing.", "output": ""}]))
+    assert len(found.tasks) == 3 and found.has_references
+    assert found.notes == (
+        "a.json: left out 1 of 4 records, which have no output. With --questions all are answered, without scores",
+    )
 
 
 def test_endings_count_in_any_case(tmp_path):
@@ -146,7 +195,7 @@ def test_texts_are_taken_file_by_file(tmp_path):
     assert isinstance(found, Texts) and found.names == ["a.txt", "b.txt"]
     assert found.tokens[1].tolist()[:2] == encode("Two words") and END_OF_TEXT_ID not in found.tokens[1].tolist()
     assert [sizes.sum(dim=0).tolist() for sizes in found.sizes] == [[3, 1], [23, 3]]
-    with pytest.raises(UsageError, match="plain text is always taken whole"):
+    with pytest.raises(UsageError, match="has no splits, as it holds no records: leave --split out"):
         read(tmp_path, "test")
     assert isinstance(read_data(tmp_path / "a.txt", "a", "all", 8, TrainConfig(), DataConfig()), Texts)
     assert not isinstance(found, Instructions)

@@ -56,7 +56,7 @@ def test_a_response_counts_beside_the_reference(tmp_path: Path, data: Instructio
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        (["one"], r"theirs\.json and r\.json differ in length \(1 answers, 2 records with an output\): give one"),
+        (["one"], r"theirs\.json and r\.json differ in length \(1 answer, 2 records with an output\): give one"),
         ([{"instruction": "One?", "input": "b", "answer": "1"}, "2"], "answer 1 has the input 'b', and the record"),
         ([{"answer": "1"}, {"instruction": "x" * 500, "answer": "2"}], "answer 2 has the instruction 'x{80}...'"),
         ([{"answer": "1"}, {"instruction": 3, "answer": "2"}], "answer 2 has the instruction a number"),

@@ -88,6 +88,42 @@ def test_a_long_name_is_shortened_in_the_charts_and_harmless():
     assert "..." + ("<b>" * 20 + "0")[-27:] + "0.50" in re.sub(r"\s", "", Tags(html).text)
 
 
+def test_questions_have_answers_side_by_side_and_no_scores():
+    asked = evaluation("word", instruction=HOSTILE, answer=HOSTILE)
+    records = [replace(record, reference=None, rouge_l=[]) for record in asked.answered]
+    html = page(replace(asked, kind="questions", answered=records))
+    [body] = re.findall("<body>(.*)<script>", html, re.DOTALL)
+    shown = " ".join(Tags(body).text.split())
+    assert "Answers of word0 and word1" in shown and html.count('class="side"') == 2 * len(records)
+    assert "<table" not in html and "<svg" not in html
+    assert not any(word in shown for word in ("Reference", "ROUGE", "perplexity", "compared", "better", "only"))
+    assert shown.count("<script>alert(1)</script>") == 2 * len(records) and "<script>alert(1)" not in html
+
+
+def test_the_heading_says_which_model_is_compared_with_which():
+    three = [ModelResult(name, 7, {"loss": Estimate(0.5)}, {}) for name in ("base", "a.pt", "b.pt")]
+    for models, heading in ((three, "a.pt and b.pt compared with base"), (three[:1], "base")):
+        html = page(Evaluation("d", "text", "all", 9, 0, None, {}, models))
+        assert f"<title>{heading} on d</title>" in html
+        [shown] = re.findall("<h1>.*?</h1>", html, re.DOTALL)
+        assert " ".join(Tags(shown).text.split()) == heading
+
+
+def test_bars_that_are_all_alike_are_not_drawn():
+    def charts(values: list[Estimate]) -> int:
+        models = [ModelResult(f"m{i}", 7, {"ended": value}, {}) for i, value in enumerate(values)]
+        return page(Evaluation("d", "alpaca", "all", 40, 0, None, {"stride": None}, models)).count("<svg")
+
+    assert charts([Estimate(1.0, 1.0, 1.0)] * 2) == charts([Estimate(0.0)]) == 0
+    assert charts([Estimate(1.0), Estimate(0.5)]) == charts([Estimate(0.5, 0.25, 0.75)]) == 1
+
+
+def test_figures_stay_with_their_signs_and_units():
+    html = page(evaluation())
+    assert "50.0\xa0%" in html and "+50.0\xa0points" in html and "+25.0\xa0to\xa0+75.0" in html
+    assert "50.0 %" not in Tags(html).text and "25.0 to" not in html
+
+
 def test_a_reason_to_end_is_not_shown():
     assert page(evaluation(finish_reason=HOSTILE)) == page(evaluation())
 
@@ -135,7 +171,7 @@ def test_answers_made_elsewhere_have_fewer_figures():
         [replace(record, answers=record.answers[1:], rouge_l=[0.5])] * 2,
     )
     html = page(alone).replace("&nbsp;", " ")
-    assert "perplexity" not in html and "Only 2 answers: figures and intervals are rough." in html
+    assert "perplexity" not in html and "Only 2 answers: the figures are rough." in html
 
 
 @pytest.mark.parametrize("value", [0.0, float("inf"), float("nan"), 1e300, -1.0])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,55 @@ def test_differences_of_percentages_are_points() -> None:
     assert BY_KEY["loss"].shown_change(0.5) == "+0.500"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "low", "high", "interval", "verdict"),
+    [
+        ("loss", -0.5, -0.75, -0.25, "−0.750 to −0.250", "better"),
+        ("loss", 0.5, 0.25, 0.75, "+0.250 to +0.750", "worse"),
+        ("accuracy", 0.05, -0.01, 0.11, "−1.0 to +11.0", "unclear"),
+        ("exact_match", 1.0, 1.0, 1.0, "", "better"),
+        ("exact_match", 0.0, 0.0, 0.0, "", "same"),
+        ("exact_match", 0.0, -0.1, 0.1, "−10.0 to +10.0", "unclear"),
+        ("answer_tokens", 5.0, 4.0, 6.0, "+4.0 to +6.0", ""),
+        ("loss", 0.5, None, None, "", ""),
+    ],
+)
+def test_a_difference_is_judged_by_its_interval(
+    key: str, value: float, low: float | None, high: float | None, interval: str, verdict: str
+) -> None:
+    change = Estimate(value, low, high)
+    assert (BY_KEY[key].shown_interval(change), BY_KEY[key].judged(change)) == (interval, verdict)
+
+
+def test_the_summary_tells_what_was_measured() -> None:
+    assert evaluation({"loss": 1.0}, 40, 40).summary == "d: 40 records with 9 response tokens, all answered"
+    assert evaluation({"loss": 1.0}, 40, 3).summary == "d: 40 records with 9 response tokens, 3 of them answered"
+    assert evaluation({"loss": 1.0}, 1).summary == "d: 1 record with 9 response tokens"
+    assert evaluation({"loss": 1.0}, 2, kind="text").summary == "d: 2 texts, 9 tokens"
+
+
+def test_differences_of_few_records_may_be_chance() -> None:
+    few = evaluation({"loss": 1.0}, records=3)
+    two = replace(few, models=few.models * 2)
+    assert two.caution == "only 3 records: the figures are rough, and differences may be chance"
+
+
+def test_questions_have_answers_and_nothing_that_needs_a_reference() -> None:
+    record = RecordResult("Who?", "", None, [Answer("I.", 2, "eos")], [])
+    figures = {"answer_tokens": Estimate(2.0), "ended": Estimate(1.0)}
+    models = [ModelResult("m", None, figures, {})]
+    asked = Evaluation("q.txt", "questions", "all", 2, 0, None, {}, models, [record])
+    assert (asked.metrics, asked.caution, asked.summary) == ([], "", "q.txt: 2 questions, 1 of them answered")
+    told = asked.as_dict()
+    assert told["answered"] == [
+        {"instruction": "Who?", "input": "", "answers": [{"text": "I.", "tokens": 2, "finish_reason": "eos"}]}
+    ]
+    assert (told["answers"], told["reference_tokens"]) == (1, None)
+    [model] = told["models"]
+    assert not {"loss", "perplexity", "accuracy", "bleu", "rouge_l", "exact_match"} & model.keys()
+    assert (model["answer_tokens"], model["ended"], model["tokens"]) == (2.0, 1.0, None)
+
+
 def test_exact_matches_are_left_out_where_there_is_none() -> None:
     shown = [metric.key for metric in evaluation({"bleu": 1.0, "exact_match": 0.0}).metrics]
     assert shown == ["bleu"]
@@ -37,12 +87,12 @@ def test_exact_matches_are_left_out_where_there_is_none() -> None:
 @pytest.mark.parametrize(
     ("records", "answers", "kind", "told"),
     [
-        (6, 6, "alpaca", "only 6 records: figures and intervals are rough"),
-        (1, 0, "alpaca", "only 1 record: figures and intervals are rough"),
-        (400, 3, "alpaca", "only 3 answers: figures and intervals are rough"),
+        (6, 6, "alpaca", "only 6 records: the figures are rough"),
+        (1, 0, "alpaca", "only 1 record: the figures are rough"),
+        (400, 3, "alpaca", "only 3 answers: the figures are rough"),
         (400, 30, "alpaca", ""),
         (30, 0, "alpaca", ""),
-        (1, 0, "text", "only 9 tokens: figures and intervals are rough"),
+        (1, 0, "text", "only 9 tokens: the figures are rough"),
     ],
 )
 def test_figures_of_few_records_come_with_a_warning(records: int, answers: int, kind: str, told: str) -> None:

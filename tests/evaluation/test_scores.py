@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2cli.evaluation.answers import Answer
-from gpt2cli.evaluation.scores import answer_scores, longest_common_subsequence, rouge_l
+from gpt2cli.evaluation.scores import answer_scores, length_scores, longest_common_subsequence, rouge_l
 
 REFERENCES = ["The cat sat on the mat.", "Blue whales, I think!\nAnd krill.", "Γειά σου 👋", "yes", "1, 2 and 3 ."]
 SAID = ["The cat sat on a mat .", "Blue whales eat krill.", "Γειά σου", "", "1, 2 and 3 ."]
@@ -30,7 +30,7 @@ def test_bleu_and_chrf_are_sacrebleus(n):
 
 
 def test_the_means():
-    found = answer_scores(said(SAID), REFERENCES)
+    found = answer_scores(said(SAID), REFERENCES) | length_scores(said(SAID))
     value = {key: score.statistic(score.table.sum(dim=0).tolist()) for key, score in found.items()}
     assert value["exact_match"] == 1 / 5
     assert value["ended"] == 4 / 5
@@ -42,7 +42,7 @@ def test_the_means():
 
 
 def test_whether_answers_ended_is_not_told_of_answers_that_were_made_elsewhere():
-    assert "ended" not in answer_scores([Answer("a", 1, "eos"), Answer("b", 1, "")], ["a", "b"])
+    assert "ended" not in length_scores([Answer("a", 1, "eos"), Answer("b", 1, "")])
 
 
 def test_rouge_l_counts_words_in_order_in_any_script():

@@ -26,6 +26,7 @@ gpt2 evaluate --model gpt2 --ckpt finetuned.pt --out report.html  # did fine-tun
 gpt2 evaluate --data records.json --ckpt a.pt --ckpt b.pt --answers 200 --json  # compare two on your own records
 gpt2 evaluate --data quiz.csv --columns instruction=task,output=solution --ckpt a.pt  # records in a table
 gpt2 evaluate --data book.txt --model gpt2 --model distilgpt2 --stride 256  # perplexity on plain text
+gpt2 evaluate --data questions.txt --questions --model gpt2 --ckpt finetuned.pt  # answers side by side, no scores
 gpt2 evaluate --data records.json --answers-from theirs.json  # score answers from elsewhere
 """
 of_data, of_answers = (partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Answers"))
@@ -51,10 +52,18 @@ def evaluate(
         Literal["test", "val", "train", "all"] | None,
         of_data(
             "--split",
-            help="The part of the data. val of a file: the records that finetune held out.",
+            help="The part of the data to use. For a file, val is the part that finetune held out.",
             show_default="test of prepared data, all of a file",
         ),
     ] = None,
+    questions: Annotated[
+        bool,
+        of_data(
+            "--questions",
+            help="Only answer, without scores: each line of a .txt file, or each record of other data. Outputs are not "
+            "used.",
+        ),
+    ] = False,
     skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records and report their number.")] = False,
     columns: Annotated[
         str | None,
@@ -72,7 +81,7 @@ def evaluate(
         of_answers(
             "--answers-from",
             metavar="FILE",
-            help="Also compare answers from this file: a .json list or a .jsonl, with one answer for each record in "
+            help="Also evaluate the answers in this file: a .json list or a .jsonl, with one answer for each record in "
             "the same order. Needs no model. Can be repeated.",
         ),
     ] = None,
@@ -118,7 +127,7 @@ def evaluate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Compare how well models predict and answer. With one model, only measure it."""
+    """Compare how well models predict and answer. With --questions, only show their answers."""
     console = Console(quiet)
     with options.named_as_typed("gpt2 evaluate"):
         sampling = SamplingConfig(max_new_tokens, temp, seed=seed)
@@ -133,7 +142,7 @@ def evaluate(
 
     machine = ModelSpec(device=device, precision=precision, offline=offline)
     check_inputs(machine, models=model or [], ckpts=ckpt or [], data=data, answers_from=answers_from or [])
-    if bertscore:
+    if bertscore and not questions:  # together they are refused later
         from gpt2cli.evaluation.bertscore import check_bertscore
 
         check_bertscore(bertscore_model, offline)
@@ -154,6 +163,7 @@ def evaluate(
         columns=None if columns is None else parse_columns(columns),
         answers=answers,
         answers_from=answers_from or [],
+        questions=questions,
     )
     run(console, job, json, out)
 

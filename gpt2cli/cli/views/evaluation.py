@@ -1,5 +1,6 @@
 """The progress of `gpt2 evaluate` on stderr, and its results on stdout."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console as RichConsole
@@ -11,15 +12,23 @@ from gpt2cli.cli.describe import counted, shortened
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible
 from gpt2cli.cli.views.progress import ProgressBars
-from gpt2cli.evaluation.bootstrap import Estimate
 from gpt2cli.evaluation.engine import Advanced
-from gpt2cli.evaluation.results import Evaluation, Metric
+from gpt2cli.evaluation.results import ARROWS, Evaluation, Metric
 
 EXAMPLES = 3
 """The number of records that are shown below the figures."""
+QUESTIONS = 5
+"""The number of questions that are shown if there are no figures."""
+LONGEST_TEXT = 200
+"""Characters of an instruction or an answer."""
 WIDEST_NAME = 24
 """Characters of a model's name in a table."""
 UNITS = {"scoring": "tokens read", "answering": "answers"}
+STYLES = {"better": "green", "worse": "red"}
+IN_ASCII = str.maketrans({"\N{MINUS SIGN}": "-", "↑": "^", "↓": "v"})
+"""How figures are written in an encoding that may not have these characters."""
+UNBOUNDED = 10_000
+"""More columns than any table has."""
 
 
 class EvaluationProgress(ProgressBars):
@@ -45,21 +54,22 @@ def show_evaluation(console: Console, evaluation: Evaluation, report: Path | Non
     Control characters in texts of data and models are spelled out.
     """
     out = terminal(current().stdout)
-    out.print(Text(visible(headline(evaluation))), soft_wrap=True)
-    out.print()
-    out.print(figures(evaluation))
-    if evaluation.caution:
-        out.print(Text(evaluation.caution, style="dim"), soft_wrap=True)
-    for record in evaluation.answered[:EXAMPLES]:
+    _print_line(out, visible(evaluation.summary), "")
+    if evaluation.metrics:
+        _show_figures(out, evaluation)
+    examples = EXAMPLES if evaluation.metrics else QUESTIONS
+    for record in evaluation.answered[:examples]:
         out.print()
         task = " / ".join(filter(None, (record.instruction, record.input)))
-        _print_text(out, "", shortened(task, 200), "bold")
-        _print_text(out, "reference", shortened(record.reference, 200), "dim")
+        _print_text(out, "", shortened(task, LONGEST_TEXT), "bold")
+        if record.reference is not None:
+            _print_text(out, "reference", shortened(record.reference, LONGEST_TEXT), "dim")
         for model, answer in zip(evaluation.models, record.answers, strict=True):
-            _print_text(out, _named(model.model), shortened(answer.text, 200) or "(nothing)", "")
-    if len(evaluation.answered) > EXAMPLES:
+            _print_text(out, _named(model.model), shortened(answer.text, LONGEST_TEXT) or "(nothing)", "")
+    if len(evaluation.answered) > examples:
         where = f"{report} has all" if report else "--out report.html writes all"
-        console.note(f"these are {EXAMPLES} of {counted(len(evaluation.answered), 'answer')}: {where}")
+        noun = "record" if evaluation.metrics else "question"
+        console.note(f"these are {examples} of {counted(len(evaluation.answered), noun)}: {where}")
 
 
 def _print_text(out: RichConsole, label: str, text: str, style: str) -> None:
@@ -70,45 +80,113 @@ def _print_text(out: RichConsole, label: str, text: str, style: str) -> None:
         out.print(Text("  " if label else "") + line, soft_wrap=True)
 
 
-def headline(evaluation: Evaluation) -> str:
-    """The data and its size in one line."""
-    split = "" if evaluation.split == "all" else f" ({evaluation.split})"
-    predicted = evaluation.models[0].tokens
-    tokens = "" if predicted is None else f", {counted(predicted, 'token')}"
-    if evaluation.kind == "text":
-        return f"{evaluation.data}: {counted(evaluation.records, 'text')}{tokens}"
-    records = counted(evaluation.records, "record")
-    answers = counted(len(evaluation.answered), "answer")
-    return f"{evaluation.data}{split}: {records}{tokens and tokens + ' of responses'}, {answers}"
+def _show_figures(out: RichConsole, evaluation: Evaluation) -> None:
+    """Print the figures of all models in one table, else in a table for each comparison, else line by line.
+
+    The first of these is taken that the terminal is wide enough for.
+    """
+    models = range(len(evaluation.models))
+    comparisons = [[0, i] for i in models[1:]]
+    for groups, gap in (([[*models]], 2), (comparisons, 2), (comparisons, 1)):
+        tables = [figures(evaluation, group, _symbols(out), gap) for group in groups]
+        unbounded = out.options.update_width(UNBOUNDED)
+        if tables and all(out.measure(table, options=unbounded).maximum <= out.width for table in tables):
+            for group, table in zip(groups, tables, strict=True):
+                out.print()
+                if len(group) > 1:
+                    _print_line(out, _title(evaluation, group), "bold")
+                out.print(table)
+            break
+    else:
+        for i in models:
+            out.print()
+            _print_line(out, _title(evaluation, [0, i] if i else [0]), "bold")
+            for line in stacked(evaluation, i, _symbols(out)):
+                out.print(line)
+    out.print()
+    for sentence in _legend(evaluation):
+        _print_line(out, sentence.translate(_symbols(out)), "dim")
+    if evaluation.caution:
+        _print_line(out, f"{evaluation.caution[0].upper()}{evaluation.caution[1:]}.", "")
 
 
-def figures(evaluation: Evaluation) -> Table:
-    """A row for each metric, a column for each model, and a column for its difference from the first model."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("")
-    for number, model in enumerate(evaluation.models):
-        table.add_column(Text(visible(_named(model.model))), justify="right", overflow="fold")
+def _title(evaluation: Evaluation, group: Sequence[int]) -> str:
+    """The name of a model, or what the models of the group are compared with."""
+    first, *others = (_named(evaluation.models[i].model) for i in group)
+    return visible(f"{' and '.join(others)} compared with {first}" if others else first)
+
+
+def _print_line(out: RichConsole, line: str, style: str) -> None:
+    """Print a line. A terminal wraps it at spaces; elsewhere it stays one line."""
+    out.print(Text(line, style=style), soft_wrap=not out.is_terminal)
+
+
+def _symbols(out: RichConsole) -> dict[int, str]:
+    """The characters to replace in figures."""
+    return {} if out.encoding.startswith("utf") else IN_ASCII
+
+
+def figures(evaluation: Evaluation, group: Sequence[int], symbols: dict[int, str], gap: int) -> Table:
+    """A row for each metric and a column for each model of the group, which is given by indices.
+
+    After each model but the first come its difference from the first, the interval of the difference, and a verdict.
+    There are `gap` spaces between two columns.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    for number, i in enumerate(group):
+        name = Text(visible(_named(evaluation.models[i].model)))
+        table.add_column(name, justify="right", no_wrap=True)
         if number:
-            table.add_column("difference (95 %)", justify="left", style="dim")
+            table.add_column("difference", no_wrap=True)
+            table.add_column("95 % interval", no_wrap=True, style="dim")
+            table.add_column("", no_wrap=True)
+    compared = [evaluation.models[i] for i in group[1:] or group]
     for metric in evaluation.metrics:
-        cells = []
-        for number, model in enumerate(evaluation.models):
-            figure, change = model.figures.get(metric.key), model.differences.get(metric.key)
-            cells.append(Text(metric.shown(figure.value) if figure else ""))
-            if number:
-                cells.append(_change(metric, change) if change else Text(""))
-        table.add_row(metric.label, *cells)
+        if not any(metric.key in model.figures for model in compared):
+            continue
+        cells = [_label(metric)]
+        for number, i in enumerate(group):
+            cells += _cells(evaluation, metric, i)[: 4 if number else 1]
+        table.add_row(*(Text(cell.translate(symbols), style=STYLES.get(cell, "")) for cell in cells))
     return table
 
 
-def _change(metric: Metric, change: Estimate) -> Text:
-    """The difference and its interval, in green or red if the interval does not contain 0."""
-    text = metric.shown_change(change.value)
-    if change.low is None or change.high is None:
-        return Text(text)
-    style = {1: "green", 0: "", -1: "red"}[metric.verdict(change)]
-    low, high = (metric.shown_change(end, with_unit=False) for end in (change.low, change.high))
-    return Text.assemble((text, style), f" [{low}, {high}]")
+def stacked(evaluation: Evaluation, model: int, symbols: dict[int, str]) -> Iterator[Text]:
+    """The figures of one model in narrow lines: the figure of each metric, then its difference from the first model."""
+    rows = [(_label(metric), *_cells(evaluation, metric, model)) for metric in evaluation.metrics]
+    labels, values = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for label, value, difference, interval, verdict in rows:
+        if value:
+            yield Text(f"{label:<{labels}}  {value:>{values}}".translate(symbols))
+        if difference:
+            change = f"{difference} [{interval}]" if interval else difference
+            yield Text.assemble(
+                "  ", (verdict, STYLES.get(verdict, "")), ": " * bool(verdict), change.translate(symbols)
+            )
+
+
+def _label(metric: Metric) -> str:
+    return f"{metric.label} {ARROWS[metric.better]}".rstrip()
+
+
+def _cells(evaluation: Evaluation, metric: Metric, model: int) -> list[str]:
+    """The figure of a model, its difference from the first model, the interval and the verdict."""
+    result = evaluation.models[model]
+    figure, change = result.figures.get(metric.key), result.differences.get(metric.key)
+    value = metric.shown(figure.value) if figure else ""
+    if change is None:
+        return [value, "", "", ""]
+    return [value, metric.shown_change(change.value), metric.shown_interval(change), metric.judged(change)]
+
+
+def _legend(evaluation: Evaluation) -> Iterator[str]:
+    yield "↑ higher is better, ↓ lower is better."
+    if any(change.low is not None for model in evaluation.models for change in model.differences.values()):
+        yield (
+            "better, worse: the 95 % interval of the difference does not contain 0. "
+            "unclear: it does, so the difference may be chance."
+        )
 
 
 def _named(model: str) -> str:

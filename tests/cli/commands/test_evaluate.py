@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_figures_and_answers_on_stdout_and_a_page(
     page = tmp_path / "report.html"
     call("--data", "records.json", "--ckpt", "a.pt", "--ckpt", "b.pt", "-n", "3", "--out", str(page))
     told = capsys.readouterr()
-    assert "perplexity" in told.out and "difference (95 %)" in told.out
+    assert "perplexity" in told.out and "b.pt compared with a.pt" in told.out and "95 % interval" in told.out
     assert f"wrote {page}" in told.err and "\x1b" not in told.out + told.err
     html = page.read_text()
     assert "<script>alert(1)" not in html and "&lt;script&gt;alert(1)&lt;/script&gt; [bold]x[/y] ␛[2J" in html
@@ -146,8 +147,8 @@ def test_answers_made_elsewhere_need_no_model(work: Path, home: Path, capsys: py
     assert not {"loss", "perplexity", "ended"} & right.keys() and right["tokens"] is None
     call(*args)
     shown = capsys.readouterr().out
-    assert "7 records, 7 answers" in shown and "only 7 answers" in shown
-    assert "+100.0 points [+100.0, +100.0]" in shown
+    assert "7 records, all answered" in shown and "Only 7 answers" in shown
+    assert re.search(r"exact match ↑ +0.0 % +100.0 % +\+100.0 points +better", shown)
     assert not (home / "evaluations").exists()
 
 
@@ -165,6 +166,32 @@ def test_answers_made_elsewhere_beside_a_model(work: Path, home: Path, capsys: p
     assert {one["answers"][1]["finish_reason"] for one in answered} == {None}
     call(*args, "--out", "nine.html")
     assert "said.json" in capsys.readouterr().out
+
+
+def test_questions_are_answered_by_each_model_and_by_a_file(
+    work: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "q.txt").write_text("Who are you?\n\nWhat is 1 + 1?\nName a fruit.\n")
+    write_json(work / "said.json", ["me", {"answer": "2"}, "pear"])
+    args = ("--data", "q.txt", "--questions", "--ckpt", "a.pt", "--ckpt", "b.pt", "-n", "3")
+    call(*args, "--answers-from", "said.json", "--json", "--out", "q.html")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["records"], told["answers"], len(told["answered"])) == ("questions", 3, 3, 3)
+    assert not {"loss", "perplexity", "bleu", "exact_match"} & {key for model in told["models"] for key in model}
+    assert [record["answers"][2]["text"] for record in told["answered"]] == ["me", "2", "pear"]
+    assert "Answers of" in (work / "q.html").read_text()
+    call(*args, "--answers", "1")
+    shown = capsys.readouterr()
+    assert "q.txt: 3 questions, 1 of them answered" in shown.out and "a.pt: " in shown.out
+    assert "loss" not in shown.out and "plain text" not in shown.err
+
+
+def test_many_questions_are_chosen_from_by_default(work: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "many.txt").write_text("\n".join(f"What is {i}?" for i in range(70)))
+    call("--data", "many.txt", "--questions", "--ckpt", "a.pt", "-n", "1", "--json")
+    told = capsys.readouterr()
+    assert json.loads(told.out)["answers"] == 64
+    assert "64 of 70 questions are answered, chosen at random: --answers 70 is all" in told.err
 
 
 def test_offline_bertscore_never_uses_the_network(
@@ -268,6 +295,12 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (2, "holds no instructions", *a, "--data", "text.txt", "--answers", "3"),
         (2, "no name for a report", *a, "--data", "records.json", "--out", "report.pdf"),
         (2, "is an input of the evaluation", *a, "--data", "records.json", "--out", "./records.json"),
+        (2, "--questions to answer each line", *a, "--data", "text.txt", "--answers", "3"),
+        (2, "questions have none", *a, "--data", "text.txt", "--questions", "--bertscore"),
+        (2, "questions have no other results", *a, "--data", "text.txt", "--questions", "--answers", "0"),
+        (2, "--stride is for plain text", *a, "--data", "text.txt", "--questions", "--stride", "8"),
+        (3, "empty.txt has no questions", *a, "--data", "empty.txt", "--questions"),
+        (3, "(21 answers, 1 question)", "--data", "text.txt", "--questions", "--answers-from", "records.json"),
         (2, "--answers must be", *a, "--answers", "-1"),
         (2, "device 'abacus' is not there", *a, "--device", "abacus"),
         (2, "is not there", *a, "--data", "nowhere.json"),
@@ -285,10 +318,18 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (2, "leave --answers, --answers-from", "--data", "text.txt", "--answers-from", "records.json"),
         (2, "--answers 0 asks for none", "--data", "records.json", "--answers-from", "records.json", "--answers", "0"),
         (2, "is an input of the evaluation", "--answers-from", "records.json", "--out", "records.json"),
-        (3, "the test split of lessons is empty", *a, "--data", "lessons", "--split", "test"),
         (
             3,
-            "one.json and records.json differ in length (1 answers, 21 records",
+            "lessons is empty: choose --split train (394 records) or val (44 records), or all",
+            *a,
+            "--data",
+            "lessons",
+            "--split",
+            "test",
+        ),
+        (
+            3,
+            "one.json and records.json differ in length (1 answer, 21 records",
             "--data",
             "records.json",
             "--answers-from",
