@@ -130,8 +130,9 @@ def _examples(epilog: str, title: str, width: int) -> Page:
 
 
 def _in_lines(command: str, width: int) -> str:
-    """A command in lines that end in a backslash, so that a shell takes them together. Breaks stand before options."""
-    unbroken = re.sub(" (?!-)", NO_BREAK, command)
+    """A command in lines that end in a backslash, so that a shell takes them together."""
+    unbroken = re.sub(r"( --?[\w-]+) (?!-)", rf"\1{NO_BREAK}", command)  # an option and its value
+    unbroken = re.sub('"[^"]*"', lambda quoted: quoted[0].replace(" ", NO_BREAK), unbroken)
     lines = textwrap.wrap(unbroken, width - len(INDENT) - 2, break_on_hyphens=False, break_long_words=False)
     indented = (f"{INDENT * (1 + (number > 0))}{line}" for number, line in enumerate(lines))
     return " \\\n".join(indented).replace(NO_BREAK, " ")
