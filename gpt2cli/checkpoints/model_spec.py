@@ -50,12 +50,16 @@ class ModelSpec:
         """Whether `ckpt` is the directory of an adapter."""
         return self.ckpt is not None and is_adapter(expand(self.ckpt))
 
-    def check(self) -> None:
+    def check(self, *, with_base: bool = True) -> None:
         """Raise the errors of `load` that names, first bytes and small files show. Needs neither torch nor a network.
 
-        A model of the Hub may still be missing: only its name is checked.
+        A model of the Hub may still be missing: only its name is checked. Without `with_base`, an adapter whose base
+        cannot be found passes.
         """
         check_device_name(self.device)
+        if not with_base and self.model is None and self.ckpt and self.names_adapter:
+            read_adapter_config(expand(self.ckpt))
+            return
         place = self._local()
         if place is not None:
             places.check_place(place)

@@ -23,6 +23,7 @@ from gpt2cli.cli.environment import Environment, use
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.help_pages import show_page
 from gpt2cli.cli.interrupts import Terminated, received
+from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.typer_internals import invoke
 from gpt2cli.errors import ExitCode
 
@@ -63,7 +64,7 @@ def top(
     if version:
         from gpt2cli import __version__
 
-        print(f"gpt2cli {__version__}")
+        Console().write(f"gpt2cli {__version__}\n")
     elif ctx.invoked_subcommand is None:
         show_page(ctx.command, ctx)
 

@@ -1,5 +1,6 @@
 """Makes the settings of a run from the options of `gpt2 finetune`."""
 
+import os
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -91,7 +92,7 @@ def check_before_training(asked: "Settings", run: str | None, resume: bool, devi
     if resume:
         check_any_run() if path is None else check_run(path)
         return
-    if path is not None:
+    if path is not None and os.environ.get("RANK", "0") == "0":  # torchrun's first process may have begun the run
         check_new_run(path)
     if asked.data is not None:
         check_kind(data_path(asked.data))

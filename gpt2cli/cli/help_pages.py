@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from gpt2cli.bounds import choices
@@ -10,8 +11,8 @@ from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal
 from gpt2cli.cli.typer_internals import argument_name, default_in_words, is_option, value_type
 
-LARGEST_WIDTH, TWO_COLUMNS = 100, 72
-"""Characters of the longest line, and of the narrowest page whose options have two columns."""
+SMALLEST_WIDTH, TWO_COLUMNS, LARGEST_WIDTH = 24, 72, 100
+"""Characters of a line: of the narrowest page, of the narrowest one with two columns, and of the widest."""
 LONGEST_LEFT = 26
 """Characters of the left column. The description of a longer option begins on the next line."""
 INDENT = "  "
@@ -19,10 +20,23 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 OF_TYPE = {int: "N", float: "X"}
 """How a page writes a value of this type."""
 EXAMPLES = "Examples"
-HELP_PANEL, FIRST_PANEL = "Help", "Options"
+HELP_PANEL, FIRST_PANEL, COMMANDS_PANEL = "Help", "Options", "Commands"
 
 Page = Iterator[tuple[str, str | None]]
 """Parts of a page, with their styles."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a list: the name of an option or of a command, what it does, and the default in brackets."""
+
+    name: str
+    description: str
+    default: str = ""
+
+
+Panels = dict[str, list[Row]]
+"""Lists by their headings."""
 
 
 def show_page(command: Any, context: Any) -> None:
@@ -30,9 +44,10 @@ def show_page(command: Any, context: Any) -> None:
 
     Its `epilog` holds examples, one a line: a command, then two spaces, `#` and what the command does.
     """
-    console, width = Console(), min(terminal(current().stdout).width, LARGEST_WIDTH)
-    yield_from = _top_page if hasattr(command, "commands") else _command_page
-    for text, style in yield_from(command, context, width):
+    console = Console()
+    width = min(max(terminal(current().stdout).width, SMALLEST_WIDTH), LARGEST_WIDTH)
+    parts = _top_page if hasattr(command, "commands") else _command_page
+    for text, style in parts(command, context, width):
         console.write(text, style)
 
 
@@ -40,26 +55,24 @@ def _top_page(group: Any, context: Any, width: int) -> Page:
     yield f"Usage: {context.command_path} COMMAND [OPTIONS]\n\n", None
     yield _paragraphs(group.help, width), None
     yield from _examples(group.epilog, "Start here", width)
-    panels: dict[str, list[tuple[str, str, str]]] = {}
+    panels: Panels = {}
     for command in group.commands.values():
-        panels.setdefault(command.rich_help_panel, []).append((command.name, first_sentence(command.help), ""))
+        row = Row(command.name, first_sentence(command.help))
+        panels.setdefault(command.rich_help_panel or COMMANDS_PANEL, []).append(row)
     yield from _panels(panels, width)
     yield from _panels({FIRST_PANEL: [_row(param, context) for param in group.get_params(context)]}, width)
-    yield "\n", None
-    yield (
-        _paragraphs(f"`{context.command_path} COMMAND --help` shows the options of a command, with examples.", width),
-        None,
-    )
+    more = f"`{context.command_path} COMMAND --help` shows the options of a command, with examples."
+    yield "\n" + _paragraphs(more, width), None
 
 
 def _command_page(command: Any, context: Any, width: int) -> Page:
     params = command.get_params(context)
     names = " ".join(f"[{argument_name(param)}]" for param in params if not is_option(param))
-    required = " ".join(f"{_left(param)}" for param in params if param.required)
+    required = " ".join(f"{_name(param)}" for param in params if param.required)
     usage = " ".join(part for part in (f"Usage: {context.command_path}", required, "[OPTIONS]", names) if part)
     yield textwrap.fill(usage, width, subsequent_indent=INDENT * 2) + "\n\n", None
     yield _paragraphs(command.help, width), None
-    panels: dict[str, list[tuple[str, str, str]]] = {}
+    panels: Panels = {}
     for param in params:
         panel = HELP_PANEL if "--help" in param.opts else param.rich_help_panel or FIRST_PANEL
         panels.setdefault(panel if is_option(param) else "Arguments", []).append(_row(param, context))
@@ -68,16 +81,16 @@ def _command_page(command: Any, context: Any, width: int) -> Page:
 
 
 def first_sentence(text: str) -> str:
+    """The first sentence of a docstring."""
     return " ".join(text.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".") + "."
 
 
-def _row(param: Any, context: Any) -> tuple[str, str, str]:
-    """The name of a parameter, its description, and its default."""
+def _row(param: Any, context: Any) -> Row:
     default = default_in_words(param, context)
-    return _left(param), " ".join((param.help or "").split()), f"[default: {default}]" if default else ""
+    return Row(_name(param), " ".join((param.help or "").split()), f"[default: {default}]" if default else "")
 
 
-def _left(param: Any) -> str:
+def _name(param: Any) -> str:
     """The names of an option and its value, such as `-n, --max-new-tokens N`."""
     if not is_option(param):
         return argument_name(param)
@@ -90,22 +103,23 @@ def _left(param: Any) -> str:
     return f"{', '.join(names)} {param.metavar or '|'.join(choices(kind)) or OF_TYPE.get(kind, 'TEXT')}"
 
 
-def _panels(panels: dict[str, list[tuple[str, str, str]]], width: int) -> Page:
-    lefts = [left for rows in panels.values() for left, _, _ in rows if len(left) <= LONGEST_LEFT]
-    column = len(INDENT) + max(map(len, lefts), default=0) + 2 if width >= TWO_COLUMNS else 3 * len(INDENT)
+def _panels(panels: Panels, width: int) -> Page:
+    """Lists whose descriptions stand beside the names, or below them if the page is narrow or a name is long."""
+    lengths = [len(row.name) for rows in panels.values() for row in rows if len(row.name) <= LONGEST_LEFT]
+    column = len(INDENT) + max(lengths, default=0) + 2 if width >= TWO_COLUMNS else 3 * len(INDENT)
     for title, rows in panels.items():
         yield f"\n{title}\n", "bold"
-        for left, description, default in rows:
-            lines = _described(description, default, width - column)
-            yield INDENT + left, "cyan"
-            if width >= TWO_COLUMNS and len(left) <= LONGEST_LEFT:
-                yield " " * (column - len(INDENT) - len(left)) + lines.pop(0) if lines else "", None
+        for row in rows:
+            lines = _described(row, width - column)
+            yield INDENT + row.name, "cyan"
+            if lines and width >= TWO_COLUMNS and len(row.name) <= LONGEST_LEFT:
+                yield " " * (column - len(INDENT) - len(row.name)) + lines.pop(0), None
             yield "".join(f"\n{' ' * column}{line}" for line in lines) + "\n", None
 
 
-def _described(description: str, default: str, width: int) -> list[str]:
+def _described(row: Row, width: int) -> list[str]:
     """The lines of a description. The default stays in one piece if it fits into a line."""
-    whole = f"{description} {default.replace(' ', NO_BREAK)}".strip()
+    whole = f"{row.description} {row.default.replace(' ', NO_BREAK)}".strip()
     lines = textwrap.wrap(whole, width, break_on_hyphens=False, break_long_words=False)
     return [part for line in lines for part in textwrap.wrap(line.replace(NO_BREAK, " "), width) or [""]]
 
@@ -116,7 +130,7 @@ def _paragraphs(text: str, width: int) -> str:
 
 def _examples(epilog: str, title: str, width: int) -> Page:
     """The examples with aligned comments, or with each comment above its command if the lines would be too long."""
-    pairs = [[part.strip() for part in line.split("  # ")] for line in epilog.strip().splitlines()]
+    pairs = [[part.strip() for part in line.partition("  # ")[::2]] for line in epilog.splitlines() if line.strip()]
     longest = max(len(command) for command, _ in pairs)
     aligned = all(len(INDENT) + longest + 4 + len(comment) <= width for _, comment in pairs)
     yield f"\n{title}\n", "bold"
@@ -130,8 +144,9 @@ def _examples(epilog: str, title: str, width: int) -> Page:
 
 
 def _in_lines(command: str, width: int) -> str:
-    """A command in lines that end in a backslash, so that a shell takes them together. Breaks stand before options."""
-    unbroken = re.sub(" (?!-)", NO_BREAK, command)
+    """A command in lines that end in a backslash, so that a shell takes them together."""
+    unbroken = re.sub(r"( --?[\w-]+) (?!-)", rf"\1{NO_BREAK}", command)  # an option and its value
+    unbroken = re.sub('"[^"]*"', lambda quoted: quoted[0].replace(" ", NO_BREAK), unbroken)
     lines = textwrap.wrap(unbroken, width - len(INDENT) - 2, break_on_hyphens=False, break_long_words=False)
     indented = (f"{INDENT * (1 + (number > 0))}{line}" for number, line in enumerate(lines))
     return " \\\n".join(indented).replace(NO_BREAK, " ")

@@ -45,7 +45,7 @@ class Request:
         form = FORMATS[self.format]
         self._check_options(form)
         self._check_place(form)
-        self.spec.check()
+        self.spec.check(with_base=self.format != "peft")
 
     def _check_options(self, form: Format) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:

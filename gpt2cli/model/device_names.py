@@ -17,4 +17,4 @@ def check_device_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         guess = did_you_mean(name, KINDS, _OTHER_NAMES)
         advice = advise(guess, "give auto, cpu, cuda, cuda:N or mps")
-        raise UsageError(f"there is no device {shown(name)}: {advice}")
+        raise UsageError(f"device {shown(name)} is not there: {advice}")

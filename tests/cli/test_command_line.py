@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from gpt2cli.cli.app import app
-from gpt2cli.cli.command_line import with_expanded_paths
+from gpt2cli.cli.command_line import MEANT_COMMANDS, MEANT_OPTIONS, with_expanded_paths
 from gpt2cli.cli.commands import generate
 from gpt2cli.cli.error_messages import describe
 from gpt2cli.cli.typer_internals import invoke
@@ -101,13 +101,17 @@ def test_an_end_of_file_in_a_command_is_an_error_and_not_a_farewell(run: Run, mo
     ("args", "meant"),
     [
         (("train",), "`gpt2 finetune`"),
-        (("help",), "`gpt2 --help`"),
+        (("commands",), "`gpt2 --help`"),
+        (("help", "genrate"), "`gpt2 generate`"),
         (("version",), "`gpt2 --version`"),
         (("list",), "`gpt2 download-weights --list`"),
-        (("genrate",), "'generate'"),
+        (("genrate",), "`gpt2 generate`"),
+        (("run",), "`gpt2 generate`"),
         (("generate", "x", "--length", "3"), "--max-new-tokens, -n"),
         (("generate", "x", "--max-tokens", "3"), "--max-new-tokens, -n"),
         (("finetune", "--learning-rate", "1"), "--lr"),
+        (("generate", "x", "--tmp", "1"), "--temp"),
+        (("bench", "--tokens", "3"), "--new-tokens, -n"),
     ],
 )
 def test_what_was_probably_meant_is_named(args: tuple[str, ...], meant: str) -> None:
@@ -115,6 +119,37 @@ def test_what_was_probably_meant_is_named(args: tuple[str, ...], meant: str) -> 
         parse(*args)
     message, code = describe(caught.value)
     assert meant in message and code == 2
+
+
+MEANT = [
+    (name, wrong, next(ours for ours in right if any(ours in param.opts for param in command.params)))
+    for name, command in commands().items()
+    for wrong, right in MEANT_OPTIONS.items()
+    if not any(wrong in param.opts for param in command.params)
+    and any(ours in param.opts for ours in right for param in command.params)
+]
+"""Every command with the options of other programs that it knows, and what they mean here."""
+
+
+@pytest.mark.parametrize(("command", "wrong", "right"), MEANT)
+def test_every_option_of_other_programs_is_known(command: str, wrong: str, right: str) -> None:
+    with pytest.raises(Exception, match=r".*") as caught:
+        parse(command, wrong, "1")
+    message, code = describe(caught.value)
+    assert f"there is no option {wrong}: did you mean {right}" in message and code == 2
+
+
+def test_every_meaning_is_an_option_of_some_command() -> None:
+    assert {wrong for _, wrong, _ in MEANT} == set(MEANT_OPTIONS)
+    lines = [line.split()[1:] for line in MEANT_COMMANDS.values()]
+    assert all(line[0] in commands() or line[0] in ("--help", "--version") for line in lines)
+
+
+def test_an_option_like_no_other_gets_no_guess() -> None:
+    with pytest.raises(Exception, match=r".*") as caught:
+        parse("generate", "x", "--zzz")
+    said = "there is no option --zzz (see `gpt2 generate --help`, or put `--` before a prompt that begins with -)"
+    assert describe(caught.value) == (said, 2)
 
 
 def test_an_error_of_the_system_names_its_file() -> None:

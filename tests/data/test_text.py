@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.text import blocks, read_documents, read_text, text_files, tokenize
+from gpt2cli.data.kinds import text_files
+from gpt2cli.data.text import blocks, read_documents, read_text, tokenize
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
 

@@ -57,7 +57,7 @@ def test_a_busy_hub_is_asked_again(theirs, files):
 
 
 @pytest.mark.parametrize("step", ["create", "preupload", "batch", "put", "commit"])
-@pytest.mark.parametrize(("status", "message"), [(401, "HF_TOKEN"), (403, "not yours to write to")])
+@pytest.mark.parametrize(("status", "message"), [(401, "HF_TOKEN"), (403, "may not be written with your token")])
 def test_a_hub_that_refuses(theirs, files, step, status, message):
     theirs.faults[step] = Faults(status=status)
     with pytest.raises(NetworkError, match=message):

@@ -76,6 +76,21 @@ def test_usage(ckpt, tmp_path, fields, message):
     assert everything(tmp_path) == before
 
 
+def test_without_a_token_there_is_no_push(ckpt, home, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(ModelSpec, "read", None)  # the model is not loaded
+    request = Request(ModelSpec(ckpt=ckpt), "hf", tmp_path / "out", push="a/b")
+    with pytest.raises(NetworkError, match="no token to upload to a/b with: set HF_TOKEN"):
+        export(request)
+    for stored in (True, False):
+        if stored:
+            (tmp_path / "token").write_text("hf_secret")
+        else:
+            (tmp_path / "token").unlink()
+            monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        request.check()
+
+
 def test_offline_there_is_no_push(ckpt, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(NetworkError, match="network is off"):
@@ -164,6 +179,7 @@ def test_peft_is_for_adapters(ckpt, adapter, tmp_path):
 def test_the_base_of_an_adapter_is_found_from_everywhere_here_and_not_told_elsewhere(adapter, tmp_path, monkeypatch):
     models.save_hub_directory(models.small_model(CONFIG), tmp_path / "base")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     told = []
     for push in (None, "owner/name"):
         export(Request(ModelSpec("base", adapter), "peft", tmp_path / "out", push=push, force=True))

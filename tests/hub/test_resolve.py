@@ -419,7 +419,7 @@ def test_a_server_that_is_not_there(hub: HubServer, monkeypatch: pytest.MonkeyPa
         (401, "", "does not exist, or is private"),
         (401, "GatedRepo", "is gated: accept its conditions"),
         (403, "GatedRepo", "is gated: accept its conditions"),
-        (403, "", "is forbidden to you"),
+        (403, "", "may not be read with your token"),
         (404, "RepoNotFound", f"{REPO} does not exist"),
         (404, "RevisionNotFound", "has no revision main"),
         (404, "EntryNotFound", "has no config.json"),

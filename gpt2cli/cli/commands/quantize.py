@@ -51,9 +51,8 @@ def quantize(
     console = Console(quiet)
     with showing_downloads(console) as progress:
         done = quantize_model(spec, bits, out, force=force, progress=progress)
+    advice = "; 4 bits may lose a short fine-tuning: compare both with `gpt2 evaluate`" if bits == 4 else ""
     console.note(
         f"wrote {out} in {bits} bits: {decimal(done.bytes)}, where fp32 takes {decimal(done.fp32_bytes)}; "
-        f"rounding changed the weights by {100 * done.error:.2f}\N{NO-BREAK SPACE}% (root mean square)"
+        f"rounding changed the weights by {100 * done.error:.2f}\N{NO-BREAK SPACE}% (root mean square){advice}"
     )
-    if bits == 4:
-        console.note("4 bits may lose a short fine-tuning: compare both with `gpt2 evaluate`")

@@ -91,6 +91,11 @@ def test_download_list_and_remove(hub: HubServer, home: Path, run: Run) -> None:
     assert (removed.returncode, removed.stdout, path_of(home).exists()) == (0, "", False)
     assert run("download-weights", "--list", "--json").stdout == ""
     assert "not on disk" in one_error(run("download-weights", "--remove", "gpt2"), 2)
+    assert "tiny is a part of gpt2cli" in one_error(run("download-weights", "--remove", "tiny"), 2)
+    for as_json in ([], ["--json"]):
+        empty = run("download-weights", "--list", *as_json)
+        assert (empty.returncode, empty.stdout) == (0, "")
+        assert empty.stderr.startswith("no models are on disk: `gpt2 download-weights` fetches gpt2")
 
 
 def test_force_fetches_again_and_quiet_is_quiet(hub: HubServer, run: Run) -> None:

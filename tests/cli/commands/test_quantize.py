@@ -31,6 +31,7 @@ def test_every_command_opens_it(run, ckpt, tmp_path, bits):
     done = run("quantize", "--ckpt", str(ckpt), "--bits", bits, "--out", str(small))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert f"in {bits} bits" in done.stderr
+    assert ("compare both with `gpt2 evaluate`" in done.stderr) == (bits == "4")
     assert done.stderr.count("\n") == 1
     assert small.stat().st_size < ckpt.stat().st_size * 0.3
     assert read_metadata(small) == read_metadata(ckpt)

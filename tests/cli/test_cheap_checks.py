@@ -1,0 +1,152 @@
+"""Wrong commands are refused at once: before torch and other libraries that take long to import."""
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runner import PATIENCE, Completed, clean_environment, run_here
+
+SLOW = ("torch", "numba", "numpy", "huggingface_hub", "pydantic", "safetensors", "tiktoken")
+ALL_IN_ONE_PROCESS = f"""
+import json, sys
+
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {SLOW!r}:
+            raise ImportError(f"{{name}} is imported")
+
+sys.meta_path.insert(0, Refused())
+import io, os
+from gpt2cli.cli.app import main
+from gpt2cli.cli.environment import Environment
+
+results = []
+for arguments in json.load(sys.stdin):
+    streams = [io.StringIO(), io.StringIO(), io.StringIO()]
+    streams[0].isatty = lambda: True
+    code = main(arguments, Environment(*streams, os.environ))
+    results.append([code, streams[2].getvalue()])
+json.dump(results, sys.stdout)
+"""
+WRONG = {
+    # models
+    "generate x --model tinny": "'tinny' is not a model: did you mean tiny?",
+    "generate x --model ./nowhere": "there is no directory ./nowhere",
+    "generate x --model empty": "empty holds no config.json",
+    "generate x --model bert": "bert/config.json: model_type is 'bert', and only 'gpt2' is GPT-2",
+    "generate x --model pickled": "pickled has its weights in a pickle only",
+    "generate x --model peft": "peft holds an adapter: give it as --ckpt",
+    "generate x --model text.pt": "text.pt is a file: give it as --ckpt",
+    "chat --model GPT-2": "did you mean gpt2?",
+    "bench --model gpt2xl": "did you mean gpt2-xl?",
+    "download-weights tinny": "did you mean tiny?",
+    "download-weights gpt2 --revision ..": "'..' is not a revision",
+    "download-weights --remove gpt2": "gpt2 is not on disk",
+    # checkpoints
+    "generate x --ckpt nope.pt": "nope.pt is not there: check the name",
+    "generate x --ckpt tex.pt": "tex.pt is not there: did you mean text.pt?",
+    "chat --ckpt text.pt": "text.pt is not a checkpoint; looks like text",
+    "bench --ckpt picture.pt": "picture.pt is not a checkpoint; looks like unknown binary data",
+    "evaluate --ckpt cut.safetensors": "cut.safetensors is truncated",
+    "finetune --ckpt empty": "empty is a directory: give it as --model",
+    "finetune --ckpt peft": "peft holds no adapter_model.safetensors",
+    "quantize --ckpt nope.pt --bits 8 --out q.safetensors": "nope.pt is not there",
+    "export --ckpt nope.pt --format hf --out out": "nope.pt is not there",
+    "evaluate --model tiny --ckpt nope.pt": "nope.pt is not there",
+    "generate x --model tiny --ckpt text.pt": "--model goes with --ckpt only if",
+    # data
+    "finetune --model tiny --data lesson": "did you mean lessons?",
+    "finetune --model tiny --data text.pt": "text.pt is not a known data format",
+    "finetune --model tiny --data empty": "holds neither a prepared dataset nor .txt files",
+    "evaluate --model tiny --data nope.json": "nope.json is not there",
+    "evaluate --answers-from nope.json": "nope.json is not there: give --answers-from",
+    "prepare-alpaca --source nope.json": "nope.json is not there",
+    "prepare-alpaca --source http://example.org/x.json": "only https is allowed",
+    "generate --model tiny --prompt-file nope.txt": "cannot read nope.txt",
+    # places
+    "finetune --model tiny --data lessons --out x.bin": "x.bin is no name for a checkpoint: let it end in .pt",
+    "finetune --model tiny --data lessons --out no/x.pt": "make it first",
+    "finetune --model tiny --data lessons --run-dir run": "run holds a run already",
+    "finetune --resume": "there is no run to resume",
+    "finetune --resume empty": "empty holds no run",
+    "quantize --model tiny --bits 8 --out q.pt": "let it end in .safetensors",
+    "quantize --model tiny --bits 8 --out cut.safetensors": "use --force to replace it",
+    "quantize --ckpt cut.safetensors --bits 8 --out cut.safetensors --force": "is the model to quantize",
+    "export --model tiny --format gguf --out out.pt": "let it end in .gguf",
+    "export --model tiny --format hf --out empty/../text.pt": "is a file, and hf is a directory",
+    "evaluate --model tiny --out report.txt": "let it end in .html or .json",
+    "prepare-alpaca --out text.pt": "text.pt is a file: give --out a directory",
+    # values
+    "quantize --model tiny --bits 5 --out q.safetensors": "--bits must be 8 or 4, not 5",
+    "export --model tiny --format onnx --out out": "did you mean hf, which Optimum converts to ONNX?",
+    "export --model tiny --format llama.cpp --out out": "did you mean gguf?",
+    "export --model tiny --format peft --dtype f16 --out out": "--dtype f16 is not for --format peft",
+    "generate x --model tiny --device gpu": "did you mean cuda?",
+    "generate x --precision 8bit": "did you mean int8?",
+    "generate x --threads 0": "--threads must be a whole number from 1 to 1,024, not '0'",
+    "generate x --top-p high": "--top-p must be a number, not 'high'",
+    "evaluate --split dev": "did you mean val?",
+    "finetune --schedule cos": "did you mean cosine?",
+    "finetune --optimizer adam": "did you mean adamw?",
+    "generate x --temperature 1": "there is no option --temperature: did you mean --temp?",
+    "chat": "there is no finetuned.pt here",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with files and directories of the wrong kinds."""
+    here = tmp_path_factory.mktemp("wrong")
+    for name in ("empty", "bert", "pickled", "peft", "run"):
+        (here / name).mkdir()
+    (here / "text.pt").write_text("once upon a time")
+    (here / "picture.pt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(128, 256)))
+    header = json.dumps({"wte.weight": {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 64]}}).encode()
+    (here / "cut.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(32))
+    (here / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    (here / "pickled" / "config.json").write_text('{"model_type": "gpt2"}')
+    (here / "pickled" / "pytorch_model.bin").touch()
+    (here / "peft" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 8}')
+    (here / "run" / "config.json").write_text("{}")
+    return here
+
+
+@pytest.fixture(scope="module")
+def refused(place: Path) -> dict[str, Completed]:
+    """What each wrong command prints, in a process that cannot import the slow libraries."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_IN_ONE_PROCESS],
+        input=json.dumps([line.split() for line in WRONG]),
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env=clean_environment() | {"GPT2CLI_HOME": str(place / "home")},
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    return {line: Completed(line, code, "", said) for line, (code, said) in zip(WRONG, results, strict=True)}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_command_is_refused_without_torch(
+    line: str, place: Path, refused: dict[str, Completed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = refused[line]
+    assert WRONG[line] in at_once.stderr
+    assert at_once.stderr.startswith("error: ") and at_once.stderr.count("\n") == 1
+    assert at_once.returncode in (2, 3, 4, 6)
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("GPT2CLI_HOME", str(place / "home"))
+    if line != "chat" and not line.startswith("evaluate --answers-from"):  # whose stdin is a terminal above
+        usual = run_here(*line.split())
+        assert (usual.returncode, usual.stderr) == (at_once.returncode, at_once.stderr)
+
+
+def test_a_file_that_is_refused_is_not_changed(place: Path, refused: dict[str, Completed]) -> None:
+    assert refused and (place / "text.pt").read_text() == "once upon a time"
+    assert not {path.name for path in place.iterdir()} & {"out", "q.safetensors", "no", "x.bin", "report.txt"}
