@@ -118,9 +118,11 @@ def test_an_answer_and_an_error_come_through() -> None:
         ({"HTTP_PROXY": "http://127.0.0.1:1"}, "example.org"),
         ({"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "example.org"}, "example.org"),
         ({"HTTPS_PROXY": "http://[::1"}, "example.org through the proxy in the environment (HTTPS_PROXY)"),
+        ({"HF_ENDPOINT": "https://example.org/another"}, "example.org"),
+        ({"HF_ENDPOINT": "https://example.org/a.json/"}, "example.org (HF_ENDPOINT)"),
     ],
 )
-def test_a_route_names_the_proxy_without_its_password(
+def test_a_route_names_what_the_environment_sets_without_passwords(
     environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
