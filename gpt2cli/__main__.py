@@ -1,9 +1,12 @@
 """The `gpt2` command as a process: signals, streams and the exit code. Also run by `python -m gpt2cli`."""
 
+import os
 import sys
 
 
 def main() -> None:
+    # PyTorch's compiler (`finetune --compile`) would show warnings that are meant for those who develop it
+    os.environ.setdefault("TORCH_LOGS", "-dynamo,-inductor")
     try:  # Ctrl-C may arrive during these imports, which take time
         from gpt2cli.cli.app import main as run
         from gpt2cli.cli.environment import Environment

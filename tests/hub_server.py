@@ -27,7 +27,8 @@ class Faults:
     headers: dict[str, str] = field(default_factory=dict)  # put in place of the right ones, or added
     body: bytes | None = None  # sent in place of the content
     ignore_range: bool = False
-    hang_at: int | None = None  # the body stops after so many bytes, and the line stays open
+    hang_at: int | None = None  # the body stops after so many bytes, and the line stays open ...
+    goes_on: threading.Event = field(default_factory=threading.Event)  # ... until this is set
     chunk_delay: float = 0.0  # seconds between pieces of 64 KiB
 
 
@@ -241,13 +242,18 @@ class _Handler(BaseHTTPRequestHandler):
         if faults.hang_at is not None:
             end = faults.hang_at
         try:
-            for at in range(0, end, 2**16):
-                self.wfile.write(body[at : min(end, at + 2**16)])
-                self.hub.closing.wait(faults.chunk_delay)
+            self._write(body[:end], faults.chunk_delay)
+            if faults.hang_at is not None:
+                while not (self.hub.closing.wait(0.02) or faults.goes_on.is_set()):
+                    pass
+                self._write(body[end:] if faults.goes_on.is_set() else b"", faults.chunk_delay)
         except OSError:  # the client is gone
             self.close_connection = True
-        if faults.hang_at is not None:
-            self.hub.closing.wait()
+
+    def _write(self, body: bytes, chunk_delay: float) -> None:
+        for at in range(0, len(body), 2**16):
+            self.wfile.write(body[at : at + 2**16])
+            self.hub.closing.wait(chunk_delay)
 
 
 def git_sha1(content: bytes) -> str:

@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.runner import PATIENCE
 
 PRINT = "import json, os; print(json.dumps(os.environ.get('GOMP_SPINCOUNT')))"
 
@@ -36,3 +39,34 @@ def test_nothing_is_set_if_torch_is_imported_already():
 def test_importing_the_package_imports_nothing_that_takes_long():
     code = "import sys, gpt2cli; print([m for m in ('torch', 'numba', 'numpy', 'typing') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+WITHOUT_AND_WITH = """
+import pathlib
+from tests.runner import run_here
+
+steps = ["--max-steps", "1", "--eval-every", "0", "--sample-every", "0", "--save-every", "0", "--val-fraction", "0"]
+finetune = ["finetune", "--model", "tiny", "--data", "lessons", "--subset", "8", *steps]
+for args in (["--help"], ["generate", "x", "--model", "tiny", "-n", "1"], [*finetune, "--out", "first.pt"]):
+    done = run_here(*args)
+    assert done.returncode == 0, done.stderr
+print(pathlib.Path("imported").exists())
+done = run_here(*finetune, "--out", "second.pt", "--wandb")
+print(pathlib.Path("imported").exists(), done.returncode)
+"""
+
+
+def test_the_client_of_wandb_is_imported_only_with_its_option(home: Path, tmp_path: Path) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "wandb.py").write_text("open('imported', 'w').close()\nraise ImportError('not the real one')\n")
+    paths = os.pathsep.join([str(modules), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_AND_WITH],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout) == (0, "False\nTrue 0\n"), done.stderr

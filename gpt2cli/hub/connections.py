@@ -4,6 +4,7 @@ A server that sends a byte a second never exceeds the timeout of a single read. 
 deadline, and its body has a minimum rate.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -144,15 +145,16 @@ def steady(chunks: Iterable[bytes], address: str) -> Iterator[bytes]:
 
 
 def route(address: str) -> str:
-    """The host of an address for a message, with the proxy if the environment names one."""
+    """The host of an address for a message, with the variables of the environment that set the host and a proxy."""
     parts = urlsplit(address)
     host, proxies = parts.hostname or "", getproxies_environment()
     kind = next((kind for kind in (parts.scheme, "all") if proxies.get(kind)), None)
+    named = f"{host} (HF_ENDPOINT)" if address == os.environ.get("HF_ENDPOINT", "").rstrip("/") else host
     if kind is None or proxy_bypass(host):
-        return host
+        return named
     try:
         proxy = urlsplit(proxies[kind] if "//" in proxies[kind] else f"//{proxies[kind]}")
         where = f"{proxy.hostname}:{proxy.port}" if proxy.port else proxy.hostname  # without a name and a password
     except ValueError:
         where = "in the environment"
-    return f"{host} through the proxy {where} ({kind.upper()}_PROXY)"
+    return f"{named} through the proxy {where} ({kind.upper()}_PROXY)"

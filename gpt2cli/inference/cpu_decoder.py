@@ -100,8 +100,8 @@ class CPUDecoder:
             return None
         if (problem := store().problem) is None:
             return f"compiling the {self.precision} loops for this processor, only this time: ten seconds or more"
-        advice = "set NUMBA_CACHE_DIR to a directory of yours to keep the result"
-        return f"compiling the {self.precision} loops for this processor, every time ({problem}): {advice}"
+        told = f"compiling the {self.precision} loops for this processor, ten seconds or more in every run"
+        return f"{told}: they cannot be kept ({problem}); set NUMBA_CACHE_DIR to a directory that you can write to"
 
     def prepare(self, note: Callable[[str], None]) -> float:
         if text := self.compiling_note():

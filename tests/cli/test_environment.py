@@ -105,3 +105,27 @@ def test_no_color_is_a_variable_of_the_environment(monkeypatch: pytest.MonkeyPat
         main(["generate", "--temp", "hot"], Environment(Pipe(), Pipe(), stderr, variables))
         told.append("\x1b" in stderr.written())
     assert told == [True, False]
+
+
+RECOMPILING = """
+from gpt2cli import __main__
+from gpt2cli.cli import app
+
+def work(app, arguments, variables):
+    import logging, torch
+    for module in ("_dynamo.convert_frame", "_inductor.utils"):
+        logging.getLogger(f"torch.{module}").warning("hit the limit")
+    return 0
+
+app.invoke = work
+__main__.main()
+"""
+
+
+@pytest.mark.parametrize(("variables", "shown"), [({}, False), ({"TORCH_LOGS": "dynamo"}, True)])
+def test_warnings_of_the_compiler_are_shown_only_if_they_are_asked_for(variables: dict[str, str], shown: bool) -> None:
+    environment = {name: value for name, value in clean_environment().items() if name != "TORCH_LOGS"} | variables
+    done = subprocess.run([sys.executable, "-c", RECOMPILING], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert ("hit the limit" in done.stderr) == shown
+    assert shown or done.stderr == ""

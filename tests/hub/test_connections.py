@@ -62,7 +62,8 @@ def test_headers_that_drip_have_a_deadline(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", dripping + "/{repo_id}")
     start = time.monotonic()
-    with pytest.raises(NetworkError, match=r"no answer in time from 127\.0\.0\.1 after 2 tries: try again later"):
+    late = r"no answer in time from 127\.0\.0\.1 \(HF_ENDPOINT\) after 2 tries: try again later"
+    with pytest.raises(NetworkError, match=late):
         models.resolve("gpt2")
     with pytest.raises(NetworkError, match=r"no answer in time from 127\.0\.0\.1 after 2 tries"):
         fetch_source(dripping + "/a.json")
@@ -118,9 +119,11 @@ def test_an_answer_and_an_error_come_through() -> None:
         ({"HTTP_PROXY": "http://127.0.0.1:1"}, "example.org"),
         ({"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "example.org"}, "example.org"),
         ({"HTTPS_PROXY": "http://[::1"}, "example.org through the proxy in the environment (HTTPS_PROXY)"),
+        ({"HF_ENDPOINT": "https://example.org/another"}, "example.org"),
+        ({"HF_ENDPOINT": "https://example.org/a.json/"}, "example.org (HF_ENDPOINT)"),
     ],
 )
-def test_a_route_names_the_proxy_without_its_password(
+def test_a_route_names_what_the_environment_sets_without_passwords(
     environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():

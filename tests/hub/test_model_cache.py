@@ -8,6 +8,7 @@ import pytest
 from gpt2cli.errors import UsageError
 from gpt2cli.hub import model_cache
 from gpt2cli.hub.resumable_download import RemoteFile
+from tests.runner import PATIENCE
 
 A, B = "a" * 40, "b" * 40
 
@@ -143,9 +144,9 @@ def test_the_lock_keeps_others_waiting_and_tells_them_once(home: Path) -> None:
     with model_cache.lock("owner/name", nobody):
         thread = threading.Thread(target=other)
         thread.start()
-        assert waiting.wait(10)
+        assert waiting.wait(PATIENCE)
         order.append("first")
-    thread.join(10)
+    thread.join(PATIENCE)
     assert order == ["told", "first", "second"]
     with model_cache.lock("owner/name", nobody):
         pass

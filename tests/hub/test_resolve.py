@@ -407,7 +407,8 @@ def test_retry_after_may_be_nonsense(value: str) -> None:
 def test_a_server_that_is_not_there(hub: HubServer, monkeypatch: pytest.MonkeyPatch, naps: list[float]) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
     with pytest.raises(
-        NetworkError, match=r"no connection to 127\.0\.0\.1 after 5 tries: .*--model tiny needs no network"
+        NetworkError,
+        match=r"no connection to 127\.0\.0\.1 \(HF_ENDPOINT\) after 5 tries: .*--model tiny needs no network",
     ):
         models.resolve("gpt2")
     assert len(naps) == 4

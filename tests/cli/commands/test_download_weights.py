@@ -51,9 +51,10 @@ def one_error(result: "subprocess.CompletedProcess[str]", code: int) -> str:
 
 @contextmanager
 def downloading(home: Path, hub: HubServer) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process in the middle of a slow download."""
-    hub.faults[WEIGHTS] = Faults(chunk_delay=0.5)
-    process = subprocess.Popen(COMMAND, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """A process in the middle of a download, which waits for the server."""
+    hub.faults[WEIGHTS] = Faults(hang_at=2**16)
+    environment = clean_environment() | {"HF_HUB_DOWNLOAD_TIMEOUT": str(int(PATIENCE))}
+    process = subprocess.Popen(COMMAND, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: part_of(home).exists() and part_of(home).stat().st_size > 0)
         yield process
@@ -64,7 +65,7 @@ def downloading(home: Path, hub: HubServer) -> Iterator["subprocess.Popen[bytes]
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.01)
@@ -179,7 +180,7 @@ def test_kill_in_mid_download_and_again(hub: HubServer, home: Path, run: Run) ->
 def test_a_signal_leaves_what_can_be_resumed(hub: HubServer, home: Path, run: Run, signum: int, code: int) -> None:
     with downloading(home, hub) as process:
         process.send_signal(signum)
-        assert process.wait(20) == code
+        assert process.wait(PATIENCE) == code
     came = part_of(home).stat().st_size
     assert run("download-weights").returncode == 0
     assert hub.requests("GET", WEIGHTS)[-1] == f"bytes={came}-"
@@ -192,11 +193,10 @@ def test_four_at_once_download_once(hub: HubServer, home: Path) -> None:
             subprocess.Popen(COMMAND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(3)
         ]
-        first.send_signal(signal.SIGSTOP)  # however slowly the others start
         notes = [other.stderr.readline() for other in others if other.stderr]
-        first.send_signal(signal.SIGCONT)
+        hub.faults[WEIGHTS].goes_on.set()
         outputs = [other.communicate(timeout=PATIENCE) for other in others]
-        assert first.wait(60) == 0
+        assert first.wait(PATIENCE) == 0
     assert [other.returncode for other in others] == [0, 0, 0]
     assert {out for out, _ in outputs} == {f"{path_of(home)}\n"}
     assert all("another process is downloading gpt2" in note for note in notes)

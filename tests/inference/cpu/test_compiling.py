@@ -187,4 +187,5 @@ def test_the_note_says_why_nothing_is_stored(compiling, monkeypatch):
     nowhere = Store(None)
     for module in (compiling, cpu_decoder):
         monkeypatch.setattr(module, "store", lambda: nowhere)
-    assert "every time (there is no home directory): set NUMBA_CACHE_DIR" in model.compiling_note()
+    note = model.compiling_note()
+    assert "in every run: they cannot be kept (there is no home directory); set NUMBA_CACHE_DIR" in note
