@@ -10,13 +10,14 @@ from torch import Tensor
 
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many, read_utf8
+from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
 from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, text_files
 from gpt2cli.data.open_data import load_alpaca, refuse_columns
 from gpt2cli.data.prepared import AGAIN, read_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import Splits
 from gpt2cli.data.text import left_out_of, read_documents, tokenize
+from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.evaluation.results import counted
