@@ -11,6 +11,7 @@ from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
 from gpt2cli.cli.open_model import describe_speed, note_dropped
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import waiting_for
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.conversation import Exchange, compose
@@ -131,7 +132,7 @@ def show(console: Console, run: TextGeneration) -> None:
     """Write an answer to stdout while it is generated, without blank space at either end."""
     begun, blank = False, ""
     try:
-        for _, text in run:
+        for _, text in waiting_for(run, console, "reading"):
             text = blank + text if begun else text.lstrip()
             shown = text.rstrip()
             blank = text[len(shown) :]

@@ -10,6 +10,7 @@ from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.dataset import fate
 from gpt2cli.cli.views.downloads import showing_downloads
+from gpt2cli.cli.views.progress import working
 from gpt2cli.cli.views.training import JsonEvents, LiveView
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
@@ -35,7 +36,8 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
         stack.enter_context(advising_on_memory(options.device))
         ranks = stack.enter_context(joined_ranks(pick_device(options.device)))
         progress = stack.enter_context(showing_downloads(console))
-        run = stack.enter_context(begin(asked, options, ranks, progress))
+        with working(console, "loading the model and the data"):
+            run = stack.enter_context(begin(asked, options, ranks, progress))
         if run is None:
             return
         note_left_out(run.splits, console)

@@ -77,12 +77,15 @@ def chat(
     chosen = None if template is None else prompts.read_template(template)
     text = read_prompt(prompt) if once else ""
 
-    with nullcontext() if once else typing_unseen():
-        from gpt2cli.checkpoints.model_spec import ModelSpec
-        from gpt2cli.cli.chat_session import Session, converse
+    from gpt2cli.cli.views.progress import working
 
-        spec = ModelSpec(model, ckpt, device, precision, offline)
-        decoder, load_s = open_model(console, spec, threads, compile)
+    with nullcontext() if once else typing_unseen():
+        with working(console, f"loading {ckpt or model}"):
+            from gpt2cli.checkpoints.model_spec import ModelSpec
+            from gpt2cli.cli.chat_session import Session, converse
+
+            spec = ModelSpec(model, ckpt, device, precision, offline)
+            decoder, load_s = open_model(console, spec, threads, compile)
         session = Session(console, spec.name, decoder, chosen or read_template(console, spec), sampling, stats)
         if stats:
             console.note(f"loaded in {load_s:.2f} s")
@@ -112,11 +115,13 @@ def read_template(console: Console, spec: "ModelSpec") -> PromptTemplate:
 def answer_once(session: "Session", text: str, json: bool, load_s: float) -> None:
     """Answer one instruction, for scripts."""
     from gpt2cli.cli.chat_session import show
+    from gpt2cli.cli.views.progress import working
 
     run = session.start(session.template.prompt(text))
     if json:
-        for _ in run:
-            pass
+        with working(session.console, "answering"):
+            for _ in run:
+                pass
         session.console.json(sample_as_json(text, run.samples[0], run, load_s))
     else:
         show(session.console, run)

@@ -9,6 +9,8 @@ from gpt2cli import paths
 from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.finetune_settings import LORA, RECORDS, SHAPE, TRAIN, make_settings, refuse_idle
+from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import working
 from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
 
@@ -135,8 +137,9 @@ def finetune(
         refuse_idle(given, lora, from_scratch)
     with options.named_as_typed("gpt2 finetune"):
         asked = make_settings(ctx.params)
-    from gpt2cli.cli.run_finetune import run_training
-    from gpt2cli.training.begin import RunOptions
+    with working(Console(quiet), "starting"):
+        from gpt2cli.cli.run_finetune import run_training
+        from gpt2cli.training.begin import RunOptions
 
     named = run or run_dir
     run_options = RunOptions(

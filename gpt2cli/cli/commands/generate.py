@@ -9,7 +9,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.open_model import describe_speed, note_dropped, open_model, sample_as_json
 from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console
-from gpt2cli.config import SamplingConfig
+from gpt2cli.config import DEFAULT_MODEL, SamplingConfig
 
 if TYPE_CHECKING:
     from gpt2cli.generation.text import TextGeneration
@@ -67,16 +67,20 @@ def generate(
     console = Console(quiet)
     sampling = options.sampling_config(ctx)
     text = read_prompt(prompt, prompt_file)
-    from gpt2cli.checkpoints.model_spec import ModelSpec
-    from gpt2cli.generation.text import TextGeneration
+    from gpt2cli.cli.views.progress import working
 
-    spec = ModelSpec(model, ckpt, device, precision, offline)
-    decoder, load_s = open_model(console, spec, threads, compile)
-    run = TextGeneration(decoder, text, sampling)
+    with working(console, f"loading {ckpt or model or DEFAULT_MODEL}"):
+        from gpt2cli.checkpoints.model_spec import ModelSpec
+        from gpt2cli.generation.text import TextGeneration
+
+        spec = ModelSpec(model, ckpt, device, precision, offline)
+        decoder, load_s = open_model(console, spec, threads, compile)
+        run = TextGeneration(decoder, text, sampling)
     note_dropped(console, run)
     if json:
-        for _ in run:
-            pass
+        with working(console, "generating"):
+            for _ in run:
+                pass
         for sample in run.samples:
             console.json(sample_as_json(text, sample, run, load_s))
     else:
@@ -97,11 +101,17 @@ def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) 
         if echo:
             console.write(echo, style="bold")
 
+    from gpt2cli.cli.views.progress import waiting_for, working
+
     if live:
         begin(1)
-    for sample, text in run:
-        if live and sample is run.samples[0]:
-            console.write(text)
+        for sample, text in waiting_for(run, console, "reading the prompt"):
+            if sample is run.samples[0]:
+                console.write(text)
+    else:
+        with working(console, "generating"):
+            for _ in run:
+                pass
     for number, sample in enumerate(run.samples, start=1):
         if number > 1 or not live:
             begin(number)

@@ -9,6 +9,7 @@ import typer
 from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import working
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.outputs import check_directory
@@ -91,14 +92,15 @@ def prepare_alpaca(
         train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
     console = Console(quiet)
 
-    from rich.progress import MofNCompleteColumn, TextColumn
+    with working(console, "starting"):
+        from rich.progress import MofNCompleteColumn, TextColumn
 
-    from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.cli.views.progress import ProgressBars
-    from gpt2cli.data.open_data import load_alpaca
-    from gpt2cli.data.prepared import default_directory, write_prepared
-    from gpt2cli.data.source import fetch_source
-    from gpt2cli.hub.addresses import without_query
+        from gpt2cli.cli.views.downloads import showing_downloads
+        from gpt2cli.cli.views.progress import ProgressBars
+        from gpt2cli.data.open_data import load_alpaca
+        from gpt2cli.data.prepared import default_directory, write_prepared
+        from gpt2cli.data.source import fetch_source
+        from gpt2cli.hub.addresses import without_query
 
     wording = read_template(template)
     directory = default_directory(source) if out is None else out

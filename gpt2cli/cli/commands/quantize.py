@@ -9,6 +9,7 @@ from rich.filesize import decimal
 
 from gpt2cli.cli import options
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import working
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -44,12 +45,13 @@ def quantize(
     debug: options.Debug = False,
 ) -> None:
     """Write a model with 8 or 4 bits per weight. Every command opens the file with --ckpt."""
-    from gpt2cli.checkpoints.model_spec import ModelSpec
-    from gpt2cli.checkpoints.quantized_file import quantize_model
-    from gpt2cli.cli.views.downloads import showing_downloads
-
     console = Console(quiet)
-    with showing_downloads(console) as progress:
+    with working(console, "starting"):
+        from gpt2cli.checkpoints.model_spec import ModelSpec
+        from gpt2cli.checkpoints.quantized_file import quantize_model
+        from gpt2cli.cli.views.downloads import showing_downloads
+
+    with working(console, "quantizing"), showing_downloads(console) as progress:
         done = quantize_model(ModelSpec(model, ckpt, offline=offline), bits, out, force=force, progress=progress)
     console.note(
         f"wrote {out} in {bits} bits: {decimal(done.bytes)}, where fp32 takes {decimal(done.fp32_bytes)}; "
