@@ -62,6 +62,11 @@ def sample_as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s:
     }
 
 
+def why_empty(sample: "Sample") -> str:
+    """The reason why a sample that has ended has no text."""
+    return "a stop text came first" if sample.finish_reason == "stop" else "the model ended the text at once"
+
+
 def describe_speed(run: "TextGeneration") -> str:
     read = counted(len(run.prompt_ids), "prompt token")
     if run.prefill_tok_s:

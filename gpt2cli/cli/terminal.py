@@ -10,6 +10,7 @@ from typing import Any, Literal, TextIO
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console as RichConsole
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -74,11 +75,22 @@ class Console:
         """Whether stderr can redraw a line. (With FORCE_COLOR, rich takes everything for a terminal.)"""
         return self._stderr.isatty() and not self.err.is_dumb_terminal
 
+    @property
+    def prints_on_terminal(self) -> bool:
+        """Whether stdout is a terminal."""
+        return self._stdout.isatty()
+
+    @property
+    def columns(self) -> int:
+        """The current width of the terminal."""
+        return self._out.width
+
     def write(self, text: str, style: str | None = None) -> None:
         """Write text to stdout at once. Only on a terminal, controls are spelled out and the style is used."""
         with _named("the standard output"), self._above_status():
-            if self._stdout.isatty():
-                self._out.out(visible(text), style=style, end="")
+            if self.prints_on_terminal:
+                segment = Segment(visible(text), self._out.get_style(style) if style else None)
+                self._out.print(Segments([segment]), end="", crop=False)  # unlike `out`, it leaves tabs as they are
             else:
                 self._stdout.write(text)
             self._stdout.flush()
@@ -86,7 +98,7 @@ class Console:
 
     def end_line(self) -> None:
         """On a terminal, where results and notes meet, begin a new line if the last result did not end its line."""
-        if self._in_line and self._stdout.isatty():
+        if self._in_line and self.prints_on_terminal:
             with suppress(OSError):  # an error that matters more may be about to be reported
                 self.write("\n")
 
@@ -96,11 +108,14 @@ class Console:
             self._stdout.write(json.dumps(value) + "\n")
             self._stdout.flush()
 
-    def note(self, text: str) -> None:
-        """Write one line to stderr, unless `quiet`."""
+    def note(self, text: str, wrap: bool = False) -> None:
+        """Write one line to stderr, unless `quiet`. With `wrap`, a terminal breaks it between words.
+
+        Notes with commands or paths are not wrapped, so that a person can copy them.
+        """
         if not self.quiet:
             with suppress(OSError), self._above_status():  # a full disk behind stderr does not stop the command
-                self.err.print(Text(visible_line(text), style="dim"), soft_wrap=True)
+                self.err.print(Text(visible_line(text), style="dim"), soft_wrap=not (wrap and self.animates))
 
     def table(self, rows: Mapping[str, str]) -> None:
         """Write names and texts to stderr in two columns, even if `quiet`: the user asked for them."""
@@ -134,7 +149,7 @@ class Console:
         Does nothing if the line is covered, if it has another owner, or if stdout is in the middle of a line.
         """
         with self._lock, suppress(OSError):
-            in_line = self._in_line and self._stdout.isatty()
+            in_line = self._in_line and self.prints_on_terminal
             if in_line or self._status_covers or self._status_owners[-1:] != [owner]:
                 return
             # shorter than the terminal, because some terminals wrap after the last column

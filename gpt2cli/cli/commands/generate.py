@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.open_model import describe_speed, note_dropped, open_model, sample_as_json
+from gpt2cli.cli.open_model import describe_speed, note_dropped, open_model, sample_as_json, why_empty
 from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.word_wrap import Prose
 from gpt2cli.config import DEFAULT_MODEL, SamplingConfig
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def generate(
     console = Console(quiet)
     sampling = options.sampling_config(ctx)
     text = read_prompt(prompt, prompt_file)
+    if not text:
+        console.note("the prompt is empty: the text starts from <|endoftext|>")
     from gpt2cli.cli.views.progress import working
 
     with working(console, f"loading {ckpt or model or DEFAULT_MODEL}"):
@@ -85,21 +88,25 @@ def generate(
             console.json(sample_as_json(text, sample, run, load_s))
     else:
         try:
-            show(console, run, None if no_echo else text, live=not no_stream)
+            with Prose(console) as prose:
+                show(console, prose, run, None if no_echo else text, live=not no_stream)
         finally:  # a message about an error begins on a new line
             console.end_line()
+        first = run.samples[0]
+        if first.finish_reason != "length" and not any(sample.text.strip() for sample in run.samples):
+            console.note(f"nothing was generated: {why_empty(first)}")
     if stats:
-        console.note(f"loaded in {load_s:.2f} s · {describe_speed(run)}")
+        console.note(f"loaded in {load_s:.2f} s · {describe_speed(run)}", wrap=True)
 
 
-def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) -> None:
+def show(console: Console, prose: Prose, run: "TextGeneration", echo: str | None, live: bool) -> None:
     """Print the first sample while it is generated (if `live`), the others when they are complete."""
 
     def begin(number: int) -> None:
         if len(run.samples) > 1:
-            console.write(f"--- sample {number} of {len(run.samples)} ---\n", style="dim")
+            prose.write(f"--- sample {number} of {len(run.samples)} ---\n", style="dim")
         if echo:
-            console.write(echo, style="bold")
+            prose.write(echo, style="bold")
 
     from gpt2cli.cli.views.progress import waiting_for, working
 
@@ -107,7 +114,7 @@ def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) 
         begin(1)
         for sample, text in waiting_for(run, console, "reading the prompt"):
             if sample is run.samples[0]:
-                console.write(text)
+                prose.write(text)
     else:
         with working(console, "generating"):
             for _ in run:
@@ -115,5 +122,5 @@ def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) 
     for number, sample in enumerate(run.samples, start=1):
         if number > 1 or not live:
             begin(number)
-            console.write(sample.text)
-        console.write("\n")
+            prose.write(sample.text)
+        prose.write("\n")
