@@ -15,7 +15,7 @@ from gpt2cli.cli.views.progress import waiting_for
 from gpt2cli.cli.word_wrap import Prose
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.generation.conversation import Exchange, begin_answer, compose, output_of, with_next_seed
+from gpt2cli.generation.conversation import Exchange, begin_answer, compose, included, output_of, with_next_seed
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.prompts import PromptTemplate
@@ -102,15 +102,13 @@ class Session:
 
     def _prompt(self, asked: Exchange, earlier: list[Exchange]) -> str:
         """The prompt with as many of the last `turns` exchanges as fit. Prints a note if some do not fit."""
-        wanted = [exchange for exchange in earlier if exchange.output]
-        if self.template is not None:
-            wanted = wanted[-self.turns :] if self.turns else []
+        wanted = included(self.template, earlier, self.turns)
         block_size = self.model.config.block_size
-        prompt, included = compose(self.template, wanted, asked, block_size, self.sampling.max_new_tokens)
-        left_out = len(wanted) - included
-        if left_out and included != self._included:  # not again with every answer
-            self.console.note(f"the window has no room for {counted(left_out, 'older exchange')}; included {included}")
-        self._included = included if left_out else None
+        prompt, taken = compose(self.template, wanted, asked, block_size, self.sampling.max_new_tokens)
+        left_out = len(wanted) - taken
+        if left_out and taken != self._included:  # not again with every answer
+            self.console.note(f"the window has no room for {counted(left_out, 'older exchange')}; included {taken}")
+        self._included = taken if left_out else None
         return prompt
 
     def end(self, run: TextGeneration, advice: str) -> None:

@@ -51,7 +51,8 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
             resume = f"to continue: gpt2 finetune --resume {run.path}"
             console.note(resume if saved else "nothing was saved, because --save-every was 0")
             interrupts.raise_received()
-        run.write_weights(finished)
+        with working(console, f"writing {run.settings.out}"):
+            run.write_weights(finished)
         if run.directory and run.was_done:
             before = "the run was done earlier" if run.directory.took_steps else "nothing to do: the run is done"
             console.note(f"{before}, and its weights are in {run.settings.out}; --out FILE writes them elsewhere")

@@ -46,6 +46,12 @@ def template_of(model: Decoder | GPT) -> PromptTemplate | None:
         raise CheckpointError(f"the prompt template is damaged ({error}): save the checkpoint again") from None
 
 
+def included(template: PromptTemplate | None, earlier: Sequence[Exchange], turns: int) -> list[Exchange]:
+    """The exchanges that a prompt should include: the last `turns` with an answer; without a template, all of them."""
+    answered = [exchange for exchange in earlier if exchange.output]
+    return answered if template is None else answered[max(0, len(answered) - turns) :]
+
+
 def compose(
     template: PromptTemplate | None, earlier: Sequence[Exchange], asked: Exchange, block_size: int, max_new_tokens: int
 ) -> tuple[str, int]:
@@ -113,14 +119,13 @@ class Chat:
     trained on plain text continues the conversation as one text.
 
     sampling   for the next answer; its seed, if any, goes up by one with each answer
-    turns      the largest number of earlier exchanges in a prompt; None for as many as fit into the window. A model
-               that was trained on plain text always gets all that fit.
+    turns      the largest number of earlier exchanges in a prompt, as many as fit into the window. By default none,
+               because most models were tuned on single instructions. A model that was trained on plain text always
+               gets all that fit.
     exchanges  what was asked and answered so far; can be changed
     """
 
-    def __init__(
-        self, model: Decoder | GPT, sampling: SamplingConfig | None = None, *, turns: int | None = None
-    ) -> None:
+    def __init__(self, model: Decoder | GPT, sampling: SamplingConfig | None = None, *, turns: int = 0) -> None:
         """`sampling` is by default that of `gpt2 chat`. Raises CheckpointError if the stored template is damaged."""
         self.sampling = sampling or CHAT
         self.turns = turns
@@ -133,10 +138,8 @@ class Chat:
 
         Raises DataError for a text that is not valid Unicode, and CheckpointError for a model with another tokenizer.
         """
-        asked, earlier = Exchange(text, input), [exchange for exchange in self.exchanges if exchange.output]
-        if self.turns is not None and self._template is not None:
-            earlier = earlier[len(earlier) - min(self.turns, len(earlier)) :]
-        block_size = self._model.config.block_size
+        asked, block_size = Exchange(text, input), self._model.config.block_size
+        earlier = included(self._template, self.exchanges, self.turns)
         prompt, _ = compose(self._template, earlier, asked, block_size, self.sampling.max_new_tokens)
         run = begin_answer(self._model, self._template, prompt, self.sampling)
         for _ in run:
@@ -151,6 +154,6 @@ def ask(model: Decoder | GPT, text: str, sampling: SamplingConfig | None = None,
     return Chat(model, sampling).ask(text, input)
 
 
-def chat(model: Decoder | GPT, sampling: SamplingConfig | None = None, *, turns: int | None = None) -> Chat:
+def chat(model: Decoder | GPT, sampling: SamplingConfig | None = None, *, turns: int = 0) -> Chat:
     """Begin a conversation of several turns: see `Chat`."""
     return Chat(model, sampling, turns=turns)

@@ -97,13 +97,13 @@ def test_a_model_is_asked_as_its_checkpoint_says(facts: dict[str, object], promp
 
 def test_several_turns_are_the_prompt_of_the_next_and_the_seed_goes_up() -> None:
     model, sampling = sayer(template=SHORT.to_dict()), SamplingConfig(max_new_tokens=8, seed=3)
-    chat = Chat(model, sampling)
+    chat = Chat(model, sampling, turns=9)
     first = chat.ask("Why?")
     second = chat.ask("And?", "this")
     assert chat.exchanges == [Exchange("Why?", "", first), Exchange("And?", "this", second)]
     prompt = f"Q: Why?\nA: {first}\n\nQ: And? (this)\nA: "
     assert second == generate(model, prompt, replace(sampling, seed=4)).strip()
-    alone = gpt2cli.chat(model, replace(sampling, seed=4), turns=0)
+    alone = gpt2cli.chat(model, replace(sampling, seed=4))
     alone.exchanges = chat.exchanges[:1]
     assert alone.ask("And?", "this") == ask(model, "And?", replace(sampling, seed=4), "this")
 
