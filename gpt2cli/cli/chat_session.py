@@ -117,7 +117,7 @@ class Session:
         sample = run.samples[0]
         if sample.finish_reason == "length":
             limit = counted(self.sampling.max_new_tokens, "token")
-            self.console.note(f"ended at the limit of {limit}: {advice}")
+            self.console.note(f"ended at the limit of {limit}: {advice}", wrap=True)
         elif sample.finish_reason and not sample.text.strip():
             self.console.note(f"the answer is empty: {why_empty(sample)}")
         if self.stats:
@@ -151,7 +151,7 @@ def converse(session: Session) -> None:
     editor = LineEditor({name: command.argument for name, command in COMMANDS.items()})
     session.console.note(f"chatting with {session.name}: /help lists the commands, Ctrl-D leaves")
     if session.template is None:
-        session.console.note("it continues the text that you type; Enter alone continues it further")
+        session.console.note("what you type is continued as text; Enter alone continues it", wrap=True)
     with suppress(Leave):
         while True:
             line = read_unless_interrupted(session, editor)
