@@ -123,12 +123,14 @@ def default_checkpoint(purpose: str) -> str:
 def read_instructions(prompt: str | None, file: Path | None, each_line: bool) -> list[str]:
     """The whole input as one instruction, or with `each_line` each line that is not blank.
 
-    Raises UsageError if there is none.
+    Raises UsageError for a file or a pipe without any. An instruction of --prompt may be blank.
     """
-    text = read_prompt(prompt, file)
-    found = [line for line in text.split("\n") if line.strip()] if each_line else [text] if text.strip() else []
+    text, is_typed = read_prompt(prompt, file), prompt not in (None, "-")
+    found = [line for line in text.split("\n") if line.strip()] if each_line else [text] * bool(text.strip())
+    if not found and is_typed:
+        return [text]
     if not found:
-        where = "--prompt" if prompt not in (None, "-") else "the input" if file is None else str(file)
+        where = "the input" if file is None else str(file)
         raise UsageError(f'{where} holds no instruction: write one, as in `gpt2 chat --prompt "Who are you?"`')
     return found
 

@@ -388,7 +388,6 @@ def test_what_is_wrong_is_one_line_and_a_code(run: Run, tmp_path: Path) -> None:
         (2, "device 'abacus' is not there", "--device", "abacus", "--model", "tiny", "--prompt", "x"),
         (2, "the input holds no instruction", "--model", "tiny"),
         (2, "--prompt is empty", "--prompt", "", "--model", "tiny"),
-        (2, "--prompt holds no instruction", "--prompt", " ", "--model", "tiny"),
         (3, "not valid UTF-8 at byte 1", "--prompt", "a\udcff", "--model", "tiny"),
         (7, "not finite at token 6", "--ckpt", str(tmp_path / "diverging.pt"), "--prompt", "so long"),
     ):
