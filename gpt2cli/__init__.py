@@ -18,9 +18,12 @@ if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
 
 # the names people import from here, and the modules that hold them
 _HOMES = {
+    "Chat": "gpt2cli.generation.conversation",
     "GPTConfig": "gpt2cli.config",
     "SamplingConfig": "gpt2cli.config",
     "GPT2Error": "gpt2cli.errors",
+    "ask": "gpt2cli.generation.conversation",
+    "chat": "gpt2cli.generation.conversation",
     "decode": "gpt2cli.tokenizer",
     "encode": "gpt2cli.tokenizer",
     "load": "gpt2cli.checkpoints.load",
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     from gpt2cli.config import GPTConfig as GPTConfig
     from gpt2cli.config import SamplingConfig as SamplingConfig
     from gpt2cli.errors import GPT2Error as GPT2Error
+    from gpt2cli.generation.conversation import Chat as Chat
+    from gpt2cli.generation.conversation import ask as ask
+    from gpt2cli.generation.conversation import chat as chat
     from gpt2cli.generation.text import TextGeneration as TextGeneration
     from gpt2cli.generation.text import generate as generate
     from gpt2cli.generation.text import stream as stream

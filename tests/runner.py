@@ -16,6 +16,7 @@ from unittest.mock import patch
 from gpt2cli.cli import interrupts
 from gpt2cli.cli.app import main
 from gpt2cli.cli.environment import Environment
+from gpt2cli.cli.views import progress
 
 PATIENCE = 240.0
 """Seconds after which a process that a test waits for is taken to hang; a busy machine needs ten times its usual."""
@@ -59,9 +60,13 @@ def run_here(
 
 
 def screen(*args: str, **env: str) -> str:
-    """What the command shows on a terminal of 80 columns, which all its streams are. Runs in this process."""
+    """What the command shows on a terminal of 80 columns, which all its streams are. Runs in this process.
+
+    It shows no spinner, because only a slow machine shows one.
+    """
     shown = Pipe(terminal=True)
-    call(args, Environment(shown, shown, shown, os.environ), {"TERM": "xterm-256color", "COLUMNS": "80"} | env)
+    with patch.object(progress, "SECONDS_BEFORE_SPINNER", PATIENCE):
+        call(args, Environment(shown, shown, shown, os.environ), {"TERM": "xterm-256color", "COLUMNS": "80"} | env)
     return shown.written()
 
 

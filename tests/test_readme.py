@@ -117,7 +117,8 @@ def shell(run, tmp_path, monkeypatch):
             elif name == "cat":
                 output = "".join(Path(file).read_text(encoding="utf-8") for file in arguments)
             else:
-                done = run(*arguments, *SHORTER.get(arguments[0], ()), input=output)
+                typed = output or "Who are you?\n"  # which `chat` answers here, where a person would type
+                done = run(*arguments, *SHORTER.get(arguments[0], ()), input=typed)
                 assert done.returncode == 0, (line, done.stderr)
                 output = done.stdout
         if ">" in words(line):

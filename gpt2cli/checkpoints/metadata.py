@@ -25,6 +25,12 @@ class Metadata:
     template: dict[str, str] | None  # the prompt template of the training
     provenance: dict[str, Any]  # the settings, the data and the losses of the training
 
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether the model was trained on plain text, not on instructions."""
+        data = self.provenance.get("data")
+        return self.template is None and isinstance(data, dict) and data.get("kind") == "text"
+
     def prompt_template(self, where: object) -> PromptTemplate | None:
         """The template, if there is one. Raises CheckpointError if it lacks a part."""
         try:

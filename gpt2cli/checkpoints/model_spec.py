@@ -1,6 +1,6 @@
 """One value that says which model: its name or file, the device and the precision."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,7 @@ class ModelSpec:
             raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, not {self.precision}")
         if compile:
             check_graphs(device)
-        gpt = self.read(progress, for_text=for_text).float().eval()
+        gpt = self._with_facts(self.read(progress, for_text=for_text).float().eval())
         return make_decoder(gpt, device, self.precision, compile)
 
     def load_plain(self, progress: Progress = ignore, *, for_text: bool = False) -> "GPT":
@@ -95,7 +95,7 @@ class ModelSpec:
         from gpt2cli.model.device import pick_device
 
         device = pick_device(self.device)
-        return self.read(progress, for_text=for_text).to(device, torch.float32).eval()
+        return self._with_facts(self.read(progress, for_text=for_text).to(device, torch.float32).eval())
 
     def shape(self, progress: Progress = ignore, *, for_text: bool = False) -> GPTConfig:
         """The model's shape, without its weights. Raises what `load_plain` raises, but does not look at values."""
@@ -148,6 +148,12 @@ class ModelSpec:
         there = out.resolve()
         sources = [path.resolve() for path in local if path.exists()]
         return any(source in (there, *there.parents) or there in source.parents for source in sources)
+
+    def _with_facts(self, model: "GPT") -> "GPT":
+        """The same model. Its origin gets the facts that conversations need."""
+        facts = self.metadata()
+        model.origin = replace(model.origin, template=facts.template, is_plain_text=facts.is_plain_text)
+        return model
 
     @property
     def _base(self) -> str | None:

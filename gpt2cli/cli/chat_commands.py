@@ -1,7 +1,9 @@
 """The commands of a chat, which begin with a slash."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,8 +25,21 @@ def parse_seed(text: str) -> int | None:
 
 
 def parse_stop(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(unescape([text]) or ())
+    """The stop texts: one without quotation marks, or several in them, as in a shell."""
+    if text == "none":
+        return ()
+    texts = [text]
+    if text[0] in "'\"":
+        quoted = shlex.shlex(text, posix=True)
+        quoted.whitespace_split, quoted.escape, quoted.commenters = True, "", ""
+        with suppress(ValueError):  # no second quotation mark: the first is a part of the text
+            texts = list(quoted)
+    return tuple(unescape(texts) or ())
 
+
+TEXTS = {"": "text", ".txt": "text", ".md": "text"}
+RECORDS = {".json": "records", ".jsonl": "records"}
+"""The formats of /save by suffix."""
 
 SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "temp": ("temperature", float),
@@ -65,7 +80,7 @@ def show_settings(session: "Session", argument: str) -> None:
     facts = {
         "model": f"{session.name}, with a window of {counted(session.model.config.block_size, 'token')}",
         **{name: shown(session, name) for name in SETTINGS},
-        "turns": str(session.turns),
+        "turns": "all that fit" if session.template is None else str(session.turns),
         "conversation": counted(len(session.exchanges), "exchange"),
     }
     if session.input:
@@ -98,14 +113,26 @@ def save(session: "Session", argument: str) -> None:
     if not session.exchanges:
         raise UsageError("nothing was asked yet: there is nothing to save")
     path = paths.expand(argument).absolute()
+    check_suffix(path.suffix.lower(), TEXTS if session.template is None else TEXTS | RECORDS)
     replaces = path.exists()
     if replaces and path not in session.saved:
         raise UsageError(f"{path} is there already: choose another name")
     outputs.check_file(path)
-    atomic.write_text(path, as_file(session.exchanges, path.suffix.lower()))
+    from gpt2cli.generation.conversation import transcript  # imports torch
+
+    is_text = session.template is None
+    content = transcript(session.exchanges) + "\n" if is_text else as_file(session.exchanges, path.suffix.lower())
+    atomic.write_text(path, content)
     session.saved.add(path)
     exchanges = counted(len(session.exchanges), "exchange")
     session.console.note(f"replaced {path} with {exchanges}" if replaces else f"wrote {exchanges} to {path}")
+
+
+def check_suffix(suffix: str, known: Mapping[str, str]) -> None:
+    """Raise UsageError for a suffix that names another format."""
+    if suffix not in known:
+        formats = ", ".join(f"{name} ({format})" for name, format in known.items() if name)
+        raise UsageError(f"/save does not write {shortened(suffix, 20)}: choose a name that ends in {formats}")
 
 
 def as_file(exchanges: "list[Exchange]", suffix: str) -> str:
@@ -123,6 +150,8 @@ def as_file(exchanges: "list[Exchange]", suffix: str) -> str:
 
 
 def set_turns(session: "Session", argument: str) -> None:
+    if session.template is None:
+        raise UsageError("a text is continued with all of it that fits into the window; /clear begins a new one")
     try:
         turns = int(argument)
     except ValueError:  # also for thousands of digits
@@ -170,7 +199,7 @@ KEYS = {
     "Enter": "send; Alt-Enter, or \\ before Enter, begins a new line",
     "Space": "before a slash: send the line as an instruction",
     "Tab": "complete a command; Up and Ctrl-R find earlier lines",
-    "Ctrl-C": "stop an answer or delete the line; a second one leaves, as Ctrl-D does",
+    "Ctrl-C": "stop an answer, or delete the line; at an empty line, twice: leave, as Ctrl-D does",
 }
 WORDS = {"exit": "/exit", "quit": "/exit", "help": "/help"}
 """Words that are commands if typed alone, as in other programs."""

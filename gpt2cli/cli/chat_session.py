@@ -9,11 +9,13 @@ from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
 from gpt2cli.cli.describe import counted
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
-from gpt2cli.cli.open_model import describe_speed, note_dropped
+from gpt2cli.cli.open_model import describe_speed, note_dropped, why_empty
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import waiting_for
+from gpt2cli.cli.word_wrap import Prose
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.generation.conversation import Exchange, compose
+from gpt2cli.generation.conversation import Exchange, begin_answer, compose, included, output_of, with_next_seed
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.prompts import PromptTemplate
@@ -26,17 +28,18 @@ if TYPE_CHECKING:
 class Session:
     """A model, the user's settings, and the exchanges so far. Answers go to stdout, all else to stderr.
 
+    template     None if the model continues the text that was typed and generated so far
     sampling     for the next answer; its seed, if any, goes up by one with each answer
-    turns        the largest number of earlier exchanges in a prompt
+    turns        the largest number of earlier exchanges in a prompt; has no effect without a template
     input        the input of the next instruction
     saved        files that this session has written, and may write again
-    interrupted  whether the last event was a Ctrl-C, so that another one leaves
+    interrupted  whether the last event was a Ctrl-C at the prompt, so that another one leaves
     """
 
     console: Console
     name: str
     model: Decoder
-    template: PromptTemplate
+    template: PromptTemplate | None
     sampling: SamplingConfig
     stats: bool = False
     turns: int = 0
@@ -55,8 +58,9 @@ class Session:
             self._write(run)
             complete = True
         finally:
-            if complete or _answer(run):
-                self.exchanges.append(replace(asked, output=_answer(run)))
+            output = output_of(self.template, run)
+            if complete or output:
+                self.exchanges.append(replace(asked, output=output))
                 self.input = ""
 
     def regenerate(self) -> None:
@@ -69,7 +73,12 @@ class Session:
         *earlier, last = self.exchanges
         run = self.start(self._prompt(last, earlier))
         self._write(run)
-        self.exchanges[-1] = replace(last, output=_answer(run))
+        self.exchanges[-1] = replace(last, output=output_of(self.template, run))
+
+    @property
+    def continues(self) -> bool:
+        """Whether an empty line asks for more of the text."""
+        return self.template is None and bool(self.exchanges or self.input)
 
     def forget(self) -> None:
         """Start again with the same settings."""
@@ -77,9 +86,8 @@ class Session:
         self.input, self._included = "", None
 
     def start(self, prompt: str) -> TextGeneration:
-        """An answer that is generated while it is iterated. It also ends before any heading of the template."""
-        stop = (*self.sampling.stop, *self.template.headings)
-        run = TextGeneration(self.model, prompt, replace(self.sampling, stop=stop), allow_special=False)
+        """An answer that is generated while it is iterated. Prints a note if the prompt was cut."""
+        run = begin_answer(self.model, self.template, prompt, self.sampling)
         note_dropped(self.console, run)
         return run
 
@@ -88,55 +96,45 @@ class Session:
         try:
             show(self.console, run)
         except KeyboardInterrupt:
+            forget_ctrl_c()
             self.console.note("stopped")
-            self.note_ctrl_c()
-        self.note_end(run, "/set max-new-tokens raises it")
-        if self.sampling.seed is not None:
-            self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % 2**63)
+        self.end(run, "/set max-new-tokens raises it" if self.template else "Enter continues the text")
 
     def _prompt(self, asked: Exchange, earlier: list[Exchange]) -> str:
         """The prompt with as many of the last `turns` exchanges as fit. Prints a note if some do not fit."""
-        wanted = [exchange for exchange in earlier if exchange.output][-self.turns :] if self.turns else []
+        wanted = included(self.template, earlier, self.turns)
         block_size = self.model.config.block_size
-        prompt, included = compose(self.template, wanted, asked, block_size, self.sampling.max_new_tokens)
-        left_out = len(wanted) - included
-        if left_out and included != self._included:  # not again with every answer
-            self.console.note(f"the window has no room for {counted(left_out, 'older exchange')}; included {included}")
-        self._included = included if left_out else None
+        prompt, taken = compose(self.template, wanted, asked, block_size, self.sampling.max_new_tokens)
+        left_out = len(wanted) - taken
+        if left_out and taken != self._included:  # not again with every answer
+            self.console.note(f"the window has no room for {counted(left_out, 'older exchange')}; included {taken}")
+        self._included = taken if left_out else None
         return prompt
 
-    def note_end(self, run: TextGeneration, advice: str) -> None:
-        """Print a note if an answer is empty or reached the limit, and its speed if `stats` is set."""
+    def end(self, run: TextGeneration, advice: str) -> None:
+        """Prepare the next seed. Print a note about an empty answer or the limit, and the speed if `stats` is set."""
+        self.sampling = with_next_seed(self.sampling)
         sample = run.samples[0]
         if sample.finish_reason == "length":
             limit = counted(self.sampling.max_new_tokens, "token")
-            self.console.note(f"ended at the limit of {limit}: {advice}")
+            self.console.note(f"ended at the limit of {limit}: {advice}", wrap=True)
         elif sample.finish_reason and not sample.text.strip():
-            self.console.note("the answer is empty")
+            self.console.note(f"the answer is empty: {why_empty(sample)}")
         if self.stats:
-            self.console.note(describe_speed(run))
-
-    def note_ctrl_c(self) -> None:
-        """Note that the chat goes on after a Ctrl-C, but not after a second one in a row."""
-        self.interrupted = True
-        forget_ctrl_c()
-        self.console.note("Ctrl-C again leaves")
-
-
-def _answer(run: TextGeneration) -> str:
-    return run.samples[0].text.strip()
+            self.console.note(describe_speed(run), wrap=True)
 
 
 def show(console: Console, run: TextGeneration) -> None:
     """Write an answer to stdout while it is generated, without blank space at either end."""
     begun, blank = False, ""
     try:
-        for _, text in run:
-            text = blank + text if begun else text.lstrip()
-            shown = text.rstrip()
-            blank = text[len(shown) :]
-            console.write(shown)
-            begun = begun or bool(shown)
+        with Prose(console) as prose:
+            for _, text in waiting_for(run, console, "reading"):
+                text = blank + text if begun else text.lstrip()
+                shown = text.rstrip()
+                blank = text[len(shown) :]
+                prose.write(shown)
+                begun = begun or bool(shown)
     finally:  # end the line, also after an error or Ctrl-C
         if begun:
             with suppress(OSError):  # do not hide another error
@@ -144,7 +142,7 @@ def show(console: Console, run: TextGeneration) -> None:
 
 
 def converse(session: Session) -> None:
-    """Answer instructions and run commands until the user leaves with Ctrl-D, /exit, or a second Ctrl-C in a row.
+    """Answer instructions and run commands until the user leaves with Ctrl-D, /exit, or two Ctrl-C at an empty prompt.
 
     Other errors print one line and do not end the chat.
     """
@@ -152,18 +150,33 @@ def converse(session: Session) -> None:
 
     editor = LineEditor({name: command.argument for name, command in COMMANDS.items()})
     session.console.note(f"chatting with {session.name}: /help lists the commands, Ctrl-D leaves")
+    if session.template is None:
+        session.console.note("what you type is continued as text; Enter alone continues it", wrap=True)
     with suppress(Leave):
         while True:
+            line = read_unless_interrupted(session, editor)
+            if line is None or not (line.strip() or session.continues):
+                continue
             try:
-                line = read_line(editor)
-                session.interrupted = False
-                if line.strip():
-                    process(session, line)
-                    session.console.err.print()
-            except KeyboardInterrupt:  # noqa: PERF203 (a person types slowly)
-                if session.interrupted:
-                    raise
-                session.note_ctrl_c()
+                process(session, line)
+                session.console.err.print()
+            except KeyboardInterrupt:  # it came when the answer had just ended
+                forget_ctrl_c()
+
+
+def read_unless_interrupted(session: Session, editor: "LineEditor") -> str | None:
+    """Read a line. Returns None after a Ctrl-C; raises KeyboardInterrupt after the second one in a row."""
+    try:
+        line = read_line(editor)
+    except KeyboardInterrupt:
+        if session.interrupted:
+            raise
+        session.interrupted = True
+        forget_ctrl_c()
+        session.console.note("Ctrl-C again leaves")
+        return None
+    session.interrupted = False
+    return line
 
 
 def read_line(editor: "LineEditor") -> str:

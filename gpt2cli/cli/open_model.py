@@ -1,6 +1,7 @@
 """Shared by commands that generate text: opening the model, and describing the result."""
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli.cli.describe import counted
@@ -23,6 +24,7 @@ def open_model(
     import torch
 
     from gpt2cli.cli.views.downloads import showing_downloads
+    from gpt2cli.cli.views.progress import working
 
     if threads:
         torch.set_num_threads(threads)
@@ -30,7 +32,8 @@ def open_model(
     with showing_downloads(console) as progress:
         decoder = spec.load(progress, for_text=for_text, compile=compile)
     seconds = time.perf_counter() - start
-    seconds += decoder.prepare(console.note)
+    with working(console, "compiling") if decoder.compiling_note() else nullcontext():
+        seconds += decoder.prepare(console.note)
     raise_received()  # compilers catch what a signal raises
     return decoder, seconds
 
@@ -57,6 +60,11 @@ def sample_as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s:
             "load_s": load_s,
         },
     }
+
+
+def why_empty(sample: "Sample") -> str:
+    """The reason why a sample that has ended has no text."""
+    return "a stop text came first" if sample.finish_reason == "stop" else "the model ended the text at once"
 
 
 def describe_speed(run: "TextGeneration") -> str:

@@ -90,7 +90,8 @@ Template = Annotated[
         "--template",
         metavar=TEMPLATE,
         help="The prompt template: alpaca, seed (alpaca with an empty line between its two sentences), or a JSON file "
-        "with the texts `with_input` and `without_input`, which contain {instruction} and {input}.",
+        "with the texts `with_input` and `without_input`, which contain {instruction} and {input}. In gpt2 chat, none "
+        "continues the text as it is.",
         show_default="the checkpoint's, else alpaca",
     ),
 ]

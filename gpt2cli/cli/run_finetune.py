@@ -10,6 +10,7 @@ from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.dataset import fate
 from gpt2cli.cli.views.downloads import showing_downloads
+from gpt2cli.cli.views.progress import working
 from gpt2cli.cli.views.training import JsonEvents, LiveView
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
@@ -35,7 +36,8 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
         stack.enter_context(advising_on_memory(options.device))
         ranks = stack.enter_context(joined_ranks(pick_device(options.device)))
         progress = stack.enter_context(showing_downloads(console))
-        run = stack.enter_context(begin(asked, options, ranks, progress))
+        with working(console, "loading the model and the data"):
+            run = stack.enter_context(begin(asked, options, ranks, progress))
         if run is None:
             return
         note_left_out(run.splits, console)
@@ -49,7 +51,8 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
             resume = f"to continue: gpt2 finetune --resume {run.path}"
             console.note(resume if saved else "nothing was saved, because --save-every was 0")
             interrupts.raise_received()
-        run.write_weights(finished)
+        with working(console, f"writing {run.settings.out}"):
+            run.write_weights(finished)
         if run.directory and run.was_done:
             before = "the run was done earlier" if run.directory.took_steps else "nothing to do: the run is done"
             console.note(f"{before}, and its weights are in {run.settings.out}; --out FILE writes them elsewhere")

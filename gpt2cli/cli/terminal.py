@@ -5,9 +5,12 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from threading import RLock
 from typing import Any, Literal, TextIO
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console as RichConsole
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +26,7 @@ _CONTROLS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U000e0000-\U000e007f]"
 )
+_ERASE_TO_END = "\x1b[K"
 
 
 def visible(text: str) -> str:
@@ -49,7 +53,10 @@ def _spelled(control: str) -> str:
 
 
 class Console:
-    """The output of one command. `quiet` silences notes and progress, never results or errors."""
+    """The output of one command. `quiet` silences notes and progress, never results or errors.
+
+    A status line can stand below the other output, and gives way to it. Any thread can draw it.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         environment = current()
@@ -58,25 +65,40 @@ class Console:
         self._out = terminal(self._stdout)
         self.err = terminal(self._stderr)
         self._in_line = False
+        self._lock = RLock()
+        self._status_owners: list[object] = []
+        self._status_covers = 0
+        self._has_status = False
 
     @property
     def animates(self) -> bool:
         """Whether stderr can redraw a line. (With FORCE_COLOR, rich takes everything for a terminal.)"""
         return self._stderr.isatty() and not self.err.is_dumb_terminal
 
+    @property
+    def prints_on_terminal(self) -> bool:
+        """Whether stdout is a terminal."""
+        return self._stdout.isatty()
+
+    @property
+    def columns(self) -> int:
+        """The current width of the terminal."""
+        return self._out.width
+
     def write(self, text: str, style: str | None = None) -> None:
         """Write text to stdout at once. Only on a terminal, controls are spelled out and the style is used."""
-        with _named("the standard output"):
-            if self._stdout.isatty():
-                self._out.out(visible(text), style=style, end="")
+        with _named("the standard output"), self._above_status():
+            if self.prints_on_terminal:
+                segment = Segment(visible(text), self._out.get_style(style) if style else None)
+                self._out.print(Segments([segment]), end="", crop=False)  # unlike `out`, it leaves tabs as they are
             else:
                 self._stdout.write(text)
             self._stdout.flush()
-        self._in_line = not text.endswith("\n") if text else self._in_line
+            self._in_line = not text.endswith("\n") if text else self._in_line
 
     def end_line(self) -> None:
         """On a terminal, where results and notes meet, begin a new line if the last result did not end its line."""
-        if self._in_line and self._stdout.isatty():
+        if self._in_line and self.prints_on_terminal:
             with suppress(OSError):  # an error that matters more may be about to be reported
                 self.write("\n")
 
@@ -86,19 +108,70 @@ class Console:
             self._stdout.write(json.dumps(value) + "\n")
             self._stdout.flush()
 
-    def note(self, text: str) -> None:
-        """Write one line to stderr, unless `quiet`."""
+    def note(self, text: str, wrap: bool = False) -> None:
+        """Write one line to stderr, unless `quiet`. With `wrap`, a terminal breaks it between words.
+
+        Notes with commands or paths are not wrapped, so that a person can copy them.
+        """
         if not self.quiet:
-            with suppress(OSError):  # a full disk behind stderr does not stop the command
-                self.err.print(Text(visible_line(text), style="dim"), soft_wrap=True)
+            with suppress(OSError), self._above_status():  # a full disk behind stderr does not stop the command
+                self.err.print(Text(visible_line(text), style="dim"), soft_wrap=not (wrap and self.animates))
 
     def table(self, rows: Mapping[str, str]) -> None:
         """Write names and texts to stderr in two columns, even if `quiet`: the user asked for them."""
         grid = Table.grid(padding=(0, 2))
         for name, text in rows.items():
             grid.add_row(Text(visible(name), no_wrap=True), Text(visible(text)))
-        with suppress(OSError):
+        with suppress(OSError), self._above_status():
             self.err.print(grid)
+
+    def begin_status(self, owner: object) -> None:
+        """Let `owner` draw the status line until `end_status`, in place of the owner before."""
+        with self._above_status():
+            self._status_owners.append(owner)
+
+    def end_status(self, owner: object) -> None:
+        """Erase the status line of `owner`, and let the owner before draw it again."""
+        with self._above_status():
+            self._status_owners = [other for other in self._status_owners if other is not owner]
+
+    def cover_status(self) -> None:
+        """Draw no status line until `uncover_status`, because another display has its place."""
+        with self._above_status():
+            self._status_covers += 1
+
+    def uncover_status(self) -> None:
+        self._status_covers -= 1
+
+    def draw_status(self, owner: object, text: str) -> None:
+        """Draw one line on stderr, which must be a terminal, in place of the status line before.
+
+        Does nothing if the line is covered, if it has another owner, or if stdout is in the middle of a line.
+        """
+        with self._lock, suppress(OSError):
+            in_line = self._in_line and self.prints_on_terminal
+            if in_line or self._status_covers or self._status_owners[-1:] != [owner]:
+                return
+            # shorter than the terminal, because some terminals wrap after the last column
+            line = set_cell_size(text, min(cell_len(text), max(0, self.err.width - 2)))
+            dim, plain = ("\x1b[2m", "\x1b[0m") if self.err.color_system else ("", "")
+            # the cursor stays at the beginning, so that whatever else writes to the terminal replaces the line
+            self._put(f"\r{dim}{line}{plain}{_ERASE_TO_END}\r")
+            self._has_status = True
+
+    @contextmanager
+    def _above_status(self) -> Iterator[None]:
+        """Erase the status line, and do not draw it inside the block."""
+        with self._lock:
+            if self._has_status:
+                with suppress(OSError):
+                    self._put(f"\r{_ERASE_TO_END}")
+                self._has_status = False
+            yield
+
+    def _put(self, text: str) -> None:
+        self.err.file.write(text)
+        self.err.file.flush()
 
 
 def report_error(message: str) -> None:

@@ -1,23 +1,59 @@
-"""The prompt for a conversation: earlier exchanges and a new instruction, as far as they fit into the window."""
+"""Conversations with a model: their prompts, and the Python API `ask` and `Chat`.
+
+A model that was trained on instructions is asked in its prompt template. A model that was trained on plain text has
+none: it continues the text, which is all that was typed and generated so far.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt2cli import tokenizer
-from gpt2cli.prompts import PromptTemplate
+from gpt2cli.config import CHAT, SamplingConfig
+from gpt2cli.errors import CheckpointError, DataError
+from gpt2cli.generation.text import TextGeneration
+from gpt2cli.inference.decoder import Decoder
+from gpt2cli.model.gpt import GPT
+from gpt2cli.prompts import ALPACA, PromptTemplate
+
+SEED_LIMIT = 2**63
+"""Seeds are below this number."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """An instruction and its answer, with the field names of Alpaca. `output` is empty before the answer."""
+    """An instruction and its answer, with the field names of Alpaca. `output` is empty before the answer.
+
+    In a conversation without a template, `instruction` is the text that was typed, and `output` its exact continuation.
+    """
 
     instruction: str
     input: str = ""
     output: str = ""
 
 
+def template_of(model: Decoder | GPT) -> PromptTemplate | None:
+    """The template of a model's checkpoint, or Alpaca's. None if the model was trained on plain text.
+
+    Raises CheckpointError if the stored template lacks a part.
+    """
+    if model.origin.is_plain_text:
+        return None
+    if model.origin.template is None:
+        return ALPACA
+    try:
+        return PromptTemplate.from_dict(model.origin.template)
+    except DataError as error:
+        raise CheckpointError(f"the prompt template is damaged ({error}): save the checkpoint again") from None
+
+
+def included(template: PromptTemplate | None, earlier: Sequence[Exchange], turns: int) -> list[Exchange]:
+    """The exchanges that a prompt should include: the last `turns` with an answer; without a template, all of them."""
+    answered = [exchange for exchange in earlier if exchange.output]
+    return answered if template is None else answered[max(0, len(answered) - turns) :]
+
+
 def compose(
-    template: PromptTemplate, earlier: Sequence[Exchange], asked: Exchange, block_size: int, max_new_tokens: int
+    template: PromptTemplate | None, earlier: Sequence[Exchange], asked: Exchange, block_size: int, max_new_tokens: int
 ) -> tuple[str, int]:
     """The prompt for an answer to `asked`, and the number of `earlier` exchanges in it.
 
@@ -25,11 +61,99 @@ def compose(
     is less. The new instruction is always complete. `<|endoftext|>` is plain text.
     """
     room = block_size - min(max_new_tokens, block_size // 2)
-    prompt, taken = template.prompt(asked.instruction, asked.input), 0
+    prompt, taken = wording(template, asked), 0
+    later = asked
     for exchange in reversed(earlier):
-        before = template.prompt(exchange.instruction, exchange.input) + exchange.output
-        longer = f"{before}\n\n{prompt}"
+        before = wording(template, exchange) + exchange.output
+        longer = before + _break_before(template, later) + prompt
         if len(tokenizer.encode(longer, allow_special=False)) > room:
             break
-        prompt, taken = longer, taken + 1
+        prompt, taken, later = longer, taken + 1, exchange
     return prompt, taken
+
+
+def transcript(exchanges: Sequence[Exchange]) -> str:
+    """The text of a conversation without a template."""
+    parts = [_break_before(None, exchange) + wording(None, exchange) + exchange.output for exchange in exchanges]
+    return "".join(parts).removeprefix("\n")
+
+
+def wording(template: PromptTemplate | None, asked: Exchange) -> str:
+    """The prompt for one exchange alone; without a template, the input and the instruction as they are."""
+    if template is None:
+        return "\n".join(filter(None, (asked.input, asked.instruction)))
+    return template.prompt(asked.instruction, asked.input)
+
+
+def _break_before(template: PromptTemplate | None, exchange: Exchange) -> str:
+    """What stands before an exchange that is not the first. Without a template, what was typed begins a new line."""
+    if template is None:
+        return "\n" if wording(None, exchange) else ""
+    return "\n\n"
+
+
+def begin_answer(
+    model: Decoder | GPT, template: PromptTemplate | None, prompt: str, sampling: SamplingConfig
+) -> TextGeneration:
+    """An answer that is generated while it is iterated. It also ends before any heading of the template."""
+    headings = () if template is None else template.headings
+    chosen = replace(sampling, stop=(*sampling.stop, *headings), num_samples=1)
+    return TextGeneration(model, prompt, chosen, allow_special=False)
+
+
+def output_of(template: PromptTemplate | None, run: TextGeneration) -> str:
+    """The `output` of an exchange: the answer without blank space at either end; without a template, the exact text."""
+    text = run.samples[0].text
+    return text if template is None else text.strip()
+
+
+def with_next_seed(sampling: SamplingConfig) -> SamplingConfig:
+    """The sampling for the next answer: its seed, if any, is higher by one."""
+    return sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + 1) % SEED_LIMIT)
+
+
+class Chat:
+    """A conversation of several turns with a model. The answers are those of `gpt2 chat`.
+
+    Each instruction is put into the prompt template of the model's checkpoint, or into Alpaca's. A model that was
+    trained on plain text continues the conversation as one text.
+
+    sampling   for the next answer; its seed, if any, goes up by one with each answer
+    turns      the largest number of earlier exchanges in a prompt, as many as fit into the window. By default none,
+               because most models were tuned on single instructions. A model that was trained on plain text always
+               gets all that fit.
+    exchanges  what was asked and answered so far; can be changed
+    """
+
+    def __init__(self, model: Decoder | GPT, sampling: SamplingConfig | None = None, *, turns: int = 0) -> None:
+        """`sampling` is by default that of `gpt2 chat`. Raises CheckpointError if the stored template is damaged."""
+        self.sampling = sampling or CHAT
+        self.turns = turns
+        self.exchanges: list[Exchange] = []
+        self._model = model
+        self._template = template_of(model)
+
+    def ask(self, text: str, input: str = "") -> str:
+        """The answer to an instruction, with an optional input, without blank space at either end.
+
+        Raises DataError for a text that is not valid Unicode, and CheckpointError for a model with another tokenizer.
+        """
+        asked, block_size = Exchange(text, input), self._model.config.block_size
+        earlier = included(self._template, self.exchanges, self.turns)
+        prompt, _ = compose(self._template, earlier, asked, block_size, self.sampling.max_new_tokens)
+        run = begin_answer(self._model, self._template, prompt, self.sampling)
+        for _ in run:
+            pass
+        self.exchanges.append(replace(asked, output=output_of(self._template, run)))
+        self.sampling = with_next_seed(self.sampling)
+        return self.exchanges[-1].output.strip()
+
+
+def ask(model: Decoder | GPT, text: str, sampling: SamplingConfig | None = None, input: str = "") -> str:
+    """The answer to one instruction, with an optional input, as `gpt2 chat --prompt` gives it: see `Chat`."""
+    return Chat(model, sampling).ask(text, input)
+
+
+def chat(model: Decoder | GPT, sampling: SamplingConfig | None = None, *, turns: int = 0) -> Chat:
+    """Begin a conversation of several turns: see `Chat`."""
+    return Chat(model, sampling, turns=turns)

@@ -22,7 +22,7 @@ from gpt2cli.inference.cpu.matmul import MANY_ROWS, look_up, multiply
 from gpt2cli.inference.cpu.weight_packing import pack_block, pack_matrix, pack_norm
 from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
 from gpt2cli.model.cache import KVCache
-from gpt2cli.model.gpt import GPT
+from gpt2cli.model.gpt import GPT, check_shape
 from gpt2cli.model.packed_row import PackedRow
 
 
@@ -58,6 +58,7 @@ class CPUDecoder:
         self._is_warm = False
 
     def __call__(self, idx: Tensor) -> Tensor:
+        check_shape(idx)
         return self.head(self.hidden(idx, self.new_cache(*idx.shape)))
 
     def hidden(self, idx: Tensor, sight: KVCache | PackedRow) -> Tensor:

@@ -34,6 +34,13 @@ class Causal:
 CAUSAL = Causal()
 
 
+def check_shape(idx: Tensor) -> None:
+    """Raise UsageError for token ids that are not in rows."""
+    if idx.dim() != 2:
+        advice = "torch.tensor([ids]) makes one row" if idx.dim() == 1 else "give B rows of T ids"
+        raise UsageError(f"token ids must have the shape (B, T), not {tuple(idx.shape)}: {advice}")
+
+
 class CausalSelfAttention(nn.Module):
     """Attention with H heads, each of which mixes values in a different way."""
 
@@ -103,7 +110,8 @@ class GPT(nn.Module):
         return self.head(self.hidden(idx, sight))
 
     def hidden(self, idx: Tensor, sight: Causal = CAUSAL) -> Tensor:
-        """Final hidden states (B, T, C) of token ids `idx` (B, T). UsageError if T > block_size."""
+        """Final hidden states (B, T, C) of token ids `idx` (B, T). UsageError for another shape, or T > block_size."""
+        check_shape(idx)
         x: Tensor = self.drop(self.wte(idx) + self.wpe(sight.positions(idx, self.config.block_size)))
         for block in self.h:
             x = block(x, sight)

@@ -113,6 +113,11 @@ def test_more_than_the_window_is_refused():
         ours(torch.zeros(1, 41, dtype=torch.long))
 
 
+def test_ids_that_are_not_in_rows_are_refused(tiny):
+    with pytest.raises(UsageError, match=r"must have the shape \(B, T\), not \(3,\): torch.tensor\(\[ids\]\)"):
+        packed_model(tiny, "fp32")(torch.tensor([1, 2, 3]))
+
+
 def test_more_than_the_cache_takes_is_refused_and_changes_nothing():
     ours = packed_model(models.small_model(ODD), "fp32")
     cache = ours.new_cache(1, 2)

@@ -1,5 +1,7 @@
 """The model against transformers' GPT2LMHeadModel, and against itself with and without the cache."""
 
+import re
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -152,3 +154,11 @@ def test_initial_weights_have_gpt2s_scales():
         assert model.get_parameter(f"{name}.weight").std().item() == pytest.approx(std, rel=0.03), name
     assert model.get_parameter("h.0.mlp.c_fc.bias").abs().max() == 0
     assert model.get_parameter("ln_f.weight").min() == 1
+
+
+@pytest.mark.parametrize("shape", [(5,), (), (1, 2, 3)])
+def test_ids_that_are_not_in_rows_are_refused(shape):
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=50))
+    for called in (model, TorchDecoder(model)):
+        with pytest.raises(UsageError, match=re.escape(f"must have the shape (B, T), not {shape}")):
+            called(torch.zeros(shape, dtype=torch.long))

@@ -13,6 +13,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import working
 from gpt2cli.config import BenchConfig
 from gpt2cli.errors import ResourceError, UsageError
 
@@ -67,7 +68,8 @@ def bench(
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
     spec.check()
-    from gpt2cli.cli.views import bench as views
+    with working(console, "starting"):
+        from gpt2cli.cli.views import bench as views
 
     others = {"--threads": threads, "--compile": compile, "--debug": debug}
     speeds = []
@@ -94,7 +96,7 @@ def measure_all(
     """
     from gpt2cli.cli.views.downloads import showing_downloads
 
-    with showing_downloads(console) as progress:
+    with working(console, f"reading {spec.name}"), showing_downloads(console) as progress:
         spec.read(progress)
     values = {"--model": spec.model, "--ckpt": spec.ckpt, "--device": spec.device, "--offline": spec.offline, **others}
     values |= {"--prompt-tokens": config.prompt_tokens, "--new-tokens": config.new_tokens, "--repeats": config.repeats}
@@ -120,7 +122,8 @@ def measure_here(
 
     with showing_downloads(console) as progress:
         spec.fetch(progress)  # a download is not a part of the load time
-    decoder, load_s = open_model(console, spec, threads, compile, for_text=False)
+    with working(console, f"loading {spec.name}"):
+        decoder, load_s = open_model(console, spec, threads, compile, for_text=False)
     with showing_runs(console, decoder.precision, config.repeats + 1) as advance:
         measured = measure(decoder, config, advance)
     return summarize(spec.name, decoder, load_s, measured)

@@ -13,12 +13,12 @@ from gpt2cli.cli.open_model import open_model, sample_as_json
 from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console, typing_unseen
 from gpt2cli.config import CHAT, FINETUNED
-from gpt2cli.errors import UsageError
-from gpt2cli.prompts import ALPACA, PromptTemplate
+from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.prompts import PromptTemplate
 
 if TYPE_CHECKING:
-    from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.chat_session import Session
+    from gpt2cli.inference.decoder import Decoder
 
 EXAMPLES = """
 gpt2 chat --model tiny  # with the small model that comes with gpt2cli
@@ -26,7 +26,10 @@ gpt2 chat  # with finetuned.pt, which finetune writes
 gpt2 chat --ckpt tuned.pt --temp 0.2 --stats  # less random, and with the speed
 gpt2 chat --model tiny --prompt "What is the opposite of hot?"  # answer once and exit
 cat question.txt | gpt2 chat --json  # the input is one instruction, the answer JSON
+gpt2 chat --prompt-file questions.txt --each-line --json  # each line is an instruction
 """
+CONTINUE = "none"
+"""The --template that continues the text."""
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +44,15 @@ def chat(
             "--prompt", metavar="TEXT", help="Answer this instruction and exit. `-` or a pipe reads it from stdin."
         ),
     ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option("--prompt-file", metavar="FILE", help="Read the instruction from a file.")
+    ] = None,
+    each_line: Annotated[
+        bool,
+        typer.Option(
+            "--each-line", help="Take each line of the input as an instruction, and answer one after another."
+        ),
+    ] = False,
     max_new_tokens: options.MaxNewTokens = CHAT.max_new_tokens,
     temperature: options.Temperature = CHAT.temperature,
     top_k: options.TopK = CHAT.top_k,
@@ -65,28 +77,33 @@ def chat(
     """Chat with a model. Without --ckpt and --model it is finetuned.pt, which finetune writes."""
     console = Console(quiet)
     sampling = options.sampling_config(ctx)
-    once = prompt is not None or not current().stdin.isatty()
-    if json and not once:
-        raise UsageError("--json is for a single answer: add --prompt TEXT, or ask through a pipe")
+    once = prompt is not None or prompt_file is not None or not current().stdin.isatty()
+    for option, is_given in (("--json", json), ("--each-line", each_line)):
+        if is_given and not once:
+            raise UsageError(f"{option} is for scripts: add --prompt TEXT or --prompt-file FILE, or ask through a pipe")
     if ckpt is None and model is None:
         ckpt = default_checkpoint("chat with")
     from gpt2cli.checkpoints.model_spec import ModelSpec
+    from gpt2cli.cli.views.progress import working
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
     spec.check()
-    chosen = None if template is None else prompts.read_template(template)
-    text = read_prompt(prompt) if once else ""
+    chosen = None if template in (None, CONTINUE) else prompts.read_template(template)
+    asked = read_instructions(prompt, prompt_file, each_line) if once else []
 
     with nullcontext() if once else typing_unseen():
-        from gpt2cli.cli.chat_session import Session, converse
+        with working(console, f"loading {spec.name}"):
+            from gpt2cli.cli.chat_session import Session, converse
 
-        decoder, load_s = open_model(console, spec, threads, compile)
-        session = Session(console, spec.name, decoder, chosen or read_template(console, spec), sampling, stats)
+            decoder, load_s = open_model(console, spec, threads, compile)
+        if chosen is None and template != CONTINUE:
+            chosen = read_template(console, spec.name, decoder)
+        session = Session(console, spec.name, decoder, chosen, sampling, stats)
         if stats:
             console.note(f"loaded in {load_s:.2f} s")
-        if once:
+        for text in asked:
             answer_once(session, text, json, load_s)
-        else:
+        if not once:
             converse(session)
 
 
@@ -99,23 +116,50 @@ def default_checkpoint(purpose: str) -> str:
     return FINETUNED
 
 
-def read_template(console: Console, spec: "ModelSpec") -> PromptTemplate:
-    """The prompt template that is stored with a model. Without one, prints a note and returns Alpaca's."""
-    stored = spec.metadata().prompt_template(spec.name)
-    if stored is None:
-        console.note(f"{spec.name} has no prompt template, so it may not be tuned on instructions: using Alpaca's")
-    return stored or ALPACA
+def read_instructions(prompt: str | None, file: Path | None, each_line: bool) -> list[str]:
+    """The whole input as one instruction, or with `each_line` each line that is not blank.
+
+    Raises UsageError for a file or a pipe without any. An instruction of --prompt may be blank.
+    """
+    text, is_typed = read_prompt(prompt, file), prompt not in (None, "-")
+    found = [line for line in text.split("\n") if line.strip()] if each_line else [text] * bool(text.strip())
+    if not found and is_typed:
+        return [text]
+    if not found:
+        where = "the input" if file is None else str(file)
+        raise UsageError(f'{where} holds no instruction: write one, as in `gpt2 chat --prompt "Who are you?"`')
+    return found
+
+
+def read_template(console: Console, name: str, model: "Decoder") -> PromptTemplate | None:
+    """The prompt template that is stored with a model; None for a model that was trained on plain text.
+
+    Without one, prints a note and returns Alpaca's.
+    """
+    from gpt2cli.generation.conversation import template_of
+
+    if model.origin.is_plain_text:
+        console.note(f"{name} was trained on plain text: it continues what it is given")
+    elif model.origin.template is None:
+        console.note(f"{name} has no prompt template, so it may not be tuned on instructions: using Alpaca's")
+    try:
+        return template_of(model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from None
 
 
 def answer_once(session: "Session", text: str, json: bool, load_s: float) -> None:
     """Answer one instruction, for scripts."""
     from gpt2cli.cli.chat_session import show
+    from gpt2cli.cli.views.progress import working
+    from gpt2cli.generation.conversation import Exchange, wording
 
-    run = session.start(session.template.prompt(text))
+    run = session.start(wording(session.template, Exchange(text)))
     if json:
-        for _ in run:
-            pass
+        with working(session.console, "answering"):
+            for _ in run:
+                pass
         session.console.json(sample_as_json(text, run.samples[0], run, load_s))
     else:
         show(session.console, run)
-    session.note_end(run, "-n raises it")
+    session.end(run, "-n raises it")

@@ -70,11 +70,12 @@ def download_weights(
         remove_model(console, remove, revision, json)
     else:
         from gpt2cli.cli.views.downloads import showing_downloads
+        from gpt2cli.cli.views.progress import working
         from gpt2cli.hub import models, names
 
         repo, chosen = which(DEFAULT_MODEL if model is None else model, revision)
         chosen = chosen or names.DEFAULT_REVISION
-        with showing_downloads(console) as progress:
+        with working(console, "checking the files"), showing_downloads(console) as progress:
             found = models.download(repo, chosen, force=force, offline=offline, progress=progress)
         if json:
             console.json(cached_model_as_json(found))

@@ -13,6 +13,7 @@ from gpt2cli.cli.evaluation_job import check_inputs, prepare
 from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.cli.report_file import check_out, write_report
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import waiting_for, working
 from gpt2cli.config import ANSWERS, FINETUNED, PUBLISHED, EvaluationConfig, SamplingConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.prompts import read_template
@@ -146,11 +147,12 @@ def evaluate(
         from gpt2cli.evaluation.bertscore import check_bertscore
 
         check_bertscore(bertscore_model, offline)
-    if threads:
-        import torch
+    with working(console, "starting"):
+        if threads:
+            import torch
 
-        torch.set_num_threads(threads)
-    job = prepare(
+            torch.set_num_threads(threads)
+    job = working(console, "reading the data and the models")(prepare)(
         console,
         config,
         machine,
@@ -177,7 +179,7 @@ def run(console: Console, job: "Job", json: bool, out: Path | None) -> None:
 
     with EvaluationProgress(console) as progress:
         try:
-            for event in evaluate(job):
+            for event in waiting_for(evaluate(job), console, "loading the model"):
                 raise_received()  # compilers catch what a signal raises
                 match event:
                     case Note():

@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from gpt2cli.cli import options
 from gpt2cli.cli.describe import counted
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import working
 from gpt2cli.errors import UsageError
 from gpt2cli.export.formats import DTYPES, FORMATS
 
@@ -80,15 +81,19 @@ def export(
 
     request = Request(ModelSpec(model, ckpt, offline=offline), format, out, dtype, force, push)
     request.check()
-    from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.export.write import export as write
-    from gpt2cli.hub import models
-
     console = Console(quiet)
+    with working(console, "starting"):
+        from gpt2cli.cli.views.downloads import showing_downloads
+        from gpt2cli.export.write import export as write
+        from gpt2cli.hub import models
+
     with showing_downloads(console) as progress:
-        files = write(request, progress)
+        with working(console, "exporting"):
+            files = write(request, progress)
         size = sum(file.stat().st_size for file in files)
         console.note(f"wrote {out} ({counted(len(files), 'file')}, {decimal(size)})")
         if push is not None:
             console.note(f"uploading it to {push}")
-            console.write(models.upload(push, files, private=private, progress=progress) + "\n")
+            with working(console, "uploading"):
+                address = models.upload(push, files, private=private, progress=progress)
+            console.write(address + "\n")

@@ -9,6 +9,8 @@ from gpt2cli import paths
 from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.finetune_settings import LORA, RECORDS, SHAPE, TRAIN, check_before_training, make_settings, refuse_idle
+from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import working
 from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
 
@@ -145,8 +147,9 @@ def finetune(
         asked = make_settings(ctx.params)
     named = run or run_dir
     check_before_training(asked, named, resume, device)
-    from gpt2cli.cli.run_finetune import run_training
-    from gpt2cli.training.begin import RunOptions
+    with working(Console(quiet), "starting"):
+        from gpt2cli.cli.run_finetune import run_training
+        from gpt2cli.training.begin import RunOptions
 
     run_options = RunOptions(
         path=paths.expand(named) if named else None,

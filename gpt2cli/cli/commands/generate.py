@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.open_model import describe_speed, note_dropped, open_model, sample_as_json
+from gpt2cli.cli.open_model import describe_speed, note_dropped, open_model, sample_as_json, why_empty
 from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.word_wrap import Prose
 from gpt2cli.config import SamplingConfig
 
 if TYPE_CHECKING:
@@ -63,45 +64,60 @@ def generate(
     console = Console(quiet)
     sampling = options.sampling_config(ctx)
     from gpt2cli.checkpoints.model_spec import ModelSpec
+    from gpt2cli.cli.views.progress import working
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
     spec.check()
     text = read_prompt(prompt, prompt_file)
-    from gpt2cli.generation.text import TextGeneration
+    if not text:
+        console.note("the prompt is empty: the text starts from <|endoftext|>")
+    with working(console, f"loading {spec.name}"):
+        from gpt2cli.generation.text import TextGeneration
 
-    decoder, load_s = open_model(console, spec, threads, compile)
-    run = TextGeneration(decoder, text, sampling)
+        decoder, load_s = open_model(console, spec, threads, compile)
+        run = TextGeneration(decoder, text, sampling)
     note_dropped(console, run)
     if json:
-        for _ in run:
-            pass
+        with working(console, "generating"):
+            for _ in run:
+                pass
         for sample in run.samples:
             console.json(sample_as_json(text, sample, run, load_s))
     else:
         try:
-            show(console, run, None if no_echo else text, live=not no_stream)
+            with Prose(console) as prose:
+                show(console, prose, run, None if no_echo else text, live=not no_stream)
         finally:  # a message about an error begins on a new line
             console.end_line()
+        first = run.samples[0]
+        if first.finish_reason != "length" and not any(sample.text.strip() for sample in run.samples):
+            console.note(f"nothing was generated: {why_empty(first)}")
     if stats:
-        console.note(f"loaded in {load_s:.2f} s · {describe_speed(run)}")
+        console.note(f"loaded in {load_s:.2f} s · {describe_speed(run)}", wrap=True)
 
 
-def show(console: Console, run: "TextGeneration", echo: str | None, live: bool) -> None:
+def show(console: Console, prose: Prose, run: "TextGeneration", echo: str | None, live: bool) -> None:
     """Print the first sample while it is generated (if `live`), the others when they are complete."""
 
     def begin(number: int) -> None:
         if len(run.samples) > 1:
-            console.write(f"--- sample {number} of {len(run.samples)} ---\n", style="dim")
+            prose.write(f"--- sample {number} of {len(run.samples)} ---\n", style="dim")
         if echo:
-            console.write(echo, style="bold")
+            prose.write(echo, style="bold")
+
+    from gpt2cli.cli.views.progress import waiting_for, working
 
     if live:
         begin(1)
-    for sample, text in run:
-        if live and sample is run.samples[0]:
-            console.write(text)
+        for sample, text in waiting_for(run, console, "reading the prompt"):
+            if sample is run.samples[0]:
+                prose.write(text)
+    else:
+        with working(console, "generating"):
+            for _ in run:
+                pass
     for number, sample in enumerate(run.samples, start=1):
         if number > 1 or not live:
             begin(number)
-            console.write(sample.text)
-        console.write("\n")
+            prose.write(sample.text)
+        prose.write("\n")

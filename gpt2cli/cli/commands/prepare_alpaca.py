@@ -9,6 +9,7 @@ import typer
 from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import working
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
@@ -105,13 +106,14 @@ def prepare_alpaca(
     directory = default_directory(source) if out is None else out
     check_free(directory, force)
 
-    from rich.progress import MofNCompleteColumn, TextColumn
+    with working(console, "starting"):
+        from rich.progress import MofNCompleteColumn, TextColumn
 
-    from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.cli.views.progress import ProgressBars
-    from gpt2cli.data.open_data import load_alpaca
-    from gpt2cli.data.prepared import write_prepared
-    from gpt2cli.hub.addresses import without_query
+        from gpt2cli.cli.views.downloads import showing_downloads
+        from gpt2cli.cli.views.progress import ProgressBars
+        from gpt2cli.data.open_data import load_alpaca
+        from gpt2cli.data.prepared import write_prepared
+        from gpt2cli.hub.addresses import without_query
 
     with showing_downloads(console) as progress:
         path = fetch_source(source, offline=offline, progress=progress, columns=asked)

@@ -9,6 +9,7 @@ from rich.filesize import decimal
 
 from gpt2cli.cli import options
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.progress import working
 
 EXAMPLES = """
 gpt2 quantize --ckpt finetuned.pt --bits 8 --out small.safetensors  # a quarter of the size, almost no loss
@@ -45,14 +46,15 @@ def quantize(
 
     spec = ModelSpec(model, ckpt, offline=offline)
     check_request(spec, bits, out, force)
-    from gpt2cli.checkpoints.quantized_file import quantize_model
-    from gpt2cli.cli.views.downloads import showing_downloads
-
     console = Console(quiet)
-    with showing_downloads(console) as progress:
+    with working(console, "starting"):
+        from gpt2cli.checkpoints.quantized_file import quantize_model
+        from gpt2cli.cli.views.downloads import showing_downloads
+
+    with working(console, "quantizing"), showing_downloads(console) as progress:
         done = quantize_model(spec, bits, out, force=force, progress=progress)
     advice = "; 4 bits may lose a short fine-tuning: compare both with `gpt2 evaluate`" if bits == 4 else ""
     console.note(
         f"wrote {out} in {bits} bits: {decimal(done.bytes)}, where fp32 takes {decimal(done.fp32_bytes)}; "
-        f"rounding changed the weights by {100 * done.error:.2f}\N{NO-BREAK SPACE}% (root mean square){advice}"
+        f"rounding changed the weights by {100 * done.error:.2f} % (root mean square){advice}"
     )

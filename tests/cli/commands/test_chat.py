@@ -105,6 +105,14 @@ class Person:
 
 
 @pytest.fixture(scope="module")
+def storyteller(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of the speaker that says that it was trained on plain text."""
+    file = tmp_path_factory.mktemp("told") / "tales.pt"
+    save_checkpoint(speaker(), file, provenance={"data": {"kind": "text"}})
+    return str(file)
+
+
+@pytest.fixture(scope="module")
 def person(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Person:
     """Somebody who chats with the speaker through several tests, each of which begins anew."""
     return Person("--stats", cwd=tuned, GPT2CLI_HOME=str(tmp_path_factory.mktemp("home")))
@@ -150,6 +158,8 @@ def test_settings(person: Person) -> None:
     settings = dict(re.findall(r"(\S+) +(.*\S) *\n", person.asks("/show")))
     wanted = {"temp": "0.9", "stop": r"'la\n'", "seed": "7", "turns": "0", "conversation": "1 exchange"}
     assert wanted.items() <= settings.items()
+    for typed, means in (('"."', "'.'"), ('"the end" \\n', r"'the end' '\n'"), ("the end", "'the end'"), ("'", '"\'"')):
+        assert f"stop is {means}" in person.asks(f"/set stop {typed}"), typed
     person.asks("/set stop none")
     assert "seed is random" in person.asks("/set seed random")
 
@@ -268,7 +278,7 @@ def test_ctrl_c_stops_the_answer_then_drops_the_line_then_leaves(tuned: Path, ho
     person.types("typed too early")
     person.types(CTRL_C)
     said = person.sees(LINE_BEGINS)
-    assert "la\nstopped\n" in said and "typed" not in said
+    assert "la\nstopped\n" in said and "typed" not in said and "again leaves" not in said
     person.types("typed and dropped")
     person.sees("dropped")
     person.types(CTRL_C)
@@ -278,7 +288,10 @@ def test_ctrl_c_stops_the_answer_then_drops_the_line_then_leaves(tuned: Path, ho
     person.types("so long\r")
     person.sees("la la")
     person.types(CTRL_C)
-    person.sees("stopped")  # two signals at once could be delivered as one
+    person.sees("stopped")
+    person.sees(LINE_BEGINS)
+    person.types(CTRL_C)  # the first has stopped the answer, so that this one does not leave
+    assert "Ctrl-C again leaves" in person.sees(LINE_BEGINS)
     assert person.leaves(CTRL_C) == 130
 
 
@@ -341,18 +354,18 @@ def test_a_pipe_and_a_prompt_are_answered_once(run: Run, tuned: Path, monkeypatc
     assert "ended at the limit of 2 tokens: -n raises it" in done.stderr and "2 new tokens at" in done.stderr
 
 
-def test_a_base_model_is_asked_with_alpacas_template_also_if_nothing_is_asked(run: Run, tmp_path: Path) -> None:
+def test_a_base_model_is_asked_with_alpacas_template(run: Run, tmp_path: Path) -> None:
     shape = dataclasses.replace(models.SMALL, block_size=64)
     base = models.save_hub_directory(models.small_model(shape), tmp_path / "base")
-    done = run("chat", "--model", str(base), "--json", "-n", "3", input="")
-    n_tokens = len(tokenizer.encode(ALPACA.prompt("")))
+    done = run("chat", "--model", str(base), "--json", "-n", "3", "--prompt", "Why?")
+    n_tokens = len(tokenizer.encode(ALPACA.prompt("Why?")))
     assert json.loads(done.stdout)["stats"]["prompt_tokens"] == n_tokens
     assert done.stderr.count("base has no prompt template, so it may not be tuned on instructions: using Alpaca's") == 1
 
 
 def test_tiny_is_asked_in_the_template_that_it_was_tuned_with(run: Run) -> None:
-    done = run("chat", "--model", "tiny", "--json", "-n", "3", input="")
-    assert json.loads(done.stdout)["stats"]["prompt_tokens"] == len(tokenizer.encode(ALPACA.prompt("")))
+    done = run("chat", "--model", "tiny", "--json", "-n", "3", input="Why?")
+    assert json.loads(done.stdout)["stats"]["prompt_tokens"] == len(tokenizer.encode(ALPACA.prompt("Why?")))
     assert "tuned on instructions" not in done.stderr
 
 
@@ -372,7 +385,9 @@ def test_what_is_wrong_is_one_line_and_a_code(run: Run, tmp_path: Path) -> None:
     for code, says, *args in (
         (2, "there is no finetuned.pt here"),
         (2, "--temp must be", "--temp", "nan", "--model", "tiny"),
-        (2, "device 'abacus' is not there", "--device", "abacus", "--model", "tiny"),
+        (2, "device 'abacus' is not there", "--device", "abacus", "--model", "tiny", "--prompt", "x"),
+        (2, "the input holds no instruction", "--model", "tiny"),
+        (2, "--prompt is empty", "--prompt", "", "--model", "tiny"),
         (3, "not valid UTF-8 at byte 1", "--prompt", "a\udcff", "--model", "tiny"),
         (7, "not finite at token 6", "--ckpt", str(tmp_path / "diverging.pt"), "--prompt", "so long"),
     ):
@@ -384,7 +399,7 @@ def test_what_is_wrong_is_one_line_and_a_code(run: Run, tmp_path: Path) -> None:
 def test_a_damaged_template_is_the_checkpoints_fault(tmp_path: Path) -> None:
     save_checkpoint(speaker(), tmp_path / "a.pt", template={"only": "this"})
     with pytest.raises(CheckpointError, match=r"a\.pt: the prompt template is damaged"):
-        read_template(Console(), ModelSpec(ckpt=tmp_path / "a.pt"))
+        read_template(Console(), "a.pt", ModelSpec(ckpt=tmp_path / "a.pt").load())
 
 
 class Scripted:
@@ -468,3 +483,95 @@ def test_a_template_that_is_named_wins_over_the_checkpoints(run: Run, tuned: Pat
         assert json.loads(done.stdout)["stats"]["prompt_tokens"] == n_tokens
     done = run("chat", "--model", "tiny", "--template", "alpca", "--prompt", "x")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "there is no template 'alpca'" in done.stderr
+
+
+def test_each_line_of_a_pipe_or_a_file_can_be_a_question(run: Run, tuned: Path, tmp_path: Path) -> None:
+    lines = "so long\n\n  \nPlease invent\n"
+    (tmp_path / "asked.txt").write_text(lines)
+    args = ("chat", "--ckpt", f"{tuned}/finetuned.pt", "-n", "9", "--temp", "0", "--seed", "5")
+    piped = run(*args, "--each-line", input=lines)
+    assert (piped.returncode, piped.stdout) == (0, "la" + " la" * 8 + "\nParis\n")
+    for source in ({"input": lines}, {}):
+        options = () if source else ("--prompt-file", str(tmp_path / "asked.txt"))
+        done = run(*args, *options, "--each-line", "--json", **source)
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [(answer["prompt"], answer["seed"]) for answer in answers] == [("so long", 5), ("Please invent", 6)]
+    once = run(*args, "--json", "--prompt-file", str(tmp_path / "asked.txt"))
+    assert json.loads(once.stdout)["prompt"] == lines.removesuffix("\n")
+    assert run(*args, "--each-line", input="\n \n").returncode == 2
+
+
+def test_a_model_of_plain_text_continues_what_is_given(run: Run, storyteller: str) -> None:
+    done = run("chat", "--ckpt", storyteller, "--json", "-n", "2", "--prompt", "so long")
+    assert json.loads(done.stdout)["stats"]["prompt_tokens"] == 2 and json.loads(done.stdout)["text"] == " la la"
+    assert "tales.pt was trained on plain text: it continues what it is given\n" in done.stderr
+    asked = run("chat", "--ckpt", storyteller, "--json", "-n", "2", "--prompt", "so long", "--template", "alpaca")
+    assert json.loads(asked.stdout)["stats"]["prompt_tokens"] == len(tokenizer.encode(ALPACA.prompt("so long")))
+    assert "plain text" not in asked.stderr
+
+
+def test_the_template_none_continues_text_with_any_model(run: Run, tuned: Path) -> None:
+    done = run(
+        "chat", "--ckpt", f"{tuned}/finetuned.pt", "--template", "none", "--json", "-n", "2", "--prompt", "so long"
+    )
+    assert json.loads(done.stdout)["stats"]["prompt_tokens"] == 2 and done.stderr.count("\n") == 1
+
+
+def text_session(monkeypatch: pytest.MonkeyPatch, *lines: object) -> Session:
+    """A session without a template, after these lines."""
+    session = Session(Console(), "x", speaker(), None, SamplingConfig(3, temperature=0))
+    converse_with(session, monkeypatch, *lines)
+    return session
+
+
+def test_a_text_grows_with_every_line_and_is_saved_as_text(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "tale.txt"
+    lines = (
+        "so long",
+        "",
+        "and so long",
+        "/regen",
+        f"/save {saved}",
+        f"/save {tmp_path}/tale.json",
+        "/turns 3",
+        "/show",
+    )
+    session = text_session(monkeypatch, *lines)
+    assert saved.read_text() == "so long la la la la la la\nand so long la la la\n"
+    assert [exchange.instruction for exchange in session.exchanges] == ["so long", "", "and so long"]
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == ["la la la"] * 4
+    assert "/save does not write .json: choose a name that ends in .txt (text), .md (text)" in shown.err
+    assert "continued with all of it that fits" in shown.err and "all that fit" in shown.err
+
+
+def test_an_empty_line_at_the_beginning_of_a_text_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert text_session(monkeypatch, "", " ").exchanges == []
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".html", ".JSONS"])
+def test_a_chat_is_not_saved_in_a_format_that_is_not_written(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converse_with(session, monkeypatch, "so long", f"/save {tmp_path}/talk{suffix}", f"/save {tmp_path}/talk")
+    assert f"/save does not write {suffix.lower()}: choose a name that ends in .txt" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["talk"]
+
+
+def test_a_ctrl_c_when_an_answer_has_just_ended_does_not_leave_nor_count(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Session.ask
+
+    def interrupted(session: Session, line: str) -> None:
+        whole(session, line)
+        if line == "so long":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "ask", interrupted)
+    converse_with(session, monkeypatch, "so long", KeyboardInterrupt(), "Please invent")
+    assert [exchange.instruction for exchange in session.exchanges] == ["so long", "Please invent"]
+    with pytest.raises(KeyboardInterrupt):
+        converse_with(session, monkeypatch, KeyboardInterrupt(), KeyboardInterrupt())

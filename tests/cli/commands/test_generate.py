@@ -207,6 +207,7 @@ def test_an_empty_prompt_starts_from_end_of_text(run, directory):
     empty, special = (run("generate", prompt, *args) for prompt in ("", "<|endoftext|>"))
     assert json.loads(empty.stdout)["tokens"] == json.loads(special.stdout)["tokens"]
     assert json.loads(empty.stdout)["stats"]["prompt_tokens"] == 1
+    assert (empty.stderr, special.stderr) == ("the prompt is empty: the text starts from <|endoftext|>\n", "")
 
 
 @pytest.mark.parametrize(("raw", "offset"), [(b"abc\xff", 3), (b"\xed\xa0\x80", 0), ("é".encode() + b"\xc3", 2)])
@@ -282,6 +283,27 @@ def test_controls_are_shown_on_a_terminal_and_raw_in_a_pipe(run, tmp_path, what)
     on_screen = screen(*args)
     assert shown in on_screen
     assert what not in on_screen.replace("\x1b[1m", "").replace("\x1b[0m", "")
+
+
+def test_words_stay_whole_on_a_terminal_and_a_pipe_gets_the_text_as_it_is(run, tmp_path):
+    directory = parrot(tmp_path, tokenizer.encode(" anyway")[0])
+    args = ("generate", "So", "--model", directory, "-n", "30")
+    text = "So" + " anyway" * 30
+    assert run(*args).stdout == text + "\n"
+    lines = screen(*args, NO_COLOR="1", COLUMNS="40").split("\n")
+    assert {word for line in lines for word in line.split()} == {"So", "anyway"} and max(map(len, lines)) <= 40
+    assert "".join(lines) == text
+
+
+@pytest.mark.parametrize(
+    ("says", "options", "reason"),
+    [(tokenizer.END_OF_TEXT, (), "the model ended the text at once"), ("a", ("--stop", "a"), "a stop text came first")],
+)
+def test_a_text_that_is_empty_has_a_note_that_says_why(run, tmp_path, says, options, reason):
+    directory = parrot(tmp_path, tokenizer.encode(says)[0])
+    done = run("generate", "x", "--model", directory, "-n", "3", *options)
+    assert (done.stdout, done.stderr) == ("x\n", f"nothing was generated: {reason}\n")
+    assert run("generate", "x", "--model", directory, "-n", "3", "--json", *options).stderr == ""
 
 
 def test_a_dangling_character_is_one_replacement_character(run, tmp_path):

@@ -3,7 +3,7 @@
 import io
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from rich.console import Console as RichConsole
@@ -13,9 +13,10 @@ from gpt2cli.cli.views import progress
 from gpt2cli.cli.views.bench import showing_runs
 from gpt2cli.cli.views.downloads import showing_downloads
 from gpt2cli.cli.views.evaluation import EvaluationProgress
-from gpt2cli.cli.views.progress import ProgressBars
+from gpt2cli.cli.views.progress import ProgressBars, waiting_for, working
 from gpt2cli.evaluation.engine import Advanced
 from gpt2cli.progress import Note, Received
+from tests.runner import PATIENCE, Pipe
 
 HOSTILE = "[bold]a\x1b]52;c;AAAA\x07"
 
@@ -173,3 +174,115 @@ def test_nothing_is_shown_if_quiet_or_if_nothing_happens(capsys: pytest.CaptureF
     with showing_downloads(Console()):
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < PATIENCE
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spinners appear without delay, and turn fast."""
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_SPINNER", 0)
+    monkeypatch.setattr(progress, "FRAMES_PER_SECOND", 1000)
+
+
+def on_screen(stream: io.StringIO) -> list[str]:
+    """The lines that a terminal shows in the end, for output that only erases the line in which the cursor is."""
+    lines, column = [""], 0
+    for piece in re.split(r"(\r|\n|\x1b\[K)", re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())):
+        if piece == "\n":
+            lines.append("")
+        elif piece == "\x1b[K":
+            lines[-1] = lines[-1][:column]
+        elif piece != "\r":
+            lines[-1] = lines[-1][:column] + piece + lines[-1][column + len(piece) :]
+        column = column + len(piece) if piece.isprintable() and piece else 0 if piece in "\r\n" else column
+    return lines
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_spinner_shows_its_work_and_is_gone_at_the_end() -> None:
+    screen = Screen(30)
+    with working(screen, f"loading {HOSTILE} with a long name"):
+        wait_until(lambda: screen.stream.getvalue().count("loading") > 3)
+        assert re.match(r"[⠋-⠿] loading \[bold\]a\\x1b\]52;", on_screen(screen.stream)[-1])
+        screen.note("a note")
+        wait_until(lambda: "loading" in on_screen(screen.stream)[-1])
+        assert on_screen(screen.stream)[0] == "a note"
+        assert len(on_screen(screen.stream)[-1]) == 28  # never the last column
+    assert on_screen(screen.stream) == ["a note", ""]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("screen", [Screen(quiet=True), Screen(width=0)], ids=["quiet", "pipe"])
+def test_a_spinner_is_for_terminals(screen: Screen) -> None:
+    with working(screen, "loading"):
+        time.sleep(0.05)
+    assert screen.stream.getvalue() == ""
+
+
+def test_work_of_less_than_a_second_shows_nothing() -> None:
+    screen = Screen()
+    with working(screen, "loading"):
+        pass
+    assert screen.stream.getvalue() == "" and progress.SECONDS_BEFORE_SPINNER == 1
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_and_ctrl_c_end_a_spinner(error: type[BaseException]) -> None:
+    screen = Screen()
+    with pytest.raises(error), working(screen, "loading"):
+        wait_until(lambda: "loading" in screen.stream.getvalue())
+        raise error
+    before = screen.stream.getvalue()
+    time.sleep(0.05)
+    assert on_screen(screen.stream) == [""] and screen.stream.getvalue() == before
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_spinner_gives_way_to_bars_and_to_inner_spinners() -> None:
+    screen = Screen()
+    with working(screen, "outer"):
+        wait_until(lambda: "outer" in screen.stream.getvalue())
+        with ProgressBars(screen) as bars:
+            bars.update("downloading", 1, 2)
+            begun = len(screen.stream.getvalue())
+            time.sleep(0.05)
+            assert "outer" not in screen.stream.getvalue()[begun:]
+        with working(screen, "inner"):
+            wait_until(lambda: "inner" in screen.stream.getvalue())
+            assert "outer" not in screen.stream.getvalue()[begun:]
+        wait_until(lambda: "outer" in screen.stream.getvalue()[begun:])
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_spinner_never_stands_in_a_line_of_the_result() -> None:
+    screen = Screen()
+    stdout = Pipe(terminal=True)
+    screen._stdout = screen._out.file = stdout
+    with working(screen, "loading"):
+        screen.write("Once upon")
+        time.sleep(0.05)
+        assert screen.stream.getvalue() == "" or screen.stream.getvalue().endswith("\x1b[K")
+        screen.write(" a time\n")
+        wait_until(lambda: "loading" in on_screen(screen.stream)[-1])
+    assert stdout.written() == "Once upon a time\n"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_waiting_ends_with_the_first_item_and_loses_none() -> None:
+    screen = Screen()
+
+    def items() -> Iterator[int]:
+        wait_until(lambda: "reading" in screen.stream.getvalue())
+        for item in range(3):
+            yield item
+            assert on_screen(screen.stream) == [""]
+
+    assert list(waiting_for(items(), screen, "reading")) == [0, 1, 2]
+    assert list(waiting_for([], screen, "reading")) == []
