@@ -16,8 +16,10 @@ from gpt2cli.cli.commands import (
     export,
     finetune,
     generate,
+    info,
     prepare_alpaca,
     quantize,
+    runs,
 )
 from gpt2cli.cli.environment import Environment, use
 from gpt2cli.cli.error_messages import report
@@ -33,7 +35,19 @@ app = App(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (generate, prepare_alpaca, finetune, chat, evaluate, quantize, export, bench, download_weights):
+for module in (
+    generate,
+    prepare_alpaca,
+    finetune,
+    chat,
+    evaluate,
+    quantize,
+    export,
+    bench,
+    download_weights,
+    runs,
+    info,
+):
     module.register(app)
 
 

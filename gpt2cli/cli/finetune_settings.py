@@ -67,6 +67,7 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         precision=values["precision"],
         grad_checkpointing=values["grad_checkpointing"],
         skip_bad=values["skip_bad"],
+        keep_states=values["keep_states"],
         template=None if values["template"] is None else read_template(values["template"]).to_dict(),
         sample_prompts=tuple(values["sample_prompt"] or ()),
         out=str(paths.expand(values["out"]).absolute()),

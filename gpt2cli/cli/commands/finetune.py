@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gpt2cli import paths
+from gpt2cli import outputs, paths, untrusted
 from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.finetune_settings import LORA, RECORDS, SHAPE, TRAIN, make_settings, refuse_idle
@@ -41,7 +41,10 @@ def register(app: typer.Typer) -> None:
 def finetune(
     ctx: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="The run to continue, after --resume.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="RUN", help="The run to continue, after --resume: its name or path.", show_default=False
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -91,6 +94,15 @@ def finetune(
     out: Annotated[
         str, of_run("--out", metavar="FILE", help="The file for the weights: .pt or .safetensors.")
     ] = FINETUNED,
+    force: Annotated[bool, of_run("--force", help="Replace the file at --out, if another run wrote it.")] = False,
+    keep_states: Annotated[
+        bool,
+        of_run(
+            "--keep-states",
+            help="Keep the checkpoints when the run is done. With --schedule constant, `gpt2 finetune --resume RUN "
+            "--epochs N` then extends the run.",
+        ),
+    ] = False,
     run_dir: Annotated[
         str | None,
         of_run("--run-dir", metavar="DIR", help="The directory for the run's files.", show_default="a new one"),
@@ -133,6 +145,8 @@ def finetune(
     given = frozenset(NAMES.get(name, name) for name in ctx.params if was_given(ctx, name))
     if not resume:
         refuse_idle(given, lora, from_scratch)
+        if not untrusted.is_directory(paths.expand(out)):  # begin() says what is wrong with a directory
+            outputs.check_free(paths.expand(out), force)  # before the imports, which take seconds
     with options.named_as_typed("gpt2 finetune"):
         asked = make_settings(ctx.params)
     from gpt2cli.cli.run_finetune import run_training
@@ -142,6 +156,7 @@ def finetune(
     run_options = RunOptions(
         path=paths.expand(named) if named else None,
         resume=resume,
+        force=force,
         given=given,
         device=device,
         offline=offline,
