@@ -176,6 +176,8 @@ def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) ->
         raise UsageError(f"{path} holds a run already: add --resume to continue it, or choose another --run-dir")
     check_out(settings, path)
     check_replaceable(Path(settings.out), path, options.force)
+    if settings.keep_states and settings.train.save_every == 0:
+        raise UsageError("--keep-states keeps checkpoints, and --save-every 0 saves none: leave one out")
     if not options.resume:
         _refuse_decided(settings.data, options.given)
 

@@ -96,7 +96,7 @@ def cannot_extend(run: Path, then: Settings, train: TrainConfig, why: str) -> Ch
     data = f" --data {then.data}" if then.data else ""
     length = f"--{name.replace('_', '-')} {more if more > 0 else wanted}"
     return CheckpointError(
-        f"cannot extend {run}: {why} (a run with --schedule constant --keep-states can be extended): "
+        f"cannot extend {run}: {why} (--schedule constant --keep-states lets a run be extended); "
         f"train its result further: gpt2 finetune --ckpt {then.out}{data} {length} --out FILE"
     )
 
@@ -112,7 +112,7 @@ def with_length_of(settings: Settings, found: Resumable, run: Path) -> Resumable
         return found
     if found.counters.step <= settings.train.warmup:
         why = f"its warm-up of {settings.train.warmup} steps was not over after step {found.counters.step}"
-        raise cannot_extend(run, settings, settings.train, why)
+        raise cannot_extend(run, Settings.from_dict(read_config(run)), settings.train, why)
     return replace(found, identity=found.identity | length)
 
 

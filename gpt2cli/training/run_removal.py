@@ -33,7 +33,7 @@ def find_runs(names: list[str]) -> list[RunInfo]:
         if run.is_symlink():
             raise UsageError(f"{run} is a link: name the directory that it leads to")
         if not untrusted.is_directory(run):
-            raise UsageError(f"there is no run {name}: {named_like(run)}")
+            raise UsageError(f"there is no run named {name}: {named_like(run)}")
         try:
             is_run = {"train", "records"} <= set(read_config(run))
         except CheckpointError:
