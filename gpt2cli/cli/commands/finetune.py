@@ -94,7 +94,9 @@ def finetune(
     out: Annotated[
         str, of_run("--out", metavar="FILE", help="The file for the weights: .pt or .safetensors.")
     ] = FINETUNED,
-    force: Annotated[bool, of_run("--force", help="Replace the file at --out, if another run wrote it.")] = False,
+    force: Annotated[
+        bool, of_run("--force", help="Replace the file at --out even if this run did not write it.")
+    ] = False,
     keep_states: Annotated[
         bool,
         of_run(

@@ -118,7 +118,7 @@ def remove_runs(console: Console, names: list[str], *, yes: bool, json: bool) ->
         remove_run(run)
         if json:
             console.json(run_as_json(run))
-        console.note(f"removed {run.path}, {decimal(run.bytes)}")
+        console.note(f"deleted {run.path}, {decimal(run.bytes)}")
 
 
 def prune_runs(console: Console, *, yes: bool, json: bool) -> None:

@@ -74,7 +74,7 @@ def test_it_asks_before_it_deletes(two: tuple[Path, Path]) -> None:
         assert code == 0 and "nothing was deleted" in shown and two[0].exists()
     assert f"Delete {two[0]} (" in shown and f"with the weights {two[0] / 'final.pt'}, " in shown
     code, shown = answering("y\n", "runs", "--remove", A)
-    assert code == 0 and f"removed {two[0]}, " in shown and not two[0].exists() and two[1].exists()
+    assert code == 0 and f"deleted {two[0]}, " in shown and not two[0].exists() and two[1].exists()
 
 
 def test_in_a_pipe_it_deletes_only_with_yes(run: Run, two: tuple[Path, Path]) -> None:
