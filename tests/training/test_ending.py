@@ -96,13 +96,10 @@ def same(one: str | Path, other: str | Path) -> bool:
 
 
 def steps(run: Path) -> list[tuple]:
-    """The figures of all steps that do not depend on the time."""
+    """The figures of all steps that depend neither on the time nor, as the smoothed loss may, on the run's length."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [
-        (line["step"], line["epoch"], line["loss"], line["smoothed_loss"], line["lr"], line["grad_norm"])
-        for line in lines
-        if line["kind"] == "step"
-    ]
+    exact = ("step", "epoch", "loss", "lr", "grad_norm", "tokens", "targets")
+    return [tuple(line[name] for name in exact) for line in lines if line["kind"] == "step"]
 
 
 def elsewhere(settings: Settings, name: str, **changes) -> Settings:

@@ -456,7 +456,7 @@ def test_a_run_that_is_done_is_not_written_again(args, tmp_path, home):
     assert finetune(*args).returncode == 0
     [run] = home.glob("runs/*")
     before = stamps(run, tmp_path / "out.pt")
-    for which in ([], [str(run)], ["--run-dir", str(run), "--out", str(tmp_path / "out.pt")]):
+    for which in ([], [str(run)], [run.name], ["--run-dir", str(run), "--out", str(tmp_path / "out.pt")]):
         again = finetune("--resume", *which)
         assert (again.returncode, "nothing to do" in again.stderr) == (0, True), again.stderr
         assert stamps(run, tmp_path / "out.pt") == before
@@ -538,6 +538,28 @@ def test_what_cannot_be_written_is_known_before_the_training(args, tmp_path):
     assert finetune(*args, "--max-steps", "1", "--keep-states").returncode == 0
     refused = finetune("--resume", str(tmp_path / "run"), "--out", "/proc/out.pt")
     assert (refused.returncode, "cannot write /proc/out.pt" in refused.stderr) == (6, True)
+
+
+def test_a_file_that_another_run_wrote_is_replaced_only_with_force(args, tmp_path):
+    short = [*args, "--max-steps", "1"]
+    assert finetune(*short).returncode == 0
+    before = stamps(tmp_path)
+    second = [*short, "--run-dir", str(tmp_path / "second")]
+    refused = finetune(*second, "--data", str(tmp_path / "missing.json"))  # before the data is looked for
+    assert refused.returncode == 2
+    assert "out.pt is there already: use --force to replace it, or choose another --out" in refused.stderr
+    assert stamps(tmp_path) == before
+    done = finetune(*second, "--force")
+    assert done.returncode == 0, done.stderr
+    assert torch.load(tmp_path / "out.pt", weights_only=True)["provenance"]["run"] == str(tmp_path / "second")
+
+
+def test_a_data_directory_that_cannot_be_made_names_its_variable(args, monkeypatch):
+    monkeypatch.setenv("GPT2CLI_HOME", "/proc/nowhere")
+    refused = finetune(*args[: args.index("--run-dir")], *args[args.index("--out") :])
+    assert refused.returncode == 6
+    assert "cannot write /proc/nowhere/runs/" in refused.stderr
+    assert "set GPT2CLI_HOME to another place" in refused.stderr and "training" not in refused.stderr
 
 
 def test_a_model_of_another_vocabulary_leaves_no_run(args, tmp_path):
