@@ -58,7 +58,7 @@ def check_directory(path: Path) -> None:
 def check_free(path: Path, force: bool) -> None:
     """Raise UsageError if `path` exists, unless `force` allows to replace it."""
     if not force and os.path.lexists(path):
-        raise UsageError(f"{path} is there already: use --force to replace it, or write elsewhere")
+        raise UsageError(f"{path} is there already: use --force to replace it, or choose another --out")
 
 
 def refuse_input(path: Path, what: str) -> UsageError:

@@ -70,6 +70,30 @@ def datasets() -> Path:
     return home() / "datasets"
 
 
+def runs() -> Path:
+    """The directory for all training runs without `--run-dir`."""
+    return home() / "runs"
+
+
+def evaluations() -> Path:
+    """The directory for the results of interrupted evaluations."""
+    return home() / "evaluations"
+
+
+def chat_history() -> Path:
+    """The file with the lines that were typed in chats."""
+    return home() / "chat_history"
+
+
+def compiled() -> Path | None:
+    """The directory for the compiled loops of the CPU; None if the user has no home directory."""
+    try:
+        base = os.environ.get("NUMBA_CACHE_DIR", "").strip() or platformdirs.user_cache_dir("gpt2cli", appauthor=False)
+    except RuntimeError:
+        return None
+    return Path(base) / "compiled"
+
+
 def asset(name: str) -> Path:
     """A file that comes with the package."""
     return Path(str(files("gpt2cli") / "assets" / name))

@@ -69,7 +69,7 @@ def main() -> None:
         base = models.save_hub_directory(models.small_model(SHAPE), work / "base")
         data = write_records(work / "records.json", 60)
         command = [sys.executable, "-m", "gpt2cli", "finetune", "--model", str(base), "--data", str(data), "--quiet"]
-        command += ["--batch-size", "3", "--epochs", "4"]
+        command += ["--batch-size", "3", "--epochs", "4", "--keep-states"]  # also keeps best.pt
         command += ["--save-every", "2", "--eval-every", "5", "--sample-every", "0"]
         start = time.monotonic()
         whole = ["--run-dir", str(work / "whole"), "--out", str(work / "whole.pt")]

@@ -176,7 +176,8 @@ def test_53_controls_of_writing_direction_are_raw_in_a_pipe(run: Run, work: Path
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"a":' * 100_000, b"[1]", b'{"counters": {"step": "x"}}'])
 def test_51_a_damaged_state_falls_back_to_the_checkpoint_before(run: Run, work: Path, damage: bytes) -> None:
-    train = ("finetune", "--ckpt", "good.pt", "--data", "records.json", *STEPS, "--save-every", "1", "--seed", "3")
+    train = ("finetune", "--ckpt", "good.pt", "--data", "records.json", *STEPS, "--save-every", "1")
+    train = (*train, "--seed", "3", "--keep-states")
     assert run(*train, "--max-steps", "3", "--out", "whole.pt").returncode == 0
     (work / "whole.pt").rename(work / "expected.pt")
     newest = max((work / "run" / "checkpoints").iterdir())

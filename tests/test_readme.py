@@ -29,7 +29,7 @@ SHAPE = GPTConfig(n_layer=1, n_head=1, n_embd=64, block_size=128)
 SHORTER = {
     "generate": ["-n", "3"],
     "chat": ["-n", "3"],
-    "finetune": ["--epochs", "1", "--sample-every", "0", "--save-every", "0"],
+    "finetune": ["--epochs", "1", "--sample-every", "0", "--save-every", "0", "--force"],
     "evaluate": ["--answers", "1", "-n", "3"],
 }
 """Options that are added to an example's, so that it takes seconds. The last value of an option counts."""

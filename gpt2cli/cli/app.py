@@ -16,8 +16,10 @@ from gpt2cli.cli.commands import (
     export,
     finetune,
     generate,
+    info,
     prepare_alpaca,
     quantize,
+    runs,
 )
 from gpt2cli.cli.environment import Environment, use
 from gpt2cli.cli.error_messages import report
@@ -38,7 +40,7 @@ PANELS = {
     "Write": (generate, chat),
     "Train": (finetune, prepare_alpaca),
     "Measure": (evaluate, bench),
-    "Files": (quantize, export, download_weights),
+    "Files": (quantize, export, download_weights, runs, info),
 }
 """The commands by purpose, as on the help page."""
 

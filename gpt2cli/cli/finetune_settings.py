@@ -11,7 +11,7 @@ from gpt2cli.bounds import check
 from gpt2cli.config import PUBLISHED, TINY, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
-from gpt2cli.outputs import check_checkpoint
+from gpt2cli.outputs import check_checkpoint, check_free
 from gpt2cli.prompts import read_template
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def make_settings(values: dict[str, Any]) -> "Settings":
         grad_checkpointing=values["grad_checkpointing"],
         skip_bad=values["skip_bad"],
         columns=None if values["columns"] is None else parse_columns(values["columns"]),
+        keep_states=values["keep_states"],
         template=None if values["template"] is None else read_template(values["template"]).to_dict(),
         sample_prompts=tuple(values["sample_prompt"] or ()),
         out=str(paths.expand(values["out"]).absolute()),
@@ -79,18 +80,19 @@ def make_settings(values: dict[str, Any]) -> "Settings":
     )
 
 
-def check_before_training(asked: "Settings", run: str | None, resume: bool, device: str) -> None:
+def check_before_training(asked: "Settings", run: str | None, *, resume: bool, force: bool, device: str) -> None:
     """Raise the errors of a run that need neither torch nor a network: wrong names, wrong files, a wrong place.
 
-    run  the value of RUN or --run-dir
+    run    the value of RUN or --run-dir
+    force  whether the file at `asked.out` may be replaced
     """
     from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.data.kinds import check_kind, data_path
-    from gpt2cli.training.runs import check_any_run, check_new_run, check_run
+    from gpt2cli.training.runs import check_any_run, check_new_run, check_run, find_run
 
     path = paths.expand(run) if run else None
     if resume:
-        check_any_run() if path is None else check_run(path)
+        check_any_run() if path is None else check_run(find_run(path))
         return
     if path is not None and os.environ.get("RANK", "0") == "0":  # torchrun's first process may have begun the run
         check_new_run(path)
@@ -99,3 +101,4 @@ def check_before_training(asked: "Settings", run: str | None, resume: bool, devi
     if asked.from_scratch is None:
         ModelSpec(asked.model, asked.ckpt, device).check()
     check_checkpoint(Path(asked.out))
+    check_free(Path(asked.out), force)

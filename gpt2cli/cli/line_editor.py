@@ -51,7 +51,7 @@ class LineEditor:
             PROMPT,
             multiline=True,
             prompt_continuation=CONTINUATION,
-            history=PrivateHistory(paths.home() / "chat_history"),
+            history=PrivateHistory(paths.chat_history()),
             completer=CommandCompleter(arguments),
             complete_while_typing=False,
             enable_suspend=True,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -16,11 +17,12 @@ from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
 from gpt2cli.model.device import pick_device
 from gpt2cli.training.begin import Run, RunOptions, begin
+from gpt2cli.training.checkpoint_directories import checkpoints
 from gpt2cli.training.distributed import joined_ranks, launched_rank, own_device
+from gpt2cli.training.ending import better_weights, is_best
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Event, Finished
 from gpt2cli.training.job import Job
-from gpt2cli.training.run_checkpoints import checkpoints
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.tracking import WandbTracker
 
@@ -48,18 +50,15 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
         finished = follow(run.job, open_listeners(stack, console, run, events if json else None))
         if interrupts:
             saved = checkpoints(run.path / "checkpoints")
-            resume = f"to continue: gpt2 finetune --resume {run.path}"
+            resume = f"to continue: gpt2 finetune --resume {run.path}{' --force' * run.force}"
             console.note(resume if saved else "nothing was saved, because --save-every was 0")
             interrupts.raise_received()
         with working(console, f"writing {run.settings.out}"):
             run.write_weights(finished)
-        if run.directory and run.was_done:
-            before = "the run was done earlier" if run.directory.took_steps else "nothing to do: the run is done"
-            console.note(f"{before}, and its weights are in {run.settings.out}; --out FILE writes them elsewhere")
-        elif run.directory:
-            note_written(run, finished, console)
+        if run.directory:
+            best = better_weights(run.weights, finished)
+            note_written(run, finished, best, console)
             if json:
-                best = run.better_weights(finished)
                 where = {"out": run.settings.out, "run": str(run.path), "best": best and str(best)}
                 events.write({"kind": "wrote"} | where)
     events.raise_failed()
@@ -112,7 +111,9 @@ def note_left_out(splits: Splits, console: Console) -> None:
         console.note(fate(splits))
 
 
-def note_written(run: Run, finished: Finished, console: Console) -> None:
-    console.note(f"wrote {run.settings.out}; the run is in {run.path}")
-    if best := run.better_weights(finished):
+def note_written(run: Run, finished: Finished, best: Path | None, console: Console) -> None:
+    """Note where the final weights are, and where those with the lowest validation loss, in the file `best` if any."""
+    lowest = ", with the lowest validation loss of the run" if is_best(finished) else ""
+    console.note(f"wrote {run.settings.out}{lowest}; the run is in {run.path}")
+    if best:
         console.note(f"the weights of the lowest validation loss are in {best}: use them with --ckpt")

@@ -34,7 +34,7 @@ class PartialResults:
 
     def __init__(self, *parts: Any) -> None:
         key = hashlib.sha256(json.dumps([__version__, *parts], sort_keys=True).encode()).hexdigest()[:32]
-        self.path = paths.home() / "evaluations" / f"{key}.jsonl"
+        self.path = paths.evaluations() / f"{key}.jsonl"
         self.findings: dict[str, Any] = {}
         self.problem = ""
         with suppress(OSError):

@@ -9,33 +9,44 @@ from gpt2cli import paths
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.data.kinds import is_prepared
 from gpt2cli.data.splits import Splits
-from gpt2cli.errors import CheckpointError, ResourceError, UsageError
+from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
 from gpt2cli.outputs import check_checkpoint
 from gpt2cli.progress import Note, Progress
 from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.done_runs import complete_weights
+from gpt2cli.training.ending import end_run
 from gpt2cli.training.events import Finished
 from gpt2cli.training.inputs import load_inputs
 from gpt2cli.training.job import Job, make_job
-from gpt2cli.training.resuming import check_settings, find_checkpoint, run_of, settings_of
-from gpt2cli.training.run_checkpoints import checkpoints
+from gpt2cli.training.resuming import (
+    check_identity,
+    check_settings,
+    find_checkpoint,
+    run_of,
+    settings_of,
+    with_length_of,
+)
+from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.run_directory import RunDirectory
-from gpt2cli.training.runs import check_any_run, check_new_run, new_run_path, newest_run, runs, wrote
+from gpt2cli.training.runs import check_any_run, check_new_run, find_run, new_run_path, newest_run, read_config
 from gpt2cli.training.settings import Settings
-from gpt2cli.training.weights_writer import WeightsWriter, keep_base, kept_files
+from gpt2cli.training.weights_writer import WeightsWriter, check_replaceable, keep_base, kept_files
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Which run to work on, and where to compute it. These options are not settings of the run.
 
-    path    the run's directory, or one of its checkpoints; None: a new directory, or the newest run that is not done
+    path    the run's directory or name, or one of its checkpoints; None: a new directory, or the newest unfinished run
     resume  whether to go on with a run, instead of starting a new one
     given   names of the settings that were given explicitly: a resumed run must have the same values
+    force   whether the final weights may replace a file that another run, or anything else, wrote
     """
 
     path: Path | None = None
     resume: bool = False
+    force: bool = False
     given: frozenset[str] = frozenset()
     device: str = "auto"
     offline: bool = False
@@ -47,7 +58,7 @@ class Run:
     """A run that is ready for its next step.
 
     directory  in processes other than the first None: only the first one writes files
-    was_done   whether the run ended in an earlier process, which also wrote the final weights
+    force      see RunOptions
     """
 
     path: Path
@@ -55,31 +66,17 @@ class Run:
     splits: Splits
     job: Job
     directory: RunDirectory | None
-    was_done: bool
+    force: bool = False
 
     @property
     def weights(self) -> WeightsWriter:
         return WeightsWriter(self.job.model, self.settings, self.splits, self.path)
 
     def write_weights(self, finished: Finished) -> None:
-        """Write the final weights, unless an earlier process did, and mark the run as done. Raises ResourceError."""
-        if self.directory is None:
-            return
-        out = Path(self.settings.out)
-        if not self.was_done:
-            try:
-                self.weights.write(out, finished, base_is_rounded=self.job.base_is_rounded)
-            except ResourceError as error:
-                if not checkpoints(self.path / "checkpoints"):
-                    raise
-                advice = f"`gpt2 finetune --resume {self.path} --out FILE` writes them elsewhere"
-                raise ResourceError(f"{error}; {advice}") from None
-        self.directory.write_out(out)
-
-    def better_weights(self, finished: Finished) -> Path | None:
-        """The weights with the lowest validation loss, if they are not the final ones."""
-        best = self.weights.best
-        return best if finished.got_worse and finished.best_val_step and best.exists() else None
+        """Write the final weights, and mark the run as done: see `end_run`. Raises ResourceError."""
+        if self.directory:
+            rounded = self.job.base_is_rounded
+            end_run(self.directory, self.weights, finished, base_is_rounded=rounded, force=self.force)
 
 
 @contextmanager
@@ -95,27 +92,21 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
 
     path = _find_run(asked, options)
     if path is None:
-        note(f"nothing to do: every run in {runs()} is done")
+        note(f"nothing to do: no run in {paths.runs()} is unfinished")
         yield None
         return
     settings = settings_of(path, asked, options.given) if options.resume else asked
+    if options.resume and (weights := complete_weights(path, settings)):
+        note(f"nothing to do: {path} is done, and its weights are in {weights}")
+        yield None
+        return
     opened: AbstractContextManager[RunDirectory | None] = RunDirectory(path, note) if ranks.is_first else nullcontext()
     with opened as directory:
         _check(settings, path, options, ranks)
         _warn(settings, options, note)
-        was_done = options.resume and wrote(path, Path(settings.out))
-        if was_done and not checkpoints(path / "checkpoints"):
-            note(f"nothing to do: {path} is done, and wrote {settings.out}")
-            yield None
-            return
-        checkpoint = find_checkpoint(options.path or path, note) if options.resume else None
-        if checkpoint:
-            check_settings(settings, checkpoint)
+        checkpoint = _find_checkpoint(settings, path, options, note) if options.resume else None
         with _naming_the_resumed_run(path if options.resume else None):
             model, splits = load_inputs(settings, options.device, options.offline, progress)
-        if directory:  # not earlier: a run that could not load its inputs must not be resumable
-            settings = keep_base(settings, path, options.offline)
-            directory.write_config(settings.as_dict())
         job = make_job(
             settings,
             model,
@@ -125,7 +116,45 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
             resume=checkpoint,
             compiled=options.compile,
         )
-        yield Run(path=path, settings=settings, splits=splits, job=job, directory=directory, was_done=was_done)
+        job.keep_states = settings.keep_states
+        _check_resumed(job)
+        if directory:  # not earlier: a run that could not load its inputs must not be resumable
+            settings = _write_config(directory, settings, options)
+        yield Run(path=path, settings=settings, splits=splits, job=job, directory=directory, force=options.force)
+
+
+def _write_config(directory: RunDirectory, settings: Settings, options: RunOptions) -> Settings:
+    """Write the settings into the run's directory. Returns them, with the base that the adapter is for."""
+    if options.resume and settings.train != Settings.from_dict(read_config(directory.path)).train:
+        directory.reopen()  # before the new length is written: a process killed in between leaves an unfinished run
+    settings = keep_base(settings, directory.path, options.offline)
+    directory.write_config(settings.as_dict())
+    return settings
+
+
+def _find_checkpoint(
+    settings: Settings, path: Path, options: RunOptions, note: Callable[[str], None]
+) -> Resumable | None:
+    """The checkpoint to resume from, with the length in the settings; None if the run has none yet."""
+    checkpoint = find_checkpoint(find_run(options.path) if options.path else path, note)
+    if checkpoint:
+        checkpoint = with_length_of(settings, checkpoint, path)
+        check_settings(settings, checkpoint)
+    return checkpoint
+
+
+def _check_resumed(job: Job) -> None:
+    """Raise CheckpointError if the checkpoint belongs to another run, or was saved after more steps than the run has.
+
+    The engine checks the first as well, but a run that is extended is not changed before this is known.
+    """
+    if job.resume is None:
+        return
+    check_identity(job.resume, job.identity)
+    if job.resume.counters.step > job.total_steps:
+        raise CheckpointError(
+            f"cannot resume {job.resume.path} with {job.total_steps} steps: it has taken more: ask for more"
+        )
 
 
 def _find_run(asked: Settings, options: RunOptions) -> Path | None:
@@ -134,7 +163,7 @@ def _find_run(asked: Settings, options: RunOptions) -> Path | None:
         label = Path(asked.data).stem if asked.data else "alpaca"
         return options.path or new_run_path(label)
     if options.path is not None:
-        return run_of(options.path)
+        return run_of(find_run(options.path))
     check_any_run()
     return newest_run()
 
@@ -144,6 +173,9 @@ def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) ->
     if not options.resume and ranks.is_first:
         check_new_run(path)
     check_out(settings, path)
+    check_replaceable(Path(settings.out), path, options.force)
+    if settings.keep_states and settings.train.save_every == 0:
+        raise UsageError("--keep-states keeps checkpoints, and --save-every 0 saves none: leave one out")
     if not options.resume:
         _refuse_decided(settings.data, options.given)
 
@@ -170,9 +202,7 @@ def _refuse_decided(data: str | None, given: frozenset[str]) -> None:
 
 
 def _warn(settings: Settings, options: RunOptions, note: Callable[[str], None]) -> None:
-    """Tell the user about a file that will be replaced, and about a slow number format."""
-    if Path(settings.out).exists() and not options.resume:
-        note(f"{settings.out} exists and will be replaced")
+    """Tell the user about a slow number format."""
     if settings.precision == "bf16" and fast_training_dtype(pick_device(options.device)) is None:
         note("this device computes bf16 many times more slowly than fp32")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gpt2cli.errors import DivergedError
-from gpt2cli.training import run_checkpoints
+from gpt2cli.training.checkpoint_directories import checkpoints as saved_in
 
 
 def check_step(step: int, *, loss: float, grad_norm: float, records: list[int], checkpoints: Path | None) -> None:
@@ -43,5 +43,5 @@ def check_weights(step: int, model: nn.Module, checkpoints: Path | None) -> None
 
 def _kept(directory: Path | None) -> str:
     """The end of an error message: the run's checkpoints, if it has any."""
-    kept = run_checkpoints.checkpoints(directory) if directory else []
+    kept = saved_in(directory) if directory else []
     return f"; these checkpoints are intact: {', '.join(map(str, kept))}" if kept else ""

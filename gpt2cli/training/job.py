@@ -42,6 +42,7 @@ class Job:
     recompute        whether the backward pass computes the blocks again, to save memory
     half_copy        whether to compute in a copy of the model in `autocast`'s dtype, instead of autocast
     base_is_rounded  whether the frozen weights under an adapter were rounded to `autocast`'s dtype
+    keep_states      whether to save a checkpoint after the last step, so that the run can be extended
     """
 
     model: GPT
@@ -60,6 +61,7 @@ class Job:
     recompute: bool = False
     half_copy: bool = False
     base_is_rounded: bool = False
+    keep_states: bool = False
 
     @property
     def records_per_step(self) -> int:

@@ -13,8 +13,12 @@ A resumed run learns the same weights as an unbroken run, to the bit, if it comp
   run resumes from the checkpoint before it.
 - The files of the run directory are cut back to the step of the checkpoint (run_directory.py).
 - A run is resumed only with the same settings, data, base model and number of processes. `settings_of` refuses options
-  with other values, except `--out` and `--wandb-project`. `check_identity` compares the identity that each checkpoint
+  with other values, except for CHANGEABLE and the length. `check_identity` compares the identity that each checkpoint
   holds: the values and checksums of what influences the weights.
+
+`--epochs` and `--max-steps` change the length of a run. Only what depends on the length forbids that: the learning rate
+after the warm-up unless it is constant, a warm-up that is longer than the run, and the sampled softmax, which ends
+before the run does. A run of 2 epochs that is extended to 4 learns the same weights as a run of 4 epochs, to the bit.
 """
 
 from collections.abc import Callable, Set
@@ -25,9 +29,15 @@ from typing import Any
 from gpt2cli import untrusted
 from gpt2cli.config import TrainConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.training.run_checkpoints import Resumable, read_newest, read_state, step_of
+from gpt2cli.training.checkpoint_directories import step_of
+from gpt2cli.training.run_checkpoints import Resumable, read_newest, read_state
 from gpt2cli.training.runs import read_config
 from gpt2cli.training.settings import Settings
+
+CHANGEABLE = ("out", "wandb_project", "keep_states")
+"""Settings that may change when a run is resumed."""
+LENGTH = ("epochs", "max_steps")
+"""The settings with the length of a run."""
 
 
 def named_checkpoint(path: Path) -> Path | None:
@@ -44,29 +54,66 @@ def run_of(path: Path) -> Path:
 
 
 def settings_of(run: Path, asked: Settings, given: Set[str]) -> Settings:
-    """The settings in a run's config.json. Raises CheckpointError if the user gave another value for one of them.
+    """The settings in a run's config.json, with the changes that the user asked for and that are possible.
 
-    given  the names of those in `asked` that the user gave; `out` and `wandb_project` may differ and replace the run's
+    given  the names of those in `asked` that the user gave
+
+    Raises CheckpointError if the user gave another value for a setting that cannot change.
     """
     then = Settings.from_dict(read_config(run))
     before, now = then.by_option(), asked.by_option()
-    changed = [name for name in sorted(given & set(now)) if before[name] != now[name]]
+    changed = [name for name in sorted(given & set(now) - set(LENGTH)) if before[name] != now[name]]
     if changed:
         shown = untrusted.shown
         said = "; ".join(f"{name} was {shown(before[name])}, is {shown(now[name])}" for name in changed)
-        advice = "leave them out"
-        if {"epochs", "max_steps"} & set(changed):
-            advice += f", or train the result further: gpt2 finetune --ckpt {then.out} {_more_training(before, now)}"
-        raise CheckpointError(f"cannot resume {run} with other settings: {said}: {advice}")
-    kept = {name: getattr(asked, name) for name in ("out", "wandb_project") if name in given}
-    return replace(then, **kept)
+        raise CheckpointError(f"cannot resume {run} with other settings: {said}: leave them out")
+    train = _with_length(then.train, asked.train, given)
+    if train != then.train and (why := _fixed_length(then.train)):
+        raise cannot_extend(run, then, train, why)
+    kept = {name: getattr(asked, name) for name in CHANGEABLE if name in given}
+    return replace(then, train=train, **kept)
 
 
-def _more_training(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The option for a new run that adds the missing steps or epochs; with all of them if none are missing."""
-    name = "max_steps" if now["max_steps"] is not None else "epochs"
-    more = now[name] - (before[name] or 0)
-    return f"--{name.replace('_', '-')} {more if more > 0 else now[name]}"
+def _with_length(then: TrainConfig, asked: TrainConfig, given: Set[str]) -> TrainConfig:
+    """The training config with the length that the user gave, if any. `--max-steps` has precedence over `--epochs`."""
+    if "max_steps" in given:
+        return replace(then, max_steps=asked.max_steps)
+    return replace(then, epochs=asked.epochs, max_steps=None) if "epochs" in given else then
+
+
+def _fixed_length(config: TrainConfig) -> str:
+    """Why the length of a run with this config cannot change; an empty text if it can."""
+    if config.schedule != "constant":
+        return f"its learning rate falls to 0 at its end (--schedule {config.schedule})"
+    return "its loss depends on its length (--sampled-softmax)" if config.sampled_softmax else ""
+
+
+def cannot_extend(run: Path, then: Settings, train: TrainConfig, why: str) -> CheckpointError:
+    """The error for a run with the settings `then` that cannot get the length in `train`. Names what can be done."""
+    name = "max_steps" if train.max_steps is not None else "epochs"
+    wanted = getattr(train, name)
+    more = wanted - (getattr(then.train, name) or 0)
+    data = f" --data {then.data}" if then.data else ""
+    length = f"--{name.replace('_', '-')} {more if more > 0 else wanted}"
+    return CheckpointError(
+        f"cannot extend {run}: {why} (--schedule constant --keep-states lets a run be extended); "
+        f"train its result further: gpt2 finetune --ckpt {then.out}{data} {length} --out FILE"
+    )
+
+
+def with_length_of(settings: Settings, found: Resumable, run: Path) -> Resumable:
+    """The checkpoint as one of a run with the length in `settings`, if that is possible: see the module's docstring.
+
+    Raises CheckpointError if the checkpoint was saved during the warm-up, which must fit into the run.
+    """
+    length = {name: getattr(settings.train, name) for name in LENGTH}
+    same = all(found.identity.get(name) == value for name, value in length.items())
+    if same or _fixed_length(settings.train):
+        return found
+    if found.counters.step <= settings.train.warmup:
+        why = f"its warm-up of {settings.train.warmup} steps was not over after step {found.counters.step}"
+        raise cannot_extend(run, Settings.from_dict(read_config(run)), settings.train, why)
+    return replace(found, identity=found.identity | length)
 
 
 def check_settings(settings: Settings, found: Resumable) -> None:

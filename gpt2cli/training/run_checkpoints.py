@@ -5,7 +5,6 @@
 See resuming.py for how a resumed run stays exact.
 """
 
-import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -21,13 +20,13 @@ from gpt2cli import untrusted
 from gpt2cli.atomic import sync_directory, sync_file
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.errors import CheckpointError, ResourceError
+from gpt2cli.training.checkpoint_directories import checkpoints, step_of
 from gpt2cli.training.optim import Optimizer
 from gpt2cli.training.state_json import Counters, FileInfo, StateFile, read_state_file
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 KEEP = 2
 """How many of the newest checkpoints are kept."""
-_NAME = re.compile(r"step-(\d{8,18})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,24 +89,6 @@ def restore(optimizer: Optimizer, found: Resumable) -> None:
         optimizer.state[parameter] = {
             key: value.clone().to(parameter.device) for key, value in state.items() if value is not None
         }
-
-
-def step_of(path: Path) -> int | None:
-    """The step in a checkpoint's name; None if the path is not named like a checkpoint."""
-    found = _NAME.fullmatch(path.name)
-    return int(found[1]) if found else None
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints in a directory, the newest first."""
-    by_step = {step: path for path in directory.glob("step-*") if (step := step_of(path)) is not None}
-    return [by_step[step] for step in sorted(by_step, reverse=True)]
-
-
-def sweep(directory: Path) -> None:
-    """Delete unfinished checkpoints of killed processes. No other process may be saving here."""
-    for left in directory.glob(".step-*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def read_newest(directory: Path) -> Iterator[Resumable | CheckpointError]:

@@ -4,10 +4,10 @@ config.json     the settings
 metrics.jsonl   a line for each step and each evaluation
 samples.md      the answers to the sample prompts
 loss.png        a plot of the losses
-summary.json    the last losses, and how the run ended
-checkpoints/    see run_checkpoints.py
-best.pt, best-adapter/, adapter/, base.safetensors    see weights_writer.py
-.lock, .pid     only one process at a time may write here
+summary.json    the last losses, how the run ended, and where its weights are
+checkpoints/    see run_checkpoints.py; deleted when the run is done, unless --keep-states
+best.pt, best-adapter/, adapter/, base.safetensors, final.pt    see weights_writer.py
+.lock, .pid     only one process at a time may write here: see run_lock.py
 """
 
 import json
@@ -17,18 +17,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from gpt2cli import atomic, outputs, untrusted
 from gpt2cli.checkpoints.save import disk_errors
-from gpt2cli.errors import ResourceError, UsageError
-from gpt2cli.training import run_checkpoints
+from gpt2cli.errors import DivergedError, ResourceError, UsageError
+from gpt2cli.training import checkpoint_directories
 from gpt2cli.training.appended_files import as_line, as_markdown, lines_up_to, sections_up_to
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Started, Step
 from gpt2cli.training.plots import plot_losses
-from gpt2cli.training.runs import is_done, read_summary
+from gpt2cli.training.run_lock import LOCK, PID, take_lock
+from gpt2cli.training.runs import FAILED, is_done, read_summary
 
 SECONDS_BETWEEN_PLOTS = 60.0
 WRITTEN = ("config.json", "summary.json", "loss.png", "metrics.jsonl", "samples.md")
@@ -60,14 +60,17 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         self._check_files()
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._take_lock()
+            self._lock = take_lock(path, "wait for that run to end, or choose another --run-dir")
         try:
             self._write_pid()
         except ResourceError:
             self.close()
             raise
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if isinstance(error, DivergedError) and (self.path / "config.json").exists():
+            with suppress(ResourceError):  # it must not replace the error that is being raised
+                self._replace("summary.json", {"reason": FAILED, "problem": str(error), "out": None})
         self.close()
 
     @property
@@ -78,11 +81,21 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         """Write the run's settings."""
         self._replace("config.json", settings)
 
-    def write_out(self, out: Path) -> None:
-        """Write into the summary where the final weights are. This marks the run as done."""
+    def write_out(self, out: Path, best: Path | None = None) -> None:
+        """Write into the summary where the final weights are. This marks the run as done.
+
+        best  the file with the weights of the lowest validation loss; None if there is no such file
+        """
+        where = {"out": str(out), "best_weights": None if best is None else str(best)}
         summary = read_summary(self.path)
-        if "out" in summary and summary["out"] != str(out):
-            self._replace("summary.json", summary | {"out": str(out)})
+        if "out" in summary and any(summary.get(name) != place for name, place in where.items()):
+            self._replace("summary.json", summary | where)
+
+    def reopen(self) -> None:
+        """Mark a run that was done as interrupted: it goes on, and a killed process must be able to resume it."""
+        if is_done(self.path):
+            changed = {"reason": "interrupted", "out": None, "best_weights": None}
+            self._replace("summary.json", read_summary(self.path) | changed)
 
     def handle(self, event: Event) -> None:
         """Write one event. Raises ResourceError if that fails."""
@@ -101,18 +114,18 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             case Sampled():
                 self._append("samples.md", as_markdown(event))
             case Finished() if self.took_steps or not is_done(self.path):  # a done run keeps its summary
-                self._replace("summary.json", asdict(event) | {"out": None})
+                self._replace("summary.json", asdict(event) | {"out": None, "best_weights": None})
                 self._plot()
 
     def close(self) -> None:
         """Release the lock."""
         if self._lock.is_locked:
             with suppress(OSError):  # must not replace an error that is being raised
-                (self.path / ".pid").unlink(missing_ok=True)
+                (self.path / PID).unlink(missing_ok=True)
             began = (self.path / "config.json").exists()
             if not began:
                 with suppress(OSError):  # Windows cannot delete an open file; release() deletes it there
-                    (self.path / ".lock").unlink(missing_ok=True)
+                    (self.path / LOCK).unlink(missing_ok=True)
             self._lock.release()
             if not began:
                 with suppress(OSError):  # other files in it are not ours
@@ -128,20 +141,9 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             if in_the_way:
                 raise ResourceError(f"cannot write {file}: it is not a regular file: move it away")
 
-    def _take_lock(self) -> FileLock:
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ResourceError(
-                f"{self.path} is locked by {_named(self.path / '.pid')}: "
-                "wait for that run to end, or choose another --run-dir"
-            ) from None
-        return lock
-
     def _write_pid(self) -> None:
         """Write this process's id. The lock file cannot hold it: each process that tries the lock empties that file."""
-        pid = self.path / ".pid"
+        pid = self.path / PID
         with disk_errors(pid):
             pid.unlink(missing_ok=True)  # it may be a link or a pipe
             pid.write_text(f"{os.getpid()}\n")
@@ -151,7 +153,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         with disk_errors(self.path):
             for name in WRITTEN:
                 atomic.sweep(self.path / name)
-        run_checkpoints.sweep(self.checkpoints)
+        checkpoint_directories.sweep(self.checkpoints)
 
     def _rewind(self, step: int) -> None:
         """Cut the appended files back to this step: a killed process may have written more after its checkpoint."""
@@ -186,11 +188,3 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             self._plots = False
             self._note(problem)
         self._last_plot = time.monotonic()
-
-
-def _named(pid: Path) -> str:
-    """The process that holds the lock, as `.pid` names it."""
-    with suppress(OSError, ValueError):
-        if untrusted.is_file(pid):
-            return f"pid {int(untrusted.read_at_most(pid, 20) or b'')}"
-    return "another run"

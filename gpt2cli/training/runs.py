@@ -1,5 +1,6 @@
 """Finds the directories of runs, and reads their `config.json` and `summary.json`."""
 
+import difflib
 import re
 from datetime import datetime
 from pathlib import Path
@@ -9,32 +10,48 @@ from gpt2cli import paths, untrusted
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.training.stored_json import read_object
 
-
-def runs() -> Path:
-    """The directory of all runs without `--run-dir`."""
-    return paths.home() / "runs"
+FAILED = "failed"
+"""The reason in the summary of a run whose numbers were no longer finite. The same steps would fail again."""
 
 
 def new_run_path(label: str) -> Path:
     """An unused path, `<home>/runs/<date>-<time>-<label>`. Creates nothing."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.") or "run"
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{slug[:40]}"
-    path, number = runs() / name, 1
+    path, number = paths.runs() / name, 1
     while path.exists():
         number += 1
-        path = runs() / f"{name}-{number}"
+        path = paths.runs() / f"{name}-{number}"
     return path
 
 
 def newest_run() -> Path | None:
-    """The last started of the runs in `<home>/runs` that are not done; None if all are done."""
-    found = (config.parent for config in runs().glob("*/config.json"))
-    return max((run for run in found if not is_done(run)), key=lambda run: run.name, default=None)
+    """The last started of the runs in `<home>/runs` that can be continued: not done, and not failed."""
+    found = (config.parent for config in paths.runs().glob("*/config.json"))
+    unfinished = (run for run in found if not is_done(run) and read_summary(run).get("reason") != FAILED)
+    return max(unfinished, key=lambda run: run.name, default=None)
+
+
+def find_run(name: str | Path) -> Path:
+    """The directory that a path names, or else the run of this name in `<home>/runs`. It may not exist.
+
+    Raises UsageError as `paths.expand`.
+    """
+    path = paths.expand(name)
+    is_plain = Path(name).name == str(name) and str(name) != ".."
+    return paths.runs() / name if is_plain and not path.exists() else path
+
+
+def named_like(run: Path) -> str:
+    """The end of an error about a run that does not exist: the run of a similar name, or how to list all."""
+    names = [config.parent.name for config in paths.runs().glob("*/config.json")]
+    near = difflib.get_close_matches(run.name, names, n=1)
+    return f"did you mean {near[0]}?" if near else "`gpt2 runs` lists the runs"
 
 
 def any_run() -> bool:
     """Whether `<home>/runs` has a run."""
-    return any(runs().glob("*/config.json"))
+    return any(paths.runs().glob("*/config.json"))
 
 
 def check_any_run() -> None:
@@ -62,12 +79,6 @@ def is_done(run: Path) -> bool:
     return summary.get("reason") in ("done", "patience") and summary.get("out", "") is not None
 
 
-def wrote(run: Path, out: Path) -> bool:
-    """Whether a run is done and its weights are in this file."""
-    written = read_summary(run).get("out", str(out))
-    return is_done(run) and written == str(out) and untrusted.is_file(out)
-
-
 def read_summary(run: Path) -> dict[str, Any]:
     """The content of `summary.json`; empty if the run has not ended or the file cannot be read."""
     try:
@@ -80,7 +91,7 @@ def read_config(run: Path) -> dict[str, Any]:
     """The content of `config.json`. Raises CheckpointError if it cannot be read."""
     file = run / "config.json"
     if not untrusted.is_file(file):
-        raise CheckpointError(f"{run} holds no run: it has no config.json")
+        raise CheckpointError(f"{run} holds no run: it has no config.json; {named_like(run)}")
     try:
         return read_object(file)
     except (OSError, ValueError) as error:

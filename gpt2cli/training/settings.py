@@ -10,13 +10,16 @@ from gpt2cli.errors import CheckpointError, DataError, UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.training.stored_json import typed
 
-_NEWER = {"out", "wandb_project", "template", "columns"}
+_NEWER = {"out", "wandb_project", "template", "columns", "keep_states"}
 """Settings that the config.json of an early version may lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of a run. It starts from `model` or `ckpt`, or from a new model of the shape `from_scratch`."""
+    """The settings of a run. It starts from `model` or `ckpt`, or from a new model of the shape `from_scratch`.
+
+    keep_states  whether the run keeps its checkpoints when it is done, so that it can be extended
+    """
 
     model: str | None
     ckpt: str | None
@@ -32,6 +35,7 @@ class Settings:
     sample_prompts: tuple[str, ...] = ()
     out: str = FINETUNED
     wandb_project: str | None = None
+    keep_states: bool = False
     template: dict[str, str] | None = None  # as from PromptTemplate.to_dict; None: Alpaca's
 
     @property
@@ -62,7 +66,7 @@ class Settings:
 
     def by_option(self) -> dict[str, Any]:
         """The settings that a resumed run cannot change, by the names of their options, such as `lora_rank`."""
-        groups = ("train", "records", "lora", "from_scratch", "out", "wandb_project")
+        groups = ("train", "records", "lora", "from_scratch", "out", "wandb_project", "keep_states")
         return {
             **asdict(self.from_scratch or GPTConfig()),
             **asdict(self.records),

@@ -1,10 +1,13 @@
 """Writes the weights of a run: the final model, the adapter, and those with the lowest validation loss."""
 
+import os
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpt2cli import atomic, paths
+from gpt2cli import atomic, outputs, paths
 from gpt2cli.checkpoints.adapter_files import CONFIG, WEIGHTS, is_adapter
 from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
@@ -12,19 +15,28 @@ from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import disk_errors, save_checkpoint
 from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.data.splits import Splits
-from gpt2cli.errors import ResourceError
+from gpt2cli.errors import GPT2Error, ResourceError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import lora_state, merge_lora
 from gpt2cli.training.events import Evaluated, Event, Finished, Started
 from gpt2cli.training.settings import Settings
 
 BEST, ADAPTER, BEST_ADAPTER, BASE = "best.pt", "adapter", "best-adapter", "base.safetensors"
+FINAL = "final.pt"
+"""The file for the final weights in the run's directory, if they cannot be written to `--out`."""
+RUN = "run"
+"""The entry in a checkpoint's provenance with the directory of the run that wrote it."""
 
 
 def kept_files(run: Path) -> list[Path]:
     """All files of weights, and adapter configs, that a run may write into its directory."""
     directories = [run / name for name in (ADAPTER, BEST_ADAPTER)]
-    return [run / BEST, run / BASE, *(directory / name for directory in directories for name in (WEIGHTS, CONFIG))]
+    return [
+        run / BEST,
+        run / BASE,
+        run / FINAL,
+        *(directory / name for directory in directories for name in (WEIGHTS, CONFIG)),
+    ]
 
 
 def keep_base(settings: Settings, run: Path, offline: bool = False) -> Settings:
@@ -40,6 +52,34 @@ def keep_base(settings: Settings, run: Path, offline: bool = False) -> Settings:
     base = (run / BASE).absolute()
     save_checkpoint(merged, base, template=template, provenance={"adapter": settings.ckpt})
     return replace(settings, model=None, ckpt=str(base))
+
+
+def writer_of(checkpoint: Path) -> str | None:
+    """The directory of the run that wrote a checkpoint; None if the file is not there or does not say it."""
+    try:
+        run = read_metadata(checkpoint).provenance.get(RUN)
+    except (GPT2Error, OSError):
+        return None
+    return run if isinstance(run, str) else None
+
+
+def check_replaceable(out: Path, run: Path, force: bool) -> None:
+    """Raise UsageError if there is a file at `out`, unless this run wrote it or `force` allows to replace it."""
+    if not force and os.path.lexists(out) and writer_of(out) != str(run.resolve()):
+        outputs.check_free(out, force)
+
+
+@dataclass(frozen=True)
+class FinalWeights:
+    """The weights at the end of a run, with adapters merged."""
+
+    model: GPT
+    template: dict[str, str] | None
+    provenance: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint. Raises ResourceError if that fails, and DivergedError if a weight is not finite."""
+        save_checkpoint(self.model, path, template=self.template, provenance=self.provenance)
 
 
 @dataclass(frozen=True)
@@ -79,8 +119,8 @@ class WeightsWriter:
                 except ResourceError as error:
                     raise ResourceError(f"{error}; the last checkpoint is intact") from None
 
-    def write(self, out: Path, finished: Finished, base_is_rounded: bool = False) -> None:
-        """Write the whole model to `out`, with an adapter merged, and the adapter alone into the run's directory.
+    def final(self, finished: Finished, base_is_rounded: bool = False) -> FinalWeights:
+        """The final weights. With LoRA, writes the adapter into the run's directory. Raises ResourceError.
 
         The model cannot be trained further afterwards: its adapter is merged in place.
         """
@@ -94,7 +134,20 @@ class WeightsWriter:
                 model = load_plain(ckpt=adapter, device="cpu", offline=True)
             else:
                 merge_lora(model)
-        save_checkpoint(model, out, template=self._template, provenance=known)
+        return FinalWeights(model, self._template, known)
+
+    def delete_best(self) -> None:
+        """Delete the weights with the lowest validation loss: the final ones are as good.
+
+        Deletes no file that this run did not write, such as one in a directory that the user chose for the run.
+        """
+        if writer_of(self.best) != str(self.run.resolve()):
+            return
+        if self.settings.lora:
+            shutil.rmtree(self.best, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                self.best.unlink(missing_ok=True)
 
     def _write_adapter(self, directory: Path, known: dict[str, Any]) -> None:
         assert self.settings.lora
@@ -109,4 +162,10 @@ class WeightsWriter:
         return self.splits.template.to_dict() if self.splits.template else None
 
     def _provenance(self, step: int, losses: dict[str, Any]) -> dict[str, Any]:
-        return {"settings": self.settings.as_dict(), "data": self.splits.info, "step": step, "losses": losses}
+        return {
+            "settings": self.settings.as_dict(),
+            "data": self.splits.info,
+            "step": step,
+            "losses": losses,
+            RUN: str(self.run.resolve()),
+        }

@@ -57,12 +57,12 @@ def test_a_run_begins_resumes_and_is_done_from_python(tmp_path, settings, home):
     assert second.reason == "done" and second.steps == 2
     assert Path(settings.out).is_file()
     assert go_on(resume=True) is None
-    assert notes == [f"nothing to do: every run in {home / 'runs'} is done"]
+    assert notes == [f"nothing to do: no run in {home / 'runs'} is unfinished"]
 
 
 def test_a_directory_is_locked_as_long_as_the_run_lasts(tmp_path, settings):
     with begin(settings, RunOptions(path=tmp_path / "run", device="cpu"), Ranks(), print) as run:
-        assert run.job.resume is None and not run.was_done
+        assert run.job.resume is None
         with pytest.raises(ResourceError, match="is locked by"):
             RunDirectory(run.path)
     RunDirectory(tmp_path / "run").close()

@@ -42,8 +42,9 @@ def test_more_training_than_before_names_the_way(tmp_path):
         ({"max_steps": 7}, "--max-steps 7"),
     ):
         asked = replace(SETTINGS, train=replace(SETTINGS.train, **changes))
-        with pytest.raises(CheckpointError, match=f"gpt2 finetune --ckpt /tmp/out.pt {option}$"):
+        with pytest.raises(CheckpointError, match=f"gpt2 finetune --ckpt /tmp/out.pt {option} --out FILE$") as caught:
             settings_of(tmp_path, asked, frozenset(changes))
+        assert "--schedule cosine" in str(caught.value) and "--schedule constant --keep-states" in str(caught.value)
     assert settings_of(tmp_path, replace(SETTINGS, out="x.pt"), {"out"}).out == "x.pt"
 
 

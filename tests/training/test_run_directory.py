@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli import atomic
+from gpt2cli import atomic, paths
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
 from gpt2cli.training.events import Evaluated, Event, Sampled, Saved
 from gpt2cli.training.run_directory import RunDirectory
-from gpt2cli.training.runs import any_run, is_done, new_run_path, newest_run, read_config, runs, wrote
+from gpt2cli.training.runs import any_run, is_done, new_run_path, newest_run, read_config, read_summary
 from tests.training.records import FINISHED, started, step_event
 
 
@@ -331,10 +331,11 @@ def test_a_run_is_done_when_its_weights_are_written(tmp_path: Path) -> None:
         assert not is_done(tmp_path)
         out.touch()
         run.write_out(out)
-        assert is_done(tmp_path) and wrote(tmp_path, out)
-        assert not wrote(tmp_path, tmp_path / "other.pt")
-        out.unlink()
-        assert is_done(tmp_path) and not wrote(tmp_path, out)
+        assert is_done(tmp_path) and read_summary(tmp_path)["out"] == str(out)
+        assert read_summary(tmp_path)["best_weights"] is None
+        run.write_out(out, tmp_path / "best.pt")
+        assert read_summary(tmp_path)["best_weights"] == str(tmp_path / "best.pt")
+        run.write_out(out)
     before = summary.read_bytes(), summary.stat().st_mtime_ns
     with RunDirectory(tmp_path) as run:  # no step is left
         run.handle(started(4))
@@ -344,8 +345,7 @@ def test_a_run_is_done_when_its_weights_are_written(tmp_path: Path) -> None:
     fields = json.loads(summary.read_text())
     del fields["out"]  # as version 0.1 has it
     summary.write_text(json.dumps(fields))
-    out.touch()
-    assert is_done(tmp_path) and wrote(tmp_path, out)
+    assert is_done(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"reason": 7}', "[" * 100_000, '{"reason": "interrupted"}'])
@@ -367,15 +367,15 @@ def test_a_plot_that_fails_is_told_once(tmp_path: Path, monkeypatch: pytest.Monk
 def test_new_runs_have_names_of_their_own_and_the_newest_is_found(home: Path) -> None:
     assert newest_run() is None
     first = new_run_path("my data/../set")
-    assert first.parent == runs() == home / "runs" and first.name.endswith("-my-data-..-set")
+    assert first.parent == paths.runs() == home / "runs" and first.name.endswith("-my-data-..-set")
     for _ in range(2):
         with RunDirectory(new_run_path("my data/../set")) as run:
             run.write_config({})
-    assert len(list(runs().iterdir())) == 2
-    (runs() / "99990101-000000-not-begun").mkdir()
+    assert len(list(paths.runs().iterdir())) == 2
+    (paths.runs() / "99990101-000000-not-begun").mkdir()
     newest = newest_run()
-    assert newest == max(path.parent for path in runs().glob("*/config.json"))
-    for path in runs().glob("*/config.json"):
+    assert newest == max(path.parent for path in paths.runs().glob("*/config.json"))
+    for path in paths.runs().glob("*/config.json"):
         assert newest_run() is not None
         (path.parent / "summary.json").write_text('{"reason": "done"}')
     assert newest_run() is None and any_run()

@@ -44,7 +44,7 @@ def run_through(work, results):
 def test_the_best_weights_stay_when_later_ones_are_worse(tmp_path):
     work, results = make(tmp_path, "unused")
     seen, finished = run_through(work, results)
-    results.write(tmp_path / "out.pt", finished)
+    results.final(finished).save(tmp_path / "out.pt")
     assert finished.got_worse and finished.best_val_loss == min(seen)
     for file, loss in ((results.best, min(seen)), (tmp_path / "out.pt", finished.final_val_loss)):
         saved = torch.load(file, weights_only=True)
@@ -58,7 +58,7 @@ def test_the_best_adapter_stays(tmp_path):
     base = models.save_hub_directory(models.small_model(SHAPE), tmp_path / "base")
     work, results = make(tmp_path, base, LoRAConfig(rank=2))
     seen, finished = run_through(work, results)
-    results.write(tmp_path / "out.pt", finished)
+    results.final(finished).save(tmp_path / "out.pt")
     assert finished.got_worse
     for adapter, loss in ((results.best, min(seen)), (tmp_path / "adapter", finished.final_val_loss)):
         torch.testing.assert_close(load_plain(ckpt=adapter).state_dict(), seen[loss])

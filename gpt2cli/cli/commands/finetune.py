@@ -40,7 +40,10 @@ def register(app: typer.Typer) -> None:
 def finetune(
     ctx: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="The run to continue, after --resume.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="RUN", help="The run to continue, after --resume: its name or path.", show_default=False
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -99,6 +102,17 @@ def finetune(
     out: Annotated[
         str, of_run("--out", metavar="FILE", help="The file for the weights: .pt or .safetensors.")
     ] = FINETUNED,
+    force: Annotated[
+        bool, of_run("--force", help="Replace the file at --out even if this run did not write it.")
+    ] = False,
+    keep_states: Annotated[
+        bool,
+        of_run(
+            "--keep-states",
+            help="Keep the checkpoints when the run is done. With --schedule constant, `gpt2 finetune --resume RUN "
+            "--epochs N` then extends the run.",
+        ),
+    ] = False,
     run_dir: Annotated[
         str | None,
         of_run("--run-dir", metavar="DIR", help="The directory for the run's files.", show_default="a new one"),
@@ -146,7 +160,7 @@ def finetune(
     with options.named_as_typed("gpt2 finetune"):
         asked = make_settings(ctx.params)
     named = run or run_dir
-    check_before_training(asked, named, resume, device)
+    check_before_training(asked, named, resume=resume, force=force, device=device)
     with working(Console(quiet), "starting"):
         from gpt2cli.cli.run_finetune import run_training
         from gpt2cli.training.begin import RunOptions
@@ -154,6 +168,7 @@ def finetune(
     run_options = RunOptions(
         path=paths.expand(named) if named else None,
         resume=resume,
+        force=force,
         given=given,
         device=device,
         offline=offline,

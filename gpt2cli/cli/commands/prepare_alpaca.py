@@ -143,7 +143,7 @@ def check_free(directory: Path, force: bool) -> None:
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file: give --out a directory")
     if is_prepared(directory) and not force:
-        raise UsageError(f"{directory} holds a dataset already: use --force to replace it, or another --out")
+        raise UsageError(f"{directory} holds a dataset already: use --force to replace it, or choose another --out")
     check_directory(directory)
 
 

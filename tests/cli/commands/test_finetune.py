@@ -18,7 +18,6 @@ from gpt2cli.cli.app import main
 from gpt2cli.cli.environment import Environment, NotesStream
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
-from gpt2cli.training.state_json import read_state_file
 from tests import models
 from tests.data.records import write_table
 from tests.runner import PATIENCE, Pipe, clean_environment, little_room, process_left_alone, run_here, signal_when
@@ -69,7 +68,7 @@ def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
     wrote = {"kind": "wrote", "out": str(tmp_path / "out.pt"), "run": str(tmp_path / "run"), "best": None}
     assert json.loads(done.stdout.splitlines()[-1]) == wrote
     names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
-    assert names == {"config.json", "metrics.jsonl", "samples.md", "loss.png", "summary.json", "checkpoints", "best.pt"}
+    assert names == {"config.json", "metrics.jsonl", "samples.md", "loss.png", "summary.json"}
     steps = [line for line in metrics(tmp_path / "run") if line["kind"] == "step"]
     fields = "kind step epoch loss smoothed_loss lr grad_norm tokens targets tok_s"
     assert set(steps[0]) == set(fields.split())
@@ -80,6 +79,7 @@ def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
     assert summary["tokens_seen"] == sum(step["tokens"] for step in steps)
     assert summary["final_train_loss"] == steps[-1]["smoothed_loss"] > steps[-1]["loss"]
     assert "of the lowest validation loss" not in done.stderr  # which is the last one
+    assert summary["out"] == summary["best_weights"] == str(tmp_path / "out.pt")
     saved = torch.load(tmp_path / "out.pt", weights_only=True)
     assert {"config", "model", "template", "provenance"} <= set(saved)
     assert "### Instruction" in json.dumps(saved["template"])
@@ -107,8 +107,7 @@ def test_lora_trains_an_adapter_and_leaves_the_base_alone(args, base, tmp_path, 
     weights, expected = load_plain(ckpt=tmp_path / "out.pt"), load_plain(base, ckpt=tmp_path / "run" / "adapter")
     torch.testing.assert_close(weights.state_dict(), expected.state_dict(), atol=1e-7, rtol=1e-6)
     # the last evaluation is the best one
-    best = load_plain(base, ckpt=tmp_path / "run" / "best-adapter")
-    torch.testing.assert_close(best.state_dict(), expected.state_dict(), atol=0, rtol=0)
+    assert not (tmp_path / "run" / "best-adapter").exists()
 
 
 def test_a_directory_of_a_models_name_is_not_the_model(tmp_path, monkeypatch):
@@ -156,13 +155,13 @@ def test_an_adapter_never_takes_the_place_of_what_it_is_for(args, tmp_path):
     before = (tmp_path / "out.pt").read_bytes()
     lora = ["--ckpt", str(tmp_path / "out.pt"), "--lora", "--run-dir", str(tmp_path / "lora"), "--max-steps", "2"]
     args = args[args.index("--data") :]
-    done = finetune(*args, *lora)
+    done = finetune(*args, *lora, "--force")
     assert done.returncode == 2
-    assert "choose another --out" in done.stderr
+    assert "belongs to the model that the adapter is for: choose another --out" in done.stderr
     assert not (tmp_path / "lora").exists()
-    assert finetune(*args, *lora, "--out", str(tmp_path / "tuned.pt")).returncode == 0
+    assert finetune(*args, *lora, "--out", str(tmp_path / "tuned.pt"), "--keep-states").returncode == 0
     assert (tmp_path / "out.pt").read_bytes() == before
-    torch.save(torch.load(tmp_path / "tuned.pt", weights_only=True), tmp_path / "out.pt")
+    (tmp_path / "tuned.pt").rename(tmp_path / "out.pt")
     changed = finetune("--resume", str(tmp_path / "lora"))
     assert changed.returncode == 4
     assert "the model that the adapter is for has changed" in changed.stderr
@@ -222,9 +221,9 @@ def start(args: list[str], until_step: int, run: Path) -> "subprocess.Popen[str]
 
 @pytest.fixture(scope="module")
 def unbroken(base, tmp_path_factory):
-    """The directory of a run that nothing happened to."""
+    """The directory of a run that nothing happened to. It keeps its best weights and its checkpoints."""
     work = tmp_path_factory.mktemp("unbroken")
-    done = finetune(*arguments(base, work))
+    done = finetune(*arguments(base, work), "--keep-states")
     assert done.returncode == 0, done.stderr
     return work
 
@@ -259,7 +258,7 @@ SIGNALS = [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)]
 )
 def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, ended, how, code):
     run = tmp_path / "run"
-    assert ended(args, run, getattr(signal, how)) == code
+    assert ended([*args, "--keep-states"], run, getattr(signal, how)) == code
     assert not (tmp_path / "out.pt").exists()
     assert not has_saved(run, 18)
     done = finetune("--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
@@ -315,7 +314,8 @@ def test_a_second_run_in_the_same_directory_is_refused(args, tmp_path):
 
 
 def test_resuming_with_other_settings_lists_them(args, tmp_path):
-    assert finetune(*args, "--max-steps", "2").returncode == 0
+    assert finetune(*args, "--max-steps", "2", "--keep-states").returncode == 0
+    (tmp_path / "out.pt").unlink()  # so that there is something left to do
     resume = ["--resume", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt")]
     other = finetune(*resume, "--lr", "0.5", "--lora")
     assert other.returncode == 4
@@ -348,7 +348,8 @@ def test_a_run_keeps_the_columns_of_its_records(args, tmp_path):
 
 
 def test_a_damaged_newest_checkpoint_falls_back_and_a_named_one_is_refused(args, tmp_path):
-    assert finetune(*args, "--max-steps", "4").returncode == 0
+    assert finetune(*args, "--max-steps", "4", "--keep-states").returncode == 0
+    (tmp_path / "out.pt").unlink()
     newest = tmp_path / "run" / "checkpoints" / "step-00000004"
     (newest / "weights.safetensors").write_bytes(b"nothing")
     named = finetune("--resume", str(newest))
@@ -376,17 +377,11 @@ def test_a_validation_loss_that_is_not_finite_is_7_and_not_saved(args, tmp_path)
 
 
 def test_a_full_disk_is_6_and_costs_no_checkpoint(args, tmp_path):
-    assert finetune(*args, "--max-steps", "2").returncode == 0
+    constant = ["--schedule", "constant", "--warmup", "0", "--keep-states"]
+    assert finetune(*args, "--max-steps", "2", *constant).returncode == 0
     before = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    (tmp_path / "run" / "config.json").write_text(
-        (tmp_path / "run" / "config.json").read_text().replace('"max_steps": 2', '"max_steps": 4')
-    )
-    for name in before:
-        file = tmp_path / "run" / "checkpoints" / name / "state.json"
-        state = read_state_file(file)
-        file.write_text(replace(state, identity=state.identity | {"max_steps": 4}).as_text())
     with little_room(100_000):
-        done = finetune("--resume", str(tmp_path / "run"))
+        done = finetune("--resume", str(tmp_path / "run"), "--max-steps", "4")
     assert done.returncode == 6, done.stderr
     assert "the last checkpoint is intact" in done.stderr
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == before
@@ -419,6 +414,7 @@ def free_port() -> int:
 def test_two_processes_equal_one(args, tmp_path, extra):
     args = [*args, "--dropout", "0", "--max-steps", "6", "--precision", "fp32", *extra]
     assert finetune(*args, "--batch-size", "6", "--run-dir", str(tmp_path / "one")).returncode == 0
+    args += ["--keep-states"]
     two = [*args, "--batch-size", "3", "--run-dir", str(tmp_path / "two"), "--out", str(tmp_path / "two.pt")]
     done = subprocess.run(
         torchrun("-m", "gpt2cli", "finetune", *two),
@@ -463,7 +459,7 @@ def test_a_run_is_gone_on_with_from_anywhere_and_ends_where_it_was_to(args, tmp_
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.pt").is_file()
     assert not (tmp_path / "elsewhere" / "finetuned.pt").exists()
-    again = finetune(*args)
+    again = finetune(*args, "--force")
     assert again.returncode == 2
     assert "holds a run already" in again.stderr
 
@@ -475,11 +471,11 @@ def stamps(*roots: Path) -> dict[Path, tuple[int, bytes]]:
 
 
 def test_a_run_that_is_done_is_not_written_again(args, tmp_path, home):
-    args = [*args[: args.index("--run-dir")], "--max-steps", "2", "--out", str(tmp_path / "out.pt")]
+    args = [*args[: args.index("--run-dir")], "--max-steps", "2", "--out", str(tmp_path / "out.pt"), "--keep-states"]
     assert finetune(*args).returncode == 0
     [run] = home.glob("runs/*")
     before = stamps(run, tmp_path / "out.pt")
-    for which in ([], [str(run)], ["--run-dir", str(run), "--out", str(tmp_path / "out.pt")]):
+    for which in ([], [str(run)], [run.name], ["--run-dir", str(run), "--out", str(tmp_path / "out.pt")]):
         again = finetune("--resume", *which)
         assert (again.returncode, "nothing to do" in again.stderr) == (0, True), again.stderr
         assert stamps(run, tmp_path / "out.pt") == before
@@ -501,11 +497,13 @@ def test_a_run_that_is_done_and_kept_no_checkpoint_does_not_begin_anew(args, tmp
 
 
 def test_final_weights_that_were_not_written_are_no_end(args, tmp_path):
-    assert finetune(*args, "--max-steps", "2").returncode == 0
+    assert finetune(*args, "--max-steps", "2", "--keep-states").returncode == 0
     summary = tmp_path / "run" / "summary.json"
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"out": None}))  # as if killed at that moment
     (tmp_path / "out.pt").write_bytes(b"of somebody else")
-    assert finetune("--resume", str(tmp_path / "run")).returncode == 0
+    assert finetune("--resume", str(tmp_path / "run")).returncode == 2
+    assert (tmp_path / "out.pt").read_bytes() == b"of somebody else"
+    assert finetune("--resume", str(tmp_path / "run"), "--force").returncode == 0
     assert "model" in torch.load(tmp_path / "out.pt", weights_only=True)
     assert json.loads(summary.read_text())["out"] == str(tmp_path / "out.pt")
 
@@ -517,6 +515,7 @@ def test_an_adapter_is_trained_on_from_an_adapter(args, tmp_path, precision):
     assert finetune(*short).returncode == 0
     begun = load_plain(ckpt=first / "adapter").state_dict()
     short = [*short[short.index("--data") :], "--ckpt", str(first / "adapter"), "--run-dir", str(second)]
+    short += ["--keep-states"]
     done = finetune(*short, "--out", str(tmp_path / "second.pt"))
     assert done.returncode == 0, done.stderr
     base, adapted = (load_plain(ckpt=second / name).state_dict() for name in ("base.safetensors", "adapter"))
@@ -555,9 +554,31 @@ def test_what_cannot_be_written_is_known_before_the_training(args, tmp_path):
         assert refused.returncode == code, refused.stderr
         assert refused.stderr.startswith("error: ") and "training" not in refused.stderr
         assert not (tmp_path / "run").exists()
-    assert finetune(*args, "--max-steps", "1").returncode == 0
+    assert finetune(*args, "--max-steps", "1", "--keep-states").returncode == 0
     refused = finetune("--resume", str(tmp_path / "run"), "--out", "/proc/out.pt")
     assert (refused.returncode, "cannot write /proc/out.pt" in refused.stderr) == (6, True)
+
+
+def test_a_file_that_another_run_wrote_is_replaced_only_with_force(args, tmp_path):
+    short = [*args, "--max-steps", "1"]
+    assert finetune(*short).returncode == 0
+    before = stamps(tmp_path)
+    second = [*short, "--run-dir", str(tmp_path / "second")]
+    refused = finetune(*second, "--data", str(tmp_path / "missing.json"))  # before the data is looked for
+    assert refused.returncode == 2
+    assert "out.pt is there already: use --force to replace it, or choose another --out" in refused.stderr
+    assert stamps(tmp_path) == before
+    done = finetune(*second, "--force")
+    assert done.returncode == 0, done.stderr
+    assert torch.load(tmp_path / "out.pt", weights_only=True)["provenance"]["run"] == str(tmp_path / "second")
+
+
+def test_a_data_directory_that_cannot_be_made_names_its_variable(args, monkeypatch):
+    monkeypatch.setenv("GPT2CLI_HOME", "/proc/nowhere")
+    refused = finetune(*args[: args.index("--run-dir")], *args[args.index("--out") :])
+    assert refused.returncode == 6
+    assert "cannot write /proc/nowhere/runs/" in refused.stderr
+    assert "set GPT2CLI_HOME to another place" in refused.stderr and "training" not in refused.stderr
 
 
 def test_a_model_of_another_vocabulary_leaves_no_run(args, tmp_path):
@@ -596,8 +617,9 @@ def test_a_damaged_config_is_4(tmp_path, content):
 
 
 def test_a_run_whose_data_is_gone_is_4(args, tmp_path):
-    assert finetune(*args, "--max-steps", "1").returncode == 0
-    (tmp_path / "records.json").unlink()
+    assert finetune(*args, "--max-steps", "1", "--keep-states").returncode == 0
+    for name in ("records.json", "out.pt"):
+        (tmp_path / name).unlink()
     refused = finetune("--resume", str(tmp_path / "run"))
     assert refused.returncode == 4
     assert f"cannot resume {tmp_path / 'run'}: {tmp_path / 'records.json'} is not there" in refused.stderr
