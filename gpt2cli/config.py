@@ -1,4 +1,4 @@
-"""Every default in one place: the model's shape, the published sizes, how to sample, train, evaluate and measure."""
+"""Every default in one place: the model's shape, how to sample, train, evaluate and measure."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -54,24 +54,6 @@ class GPTConfig(Checked):
         return self.n_embd // self.n_head
 
 
-@dataclass(frozen=True)
-class PublishedModel:
-    """A model with a short name: its repository on the Hub and its shape."""
-
-    repo: str
-    config: GPTConfig
-
-
-PUBLISHED = {
-    "gpt2": PublishedModel("openai-community/gpt2", GPTConfig()),
-    "gpt2-medium": PublishedModel("openai-community/gpt2-medium", GPTConfig(24, 16, 1024)),
-    "gpt2-large": PublishedModel("openai-community/gpt2-large", GPTConfig(36, 20, 1280)),
-    "gpt2-xl": PublishedModel("openai-community/gpt2-xl", GPTConfig(48, 25, 1600)),
-    "distilgpt2": PublishedModel("distilbert/distilgpt2", GPTConfig(6, 12, 768)),
-}
-DEFAULT_MODEL = "gpt2"
-TINY = "tiny"
-"""The name of the bundled model."""
 LESSONS = "lessons"
 """The name of the bundled data: 438 instructions with answers."""
 FINETUNED = "finetuned.pt"

@@ -9,7 +9,7 @@ from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.metadata import NO_METADATA, Metadata, read_metadata
 from gpt2cli.checkpoints.places import check_file, find_base, find_directory
 from gpt2cli.checkpoints.read_model import add_adapter, read_model
-from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY, GPTConfig
+from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.hub.models import WEIGHTS
 from gpt2cli.hub.tokenizer_files import check_tokenizer
@@ -19,6 +19,7 @@ from gpt2cli.model.device import pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import asset, expand
 from gpt2cli.progress import Progress, ignore
+from gpt2cli.published import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.untrusted import is_directory, is_file, shown
 
 

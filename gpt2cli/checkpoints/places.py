@@ -6,11 +6,11 @@ from pathlib import Path
 from gpt2cli.atomic import recover
 from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.files import Contents, check_regular, read_safetensors, read_shards
-from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.hub import models
 from gpt2cli.paths import asset, expand
 from gpt2cli.progress import Progress
+from gpt2cli.published import PUBLISHED, TINY
 from gpt2cli.untrusted import is_directory, is_file
 
 FILE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".gguf")

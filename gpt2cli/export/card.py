@@ -8,9 +8,10 @@ from pathlib import PurePath
 from typing import Any
 
 from gpt2cli.checkpoints.save import SUFFIXES
-from gpt2cli.config import PUBLISHED, GPTConfig
+from gpt2cli.config import GPTConfig
 from gpt2cli.paths import expand
 from gpt2cli.prompts import PromptTemplate
+from gpt2cli.published import PUBLISHED
 from gpt2cli.untrusted import is_name
 
 LONGEST_VALUE = 200

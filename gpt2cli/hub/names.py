@@ -2,8 +2,8 @@
 
 import re
 
-from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import UsageError
+from gpt2cli.published import PUBLISHED, TINY
 
 DEFAULT_REVISION = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from gpt2cli import paths
 from gpt2cli.checkpoints.save import check_target
-from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.data.prepared import is_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
 from gpt2cli.progress import Note, Progress
+from gpt2cli.published import PUBLISHED, TINY
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.events import Finished
 from gpt2cli.training.inputs import load_inputs

@@ -9,11 +9,11 @@ from gpt2cli.checkpoints.adapters import CONFIG, WEIGHTS, is_adapter, save_adapt
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import disk_errors, save_checkpoint
-from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import lora_state, merge_lora
+from gpt2cli.published import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.training.events import Evaluated, Event, Finished, Started
 from gpt2cli.training.settings import Settings
 
