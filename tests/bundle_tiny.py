@@ -29,7 +29,7 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import asset
 from gpt2cli.published import TINY
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.engine import mean_loss
+from gpt2cli.training.validation import mean_loss
 from tests.models import hub_config
 
 
