@@ -204,7 +204,9 @@ class _Loop:
             value = mean_loss(self.job.model, self.job.val, self.job.max_tokens, self.autocast(), self.job.ranks)
             divergence.check_validation(self.now.step, value, self.job.checkpoints)
             best = self.now.count_evaluation(value)
-            yield Evaluated(self.now.step, self.now.tokens_seen, value, best)
+            # a run that keeps its states may be extended: then these are not its final weights
+            is_final = self.now.step == self.job.total_steps and not self.job.keep_states
+            yield Evaluated(self.now.step, self.now.tokens_seen, value, best, is_final)
 
     def sample(self) -> Iterator[Event]:
         """Answer the sample prompts, if there are any."""

@@ -54,6 +54,7 @@ class Evaluated:
     tokens_seen: int  # training tokens so far
     val_loss: float  # mean over the split's targets, in nats
     best: bool
+    is_final: bool = False  # whether these are the weights that the run ends with, which are written anyway
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,12 @@ class Job:
     prompts_are_seen whether these are training records
     identity         settings, shape and data, which a resumed run must share
     checkpoints      the directory to save checkpoints in; None: save none
-    keep_states      whether to save a checkpoint after the last step, too
     should_stop      called after every step: whether to save and end
     compiled         whether to compile the blocks and, on CUDA, the part of the loss that reads all logits
     recompute        whether the backward pass computes the blocks again, to save memory
     half_copy        whether to compute in a copy of the model in `autocast`'s dtype, instead of autocast
     base_is_rounded  whether the frozen weights under an adapter were rounded to `autocast`'s dtype
+    keep_states      whether to save a checkpoint after the last step, so that the run can be extended
     """
 
     model: GPT
@@ -57,13 +57,13 @@ class Job:
     prompts_are_seen: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
     checkpoints: Path | None = None
-    keep_states: bool = False
     resume: Resumable | None = None
     should_stop: Callable[[], bool] = lambda: False
     compiled: bool = False
     recompute: bool = False
     half_copy: bool = False
     base_is_rounded: bool = False
+    keep_states: bool = False
 
     @property
     def records_per_step(self) -> int:
@@ -123,7 +123,6 @@ def make_job(
     ranks: Ranks,
     *,
     checkpoints: Path | None = None,
-    keep_states: bool = False,
     resume: Resumable | None = None,
     compiled: bool = False,
 ) -> Job:
@@ -155,7 +154,6 @@ def make_job(
         prompts_are_seen=not settings.sample_prompts and not len(splits.val),
         identity=identity,
         checkpoints=checkpoints,
-        keep_states=keep_states,
         resume=resume,
         compiled=compiled,
         recompute=settings.grad_checkpointing,

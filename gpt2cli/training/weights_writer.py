@@ -61,14 +61,15 @@ class WeightsWriter:
     def handle(self, event: Event) -> None:
         """Write the weights after an evaluation that is the best so far. Raises ResourceError if the disk is full.
 
-        Writes none with `--save-every 0`, and none before the first step: those are the weights of the base.
+        Writes none with `--save-every 0`, before the first step, when the weights are those of the base, and after the
+        last step, when they are the final ones.
         """
         match event:
             case Started():  # unfinished files of killed processes
                 with disk_errors(self.run):
                     for file in kept_files(self.run):
                         atomic.sweep(file)
-            case Evaluated(best=True) if event.step and self.settings.train.save_every != 0:
+            case Evaluated(best=True, is_final=False) if event.step and self.settings.train.save_every != 0:
                 known = self._provenance(event.step, {"val": event.val_loss})
                 try:
                     if self.settings.lora:
