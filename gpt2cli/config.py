@@ -137,20 +137,20 @@ class TrainConfig(Checked):
         "response", help="The tokens that count in the loss: only those of the responses, or all."
     )
     eval_every: int | None = described(
-        None, NEVER_AT_0, "Evaluate every N steps; 0: never.", means="by time, up to 10 times", in_identity=False
+        None, NEVER_AT_0, "Evaluate every N steps; 0: never.", means="10 times, as time permits", in_identity=False
     )
     sample_every: int | None = described(
         None,
         NEVER_AT_0,
         "Generate answers to the sample prompts every N steps; 0: never.",
-        means="by time, up to 3 times",
+        means="3 times, as time permits",
         in_identity=False,
     )
     save_every: int | None = described(
         None,
         NEVER_AT_0,
         "Save every N steps; 0: no checkpoints, no best.pt.",
-        means="by time, every 5 minutes",
+        means="every 5 minutes",
         in_identity=False,
     )
     patience: int = described(

@@ -31,7 +31,8 @@ def describe_start(event: Started) -> Iterator[str]:
         used = f"validates on {event.val_used:,} of {examples_of(event, event.val_examples)}"
         yield f"{used}, to save time; --eval-every N uses all"
     if event.samples_from_training:
-        yield "the samples are answers to training records, because no records are held out"
+        used = "beginnings of training texts" if event.plain_text else "training records"
+        yield f"the sample prompts are {used}, because nothing is held out"
 
 
 def examples_of(event: Started, number: int) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MANY = 60  # up to this many steps are drawn as points, more as a line
 PARTS, WIDEST = 10, 101  # the mean of the training loss is over a tenth of the steps, and at most over so many
+MARGINS = (0.09, 0.12, 0.88, 0.70)  # left, bottom, width and height: to compute them takes as long as to draw the plot
 TRAINING, VALIDATION = "#3b6fb6", "#d1632b"
 
 
@@ -102,8 +103,8 @@ def draw(data: Losses, out: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")  # not pyplot, which keeps global state
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(8, 4.5))  # not pyplot, which keeps global state
+    axes = figure.add_axes(MARGINS)
     if data.steps:
         draw_training(axes, data)
         draw_tokens(axes, data)

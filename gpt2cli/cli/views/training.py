@@ -32,6 +32,7 @@ class LiveView(LiveDisplay):
 
     def __init__(self, console: Console, verbose: bool = False) -> None:
         self._verbose = verbose
+        self._plain_text = False
         self._line = TrainingLine()
         super().__init__(console, self._line)
 
@@ -47,6 +48,7 @@ class LiveView(LiveDisplay):
         self._line.handle(event)
         match event:
             case Started():
+                self._plain_text = event.plain_text
                 for line in describe_start(event):
                     self.note(line)
                 self.show()
@@ -78,7 +80,8 @@ class LiveView(LiveDisplay):
             expected = "" if each.expected is None else shortened(each.expected, 120)
             right = each.expected is not None and each.answer.split() == each.expected.split()
             if not self._console.animates:
-                said = f"step {event.step}: {shortened(each.prompt, 60)!r} is answered {shortened(each.answer, 120)!r}"
+                verb = "is continued with" if self._plain_text else "is answered"
+                said = f"step {event.step}: {shortened(each.prompt, 60)!r} {verb} {shortened(each.answer, 120)!r}"
                 self.note(said + (", as expected" if right else f", expected {expected!r}" if expected else ""))
                 continue
             self.note(f"step {event.step}: {shortened(each.prompt, 100)}")
@@ -108,6 +111,8 @@ class TrainingLine:
                 self._step = event
             case Evaluated():
                 self._evaluated = event
+                if self._started and event.step == self._started.step:  # the time before the first step
+                    self._since = time.monotonic()
 
     def words(self, arrow: str = "") -> Iterator[str]:
         """Yields the figures, the most important one first."""
@@ -144,7 +149,7 @@ class TrainingLine:
         yield line
 
     def _seconds_left(self) -> float:
-        """The estimate uses the mean time of a step in this process, evaluations included."""
+        """The estimate uses the mean time of a step in this process, with all that came after the first step."""
         if not self._started or not self._step or self._step.step <= self._started.step:
             return 0.0
         seconds_per_step = (time.monotonic() - self._since) / (self._step.step - self._started.step)

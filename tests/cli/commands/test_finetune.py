@@ -273,6 +273,15 @@ def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, ended, how, 
     assert learned(tmp_path / "run") == learned(unbroken / "run")
 
 
+def test_a_signal_in_the_last_step_costs_no_weights(args, tmp_path):
+    run = tmp_path / "run"
+    with signal_when(lambda: learned(run)[-1][0] == 4, signal.SIGINT):
+        done = finetune(*args, "--max-steps", "4", "--save-every", "0")
+    assert done.returncode == 130
+    assert json.loads((run / "summary.json").read_text())["reason"] == "done"
+    assert torch.load(tmp_path / "out.pt", weights_only=True)["provenance"]["step"] == 4
+
+
 def is_evaluating(run: Path) -> bool:
     """Whether the last line is that of a step: after each, there is an evaluation."""
     lines = metrics(run) if (run / "metrics.jsonl").is_file() else []

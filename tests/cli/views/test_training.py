@@ -243,13 +243,16 @@ def test_the_start_tells_what_is_used() -> None:
     lines = shown([some, Evaluated(0, 0, 4.5, True)], terminal=False).splitlines()
     assert lines[1:] == [
         "validates on 12 of 100 records, to save time; --eval-every N uses all",
-        "the samples are answers to training records, because no records are held out",
+        "the sample prompts are training records, because nothing is held out",
         "before training: validation loss 4.500",
     ]
     text = replace(STARTED, plain_text=True, train_examples=256, val_examples=0, val_used=0)
     assert shown([text], terminal=False).startswith(
         "training 2,359,296 of 124,439,808 parameters on 256 blocks of text: 200 steps in 3 epochs"
     )
+    seen = shown([replace(text, samples_from_training=True), EVENTS[4]], terminal=False).splitlines()
+    assert seen[1] == "the sample prompts are beginnings of training texts, because nothing is held out"
+    assert seen[3] == "step 2: 'Say nothing' is continued with ''"
     assert "on 1 block of text (2 held out)" in shown(
         [replace(text, train_examples=1, val_examples=2, val_used=2)], terminal=False
     )
