@@ -144,8 +144,7 @@ def draw_validation(axes: "Axes", data: Losses) -> None:
     best = min(range(len(data.val_losses)), key=data.val_losses.__getitem__)
     step, loss = data.val_steps[best], data.val_losses[best]
     label = f"best: {loss:.3f} at step {step}" if step else f"best: {loss:.3f} before training"
-    ring = {"mfc": "none", "mec": VALIDATION, "clip_on": False}
-    axes.plot([step], [loss], "o", ms=10, label=label, **ring)
+    axes.plot([step], [loss], "o", ms=10, mfc="none", mec=VALIDATION, label=label, clip_on=False)
 
 
 def draw_tokens(axes: "Axes", data: Losses) -> None:
