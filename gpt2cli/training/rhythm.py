@@ -8,8 +8,8 @@ By time, the three together take at most a tenth of the time that the steps take
 - A checkpoint may come when SECONDS_BETWEEN_SAVES of training are not saved.
 
 Each comes only if the time that was spent so far and the time that it is expected to take fit into that tenth.
-Always, and whatever they take, there is an evaluation before the first step, and an evaluation and samples after the
-last. To make both evaluations short, validation.py limits their records.
+There are always an evaluation before the first step, and an evaluation and samples after the last, also in a run of
+seconds, of which they take more. To make both evaluations short, validation.py limits their records.
 
 The clock decides only about these reports. They change no step, so a resumed run still learns the same weights.
 """
@@ -30,9 +30,9 @@ SHARE = 0.1
 EVALUATIONS, SAMPLES = 10, 3
 """Into how many parts the evaluations and the samples divide a run."""
 SECONDS_BETWEEN_SAVES = 300.0
-BYTES, READ_PER_SECOND, WRITTEN_PER_SECOND = 4, 1e10, 2e8
-"""For guesses: the bytes of a weight, and how fast a slow machine reads memory (all weights, for each new token of the
-samples) and writes to disk.
+BYTES, READ_PER_SECOND, WRITTEN_PER_SECOND, TOKEN_SECONDS = 4, 1e10, 2e8, 0.005
+"""For guesses: the bytes of a weight, how fast a slow machine reads memory (all weights, for each new token of the
+samples) and writes to disk, and the least time for a token.
 """
 
 Kind = Literal["evaluate", "sample", "save"]
@@ -138,8 +138,8 @@ def rhythm_of(job: Job, now: Counters) -> Rhythm:
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     trained, all_parameters = sum(p.numel() for p in parameters), sum(p.numel() for p in job.model.parameters())
     write_best = trained * BYTES / WRITTEN_PER_SECOND if config.save_every != 0 else 0.0
-    token = now.train_seconds / now.tokens_seen if now.tokens_seen else 0.0  # seconds of one token in a step
-    forward = FORWARD * token * (job.val.n_tokens if job.val else 0)
+    in_a_step = now.train_seconds / now.tokens_seen if now.tokens_seen else 0.0  # seconds for a token
+    forward = FORWARD * in_a_step * (job.val.n_tokens if job.val else 0)
     return Rhythm(
         {
             "evaluate": config.eval_every if job.val else 0,
@@ -150,7 +150,7 @@ def rhythm_of(job: Job, now: Counters) -> Rhythm:
         step=now.step,
         guesses={
             "evaluate": forward + write_best,
-            "sample": SAMPLING.max_new_tokens * all_parameters * BYTES / READ_PER_SECOND,
+            "sample": SAMPLING.max_new_tokens * (TOKEN_SECONDS + all_parameters * BYTES / READ_PER_SECOND),
             "save": 3 * trained * BYTES / WRITTEN_PER_SECOND,  # and two numbers of the optimizer for each weight
         },
         patient=config.patience > 0,
