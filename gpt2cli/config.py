@@ -1,4 +1,4 @@
-"""Every default in one place: the model's shape, the published sizes, how to sample, train, evaluate and measure."""
+"""Every default in one place: the model's shape, how to sample, train, evaluate and measure."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -54,29 +54,10 @@ class GPTConfig(Checked):
         return self.n_embd // self.n_head
 
 
-@dataclass(frozen=True)
-class PublishedModel:
-    """A model with a short name: its repository on the Hub and its shape."""
-
-    repo: str
-    config: GPTConfig
-
-
-PUBLISHED = {
-    "gpt2": PublishedModel("openai-community/gpt2", GPTConfig()),
-    "gpt2-medium": PublishedModel("openai-community/gpt2-medium", GPTConfig(24, 16, 1024)),
-    "gpt2-large": PublishedModel("openai-community/gpt2-large", GPTConfig(36, 20, 1280)),
-    "gpt2-xl": PublishedModel("openai-community/gpt2-xl", GPTConfig(48, 25, 1600)),
-    "distilgpt2": PublishedModel("distilbert/distilgpt2", GPTConfig(6, 12, 768)),
-}
-DEFAULT_MODEL = "gpt2"
-TINY = "tiny"
-"""The name of the bundled model."""
 LESSONS = "lessons"
 """The name of the bundled data: 438 instructions with answers."""
 FINETUNED = "finetuned.pt"
 """The default file that `finetune` writes and `chat` opens."""
-A_TENTH = "a tenth of the run"
 FULL_RATE, LORA_RATE = 5e-5, 3e-4
 """The default learning rates. Adapters need a higher one than whole matrices."""
 
@@ -117,7 +98,8 @@ class SamplingConfig(Checked):
 class TrainConfig(Checked):
     """How to train. Raises UsageError for a value out of its bounds.
 
-    None for an interval (`eval_every`, `sample_every`, `save_every`) means a tenth of the run, 0 means never.
+    None for an interval (`eval_every`, `sample_every`, `save_every`) means that the time decides, 0 means never: see
+    training/rhythm.py.
     """
 
     epochs: int = described(3, AT_LEAST_1, "Passes over the data.")
@@ -155,17 +137,21 @@ class TrainConfig(Checked):
         "response", help="The tokens that count in the loss: only those of the responses, or all."
     )
     eval_every: int | None = described(
-        None, NEVER_AT_0, "Evaluate every N steps; 0: never.", means=A_TENTH, in_identity=False
+        None, NEVER_AT_0, "Evaluate every N steps; 0: never.", means="10 times, as time permits", in_identity=False
     )
     sample_every: int | None = described(
         None,
         NEVER_AT_0,
         "Generate answers to the sample prompts every N steps; 0: never.",
-        means=A_TENTH,
+        means="3 times, as time permits",
         in_identity=False,
     )
     save_every: int | None = described(
-        None, NEVER_AT_0, "Save every N steps; 0: no checkpoints, no best.pt.", means=A_TENTH, in_identity=False
+        None,
+        NEVER_AT_0,
+        "Save every N steps; 0: no checkpoints, no best.pt.",
+        means="every 5 minutes",
+        in_identity=False,
     )
     patience: int = described(
         0, OFF_AT_0, "Stop after this many evaluations without a lower validation loss; 0: never.", in_identity=False

@@ -35,6 +35,26 @@ class PromptTemplate:
         # in one pass, and not by str.format: the values may contain braces
         return _FIELD.sub(lambda match: parts[match[1]], template)
 
+    def parts(self, text: str) -> tuple[str, str, str] | None:
+        """The instruction, the input and the response in a text that `prompt` began; None for any other text.
+
+        The inverse of `prompt`. The input is empty if there is none. If a field contains the text that follows it in
+        the template, it ends there.
+        """
+        for template in (self.with_input, self.without_input):
+            pattern, known = "", set[str]()
+            for i, part in enumerate(_FIELD.split(template)):
+                if i % 2 == 0:
+                    pattern += re.escape(part)
+                else:
+                    pattern += f"(?P={part})" if part in known else f"(?P<{part}>.*?)"
+                    known.add(part)
+            found = re.fullmatch(f"{pattern}(?P<response>.*)", text, re.DOTALL)
+            if found:
+                values = found.groupdict()
+                return values.get("instruction", ""), values.get("input", ""), values["response"]
+        return None
+
     @property
     def headings(self) -> tuple[str, ...]:
         """The headings of the parts. If a model writes one, its answer has ended, and it continues with a new record.

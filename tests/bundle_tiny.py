@@ -23,12 +23,13 @@ from gpt2cli.checkpoints import quantized_file
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import save_tensors
-from gpt2cli.config import TINY, DataConfig, TrainConfig
+from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.open_data import load_data
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import asset
+from gpt2cli.published import TINY
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.engine import mean_loss
+from gpt2cli.training.validation import mean_loss
 from tests.models import hub_config
 
 

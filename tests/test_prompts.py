@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.prompts import ALPACA, LONGEST_FILE, PromptTemplate, read_template
+from gpt2cli.prompts import ALPACA, LONGEST_FILE, SEED, PromptTemplate, read_template
 
 PIECES = ["a", " ", "\n", "\n\n### Instruction:\n", "\n\n### Input:\n", "\n\n### Response:\n", "{input}"]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
@@ -130,3 +130,14 @@ def test_a_template_does_not_multiply_what_is_asked(tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps({"with_input": hostile + "{input}", "without_input": hostile}))
     with pytest.raises(DataError, match=r"mine.json is not a template: with_input holds"):
         read_template(str(tmp_path / "mine.json"))
+
+
+@pytest.mark.parametrize("template", [ALPACA, SEED, PromptTemplate("{input}|{instruction}|{input}>", "{instruction}")])
+@pytest.mark.parametrize(("instruction", "input"), [("Who?", ""), ("Add.", "1, 2"), ("a\nb (c) [d] \\1", "{x}\n")])
+def test_the_parts_of_a_text_are_those_that_it_was_made_of(template, instruction, input):
+    prompt = template.prompt(instruction, input)
+    if template.without_input != "{instruction}":
+        assert template.parts(prompt + "The answer") == (instruction, input, "The answer")
+        assert template.parts("x" + prompt) is None
+    elif input:
+        assert template.parts(prompt) == (instruction, input, "")

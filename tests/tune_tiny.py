@@ -29,10 +29,11 @@ from gpt2cli.data.open_data import load_data
 from gpt2cli.data.splits import Splits
 from gpt2cli.model.gpt import GPT
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.engine import mean_loss, train
+from gpt2cli.training.engine import train
 from gpt2cli.training.events import Step
 from gpt2cli.training.inputs import set_dropout
 from gpt2cli.training.job import Job
+from gpt2cli.training.validation import mean_loss
 
 BLOCK, BATCH = 256, 8
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from gpt2cli.checkpoints.files import Contents
 from gpt2cli.checkpoints.headers import read_json
 from gpt2cli.checkpoints.state_dicts import ALPHAS, BIASES, CONFIGS, HEADS
-from gpt2cli.config import HEAD_SIZE, PUBLISHED
+from gpt2cli.config import HEAD_SIZE
+from gpt2cli.published import PUBLISHED
 from gpt2cli.untrusted import is_file, parse_json
 
 _NESTED = (*CONFIGS, "model", "gpt")

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from gpt2cli.checkpoints import places
 from gpt2cli.checkpoints.adapter_files import is_adapter, read_adapter_config
-from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY, GPTConfig
+from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.hub.names import WEIGHTS
 from gpt2cli.model.device_names import check_device_name
 from gpt2cli.paths import asset, expand
 from gpt2cli.progress import Progress, ignore
+from gpt2cli.published import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.untrusted import is_directory, is_file, shown
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from gpt2cli.atomic import recover
 from gpt2cli.checkpoints import adapter_files
 from gpt2cli.checkpoints.headers import check_header, check_regular
 from gpt2cli.checkpoints.hub_layout import check_directory, refuse_parent_of_adapter
-from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.hub.names import parse_name
 from gpt2cli.paths import asset, expand
+from gpt2cli.published import PUBLISHED, TINY
 from gpt2cli.untrusted import is_directory, is_file
 
 FILE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".gguf")

@@ -11,17 +11,33 @@ ENDINGS = {
 }
 
 
-def describe_start(event: Started) -> str:
+def describe_start(event: Started) -> Iterator[str]:
+    """What is trained on what, and for how long; then, if only some or seen examples are used, which are used."""
     size = f"{event.parameters:,} parameters"
     if event.trainable_parameters < event.parameters:
         size = f"{event.trainable_parameters:,} of {size}"
-    records = f"{counted(event.train_examples, 'record')} ({event.val_examples:,} held out)"
-    if event.step >= event.total_steps:
-        return f"no steps are left: {size}, {records}"
-    if event.step:
-        return f"continuing after step {event.step} of {event.total_steps}: {size}, {records}"
+    examples = examples_of(event, event.train_examples)
+    if event.val_examples:
+        examples += f" ({event.val_examples:,} held out)"
     steps = f"{counted(event.total_steps, 'step')} in {counted(event.epochs, 'epoch')}"
-    return f"training {size} on {records}: {steps}"
+    if event.step >= event.total_steps:
+        yield f"no steps are left: {size}, {examples}"
+        return
+    if event.step:
+        yield f"continuing after step {event.step} of {event.total_steps}: {size}, {examples}"
+    else:
+        yield f"training {size} on {examples}: {steps}"
+    if event.val_used < event.val_examples:
+        used = f"validates on {event.val_used:,} of {examples_of(event, event.val_examples)}"
+        yield f"{used}, to save time; --eval-every N uses all"
+    if event.samples_from_training:
+        used = "beginnings of training texts" if event.plain_text else "training records"
+        yield f"the sample prompts are {used}, because nothing is held out"
+
+
+def examples_of(event: Started, number: int) -> str:
+    """So many records, or blocks of plain text."""
+    return f"{counted(number, 'block')} of text" if event.plain_text else counted(number, "record")
 
 
 def describe_end(event: Finished) -> Iterator[str]:
@@ -33,7 +49,9 @@ def describe_end(event: Finished) -> Iterator[str]:
     )
     losses = []
     if event.final_train_loss is not None:
-        losses.append(f"training {event.final_train_loss:.3f}")
+        steps = event.final_train_loss_steps
+        mean = f"mean of the last {steps} steps" if steps > 1 else "the last step"
+        losses.append(f"training {event.final_train_loss:.3f} ({mean})")
     if event.final_val_loss is not None:
         losses.append(f"validation {event.final_val_loss:.3f}")
         if event.final_val_step != event.steps:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2cli import paths, untrusted
 from gpt2cli.bounds import check
-from gpt2cli.config import PUBLISHED, TINY, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
 from gpt2cli.outputs import check_checkpoint, check_free
 from gpt2cli.prompts import read_template
+from gpt2cli.published import PUBLISHED, TINY
 
 if TYPE_CHECKING:
     from gpt2cli.training.settings import Settings

@@ -13,9 +13,10 @@ import typer
 
 from gpt2cli.bounds import FieldError
 from gpt2cli.cli.config_options import option
-from gpt2cli.config import PUBLISHED, TINY, SamplingConfig
+from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import TEMPLATES
+from gpt2cli.published import PUBLISHED, TINY
 
 MODEL_PANEL = "Model"
 SAMPLING_PANEL = "Sampling"

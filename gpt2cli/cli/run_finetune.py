@@ -27,8 +27,13 @@ from gpt2cli.training.settings import Settings
 from gpt2cli.training.tracking import WandbTracker
 
 
-def run_training(asked: Settings, options: RunOptions, *, threads: int | None, json: bool, quiet: bool) -> None:
-    """Start a run with the settings `asked`, or resume one. Shows its events, and writes its weights at the end."""
+def run_training(
+    asked: Settings, options: RunOptions, *, threads: int | None, json: bool, quiet: bool, verbose: bool
+) -> None:
+    """Start a run with the settings `asked`, or resume one. Shows its events, and writes its weights at the end.
+
+    With `verbose`, it also shows each checkpoint.
+    """
     console = Console(quiet or launched_rank() > 0)
     events = JsonEvents(console)
     if threads:
@@ -47,20 +52,22 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
             held_back(lambda: console.note("stopping after this step; press Ctrl-C again to stop at once"))
         )
         run.job.should_stop = lambda: bool(interrupts)
-        finished = follow(run.job, open_listeners(stack, console, run, events if json else None))
-        if interrupts:
+        finished = follow(run.job, open_listeners(stack, console, run, events if json else None, verbose))
+        if finished.reason == "interrupted":
             saved = checkpoints(run.path / "checkpoints")
             resume = f"to continue: gpt2 finetune --resume {run.path}{' --force' * run.force}"
             console.note(resume if saved else "nothing was saved, because --save-every was 0")
             interrupts.raise_received()
+            return  # another process received the signal
         with working(console, f"writing {run.settings.out}"):
-            run.write_weights(finished)
+            run.write_weights(finished)  # also after a signal in the last step: no checkpoint holds them
         if run.directory:
             best = better_weights(run.weights, finished)
             note_written(run, finished, best, console)
             if json:
                 where = {"out": run.settings.out, "run": str(run.path), "best": best and str(best)}
                 events.write({"kind": "wrote"} | where)
+        interrupts.raise_received()
     events.raise_failed()
 
 
@@ -74,12 +81,12 @@ def follow(job: Job, listeners: list[Callable[[Event], None]]) -> Finished:
 
 
 def open_listeners(
-    stack: ExitStack, console: Console, run: Run, events: JsonEvents | None
+    stack: ExitStack, console: Console, run: Run, events: JsonEvents | None, verbose: bool
 ) -> list[Callable[[Event], None]]:
     """The functions that handle the run's events; none in processes other than the first."""
     if run.directory is None:
         return []
-    view = stack.enter_context(LiveView(console))
+    view = stack.enter_context(LiveView(console, verbose))
     listeners: list[Callable[[Event], None]] = [run.directory.handle, view.handle, run.weights.handle]
     if events:
         listeners.append(events.handle)

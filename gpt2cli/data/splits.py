@@ -60,6 +60,11 @@ def sample(n: int, k: int, seed: int) -> list[int]:
     return sorted(permutation(n, seed)[:k])
 
 
+def spread(k: int, n: int) -> list[int]:
+    """k numbers from 0 to n - 1 at equal distances; all of them if k is n or more."""
+    return [(2 * i + 1) * n // (2 * k) for i in range(k)] if k < n else list(range(n))
+
+
 def permutation(n: int, seed: int) -> Sequence[int]:
     """The numbers from 0 to n - 1 in random order."""
     # Python guarantees only for random() that later versions give the same numbers

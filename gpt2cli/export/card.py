@@ -7,10 +7,11 @@ import json
 from pathlib import PurePath
 from typing import Any
 
-from gpt2cli.config import PUBLISHED, GPTConfig
+from gpt2cli.config import GPTConfig
 from gpt2cli.outputs import CHECKPOINT_SUFFIXES
 from gpt2cli.paths import expand
 from gpt2cli.prompts import PromptTemplate
+from gpt2cli.published import PUBLISHED
 from gpt2cli.untrusted import is_name
 
 LONGEST_VALUE = 200

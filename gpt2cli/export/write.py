@@ -14,7 +14,7 @@ from gpt2cli.checkpoints.metadata import Metadata, provenance_of, read_metadata
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.rounding import cast
 from gpt2cli.checkpoints.save import disk_errors, save_tensors, unshare_storage, write_pt, write_tensors, writing
-from gpt2cli.config import HEAD_SIZE, PUBLISHED, TINY, VOCAB_SIZE, GPTConfig
+from gpt2cli.config import HEAD_SIZE, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.export.card import hub_name, write_adapter_card, write_card
 from gpt2cli.export.formats import CARD, FORMATS
@@ -24,6 +24,7 @@ from gpt2cli.export.request import Request
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import expand
 from gpt2cli.progress import Progress, ignore
+from gpt2cli.published import PUBLISHED, TINY
 from gpt2cli.untrusted import is_directory, shown
 
 

@@ -2,8 +2,8 @@
 
 import re
 
-from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.errors import UsageError
+from gpt2cli.published import PUBLISHED, TINY
 from gpt2cli.suggestions import advise, did_you_mean
 
 DEFAULT_REVISION = "main"

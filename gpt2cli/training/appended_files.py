@@ -52,8 +52,10 @@ def _finite(value: Any) -> Any:
 def as_markdown(event: Sampled) -> str:
     """A section of `samples.md`. Each text is an indented block, so that it cannot contain a heading."""
     parts = [f"## Step {event.step}\n"]
-    for prompt, answer in event.answers:
-        parts += ["Prompt:\n", indented(prompt), "Answer:\n", indented(answer)]
+    for each in event.answers:
+        parts += ["Prompt:\n", indented(each.prompt), "Answer:\n", indented(each.answer)]
+        if each.expected is not None:
+            parts += ["Expected:\n", indented(each.expected)]
     return "\n".join(parts) + "\n"
 
 

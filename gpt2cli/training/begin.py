@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2cli import paths
-from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.data.kinds import is_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
 from gpt2cli.outputs import check_checkpoint
 from gpt2cli.progress import Note, Progress
+from gpt2cli.published import PUBLISHED, TINY
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.done_runs import complete_weights
 from gpt2cli.training.ending import end_run

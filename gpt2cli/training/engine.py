@@ -12,26 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt2cli.config import SamplingConfig
-from gpt2cli.data.batches import kinds_of, make_rows, seed_for, steps_per_epoch
-from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.batches import kinds_of, seed_for, steps_per_epoch
 from gpt2cli.errors import DataError
-from gpt2cli.generation.text import complete
 from gpt2cli.model.device import peak_rss_mb, repeatable
-from gpt2cli.model.gpt import GPT
 from gpt2cli.training import divergence
-from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
+from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step, smoothed_steps
+from gpt2cli.training.forward import compile_blocks
 from gpt2cli.training.half_copy import HalfCopy
 from gpt2cli.training.job import Job, StepBatch, read_batch
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
 from gpt2cli.training.resuming import check_identity
+from gpt2cli.training.rhythm import Due, rhythm_of
 from gpt2cli.training.run_checkpoints import restore, save_state
+from gpt2cli.training.sample_prompts import answer
 from gpt2cli.training.sampled_softmax import SAMPLED_SHARE, Negatives
 from gpt2cli.training.state_json import Counters
-
-SAMPLE = SamplingConfig(max_new_tokens=60, temperature=0, repetition_penalty=1.2)
+from gpt2cli.training.validation import mean_loss
 
 
 def train(job: Job) -> Iterator[Event]:
@@ -47,28 +44,21 @@ def train(job: Job) -> Iterator[Event]:
     yield from loop.begin()
     while loop.now.step < job.total_steps and not loop.out_of_patience():
         yield loop.take_step()
-        stopping = bool(job.ranks.sum(float(job.should_stop()))[0])
-        last = loop.now.step == job.total_steps
-        yield from loop.evaluate(last)  # before saving: if the run is killed here, the resumed run evaluates again
-        yield from loop.sample(last)
-        yield from loop.save(last or stopping or loop.out_of_patience())
-        if stopping and not last:
+        due, stopping = loop.agree()
+        if due.evaluate:  # before saving: if the run is killed here, the resumed run evaluates again
+            yield from loop.evaluate()
+        at_end = loop.now.step == job.total_steps or loop.out_of_patience()
+        if due.sample or (at_end and job.config.sample_every != 0):
+            yield from loop.sample()
+        stopping = stopping and not at_end
+        if stopping or at_end or due.save:
+            divergence.check_weights(loop.now.step, job.model, job.checkpoints)
+        if stopping or (job.keep_states if at_end else due.save):
+            yield from loop.save()
+        if stopping:
             yield loop.finish("interrupted")
             return
     yield loop.finish("patience" if loop.out_of_patience() else "done")
-
-
-def compile_blocks(model: GPT, changing: bool) -> None:
-    """Compile each block: all of it on CUDA, only the MLP (two thirds of the work) on other devices.
-
-    On those, packed rows give the attention other shapes at every step. All blocks share one compilation.
-    `changing` says whether rows have many different lengths: instructions have, blocks of text have not.
-    """
-    for block in model.h:
-        if model.wte.weight.device.type == "cuda":
-            block.compile(dynamic=True if changing else None)
-        else:
-            block.mlp.compile(dynamic=True)  # type: ignore[union-attr]
 
 
 class _Loop:
@@ -104,18 +94,22 @@ class _Loop:
             if self.half:
                 self.half.refresh()
             self.now = job.resume.counters
+        self.rhythm, self.trained_before = rhythm_of(job, self.now), self.now.train_seconds
         parameters = list(job.model.parameters())
         yield Started(
             step=self.now.step,
             total_steps=job.total_steps,
             epochs=-(-job.total_steps // self.steps_per_epoch),
             train_examples=len(job.train),
-            val_examples=len(job.val) if job.val else 0,
+            val_examples=len(job.val or ()) if job.held_out is None else job.held_out,
+            val_used=len(job.val or ()),
+            plain_text=job.plain_text,
+            samples_from_training=bool(job.prompts) and job.prompts_are_seen,
             trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
             parameters=sum(p.numel() for p in parameters),
         )
-        if self.now.step == 0:
-            yield from self.evaluate(at_start=True)
+        if self.now.step == 0 and job.config.eval_every != 0:
+            yield from self.evaluate()
 
     def take_step(self) -> Step:
         """Take one optimizer step. Its loss is the mean over the targets of all passes and processes."""
@@ -139,7 +133,8 @@ class _Loop:
         if self.half:
             self.half.refresh()
         seconds = time.perf_counter() - start
-        self.now.count(loss, batch.n_targets, batch.n_tokens, seconds)
+        smoothed = smoothed_steps(job.total_steps)
+        self.now.count(loss, batch.n_targets, batch.n_tokens, seconds, smoothed=smoothed)
         return Step(
             step=self.now.step,
             epoch=self.now.step / self.steps_per_epoch,
@@ -186,34 +181,48 @@ class _Loop:
         dtype = self.job.autocast
         return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
 
-    def evaluate(self, last: bool = False, at_start: bool = False) -> Iterator[Event]:
-        """Compute the validation loss, if an evaluation is due."""
-        if not self.job.val or not self.job.is_due(self.job.config.eval_every, self.now.step, last or at_start):
-            return
-        value = mean_loss(self.job.model, self.job.val, self.job.max_tokens, self.autocast(), self.job.ranks)
-        divergence.check_validation(self.now.step, value, self.job.checkpoints)
-        best = self.now.count_evaluation(value)
-        yield Evaluated(self.now.step, self.now.tokens_seen, value, best)
+    def agree(self) -> tuple[Due, bool]:
+        """What is due after this step, and whether the run is asked to end: the same in all processes.
 
-    def sample(self, last: bool) -> Iterator[Event]:
-        """Answer the sample prompts, if that is due."""
-        if not self.job.prompts or not self.job.is_due(self.job.config.sample_every, self.now.step, last):
-            return
-        answers = complete(self.job.model, [prompt for _, prompt in self.job.prompts], SAMPLE)
-        shown = [shown for shown, _ in self.job.prompts]
-        yield Sampled(self.now.step, list(zip(shown, (answer.text for answer in answers), strict=True)))
+        The clock of the first process decides.
+        """
+        ranks, due = self.job.ranks, self.rhythm.after(self.now.step, self.trained_here)
+        mine = (due.evaluate, due.sample, due.save) if ranks.is_first else (False, False, False)
+        evaluate, sample, save, stop = ranks.sum(*map(float, (*mine, self.job.should_stop())))
+        return Due(bool(evaluate), bool(sample), bool(save)), bool(stop)
 
-    def save(self, last: bool) -> Iterator[Event]:
-        """Save a checkpoint, if one is due. `last` means that the run ends here, for whatever reason."""
-        is_due = self.job.is_due(self.job.config.save_every, self.now.step, last)
-        if last or is_due:
-            divergence.check_weights(self.now.step, self.job.model, self.job.checkpoints)
-        if not is_due or self.job.checkpoints is None:
+    @property
+    def trained_here(self) -> float:
+        """The seconds that the steps of this process took."""
+        return self.now.train_seconds - self.trained_before
+
+    def evaluate(self) -> Iterator[Event]:
+        """Compute the validation loss, if there are validation records."""
+        if not self.job.val:
             return
-        if self.job.ranks.is_first:
-            path = save_state(self.job.checkpoints, self.optimizer, self.now, self.job.identity)
-            yield Saved(self.now.step, path)
-        self.job.ranks.wait()
+        with self.rhythm.spending("evaluate", self.now.step, self.trained_here):
+            value = mean_loss(self.job.model, self.job.val, self.job.max_tokens, self.autocast(), self.job.ranks)
+            divergence.check_validation(self.now.step, value, self.job.checkpoints)
+            best = self.now.count_evaluation(value)
+            # a run that keeps its states may be extended: then these are not its final weights
+            is_final = self.now.step == self.job.total_steps and not self.job.keep_states
+            yield Evaluated(self.now.step, self.now.tokens_seen, value, best, is_final)
+
+    def sample(self) -> Iterator[Event]:
+        """Answer the sample prompts, if there are any."""
+        if self.job.prompts:
+            with self.rhythm.spending("sample", self.now.step, self.trained_here):
+                yield Sampled(self.now.step, answer(self.job.model, self.job.prompts))
+
+    def save(self) -> Iterator[Event]:
+        """Save a checkpoint, unless the settings forbid it."""
+        if self.job.config.save_every == 0 or self.job.checkpoints is None:
+            return
+        with self.rhythm.spending("save", self.now.step, self.trained_here):
+            if self.job.ranks.is_first:
+                path = save_state(self.job.checkpoints, self.optimizer, self.now, self.job.identity)
+                yield Saved(self.now.step, path)
+            self.job.ranks.wait()
 
     def out_of_patience(self) -> bool:
         return 0 < self.job.config.patience <= self.now.worse_evaluations
@@ -227,24 +236,10 @@ class _Loop:
             train_tok_s=now.tokens_seen / now.train_seconds if now.train_seconds else 0.0,
             peak_rss_mb=peak_rss_mb(),
             final_train_loss=now.train_loss,
+            final_train_loss_steps=len(now.recent),
             final_val_loss=now.val_loss,
             final_val_step=now.val_step,
             best_val_loss=now.best_val_loss,
             best_val_step=now.best_val_step,
             reason=reason,
         )
-
-
-@torch.no_grad()
-def mean_loss(
-    model: GPT, data: TokenDataset, max_tokens: int, autocast: AbstractContextManager[Any], ranks: Ranks
-) -> float:
-    """The mean loss over all targets of `data`, in nats. Each process computes its share."""
-    mine = list(range(len(data)))[ranks.rank :: ranks.world_size]
-    losses, n = [], 0
-    with autocast:
-        for row in make_rows(data, mine, max_tokens, model.wte.weight.device):
-            losses.append(SequenceLoss(model)(row))
-            n += len(row.targets)
-    total, count = ranks.sum(sum(torch.stack(losses).tolist()) if losses else 0.0, n)
-    return total / count

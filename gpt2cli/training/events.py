@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SMOOTHED = 20
-"""The smoothed loss is the mean over this many steps."""
+"""The smoothed loss is the mean over at most this many steps."""
+
+
+def smoothed_steps(total_steps: int) -> int:
+    """The number of steps that the smoothed loss is the mean of: a tenth of the run, from 1 to SMOOTHED.
+
+    Over more steps, the loss of a short run would seem higher than it is: the mean would hold its first steps.
+    """
+    return min(max(1, total_steps // 10), SMOOTHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +22,11 @@ class Started:
     step: int  # optimizer steps taken before; 0 unless resumed
     total_steps: int
     epochs: int
-    train_examples: int
-    val_examples: int
+    train_examples: int  # records, or blocks of plain text
+    val_examples: int  # those that are held out
+    val_used: int  # those of them that every evaluation of this run uses
+    plain_text: bool  # whether the examples are blocks of plain text
+    samples_from_training: bool  # whether the sample prompts are training examples, because none is held out
     trainable_parameters: int
     parameters: int
 
@@ -27,7 +38,7 @@ class Step:
     step: int  # counted from 1
     epoch: float  # epochs done, as a fraction
     loss: float  # mean over the step's targets (tokens that count in the loss), in nats
-    smoothed_loss: float  # the same over the targets of the last SMOOTHED steps
+    smoothed_loss: float  # the same over the targets of the last steps, see `smoothed_steps`
     lr: float
     grad_norm: float  # before clipping
     tokens: int  # the records' own tokens in this step, over all processes
@@ -43,14 +54,24 @@ class Evaluated:
     tokens_seen: int  # training tokens so far
     val_loss: float  # mean over the split's targets, in nats
     best: bool
+    is_final: bool = False  # whether these are the weights that the run ends with, which are written anyway
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The model's answer to a sample prompt, and the one in the data; None for a prompt from elsewhere."""
+
+    prompt: str
+    answer: str
+    expected: str | None
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """The model answered the sample prompts: pairs of prompt and answer."""
+    """The model answered the sample prompts."""
 
     step: int
-    answers: list[tuple[str, str]]
+    answers: list[Answer]
 
 
 @dataclass(frozen=True)
@@ -71,6 +92,7 @@ class Finished:
     train_tok_s: float
     peak_rss_mb: float
     final_train_loss: float | None  # smoothed
+    final_train_loss_steps: int  # the number of last steps that it is the mean of
     final_val_loss: float | None  # of the last evaluation
     final_val_step: int | None  # the step before that evaluation
     best_val_loss: float | None

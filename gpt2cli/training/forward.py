@@ -84,3 +84,16 @@ class _TiedEmbedding(torch.autograd.Function):
         ctx.tied.of_head = None
         total.index_add_(0, idx.flatten(), grad.flatten(0, -2).to(total.dtype))
         return None, total, None
+
+
+def compile_blocks(model: GPT, changing: bool) -> None:
+    """Compile each block: all of it on CUDA, only the MLP (two thirds of the work) on other devices.
+
+    On those, packed rows give the attention other shapes at every step. All blocks share one compilation.
+    `changing` says whether rows have many different lengths: instructions have, blocks of text have not.
+    """
+    for block in model.h:
+        if model.wte.weight.device.type == "cuda":
+            block.compile(dynamic=True if changing else None)
+        else:
+            block.mlp.compile(dynamic=True)  # type: ignore[union-attr]

@@ -19,13 +19,9 @@ from gpt2cli.model.lora import LoRALinear
 from gpt2cli.training.bf16_linear import make_lean
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.run_checkpoints import Resumable
+from gpt2cli.training.sample_prompts import SamplePrompt, given_prompts, prompts_from
 from gpt2cli.training.settings import Settings
-
-SAMPLE_INSTRUCTIONS = (
-    "Give three tips for staying healthy.",
-    "What is the capital of France?",
-    "Rewrite this sentence in the past tense: The cat sits on the mat.",
-)
+from gpt2cli.training.validation import subset
 
 
 @dataclass(kw_only=True)
@@ -34,7 +30,10 @@ class Job:
 
     autocast         the dtype of the computation; None: fp32, as the weights
     max_tokens       the most tokens of one forward pass; a larger batch is split
-    prompts          the sample prompts: (text to show, text that the model reads)
+    held_out         the number of validation records, of which `val` may be a part
+    plain_text       whether the records are blocks of plain text
+    prompts          the sample prompts
+    prompts_are_seen whether these are training records
     identity         settings, shape and data, which a resumed run must share
     checkpoints      the directory to save checkpoints in; None: save none
     should_stop      called after every step: whether to save and end
@@ -52,7 +51,10 @@ class Job:
     ranks: Ranks = field(default_factory=Ranks)
     autocast: torch.dtype | None = None
     max_tokens: int = 1024
-    prompts: list[tuple[str, str]] = field(default_factory=list)
+    held_out: int | None = None  # None: all of `val`
+    plain_text: bool = False
+    prompts: list[SamplePrompt] = field(default_factory=list)
+    prompts_are_seen: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
     checkpoints: Path | None = None
     resume: Resumable | None = None
@@ -73,13 +75,10 @@ class Job:
             return self.config.max_steps
         return self.config.epochs * steps_per_epoch(len(self.train), self.records_per_step)
 
-    def is_due(self, every: int | None, step: int, last: bool) -> bool:
-        """Whether to evaluate, sample or save after `step`, with this interval: 0 means never, None a tenth of the run.
-
-        last  whether every interval but 0 ends here, as it does after the last step
-        """
-        steps = max(1, self.total_steps // 10) if every is None else every
-        return steps > 0 and (last or step % steps == 0)
+    @property
+    def train_tokens(self) -> int:
+        """The tokens in all steps, about."""
+        return self.train.n_tokens * self.total_steps // steps_per_epoch(len(self.train), self.records_per_step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +140,7 @@ def make_job(
         round_frozen(model, autocast)
         if device.type == "cpu":
             make_lean(model, autocast)
-    return Job(
+    job = Job(
         model=model,
         train=splits.train,
         val=splits.val if len(splits.val) else None,
@@ -149,7 +148,10 @@ def make_job(
         ranks=ranks,
         autocast=autocast,
         max_tokens=TOKENS_PER_PASS[device.type],
+        held_out=len(splits.val),
+        plain_text=splits.template is None,
         prompts=_sample_prompts(settings, splits),
+        prompts_are_seen=not settings.sample_prompts and not len(splits.val),
         identity=identity,
         checkpoints=checkpoints,
         resume=resume,
@@ -158,6 +160,9 @@ def make_job(
         half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,
         base_is_rounded=settings.lora is not None and autocast is not None,
     )
+    if job.val and job.config.eval_every is None:
+        job.val = subset(job.val, job.train_tokens)
+    return job
 
 
 def compute_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
@@ -181,8 +186,10 @@ def checksum(tensors: Iterable[Tensor]) -> int:
     return value
 
 
-def _sample_prompts(settings: Settings, splits: Splits) -> list[tuple[str, str]]:
-    """The prompts to answer while training: instructions in the template, or beginnings of plain text."""
-    if splits.template is None:
-        return [(text, text) for text in settings.sample_prompts or ("Once upon a time",)]
-    return [(text, splits.template.prompt(text)) for text in settings.sample_prompts or SAMPLE_INSTRUCTIONS]
+def _sample_prompts(settings: Settings, splits: Splits) -> list[SamplePrompt]:
+    """The prompts to answer during the training: the user's, or else some from held-out records, if there are any."""
+    if settings.train.sample_every == 0:
+        return []
+    if settings.sample_prompts:
+        return given_prompts(settings.sample_prompts, splits.template)
+    return prompts_from(splits.val if len(splits.val) else splits.train, splits.template)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import paths, untrusted
-from gpt2cli.config import DEFAULT_MODEL
 from gpt2cli.errors import CheckpointError
+from gpt2cli.published import DEFAULT_MODEL
 from gpt2cli.training.run_lock import is_locked
 from gpt2cli.training.runs import FAILED, is_done, read_config, read_summary
 

@@ -25,7 +25,9 @@ class Counters:
     step: int = 0  # optimizer steps done
     tokens_seen: int = 0
     train_seconds: float = 0.0
-    recent: list[tuple[float, int]] = field(default_factory=list)  # (summed loss, targets) of each of the last steps
+    recent: list[tuple[float, int]] = field(
+        default_factory=list
+    )  # (summed loss, targets) of each of the last steps, at most SMOOTHED
     val_loss: float | None = None
     val_step: int | None = None
     best_val_loss: float | None = None
@@ -34,16 +36,16 @@ class Counters:
 
     @property
     def train_loss(self) -> float | None:
-        """The smoothed loss: the mean over all targets of the last SMOOTHED steps; None before the first step."""
+        """The smoothed loss: the mean over all targets of the `recent` steps; None before the first step."""
         n_targets = sum(n for _, n in self.recent)
         return sum(total for total, _ in self.recent) / n_targets if n_targets else None
 
-    def count(self, loss: float, n_targets: int, tokens: int, seconds: float) -> None:
-        """Count a step. `loss` is the mean over its `n_targets` targets."""
+    def count(self, loss: float, n_targets: int, tokens: int, seconds: float, *, smoothed: int) -> None:
+        """Count a step. `loss` is the mean over its `n_targets` targets; `smoothed` steps are kept as `recent`."""
         self.step += 1
         self.tokens_seen += tokens
         self.train_seconds += seconds
-        self.recent = [*self.recent, (loss * n_targets, n_targets)][-SMOOTHED:]
+        self.recent = [*self.recent, (loss * n_targets, n_targets)][-smoothed:]
 
     def count_evaluation(self, loss: float) -> bool:
         """Count an evaluation after the current step. Returns whether it is the best so far."""

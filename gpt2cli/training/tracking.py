@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +136,7 @@ def as_message(event: Event) -> Message | None:
         case Evaluated():
             return {"step": event.step, "metrics": {"val_loss": event.val_loss, "tokens_seen": event.tokens_seen}}
         case Sampled():
-            return {"step": event.step, "answers": [[event.step, *pair] for pair in event.answers]}
+            return {"step": event.step, "answers": [[event.step, *astuple(each)] for each in event.answers]}
         case Finished():
             return {"summary": fields}
     return None
@@ -206,7 +206,7 @@ def log(run: "wandb.Run", message: Message) -> None:
     elif "answers" in message:
         import wandb
 
-        table = wandb.Table(columns=["step", "prompt", "answer"], data=message["answers"])
+        table = wandb.Table(columns=["step", "prompt", "answer", "expected"], data=message["answers"])
         run.log({"samples": table}, step=message["step"])
     else:
         run.summary.update(message["summary"])

@@ -13,11 +13,11 @@ from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import disk_errors, save_checkpoint
-from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import GPT2Error, ResourceError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import lora_state, merge_lora
+from gpt2cli.published import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.training.events import Evaluated, Event, Finished, Started
 from gpt2cli.training.settings import Settings
 
@@ -102,14 +102,15 @@ class WeightsWriter:
     def handle(self, event: Event) -> None:
         """Write the weights after an evaluation that is the best so far. Raises ResourceError if the disk is full.
 
-        Writes none with `--save-every 0`, and none before the first step: those are the weights of the base.
+        Writes none with `--save-every 0`, before the first step, when the weights are those of the base, and after the
+        last step, when they are the final ones.
         """
         match event:
             case Started():  # unfinished files of killed processes
                 with disk_errors(self.run):
                     for file in kept_files(self.run):
                         atomic.sweep(file)
-            case Evaluated(best=True) if event.step and self.settings.train.save_every != 0:
+            case Evaluated(best=True, is_final=False) if event.step and self.settings.train.save_every != 0:
                 known = self._provenance(event.step, {"val": event.val_loss})
                 try:
                     if self.settings.lora:

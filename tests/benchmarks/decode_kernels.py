@@ -18,12 +18,13 @@ import triton
 from torch import Tensor
 
 from gpt2cli.bench import memory_bandwidth
-from gpt2cli.config import PUBLISHED, GPTConfig, SamplingConfig
+from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.inference.gpu import fused_step
 from gpt2cli.inference.gpu.cuda_graphs import UNROLLED, GraphSession, State
 from gpt2cli.inference.gpu.fused_step import FusedStep
 from gpt2cli.inference.gpu.launch_shapes import early_start, matmul_shape, matvec_shape
 from gpt2cli.model.gpt import GPT
+from gpt2cli.published import PUBLISHED
 
 CYCLED = 2**28
 """Bytes of all copies of a matrix: several times the L2 cache."""

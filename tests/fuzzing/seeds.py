@@ -86,7 +86,7 @@ def run(work: Path) -> None:
     """A run of six steps, as `resume_job` goes on with it."""
     with RunDirectory(work / "run") as directory:
         directory.write_config({"model": "tiny", "epochs": 2})
-        for event in train(job(save_every=3, max_steps=6, checkpoints=directory.checkpoints)):
+        for event in train(job(save_every=3, max_steps=6, keep_states=True, checkpoints=directory.checkpoints)):
             directory.handle(event)
 
 

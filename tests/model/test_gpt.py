@@ -8,13 +8,14 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2cli.checkpoints.build import build, read_shape
 from gpt2cli.checkpoints.dialects import to_ours
-from gpt2cli.config import PUBLISHED, GPTConfig, SamplingConfig
+from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.generation.prefill import prefill
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.cache import KVCache
 from gpt2cli.model.gpt import GPT
+from gpt2cli.published import PUBLISHED
 
 # n_layer, n_head, n_embd, block_size, vocab_size
 SHAPES = [

@@ -58,7 +58,16 @@ def settings_from(model: str | None, **changes) -> Settings:
 def started(step: int) -> Started:
     """The first event of a run of four steps, resumed after `step`."""
     return Started(
-        step=step, total_steps=4, epochs=1, train_examples=10, val_examples=2, trainable_parameters=5, parameters=5
+        step=step,
+        total_steps=4,
+        epochs=1,
+        train_examples=10,
+        val_examples=2,
+        val_used=2,
+        plain_text=False,
+        samples_from_training=False,
+        trainable_parameters=5,
+        parameters=5,
     )
 
 
@@ -83,6 +92,7 @@ FINISHED = Finished(
     train_tok_s=200.0,
     peak_rss_mb=900.0,
     final_train_loss=2.25,
+    final_train_loss_steps=1,
     final_val_loss=2.5,
     final_val_step=4,
     best_val_loss=2.5,

@@ -16,9 +16,10 @@ from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceEr
 from gpt2cli.model.lora import add_lora
 from gpt2cli.training import resuming, run_checkpoints
 from gpt2cli.training.engine import train
-from gpt2cli.training.events import SMOOTHED, Evaluated, Finished, Sampled, Saved, Started, Step
+from gpt2cli.training.events import SMOOTHED, Evaluated, Finished, Sampled, Saved, Started, Step, smoothed_steps
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
+from gpt2cli.training.sample_prompts import SamplePrompt
 from gpt2cli.training.state_json import Counters
 from tests import models
 from tests.training.records import alike, dataset, events_of, job, weights_of
@@ -70,11 +71,16 @@ def test_training_lowers_the_loss():
 
 def test_the_smoothed_loss_is_the_mean_over_the_targets_of_the_last_steps():
     steps = events_of(job(epochs=5, batch_size=3), Step)
-    assert len(steps) > SMOOTHED and len({step.targets for step in steps}) > 1
+    window = smoothed_steps(len(steps))
+    assert window == 4 and len({step.targets for step in steps}) > 1
     for i, step in enumerate(steps):
-        last = steps[max(0, i + 1 - SMOOTHED) : i + 1]
+        last = steps[max(0, i + 1 - window) : i + 1]
         mean = sum(each.loss * each.targets for each in last) / sum(each.targets for each in last)
         assert step.smoothed_loss == pytest.approx(mean)
+
+
+def test_the_smoothed_loss_holds_at_most_a_tenth_of_the_run():
+    assert [smoothed_steps(n) for n in (1, 8, 19, 20, 56, 199, 200, 10_000)] == [1, 1, 1, 2, 5, 19, SMOOTHED, SMOOTHED]
 
 
 @pytest.mark.parametrize(("batch_size", "grad_accum"), [(8, 1), (4, 2), (2, 4), (1, 8)])
@@ -122,7 +128,7 @@ def test_dropout_follows_from_the_seed_and_leaves_the_random_state_alone():
 def test_evaluating_sampling_and_saving_change_nothing(tmp_path):
     def make(**more):
         shape = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=48, dropout=0.2)  # with every token of a prompt
-        return job(dropout=0.2, model=models.small_model(shape), prompts=[("shown", "read")], **more)
+        return job(dropout=0.2, model=models.small_model(shape), prompts=[SamplePrompt("shown", "read")], **more)
 
     plain = losses_of(make())
     busy = make(val=dataset(5, seed=1), eval_every=1, sample_every=2, save_every=1, checkpoints=tmp_path)
@@ -160,7 +166,7 @@ def test_a_resumed_run_is_bit_for_bit_the_unbroken_one(tmp_path, lora, optimizer
 
 
 def test_a_finished_run_has_nothing_to_do(tmp_path):
-    events_of(job(save_every=1, checkpoints=tmp_path), Step)
+    events_of(job(save_every=1, keep_states=True, checkpoints=tmp_path), Step)
     [found] = run_checkpoints.read_newest(tmp_path)
     events = list(train(job(save_every=1, checkpoints=tmp_path, resume=found)))
     assert [type(event) for event in events] == [Started, Finished]
@@ -361,7 +367,7 @@ def test_patience_ends_a_run_that_gets_no_better():
 
 def test_a_run_that_lost_patience_has_nothing_to_do(tmp_path):
     options = {"epochs": 50, "learning_rate": 3e-2, "val": dataset(6, seed=5), "eval_every": 1, "patience": 2}
-    events_of(job(**options, save_every=1, checkpoints=tmp_path), Step)
+    events_of(job(**options, save_every=1, keep_states=True, checkpoints=tmp_path), Step)
     [found] = run_checkpoints.read_newest(tmp_path)
     events = list(train(job(**options, resume=found)))
     assert [type(event) for event in events] == [Started, Finished]
@@ -380,10 +386,10 @@ def test_an_end_asked_for_in_the_last_step_changes_nothing():
 
 def test_samples_are_answers_to_the_prompts():
     shape = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=48)
-    run = job(sample_every=3, model=models.small_model(shape), prompts=[("shown", "read")])
+    run = job(sample_every=3, model=models.small_model(shape), prompts=[SamplePrompt("shown", "read")])
     samples = events_of(run, Sampled)
     assert [sample.step for sample in samples] == [3, 6]
-    assert samples[0].answers[0][0] == "shown"
+    assert samples[0].answers[0].prompt == "shown"
 
 
 @pytest.mark.parametrize("clip", [0.01, 1e9])

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from gpt2cli.data.batches import make_rows
 from gpt2cli.training import loss as loss_module
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.engine import mean_loss
 from gpt2cli.training.loss import SequenceLoss, softmax_gradient, summed_cross_entropy
+from gpt2cli.training.validation import mean_loss
 from tests import models
 from tests.training.records import SHAPE, alike, dataset
 

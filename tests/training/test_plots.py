@@ -14,7 +14,7 @@ def test_it_draws_any_number_of_points(tmp_path: Path, count: int) -> None:
     steps = list(range(1, count + 1))
     val = steps[::10]
     training = [2 + 1 / s for s in steps]
-    losses = Losses(steps, training, training, [100 * s for s in steps], val, [2.5] * len(val))
+    losses = Losses(steps, training, [10] * count, [100 * s for s in steps], val, [2.5] * len(val), "a $ on _")
     draw(losses, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["loss.png"]
@@ -23,11 +23,11 @@ def test_it_draws_any_number_of_points(tmp_path: Path, count: int) -> None:
 def test_it_reads_the_metrics_of_a_run(tmp_path: Path) -> None:
     lines = [
         {"kind": "eval", "step": 0, "tokens_seen": 0, "val_loss": 4.0},
-        {"kind": "step", "step": 1, "loss": 3.0, "tokens": 10, "smoothed_loss": 3.0},
-        {"kind": "step", "step": 2, "loss": 2.0, "tokens": 5, "smoothed_loss": 2.5},
+        {"kind": "step", "step": 1, "loss": 3.0, "tokens": 10, "targets": 4, "smoothed_loss": 3.0},
+        {"kind": "step", "step": 2, "loss": 2.0, "tokens": 5, "targets": 3, "smoothed_loss": 2.5},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert read_losses(tmp_path / "metrics.jsonl") == Losses([1, 2], [3.0, 2.0], [3.0, 2.5], [10, 15], [0], [4.0])
+    assert read_losses(tmp_path / "metrics.jsonl") == Losses([1, 2], [3.0, 2.0], [4, 3], [10, 15], [0], [4.0])
     assert plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png") is None
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert read_losses(tmp_path / "absent.jsonl") == Losses()

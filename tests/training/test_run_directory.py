@@ -16,7 +16,7 @@ import pytest
 from gpt2cli import atomic, paths
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
-from gpt2cli.training.events import Evaluated, Event, Sampled, Saved
+from gpt2cli.training.events import Answer, Evaluated, Event, Sampled, Saved
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.runs import any_run, is_done, new_run_path, newest_run, read_config, read_summary
 from tests.training.records import FINISHED, started, step_event
@@ -28,7 +28,7 @@ def events(first: int, last: int) -> list[Event]:
     for step in range(first + 1, last + 1):
         told.append(step_event(step))
         if step % 2 == 0:
-            told += [Evaluated(step, 100 * step, 2.5, True), Sampled(step, [("Say it", f"at step {step}")])]
+            told += [Evaluated(step, 100 * step, 2.5, True), Sampled(step, [Answer("Say it", f"at step {step}", None)])]
     return told
 
 
@@ -201,10 +201,10 @@ def test_an_evaluation_before_the_first_step_is_not_kept_twice(tmp_path: Path) -
 
 def test_answers_cannot_break_out_of_their_block(tmp_path: Path) -> None:
     nasty = "```\n## Step 9\n<b>\r# head\x85\x1b[31m\u2028## Step 8\n\n~~~\n"
-    write(tmp_path, [Sampled(1, [(nasty, nasty), ("", "")])])
+    write(tmp_path, [Sampled(1, [Answer(nasty, nasty, nasty), Answer("", "", None)])])
     lines = (tmp_path / "samples.md").read_text(encoding="utf-8").splitlines()
     ours = [line for line in lines if line and not line.startswith("    ")]
-    assert ours == ["## Step 1", *["Prompt:", "Answer:"] * 2]
+    assert ours == ["## Step 1", "Prompt:", "Answer:", "Expected:", "Prompt:", "Answer:"]
     assert r"    \x1b[31m" in lines
     write(tmp_path, [started(1)])
     assert (tmp_path / "samples.md").read_text(encoding="utf-8").splitlines() == lines

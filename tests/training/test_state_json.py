@@ -128,7 +128,10 @@ def test_a_file_from_before_there_was_a_checksum_is_read(file):
 def trained(tmp_path_factory):
     """Checkpoints of steps 5 and 6."""
     directory = tmp_path_factory.mktemp("checkpoints")
-    assert events_of(job(save_every=1, checkpoints=directory, val=dataset(5, seed=1)), Saved)[-1].step == 6
+    assert (
+        events_of(job(save_every=1, keep_states=True, checkpoints=directory, val=dataset(5, seed=1)), Saved)[-1].step
+        == 6
+    )
     return directory
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gpt2cli.training import tracking
-from gpt2cli.training.events import Evaluated, Sampled, Saved
+from gpt2cli.training.events import Answer, Evaluated, Sampled, Saved
 from gpt2cli.training.json_process import JsonProcess
 from gpt2cli.training.tracking import WandbTracker
 from tests.runner import PATIENCE
@@ -84,7 +84,7 @@ def test_an_offline_run_holds_the_losses_and_a_resumed_one_goes_on(tmp_path: Pat
     with WandbTracker("p", {"lr": 1e-4, "data": tmp_path}, tmp_path, note=notes.append) as tracker:
         for event in (started(0), step_event(1), Saved(1, tmp_path), step_event(2), Evaluated(2, 200, 2.5, True)):
             tracker.handle(event)
-        tracker.handle(Sampled(2, [("Say [it]", "so\nbe it")]))
+        tracker.handle(Sampled(2, [Answer("Say [it]", "so\nbe it", "so")]))
     with WandbTracker("p", {"lr": 1e-4}, tmp_path, note=notes.append) as resumed:
         resumed.handle(step_event(3))
         resumed.handle(FINISHED)
@@ -97,7 +97,7 @@ def test_an_offline_run_holds_the_losses_and_a_resumed_one_goes_on(tmp_path: Pat
     ]
     assert rows[1]["val_loss"] == 2.5 and {"grad_norm", "tok_s", "tokens", "epoch"} <= set(rows[0])
     (table,) = tmp_path.glob("wandb/*/files/media/table/*.json")
-    assert json.loads(table.read_text())["data"] == [[2, "Say [it]", "so\nbe it"]]
+    assert json.loads(table.read_text())["data"] == [[2, "Say [it]", "so\nbe it", "so"]]
     assert {file.name for file in tmp_path.iterdir()} <= {"wandb", "wandb-config", "wandb-cache", "wandb-data"}
 
 

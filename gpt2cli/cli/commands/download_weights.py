@@ -9,8 +9,8 @@ import typer
 from gpt2cli.cli import options
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible_line
-from gpt2cli.config import DEFAULT_MODEL, PUBLISHED, TINY
 from gpt2cli.errors import UsageError
+from gpt2cli.published import DEFAULT_MODEL, PUBLISHED, TINY
 
 if TYPE_CHECKING:
     from gpt2cli.hub.model_cache import CachedModel

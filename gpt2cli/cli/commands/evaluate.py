@@ -14,9 +14,10 @@ from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.cli.report_file import check_out, write_report
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.progress import waiting_for, working
-from gpt2cli.config import ANSWERS, FINETUNED, PUBLISHED, EvaluationConfig, SamplingConfig
+from gpt2cli.config import ANSWERS, FINETUNED, EvaluationConfig, SamplingConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.prompts import read_template
+from gpt2cli.published import PUBLISHED
 
 if TYPE_CHECKING:
     from gpt2cli.evaluation.engine import Job

@@ -125,7 +125,12 @@ def finetune(
     save_every: Annotated[int | None, option(RUN, TrainConfig, "save_every")] = TRAIN.save_every,
     sample_prompt: Annotated[
         list[str] | None,
-        of_run("--sample-prompt", metavar="TEXT", help="A prompt to answer during training. Can be repeated."),
+        of_run(
+            "--sample-prompt",
+            metavar="TEXT",
+            help="A prompt to answer during training. Can be repeated.",
+            show_default="3 of the held-out records",
+        ),
     ] = None,
     seed: Annotated[int, option(RUN, TrainConfig, "seed")] = TRAIN.seed,
     wandb: Annotated[
@@ -139,6 +144,7 @@ def finetune(
         bool, of_machine("--grad-checkpointing", help="Recompute activations: less memory, a third more time.")
     ] = False,
     json: options.Json = False,
+    verbose: Annotated[bool, of_run("--verbose", help="Also show each checkpoint that is saved.")] = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
     device: options.Device = "auto",
@@ -174,7 +180,7 @@ def finetune(
         offline=offline,
         compile=compile,
     )
-    run_training(asked, run_options, threads=threads, json=json, quiet=quiet)
+    run_training(asked, run_options, threads=threads, json=json, quiet=quiet, verbose=verbose)
 
 
 def was_given(ctx: typer.Context, name: str) -> bool:

@@ -25,9 +25,14 @@ LINES_OF_AN_ANSWER = 6
 
 
 class LiveView(LiveDisplay):
-    """Shows a run's events: a line with the current figures on a terminal, and lines above it."""
+    """Shows a run's events: a line with the current figures on a terminal, and lines above it.
 
-    def __init__(self, console: Console) -> None:
+    verbose  whether to show each checkpoint
+    """
+
+    def __init__(self, console: Console, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._plain_text = False
         self._line = TrainingLine()
         super().__init__(console, self._line)
 
@@ -43,17 +48,20 @@ class LiveView(LiveDisplay):
         self._line.handle(event)
         match event:
             case Started():
-                self.note(describe_start(event))
+                self._plain_text = event.plain_text
+                for line in describe_start(event):
+                    self.note(line)
                 self.show()
             case Step():
                 self.show(", ".join(self._line.words()))
             case Evaluated():
                 best = " (best so far)" if self._console.err.options.ascii_only else " ↓ best so far"
                 better = best if event.best and event.step else ""
-                self._say(f"step {event.step}: validation loss {event.val_loss:.3f}{better}")
+                at = f"step {event.step}" if event.step else "before training"
+                self._say(f"{at}: validation loss {event.val_loss:.3f}{better}")
             case Sampled():
                 self._show_answers(event)
-            case Saved():
+            case Saved() if self._verbose:
                 self.note(f"step {event.step}: saved {event.path}")
             case Finished():
                 self.close()
@@ -68,16 +76,22 @@ class LiveView(LiveDisplay):
             self._console.err.print(line, soft_wrap=True)
 
     def _show_answers(self, event: Sampled) -> None:
-        for prompt, answer in event.answers:
+        for each in event.answers:
+            expected = "" if each.expected is None else shortened(each.expected, 120)
+            right = each.expected is not None and each.answer.split() == each.expected.split()
             if not self._console.animates:
-                self.note(f"step {event.step}: {shortened(prompt, 60)!r} is answered {shortened(answer, 120)!r}")
+                verb = "is continued with" if self._plain_text else "is answered"
+                said = f"step {event.step}: {shortened(each.prompt, 60)!r} {verb} {shortened(each.answer, 120)!r}"
+                self.note(said + (", as expected" if right else f", expected {expected!r}" if expected else ""))
                 continue
-            self.note(f"step {event.step}: {shortened(prompt, 100)}")
-            lines = answer.strip().splitlines() or ["(nothing)"]
+            self.note(f"step {event.step}: {shortened(each.prompt, 100)}")
+            lines = each.answer.strip().splitlines() or ["(nothing)"]
             for line in lines[:LINES_OF_AN_ANSWER]:
                 self._say(line, indent=2)
             if len(lines) > LINES_OF_AN_ANSWER:
                 self._say(f"({len(lines) - LINES_OF_AN_ANSWER} more lines)", "dim", indent=2)
+            if expected:
+                self._say("(as expected)" if right else f"expected: {expected}", "dim", indent=2)
 
 
 class TrainingLine:
@@ -97,6 +111,8 @@ class TrainingLine:
                 self._step = event
             case Evaluated():
                 self._evaluated = event
+                if self._started and event.step == self._started.step:  # the time before the first step
+                    self._since = time.monotonic()
 
     def words(self, arrow: str = "") -> Iterator[str]:
         """Yields the figures, the most important one first."""
@@ -133,7 +149,7 @@ class TrainingLine:
         yield line
 
     def _seconds_left(self) -> float:
-        """The estimate uses the mean time of a step in this process, evaluations included."""
+        """The estimate uses the mean time of a step in this process, with all that came after the first step."""
         if not self._started or not self._step or self._step.step <= self._started.step:
             return 0.0
         seconds_per_step = (time.monotonic() - self._since) / (self._step.step - self._started.step)
@@ -174,9 +190,6 @@ def event_as_json(event: Event) -> dict[str, Any]:
     """The object for `--json`: the event's kind and its fields."""
     fields = asdict(event)
     kind = "eval" if isinstance(event, Evaluated) else type(event).__name__.lower()  # as in metrics.jsonl
-    match event:
-        case Sampled():
-            fields["answers"] = [{"prompt": prompt, "answer": answer} for prompt, answer in event.answers]
-        case Saved():
-            fields["path"] = str(event.path)
+    if isinstance(event, Saved):
+        fields["path"] = str(event.path)
     return {"kind": kind} | fields

@@ -77,7 +77,8 @@ def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
     wanted = "steps tokens_seen train_seconds train_tok_s peak_rss_mb final_train_loss final_val_loss best_val_loss"
     assert set(wanted.split()) <= set(summary)
     assert summary["tokens_seen"] == sum(step["tokens"] for step in steps)
-    assert summary["final_train_loss"] == steps[-1]["smoothed_loss"] > steps[-1]["loss"]
+    assert summary["final_train_loss"] == steps[-1]["smoothed_loss"] == steps[-1]["loss"]
+    assert summary["final_train_loss_steps"] == 1  # a tenth of the run
     assert "of the lowest validation loss" not in done.stderr  # which is the last one
     assert summary["out"] == summary["best_weights"] == str(tmp_path / "out.pt")
     saved = torch.load(tmp_path / "out.pt", weights_only=True)
@@ -270,6 +271,15 @@ def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, ended, how, 
     again = finetune("--resume", "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out.pt"))
     assert again.returncode == 0
     assert learned(tmp_path / "run") == learned(unbroken / "run")
+
+
+def test_a_signal_in_the_last_step_costs_no_weights(args, tmp_path):
+    run = tmp_path / "run"
+    with signal_when(lambda: learned(run)[-1][0] == 4, signal.SIGINT):
+        done = finetune(*args, "--max-steps", "4", "--save-every", "0")
+    assert done.returncode == 130
+    assert json.loads((run / "summary.json").read_text())["reason"] == "done"
+    assert torch.load(tmp_path / "out.pt", weights_only=True)["provenance"]["step"] == 4
 
 
 def is_evaluating(run: Path) -> bool:

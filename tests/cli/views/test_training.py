@@ -12,7 +12,7 @@ from gpt2cli.cli.describe import counted, duration, shortened
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.training import JsonEvents, LiveView, TrainingLine
 from gpt2cli.errors import ResourceError
-from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
+from gpt2cli.training.events import Answer, Evaluated, Event, Finished, Sampled, Saved, Started, Step
 
 HOSTILE = "Paris [/x] [bold]x \x1b[31mred\x1b]52;c;AAAA\x07 :smile:"
 STARTED = Started(
@@ -21,6 +21,9 @@ STARTED = Started(
     epochs=3,
     train_examples=900,
     val_examples=100,
+    val_used=100,
+    plain_text=False,
+    samples_from_training=False,
     trainable_parameters=2_359_296,
     parameters=124_439_808,
 )
@@ -31,6 +34,7 @@ FINISHED = Finished(
     train_tok_s=330.1,
     peak_rss_mb=2101.5,
     final_train_loss=1.92,
+    final_train_loss_steps=20,
     final_val_loss=2.10,
     final_val_step=200,
     best_val_loss=2.08,
@@ -43,6 +47,7 @@ ENDED = replace(
     tokens_seen=1,
     train_seconds=0.6,
     final_train_loss=2.67,
+    final_train_loss_steps=1,
     best_val_loss=4.73,
     best_val_step=0,
     reason="interrupted",
@@ -63,7 +68,14 @@ EVENTS: list[Event] = [
     STEP,
     replace(STEP, step=2, epoch=0.03, loss=2.0, smoothed_loss=2.974),
     Evaluated(2, 2468, 2.25, True),
-    Sampled(2, [("Name the capital\nof France", HOSTILE + "\n" + "\n".join("23456789")), ("Say nothing", "")]),
+    Sampled(
+        2,
+        [
+            Answer("Name the capital\nof France", HOSTILE + "\n" + "\n".join("23456789"), HOSTILE),
+            Answer("Say nothing", "", None),
+            Answer("Say a b", "a  b\n", "a b"),
+        ],
+    ),
     Saved(2, Path("/runs/step-2")),
 ]
 
@@ -73,14 +85,16 @@ def shown_on(terminal: bool) -> type[Console]:
     return type("Shown", (Console,), {"animates": terminal})
 
 
-def shown(events: list[Event], *, terminal: bool = True, width: int = 100, quiet: bool = False) -> str:
+def shown(
+    events: list[Event], *, terminal: bool = True, width: int = 100, quiet: bool = False, verbose: bool = False
+) -> str:
     """What the view writes to stderr."""
     console = shown_on(terminal)(quiet)
     stream = io.StringIO()
     console.err = RichConsole(
         file=stream, width=width, force_terminal=terminal, highlight=False, emoji=False, markup=False, color_system=None
     )
-    with LiveView(console) as view:
+    with LiveView(console, verbose) as view:
         for event in events:
             view.handle(event)
             if isinstance(event, Saved):
@@ -123,14 +137,15 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
 
 
 def test_on_a_terminal_lines_stay_above_the_bar() -> None:
-    text = shown([*EVENTS, FINISHED])
+    text = shown([*EVENTS, FINISHED], verbose=True)
     assert "training 2,359,296 of 124,439,808 parameters on 900 records (100 held out): 200 steps in 3 epochs" in text
     assert "step 2: validation loss 2.250 ↓ best so far" in text
     assert "step 2: saved /runs/step-2" in text and "wandb: it [went] away" in text
     assert "step 2: Name the capital of France" in text and "  (nothing)" in text
+    assert "  expected: Paris" in text and "  a  b\n" in text and "  (as expected)\n" in text
     assert "(3 more lines)" in text and "  6\n" in text and "  7\n" not in text
     assert "done: 200 steps, 24,680 tokens, 1:02:03 of training (330 tokens/s, 2,102 MB peak memory)" in text
-    assert "loss: training 1.920, validation 2.100 (best 2.080 at step 150)" in text
+    assert "loss: training 1.920 (mean of the last 20 steps), validation 2.100 (best 2.080 at step 150)" in text
 
 
 def test_what_the_model_says_reaches_no_terminal_raw() -> None:
@@ -154,8 +169,11 @@ def test_an_interrupted_view_gives_the_cursor_back() -> None:
 def test_elsewhere_there_are_whole_plain_lines() -> None:
     lines = shown([*EVENTS, FINISHED], terminal=False, width=40).splitlines()
     assert not [line for line in lines if "\x1b" in line or line.startswith("step   2")]
-    assert len(lines) == 8  # start, evaluation, two answers, save, note, two at the end
+    assert len(lines) == 8  # start, evaluation, three answers, note, two at the end
     assert lines[2].startswith("step 2: 'Name the capital of France' is answered 'Paris [/x]")
+    assert ", expected 'Paris [/x]" in lines[2]
+    assert lines[3] == "step 2: 'Say nothing' is answered ''"
+    assert lines[4] == "step 2: 'Say a b' is answered 'a b', as expected"
 
 
 def test_elsewhere_steps_are_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +217,7 @@ def test_a_validation_loss_of_another_step_says_so() -> None:
         [replace(ENDED, final_val_loss=4.73, final_val_step=0)],
         terminal=False,
     )
-    assert "loss: training 2.670, validation 4.730 before training" in text
+    assert "loss: training 2.670 (the last step), validation 4.730 before training" in text
     text = shown(
         [replace(ENDED, final_val_loss=5.1, final_val_step=20)],
         terminal=False,
@@ -214,6 +232,32 @@ def test_a_resumed_run_says_where_it_goes_on() -> None:
     )
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_checkpoints_are_shown_only_if_asked_for(terminal: bool) -> None:
+    assert "saved" not in shown(EVENTS, terminal=terminal)
+    assert "step 2: saved /runs/step-2" in shown(EVENTS, terminal=terminal, verbose=True)
+
+
+def test_the_start_tells_what_is_used() -> None:
+    some = replace(STARTED, val_used=12, samples_from_training=True)
+    lines = shown([some, Evaluated(0, 0, 4.5, True)], terminal=False).splitlines()
+    assert lines[1:] == [
+        "validates on 12 of 100 records, to save time; --eval-every N uses all",
+        "the sample prompts are training records, because nothing is held out",
+        "before training: validation loss 4.500",
+    ]
+    text = replace(STARTED, plain_text=True, train_examples=256, val_examples=0, val_used=0)
+    assert shown([text], terminal=False).startswith(
+        "training 2,359,296 of 124,439,808 parameters on 256 blocks of text: 200 steps in 3 epochs"
+    )
+    seen = shown([replace(text, samples_from_training=True), EVENTS[4]], terminal=False).splitlines()
+    assert seen[1] == "the sample prompts are beginnings of training texts, because nothing is held out"
+    assert seen[3] == "step 2: 'Say nothing' is continued with ''"
+    assert "on 1 block of text (2 held out)" in shown(
+        [replace(text, train_examples=1, val_examples=2, val_used=2)], terminal=False
+    )
+
+
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     printer = JsonEvents(Console())
     for event in [*EVENTS, FINISHED]:
@@ -223,7 +267,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     kinds = ["started", "step", "step", "eval", "sampled", "saved", "finished"]
     assert [each["kind"] for each in objects] == kinds and err == ""
     assert objects[2]["loss"] == 2.0 and objects[5]["path"] == "/runs/step-2"
-    assert objects[4]["answers"][1] == {"prompt": "Say nothing", "answer": ""}
+    assert objects[4]["answers"][1] == {"prompt": "Say nothing", "answer": "", "expected": None}
 
 
 def test_words() -> None:

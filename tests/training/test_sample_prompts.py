@@ -1,0 +1,73 @@
+"""The sample prompts: held-out records and blocks, as the data has them."""
+
+import json
+
+import pytest
+
+from gpt2cli import tokenizer
+from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.data.dataset import from_sequences
+from gpt2cli.data.open_data import load_data
+from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
+from gpt2cli.training.sample_prompts import BEGINNING, SAMPLING, given_prompts, prompts_from
+
+ODD = PromptTemplate("Q: {instruction} ({input})\nA:", "{instruction}{instruction}=")
+RECORDS = [
+    {
+        "instruction": f"Say {word}!",
+        "input": "### Input:" if i % 2 else "",
+        "output": f"{word} it is.\n\n### Response:\n",
+    }
+    for i, word in enumerate(["one", "two", "three", "naïve", "日本", "six"])
+]
+
+
+@pytest.mark.parametrize("template", [ALPACA, SEED, ODD], ids=["alpaca", "seed", "odd"])
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_records_are_asked_as_they_are_written(tmp_path, template, loss_on):
+    (tmp_path / "r.json").write_text(json.dumps(RECORDS))
+    train = TrainConfig(loss_on=loss_on)
+    splits = load_data(
+        tmp_path / "r.json", train, DataConfig(val_fraction=0.5, test_fraction=0), 200, template=template
+    )
+    found = prompts_from(splits.val, template)
+    assert len(found) == len(splits.val) == 3
+    by_shown = {"\n".join(filter(None, (r["instruction"], r["input"]))): r for r in RECORDS}
+    for prompt in found:
+        record = by_shown[prompt.shown]
+        assert prompt.read == template.prompt(record["instruction"], record["input"])
+        assert prompt.expected == record["output"]
+
+
+def test_records_of_another_template_are_shown_whole(tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps(RECORDS))
+    splits = load_data(tmp_path / "r.json", TrainConfig(), DataConfig(0.5, 0), 200)
+    assert prompts_from(splits.val, ODD)[0].shown.startswith("Below is an instruction")
+
+
+def test_text_is_continued_from_the_first_whole_word():
+    ids = tokenizer.encode("<|endoftext|>ing of the " + "house was old and the rain fell on it. " * 20)
+    [prompt] = prompts_from(from_sequences([tensor(ids)], [1]), None)
+    assert prompt.read.startswith(" of the house") and prompt.shown == prompt.read.strip()
+    assert len(tokenizer.encode(prompt.read)) == BEGINNING
+    assert len(tokenizer.encode(prompt.expected)) == SAMPLING.max_new_tokens
+    assert (prompt.read + prompt.expected) in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("text", ["<|endoftext|>", "a", "<|endoftext|>Hi.<|endoftext|>", "日本" * 9, " \n \n"])
+def test_any_block_gives_a_prompt_or_none(text):
+    block = tokenizer.encode(text)
+    for prompt in prompts_from(from_sequences([tensor([*block, *block])], [1]), None):
+        assert prompt.read.strip() and "<|endoftext|>" not in prompt.read and "\ufffd" not in prompt.read
+
+
+def test_given_prompts_have_no_answer():
+    [in_template] = given_prompts(("Who?",), ALPACA)
+    assert (in_template.shown, in_template.read, in_template.expected) == ("Who?", ALPACA.prompt("Who?"), None)
+    assert given_prompts(("Who?",), None)[0].read == "Who?"
+
+
+def tensor(ids):
+    import torch
+
+    return torch.tensor(ids).to(torch.uint16)
