@@ -10,6 +10,7 @@ from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.dataset import fate
 from gpt2cli.cli.views.downloads import showing_downloads
+from gpt2cli.cli.views.plan import PaceNote, show_plan
 from gpt2cli.cli.views.training import JsonEvents, LiveView
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
@@ -19,6 +20,7 @@ from gpt2cli.training.distributed import joined_ranks, launched_rank, own_device
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Event, Finished
 from gpt2cli.training.job import Job
+from gpt2cli.training.plan_warnings import MEMORY_ADVICE
 from gpt2cli.training.run_checkpoints import checkpoints
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.tracking import WandbTracker
@@ -39,6 +41,10 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
         if run is None:
             return
         note_left_out(run.splits, console)
+        if run.directory or options.dry_run:
+            show_plan(run.plan, run.settings, console, events if json else None, is_result=options.dry_run)
+        if options.dry_run:
+            return
         interrupts = stack.enter_context(
             held_back(lambda: console.note("stopping after this step; press Ctrl-C again to stop at once"))
         )
@@ -79,6 +85,7 @@ def open_listeners(
         return []
     view = stack.enter_context(LiveView(console))
     listeners: list[Callable[[Event], None]] = [run.directory.handle, view.handle, run.weights.handle]
+    listeners.append(PaceNote(run.plan, view.note).handle)
     if events:
         listeners.append(events.handle)
     if run.settings.wandb_project:
@@ -96,8 +103,7 @@ def advising_on_memory(device: str) -> Iterator[None]:
         said = str(error).lower()
         if not isinstance(error, MemoryError) and "out of memory" not in said and "allocate memory" not in said:
             raise
-        advice = "try a smaller --batch-size with more --grad-accum, --grad-checkpointing, or --lora"
-        raise ResourceError(f"{pick_device(device)} is out of memory: {advice}") from None
+        raise ResourceError(f"{pick_device(device)} is out of memory: try {MEMORY_ADVICE}") from None
 
 
 def note_left_out(splits: Splits, console: Console) -> None:

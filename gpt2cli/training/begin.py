@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2cli import paths
+from gpt2cli import outputs, paths, untrusted
 from gpt2cli.checkpoints.save import check_target
 from gpt2cli.config import PUBLISHED, TINY
 from gpt2cli.data.prepared import is_prepared
@@ -14,6 +14,7 @@ from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
 from gpt2cli.progress import Note, Progress
 from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.estimate import Plan, make_plan, shape_job
 from gpt2cli.training.events import Finished
 from gpt2cli.training.inputs import load_inputs
 from gpt2cli.training.job import Job, make_job
@@ -32,6 +33,7 @@ class RunOptions:
     path    the run's directory, or one of its checkpoints; None: a new directory, or the newest run that is not done
     resume  whether to go on with a run, instead of starting a new one
     given   names of the settings that were given explicitly: a resumed run must have the same values
+    dry_run  whether to make the plan of the run only: nothing is written, and no weights are loaded
     """
 
     path: Path | None = None
@@ -40,6 +42,7 @@ class RunOptions:
     device: str = "auto"
     offline: bool = False
     compile: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ class Run:
 
     directory  in processes other than the first None: only the first one writes files
     was_done   whether the run ended in an earlier process, which also wrote the final weights
+    plan       what the steps that are left will take and need; after a dry run, only this is of use
     """
 
     path: Path
@@ -56,6 +60,7 @@ class Run:
     job: Job
     directory: RunDirectory | None
     was_done: bool
+    plan: Plan
 
     @property
     def weights(self) -> WeightsWriter:
@@ -99,8 +104,7 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
         yield None
         return
     settings = settings_of(path, asked, options.given) if options.resume else asked
-    opened: AbstractContextManager[RunDirectory | None] = RunDirectory(path, note) if ranks.is_first else nullcontext()
-    with opened as directory:
+    with _opened(path, options, ranks, note) as directory:
         _check(settings, path, options, ranks)
         _warn(settings, options, note)
         was_done = options.resume and wrote(path, Path(settings.out))
@@ -112,20 +116,39 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
         if checkpoint:
             check_settings(settings, checkpoint)
         with _naming_the_resumed_run(path if options.resume else None):
-            model, splits = load_inputs(settings, options.device, options.offline, progress)
+            model, splits = load_inputs(settings, options.device, options.offline, progress, only_shape=options.dry_run)
         if directory:  # not earlier: a run that could not load its inputs must not be resumable
             settings = keep_base(settings, path, options.offline)
             directory.write_config(settings.as_dict())
-        job = make_job(
-            settings,
-            model,
-            splits,
-            ranks,
-            checkpoints=path / "checkpoints",
-            resume=checkpoint,
-            compiled=options.compile,
+        device = pick_device(options.device)
+        if options.dry_run:
+            job = shape_job(settings, model, splits, ranks, device)
+        else:
+            job = make_job(
+                settings,
+                model,
+                splits,
+                ranks,
+                checkpoints=path / "checkpoints",
+                resume=checkpoint,
+                compiled=options.compile,
+            )
+        step = checkpoint.counters.step if checkpoint else 0
+        plan = make_plan(settings, job, path, device, is_text=splits.template is None, step=step)
+        yield Run(
+            path=path, settings=settings, splits=splits, job=job, directory=directory, was_done=was_done, plan=plan
         )
-        yield Run(path=path, settings=settings, splits=splits, job=job, directory=directory, was_done=was_done)
+
+
+def _opened(
+    path: Path, options: RunOptions, ranks: Ranks, note: Callable[[str], None]
+) -> AbstractContextManager[RunDirectory | None]:
+    """The run's directory, made and locked; None in all processes but the first. A dry run only checks it."""
+    if options.dry_run:
+        if untrusted.is_file(path):
+            raise UsageError(f"{path} is a file: let --run-dir name a directory")
+        outputs.check_directory(path)
+    return RunDirectory(path, note) if ranks.is_first and not options.dry_run else nullcontext()
 
 
 def _find_run(asked: Settings, options: RunOptions) -> Path | None:

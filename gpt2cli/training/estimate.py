@@ -74,15 +74,17 @@ class Plan:
 
 def shape_job(settings: Settings, model: GPT, splits: Splits, ranks: Ranks, device: torch.device) -> Job:
     """As `make_job`, for a model on the meta device: what a plan needs, but it cannot be trained."""
+    autocast = compute_dtype(settings, device)
     return Job(
         model=model,
         train=splits.train,
         val=splits.val if len(splits.val) else None,
         config=settings.train,
         ranks=ranks,
-        autocast=compute_dtype(settings, device),
+        autocast=autocast,
         max_tokens=TOKENS_PER_PASS[device.type],
         recompute=settings.grad_checkpointing,
+        half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,
     )
 
 
@@ -95,7 +97,7 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device, *, 
     per_epoch = steps_per_epoch(len(job.train), job.records_per_step)
     left = max(0, job.total_steps - step)
     optimizer = Optimizer(job.model, job.config)
-    rows, passes = _typical_rows(job, device, step)
+    rows, sampled = _typical_rows(job, device, step)
     largest = max(rows, key=lambda row: row.idx.shape[1])
     targets = max(len(row.targets) for row in rows)
     out, saves = Path(settings.out), settings.train.save_every != 0
@@ -110,7 +112,7 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device, *, 
         warmup=job.config.warmup,
         epoch_tokens=job.train.n_tokens,
         tokens=round(left / per_epoch * job.train.n_tokens),
-        seconds=left * _step_seconds(settings, job, optimizer, rows, passes, device) if left else 0.0,
+        seconds=left * _step_seconds(settings, job, optimizer, rows, sampled, device) if left else 0.0,
         memory=memory_needed(job, optimizer, device, tokens=largest.idx.shape[1], targets=targets),
         free_memory=free,
         disk=disk_needed(job, optimizer, settings.lora is not None, saves),

@@ -26,6 +26,9 @@ from gpt2cli.training.optim import Optimizer
 FLOPS_OF_A_PROBE = {"cpu": 8e9, "cuda": 1e12, "mps": 1e11}
 """The work of one timed pass through a block: about 0.1 s on a laptop's CPU."""
 
+REPEATS = 2
+"""How often a part is timed."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -60,7 +63,9 @@ def measure_pace(work: Workload) -> Pace:
     vocabulary = min(work.config.vocab_size, HEAD_ROWS)
     with torch.random.fork_rng(devices=[work.device] if work.device.type == "cuda" else []):
         with torch.device("meta"):
-            model = GPT(replace(work.config, n_layer=1, vocab_size=vocabulary, block_size=1, dropout=work.train.dropout))
+            model = GPT(
+                replace(work.config, n_layer=1, vocab_size=vocabulary, block_size=1, dropout=work.train.dropout)
+            )
             if work.lora:
                 add_lora(model, work.lora)
         model.to_empty(device=work.device)
@@ -100,7 +105,7 @@ def _block_pass(model: GPT, work: Workload, row: PackedRow) -> None:
     with _computing_in(work):
         block = model.h[0]
         y: Tensor = checkpoint(block, x, row, use_reentrant=False) if work.recompute else block(x, row)
-    y.backward(torch.ones_like(y))
+    y.backward(torch.ones_like(y))  # type: ignore[no-untyped-call]
 
 
 def _head_pass(model: GPT, work: Workload, targets: int) -> None:
@@ -123,16 +128,14 @@ def _computing_in(work: Workload) -> "torch.autocast | nullcontext[None]":
 
 
 def _seconds(compute: Callable[[], None], device: torch.device) -> float:
-    """The shorter time of two calls, after one call that warms up caches and compiles kernels."""
+    """The mean time of REPEATS calls, after one call that warms up caches and compiles kernels."""
     compute()
-    times = []
-    for _ in range(2):
-        _wait(device)
-        start = time.perf_counter()
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(REPEATS):
         compute()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return min(times)
+    _wait(device)
+    return (time.perf_counter() - start) / REPEATS
 
 
 def _wait(device: torch.device) -> None:

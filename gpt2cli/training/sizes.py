@@ -61,13 +61,17 @@ def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, *, token
     weights = sum(p.numel() for p in parameters) * FLOAT
     if job.autocast and trained < weights // FLOAT:  # layers with an adapter are rounded to 16 bits
         weights -= sum(p.numel() for p in job.model.h.parameters() if not p.requires_grad) * (FLOAT - HALF)
-    states = sum(p.numel() * (1 if keys == MUON_STATE else 2) for p, keys in optimizer.keys.items()) * FLOAT
-    total = weights + trained * FLOAT + states + _passing(job, device, tokens, targets)
+    total = weights + trained * FLOAT + _state_bytes(optimizer) + _passing(job, device, tokens, targets)
     if device.type != "cpu":
         return total + (trained * 2 * HALF if job.half_copy else 0)
     libraries = psutil.Process().memory_info().rss - (sum(p.nbytes for p in parameters) if is_loaded else 0)
     while_loading = 2 * sum(p.numel() for p in parameters) * FLOAT  # the file and the copy that is trained
-    return max(libraries, 0) + max(total + LATER_LIBRARIES, while_loading)
+    return int(max(libraries, 0) + max(total + LATER_LIBRARIES, while_loading))
+
+
+def _state_bytes(optimizer: Optimizer) -> int:
+    """Bytes of the tensors that the optimizer keeps."""
+    return sum(p.numel() * (1 if keys == MUON_STATE else 2) for p, keys in optimizer.keys.items()) * FLOAT
 
 
 def _passing(job: Job, device: torch.device, tokens: int, targets: int) -> int:
@@ -85,13 +89,14 @@ def disk_needed(job: Job, optimizer: Optimizer, lora: bool, saves: bool) -> Disk
     """What a run writes. `saves` says whether it saves checkpoints and the best weights."""
     weights = sum(p.numel() for name, p in job.model.named_parameters() if "lora_" not in name) * FLOAT
     trained = sum(p.numel() for p in optimizer.trained.values()) * FLOAT
-    states = sum(p.numel() * (1 if keys == MUON_STATE else 2) for p, keys in optimizer.keys.items()) * FLOAT
     best = trained if lora else weights
     adapter = trained if lora else 0
     if not saves:
         return Disk(run=adapter, run_left=adapter, out=weights)
     # a third checkpoint is written before the oldest one is deleted, and so is a second `best.pt`
-    return Disk(run=(KEEP + 1) * (trained + states) + best + adapter, run_left=best + adapter, out=weights)
+    return Disk(
+        run=(KEEP + 1) * (trained + _state_bytes(optimizer)) + best + adapter, run_left=best + adapter, out=weights
+    )
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -101,7 +106,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     free = int(psutil.virtual_memory().available)
-    limits = [left for path in _groups() if (left := _left_in(path)) is not None]
+    limits = [left for path in _groups() if (left := left_in(path)) is not None]
     return min([free, *limits]) + int(psutil.Process().memory_info().rss)
 
 
@@ -121,7 +126,7 @@ def _groups() -> list[Path]:
     return found
 
 
-def _left_in(group: Path) -> int | None:
+def left_in(group: Path) -> int | None:
     """What a control group's limit leaves, in version 2 or 1 of the kernel's interface; None without a limit."""
     for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
         try:

@@ -21,6 +21,8 @@ gpt2 finetune --data records.json --epochs 2 --lora
 
 gpt2 finetune --data tales/ --from-scratch --n-layer 4 --n-head 4 --n-embd 128 --block-size 256 --lr 1e-3
 
+gpt2 finetune --model gpt2-medium --data records.json --dry-run
+
 gpt2 finetune --resume
 
 torchrun --nproc-per-node 2 -m gpt2cli finetune --data records.json
@@ -110,6 +112,10 @@ def finetune(
         bool, of_run("--wandb/--no-wandb", help="Track the run with Weights & Biases (wandb.ai).")
     ] = False,
     wandb_project: Annotated[str, of_run("--wandb-project", help="The name of the W&B project.")] = "gpt2cli",
+    dry_run: Annotated[
+        bool,
+        of_run("--dry-run", help="Only check the options and the data, and say how long it takes and if it fits."),
+    ] = False,
     compile: Annotated[bool, of_machine("--compile", help="Compile the model: slower start, faster steps.")] = False,
     grad_checkpointing: Annotated[
         bool, of_machine("--grad-checkpointing", help="Recompute activations: less memory, a third more time.")
@@ -146,6 +152,7 @@ def finetune(
         device=device,
         offline=offline,
         compile=compile,
+        dry_run=dry_run,
     )
     run_training(asked, run_options, threads=threads, json=json, quiet=quiet)
 
