@@ -1,5 +1,6 @@
 """Runs a training job: shows its events, handles Ctrl-C, and tells which files were written."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -32,6 +33,8 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
     events = JsonEvents(console)
     if threads:
         torch.set_num_threads(threads)
+    if options.compile:  # the compiler writes raw lines to stderr, about sizes that it compiles no further variants for
+        torch._logging.set_logs(dynamo=logging.ERROR, inductor=logging.ERROR)
     options = replace(options, device=own_device(options.device))
     with ExitStack() as stack:
         stack.enter_context(advising_on_memory(options.device))
@@ -41,7 +44,7 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
         if run is None:
             return
         note_left_out(run.splits, console)
-        if run.directory or options.dry_run:
+        if run.directory or (options.dry_run and launched_rank() == 0):
             show_plan(run.plan, run.settings, console, events if json else None, is_result=options.dry_run)
         if options.dry_run:
             return

@@ -24,8 +24,8 @@ def _about_steps(plan: Plan, settings: Settings) -> Iterator[str]:
     more = _more_steps(plan, settings)
     if plan.warmup >= plan.steps > 1:
         yield (
-            f"{steps}, and the first {plan.warmup} are for the warm-up: the learning rate reaches its peak only at the "
-            f"end: use {more} or --warmup 0"
+            f"the warm-up ({plan.warmup} steps) does not end within the run ({steps}), and the learning rate reaches "
+            f"its peak only at the end: use {more} or --warmup 0"
         )
     elif 2 * plan.warmup > plan.steps > 1:
         share = f"{plan.warmup} of {steps}"
@@ -54,10 +54,9 @@ def _about_memory(plan: Plan, settings: Settings) -> Iterator[str]:
     if not settings.grad_checkpointing:
         helps.append("--grad-checkpointing")
     try_ = f": try {' or '.join(helps)}" if helps else ": try a smaller --model"
-    yield (
-        f"it needs about {gigabytes(plan.memory)} of memory, and {gigabytes(plan.free_memory)} are free on "
-        f"{plan.device}{try_}"
-    )
+    place = "" if plan.device == "cpu" else f" on {plan.device}"
+    needs = f"the run needs about {gigabytes(plan.memory)} of memory{place}"
+    yield f"{needs}, and {gigabytes(plan.free_memory)} are free{try_}"
 
 
 def _about_disk(plan: Plan, settings: Settings) -> Iterator[str]:
@@ -68,7 +67,8 @@ def _about_disk(plan: Plan, settings: Settings) -> Iterator[str]:
     for needed, free, other in places:
         if free is not None and needed > free:
             saving = " or --save-every 0" if needed != out and settings.train.save_every != 0 else ""
-            yield f"it needs up to {gigabytes(needed)} of disk, and {gigabytes(free)} are free: use {other}{saving}"
+            needs = f"the run needs up to {gigabytes(needed)} of disk"
+            yield f"{needs}, and {gigabytes(free)} are free: use {other}{saving}"
 
 
 def gigabytes(count: int) -> str:

@@ -130,7 +130,7 @@ def test_a_plan_that_fits_has_no_warnings():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": 8}, ["8 steps", "the first 10", "--epochs 13 or --warmup 0"]),
+        ({"steps": 8}, ["(10 steps)", "(8 steps)", "--epochs 13 or --warmup 0"]),
         ({"steps": 15}, ["10 of 15 steps", "--warmup 0"]),
         ({"steps": 15, "warmup": 0}, ["15 steps are few", "--epochs 3"]),
         ({"steps": 1, "epochs": 1}, ["1 step is few"]),

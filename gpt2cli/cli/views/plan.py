@@ -46,18 +46,20 @@ def lines_of(plan: Plan) -> Iterator[str]:
         left = max(0, plan.steps - plan.step)
         steps = f"{counted(left, 'step')} of {plan.steps:,} {'is' if left == 1 else 'are'} left"
     yield f"{examples}, {counted(plan.epoch_tokens, 'token')} an epoch: {steps}"
-    place = "" if plan.device == "cpu" else f" on {plan.device}"
-    free = "" if plan.free_memory is None else f" ({gigabytes(plan.free_memory)} free)"
-    needs = f"{gigabytes(plan.memory)} of memory{place}{free}, {gigabytes(plan.disk.run + plan.disk.out)} of disk"
-    if plan.one_disk and plan.free_run is not None:
-        needs += f" ({gigabytes(plan.free_run)} free)"
-    yield f"about {rough(plan.seconds)} of training, {needs}"
+    yield f"about {rough(plan.seconds)} of training on {plan.device}"
+    disk = plan.disk.run + (plan.disk.out if plan.one_disk else 0)
+    memory = f"memory {gigabytes(plan.memory)}{_free(plan.free_memory)}"
+    yield f"{memory}, disk up to {gigabytes(disk)}{_free(plan.free_run)}"
+
+
+def _free(count: int | None) -> str:
+    return "" if count is None else f" ({gigabytes(count)} free)"
 
 
 def rough(seconds: float) -> str:
     """A duration as exact as an estimate can be: two digits at most."""
     if seconds < 1:
-        return "1 s"
+        return "1 s" if seconds else "0 s"
     if seconds < 99.5:
         return f"{float(f'{seconds:.2g}'):.0f} s"
     minutes = seconds / 60
