@@ -16,11 +16,11 @@ TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 LOGIT_ROWS = {"cpu": 128, "cuda": 4096, "mps": 1024}
 """Tokens whose logits are in memory at once in training and evaluation. For GPT-2's vocabulary, 128 take 26 MB."""
 
-ONEDNN_KERNELS = "64"
-"""How many kernels oneDNN keeps, which multiplies matrices of 16 bits on CPUs.
+KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
+"""How many kernels oneDNN and PyTorch's layer above it keep. They multiply matrices of 16 bits on CPUs.
 
-It makes one for each size of a product, in training nearly at every step, and each takes some megabytes. It would keep
-1,024 of them.
+There is a kernel for each size of a product, and packed rows have other sizes at every step. Each of the two would keep
+1,024 kernels, a gigabyte and more. No step needs 64.
 """
 
 
@@ -36,7 +36,8 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises UsageError, with the names of the machine's devices, for any other name.
     """
     available = available_devices()
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", ONEDNN_KERNELS)  # oneDNN reads it once, at its first use
+    for variable, count in KEPT_KERNELS.items():  # they are read once, before the first product
+        os.environ.setdefault(variable, count)
     if available[0].startswith("cuda"):  # for `repeatable`; cuBLAS reads it once, before its first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":
