@@ -34,7 +34,7 @@ def run_training(asked: Settings, options: RunOptions, *, threads: int | None, j
     if threads:
         torch.set_num_threads(threads)
     if options.compile:  # the compiler writes raw lines to stderr, about sizes that it compiles no further variants for
-        torch._logging.set_logs(dynamo=logging.ERROR, inductor=logging.ERROR)
+        torch._logging.set_logs(dynamo=logging.ERROR, inductor=logging.ERROR)  # type: ignore[attr-defined]
     options = replace(options, device=own_device(options.device))
     with ExitStack() as stack:
         stack.enter_context(advising_on_memory(options.device))
