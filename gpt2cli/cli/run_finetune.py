@@ -1,5 +1,6 @@
 """Runs a training job: shows its events, handles Ctrl-C, and tells which files were written."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.dataset import fate
 from gpt2cli.cli.views.downloads import showing_downloads
+from gpt2cli.cli.views.plan import PaceNote, show_plan
 from gpt2cli.cli.views.progress import working
 from gpt2cli.cli.views.training import JsonEvents, LiveView
 from gpt2cli.data.splits import Splits
@@ -23,6 +25,7 @@ from gpt2cli.training.ending import better_weights, is_best
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Event, Finished
 from gpt2cli.training.job import Job
+from gpt2cli.training.plan_warnings import MEMORY_ADVICE
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.tracking import WandbTracker
 
@@ -38,6 +41,8 @@ def run_training(
     events = JsonEvents(console)
     if threads:
         torch.set_num_threads(threads)
+    if options.compile:  # the compiler writes raw lines to stderr, about sizes that it compiles no further variants for
+        torch._logging.set_logs(dynamo=logging.ERROR, inductor=logging.ERROR)  # type: ignore[attr-defined]
     options = replace(options, device=own_device(options.device))
     with ExitStack() as stack:
         stack.enter_context(advising_on_memory(options.device))
@@ -48,6 +53,10 @@ def run_training(
         if run is None:
             return
         note_left_out(run.splits, console)
+        if run.directory or (options.dry_run and launched_rank() == 0):
+            show_plan(run.plan, run.settings, console, events if json else None, is_result=options.dry_run)
+        if options.dry_run:
+            return
         interrupts = stack.enter_context(
             held_back(lambda: console.note("stopping after this step; press Ctrl-C again to stop at once"))
         )
@@ -88,6 +97,7 @@ def open_listeners(
         return []
     view = stack.enter_context(LiveView(console, verbose))
     listeners: list[Callable[[Event], None]] = [run.directory.handle, view.handle, run.weights.handle]
+    listeners.append(PaceNote(run.plan, view.note).handle)
     if events:
         listeners.append(events.handle)
     if run.settings.wandb_project:
@@ -105,8 +115,7 @@ def advising_on_memory(device: str) -> Iterator[None]:
         said = str(error).lower()
         if not isinstance(error, MemoryError) and "out of memory" not in said and "allocate memory" not in said:
             raise
-        advice = "try a smaller --batch-size with more --grad-accum, --grad-checkpointing, or --lora"
-        raise ResourceError(f"{pick_device(device)} is out of memory: {advice}") from None
+        raise ResourceError(f"{pick_device(device)} is out of memory: try {MEMORY_ADVICE}") from None
 
 
 def note_left_out(splits: Splits, console: Console) -> None:

@@ -17,6 +17,13 @@ TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 LOGIT_ROWS = {"cpu": 128, "cuda": 4096, "mps": 1024}
 """Tokens whose logits are in memory at once in training and evaluation. For GPT-2's vocabulary, 128 take 26 MB."""
 
+KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
+"""How many kernels oneDNN and PyTorch's layer above it keep. They multiply matrices of 16 bits on CPUs.
+
+There is a kernel for each size of a product, and packed rows have other sizes at every step. Each of the two would keep
+1,024 kernels, a gigabyte and more. No step needs 64.
+"""
+
 
 def available_devices() -> list[str]:
     """The devices that this machine has and this PyTorch supports, the fastest first."""
@@ -31,6 +38,8 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     check_device_name(name)
     available = available_devices()
+    for variable, count in KEPT_KERNELS.items():  # they are read once, before the first product
+        os.environ.setdefault(variable, count)
     if available[0].startswith("cuda"):  # for `repeatable`; cuBLAS reads it once, before its first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2cli import paths
+from gpt2cli import outputs, paths, untrusted
 from gpt2cli.data.kinds import is_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, UsageError
@@ -16,6 +16,7 @@ from gpt2cli.published import PUBLISHED, TINY
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.done_runs import complete_weights
 from gpt2cli.training.ending import end_run
+from gpt2cli.training.estimate import Plan, make_plan, shape_job
 from gpt2cli.training.events import Finished
 from gpt2cli.training.inputs import load_inputs
 from gpt2cli.training.job import Job, make_job
@@ -42,6 +43,7 @@ class RunOptions:
     resume  whether to go on with a run, instead of starting a new one
     given   names of the settings that were given explicitly: a resumed run must have the same values
     force   whether the final weights may replace a file that another run, or anything else, wrote
+    dry_run whether to make the plan of the run only: nothing is written, and no weights are loaded
     """
 
     path: Path | None = None
@@ -51,6 +53,7 @@ class RunOptions:
     device: str = "auto"
     offline: bool = False
     compile: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ class Run:
 
     directory  in processes other than the first None: only the first one writes files
     force      see RunOptions
+    plan       what the steps that are left will take and need; after a dry run, only this is of use
     """
 
     path: Path
@@ -66,6 +70,7 @@ class Run:
     splits: Splits
     job: Job
     directory: RunDirectory | None
+    plan: Plan
     force: bool = False
 
     @property
@@ -100,27 +105,51 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
         note(f"nothing to do: {path} is done, and its weights are in {weights}")
         yield None
         return
-    opened: AbstractContextManager[RunDirectory | None] = RunDirectory(path, note) if ranks.is_first else nullcontext()
-    with opened as directory:
+    with _opened(path, options, ranks, note) as directory:
         _check(settings, path, options, ranks)
         _warn(settings, options, note)
         checkpoint = _find_checkpoint(settings, path, options, note) if options.resume else None
         with _naming_the_resumed_run(path if options.resume else None):
-            model, splits = load_inputs(settings, options.device, options.offline, progress)
-        job = make_job(
-            settings,
-            model,
-            splits,
-            ranks,
-            checkpoints=path / "checkpoints",
-            resume=checkpoint,
-            compiled=options.compile,
-        )
+            model, splits = load_inputs(settings, options.device, options.offline, progress, only_shape=options.dry_run)
+        device = pick_device(options.device)
+        if options.dry_run:
+            job = shape_job(settings, model, splits, ranks, device)
+        else:
+            job = make_job(
+                settings,
+                model,
+                splits,
+                ranks,
+                checkpoints=path / "checkpoints",
+                resume=checkpoint,
+                compiled=options.compile,
+            )
         job.keep_states = settings.keep_states
         _check_resumed(job)
         if directory:  # not earlier: a run that could not load its inputs must not be resumable
             settings = _write_config(directory, settings, options)
-        yield Run(path=path, settings=settings, splits=splits, job=job, directory=directory, force=options.force)
+        step = checkpoint.counters.step if checkpoint else 0
+        plan = make_plan(settings, job, path, device, is_text=splits.template is None, step=step)
+        yield Run(
+            path=path,
+            settings=settings,
+            splits=splits,
+            job=job,
+            directory=directory,
+            plan=plan,
+            force=options.force,
+        )
+
+
+def _opened(
+    path: Path, options: RunOptions, ranks: Ranks, note: Callable[[str], None]
+) -> AbstractContextManager[RunDirectory | None]:
+    """The run's directory, made and locked; None in all processes but the first. A dry run only checks it."""
+    if options.dry_run:
+        if untrusted.is_file(path):
+            raise UsageError(f"{path} is a file: let --run-dir name a directory")
+        outputs.check_directory(path)
+    return RunDirectory(path, note) if ranks.is_first and not options.dry_run else nullcontext()
 
 
 def _write_config(directory: RunDirectory, settings: Settings, options: RunOptions) -> Settings:

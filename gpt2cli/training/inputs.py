@@ -6,27 +6,32 @@ import torch
 from torch import nn
 
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.config import VOCAB_SIZE
+from gpt2cli.checkpoints.model_spec import ModelSpec
+from gpt2cli.config import VOCAB_SIZE, GPTConfig
 from gpt2cli.data.kinds import check_kind, data_path
 from gpt2cli.data.open_data import load_data, prepared_alpaca
 from gpt2cli.data.splits import Splits
-from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.errors import CheckpointError, NetworkError, UsageError
 from gpt2cli.model.device import pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import add_lora
 from gpt2cli.progress import Progress, ignore
+from gpt2cli.published import DEFAULT_MODEL, PUBLISHED
 from gpt2cli.training.settings import Settings
 
 
-def load_inputs(settings: Settings, device: str, offline: bool, progress: Progress) -> tuple[GPT, Splits]:
+def load_inputs(
+    settings: Settings, device: str, offline: bool, progress: Progress, *, only_shape: bool = False
+) -> tuple[GPT, Splits]:
     """Load the model and the data, and check that they fit together.
 
+    With `only_shape`, the model's parameters are on the meta device, and no weights are read or downloaded.
     Raises UsageError, DataError, CheckpointError, ResourceError or NetworkError.
     """
     data = None if settings.data is None else data_path(settings.data)
     if data:  # a wrong path is reported before a model is downloaded
         check_kind(data)
-    model = load_model(settings, device, offline, progress)
+    model = shape_only(settings, progress) if only_shape else load_model(settings, device, offline, progress)
     path = data or prepared_alpaca(offline, progress)
     window, template = model.config.block_size, settings.prompt_template
     splits = load_data(
@@ -62,6 +67,30 @@ def load_model(settings: Settings, device: str, offline: bool = False, progress:
     for parameter in model.parameters():  # copies: the loaded tensors may be memory-mapped from the file
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return model
+
+
+def shape_only(settings: Settings, progress: Progress = ignore) -> GPT:
+    """As `load_model`, on the meta device. It reads the header of a file at most, and downloads nothing.
+
+    Raises UsageError for a model that is not on disk, except a published one, whose shape is known.
+    """
+    shape = settings.from_scratch or _shape_of(settings.model, settings.ckpt, progress)
+    with torch.device("meta"):
+        model = GPT(replace(shape, dropout=settings.train.dropout))
+        if settings.lora:
+            add_lora(model, settings.lora)
+    return model
+
+
+def _shape_of(model: str | None, ckpt: str | None, progress: Progress) -> GPTConfig:
+    name = DEFAULT_MODEL if model is None else model
+    if ckpt is None and name in PUBLISHED:
+        return PUBLISHED[name].config
+    try:
+        return ModelSpec(model, ckpt, "cpu", offline=True).shape(progress, for_text=True)
+    except NetworkError:
+        fetch = f"fetch it first: gpt2 download-weights {name}"
+        raise UsageError(f"--dry-run downloads no weights, and {ckpt or name} is not on disk: {fetch}") from None
 
 
 def set_dropout(model: GPT, dropout: float) -> None:

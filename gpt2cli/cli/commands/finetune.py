@@ -21,6 +21,7 @@ gpt2 finetune --data quiz.csv --columns instruction=task,output=solution  # a ta
 gpt2 finetune --data records.json --lora  # only an adapter: faster, with less memory
 gpt2 finetune --subset 5000  # on 5,000 of Alpaca's instructions
 gpt2 finetune --data tales/ --from-scratch --n-layer 4 --n-head 4 --n-embd 128 --lr 1e-3  # a new, small model
+gpt2 finetune --model gpt2-medium --data records.json --dry-run  # how long, and does it fit?
 gpt2 finetune --resume  # continue the newest unfinished run
 torchrun --nproc-per-node 2 -m gpt2cli finetune --data records.json  # on two GPUs
 """
@@ -139,6 +140,10 @@ def finetune(
     wandb_project: Annotated[
         str, of_run("--wandb-project", metavar="NAME", help="The name of the W&B project.")
     ] = "gpt2cli",
+    dry_run: Annotated[
+        bool,
+        of_run("--dry-run", help="Only check the options and the data, and say how long it takes and if it fits."),
+    ] = False,
     compile: Annotated[bool, of_machine("--compile", help="Compile the model: slower start, faster steps.")] = False,
     grad_checkpointing: Annotated[
         bool, of_machine("--grad-checkpointing", help="Recompute activations: less memory, a third more time.")
@@ -179,6 +184,7 @@ def finetune(
         device=device,
         offline=offline,
         compile=compile,
+        dry_run=dry_run,
     )
     run_training(asked, run_options, threads=threads, json=json, quiet=quiet, verbose=verbose)
 

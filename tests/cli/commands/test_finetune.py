@@ -63,7 +63,7 @@ def test_it_trains_and_writes_what_the_contract_says(args, tmp_path, run, home):
     assert done.returncode == 0, done.stderr
     kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
     assert kinds.count("step") == 18
-    assert kinds[0] == "started"
+    assert kinds[:2] == ["plan", "started"]
     assert kinds[-2:] == ["finished", "wrote"]
     wrote = {"kind": "wrote", "out": str(tmp_path / "out.pt"), "run": str(tmp_path / "run"), "best": None}
     assert json.loads(done.stdout.splitlines()[-1]) == wrote

@@ -1,0 +1,77 @@
+"""What may go wrong with a planned run, each time with an option that helps."""
+
+from collections.abc import Iterator
+
+from gpt2cli.training.estimate import Plan
+from gpt2cli.training.settings import Settings
+
+MEMORY_ADVICE = "a smaller --batch-size with more --grad-accum, --grad-checkpointing, or --lora"
+FEW_STEPS = 20
+"""A run of fewer steps learns little."""
+GB = 10**9
+
+
+def warnings_of(plan: Plan, settings: Settings) -> list[str]:
+    """One sentence for each problem. None of them stops the run."""
+    steps = [] if plan.step else _about_steps(plan, settings)
+    return [*steps, *_about_memory(plan, settings), *_about_disk(plan, settings)]
+
+
+def _about_steps(plan: Plan, settings: Settings) -> Iterator[str]:
+    """The learning rate may not reach its peak, or not in time; or the steps are few."""
+    one = plan.steps == 1
+    steps = f"{plan.steps} step{'' if one else 's'}"
+    more = _more_steps(plan, settings)
+    if plan.warmup >= plan.steps > 1:
+        yield (
+            f"the warm-up ({plan.warmup} steps) does not end within the run ({steps}), and the learning rate reaches "
+            f"its peak only at the end: use {more} or --warmup 0"
+        )
+    elif 2 * plan.warmup > plan.steps > 1:
+        share = f"{plan.warmup} of {steps}"
+        yield f"the warm-up takes {share}: for more steps at the full learning rate, use {more} or --warmup 0"
+    elif plan.steps < FEW_STEPS:
+        yield f"{steps} {'is' if one else 'are'} few to learn from: use {more} or a smaller --batch-size"
+
+
+def _more_steps(plan: Plan, settings: Settings) -> str:
+    """The option for a run of at least five times its warm-up, and of FEW_STEPS."""
+    wanted = max(FEW_STEPS, 5 * plan.warmup)
+    if settings.train.max_steps is not None:
+        return f"--max-steps {wanted}"
+    per_epoch = -(-plan.steps // plan.epochs)
+    return f"--epochs {-(-wanted // per_epoch)}"
+
+
+def _about_memory(plan: Plan, settings: Settings) -> Iterator[str]:
+    if plan.free_memory is None or plan.memory <= plan.free_memory:
+        return
+    helps = [] if settings.lora or settings.from_scratch else ["--lora"]
+    if settings.train.batch_size > 1:
+        smaller = max(1, settings.train.batch_size // 4)
+        accumulated = -(-settings.train.batch_size * settings.train.grad_accum // smaller)
+        helps.append(f"--batch-size {smaller} --grad-accum {accumulated}")
+    if not settings.grad_checkpointing:
+        helps.append("--grad-checkpointing")
+    try_ = f": try {' or '.join(helps)}" if helps else ": try a smaller --model"
+    place = "" if plan.device == "cpu" else f" on {plan.device}"
+    needs = f"the run needs about {gigabytes(plan.memory)} of memory{place}"
+    yield f"{needs}, and {gigabytes(plan.free_memory)} are free{try_}"
+
+
+def _about_disk(plan: Plan, settings: Settings) -> Iterator[str]:
+    run, out = plan.disk.run, plan.disk.out
+    places = [(run + out, plan.free_run, "another --run-dir and --out")]
+    if not plan.one_disk:
+        places = [(run, plan.free_run, "another --run-dir"), (out, plan.free_out, "another --out")]
+    for needed, free, other in places:
+        if free is not None and needed > free:
+            saving = " or --save-every 0" if needed != out and settings.train.save_every != 0 else ""
+            needs = f"the run needs up to {gigabytes(needed)} of disk"
+            yield f"{needs}, and {gigabytes(free)} are free: use {other}{saving}"
+
+
+def gigabytes(count: int) -> str:
+    """A number of bytes in GB of 10^9 bytes, with two digits."""
+    value = count / GB
+    return f"{value:.0f} GB" if value >= 10 else f"{value:.1f} GB" if value >= 0.1 else f"{value * 1000:.0f} MB"

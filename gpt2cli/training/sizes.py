@@ -1,0 +1,163 @@
+"""How many bytes a run needs, in memory and on disk, and how many are free.
+
+The sizes of weights, gradients and optimizer states are exact. Those of activations are counted for each block, as in
+"Reducing Activation Recomputation in Large Transformer Models" (Korthikanti et al. 2022), with the number types and the
+attention kernels that are used here.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from gpt2cli.model.device import LOGIT_ROWS
+from gpt2cli.training.job import Job
+from gpt2cli.training.optim import MUON_STATE, Optimizer
+from gpt2cli.training.run_checkpoints import KEEP
+
+FLOAT, HALF = 4, 2
+"""Bytes of a number."""
+KEPT_IN_16_BITS, KEPT_IN_32_BITS = 40, 70
+"""Bytes that a block keeps for the backward pass, for each token and channel."""
+KEPT_FOR_ADAPTERS = 16
+"""The same for the inputs of adapters."""
+COPIES_OF_LOGITS = 3
+"""Logits, their softmax and its gradient, in fp32."""
+LATER_LIBRARIES = 150 * 2**20
+"""Bytes of libraries and of their compiled kernels that are loaded during the first step."""
+ALLOCATOR = 1.2
+"""Memory that freed tensors of other sizes leave behind, as a factor of activations and logits."""
+UNLIMITED = 2**60
+"""A limit of a control group above this is no limit."""
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """Bytes on disk.
+
+    run       the most that the run directory has at one time
+    run_left  what stays there
+    out       the final weights
+    """
+
+    run: int
+    run_left: int
+    out: int
+
+
+def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, *, tokens: int, targets: int) -> int:
+    """The peak memory in bytes: of this process on a CPU, of the device otherwise.
+
+    tokens, targets  of the largest row of the run
+    optimizer        of `job.model`, whose weights may be on the meta device
+    """
+    parameters = list(job.model.parameters())
+    is_loaded = not parameters[0].is_meta
+    trained = sum(p.numel() for p in optimizer.trained.values())
+    weights = sum(p.numel() for p in parameters) * FLOAT
+    if job.autocast and trained < weights // FLOAT:  # layers with an adapter are rounded to 16 bits
+        weights -= sum(p.numel() for p in job.model.h.parameters() if not p.requires_grad) * (FLOAT - HALF)
+    total = weights + trained * FLOAT + _state_bytes(optimizer) + _passing(job, device, tokens, targets)
+    if device.type != "cpu":
+        return total + (trained * 2 * HALF if job.half_copy else 0)
+    libraries = psutil.Process().memory_info().rss - (sum(p.nbytes for p in parameters) if is_loaded else 0)
+    while_loading = 2 * sum(p.numel() for p in parameters) * FLOAT  # the file and the copy that is trained
+    return int(max(libraries, 0) + max(total + LATER_LIBRARIES, while_loading))
+
+
+def _state_bytes(optimizer: Optimizer) -> int:
+    """Bytes of the tensors that the optimizer keeps."""
+    return sum(p.numel() * (1 if keys == MUON_STATE else 2) for p, keys in optimizer.keys.items()) * FLOAT
+
+
+def _passing(job: Job, device: torch.device, tokens: int, targets: int) -> int:
+    """Bytes of activations and logits in one forward and backward pass."""
+    config = job.model.config
+    kept = KEPT_IN_16_BITS if job.autocast else KEPT_IN_32_BITS
+    if not all(p.requires_grad for p in job.model.parameters()):
+        kept += KEPT_FOR_ADAPTERS
+    in_blocks = FLOAT * config.n_layer + kept if job.recompute else kept * config.n_layer
+    logits = min(targets, LOGIT_ROWS[device.type]) * config.vocab_size * FLOAT * COPIES_OF_LOGITS
+    return int((tokens * config.n_embd * in_blocks + logits) * ALLOCATOR)
+
+
+def disk_needed(job: Job, optimizer: Optimizer, lora: bool, saves: bool) -> Disk:
+    """What a run writes. `saves` says whether it saves checkpoints and the best weights."""
+    weights = sum(p.numel() for name, p in job.model.named_parameters() if "lora_" not in name) * FLOAT
+    trained = sum(p.numel() for p in optimizer.trained.values()) * FLOAT
+    best = trained if lora else weights
+    adapter = trained if lora else 0
+    if not saves:
+        return Disk(run=adapter, run_left=adapter, out=weights)
+    # a third checkpoint is written before the oldest one is deleted, and so is a second `best.pt`
+    return Disk(
+        run=(KEEP + 1) * (trained + _state_bytes(optimizer)) + best + adapter, run_left=best + adapter, out=weights
+    )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process can have on a device, those it has already included; None if that is not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+    if device.type != "cpu":
+        return None
+    free = int(psutil.virtual_memory().available)
+    limits = [left for path in _groups() if (left := left_in(path)) is not None]
+    return min([free, *limits]) + int(psutil.Process().memory_info().rss)
+
+
+def _groups() -> list[Path]:
+    """The directories of this process's control group for memory and of the groups around it. In containers too."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return []
+    found = []
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers in ("", "memory"):
+            root = CGROUP / "memory" if controllers else CGROUP
+            inner = root / place.lstrip("/")
+            found += [path for path in (inner, *inner.parents) if path == root or root in path.parents]
+    return found
+
+
+def left_in(group: Path) -> int | None:
+    """What a control group's limit leaves, in version 2 or 1 of the kernel's interface; None without a limit."""
+    for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        try:
+            most, used = int((group / limit).read_text()), int((group / usage).read_text())
+            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        if most < UNLIMITED:
+            reclaimable = int(statistics.get("inactive_file", 0))  # the kernel's cache of files
+            return max(0, most - used + reclaimable)
+    return None
+
+
+def free_disk(path: Path) -> int | None:
+    """Free bytes on the disk of a file or directory, which need not exist yet; None if that cannot be found out."""
+    place = path.absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return None
+
+
+def same_disk(a: Path, b: Path) -> bool:
+    """Whether two places, which need not exist yet, are on the same file system."""
+    devices = []
+    for path in (a.absolute(), b.absolute()):
+        place = next((p for p in (path, *path.parents) if os.path.lexists(p)), path)
+        try:
+            devices.append(place.stat().st_dev)
+        except OSError:
+            return False
+    return devices[0] == devices[1]

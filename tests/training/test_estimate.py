@@ -1,0 +1,155 @@
+"""The plan of a run: laws of its figures, and its agreement with the run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.data.open_data import load_data
+from gpt2cli.training import sizes
+from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.estimate import Plan, make_plan, shape_job
+from gpt2cli.training.inputs import shape_only
+from gpt2cli.training.optim import Optimizer
+from gpt2cli.training.plan_warnings import warnings_of
+from gpt2cli.training.settings import Settings
+from gpt2cli.training.sizes import Disk, free_disk, free_memory, left_in, memory_needed
+from tests.training.records import job as small_job
+from tests.training.records import settings_from, write_records
+
+CPU = torch.device("cpu")
+MEDIUM = GPTConfig(24, 16, 1024)
+PLAN = Plan(
+    device="cpu",
+    is_text=False,
+    examples=27,
+    step=0,
+    steps=80,
+    epochs=2,
+    warmup=10,
+    epoch_tokens=2754,
+    tokens=5508,
+    seconds=800.0,
+    memory=2 * 10**9,
+    free_memory=8 * 10**9,
+    disk=Disk(run=10**9, run_left=10**8, out=10**8),
+    free_run=10**10,
+    free_out=10**10,
+    one_disk=True,
+)
+
+
+def settings(**changes) -> Settings:
+    return settings_from("gpt2", **changes)
+
+
+def plan_of(tmp_path: Path, **train) -> Plan:
+    chosen = settings_from(
+        None, from_scratch=GPTConfig(2, 2, 16, 64), out=str(tmp_path / "o.pt"), train=TrainConfig(**train)
+    )
+    splits = load_data(write_records(tmp_path / "r.json", 40), chosen.train, DataConfig(), 64)
+    job = shape_job(chosen, shape_only(chosen), splits, Ranks(), CPU)
+    return make_plan(chosen, job, tmp_path / "run", CPU, is_text=False)
+
+
+def test_the_estimate_grows_with_the_tokens(tmp_path):
+    short, long = (plan_of(tmp_path, epochs=n) for n in (1, 50))
+    assert (long.steps, long.tokens) == (50 * short.steps, 50 * short.tokens)
+    assert long.seconds > 5 * short.seconds > 0
+    assert short.tokens == short.epoch_tokens
+
+
+def test_what_is_left_of_a_resumed_run(tmp_path):
+    chosen = settings_from("tiny", train=TrainConfig(max_steps=10))
+    plan = make_plan(chosen, small_job(max_steps=10), tmp_path / "run", CPU, is_text=False, step=8)
+    whole = make_plan(chosen, small_job(max_steps=10), tmp_path / "run", CPU, is_text=False)
+    assert (plan.step, plan.steps) == (8, 10)
+    assert 5 * plan.tokens == pytest.approx(whole.tokens, abs=5)
+    over = make_plan(chosen, small_job(max_steps=10), tmp_path / "run", CPU, is_text=False, step=10)
+    assert over.tokens == over.seconds == 0
+
+
+def test_a_plan_leaves_the_random_state_alone(tmp_path):
+    before = torch.get_rng_state()
+    plan_of(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def memory(lora: bool = False, tokens: int = 1000, recompute: bool = False, autocast=None, **train) -> int:
+    chosen = settings(lora=LoRAConfig() if lora else None, train=TrainConfig(**train), from_scratch=None)
+    model = shape_only(replace(chosen, model="gpt2-medium"))
+    job = replace(small_job(), model=model, recompute=recompute, autocast=autocast)
+    return memory_needed(job, Optimizer(model, chosen.train), CPU, tokens=tokens, targets=tokens)
+
+
+def test_memory_needs_follow_from_what_is_kept():
+    full = memory()
+    assert memory(lora=True) < full - 3e9  # no gradients and states of the base
+    assert memory(lora=True, autocast=torch.bfloat16) < memory(lora=True) - 300e6 * 2
+    assert memory(optimizer="muon") < full - 250e6 * 4
+    assert memory(recompute=True) < full
+    assert memory(tokens=100) < full
+
+
+def test_the_weights_of_a_large_model_are_not_made_for_its_plan():
+    model = shape_only(settings_from("gpt2-xl", lora=LoRAConfig()))
+    assert all(p.is_meta for p in model.parameters())
+    assert model.config.n_embd == 1600
+
+
+def test_a_limit_of_a_control_group_counts(tmp_path):
+    assert left_in(tmp_path) is None
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100\n")
+    for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        (tmp_path / usage).write_text("700\n")
+        (tmp_path / limit).write_text("1000\n")
+        assert left_in(tmp_path) == 400
+        (tmp_path / limit).write_text("max\n" if limit == "memory.max" else f"{2**63 - 4096}\n")
+        assert left_in(tmp_path) is None
+
+
+def test_the_smallest_limit_is_what_is_free(tmp_path, monkeypatch):
+    assert free_memory(CPU) > 2**20
+    monkeypatch.setattr(sizes, "_groups", lambda: [tmp_path])
+    for name, text in (("memory.stat", ""), ("memory.max", "4096"), ("memory.current", "1024")):
+        (tmp_path / name).write_text(text)
+    left = free_memory(CPU) - sizes.psutil.Process().memory_info().rss
+    assert abs(left - 3072) < 2**26  # its own memory changes meanwhile
+
+
+def test_the_disk_of_a_directory_that_is_still_to_be_made(tmp_path):
+    assert free_disk(tmp_path / "a" / "b" / "c.pt") == pytest.approx(free_disk(tmp_path), rel=0.5)
+
+
+def test_a_plan_that_fits_has_no_warnings():
+    assert warnings_of(PLAN, settings()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 8}, ["(10 steps)", "(8 steps)", "--epochs 13 or --warmup 0"]),
+        ({"steps": 15}, ["10 of 15 steps", "--warmup 0"]),
+        ({"steps": 15, "warmup": 0}, ["15 steps are few", "--epochs 3"]),
+        ({"steps": 1, "epochs": 1}, ["1 step is few"]),
+        ({"memory": 9 * 10**9}, ["9.0 GB of memory", "8.0 GB are free", "--lora or --batch-size 2 --grad-accum 4 or"]),
+        ({"free_run": 10**8}, ["1.1 GB of disk", "another --run-dir and --out", "--save-every 0"]),
+        ({"free_run": 10**8, "one_disk": False}, ["1.0 GB of disk", "another --run-dir"]),
+        ({"free_out": 10**7, "one_disk": False}, ["0.1 GB of disk", "10 MB are free", "another --out"]),
+    ],
+)
+def test_each_warning_names_what_to_change(changes, said):
+    (warning,) = warnings_of(replace(PLAN, **changes), settings())
+    assert all(text in warning for text in said), warning
+
+
+def test_advice_leaves_out_what_is_done_already():
+    chosen = settings(lora=LoRAConfig(), grad_checkpointing=True, train=TrainConfig(batch_size=1))
+    (warning,) = warnings_of(replace(PLAN, memory=9 * 10**9), chosen)
+    assert warning.endswith("try a smaller --model")
+
+
+def test_a_resumed_run_is_not_told_that_it_is_short():
+    assert warnings_of(replace(PLAN, steps=8, step=4), settings()) == []
