@@ -12,21 +12,17 @@ ENDINGS = {
 
 
 def describe_start(event: Started) -> Iterator[str]:
-    """What is trained on what, and for how long; then, if only some or seen examples are used, which are used."""
+    """What is trained; then, if only some or seen examples are used for validation and samples, which are used."""
     size = f"{event.parameters:,} parameters"
     if event.trainable_parameters < event.parameters:
         size = f"{event.trainable_parameters:,} of {size}"
-    examples = examples_of(event, event.train_examples)
-    if event.val_examples:
-        examples += f" ({event.val_examples:,} held out)"
-    steps = f"{counted(event.total_steps, 'step')} in {counted(event.epochs, 'epoch')}"
     if event.step >= event.total_steps:
-        yield f"no steps are left: {size}, {examples}"
+        yield f"no steps are left: {size}"
         return
-    if event.step:
-        yield f"continuing after step {event.step} of {event.total_steps}: {size}, {examples}"
-    else:
-        yield f"training {size} on {examples}: {steps}"
+    held = f", with {examples_of(event, event.val_examples)} held out" if event.val_examples else ""
+    yield (
+        f"continuing after step {event.step} of {event.total_steps}: {size}" if event.step else f"training {size}"
+    ) + held
     if event.val_used < event.val_examples:
         used = f"validates on {event.val_used:,} of {examples_of(event, event.val_examples)}"
         yield f"{used}, to save time; --eval-every N uses all"

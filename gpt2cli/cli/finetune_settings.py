@@ -89,17 +89,20 @@ def check_before_training(asked: "Settings", run: str | None, *, resume: bool, f
     """
     from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.data.kinds import check_kind, data_path
+    from gpt2cli.training.run_lock import is_locked
     from gpt2cli.training.runs import check_any_run, check_new_run, check_run, find_run
 
-    path = paths.expand(run) if run else None
+    path, out = paths.expand(run).absolute() if run else None, Path(asked.out)
     if resume:
-        check_any_run() if path is None else check_run(find_run(path))
+        check_any_run() if run is None else check_run(find_run(run))
         return
-    if path is not None and os.environ.get("RANK", "0") == "0":  # torchrun's first process may have begun the run
+    if path is None or path not in out.parents:  # the run makes its directory
+        check_checkpoint(out)
+    check_free(out, force)
+    # torchrun's first process may have begun the run, and begin() names a process that works on it
+    if path is not None and os.environ.get("RANK", "0") == "0" and not is_locked(path):
         check_new_run(path)
     if asked.data is not None:
         check_kind(data_path(asked.data))
     if asked.from_scratch is None:
         ModelSpec(asked.model, asked.ckpt, device).check()
-    check_checkpoint(Path(asked.out))
-    check_free(Path(asked.out), force)

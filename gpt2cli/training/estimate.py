@@ -19,6 +19,8 @@ from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.job import Job, compute_dtype, read_batch
 from gpt2cli.training.optim import Optimizer
 from gpt2cli.training.pace import Workload, measure_pace
+from gpt2cli.training.rhythm import SECONDS_BETWEEN_SAVES
+from gpt2cli.training.run_checkpoints import KEEP
 from gpt2cli.training.sampled_softmax import SAMPLED_SHARE
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.sizes import Disk, disk_needed, free_disk, free_memory, memory_needed, same_disk
@@ -100,8 +102,8 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device, *, 
     rows, sampled = _typical_rows(job, device, step)
     largest = max(rows, key=lambda row: row.idx.shape[1])
     targets = max(len(row.targets) for row in rows)
-    out, saves = Path(settings.out), settings.train.save_every != 0
-    free = free_memory(device)
+    out, free = Path(settings.out), free_memory(device)
+    seconds = left * _step_seconds(settings, job, optimizer, rows, sampled, device) if left else 0.0
     return Plan(
         device=str(device),
         is_text=is_text,
@@ -112,14 +114,23 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device, *, 
         warmup=job.config.warmup,
         epoch_tokens=job.train.n_tokens,
         tokens=round(left / per_epoch * job.train.n_tokens),
-        seconds=left * _step_seconds(settings, job, optimizer, rows, sampled, device) if left else 0.0,
+        seconds=seconds,
         memory=memory_needed(job, optimizer, device, tokens=largest.idx.shape[1], targets=targets),
         free_memory=free,
-        disk=disk_needed(job, optimizer, settings.lora is not None, saves),
+        disk=disk_needed(job, optimizer, settings.lora is not None, _checkpoints(settings, seconds)),
         free_run=free_disk(run),
         free_out=free_disk(out),
         one_disk=same_disk(run, out),
     )
+
+
+def _checkpoints(settings: Settings, seconds: float) -> int:
+    """The largest number of checkpoints on disk at one time. A short run saves only one, if it is interrupted."""
+    every = settings.train.save_every
+    if every == 0:
+        return 0
+    # the next one is written before the oldest one is deleted
+    return 1 if every is None and seconds < SECONDS_BETWEEN_SAVES else KEEP + 1
 
 
 def _typical_rows(job: Job, device: torch.device, step: int) -> tuple[list[Batch], int]:

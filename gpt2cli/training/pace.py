@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt2cli.config import GPTConfig, LoRAConfig, TrainConfig
@@ -68,9 +68,7 @@ def measure_pace(work: Workload) -> Pace:
             )
             if work.lora:
                 add_lora(model, work.lora)
-        model.to_empty(device=work.device)
-        for parameter in model.parameters():  # to draw random values would take longer than the measurement
-            parameter.detach().fill_(0.01)
+        _fill(model, work.device)
         if work.autocast:
             round_frozen(model, work.autocast)
             if work.device.type == "cpu":
@@ -85,6 +83,17 @@ def measure_pace(work: Workload) -> Pace:
         optimizer = Optimizer(model, work.train)
         update = _seconds(lambda: _update(optimizer), work.device)
         return Pace(token, target, update / sum(p.numel() for p in optimizer.trained.values()))
+
+
+def _fill(model: GPT, device: torch.device) -> None:
+    """Replace the parameters of a model on the meta device by constants on `device`.
+
+    To draw random values, or to import what `to_empty` needs, would take longer than the measurement.
+    """
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            values = torch.full(parameter.shape, 0.01, device=device)
+            setattr(module, name, nn.Parameter(values, parameter.requires_grad))
 
 
 def _shortened(work: Workload) -> list[int]:

@@ -16,7 +16,6 @@ import torch
 from gpt2cli.model.device import LOGIT_ROWS
 from gpt2cli.training.job import Job
 from gpt2cli.training.optim import MUON_STATE, Optimizer
-from gpt2cli.training.run_checkpoints import KEEP
 
 FLOAT, HALF = 4, 2
 """Bytes of a number."""
@@ -85,18 +84,16 @@ def _passing(job: Job, device: torch.device, tokens: int, targets: int) -> int:
     return int((tokens * config.n_embd * in_blocks + logits) * ALLOCATOR)
 
 
-def disk_needed(job: Job, optimizer: Optimizer, lora: bool, saves: bool) -> Disk:
-    """What a run writes. `saves` says whether it saves checkpoints and the best weights."""
+def disk_needed(job: Job, optimizer: Optimizer, lora: bool, checkpoints: int) -> Disk:
+    """What a run writes, with so many checkpoints at one time. Without them, it does not keep the best weights."""
     weights = sum(p.numel() for name, p in job.model.named_parameters() if "lora_" not in name) * FLOAT
     trained = sum(p.numel() for p in optimizer.trained.values()) * FLOAT
     best = trained if lora else weights
     adapter = trained if lora else 0
-    if not saves:
+    if not checkpoints:
         return Disk(run=adapter, run_left=adapter, out=weights)
-    # a third checkpoint is written before the oldest one is deleted, and so is a second `best.pt`
-    return Disk(
-        run=(KEEP + 1) * (trained + _state_bytes(optimizer)) + best + adapter, run_left=best + adapter, out=weights
-    )
+    states = checkpoints * (trained + _state_bytes(optimizer))
+    return Disk(run=states + best + adapter, run_left=best + adapter, out=weights)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -77,7 +77,7 @@ def test_main_uses_the_streams_that_it_is_given_and_returns_its_exit_code(capsys
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("step", ["help_in_color", "invoke"])
+@pytest.mark.parametrize("step", ["show_page", "invoke"])
 def test_every_exception_is_an_exit_code(
     step: str, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def info(json: options.Json = False, debug: options.Debug = False) -> None:
-    """Show what gpt2cli keeps on disk: the places, their sizes, and the commands that delete them.
+    """Show what is on disk, and how to delete it.
 
     The weights that you write with --out, and runs with --run-dir, are not among them.
     """

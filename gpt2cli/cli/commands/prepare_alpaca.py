@@ -93,7 +93,7 @@ def prepare_alpaca(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Tokenize instructions once, for many runs: Alpaca's, or your own. They are divided into splits."""
+    """Tokenize instructions once, for many runs. These are Alpaca's, or your own. They are divided into splits."""
     with options.named_as_typed("gpt2 prepare-alpaca"):
         data = DataConfig(val_fraction, test_fraction, subset, seed)
         train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))

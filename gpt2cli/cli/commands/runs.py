@@ -56,9 +56,10 @@ def runs(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """List the runs of `gpt2 finetune` in the data directory, the newest first, or delete them.
+    """List training runs, or delete them.
 
-    A run with --run-dir outside of the data directory is not listed. --remove deletes it by its path.
+    The newest run is the first. A run with --run-dir outside of the data directory is not listed; --remove deletes it
+    by its path.
     """
     if remove and prune:
         raise UsageError("--remove and --prune exclude each other: use one at a time")

@@ -1,6 +1,5 @@
 """Shows the events of a training run: for people on stderr, for programs as lines of JSON on stdout."""
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -101,18 +100,17 @@ class TrainingLine:
         self._started: Started | None = None
         self._step: Step | None = None
         self._evaluated: Evaluated | None = None
-        self._since = 0.0
+        self._seconds = 0.0  # of the steps of this process
 
     def handle(self, event: Event) -> None:
         match event:
             case Started():
-                self._started, self._since = event, time.monotonic()
+                self._started = event
             case Step():
                 self._step = event
+                self._seconds += event.tokens / event.tok_s
             case Evaluated():
                 self._evaluated = event
-                if self._started and event.step == self._started.step:  # the time before the first step
-                    self._since = time.monotonic()
 
     def words(self, arrow: str = "") -> Iterator[str]:
         """Yields the figures, the most important one first."""
@@ -149,11 +147,10 @@ class TrainingLine:
         yield line
 
     def _seconds_left(self) -> float:
-        """The estimate uses the mean time of a step in this process, with all that came after the first step."""
+        """The estimate uses the mean time of a step in this process. It leaves out evaluations, samples and saves."""
         if not self._started or not self._step or self._step.step <= self._started.step:
             return 0.0
-        seconds_per_step = (time.monotonic() - self._since) / (self._step.step - self._started.step)
-        return seconds_per_step * (self._started.total_steps - self._step.step)
+        return self._seconds / (self._step.step - self._started.step) * (self._started.total_steps - self._step.step)
 
 
 class JsonEvents:

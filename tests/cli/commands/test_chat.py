@@ -139,7 +139,7 @@ def test_an_answer_ends_at_the_next_heading_or_at_the_limit_which_is_said(person
     assert "Paris\n6 prompt tokens" in said and "Asked" not in said and "limit" not in said
     said = person.asks("so long")
     assert " la" * 19 + "\nended at the limit of 20 tokens: /set max-new-tokens raises it\n" in said
-    assert re.search(r"6 prompt tokens at \d+ tokens/s · 20 new tokens at [\d.]+ tokens/s · seed \d+", said)
+    assert re.search(r"6 prompt tokens at \d+ tokens/s · 20 new tokens at [\d.]+ tokens/s · seed\s+\d+", said)
     assert "the answer is empty" in person.asks("be silent")
 
 

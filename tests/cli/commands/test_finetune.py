@@ -354,7 +354,8 @@ def test_a_run_keeps_the_columns_of_its_records(args, tmp_path):
     other = finetune(*resume, "--columns", "instruction=Frage,output=Nr")
     assert other.returncode == 4
     assert "columns was 'instruction=frage,output=Antwort', is 'instruction=Frage,output=Nr'" in other.stderr
-    assert finetune(*resume, "--columns", "instruction=frage,output=Antwort").returncode == 0
+    same = finetune("--resume", str(tmp_path / "run"), "--columns", "instruction=frage,output=Antwort")
+    assert (same.returncode, "nothing to do" in same.stderr) == (0, True)
 
 
 def test_a_damaged_newest_checkpoint_falls_back_and_a_named_one_is_refused(args, tmp_path):

@@ -138,7 +138,7 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
 
 def test_on_a_terminal_lines_stay_above_the_bar() -> None:
     text = shown([*EVENTS, FINISHED], verbose=True)
-    assert "training 2,359,296 of 124,439,808 parameters on 900 records (100 held out): 200 steps in 3 epochs" in text
+    assert "training 2,359,296 of 124,439,808 parameters, with 100 records held out" in text
     assert "step 2: validation loss 2.250 ↓ best so far" in text
     assert "step 2: saved /runs/step-2" in text and "wandb: it [went] away" in text
     assert "step 2: Name the capital of France" in text and "  (nothing)" in text
@@ -247,14 +247,12 @@ def test_the_start_tells_what_is_used() -> None:
         "before training: validation loss 4.500",
     ]
     text = replace(STARTED, plain_text=True, train_examples=256, val_examples=0, val_used=0)
-    assert shown([text], terminal=False).startswith(
-        "training 2,359,296 of 124,439,808 parameters on 256 blocks of text: 200 steps in 3 epochs"
-    )
+    assert shown([text], terminal=False) == "training 2,359,296 of 124,439,808 parameters\n"
     seen = shown([replace(text, samples_from_training=True), EVENTS[4]], terminal=False).splitlines()
     assert seen[1] == "the sample prompts are beginnings of training texts, because nothing is held out"
     assert seen[3] == "step 2: 'Say nothing' is continued with ''"
-    assert "on 1 block of text (2 held out)" in shown(
-        [replace(text, train_examples=1, val_examples=2, val_used=2)], terminal=False
+    assert "parameters, with 1 block of text held out" in shown(
+        [replace(text, val_examples=1, val_used=1)], terminal=False
     )
 
 
