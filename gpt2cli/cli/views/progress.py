@@ -74,7 +74,7 @@ class LiveDisplay:
         self._picture = picture
         self._keep = keep
         self._live: Live | None = None
-        self._last_line = time.monotonic()
+        self._start = self._last_line = time.monotonic()
 
     def __enter__(self: Display) -> Display:
         return self
@@ -83,7 +83,10 @@ class LiveDisplay:
         self.close()
 
     def show(self, line: str = "") -> None:
-        """Show the picture on a terminal. Elsewhere print a line, if any, at most every SECONDS_BETWEEN_LINES."""
+        """Show the picture on a terminal. Elsewhere print a line, if any, now and then.
+
+        The lines are SECONDS_BETWEEN_LINES apart, later a tenth of the time since the start: 40 lines in an hour.
+        """
         if self._console.quiet:
             return
         if self._console.animates:
@@ -99,7 +102,7 @@ class LiveDisplay:
                 self._live.start()
             return
         now = time.monotonic()
-        if line and now - self._last_line >= SECONDS_BETWEEN_LINES:
+        if line and now - self._last_line >= max(SECONDS_BETWEEN_LINES, (now - self._start) / 10):
             self._last_line = now
             self._console.note(line)
 

@@ -45,7 +45,8 @@ def test_from_a_lora_run_to_every_place_and_back(run, tmp_path):
         (("--format", "hf", "--out", "x", "--model", "tiny", "--push", "a/b", "--offline"), 2, "--offline forbids"),
     ],
 )
-def test_errors_are_one_line(run, args, code, message):
+def test_errors_are_one_line(run, args, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without a file x
     done = run("export", *args)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith("error: ")
