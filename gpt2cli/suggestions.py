@@ -1,7 +1,6 @@
 """Which of the known names was probably meant by a wrong one, for error messages."""
 
 import difflib
-import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -40,13 +39,19 @@ def did_you_mean(wrong: str, known: Collection[str], others: Mapping[str, str] |
     return f"did you mean {name}?" if name else ""
 
 
-def files_beside(path: Path) -> list[str]:
-    """The paths of visible files in the directory of a missing file. A wrong name may mean one of them."""
-    found: list[str] = []
+def did_you_mean_file(path: Path, endings: tuple[str, ...] = ("",), others: Collection[str] = ()) -> str:
+    """The question about a missing file: about a visible file beside it that was probably meant, or one of `others`.
+
+    Only files with a name that ends so, in upper or lower case, can be meant. Directories and suffixes do not count,
+    because most names have them in common.
+    """
+    beside: dict[str, str] = {}
     with suppress(OSError):
-        visible = (other for other in path.parent.iterdir() if not other.name.startswith("."))
-        found = sorted(str(other) for other in islice(visible, MOST_FILES) if other.is_file())
-    return found
+        for other in islice(sorted(path.parent.iterdir()), MOST_FILES):
+            if other.name.lower().endswith(endings) and not other.name.startswith(".") and other.is_file():
+                beside[other.stem] = str(other)
+    name = meant(path.stem, [*others, *beside])
+    return f"did you mean {beside.get(name, name)}?" if name else ""
 
 
 def advise(guess: str, advice: str) -> str:
@@ -55,4 +60,4 @@ def advise(guess: str, advice: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return "".join(filter(str.isalnum, name.lower()))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.suggestions import advise, did_you_mean, files_beside, meant
+from gpt2cli.suggestions import advise, did_you_mean, did_you_mean_file, meant
 
 MODELS = ("tiny", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
 
@@ -29,9 +29,25 @@ def test_the_question_comes_before_the_advice() -> None:
     assert advise(did_you_mean("llama", MODELS), "give a name") == "give a name"
 
 
-def test_files_beside_a_missing_one(tmp_path: Path) -> None:
-    for name in ("b.pt", "a.pt", ".hidden.pt"):
-        (tmp_path / name).touch()
-    (tmp_path / "c.pt").mkdir()
-    assert files_beside(tmp_path / "nope.pt") == [str(tmp_path / "a.pt"), str(tmp_path / "b.pt")]
-    assert files_beside(tmp_path / "no" / "nope.pt") == []
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        *(("finetune.pt", "finetuned.pt"), ("finetuned.safetensors", "finetuned.pt"), ("finetuned", "finetuned.pt")),
+        *(("Модел.pt", "модель.pt"), ("данные.pt", None), ("xyz.pt", None), ("hidden.pt", None), ("folder", None)),
+    ],
+)
+def test_a_missing_file_leads_to_one_of_a_similar_name(wrong: str, right: str | None, tmp_path: Path) -> None:
+    directory = tmp_path / "a-long-name-that-all-files-have-in-common"
+    (directory / "folder.pt").mkdir(parents=True)
+    for name in ("finetuned.pt", "модель.pt", "notes.txt", ".hidden.pt"):
+        (directory / name).touch()
+    expected = f"did you mean {directory / right}?" if right else ""
+    assert did_you_mean_file(directory / wrong) == did_you_mean_file(directory / wrong, (".pt",)) == expected
+    assert did_you_mean_file(tmp_path / "no" / wrong) == ""
+
+
+def test_only_files_of_these_endings_or_other_names_are_meant(tmp_path: Path) -> None:
+    (tmp_path / "NOTES.TXT").touch()
+    assert did_you_mean_file(tmp_path / "note.txt", (".txt",)) == f"did you mean {tmp_path / 'NOTES.TXT'}?"
+    assert did_you_mean_file(tmp_path / "note.txt", (".csv",)) == ""
+    assert did_you_mean_file(Path("lesson"), (".csv",), ["lessons"]) == "did you mean lessons?"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from gpt2cli.checkpoints.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_TENSORS
 from gpt2cli.errors import CheckpointError, ResourceError
-from gpt2cli.suggestions import did_you_mean, files_beside
+from gpt2cli.suggestions import did_you_mean_file
 from gpt2cli.untrusted import is_encodable, is_file, missing, parse_json, shown_reason
 
 PT_MAGIC = b"PK\x03\x04"
@@ -66,8 +66,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_regular(path: Path) -> None:
     """Raise CheckpointError unless a path is an ordinary file, ResourceError if this user may not read it."""
     if not is_file(path):
-        guess = did_you_mean(str(path), files_beside(path))
-        raise CheckpointError(f"{path} is {missing(path)}: {guess or 'check the name'}")
+        advice = did_you_mean_file(path) or "check the name"
+        raise CheckpointError(f"{path} is {missing(path)}: {advice}")
     if not os.access(path, os.R_OK):
         raise ResourceError(f"{path} may not be read: change its permissions")
     if not is_encodable(str(path)):  # torch and safetensors cannot open it

@@ -9,7 +9,7 @@ from gpt2cli.config import LESSONS
 from gpt2cli.data.gzip_files import ending
 from gpt2cli.data.values import SUFFIXES, is_data_file
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.suggestions import advise, did_you_mean, files_beside
+from gpt2cli.suggestions import advise, did_you_mean_file
 from gpt2cli.untrusted import is_directory, is_file, missing
 
 TEXT_SUFFIX = ".txt"
@@ -39,8 +39,7 @@ def check_kind(path: Path) -> None:
             raise DataError(f"{path} holds neither a prepared dataset nor .txt files: {ACCEPTED}")
         return
     if not is_file(path):
-        known = [file for file in files_beside(path) if file.lower().endswith((*SUFFIXES, TEXT_SUFFIX))]
-        guess = did_you_mean(str(path), [LESSONS, *known])
+        guess = did_you_mean_file(path, (*SUFFIXES, TEXT_SUFFIX), [LESSONS])
         raise UsageError(f"{path} is {missing(path)}: {advise(guess, ACCEPTED)}")
     if not is_data_file(path) and path.suffix.lower() != TEXT_SUFFIX:
         raise UsageError(f"{path} is not a known data format: {ACCEPTED}")
