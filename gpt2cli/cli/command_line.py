@@ -39,9 +39,9 @@ MEANT_OPTIONS = {
     "--verbose": ("--verbose", "--debug"),
     "--overwrite": ("--force",),
 }
-"""Other programs' names for our options, where the spelling is too different for Typer's suggestion.
+"""Our options by other names that are too different in spelling to be recognized.
 
-Of several names, a command has the first that is among its options.
+Of several options, the first is meant that the command has.
 """
 
 MEANT_COMMANDS = {
@@ -56,7 +56,7 @@ MEANT_COMMANDS = {
     "prepare": "gpt2 prepare-alpaca",
     "version": "gpt2 --version",
 }
-"""The same for commands, with the whole command line to type."""
+"""The command lines to type, by other names for our commands."""
 
 
 class Command(TyperCommand):
@@ -123,10 +123,9 @@ class CommandGroup(TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except CommandLineError:
-            line = MEANT_COMMANDS.get(args[0])
-            name = meant(args[0], list(self.commands))
-            line = line or (f"gpt2 {name}" if name else None)
-            advice = f"did you mean `{line}`?" if line else "see `gpt2 --help`"
+            lines = {name: f"gpt2 {name}" for name in self.commands} | MEANT_COMMANDS
+            name = meant(args[0], lines)
+            advice = f"did you mean `{lines[name]}`?" if name else "see `gpt2 --help`"
             raise UsageError(f"there is no command {shown(args[0])}: {advice}") from None
 
 

@@ -45,7 +45,10 @@ def _describe_usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     hint = f"see `{context.command_path if context else 'gpt2'} --help`"
     if type(error).__name__ != "NoSuchOption":
-        return f"{error.format_message().rstrip('.')} ({hint})"
+        message = error.format_message().rstrip(".")
+        if "extra argument" in message and context and context.info_name == "generate":
+            hint = f"put the prompt in quotes, or {hint}"
+        return f"{message} ({hint})"
     meant = f": did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
     if not meant and context and context.info_name == "generate":
         hint += ", or put `--` before a prompt that begins with -"

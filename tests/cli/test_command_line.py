@@ -152,6 +152,26 @@ def test_an_option_like_no_other_gets_no_guess() -> None:
     assert describe(caught.value) == (said, 2)
 
 
+def test_a_prompt_without_quotes_gets_the_advice_to_use_them() -> None:
+    with pytest.raises(Exception, match=r".*") as caught:
+        parse("generate", "Once", "upon", "a", "time")
+    message, code = describe(caught.value)
+    assert "upon a time" in message and "(put the prompt in quotes, or see `gpt2 generate --help`)" in message
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        *(("gen", "gpt2 generate"), ("exprot", "gpt2 export"), ("train", "gpt2 finetune"), ("trian", "gpt2 finetune")),
+        *(("fine_tune", "gpt2 finetune"), ("modles", "gpt2 download-weights --list")),
+    ],
+)
+def test_a_wrong_command_leads_to_the_line_to_type(wrong: str, line: str) -> None:
+    with pytest.raises(UsageError, match=f"^there is no command '{wrong}': did you mean `{line}`\\?$"):
+        parse(wrong)
+
+
 def test_an_error_of_the_system_names_its_file() -> None:
     assert describe(OSError(28, "No space left on device", "a.pt")) == ("No space left on device: a.pt", 6)
     assert describe(OSError(18, "Invalid cross-device link", "a", None, "b")) == ("Invalid cross-device link: a: b", 6)
