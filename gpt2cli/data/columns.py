@@ -138,16 +138,10 @@ def find_columns(
         return _asked(where, names, asked, needs_output)
     if set(FIELDS[:2]) <= set(names):
         return ALPACA_COLUMNS
-    for form in FORMS:
-        instruction, output = _match(form.instruction, names), _match(form.output, names)
-        if instruction is not None and output is not None:
-            inputs = (_match(name, names) for name in form.inputs)
-            return Columns(instruction, output, next((name for name in inputs if name is not None), None))
-    for form in () if needs_output else FORMS:
-        instruction = _match(form.instruction, names)
-        if instruction is not None:
-            inputs = (_match(name, names) for name in form.inputs)
-            return Columns(instruction, None, next((name for name in inputs if name is not None), None))
+    found = [taken for form in FORMS if (taken := _in_form(form, names))]
+    complete = [taken for taken in found if taken.output is not None]
+    if complete or (found and not needs_output):
+        return (complete or found)[0]
     if set(names) <= set(FIELDS):  # the error about the first record says more
         return ALPACA_COLUMNS
     for name, origin in CONVERSATIONS.items():
@@ -160,6 +154,13 @@ def find_columns(
     columns = "column" if len(names) == 1 else "columns"
     advice = _advice(names, FIELDS[:2] if needs_output else FIELDS[:1])
     raise DataError(f"{where} has the {columns} {_listed(names)}, and none of the known pairs ({pairs}): {advice}")
+
+
+def _in_form(form: Form, names: Collection[str]) -> Columns | None:
+    """The columns of a form that a file has; None if it lacks the instruction."""
+    instruction, output = _match(form.instruction, names), _match(form.output, names)
+    input = next((column for name in form.inputs if (column := _match(name, names)) is not None), None)
+    return None if instruction is None else Columns(instruction, output, input)
 
 
 def _asked(where: str, names: Collection[str], asked: Mapping[str, str], needs_output: bool) -> Columns:
