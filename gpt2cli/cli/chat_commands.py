@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2cli import atomic, outputs, paths
@@ -14,6 +13,7 @@ from gpt2cli.cli.describe import counted, shortened
 from gpt2cli.cli.options import unescape
 from gpt2cli.cli.read_text import read_file
 from gpt2cli.errors import UsageError
+from gpt2cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from gpt2cli.cli.chat_session import Session
@@ -216,7 +216,5 @@ def run_command(session: "Session", line: str) -> None:
 
 
 def nearest(typed: str, words: Mapping[str, object]) -> str:
-    """A question that names the word that was probably meant, or a list of all words."""
-    begun = [word for word in words if word.startswith(typed)]
-    close = begun or get_close_matches(typed, words, n=1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(words)}"
+    """A question about the word that was probably meant, or a list of all words."""
+    return did_you_mean(typed, list(words)) or f"there are {', '.join(words)}"
