@@ -27,7 +27,6 @@ class ModelSpec:
 
     The methods that compute import torch when they are called: `check` can refuse a wrong name at once.
 
-
     model      a published name, `tiny`, a Hub repository or a directory; gpt2 if neither `model` nor `ckpt` is given
     ckpt       a checkpoint file, or the directory of a LoRA adapter in PEFT's format. With an adapter, `model` can name
                the base, in place of the one that the adapter names; with a file, `model` must be None.

@@ -44,10 +44,10 @@ class Instructions:
     """Records to be answered.
 
     has_references  whether the records have outputs to compare with; if not, the models only answer them
-    fingerprint  the fingerprint of the whole data, if these are a split of it
-    places       the index of each task among all records of a file; None for prepared data
-    of           the number of all records of that file, also those without an output
-    notes        remarks for the person who gave the data
+    fingerprint     the fingerprint of the whole data, if these are a split of it
+    places          the index of each task among all records of a file; None for prepared data
+    of              the number of all records of that file, also those without an output
+    notes           remarks for the person who gave the data
     """
 
     source: str

@@ -83,8 +83,8 @@ def evaluate(
         of_answers(
             "--answers-from",
             metavar="FILE",
-            help="Also evaluate the answers in this file: a .json list or a .jsonl, with one answer for each record in "
-            "the same order. Needs no model. Can be repeated.",
+            help="Also evaluate the answers in this file (.csv, .tsv, .json or .jsonl), one for each record in the "
+            "same order. Needs no model. Can be repeated.",
         ),
     ] = None,
     max_new_tokens: options.MaxNewTokens = ANSWERS.max_new_tokens,
@@ -148,26 +148,26 @@ def evaluate(
         from gpt2cli.evaluation.bertscore import check_bertscore
 
         check_bertscore(bertscore_model, offline)
-    with working(console, "starting"):
+    with working(console, "reading the data and the models"):
         if threads:
             import torch
 
             torch.set_num_threads(threads)
-    job = working(console, "reading the data and the models")(prepare)(
-        console,
-        config,
-        machine,
-        models=model or [],
-        ckpts=ckpt or [],
-        template=None if template is None else read_template(template),
-        data=data,
-        split=split,
-        skip_bad=skip_bad,
-        columns=None if columns is None else parse_columns(columns),
-        answers=answers,
-        answers_from=answers_from or [],
-        questions=questions,
-    )
+        job = prepare(
+            console,
+            config,
+            machine,
+            models=model or [],
+            ckpts=ckpt or [],
+            template=None if template is None else read_template(template),
+            data=data,
+            split=split,
+            skip_bad=skip_bad,
+            columns=None if columns is None else parse_columns(columns),
+            answers=answers,
+            answers_from=answers_from or [],
+            questions=questions,
+        )
     run(console, job, json, out)
 
 
