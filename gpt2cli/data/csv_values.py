@@ -48,7 +48,8 @@ class _Dialect(csv.Dialect):
 class Table:
     """A file of rows. Iterating gives each row as a dict, with the number of the line on which it begins.
 
-    A row that is malformed gives a BadLine. Blank lines give nothing. Iterating again reads the file again.
+    A row that is malformed gives a BadLine. Blank lines give nothing, and neither do rows of empty fields, which Excel
+    adds. Iterating again reads the file again.
 
     names    the columns with a name, in the order of the file
     """
@@ -141,7 +142,7 @@ def _rows(file: TextIO, dialect: _Dialect, where: str) -> Iterator[tuple[int, li
             quotes = f"text after a closing quote{end}; write {dialect.quotechar * 2} for a quote in a text"
             yield line, _bad_row(quotes if "expected after" in str(error) else shown_reason(error))
             continue
-        if row:
+        if any(row) or len(row) == 1:  # in a table of one column, an empty field can be an empty answer
             yield line, row
 
 
