@@ -6,6 +6,7 @@ from typing import Any
 
 from gpt2cli import paths
 from gpt2cli.errors import DataError, ResourceError, UsageError
+from gpt2cli.suggestions import advise, did_you_mean_file
 from gpt2cli.untrusted import is_encodable, is_file, parse_json, read_at_most, shown
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
@@ -124,8 +125,9 @@ def read_template(choice: str) -> PromptTemplate:
         return TEMPLATES[choice]
     path = paths.expand(choice)
     if not is_file(path):
-        known = ", ".join(TEMPLATES)
-        raise UsageError(f"there is no template {shown(choice)}: give {known}, or a JSON file with a template")
+        guess = did_you_mean_file(path, (".json",), TEMPLATES)
+        advice = advise(guess, f"give {', '.join(TEMPLATES)}, or a JSON file with a template")
+        raise UsageError(f"there is no template {shown(choice)}: {advice}")
     try:
         return _parsed(read_at_most(path, LONGEST_FILE))
     except OSError as error:

@@ -46,7 +46,7 @@ def did_you_mean_file(path: Path, endings: tuple[str, ...] = ("",), others: Coll
     because most names have them in common.
     """
     beside: dict[str, str] = {}
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # ValueError: an impossible name
         for other in islice(sorted(path.parent.iterdir()), MOST_FILES):
             if other.name.lower().endswith(endings) and not other.name.startswith(".") and other.is_file():
                 beside[other.stem] = str(other)

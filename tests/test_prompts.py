@@ -79,7 +79,7 @@ def test_a_file_that_is_no_template_is_bad_data(tmp_path: Path, content: str | b
     assert says in str(caught.value) and str(file) in str(caught.value) and len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("choice", ["alpca", "nowhere/mine.json", ".", "x" * 5000, "a\x00b", "a\nb"])
+@pytest.mark.parametrize("choice", ["another", "nowhere/mine.json", ".", "x" * 5000, "a\x00b", "a\nb"])
 def test_a_template_that_is_not_there(choice: str) -> None:
     with pytest.raises(
         UsageError, match=r"there is no template .* give alpaca, seed|cannot be the name of a file"

@@ -43,7 +43,7 @@ def test_a_missing_file_leads_to_one_of_a_similar_name(wrong: str, right: str | 
         (directory / name).touch()
     expected = f"did you mean {directory / right}?" if right else ""
     assert did_you_mean_file(directory / wrong) == did_you_mean_file(directory / wrong, (".pt",)) == expected
-    assert did_you_mean_file(tmp_path / "no" / wrong) == ""
+    assert did_you_mean_file(tmp_path / "no" / wrong) == did_you_mean_file(Path("a\0b") / wrong) == ""
 
 
 def test_only_files_of_these_endings_or_other_names_are_meant(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ WRONG = {
     "export --model tiny --format llama.cpp --out out": "did you mean gguf?",
     "export --model tiny --format peft --dtype f16 --out out": "--dtype f16 is not for --format peft",
     "generate x --model tiny --device gpu": "did you mean cuda?",
+    "chat --model tiny --template alpca": "there is no template 'alpca': did you mean alpaca?",
     "generate x --precision 8bit": "did you mean int8?",
     "generate x --threads 0": "--threads must be a whole number from 1 to 1,024, not '0'",
     "generate x --top-p high": "--top-p must be a number, not 'high'",
