@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -54,6 +54,13 @@ def sampling_config(ctx: typer.Context) -> SamplingConfig:
     given = {field.name: ctx.params[field.name] for field in fields(SamplingConfig) if field.name in ctx.params}
     with named_as_typed(ctx.command_path):
         return SamplingConfig(**given | {"stop": tuple(given["stop"] or ())})
+
+
+def columns(panel: str) -> Any:
+    """The option --columns, under this heading of a help page."""
+    return typer.Option(
+        "--columns", metavar=COLUMNS, help=COLUMNS_HELP, show_default=COLUMNS_DEFAULT, rich_help_panel=panel
+    )
 
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"]

@@ -49,10 +49,8 @@ def _export_model(request: Request, model: GPT, metadata: Metadata) -> None:
     _check_fits(request.format, out.suffix, config, model.origin.other_tokenizer)
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if request.format == "gpt2cli":
-        rounded, provenance = (
-            cast(tensors, dtype, TORCH_TYPES[dtype]),
-            provenance_of(metadata, model.origin.other_tokenizer),
-        )
+        rounded = cast(tensors, dtype, TORCH_TYPES[dtype])
+        provenance = provenance_of(metadata, model.origin.other_tokenizer)
         save_tensors(rounded, config, out, template=metadata.template, provenance=provenance)
     elif request.format == "hf":
         card = write_card(out.name, request.place, config, metadata.provenance, template, request.spec.model)

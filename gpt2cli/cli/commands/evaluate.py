@@ -67,15 +67,7 @@ def evaluate(
         ),
     ] = False,
     skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records and report their number.")] = False,
-    columns: Annotated[
-        str | None,
-        of_data(
-            "--columns",
-            metavar=options.COLUMNS,
-            help=options.COLUMNS_HELP,
-            show_default=options.COLUMNS_DEFAULT,
-        ),
-    ] = None,
+    columns: Annotated[str | None, options.columns("Data")] = None,
     stride: Annotated[int | None, option("Data", EvaluationConfig, "stride")] = DEFAULTS.stride,
     answers: Annotated[int | None, option("Answers", EvaluationConfig, "answers")] = None,
     answers_from: Annotated[

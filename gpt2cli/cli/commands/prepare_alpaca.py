@@ -44,15 +44,7 @@ def prepare_alpaca(
             help="The corrected Alpaca data, the original, or records of your own (.csv, .tsv, .json, .jsonl).",
         ),
     ] = "cleaned",
-    columns: Annotated[
-        str | None,
-        of_records(
-            "--columns",
-            metavar=options.COLUMNS,
-            help=options.COLUMNS_HELP,
-            show_default=options.COLUMNS_DEFAULT,
-        ),
-    ] = None,
+    columns: Annotated[str | None, options.columns("Records")] = None,
     subset: Annotated[int | None, option("Records", DataConfig, "subset")] = DATA.subset,
     max_length: Annotated[
         int | None,
