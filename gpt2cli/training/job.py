@@ -161,7 +161,7 @@ def make_job(
         base_is_rounded=settings.lora is not None and autocast is not None,
     )
     if job.val and job.config.eval_every is None:
-        job.val = subset(job.val, job.train_tokens)
+        job.val = subset(job.val, job.train_tokens, resume.counters.val_records if resume else None)
     return job
 
 
