@@ -10,8 +10,9 @@ from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.open_data import load_data
 from gpt2cli.training import sizes
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.estimate import Plan, make_plan, shape_job
+from gpt2cli.training.estimate import Plan, make_plan
 from gpt2cli.training.inputs import shape_only
+from gpt2cli.training.job import make_job
 from gpt2cli.training.optim import Optimizer
 from gpt2cli.training.plan_warnings import warnings_of
 from gpt2cli.training.settings import Settings
@@ -50,7 +51,7 @@ def plan_of(tmp_path: Path, **train) -> Plan:
         None, from_scratch=GPTConfig(2, 2, 16, 64), out=str(tmp_path / "o.pt"), train=TrainConfig(**train)
     )
     splits = load_data(write_records(tmp_path / "r.json", 40), chosen.train, DataConfig(), 64)
-    job = shape_job(chosen, shape_only(chosen), splits, Ranks(), CPU)
+    job = make_job(chosen, shape_only(chosen), splits, Ranks(), CPU)
     return make_plan(chosen, job, tmp_path / "run", CPU, is_text=False)
 
 
