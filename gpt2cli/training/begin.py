@@ -178,9 +178,11 @@ def _check_resumed(job: Job) -> None:
     if job.resume is None:
         return
     check_identity(job.resume, job.identity)
-    if job.resume.counters.step > job.total_steps:
+    taken = job.resume.counters.step
+    if taken > job.total_steps:
         raise CheckpointError(
-            f"cannot resume {job.resume.path} with {job.total_steps} steps: it has taken more: ask for more"
+            f"cannot resume {job.resume.path}: it has taken {taken} steps, and the length is now {job.total_steps}: "
+            "ask for more"
         )
 
 

@@ -298,7 +298,7 @@ def test_what_depends_on_the_length_forbids_to_change_it(tmp_path, settings, cha
 
 def test_a_run_cannot_be_shorter_than_it_is(tmp_path, settings):
     carry_out(replace(settings, keep_states=True), tmp_path / "run")
-    with pytest.raises(CheckpointError, match="with 6 steps: it has taken more"):
+    with pytest.raises(CheckpointError, match="it has taken 12 steps, and the length is now 6"):
         carry_out(elsewhere(settings, "out.pt", epochs=1), tmp_path / "run", resume=True, given=EPOCHS)
     assert is_done(tmp_path / "run")
 
