@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gpt2cli import paths, untrusted
 from gpt2cli.training.run_list import size_of
+from gpt2cli.training.runs import all_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,11 @@ class Place:
 def places() -> list[Place]:
     """All places, also those that do not exist yet. Raises ResourceError if there is no home directory."""
     from gpt2cli.hub.model_cache import list_models
-    from gpt2cli.training.run_list import list_runs
 
-    models, runs = len(list_models()), len(list_runs())
     found = [
-        _place("models", paths.models(), models, "gpt2 download-weights --remove MODEL"),
+        _place("models", paths.models(), len(list_models()), "gpt2 download-weights --remove MODEL"),
         _place("data sets", paths.datasets(), sum(1 for _ in _data_sets())),
-        _place("runs", paths.runs(), runs, "gpt2 runs --remove RUN"),
+        _place("runs", paths.runs(), len(all_runs()), "gpt2 runs --remove RUN"),
         _place("interrupted evaluations", paths.evaluations(), len(list(paths.evaluations().glob("*.jsonl")))),
         _place("lines of chat history", paths.chat_history(), _chat_lines()),
     ]

@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2cli import outputs, paths, untrusted
-from gpt2cli.data.kinds import is_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.device import fast_training_dtype, pick_device
-from gpt2cli.outputs import check_checkpoint
 from gpt2cli.progress import Note, Progress
-from gpt2cli.published import PUBLISHED, TINY
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.done_runs import complete_weights
 from gpt2cli.training.ending import end_run
-from gpt2cli.training.estimate import Plan, make_plan, shape_job
+from gpt2cli.training.estimate import Plan, make_plan
 from gpt2cli.training.events import Finished
 from gpt2cli.training.inputs import load_inputs
 from gpt2cli.training.job import Job, make_job
@@ -30,9 +27,10 @@ from gpt2cli.training.resuming import (
 )
 from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.run_directory import RunDirectory
-from gpt2cli.training.runs import check_any_run, check_new_run, find_run, new_run_path, newest_run, read_config
+from gpt2cli.training.runs import check_any_run, find_run, new_run_path, newest_run, read_config
 from gpt2cli.training.settings import Settings
-from gpt2cli.training.weights_writer import WeightsWriter, check_replaceable, keep_base, kept_files
+from gpt2cli.training.settings_checks import check_new, check_places
+from gpt2cli.training.weights_writer import WeightsWriter, keep_base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,30 +99,30 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
         yield None
         return
     settings = settings_of(path, asked, options.given) if options.resume else asked
-    if options.resume and (weights := complete_weights(path, settings)):
-        note(f"nothing to do: {path} is done, and its weights are in {weights}")
-        yield None
-        return
     with _opened(path, options, ranks, note) as directory:
-        _check(settings, path, options, ranks)
-        _warn(settings, options, note)
+        if options.resume and (weights := complete_weights(path, settings)):
+            note(f"nothing to do: {path} is done, and its weights are in {weights}")
+            yield None
+            return
+        if not options.resume:
+            check_new(settings, path if ranks.is_first else None, options.given)
+        check_places(settings, path, options.force)
+        device = pick_device(options.device)
+        if settings.precision == "bf16" and fast_training_dtype(device) is None:
+            note("this device computes bf16 many times more slowly than fp32")
         checkpoint = _find_checkpoint(settings, path, options, note) if options.resume else None
         with _naming_the_resumed_run(path if options.resume else None):
             model, splits = load_inputs(settings, options.device, options.offline, progress, only_shape=options.dry_run)
-        device = pick_device(options.device)
-        if options.dry_run:
-            job = shape_job(settings, model, splits, ranks, device)
-        else:
-            job = make_job(
-                settings,
-                model,
-                splits,
-                ranks,
-                checkpoints=path / "checkpoints",
-                resume=checkpoint,
-                compiled=options.compile,
-            )
-        job.keep_states = settings.keep_states
+        job = make_job(
+            settings,
+            model,
+            splits,
+            ranks,
+            device,
+            checkpoints=path / "checkpoints",
+            resume=checkpoint,
+            compiled=options.compile,
+        )
         _check_resumed(job)
         if directory:  # not earlier: a run that could not load its inputs must not be resumable
             settings = _write_config(directory, settings, options)
@@ -180,9 +178,11 @@ def _check_resumed(job: Job) -> None:
     if job.resume is None:
         return
     check_identity(job.resume, job.identity)
-    if job.resume.counters.step > job.total_steps:
+    taken = job.resume.counters.step
+    if taken > job.total_steps:
         raise CheckpointError(
-            f"cannot resume {job.resume.path} with {job.total_steps} steps: it has taken more: ask for more"
+            f"cannot resume {job.resume.path}: it has taken {taken} steps, and the length is now {job.total_steps}: "
+            "ask for more"
         )
 
 
@@ -195,45 +195,6 @@ def _find_run(asked: Settings, options: RunOptions) -> Path | None:
         return run_of(find_run(options.path))
     check_any_run()
     return newest_run()
-
-
-def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) -> None:
-    """Raise the errors that can be known before anything is loaded."""
-    if not options.resume and ranks.is_first:
-        check_new_run(path)
-    check_out(settings, path)
-    check_replaceable(Path(settings.out), path, options.force)
-    if settings.keep_states and settings.train.save_every == 0:
-        raise UsageError("--keep-states keeps checkpoints, and --save-every 0 saves none: leave one out")
-    if not options.resume:
-        _refuse_decided(settings.data, options.given)
-
-
-def check_out(settings: Settings, run: Path) -> None:
-    """Raise UsageError or ResourceError if the final weights cannot be written to `settings.out`."""
-    out = Path(settings.out)
-    check_checkpoint(out)
-    if out.resolve() in [file.resolve() for file in kept_files(run)]:
-        raise UsageError(f"the run keeps other weights in {out}: choose another --out")
-    base = settings.ckpt or (None if settings.model in (*PUBLISHED, TINY) else settings.model)
-    if settings.lora and base and paths.expand(base).resolve() in (out.resolve(), out.resolve().parent):
-        raise UsageError(f"{out} belongs to the model that the adapter is for: choose another --out")
-
-
-def _refuse_decided(data: str | None, given: frozenset[str]) -> None:
-    """Raise UsageError for given settings that prepared data has already fixed. Prepared data is the default."""
-    decided = sorted(given & {"loss_on", "val_fraction", "template", "columns"})
-    if decided and (data is None or is_prepared(Path(data))):
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in decided)
-        raise UsageError(
-            f"{names} cannot change prepared data: give it to `gpt2 prepare-alpaca`, or choose other --data"
-        )
-
-
-def _warn(settings: Settings, options: RunOptions, note: Callable[[str], None]) -> None:
-    """Tell the user about a slow number format."""
-    if settings.precision == "bf16" and fast_training_dtype(pick_device(options.device)) is None:
-        note("this device computes bf16 many times more slowly than fp32")
 
 
 @contextmanager

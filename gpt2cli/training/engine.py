@@ -94,6 +94,7 @@ class _Loop:
             if self.half:
                 self.half.refresh()
             self.now = job.resume.counters
+        self.now.val_records = len(job.val or ())
         self.rhythm, self.trained_before = rhythm_of(job, self.now), self.now.train_seconds
         parameters = list(job.model.parameters())
         yield Started(

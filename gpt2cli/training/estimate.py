@@ -12,11 +12,7 @@ from pathlib import Path
 import torch
 
 from gpt2cli.data.batches import Batch, kinds_of, steps_per_epoch
-from gpt2cli.data.splits import Splits
-from gpt2cli.model.device import TOKENS_PER_PASS
-from gpt2cli.model.gpt import GPT
-from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.job import Job, compute_dtype, read_batch
+from gpt2cli.training.job import Job, read_batch
 from gpt2cli.training.optim import Optimizer
 from gpt2cli.training.pace import Workload, measure_pace
 from gpt2cli.training.rhythm import SECONDS_BETWEEN_SAVES
@@ -72,22 +68,6 @@ class Plan:
     @property
     def seconds_per_step(self) -> float:
         return self.seconds / max(1, self.steps - self.step)
-
-
-def shape_job(settings: Settings, model: GPT, splits: Splits, ranks: Ranks, device: torch.device) -> Job:
-    """As `make_job`, for a model on the meta device: what a plan needs, but it cannot be trained."""
-    autocast = compute_dtype(settings, device)
-    return Job(
-        model=model,
-        train=splits.train,
-        val=splits.val if len(splits.val) else None,
-        config=settings.train,
-        ranks=ranks,
-        autocast=autocast,
-        max_tokens=TOKENS_PER_PASS[device.type],
-        recompute=settings.grad_checkpointing,
-        half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,
-    )
 
 
 def make_plan(settings: Settings, job: Job, run: Path, device: torch.device, *, is_text: bool, step: int = 0) -> Plan:

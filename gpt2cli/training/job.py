@@ -121,6 +121,7 @@ def make_job(
     model: GPT,
     splits: Splits,
     ranks: Ranks,
+    device: torch.device,
     *,
     checkpoints: Path | None = None,
     resume: Resumable | None = None,
@@ -128,14 +129,16 @@ def make_job(
 ) -> Job:
     """Make the job of a run, and round the weights of `model` that need no more precision.
 
+    The job computes on `device`. There the weights are, or else on the meta device: then the job is only for a plan.
     `engine.train` checks that the settings, the shape and the data are those of `resume`.
     """
-    device = model.wte.weight.device
     autocast = compute_dtype(settings, device)
     shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}
     identity = settings.identity() | shape | {"data": splits.train.fingerprint(), "world_size": ranks.world_size}
-    if settings.lora:
+    if settings.lora and not model.wte.weight.is_meta:
         identity["base"] = checksum(p for p in model.parameters() if not p.requires_grad)
+    elif settings.lora and resume:
+        identity["base"] = resume.identity.get("base")  # unknown without weights: taken to be the same
     if autocast:  # after the checksum: the base stays the same on a device that computes in another dtype
         round_frozen(model, autocast)
         if device.type == "cpu":
@@ -159,9 +162,10 @@ def make_job(
         recompute=settings.grad_checkpointing,
         half_copy=autocast is not None and device.type == "cuda" and ranks.world_size == 1,
         base_is_rounded=settings.lora is not None and autocast is not None,
+        keep_states=settings.keep_states,
     )
     if job.val and job.config.eval_every is None:
-        job.val = subset(job.val, job.train_tokens)
+        job.val = subset(job.val, job.train_tokens, resume.counters.val_records if resume else None)
     return job
 
 

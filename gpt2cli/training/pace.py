@@ -26,8 +26,8 @@ from gpt2cli.training.optim import Optimizer
 FLOPS_OF_A_PROBE = {"cpu": 8e9, "cuda": 1e12, "mps": 1e11}
 """The work of one timed pass through a block: about 0.1 s on a laptop's CPU."""
 
-REPEATS = 2
-"""How often a part is timed."""
+REPEATS = 3
+"""How often a part is timed. The least time counts: other programs can only lengthen it."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ def _computing_in(work: Workload) -> "torch.autocast | nullcontext[None]":
 
 
 def _seconds(compute: Callable[[], None], device: torch.device) -> float:
-    """The mean time of REPEATS calls, after one call that warms up caches and compiles kernels."""
-    compute()
-    _wait(device)
-    start = time.perf_counter()
-    for _ in range(REPEATS):
+    """The least time of REPEATS calls, after one call that warms up caches and compiles kernels."""
+    times = []
+    for _ in range(1 + REPEATS):
+        start = time.perf_counter()
         compute()
-    _wait(device)
-    return (time.perf_counter() - start) / REPEATS
+        _wait(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
 
 
 def _wait(device: torch.device) -> None:

@@ -19,6 +19,7 @@ A resumed run learns the same weights as an unbroken run, to the bit, if it comp
 `--epochs` and `--max-steps` change the length of a run. Only what depends on the length forbids that: the learning rate
 after the warm-up unless it is constant, a warm-up that is longer than the run, and the sampled softmax, which ends
 before the run does. A run of 2 epochs that is extended to 4 learns the same weights as a run of 4 epochs, to the bit.
+With `--patience`, it may end after another step: the evaluations of the shorter run count.
 """
 
 from collections.abc import Callable, Set

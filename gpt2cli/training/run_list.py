@@ -7,11 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gpt2cli import paths, untrusted
+from gpt2cli import untrusted
 from gpt2cli.errors import CheckpointError
 from gpt2cli.published import DEFAULT_MODEL
 from gpt2cli.training.run_lock import is_locked
-from gpt2cli.training.runs import FAILED, is_done, read_config, read_summary
+from gpt2cli.training.runs import FAILED, all_runs, is_done, read_config, read_summary
 
 DONE, STOPPED, INTERRUPTED, RUNNING, DAMAGED = "done", "stopped early", "interrupted", "running", "damaged"
 """The states of a run. `FAILED` is another one: its numbers were no longer finite."""
@@ -78,8 +78,7 @@ class _Metrics:
 
 def list_runs() -> list[RunInfo]:
     """The runs in the data directory, the newest first."""
-    found = [describe_run(config.parent) for config in paths.runs().glob("*/config.json")]
-    return sorted(found, key=lambda run: (run.started_at, run.name), reverse=True)
+    return sorted(map(describe_run, all_runs()), key=lambda run: (run.started_at, run.name), reverse=True)
 
 
 def describe_run(run: Path) -> RunInfo:

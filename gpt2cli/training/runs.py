@@ -25,10 +25,14 @@ def new_run_path(label: str) -> Path:
     return path
 
 
+def all_runs() -> list[Path]:
+    """The directories of the runs in `<home>/runs`, in no order."""
+    return [config.parent for config in paths.runs().glob("*/config.json")]
+
+
 def newest_run() -> Path | None:
     """The last started of the runs in `<home>/runs` that can be continued: not done, and not failed."""
-    found = (config.parent for config in paths.runs().glob("*/config.json"))
-    unfinished = (run for run in found if not is_done(run) and read_summary(run).get("reason") != FAILED)
+    unfinished = (run for run in all_runs() if not is_done(run) and read_summary(run).get("reason") != FAILED)
     return max(unfinished, key=lambda run: run.name, default=None)
 
 
@@ -44,19 +48,13 @@ def find_run(name: str | Path) -> Path:
 
 def named_like(run: Path) -> str:
     """The end of an error about a run that does not exist: the run of a similar name, or how to list all."""
-    names = [config.parent.name for config in paths.runs().glob("*/config.json")]
-    near = difflib.get_close_matches(run.name, names, n=1)
+    near = difflib.get_close_matches(run.name, [each.name for each in all_runs()], n=1)
     return f"did you mean {near[0]}?" if near else "`gpt2 runs` lists the runs"
-
-
-def any_run() -> bool:
-    """Whether `<home>/runs` has a run."""
-    return any(paths.runs().glob("*/config.json"))
 
 
 def check_any_run() -> None:
     """Raise UsageError if `<home>/runs` has no run."""
-    if not any_run():
+    if not all_runs():
         raise UsageError("there is no run to resume: name one, as in `gpt2 finetune --resume RUN`")
 
 

@@ -20,14 +20,16 @@ FEWEST = 4
 """The number of records that even the shortest run uses, if so many are held out."""
 
 
-def subset(val: TokenDataset, train_tokens: int) -> TokenDataset:
+def subset(val: TokenDataset, train_tokens: int, used: int | None = None) -> TokenDataset:
     """The validation records of a run that evaluates by time: all, or some that are spread evenly over them.
 
-    An evaluation of them takes about SHARE of the time of a run that has `train_tokens` tokens in all its steps. The
-    same arguments always give the same records.
+    used  how many earlier processes of the run used: a longer run keeps them, so that its losses can be compared
+
+    Without `used`, an evaluation takes about SHARE of the time of a run that has `train_tokens` tokens in all its
+    steps. The same arguments always give the same records.
     """
     most = int(len(val) * SHARE * train_tokens / (FORWARD * max(1, val.n_tokens)))
-    used = max(FEWEST, most)
+    used = used or max(FEWEST, most)
     return val if used >= len(val) else val.select(spread(used, len(val)))
 
 

@@ -93,6 +93,7 @@ def events(settings: Settings, model: GPT, splits: Splits, compiled: bool) -> It
         model,
         splits,
         Ranks(),
+        model.wte.weight.device,
         compiled=compiled,
     )
     return (event for event in train(made) if isinstance(event, Step))

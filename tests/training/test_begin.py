@@ -8,12 +8,13 @@ import pytest
 from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.progress import Note
-from gpt2cli.training.begin import RunOptions, begin, check_out
+from gpt2cli.training.begin import RunOptions, begin
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Finished
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.settings import Settings
+from gpt2cli.training.settings_checks import check_out
 from tests.training.records import settings_from
 
 TINY_SHAPE = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16)

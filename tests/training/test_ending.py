@@ -241,6 +241,16 @@ def test_a_run_that_is_extended_equals_a_longer_one(tmp_path, settings, optimize
     assert len(steps(run)) == 30
 
 
+def test_all_evaluations_of_an_extended_run_use_the_same_records(tmp_path, settings):
+    short = replace(elsewhere(settings, "out.pt", epochs=1, eval_every=None), keep_states=True)
+    short = replace(short, records=DataConfig(0.5, test_fraction=0))
+    carry_out(short, tmp_path / "run")
+    longer = elsewhere(short, "out.pt", epochs=40)
+    options = RunOptions(path=tmp_path / "run", device="cpu", resume=True, given=EPOCHS)
+    with begin(longer, options, Ranks(), print) as work:
+        assert len(work.job.val) == work.job.resume.counters.val_records < work.job.held_out
+
+
 def test_an_interrupted_run_is_extended_too(tmp_path, settings, unbroken):
     carry_out(settings, tmp_path / "run", stop_after=5)
     carry_out(elsewhere(settings, "out.pt", epochs=3), tmp_path / "run", resume=True, given=EPOCHS)
@@ -288,7 +298,7 @@ def test_what_depends_on_the_length_forbids_to_change_it(tmp_path, settings, cha
 
 def test_a_run_cannot_be_shorter_than_it_is(tmp_path, settings):
     carry_out(replace(settings, keep_states=True), tmp_path / "run")
-    with pytest.raises(CheckpointError, match="with 6 steps: it has taken more"):
+    with pytest.raises(CheckpointError, match="it has taken 12 steps, and the length is now 6"):
         carry_out(elsewhere(settings, "out.pt", epochs=1), tmp_path / "run", resume=True, given=EPOCHS)
     assert is_done(tmp_path / "run")
 

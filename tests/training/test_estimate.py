@@ -10,12 +10,15 @@ from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.open_data import load_data
 from gpt2cli.training import sizes
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.estimate import Plan, make_plan, shape_job
+from gpt2cli.training.estimate import Plan, make_plan
 from gpt2cli.training.inputs import shape_only
+from gpt2cli.training.job import make_job
 from gpt2cli.training.optim import Optimizer
 from gpt2cli.training.plan_warnings import warnings_of
+from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.sizes import Disk, free_disk, free_memory, left_in, memory_needed
+from gpt2cli.training.state_json import Counters
 from tests.training.records import job as small_job
 from tests.training.records import settings_from, write_records
 
@@ -50,7 +53,7 @@ def plan_of(tmp_path: Path, **train) -> Plan:
         None, from_scratch=GPTConfig(2, 2, 16, 64), out=str(tmp_path / "o.pt"), train=TrainConfig(**train)
     )
     splits = load_data(write_records(tmp_path / "r.json", 40), chosen.train, DataConfig(), 64)
-    job = shape_job(chosen, shape_only(chosen), splits, Ranks(), CPU)
+    job = make_job(chosen, shape_only(chosen), splits, Ranks(), CPU)
     return make_plan(chosen, job, tmp_path / "run", CPU, is_text=False)
 
 
@@ -69,6 +72,15 @@ def test_what_is_left_of_a_resumed_run(tmp_path):
     assert 5 * plan.tokens == pytest.approx(whole.tokens, abs=5)
     over = make_plan(chosen, small_job(max_steps=10), tmp_path / "run", CPU, is_text=False, step=10)
     assert over.tokens == over.seconds == 0
+
+
+def test_the_job_of_a_plan_takes_the_base_of_an_adapter_to_be_the_same(tmp_path):
+    chosen = settings_from("tiny", lora=LoRAConfig())
+    splits = load_data(write_records(tmp_path / "r.json", 40), chosen.train, DataConfig(), 64)
+    then = Resumable(path=tmp_path, weights={}, optimizer={}, counters=Counters(), identity={"base": 7})
+    planned = make_job(chosen, shape_only(chosen), splits, Ranks(), CPU, resume=then)
+    assert planned.identity["base"] == 7
+    assert "base" not in make_job(chosen, shape_only(chosen), splits, Ranks(), CPU).identity
 
 
 def test_a_plan_leaves_the_random_state_alone(tmp_path):

@@ -21,7 +21,7 @@ def lora_job(base, precision="fp32"):
     settings = settings_from(str(base), lora=LoRAConfig(rank=2), precision=precision)
     data = dataset()
     splits = Splits(data, data, data, None)
-    return make_job(settings, load_model(settings, "cpu"), splits, Ranks())
+    return make_job(settings, load_model(settings, "cpu"), splits, Ranks(), torch.device("cpu"))
 
 
 def test_a_base_is_the_same_whatever_it_is_computed_in(tmp_path):

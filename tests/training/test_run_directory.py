@@ -18,7 +18,7 @@ from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.training import run_directory
 from gpt2cli.training.events import Answer, Evaluated, Event, Sampled, Saved
 from gpt2cli.training.run_directory import RunDirectory
-from gpt2cli.training.runs import any_run, is_done, new_run_path, newest_run, read_config, read_summary
+from gpt2cli.training.runs import all_runs, is_done, new_run_path, newest_run, read_config, read_summary
 from tests.training.records import FINISHED, started, step_event
 
 
@@ -378,4 +378,4 @@ def test_new_runs_have_names_of_their_own_and_the_newest_is_found(home: Path) ->
     for path in paths.runs().glob("*/config.json"):
         assert newest_run() is not None
         (path.parent / "summary.json").write_text('{"reason": "done"}')
-    assert newest_run() is None and any_run()
+    assert newest_run() is None and len(all_runs()) == 2

@@ -31,6 +31,13 @@ def test_a_short_run_uses_some_that_are_spread_evenly(times):
     assert sequences(subset(VAL, int(times * VAL.n_tokens))) == sequences(used)
 
 
+def test_a_run_that_is_extended_keeps_its_records():
+    short, long = VAL.n_tokens, 50 * VAL.n_tokens
+    used = subset(VAL, short)
+    assert len(subset(VAL, long)) > len(used)
+    assert sequences(subset(VAL, long, len(used))) == sequences(used)
+
+
 def test_the_shortest_run_uses_a_few_or_what_there_is():
     assert len(subset(VAL, 0)) == FEWEST
     few = dataset(3, seed=1)

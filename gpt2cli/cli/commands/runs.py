@@ -28,9 +28,9 @@ def register(app: typer.Typer) -> None:
 
 def complete_run(incomplete: str) -> list[str]:
     """Names of runs, for the shell's completion."""
-    from gpt2cli.training.run_list import list_runs
+    from gpt2cli.training.runs import all_runs
 
-    return [run.name for run in list_runs()]
+    return sorted((run.name for run in all_runs()), reverse=True)
 
 
 def runs(
@@ -124,20 +124,19 @@ def prune_runs(console: Console, *, yes: bool, json: bool) -> None:
     from gpt2cli.training.run_list import list_runs
     from gpt2cli.training.run_removal import prune_run
 
-    sizes = {run.path: run.state_bytes for run in list_runs()}
-    found = [run for run in list_runs() if run.is_done and sizes[run.path]]
+    found = {run: size for run in list_runs() if run.is_done and (size := run.state_bytes)}
     if not found:
         console.note("nothing to do: no run that is done has checkpoints")
         return
-    size = decimal(sum(sizes[run.path] for run in found))
-    if not confirmed(console, f"Delete the checkpoints of {counted(len(found), 'run')} ({size})?", yes=yes):
+    total = decimal(sum(found.values()))
+    if not confirmed(console, f"Delete the checkpoints of {counted(len(found), 'run')} ({total})?", yes=yes):
         console.note("nothing was deleted")
         return
-    for run in found:
+    for run, size in found.items():
         prune_run(run)
         if json:
             console.json(run_as_json(run))
-        console.note(f"deleted the checkpoints of {run.name}, {decimal(sizes[run.path])}")
+        console.note(f"deleted the checkpoints of {run.name}, {decimal(size)}")
 
 
 def run_as_json(run: "RunInfo") -> dict[str, Any]:
