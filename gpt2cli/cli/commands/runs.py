@@ -124,8 +124,9 @@ def prune_runs(console: Console, *, yes: bool, json: bool) -> None:
     from gpt2cli.training.run_list import list_runs
     from gpt2cli.training.run_removal import prune_run
 
-    sizes = {run.path: run.state_bytes for run in list_runs()}
-    found = [run for run in list_runs() if run.is_done and sizes[run.path]]
+    done = [run for run in list_runs() if run.is_done]
+    sizes = {run.path: run.state_bytes for run in done}
+    found = [run for run in done if sizes[run.path]]
     if not found:
         console.note("nothing to do: no run that is done has checkpoints")
         return
