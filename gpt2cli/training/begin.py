@@ -201,7 +201,7 @@ def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) ->
     """Raise the errors that can be known before anything is loaded."""
     if not options.resume and ranks.is_first:
         check_new_run(path)
-    check_out(settings, path)
+    check_out(settings, path, options.dry_run)
     check_replaceable(Path(settings.out), path, options.force)
     if settings.keep_states and settings.train.save_every == 0:
         raise UsageError("--keep-states keeps checkpoints, and --save-every 0 saves none: leave one out")
@@ -209,10 +209,11 @@ def _check(settings: Settings, path: Path, options: RunOptions, ranks: Ranks) ->
         _refuse_decided(settings.data, options.given)
 
 
-def check_out(settings: Settings, run: Path) -> None:
+def check_out(settings: Settings, run: Path, dry_run: bool = False) -> None:
     """Raise UsageError or ResourceError if the final weights cannot be written to `settings.out`."""
     out = Path(settings.out)
-    check_checkpoint(out)
+    if not dry_run or run.exists() or out.absolute().parent != run.absolute():  # a dry run does not make the directory
+        check_checkpoint(out)
     if out.resolve() in [file.resolve() for file in kept_files(run)]:
         raise UsageError(f"the run keeps other weights in {out}: choose another --out")
     base = settings.ckpt or (None if settings.model in (*PUBLISHED, TINY) else settings.model)
