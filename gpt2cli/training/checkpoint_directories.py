@@ -23,6 +23,13 @@ def checkpoints(directory: Path) -> list[Path]:
     return [by_step[step] for step in sorted(by_step, reverse=True)]
 
 
+def other_files(directory: Path) -> list[Path]:
+    """What is in a directory, which may not exist, besides checkpoints and unfinished ones. Raises OSError."""
+    if directory.is_symlink() or not directory.is_dir():
+        return []
+    return [path for path in directory.iterdir() if not re.fullmatch(r"step-\d{8,18}|\.step-.*\.tmp", path.name)]
+
+
 def sweep(directory: Path) -> None:
     """Delete unfinished checkpoints of killed processes. No other process may be saving here."""
     for left in directory.glob(".step-*.tmp"):

@@ -39,7 +39,8 @@ def is_best(finished: Finished) -> bool:
 
 def better_weights(writer: WeightsWriter, finished: Finished) -> Path | None:
     """The weights with the lowest validation loss, if they are not the final ones."""
-    return writer.best if finished.best_val_step and not is_best(finished) and writer.best.exists() else None
+    best = writer.best.absolute()  # --run-dir may be relative
+    return best if finished.best_val_step and not is_best(finished) and best.exists() else None
 
 
 def _save_final(
@@ -53,7 +54,7 @@ def _save_final(
             check_replaceable(out, writer.run, force)  # another process may have written it meanwhile
             final.save(out)
         except (ResourceError, UsageError) as error:
-            out, problem = writer.run / FINAL, error
+            out, problem = (writer.run / FINAL).absolute(), error
             final.save(out)
     except ResourceError as error:
         if not checkpoints(writer.run / "checkpoints"):

@@ -96,7 +96,7 @@ def describe_run(run: Path) -> RunInfo:
         model="new"
         if _table(config, "from_scratch")
         else _text(config, "ckpt") or _text(config, "model") or DEFAULT_MODEL,
-        started_at=_started(run).astimezone().isoformat(timespec="seconds"),
+        started_at=_started(run).isoformat(timespec="seconds"),
         steps=metrics.steps,
         total_steps=_total(train, metrics),
         best_val_loss=metrics.best_val_loss,
@@ -128,12 +128,11 @@ def _state(run: Path, config: dict[str, Any] | None, summary: dict[str, Any]) ->
 
 def _started(run: Path) -> datetime:
     """When a run began: its name says it, unless the user chose the name."""
-    with suppress(ValueError):
-        return datetime.strptime(run.name[:15], _STARTED)  # in local time, as all here
-    try:
-        return datetime.fromtimestamp((run / "config.json").stat().st_mtime)
-    except OSError:
-        return datetime.fromtimestamp(0)
+    with suppress(ValueError, OverflowError):  # the years 1 and 9999 can be too near to the limit
+        return datetime.strptime(run.name[:15], _STARTED).astimezone()  # in local time, as all here
+    with suppress(OSError, ValueError, OverflowError):
+        return datetime.fromtimestamp((run / "config.json").stat().st_mtime).astimezone()
+    return datetime.fromtimestamp(0).astimezone()
 
 
 def _read_metrics(file: Path) -> _Metrics:
@@ -154,9 +153,9 @@ def _read_metrics(file: Path) -> _Metrics:
         return found
     fields = _parsed(last)
     step, epoch = fields.get("step"), _number(fields.get("epoch"))
-    if type(step) is int and step > 0:
+    if type(step) is int and 0 < step <= MAX_METRICS:  # a line for each step
         found.steps = step
-        found.steps_per_epoch = round(step / epoch) if epoch else None
+        found.steps_per_epoch = round(step / epoch) if epoch and epoch > 1e-9 else None
     return found
 
 
@@ -177,7 +176,9 @@ def _total(train: dict[str, Any], metrics: _Metrics) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    with suppress(OverflowError):  # an integer with hundreds of digits
+        return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    return None
 
 
 def _table(config: dict[str, Any] | None, name: str) -> dict[str, Any]:

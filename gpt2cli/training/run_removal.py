@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpt2cli import atomic, untrusted
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
-from gpt2cli.training.checkpoint_directories import delete_checkpoints
+from gpt2cli.training.checkpoint_directories import checkpoints, delete_checkpoints, other_files
 from gpt2cli.training.run_list import WEIGHTS, RunInfo, describe_run
 from gpt2cli.training.run_lock import LOCK, PID, take_lock
 from gpt2cli.training.runs import find_run, is_done, named_like, read_config
@@ -40,11 +40,15 @@ def find_runs(names: list[str]) -> list[RunInfo]:
             is_run = False
         if not is_run:  # a config.json alone is also in the directory of a model
             raise UsageError(f"{run} has no config.json of `gpt2 finetune`: it is not deleted")
-        if others := sorted(path.name for path in run.iterdir() if not _is_of_a_run(path.name)):
+        run = run.resolve()  # the name "." cannot be deleted
+        with _disk_errors(run):
+            others = [path.name for path in run.iterdir() if not _is_of_a_run(path.name)]
+            others += [f"checkpoints/{path.name}" for path in other_files(run / "checkpoints")]
+        if others:
             raise UsageError(
-                f"{run} also holds {others[0]}, which no run wrote: move it away, or delete the rest yourself"
+                f"{run} also holds {min(others)}, which no run wrote: move it away, or delete the rest yourself"
             )
-        found[run.resolve()] = describe_run(run)
+        found[run] = describe_run(run)
     return list(found.values())
 
 
@@ -53,10 +57,10 @@ def remove_run(run: RunInfo) -> None:
     with _locked(run.path):
         for name in OF_A_RUN[: OF_A_RUN.index(PID)]:
             _delete(run.path / name)
-    for path in run.path.iterdir():
-        if _is_of_a_run(path.name):
-            _delete(path)
     with _disk_errors(run.path):
+        for path in run.path.iterdir():
+            if _is_of_a_run(path.name):
+                _delete(path)
         run.path.rmdir()
 
 
@@ -64,7 +68,10 @@ def prune_run(run: RunInfo) -> None:
     """Delete the checkpoints of a run that is done. Raises ResourceError as `remove_run`."""
     with _locked(run.path):
         if is_done(run.path):
-            delete_checkpoints(run.path / "checkpoints")
+            states = run.path / "checkpoints"
+            delete_checkpoints(states)
+            if checkpoints(states):
+                raise ResourceError(f"cannot delete all checkpoints in {states}: delete it yourself")
 
 
 def _is_of_a_run(name: str) -> bool:

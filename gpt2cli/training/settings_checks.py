@@ -40,7 +40,8 @@ def check_places(settings: Settings, run: Path, force: bool) -> None:
 def check_out(settings: Settings, run: Path) -> None:
     """Raise UsageError or ResourceError if the final weights cannot be written to `settings.out`."""
     out = Path(settings.out)
-    check_checkpoint(out)
+    if run.exists() or run.absolute() not in out.absolute().parents:  # a dry run does not make the run's directory
+        check_checkpoint(out)
     if out.resolve() in [file.resolve() for file in kept_files(run)]:
         raise UsageError(f"the run keeps other weights in {out}: choose another --out")
     base = settings.ckpt or (None if settings.model in (*PUBLISHED, TINY) else settings.model)

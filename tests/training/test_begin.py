@@ -90,3 +90,12 @@ def test_weights_may_not_go_into_the_base_of_an_adapter(tmp_path: Path, monkeypa
     settings = settings_from(model, lora=LoRAConfig(), out=out)
     with nullcontext() if model == "tiny" else pytest.raises(UsageError, match="belongs to the model"):
         check_out(settings, tmp_path / "run")
+
+
+def test_a_dry_run_expects_the_directory_that_the_run_makes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    check_out(settings_from("tiny", out=str(run / "out.pt")), run)
+    with pytest.raises(UsageError, match="the run keeps other weights"):
+        check_out(settings_from("tiny", out=str(run / "best.pt")), run)
+    with pytest.raises(ResourceError, match="there is no directory"):
+        check_out(settings_from("tiny", out=str(tmp_path / "other" / "out.pt")), run)

@@ -189,6 +189,22 @@ def test_weights_that_cannot_go_to_out_go_into_the_run(tmp_path, settings, lora)
     assert note == f"nothing to do: {run} is done, and its weights are in {run / 'final.pt'}"
 
 
+def test_the_place_of_weights_in_a_relative_directory_does_not_depend_on_the_working_directory(
+    tmp_path, settings, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "there" / "out.pt"
+    out.parent.mkdir()
+    options = RunOptions(path=Path("run"), device="cpu")
+    with begin(replace(settings, out=str(out)), options, Ranks(), print) as run:
+        *_, finished = train(run.job)
+        run.directory.handle(finished)
+        out.touch()
+        with pytest.raises(ResourceError, match=r"final\.pt"):
+            run.write_weights(finished)
+    assert read_summary(tmp_path / "run")["out"] == str(tmp_path / "run" / "final.pt")
+
+
 def test_a_file_that_appears_during_the_run_is_not_replaced(tmp_path, settings):
     with begin(settings, RunOptions(path=tmp_path / "run", device="cpu"), Ranks(), print) as work:
         *_, finished = train(work.job)

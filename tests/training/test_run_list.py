@@ -78,6 +78,28 @@ def test_damaged_files_are_no_obstacle(tmp_path: Path, content: str) -> None:
     assert run.state in ("damaged", "interrupted")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"kind": "step", "step": 1%s, "epoch": 1.0}' % ("0" * 400),
+        '{"kind": "step", "step": 7, "epoch": 1e-320}',
+        '{"kind": "step", "step": 7, "epoch": 1%s}' % ("0" * 400),
+        '{"kind": "eval", "step": 7, "val_loss": 1%s}' % ("0" * 400),
+    ],
+)
+def test_figures_that_no_run_writes_are_no_obstacle(tmp_path: Path, line: str) -> None:
+    with (make_run(tmp_path / "run") / "metrics.jsonl").open("a") as metrics:
+        metrics.write(line + "\n")
+    run = describe_run(tmp_path / "run")
+    assert run.steps in (0, 4, 7)
+    assert run.best_val_loss == 2.5
+
+
+@pytest.mark.parametrize("name", ["00010101-000000-x", "99991231-235959-x"])
+def test_a_name_with_an_extreme_year_is_no_obstacle(tmp_path: Path, name: str) -> None:
+    assert describe_run(make_run(tmp_path / name)).started_at
+
+
 def test_what_links_lead_to_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(10**6))
     (tmp_path / "run").mkdir()

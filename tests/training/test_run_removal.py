@@ -50,12 +50,22 @@ def test_what_is_no_run_is_not_deleted(home: Path, tmp_path: Path) -> None:
             (model / "config.json").write_text(content)
         with pytest.raises(UsageError, match=r"has no config\.json of `gpt2 finetune`"):
             find_runs([str(model)])
-    for name in ("model.py", "checkpoints.txt", ".config.json.tmp"):
+    (run / "checkpoints").mkdir()
+    for name in ("model.py", "checkpoints.txt", ".config.json.tmp", "checkpoints/mine.pt"):
         (run / name).touch()
         with pytest.raises(UsageError, match=f"also holds {name}, which no run wrote"):
             find_runs([run.name])
         (run / name).unlink()
     assert find_runs([run.name])
+
+
+def test_a_run_in_the_working_directory_is_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(home / "runs" / "a")
+    monkeypatch.chdir(run)
+    [found] = find_runs(["."])
+    assert found.name == "a"
+    remove_run(found)
+    assert not run.exists()
 
 
 def test_no_link_leads_out_of_the_directory(home: Path, tmp_path: Path) -> None:
@@ -85,9 +95,10 @@ def test_a_running_run_is_neither_removed_nor_pruned(home: Path) -> None:
 def test_pruning_deletes_only_the_checkpoints_of_a_run_that_is_done(home: Path) -> None:
     done = with_weights(make_run(home / "runs" / "a"))
     stopped = with_weights(make_run(home / "runs" / "b", reason="interrupted", out=None))
+    found = find_runs(["a", "b"])
     (done / "checkpoints" / "notes.txt").touch()
     before = {path.name for path in done.iterdir()}
-    for run in find_runs(["a", "b"]):
+    for run in found:
         prune_run(run)
     assert {path.name for path in done.iterdir()} == before
     assert [path.name for path in (done / "checkpoints").iterdir()] == ["notes.txt"]
@@ -95,6 +106,13 @@ def test_pruning_deletes_only_the_checkpoints_of_a_run_that_is_done(home: Path) 
     (done / "checkpoints" / "notes.txt").unlink()
     prune_run(find_runs(["a"])[0])
     assert not (done / "checkpoints").exists()
+
+
+def test_checkpoints_that_cannot_be_deleted_are_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_weights(make_run(home / "runs" / "a"))
+    monkeypatch.setattr("gpt2cli.training.checkpoint_directories.shutil.rmtree", lambda *_, **__: None)
+    with pytest.raises(ResourceError, match="cannot delete all checkpoints"):
+        prune_run(find_runs(["a"])[0])
 
 
 def test_a_removal_that_was_killed_is_finished_by_the_next(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
