@@ -116,8 +116,11 @@ class TrainConfig(Checked):
     schedule: Literal["cosine", "linear", "constant"] = described(
         "cosine", help="The learning rate after the warm-up: cosine and linear fall to 0."
     )
-    warmup: int = described(
-        10, NOT_NEGATIVE, "Number of first steps in which the learning rate rises linearly to --lr."
+    warmup: int | None = described(
+        None,
+        NOT_NEGATIVE,
+        "Number of first steps in which the learning rate rises linearly to --lr.",
+        means="10, at most a tenth of the steps",
     )
     weight_decay: float = described(
         0.01, FINITE_NOT_NEGATIVE, "Decoupled weight decay. Only matrices decay, not biases and LayerNorms."

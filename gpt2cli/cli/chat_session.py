@@ -151,7 +151,7 @@ def converse(session: Session) -> None:
     editor = LineEditor({name: command.argument for name, command in COMMANDS.items()})
     session.console.note(f"chatting with {session.name}: /help lists the commands, Ctrl-D leaves")
     if session.template is None:
-        session.console.note("what you type is continued as text; Enter alone continues it", wrap=True)
+        session.console.note("Enter alone continues the text")
     with suppress(Leave):
         while True:
             line = read_unless_interrupted(session, editor)

@@ -38,6 +38,7 @@ MEANT_OPTIONS = {
     **dict.fromkeys(("--gpu", "--cuda", "--cpu"), ("--device",)),
     "--verbose": ("--verbose", "--debug"),
     "--overwrite": ("--force",),
+    **dict.fromkeys(("--delete", "--rm"), ("--remove",)),
 }
 """Our options by other names that are too different in spelling to be recognized.
 

@@ -10,6 +10,9 @@ ENDINGS = {
     "interrupted": "interrupted",
 }
 
+FEW_EXAMPLES = 50
+"""With fewer training examples, a person should know that some are held out."""
+
 
 def describe_start(event: Started) -> Iterator[str]:
     """What is trained; then, if only some or seen examples are used for validation and samples, which are used."""
@@ -23,6 +26,8 @@ def describe_start(event: Started) -> Iterator[str]:
     yield (
         f"continuing after step {event.step} of {event.total_steps}: {size}" if event.step else f"training {size}"
     ) + held
+    if event.val_examples and event.train_examples < FEW_EXAMPLES:
+        yield "the model does not learn from what is held out; --val-fraction 0 trains on all"
     if event.val_used < event.val_examples:
         used = f"validates on {event.val_used:,} of {examples_of(event, event.val_examples)}"
         yield f"{used}, to save time; --eval-every N uses all"

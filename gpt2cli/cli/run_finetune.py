@@ -1,6 +1,7 @@
 """Runs a training job: shows its events, handles Ctrl-C, and tells which files were written."""
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,7 +22,7 @@ from gpt2cli.model.device import pick_device
 from gpt2cli.training.begin import Run, RunOptions, begin
 from gpt2cli.training.checkpoint_directories import checkpoints
 from gpt2cli.training.distributed import joined_ranks, launched_rank, own_device
-from gpt2cli.training.ending import better_weights, is_best
+from gpt2cli.training.ending import better_weights, is_best, is_much_worse
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Event, Finished
 from gpt2cli.training.job import Job
@@ -133,3 +134,8 @@ def note_written(run: Run, finished: Finished, best: Path | None, console: Conso
     console.note(f"wrote {run.settings.out}{lowest}; the run is in {run.path}")
     if best:
         console.note(f"the weights of the lowest validation loss are in {best}: use them with --ckpt")
+    if is_much_worse(finished):
+        console.note("warning: the model predicts the held-out examples worse than before: try a lower --lr")
+    else:
+        next_step = "to chat with it: gpt2 chat" if run.splits.template else "to continue a text with it: gpt2 generate"
+        console.note(f"{next_step} --ckpt {shlex.quote(run.settings.out)}")

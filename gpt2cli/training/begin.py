@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpt2cli import outputs, paths, untrusted
@@ -124,6 +124,7 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
             compiled=options.compile,
         )
         _check_resumed(job)
+        settings = replace(settings, train=job.config)
         if directory:  # not earlier: a run that could not load its inputs must not be resumable
             settings = _write_config(directory, settings, options)
         step = checkpoint.counters.step if checkpoint else 0

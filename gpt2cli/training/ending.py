@@ -11,6 +11,9 @@ from gpt2cli.training.events import Finished
 from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.weights_writer import FINAL, WeightsWriter, check_replaceable
 
+WORSE = 1.05
+"""How many times the first validation loss the last one may be. A little more can be noise."""
+
 
 def end_run(
     directory: RunDirectory, writer: WeightsWriter, finished: Finished, *, base_is_rounded: bool, force: bool
@@ -35,6 +38,12 @@ def end_run(
 def is_best(finished: Finished) -> bool:
     """Whether the validation loss was never lower than after the last step."""
     return finished.final_val_step == finished.steps and not finished.got_worse
+
+
+def is_much_worse(finished: Finished) -> bool:
+    """Whether the validation loss rose above WORSE times that before training, which was the lowest."""
+    best, final = finished.best_val_loss, finished.final_val_loss
+    return finished.best_val_step == 0 and best is not None and final is not None and final > WORSE * best
 
 
 def better_weights(writer: WeightsWriter, finished: Finished) -> Path | None:

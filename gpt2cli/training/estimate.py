@@ -13,7 +13,7 @@ import torch
 
 from gpt2cli.data.batches import Batch, kinds_of, steps_per_epoch
 from gpt2cli.training.job import Job, read_batch
-from gpt2cli.training.optim import Optimizer
+from gpt2cli.training.optim import Optimizer, warmup_steps
 from gpt2cli.training.pace import Workload, measure_pace
 from gpt2cli.training.rhythm import SECONDS_BETWEEN_SAVES
 from gpt2cli.training.run_checkpoints import KEEP
@@ -91,7 +91,7 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device, *, 
         step=step,
         steps=job.total_steps,
         epochs=-(-job.total_steps // per_epoch),
-        warmup=job.config.warmup,
+        warmup=warmup_steps(job.total_steps, job.config),
         epoch_tokens=job.train.n_tokens,
         tokens=round(left / per_epoch * job.train.n_tokens),
         seconds=seconds,

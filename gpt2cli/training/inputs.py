@@ -15,7 +15,7 @@ from gpt2cli.errors import CheckpointError, NetworkError, UsageError
 from gpt2cli.model.device import pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import add_lora
-from gpt2cli.progress import Progress, ignore
+from gpt2cli.progress import Note, Progress, ignore
 from gpt2cli.published import DEFAULT_MODEL, PUBLISHED
 from gpt2cli.training.settings import Settings
 
@@ -84,11 +84,13 @@ def shape_only(settings: Settings, progress: Progress = ignore) -> GPT:
 
 def _shape_of(model: str | None, ckpt: str | None, progress: Progress) -> GPTConfig:
     name = DEFAULT_MODEL if model is None else model
-    if ckpt is None and name in PUBLISHED:
-        return PUBLISHED[name].config
     try:
         return ModelSpec(model, ckpt, "cpu", offline=True).shape(progress, for_text=True)
     except NetworkError:
+        if ckpt is None and (published := PUBLISHED.get(name)):
+            size = f"{published.download_bytes / 1e9:.2g} GB"
+            progress(Note(f"{name} is not on disk: the run would first download {size}"))
+            return published.config
         fetch = f"fetch it first: gpt2 download-weights {name}"
         raise UsageError(f"--dry-run downloads no weights, and {ckpt or name} is not on disk: {fetch}") from None
 

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import LoRALinear
 from gpt2cli.training.bf16_linear import make_lean
 from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.optim import warmup_steps
 from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.sample_prompts import SamplePrompt, given_prompts, prompts_from
 from gpt2cli.training.settings import Settings
@@ -67,18 +68,28 @@ class Job:
 
     @property
     def records_per_step(self) -> int:
-        return self.config.batch_size * self.config.grad_accum * self.ranks.world_size
+        return records_per_step(self.config, self.ranks)
 
     @property
     def total_steps(self) -> int:
-        if self.config.max_steps is not None:
-            return self.config.max_steps
-        return self.config.epochs * steps_per_epoch(len(self.train), self.records_per_step)
+        return total_steps(self.config, len(self.train), self.ranks)
 
     @property
     def train_tokens(self) -> int:
         """The tokens in all steps, about."""
         return self.train.n_tokens * self.total_steps // steps_per_epoch(len(self.train), self.records_per_step)
+
+
+def records_per_step(config: TrainConfig, ranks: Ranks) -> int:
+    """The records that all processes read in one step."""
+    return config.batch_size * config.grad_accum * ranks.world_size
+
+
+def total_steps(config: TrainConfig, examples: int, ranks: Ranks) -> int:
+    """The steps of a run on so many records or blocks."""
+    if config.max_steps is not None:
+        return config.max_steps
+    return config.epochs * steps_per_epoch(examples, records_per_step(config, ranks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +140,12 @@ def make_job(
 ) -> Job:
     """Make the job of a run, and round the weights of `model` that need no more precision.
 
-    The job computes on `device`. There the weights are, or else on the meta device: then the job is only for a plan.
+    The job's config has the number of warm-up steps, where the settings have None. The job computes on `device`. There
+    the weights are, or else on the meta device: then the job is only for a plan.
     `engine.train` checks that the settings, the shape and the data are those of `resume`.
     """
+    warmup = warmup_steps(total_steps(settings.train, len(splits.train), ranks), settings.train)
+    settings = replace(settings, train=replace(settings.train, warmup=warmup))
     autocast = compute_dtype(settings, device)
     shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}
     identity = settings.identity() | shape | {"data": splits.train.fingerprint(), "world_size": ranks.world_size}

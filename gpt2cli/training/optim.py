@@ -142,9 +142,20 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return found.to(matrices.dtype)
 
 
+LONGEST_WARMUP, STEPS_FOR_EACH = 10, 10
+"""The default warm-up: one step for each 10 of the run, at most 10 steps."""
+
+
+def warmup_steps(total_steps: int, config: TrainConfig) -> int:
+    """The number of steps in the warm-up of a run of so many steps."""
+    if config.warmup is not None:
+        return config.warmup
+    return min(LONGEST_WARMUP, total_steps // STEPS_FOR_EACH)
+
+
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
-    """The learning rate of a step, which counts from 0: rises linearly for `warmup` steps, then falls to 0 or stays."""
-    warmup = min(config.warmup, total_steps - 1)
+    """The learning rate of a step, which counts from 0: rises linearly in the warm-up, then falls to 0 or stays."""
+    warmup = min(warmup_steps(total_steps, config), total_steps - 1)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, total_steps - warmup)

@@ -85,8 +85,8 @@ def _with_length(then: TrainConfig, asked: TrainConfig, given: Set[str]) -> Trai
 def _fixed_length(config: TrainConfig) -> str:
     """Why the length of a run with this config cannot change; an empty text if it can."""
     if config.schedule != "constant":
-        return f"its learning rate falls to 0 at its end (--schedule {config.schedule})"
-    return "its loss depends on its length (--sampled-softmax)" if config.sampled_softmax else ""
+        return f"its learning rate falls to 0 at its end, because of --schedule {config.schedule}"
+    return "its loss depends on its length, because of --sampled-softmax" if config.sampled_softmax else ""
 
 
 def cannot_extend(run: Path, then: Settings, train: TrainConfig, why: str) -> CheckpointError:
@@ -97,8 +97,8 @@ def cannot_extend(run: Path, then: Settings, train: TrainConfig, why: str) -> Ch
     data = f" --data {then.data}" if then.data else ""
     length = f"--{name.replace('_', '-')} {more if more > 0 else wanted}"
     return CheckpointError(
-        f"cannot extend {run}: {why} (--schedule constant --keep-states lets a run be extended); "
-        f"train its result further: gpt2 finetune --ckpt {then.out}{data} {length} --out FILE"
+        f"cannot extend {run}: {why}. Only a run with --schedule constant --keep-states can be extended. To train the "
+        f"result further: gpt2 finetune --ckpt {then.out}{data} {length} --out FILE"
     )
 
 
@@ -111,8 +111,9 @@ def with_length_of(settings: Settings, found: Resumable, run: Path) -> Resumable
     same = all(found.identity.get(name) == value for name, value in length.items())
     if same or _fixed_length(settings.train):
         return found
-    if found.counters.step <= settings.train.warmup:
-        why = f"its warm-up of {settings.train.warmup} steps was not over after step {found.counters.step}"
+    warmup = settings.train.warmup or 0  # of a run that has begun, the number is known
+    if found.counters.step <= warmup:
+        why = f"its warm-up of {warmup} steps was not over after step {found.counters.step}"
         raise cannot_extend(run, Settings.from_dict(read_config(run)), settings.train, why)
     return replace(found, identity=found.identity | length)
 

@@ -67,15 +67,18 @@ def _of_text(block: list[int]) -> SamplePrompt | None:
     """The first words of a block of plain text, and the words after them; None if it is too short."""
     ids = max(_split(block), key=len)
     prompt_length = min(BEGINNING, len(ids) // 2)
-    # a block may begin within a word
-    starts = (i for i in range(prompt_length) if tokenizer.decode([ids[i]])[:1].isspace())
-    start = next(starts, 0)
+    start = next((i for i in range(prompt_length) if _begins_a_word(tokenizer.decode([ids[i]]))), 0)
     middle = start + prompt_length
     read, expected = (
         tokenizer.decode(part).strip("\ufffd")  # half a character
         for part in (ids[start:middle], ids[middle : middle + SAMPLING.max_new_tokens])
     )
     return SamplePrompt(read.strip(), read, expected) if read.strip() else None
+
+
+def _begins_a_word(token: str) -> bool:
+    """Whether a token is the beginning of a word, as far as it shows: a block may begin within one."""
+    return token[:1].isspace() or token[:1].isupper()
 
 
 def _split(ids: list[int]) -> list[list[int]]:

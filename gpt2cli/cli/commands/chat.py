@@ -139,7 +139,7 @@ def read_template(console: Console, name: str, model: "Decoder") -> PromptTempla
     from gpt2cli.generation.conversation import template_of
 
     if model.origin.is_plain_text:
-        console.note(f"{name} was trained on plain text: it continues what it is given")
+        console.note(f"{name} was trained on plain text: it continues what you type")
     elif model.origin.template is None:
         console.note(f"{name} has no prompt template, so it may not be tuned on instructions: using Alpaca's")
     try:

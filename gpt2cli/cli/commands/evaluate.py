@@ -16,6 +16,7 @@ from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.progress import waiting_for, working
 from gpt2cli.config import ANSWERS, FINETUNED, EvaluationConfig, SamplingConfig
 from gpt2cli.data.columns import parse_columns
+from gpt2cli.errors import UsageError
 from gpt2cli.prompts import read_template
 from gpt2cli.published import PUBLISHED
 
@@ -128,6 +129,8 @@ def evaluate(
         config = EvaluationConfig(
             stride, DEFAULTS.answers if answers is None else answers, sampling, bertscore, bertscore_model, seed=seed
         )
+    if questions and data is None:
+        raise UsageError("--questions needs --data FILE, such as a .txt file with a question on each line")
     if not model and not ckpt and not answers_from:
         ckpt = [default_checkpoint("evaluate")]
     if out is not None:

@@ -86,7 +86,7 @@ def finetune(
     lr: Annotated[float | None, option(TRAINING, TrainConfig, "learning_rate", "--lr")] = None,
     optimizer: Annotated[str, option(TRAINING, TrainConfig, "optimizer")] = TRAIN.optimizer,
     schedule: Annotated[str, option(TRAINING, TrainConfig, "schedule")] = TRAIN.schedule,
-    warmup: Annotated[int, option(TRAINING, TrainConfig, "warmup")] = TRAIN.warmup,
+    warmup: Annotated[int | None, option(TRAINING, TrainConfig, "warmup")] = TRAIN.warmup,
     weight_decay: Annotated[float, option(TRAINING, TrainConfig, "weight_decay")] = TRAIN.weight_decay,
     clip: Annotated[float, option(TRAINING, TrainConfig, "clip")] = TRAIN.clip,
     dropout: Annotated[float, option(TRAINING, TrainConfig, "dropout")] = TRAIN.dropout,

@@ -33,7 +33,7 @@ def info(json: options.Json = False, debug: options.Debug = False) -> None:
         listed = [asdict(place) | {"path": str(place.path)} for place in found]
         console.json({"home": str(paths.home()), "places": listed, "remove_all": remove_all(found)})
         return
-    for place in found:
+    for place in filter(lambda place: place.count, found):
         console.write(f"{place.count:,} {place.name}, {decimal(place.bytes)}\n", "bold")
         console.write(f"  {visible_line(str(place.path))}\n")
         if place.exists:
@@ -42,3 +42,4 @@ def info(json: options.Json = False, debug: options.Debug = False) -> None:
     everything = remove_all(found)
     last = f"to delete everything: {visible_line(everything)}" if everything else "nothing is on disk yet"
     console.write(f"{decimal(total)} in all; {last}\n")
+    console.note("the files that you wrote with --out are not among them")

@@ -47,9 +47,10 @@ def lines_of(plan: Plan) -> Iterator[str]:
         steps = f"{counted(left, 'step')} of {plan.steps:,} {'is' if left == 1 else 'are'} left"
     yield f"{examples}, {counted(plan.epoch_tokens, 'token')} an epoch: {steps}"
     yield f"about {rough(plan.seconds)} of training on {plan.device}"
-    disk = plan.disk.run + (plan.disk.out if plan.one_disk else 0)
-    memory = f"memory {gigabytes(plan.memory)}{_free(plan.free_memory)}"
-    yield f"{memory}, disk up to {gigabytes(disk)}{_free(plan.free_run)}"
+    yield f"memory: {gigabytes(plan.memory)}{_free(plan.free_memory)}"
+    more = f", and up to {gigabytes(plan.disk.run)} during the run" if plan.disk.run else ""
+    free = _free(plan.free_run if plan.one_disk else plan.free_out)
+    yield f"disk: {gigabytes(plan.disk.out)} for the result{more}{free}"
 
 
 def _free(count: int | None) -> str:

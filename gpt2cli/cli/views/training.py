@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gpt2cli.cli.describe import describe_end, describe_start, duration, shortened
+from gpt2cli.cli.describe import counted, describe_end, describe_start, duration, shortened
 from gpt2cli.cli.terminal import Console, visible, visible_line
 from gpt2cli.cli.views.progress import LiveDisplay
 from gpt2cli.errors import ResourceError
@@ -88,7 +88,7 @@ class LiveView(LiveDisplay):
             for line in lines[:LINES_OF_AN_ANSWER]:
                 self._say(line, indent=2)
             if len(lines) > LINES_OF_AN_ANSWER:
-                self._say(f"({len(lines) - LINES_OF_AN_ANSWER} more lines)", "dim", indent=2)
+                self._say(f"({counted(len(lines) - LINES_OF_AN_ANSWER, 'more line')})", "dim", indent=2)
             if expected:
                 self._say("(as expected)" if right else f"expected: {expected}", "dim", indent=2)
 

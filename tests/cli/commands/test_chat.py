@@ -504,7 +504,7 @@ def test_each_line_of_a_pipe_or_a_file_can_be_a_question(run: Run, tuned: Path, 
 def test_a_model_of_plain_text_continues_what_is_given(run: Run, storyteller: str) -> None:
     done = run("chat", "--ckpt", storyteller, "--json", "-n", "2", "--prompt", "so long")
     assert json.loads(done.stdout)["stats"]["prompt_tokens"] == 2 and json.loads(done.stdout)["text"] == " la la"
-    assert "tales.pt was trained on plain text: it continues what it is given\n" in done.stderr
+    assert "tales.pt was trained on plain text: it continues what you type\n" in done.stderr
     asked = run("chat", "--ckpt", storyteller, "--json", "-n", "2", "--prompt", "so long", "--template", "alpaca")
     assert json.loads(asked.stdout)["stats"]["prompt_tokens"] == len(tokenizer.encode(ALPACA.prompt("so long")))
     assert "plain text" not in asked.stderr

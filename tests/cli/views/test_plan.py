@@ -9,16 +9,17 @@ from tests.training.records import started, step_event
 from tests.training.test_estimate import PLAN
 
 
-def test_the_plan_in_three_lines():
+def test_the_plan_in_four_lines():
     assert list(lines_of(PLAN)) == [
         "27 records, 2,754 tokens an epoch: 80 steps in 2 epochs",
         "about 13 min of training on cpu",
-        "memory 2.0 GB (8.0 GB free), disk up to 1.1 GB (10 GB free)",
+        "memory: 2.0 GB (8.0 GB free)",
+        "disk: 100 MB for the result, and up to 1.0 GB during the run (10 GB free)",
     ]
     text = replace(PLAN, is_text=True, examples=1, step=79)
     assert next(lines_of(text)) == "1 block of text, 2,754 tokens an epoch: 1 step of 80 is left"
     unknown = replace(PLAN, free_memory=None, one_disk=False)
-    assert list(lines_of(unknown))[2] == "memory 2.0 GB, disk up to 1.0 GB (10 GB free)"
+    assert list(lines_of(unknown))[2] == "memory: 2.0 GB"
 
 
 @pytest.mark.parametrize(
