@@ -50,7 +50,7 @@ def places() -> list[Place]:
 
 def remove_all(found: list[Place]) -> str:
     """The command that deletes all places. It names each of them: the directory above may hold other files."""
-    there = [place.path for place in found if place.exists and place.count]
+    there = [place.path for place in found if place.exists and place.bytes]
     return delete_command(*there) if there else ""
 
 

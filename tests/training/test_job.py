@@ -41,3 +41,8 @@ def test_a_base_with_one_other_number_is_another(tmp_path, name):
         model.get_parameter(name).flatten()[3] += 1e-6
     after = lora_job(models.save_hub_directory(model, tmp_path / "other")).identity
     assert {key for key in before if before[key] != after[key]} == {"base"}
+
+
+def test_a_job_and_its_checkpoints_know_the_number_of_warm_up_steps(tmp_path):
+    job = lora_job(models.save_hub_directory(models.small_model(SHAPE), tmp_path / "base"))
+    assert job.config.warmup == job.identity["warmup"] == min(10, job.total_steps // 10)

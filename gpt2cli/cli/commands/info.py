@@ -33,11 +33,10 @@ def info(json: options.Json = False, debug: options.Debug = False) -> None:
         listed = [asdict(place) | {"path": str(place.path)} for place in found]
         console.json({"home": str(paths.home()), "places": listed, "remove_all": remove_all(found)})
         return
-    for place in filter(lambda place: place.count, found):
+    for place in filter(lambda place: place.bytes, found):
         console.write(f"{place.count:,} {place.name}, {decimal(place.bytes)}\n", "bold")
         console.write(f"  {visible_line(str(place.path))}\n")
-        if place.exists:
-            console.write(f"  {visible_line(place.remove)}\n", "dim")
+        console.write(f"  {visible_line(place.remove)}\n", "dim")
     total = sum(place.bytes for place in found)
     everything = remove_all(found)
     last = f"to delete everything: {visible_line(everything)}" if everything else "nothing is on disk yet"

@@ -141,7 +141,7 @@ def test_from_scratch_on_plain_text(tmp_path):
 
 
 def test_the_best_weights_are_told_of_where_the_last_ones_are_worse(args, tmp_path, run):
-    done = finetune(*args, "--lr", "1", "--schedule", "constant", "--eval-every", "3")
+    done = finetune(*args, "--lr", "1", "--warmup", "10", "--schedule", "constant", "--eval-every", "3")
     assert done.returncode == 0, done.stderr
     best = tmp_path / "run" / "best.pt"
     assert f"the weights of the lowest validation loss are in {best}" in done.stderr

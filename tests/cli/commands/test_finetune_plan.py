@@ -52,7 +52,7 @@ def test_a_dry_run_plans_the_run_and_writes_nothing(args, more, tmp_path, run, h
 def test_the_plan_is_the_result_of_a_dry_run_and_a_note_of_a_run(args, run):
     planned = run("finetune", *args, "--dry-run", "--quiet")
     lines = planned.stdout.splitlines()
-    assert len(lines) == 3 and lines[0].startswith("43 records") and "GB free" in lines[2]
+    assert len(lines) == 4 and lines[0].startswith("43 records") and "GB free" in lines[2] and "GB free" in lines[3]
     assert planned.stderr == ""
     done = run("finetune", *args, "--max-steps", "1")
     assert "tokens an epoch: 1 step in 1 epoch" in done.stderr

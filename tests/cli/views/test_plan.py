@@ -14,7 +14,7 @@ def test_the_plan_in_four_lines():
         "27 records, 2,754 tokens an epoch: 80 steps in 2 epochs",
         "about 13 min of training on cpu",
         "memory: 2.0 GB (8.0 GB free)",
-        "disk: 100 MB for the result, and up to 1.0 GB during the run (10 GB free)",
+        "disk: 0.1 GB for the result, and up to 1.0 GB during the run (10 GB free)",
     ]
     text = replace(PLAN, is_text=True, examples=1, step=79)
     assert next(lines_of(text)) == "1 block of text, 2,754 tokens an epoch: 1 step of 80 is left"
