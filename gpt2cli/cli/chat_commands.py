@@ -60,6 +60,7 @@ def help_page(session: "Session", argument: str) -> None:
 
 def set_value(session: "Session", argument: str) -> None:
     name, _, value = argument.partition(" ")
+    name = {"temperature": "temp"}.get(name, name)
     if name and name not in SETTINGS:
         raise UsageError(f"there is no setting {shortened(name, 40)!r}: {nearest(name, SETTINGS)}")
     if not value.strip():

@@ -46,8 +46,9 @@ def _describe_usage(error: Any) -> str:
     hint = f"see `{context.command_path if context else 'gpt2'} --help`"
     if type(error).__name__ != "NoSuchOption":
         message = error.format_message().rstrip(".")
-        if "extra argument" in message and context and context.info_name == "generate":
-            hint = f"put the prompt in quotes, or {hint}"
+        advice = {"generate": "put the prompt in quotes", "chat": "add --prompt before the instruction"}
+        if "extra argument" in message and context and context.info_name in advice:
+            hint = f"{advice[context.info_name]}, or {hint}"
         return f"{message} ({hint})"
     meant = f": did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
     if not meant and context and context.info_name == "generate":

@@ -59,7 +59,11 @@ def sampling_config(ctx: typer.Context) -> SamplingConfig:
 def columns(panel: str) -> Any:
     """The option --columns, under this heading of a help page."""
     return typer.Option(
-        "--columns", metavar=COLUMNS, help=COLUMNS_HELP, show_default=COLUMNS_DEFAULT, rich_help_panel=panel
+        "--columns",
+        metavar="FIELD=COLUMN,...",
+        help="The columns (or JSON keys) for the fields instruction, output and input, as in the example below.",
+        show_default="found by their names",
+        rich_help_panel=panel,
     )
 
 
@@ -89,8 +93,6 @@ Checkpoint = Annotated[
         "LLMs-from-scratch, or the directory of a LoRA adapter in PEFT's format. --model can name the adapter's base.",
     ),
 ]
-COLUMNS, COLUMNS_DEFAULT = "FIELD=COLUMN,...", "found by their names"
-COLUMNS_HELP = "The columns (or JSON keys) for the fields instruction, output and input, as in the example below."
 TEMPLATE = "|".join((*TEMPLATES, "FILE"))
 Template = Annotated[
     str | None,

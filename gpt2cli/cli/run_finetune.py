@@ -135,7 +135,7 @@ def note_written(run: Run, finished: Finished, best: Path | None, console: Conso
     if best:
         console.note(f"the weights of the lowest validation loss are in {best}: use them with --ckpt")
     if is_much_worse(finished):
-        console.note("warning: the model predicts the held-out examples worse than before: try a lower --lr")
+        console.note("warning: the model predicts the held-out examples worse than before: try a lower --lr", wrap=True)
     else:
         next_step = "to chat with it: gpt2 chat" if run.splits.template else "to continue a text with it: gpt2 generate"
         console.note(f"{next_step} --ckpt {shlex.quote(run.settings.out)}")

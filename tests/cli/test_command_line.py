@@ -152,11 +152,18 @@ def test_an_option_like_no_other_gets_no_guess() -> None:
     assert describe(caught.value) == (said, 2)
 
 
-def test_a_prompt_without_quotes_gets_the_advice_to_use_them() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("generate", "Once", "upon", "a", "time"), "put the prompt in quotes"),
+        (("chat", "Who are you?"), "add --prompt before the instruction"),
+    ],
+)
+def test_a_prompt_without_quotes_or_option_gets_advice(arguments: tuple[str, ...], advice: str) -> None:
     with pytest.raises(Exception, match=r".*") as caught:
-        parse("generate", "Once", "upon", "a", "time")
+        parse(*arguments)
     message, code = describe(caught.value)
-    assert "upon a time" in message and "(put the prompt in quotes, or see `gpt2 generate --help`)" in message
+    assert arguments[-1] in message and f"({advice}, or see `gpt2 {arguments[0]} --help`)" in message
     assert code == 2
 
 

@@ -56,15 +56,7 @@ def finetune(
             show_default="Alpaca",
         ),
     ] = None,
-    columns: Annotated[
-        str | None,
-        of_data(
-            "--columns",
-            metavar=options.COLUMNS,
-            help=options.COLUMNS_HELP,
-            show_default=options.COLUMNS_DEFAULT,
-        ),
-    ] = None,
+    columns: Annotated[str | None, options.columns(DATA)] = None,
     subset: Annotated[int | None, option(DATA, DataConfig, "subset")] = RECORDS.subset,
     val_fraction: Annotated[float, option(DATA, DataConfig, "val_fraction")] = RECORDS.val_fraction,
     max_length: Annotated[int | None, option(DATA, TrainConfig, "max_length")] = TRAIN.max_length,

@@ -35,7 +35,7 @@ def show_plan(
         for line in lines_of(plan):
             console.note(line)
     for warning in warnings:
-        console.note(f"warning: {warning}")
+        console.note(f"warning: {warning}", wrap=True)
 
 
 def lines_of(plan: Plan) -> Iterator[str]:

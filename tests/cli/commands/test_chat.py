@@ -150,7 +150,7 @@ def test_settings(person: Person) -> None:
     assert "error: set what? As in: /set temp 0.9" in person.asks("/set")
     assert "error: set top-k to what? As in: /set temp 0.9" in person.asks("/set top-k")
     assert "error: top-k must be a whole number, not '1.5'" in person.asks("/set top-k 1.5")
-    assert "temp is 0.9" in person.asks("/set temp 0.9")
+    assert "temp is 0.9" in person.asks("/set temperature 0.9")
     person.asks("/set seed 5")
     person.asks("so long")
     assert "ended at the limit of 3 tokens" in person.asks("/regen")
