@@ -140,20 +140,15 @@ def make_job(
 ) -> Job:
     """Make the job of a run, and round the weights of `model` that need no more precision.
 
-    The job's config has the number of warm-up steps, where the settings have None. The job computes on `device`. There
-    the weights are, or else on the meta device: then the job is only for a plan.
+    The job's config has the number of warm-up steps, where the settings may have None. The weights are on `device`,
+    where the job computes, or on the meta device: then the job is only for a plan.
     `engine.train` checks that the settings, the shape and the data are those of `resume`.
     """
     warmup = warmup_steps(total_steps(settings.train, len(splits.train), ranks), settings.train)
     settings = replace(settings, train=replace(settings.train, warmup=warmup))
     autocast = compute_dtype(settings, device)
-    shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}
-    identity = settings.identity() | shape | {"data": splits.train.fingerprint(), "world_size": ranks.world_size}
-    if settings.lora and not model.wte.weight.is_meta:
-        identity["base"] = checksum(p for p in model.parameters() if not p.requires_grad)
-    elif settings.lora and resume:
-        identity["base"] = resume.identity.get("base")  # unknown without weights: taken to be the same
-    if autocast:  # after the checksum: the base stays the same on a device that computes in another dtype
+    identity = _identity(settings, model, splits, ranks, resume)
+    if autocast:  # after the checksum of the base: the base stays the same on a device that computes in another dtype
         round_frozen(model, autocast)
         if device.type == "cpu":
             make_lean(model, autocast)
@@ -181,6 +176,17 @@ def make_job(
     if job.val and job.config.eval_every is None:
         job.val = subset(job.val, job.train_tokens, resume.counters.val_records if resume else None)
     return job
+
+
+def _identity(settings: Settings, model: GPT, splits: Splits, ranks: Ranks, resume: Resumable | None) -> dict[str, Any]:
+    """What checkpoints record, and a resumed run must share: settings, shape, data, and the frozen base."""
+    shape = {name: value for name, value in asdict(model.config).items() if name != "dropout"}
+    identity = settings.identity() | shape | {"data": splits.train.fingerprint(), "world_size": ranks.world_size}
+    if settings.lora and not model.wte.weight.is_meta:
+        identity["base"] = checksum(p for p in model.parameters() if not p.requires_grad)
+    elif settings.lora and resume:
+        identity["base"] = resume.identity.get("base")  # unknown without weights: taken to be the same
+    return identity
 
 
 def compute_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:

@@ -18,7 +18,7 @@ def warnings_of(plan: Plan, settings: Settings) -> list[str]:
 
 
 def _about_steps(plan: Plan, settings: Settings) -> Iterator[str]:
-    """The learning rate may not reach its peak, or not in time; or the steps are few."""
+    """Warn if the learning rate does not reach its peak, or late, or if the steps are few."""
     one = plan.steps == 1
     steps = f"{plan.steps} step{'' if one else 's'}"
     more = _more_steps(plan, settings)

@@ -79,7 +79,7 @@ class Rhythm:
     def after(self, step: int, trained: float) -> Due:
         """What is due after this step. `trained` is the time of the steps of this process, in seconds.
 
-        A checkpoint after the last step is not this function's business.
+        The engine decides about a checkpoint after the last step.
         """
         due = dict.fromkeys(KINDS, False)
         left = self._allowed(step, trained) - self.spent if step < self.total_steps else 0.0

@@ -77,7 +77,7 @@ def _of_text(block: list[int]) -> SamplePrompt | None:
 
 
 def _begins_a_word(token: str) -> bool:
-    """Whether a token is the beginning of a word, as far as it shows: a block may begin within one."""
+    """Whether a token seems to begin a word. A block may begin within a word."""
     return token[:1].isspace() or token[:1].isupper()
 
 
