@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2cli import atomic, outputs, paths
 from gpt2cli.bounds import FieldError
-from gpt2cli.cli.describe import counted, shortened
+from gpt2cli.cli.describe import shortened
 from gpt2cli.cli.options import unescape
 from gpt2cli.cli.read_text import read_file
+from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
 from gpt2cli.suggestions import did_you_mean
 
@@ -52,6 +53,8 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "stop": ("stop", parse_stop),
 }
 """The settings of /set by option name: the field of SamplingConfig, and the function that reads its value."""
+OTHER_NAMES = {"temperature": "temp"}
+"""Settings by the names of their fields, which people type as well."""
 
 
 def help_page(session: "Session", argument: str) -> None:
@@ -60,7 +63,7 @@ def help_page(session: "Session", argument: str) -> None:
 
 def set_value(session: "Session", argument: str) -> None:
     name, _, value = argument.partition(" ")
-    name = {"temperature": "temp"}.get(name, name)
+    name = OTHER_NAMES.get(name, name)
     if name and name not in SETTINGS:
         raise UsageError(f"there is no setting {shortened(name, 40)!r}: {nearest(name, SETTINGS)}")
     if not value.strip():

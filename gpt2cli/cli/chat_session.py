@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
-from gpt2cli.cli.describe import counted
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
 from gpt2cli.cli.open_model import describe_speed, note_dropped, why_empty
@@ -14,6 +13,7 @@ from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.progress import waiting_for
 from gpt2cli.cli.word_wrap import Prose
 from gpt2cli.config import SamplingConfig
+from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.conversation import Exchange, begin_answer, compose, included, output_of, with_next_seed
 from gpt2cli.generation.text import TextGeneration

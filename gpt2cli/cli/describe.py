@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gpt2cli.counted import counted
 from gpt2cli.training.events import Finished, Started
 
 ENDINGS = {
@@ -65,10 +66,6 @@ def describe_end(event: Finished) -> Iterator[str]:
 
 def when(step: int | None) -> str:
     return f"at step {step}" if step else "before training"
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:

@@ -4,9 +4,9 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from gpt2cli.cli.describe import counted
 from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.cli.terminal import Console
+from gpt2cli.counted import counted
 
 if TYPE_CHECKING:
     from gpt2cli.checkpoints.model_spec import ModelSpec

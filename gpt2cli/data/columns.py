@@ -129,7 +129,7 @@ def find_columns(
 ) -> Columns:
     """The columns to take from a file with columns of these names. `where` names the file in errors.
 
-    asked         the columns that the user named; the other fields are in the columns of their own names
+    asked         the columns that the user named; every other field has the same name as its column
     needs_output  whether a file without a column of outputs is refused
 
     Raises UsageError if the file lacks one that was asked for, and DataError if no known pair is there.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpt2cli.config import DataConfig, TrainConfig
+from gpt2cli.counted import counted
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
 from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, text_files
@@ -20,7 +21,6 @@ from gpt2cli.data.text import left_out_of, read_documents, tokenize
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.evaluation.results import counted
 from gpt2cli.evaluation.text_sizes import sizes_of
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import END_OF_TEXT_ID

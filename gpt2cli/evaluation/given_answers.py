@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2cli.counted import counted
 from gpt2cli.data.encoding import encode_many
 from gpt2cli.data.json_values import NAN, BadLine, kind_of
 from gpt2cli.data.records import Record
@@ -13,7 +14,6 @@ from gpt2cli.errors import DataError
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.evaluation_data import Instructions
 from gpt2cli.evaluation.inputs import check_answers_file
-from gpt2cli.evaluation.results import counted
 from gpt2cli.untrusted import is_encodable, shown
 
 FIELDS = ("model_response", "response", "answer", "prediction", "completion", "output")

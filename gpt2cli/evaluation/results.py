@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gpt2cli.counted import counted
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.bootstrap import Estimate
 
@@ -221,11 +222,6 @@ def _record_as_dict(record: RecordResult) -> dict[str, Any]:
         scored = zip(answers, record.rouge_l, strict=True)
         answers = [answer | {"rouge_l": score} for answer, score in scored]
     return texts | {"answers": answers}
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, which gets an s unless the number is 1."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _number(value: float | None) -> float | None:

@@ -127,8 +127,7 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
         settings = replace(settings, train=job.config)
         if directory:  # not earlier: a run that could not load its inputs must not be resumable
             settings = _write_config(directory, settings, options)
-        step = checkpoint.counters.step if checkpoint else 0
-        plan = make_plan(settings, job, path, device, is_text=splits.template is None, step=step)
+        plan = make_plan(settings, job, path, device)
         yield Run(
             path=path,
             settings=settings,

@@ -70,13 +70,14 @@ class Plan:
         return self.seconds / max(1, self.steps - self.step)
 
 
-def make_plan(settings: Settings, job: Job, run: Path, device: torch.device, *, is_text: bool, step: int = 0) -> Plan:
-    """The plan of the steps of a job after `step`. Takes a fraction of a second, to measure the pace.
+def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> Plan:
+    """The plan of the steps of a job that are left. Takes a fraction of a second, to measure the pace.
 
     run     the directory of the run, which need not exist
     device  where the job will compute; its model may be on the meta device
     """
     per_epoch = steps_per_epoch(len(job.train), job.records_per_step)
+    step = job.resume.counters.step if job.resume else 0
     left = max(0, job.total_steps - step)
     optimizer = Optimizer(job.model, job.config)
     rows, sampled = _typical_rows(job, device, step)
@@ -86,7 +87,7 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device, *, 
     seconds = left * _step_seconds(settings, job, optimizer, rows, sampled, device) if left else 0.0
     return Plan(
         device=str(device),
-        is_text=is_text,
+        is_text=job.plain_text,
         examples=len(job.train),
         step=step,
         steps=job.total_steps,

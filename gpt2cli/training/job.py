@@ -86,7 +86,7 @@ def records_per_step(config: TrainConfig, ranks: Ranks) -> int:
 
 
 def total_steps(config: TrainConfig, examples: int, ranks: Ranks) -> int:
-    """The steps of a run on so many records or blocks."""
+    """The number of optimizer steps of a run that trains on `examples` records or blocks."""
     if config.max_steps is not None:
         return config.max_steps
     return config.epochs * steps_per_epoch(examples, records_per_step(config, ranks))

@@ -147,7 +147,7 @@ LONGEST_WARMUP, STEPS_FOR_EACH = 10, 10
 
 
 def warmup_steps(total_steps: int, config: TrainConfig) -> int:
-    """The number of steps in the warm-up of a run of so many steps."""
+    """The number of warm-up steps in a run of `total_steps`."""
     if config.warmup is not None:
         return config.warmup
     return min(LONGEST_WARMUP, total_steps // STEPS_FOR_EACH)

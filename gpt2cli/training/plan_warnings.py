@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gpt2cli.counted import counted
 from gpt2cli.training.estimate import Plan
 from gpt2cli.training.settings import Settings
 
@@ -19,8 +20,7 @@ def warnings_of(plan: Plan, settings: Settings) -> list[str]:
 
 def _about_steps(plan: Plan, settings: Settings) -> Iterator[str]:
     """Warn if the learning rate does not reach its peak, or late, or if the steps are few."""
-    one = plan.steps == 1
-    steps = f"{plan.steps} step{'' if one else 's'}"
+    steps = counted(plan.steps, "step")
     more = _more_steps(plan, settings)
     if plan.warmup >= plan.steps > 1:
         yield (
@@ -31,7 +31,7 @@ def _about_steps(plan: Plan, settings: Settings) -> Iterator[str]:
         share = f"{plan.warmup} of {steps}"
         yield f"the warm-up takes {share}: for more steps at the full learning rate, use {more} or --warmup 0"
     elif plan.steps < FEW_STEPS:
-        yield f"{steps} {'is' if one else 'are'} few to learn from: use {more} or a smaller --batch-size"
+        yield f"{steps} {'is' if plan.steps == 1 else 'are'} few to learn from: use {more} or a smaller --batch-size"
 
 
 def _more_steps(plan: Plan, settings: Settings) -> str:

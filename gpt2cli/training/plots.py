@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MANY = 60  # up to this many steps are drawn as points, more as a line
-PARTS, WIDEST = 10, 101  # the mean of the training loss is over a tenth of the steps, and at most over so many
+PARTS, WIDEST = 10, 101  # each mean of the training loss covers a tenth of the steps, at most WIDEST steps
 MARGINS = (0.09, 0.12, 0.88, 0.70)  # left, bottom, width and height: to compute them takes as long as to draw the plot
 TRAINING, VALIDATION = "#3b6fb6", "#d1632b"
 

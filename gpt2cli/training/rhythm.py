@@ -121,7 +121,7 @@ class Rhythm:
         self.count(kind, time.perf_counter() - start, step, trained)
 
     def count(self, kind: Kind, seconds: float, step: int, trained: float) -> None:
-        """Count a report after `step` that took so many seconds."""
+        """Count a report that came after `step` and took `seconds`."""
         if kind == "save":
             self.saved_at = trained
         # before the first step, no best weights are written: the guess holds the time of that

@@ -1,6 +1,5 @@
 """Finds the directories of runs, and reads their `config.json` and `summary.json`."""
 
-import difflib
 import re
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from gpt2cli import paths, untrusted
 from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.suggestions import did_you_mean
 from gpt2cli.training.stored_json import read_object
 
 FAILED = "failed"
@@ -48,8 +48,7 @@ def find_run(name: str | Path) -> Path:
 
 def named_like(run: Path) -> str:
     """The end of an error about a run that does not exist: the run of a similar name, or how to list all."""
-    near = difflib.get_close_matches(run.name, [each.name for each in all_runs()], n=1)
-    return f"did you mean {near[0]}?" if near else "`gpt2 runs` lists the runs"
+    return did_you_mean(run.name, [each.name for each in all_runs()]) or "`gpt2 runs` lists the runs"
 
 
 def check_any_run() -> None:

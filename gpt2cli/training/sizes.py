@@ -85,7 +85,10 @@ def _passing(job: Job, device: torch.device, tokens: int, targets: int) -> int:
 
 
 def disk_needed(job: Job, optimizer: Optimizer, lora: bool, checkpoints: int) -> Disk:
-    """What a run writes, with so many checkpoints at one time. Without them, it does not keep the best weights."""
+    """The bytes that a run writes.
+
+    checkpoints  the largest number of checkpoints at one time; a run without any does not keep the best weights
+    """
     weights = sum(p.numel() for name, p in job.model.named_parameters() if "lora_" not in name) * FLOAT
     trained = sum(p.numel() for p in optimizer.trained.values()) * FLOAT
     best = trained if lora else weights

@@ -17,7 +17,7 @@ SHARE = 0.02
 FORWARD = 1 / 3
 """The time of a forward pass, as a part of the time of a training step over the same tokens."""
 FEWEST = 4
-"""The number of records that even the shortest run uses, if so many are held out."""
+"""The smallest number of records. A run uses all of its held-out records if they are fewer."""
 
 
 def subset(val: TokenDataset, train_tokens: int, used: int | None = None) -> TokenDataset:

@@ -54,7 +54,7 @@ def plan_of(tmp_path: Path, **train) -> Plan:
     )
     splits = load_data(write_records(tmp_path / "r.json", 40), chosen.train, DataConfig(), 64)
     job = make_job(chosen, shape_only(chosen), splits, Ranks(), CPU)
-    return make_plan(chosen, job, tmp_path / "run", CPU, is_text=False)
+    return make_plan(chosen, job, tmp_path / "run", CPU)
 
 
 def test_the_estimate_grows_with_the_tokens(tmp_path):
@@ -66,11 +66,12 @@ def test_the_estimate_grows_with_the_tokens(tmp_path):
 
 def test_what_is_left_of_a_resumed_run(tmp_path):
     chosen = settings_from("tiny", train=TrainConfig(max_steps=10))
-    plan = make_plan(chosen, small_job(max_steps=10), tmp_path / "run", CPU, is_text=False, step=8)
-    whole = make_plan(chosen, small_job(max_steps=10), tmp_path / "run", CPU, is_text=False)
+    taken = [Resumable(path=tmp_path, weights={}, optimizer={}, counters=Counters(step=n)) for n in (8, 10)]
+    plan = make_plan(chosen, replace(small_job(max_steps=10), resume=taken[0]), tmp_path / "run", CPU)
+    whole = make_plan(chosen, small_job(max_steps=10), tmp_path / "run", CPU)
     assert (plan.step, plan.steps) == (8, 10)
     assert 5 * plan.tokens == pytest.approx(whole.tokens, abs=5)
-    over = make_plan(chosen, small_job(max_steps=10), tmp_path / "run", CPU, is_text=False, step=10)
+    over = make_plan(chosen, replace(small_job(max_steps=10), resume=taken[1]), tmp_path / "run", CPU)
     assert over.tokens == over.seconds == 0
 
 

@@ -7,8 +7,8 @@ import typer
 
 from gpt2cli.cli import options
 from gpt2cli.cli.confirm import confirmed
-from gpt2cli.cli.describe import counted
 from gpt2cli.cli.terminal import Console
+from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:

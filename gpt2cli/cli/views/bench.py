@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt2cli.bench import Speed
-from gpt2cli.cli.describe import counted
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible
 from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.config import BenchConfig
+from gpt2cli.counted import counted
 
 WIDEST_BAR = 40
 """Columns of the longest bar in a chart."""

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from rich.filesize import decimal
 from rich.progress import DownloadColumn, TaskProgressColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from gpt2cli.cli.describe import counted
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.progress import ProgressBars
+from gpt2cli.counted import counted
 from gpt2cli.progress import Note, Progress, Received
 
 WIDE = 70

@@ -8,10 +8,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gpt2cli.cli.describe import counted, shortened
+from gpt2cli.cli.describe import shortened
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console, terminal, visible
 from gpt2cli.cli.views.progress import ProgressBars
+from gpt2cli.counted import counted
 from gpt2cli.evaluation.engine import Advanced
 from gpt2cli.evaluation.results import ARROWS, Evaluation, Metric
 

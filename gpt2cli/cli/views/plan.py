@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from gpt2cli.cli.describe import counted
 from gpt2cli.cli.terminal import Console, visible
 from gpt2cli.cli.views.training import JsonEvents
+from gpt2cli.counted import counted
 from gpt2cli.training.estimate import Plan
 from gpt2cli.training.events import Event, Step
 from gpt2cli.training.plan_warnings import gigabytes, warnings_of

@@ -11,9 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gpt2cli.cli.describe import counted, describe_end, describe_start, duration, shortened
+from gpt2cli.cli.describe import describe_end, describe_start, duration, shortened
 from gpt2cli.cli.terminal import Console, visible, visible_line
 from gpt2cli.cli.views.progress import LiveDisplay
+from gpt2cli.counted import counted
 from gpt2cli.errors import ResourceError
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step
 

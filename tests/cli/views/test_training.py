@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from gpt2cli.cli.describe import counted, duration, shortened
+from gpt2cli.cli.describe import duration, shortened
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.training import JsonEvents, LiveView, TrainingLine
+from gpt2cli.counted import counted
 from gpt2cli.errors import ResourceError
 from gpt2cli.training.events import Answer, Evaluated, Event, Finished, Sampled, Saved, Started, Step
 
