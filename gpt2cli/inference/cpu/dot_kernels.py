@@ -5,6 +5,7 @@ sixteen integers at once, so these functions emit LLVM's vector instructions, by
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -18,7 +19,6 @@ from gpt2cli.inference.cpu.llvm_simd import (
     FLOAT,
     INDEX,
     INT,
-    LANES,
     SHORT,
     WEIGHTS_PER_STEP,
     MatrixRows,
@@ -27,13 +27,10 @@ from gpt2cli.inference.cpu.llvm_simd import (
     multiply_pairs,
     shuffle,
 )
+from gpt2cli.inference.cpu.matrix import BLOCK_OUTPUTS as BLOCK_OUTPUTS
+from gpt2cli.inference.cpu.matrix import TILE_ROWS, WIDTH_MULTIPLE
+from gpt2cli.inference.cpu.processor import LANES
 
-WIDTH_MULTIPLE = 64
-"""Rows of weights and of activations are padded to a multiple of this."""
-BLOCK_OUTPUTS = 16
-"""Outputs of a matrix (rows of weights) are padded to a multiple of this, and computed in blocks of this size."""
-TILE_ROWS = 4
-"""Rows of activations that are multiplied together. A single row is multiplied alone."""
 TASK_ROWS = 128
 """Rows of activations that a task multiplies by a block of outputs: as many as the processor's cache holds."""
 
@@ -157,8 +154,8 @@ class _DotProductLoop:
         """The activations of row r that one step multiplies, as vectors."""
         if self.x.dtype == types.float32:
             return [self.x.load(r, place, FLOAT, LANES)]
-        parts = range(0, WEIGHTS_PER_STEP[self.dtype], 16)
-        return [self.x.load(r, self.b.add(place, index(n)), SHORT, 16) for n in parts]
+        parts = range(0, WEIGHTS_PER_STEP[self.dtype], 2 * LANES)
+        return [self.x.load(r, self.b.add(place, index(n)), SHORT, 2 * LANES) for n in parts]
 
     def multiply_add(self, total: Any, w: Sequence[Any], x: Sequence[Any], scale: Any) -> Any:
         """`total` plus the products of one step's weights and activations; `scale` is that of int4's group."""
@@ -168,7 +165,7 @@ class _DotProductLoop:
         products = [multiply_pairs(b, a, c) for a, c in zip(w, x, strict=True)]
         if scale is None:
             return b.add(total, products[0])
-        group = b.sitofp(b.add(*products), self.sum_type)
+        group = b.sitofp(reduce(b.add, products), self.sum_type)
         return b.fadd(total, b.fmul(group, scale, flags=ANY_ORDER), flags=ANY_ORDER)
 
     def total(self, vectors: Sequence[Any]) -> Any:
@@ -179,7 +176,7 @@ class _DotProductLoop:
         vector = vectors[0]
         for other in vectors[1:]:
             vector = add(vector, other)
-        for half in (4, 2, 1):
+        for half in (n for n in (8, 4, 2, 1) if n < LANES):
             vector = add(shuffle(b, vector, range(half)), shuffle(b, vector, range(half, 2 * half)))
         value = b.extract_element(vector, ir.Constant(INT, 0))
         return value if real else b.sitofp(value, FLOAT)

@@ -18,15 +18,20 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
+from gpt2cli.inference.cpu.processor import LANES as LANES
 from gpt2cli.model.quantization import GROUP
 
-LANES = 8
-"""Numbers in a vector of fp32."""
 BYTE, SHORT, INT, INDEX = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 HALF, FLOAT = ir.HalfType(), ir.FloatType()
 ANY_ORDER = ("reassoc", "contract", "nsz")
 """Flags of sums whose order is free."""
-WEIGHTS_PER_STEP = {types.float32: 8, types.uint16: 8, types.int16: 8, types.int8: 16, types.uint8: 32}
+WEIGHTS_PER_STEP = {
+    types.float32: LANES,
+    types.uint16: LANES,
+    types.int16: LANES,
+    types.int8: 2 * LANES,
+    types.uint8: GROUP,
+}
 """Weights that one step of a loop reads, by the type of the array."""
 
 
@@ -59,18 +64,20 @@ class MatrixRows:
         """The weights of one step, as vectors of the activations' type. Those of int4 are not scaled."""
         b = self.b
         if self.dtype == types.float32:
-            return [self.load(row, place, FLOAT, 8)]
+            return [self.load(row, place, FLOAT, LANES)]
         if self.dtype == types.uint16:
-            halves = b.bitcast(self.load(row, place, SHORT, 8), ir.VectorType(HALF, 8))
-            return [b.fpext(halves, ir.VectorType(FLOAT, 8))]
+            halves = b.bitcast(self.load(row, place, SHORT, LANES), ir.VectorType(HALF, LANES))
+            return [b.fpext(halves, ir.VectorType(FLOAT, LANES))]
         if self.dtype == types.int16:
-            bits = b.zext(self.load(row, place, SHORT, 8), ir.VectorType(INT, 8))
-            return [b.bitcast(b.shl(bits, constant_vector(INT, 16, 8)), ir.VectorType(FLOAT, 8))]
+            bits = b.zext(self.load(row, place, SHORT, LANES), ir.VectorType(INT, LANES))
+            return [b.bitcast(b.shl(bits, constant_vector(INT, 16, LANES)), ir.VectorType(FLOAT, LANES))]
         if self.dtype == types.int8:
-            return [b.sext(self.load(row, place, BYTE, 16), ir.VectorType(SHORT, 16))]
-        both = self.load(row, b.lshr(place, index(1)), BYTE, 16)
+            return [b.sext(self.load(row, place, BYTE, 2 * LANES), ir.VectorType(SHORT, 2 * LANES))]
+        both = self.load(row, b.lshr(place, index(1)), BYTE, GROUP // 2)
         low, high = b.and_(both, constant_vector(BYTE, 15, 16)), b.lshr(both, constant_vector(BYTE, 4, 16))
-        return [b.sext(b.sub(half, constant_vector(BYTE, 8, 16)), ir.VectorType(SHORT, 16)) for half in (low, high)]
+        whole = shuffle(b, low, range(GROUP), high)
+        numbers = b.sext(b.sub(whole, constant_vector(BYTE, 8, GROUP)), ir.VectorType(SHORT, GROUP))
+        return [shuffle(b, numbers, range(n, n + 2 * LANES)) for n in range(0, GROUP, 2 * LANES)]
 
     def group_scale(self, row: int, place: Any) -> Any:
         """The scale of the int4 weights at column `place`, if these rows are the scales of groups."""
@@ -84,10 +91,11 @@ def index(n: int) -> Any:
 
 
 def multiply_pairs(b: Any, x: Any, y: Any) -> Any:
-    """Multiply sixteen int16 and add neighbours: eight int32. One instruction on most processors (x86: vpmaddwd)."""
-    wide = ir.VectorType(INT, 16)
+    """Multiply vectors of int16 and add neighbours: half as many int32. One instruction on x86 (vpmaddwd)."""
+    count = x.type.count
+    wide = ir.VectorType(INT, count)
     product = b.mul(b.sext(x, wide), b.sext(y, wide))
-    even, odd = (shuffle(b, product, range(first, 16, 2)) for first in (0, 1))
+    even, odd = (shuffle(b, product, range(first, count, 2)) for first in (0, 1))
     return b.add(even, odd)
 
 
@@ -102,8 +110,7 @@ def broadcast(builder: Any, value: Any, count: int) -> Any:
     return shuffle(builder, builder.insert_element(undefined, value, ir.Constant(INT, 0)), [0] * count)
 
 
-def shuffle(builder: Any, vector: Any, places: Sequence[int]) -> Any:
-    """The elements of a vector at these places, as a vector."""
-    undefined = ir.Constant(vector.type, ir.Undefined)
+def shuffle(builder: Any, vector: Any, places: Sequence[int], other: Any = None) -> Any:
+    """The elements at these places of a vector, or of a vector and another one after it, as a vector."""
     mask = ir.Constant(ir.VectorType(INT, len(places)), [ir.Constant(INT, place) for place in places])
-    return builder.shuffle_vector(vector, undefined, mask)
+    return builder.shuffle_vector(vector, other or ir.Constant(vector.type, ir.Undefined), mask)

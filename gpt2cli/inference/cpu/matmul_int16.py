@@ -26,7 +26,6 @@ from gpt2cli.inference.cpu.llvm_simd import (
     FLOAT,
     INDEX,
     INT,
-    LANES,
     SHORT,
     WEIGHTS_PER_STEP,
     MatrixRows,
@@ -35,6 +34,7 @@ from gpt2cli.inference.cpu.llvm_simd import (
     multiply_pairs,
 )
 
+LANES = 8
 SEGMENT = 16
 """Neighbouring activations that share a scale."""
 LARGEST_WEIGHT = 8191
