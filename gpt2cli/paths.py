@@ -85,13 +85,19 @@ def chat_history() -> Path:
     return home() / "chat_history"
 
 
-def compiled() -> Path | None:
-    """The directory for the compiled loops of the CPU; None if the user has no home directory."""
+def cache() -> Path | None:
+    """The directory for files that can be made again; None if the user has no home directory."""
+    chosen = os.environ.get("GPT2CLI_CACHE", "").strip()
     try:
-        base = os.environ.get("NUMBA_CACHE_DIR", "").strip() or platformdirs.user_cache_dir("gpt2cli", appauthor=False)
+        return expand(chosen) if chosen else Path(platformdirs.user_cache_dir("gpt2cli", appauthor=False))
     except RuntimeError:
         return None
-    return Path(base) / "compiled"
+
+
+def compiled() -> Path | None:
+    """The directory for the compiled loops of the CPU; None if the user has no home directory."""
+    base = cache()
+    return None if base is None else base / "compiled"
 
 
 def asset(name: str) -> Path:

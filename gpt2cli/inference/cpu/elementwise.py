@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gpt2cli.inference.cpu.compiling import compiled, inlined
-from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, power_of_two
+from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
+from gpt2cli.inference.cpu.matrix import BLOCK_OUTPUTS
 
 STORE, GELU, ADD = 0, 1, 2
 """Epilogues of a product: write the results, write their GELU, or add the results to the output."""
@@ -14,11 +14,11 @@ SMALLEST = np.float32(1e-30)
 """Nothing is divided by a smaller number."""
 
 
-@compiled
-def layer_norm(x: Any, ln: Any, epsilon: float, out: Any) -> None:
+@inlined
+def layer_norm(x: Any, ln: Any, epsilon: float, out: Any, first: int, last: int) -> None:
     """Write the layer norm of each row of x (m, C) to `out` ("Layer Normalization", Ba et al. 2016). `ln` (2, C)."""
     C = ln.shape[1]
-    for r in range(x.shape[0]):
+    for r in range(first, last):
         mean = np.float32(0)
         for c in range(C):
             mean += x[r, c]
@@ -38,7 +38,7 @@ def gelu(x: Any) -> Any:
     return x / (np.float32(1) + exp(np.float32(-2) * u))
 
 
-@compiled
+@inlined
 def softmax(x: Any, n: int) -> None:
     """Replace the first n scores in x by their softmax."""
     largest, total = x[0], np.float32(0)
@@ -50,6 +50,14 @@ def softmax(x: Any, n: int) -> None:
         total += x[i]
     for i in range(n):
         x[i] /= total
+
+
+@emitted
+def float_of(b: Any, bits: Any) -> Any:
+    """The fp32 number with these bits."""
+    from llvmlite import ir
+    from gpt2cli.inference.cpu.compiler.values import Number
+    return Number(np.dtype(np.float32), b.bitcast(bits.llvm, ir.FloatType()))
 
 
 @inlined
@@ -65,10 +73,10 @@ def exp(x: Any) -> Any:
     series = np.float32(1 / 5040)
     for k in (720, 120, 24, 6, 2, 1, 1):
         series = series * f + np.float32(1 / k)
-    return series * power_of_two(np.int32(n))
+    return series * float_of(np.int32(n) + 127 << 23)
 
 
-@compiled
+@inlined
 def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
     """Round each row of x (n, width), fp32, to integers up to `largest`: `rows` (n, width), int16.
 
@@ -87,23 +95,3 @@ def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
             rows[r, c] = np.int16(np.int32(np.rint(x[r, c] * inverse)))
 
 
-@inlined
-def finish(sums: Any, n: int, scale: Any, bias: Any, y: Any, r: int, first: int, epilogue: int) -> None:
-    """Write sums (n, BLOCK_OUTPUTS) times `scale` plus `bias` to y, from row r and output `first` on.
-
-    `epilogue` is STORE, GELU or ADD. The contents of `sums` are overwritten.
-    """
-    factors, offsets = scale[first : first + BLOCK_OUTPUTS], bias[first : first + BLOCK_OUTPUTS]
-    for t in range(n):
-        out = y[r + t, first : first + BLOCK_OUTPUTS]
-        for i in range(BLOCK_OUTPUTS):
-            sums[t, i] = sums[t, i] * factors[i] + offsets[i]
-        if epilogue == ADD:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] += sums[t, i]
-        elif epilogue == GELU:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] = gelu(sums[t, i])
-        else:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] = sums[t, i]

@@ -1,43 +1,74 @@
-"""The tables of addresses and sizes that the compiled loops read. Python fills them, without Numba.
+"""The tables of addresses and sizes that the compiled loops read. Needs no Numba: the decoder fills the tables.
 
-A table is an array of int64. The constants are the places in it.
+A table is an array of int64. The constants are places in it.
 """
 
 (
-    THREADS,  # that run the pass
+    THREADS,  # that run the loop
     COUNTERS,  # the address of the counters, which are 0
-    SCRATCH,  # the address of a part for each thread
-    SCRATCH_BYTES,  # of a thread's part
+    OWN,  # the address of a part of memory for each thread
+    OWN_BYTES,  # of such a part, which begins with a row of WIDTH numbers in fp32
+    OWN_INTEGERS,  # where in a part there is a row of INNER_WIDTH numbers in int16
+    OWN_STEPS,  # where in a part there are the scales of that row
+    OWN_SCRATCH,  # where in a part the memory of attention and of the products of many rows begins
     LAYERS,
     LAYER_RECORDS,  # the address of a record for each layer
-    CACHE_RECORDS,  # the address of two addresses for each layer: its keys and values
+    CACHE_ADDRESSES,  # the address of two addresses for each layer: its keys and values
     FINAL_NORM,  # the address of its weight and bias
     EPSILON,  # the address of layer norm's epsilon, fp32
     N_EMBD,
+    WIDTH,  # n_embd, padded
+    QKV_WIDTH,  # 3 * n_embd, padded
+    INNER_WIDTH,  # 4 * n_embd, padded
     ROWS,  # of activations, with those that pad
     IS_MANY,  # whether the sequences are long enough for the products of many rows
-    X,  # the address of the residual stream (ROWS, padded n_embd), fp32
-    NORMED,  # the same for its layer norm and for attention's output
-    QKV,  # the same for queries, keys and values (ROWS, padded 3 * n_embd)
-    INNER,  # the same for the MLP's inner activations (ROWS, padded 4 * n_embd)
-    PREPARED,  # the same for the activations that a product of many rows takes, and `round_rows` writes
-    STEPS,  # the scales of PREPARED
+    X,  # the address of the residual stream (ROWS, WIDTH), fp32
+    NORMED,  # of its layer norm, and of attention's output
+    QKV,  # of queries, keys and values (ROWS, QKV_WIDTH), fp32
+    INNER,  # of the MLP's inner activations (ROWS, INNER_WIDTH), fp32
+    PREPARED,  # of activations that are rounded to int16
+    STEPS,  # of the scales of PREPARED, fp32
     HEADS,
     KEY_SIZE,
     CACHE_ROWS,
     CAPACITY,
     PIECES,
-    PIECE_RECORDS,  # the address of the table of pieces
-    READS_NEW,  # whether pieces attend to tokens of other pieces of this pass
+    PIECE_RECORDS,  # the address of the pieces
+    MATRIX,  # the address of the record of a single matrix
+    OUT,  # the address of its products
     SIZE,
-) = range(26)
+) = range(33)
 
-(WEIGHTS, GROUPS, SCALE, BIAS, STEP, OUTPUTS, WIDTH, KIND, MATRIX_SIZE) = range(9)
-"""The record of a matrix: the addresses of its arrays, its padded sizes, and the index of its type in KINDS."""
+(
+    WEIGHTS,  # the address
+    WEIGHT_COLUMNS,
+    KIND,  # the index of the weights' type in KINDS
+    GROUPS,  # the address
+    GROUP_ROWS,
+    GROUP_COLUMNS,
+    SCALE,  # the address
+    BIAS,  # the address
+    STEP,  # the address
+    OUTPUTS,
+    MATRIX_SIZE,
+) = range(11)
+"""The record of a matrix."""
 
 LN_1, LN_2, C_ATTN = range(3)
 ATTN_C_PROJ, C_FC, MLP_C_PROJ, LAYER_SIZE = (C_ATTN + n * MATRIX_SIZE for n in range(1, 5))
 """The record of a layer: the addresses of its norms, and the records of its four matrices."""
 
+COUNTER_BYTES = 64
+"""Bytes from one counter to the next: a cache line, so that threads with different counters do not disturb each other."""
+COUNTERS_OF_PRODUCT = 3
+PIECE_SIZE = 6
+"""The fields of a `model.pieces.Piece`."""
+COUNTERS_OF_LAYER = 2 + 3 + 4 * COUNTERS_OF_PRODUCT
+
 KINDS = {"fp32": ("float32",), "fp16": ("uint16",), "bf16": ("int16",), "int8": ("int8",), "int4": ("uint8", "int8")}
-"""The types of the arrays of weights, by precision. In 4 bits, the embedding and the head are in 8."""
+"""The types of the arrays of weights, by precision. In 4 bits, some matrices are in 8."""
+
+
+def cache_kind(precision: str) -> str:
+    """The type of the arrays of keys and values. uint16 has the bits of fp16."""
+    return "float32" if precision == "fp32" else "uint16"

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Set
 
-from llvmlite.binding import get_host_cpu_features
+from llvmlite.binding import get_default_triple, get_host_cpu_features, get_host_cpu_name
 
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 _VNNI = frozenset({"avx512vnni"})
@@ -19,16 +19,15 @@ def has_vnni(features: Set[str]) -> bool:
     return features >= _AVX512 | _VNNI
 
 
-def _features() -> Set[str]:
-    """The features that Numba compiles for: those of this processor, or of NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
-    named = "" if os.environ.get("NUMBA_CPU_NAME", "").lower() == "generic" else None
-    listed = os.environ.get("NUMBA_CPU_FEATURES", named)
-    if listed is None:
-        listed = get_host_cpu_features().flatten()
-    return {feature[1:] for feature in listed.split(",") if feature.startswith("+")}
-
-
-FEATURES = _features()
+FEATURES = frozenset(
+    feature[1:]
+    for feature in os.environ.get("GPT2CLI_CPU_FEATURES", get_host_cpu_features().flatten()).split(",")
+    if feature.startswith("+")
+)
+"""What this processor has, under LLVM's names. GPT2CLI_CPU_FEATURES can name less, such as +avx2,+fma,+f16c."""
+NAME = "generic" if "GPT2CLI_CPU_FEATURES" in os.environ else get_host_cpu_name()
+TRIPLE = get_default_triple()
+"""The kind of processor and of operating system."""
 LANES = lanes(FEATURES)
 """Numbers in a vector of fp32."""
 HAS_VNNI = has_vnni(FEATURES)

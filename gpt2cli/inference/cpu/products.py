@@ -3,29 +3,24 @@
 Imported only to compile.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from gpt2cli.inference.cpu import pass_table as at
-from gpt2cli.inference.cpu.compiling import inlined
+from gpt2cli.inference.cpu.compiler.functions import called, inlined
 from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS
 from gpt2cli.inference.cpu.elementwise import round_rows
 from gpt2cli.inference.cpu.matmul import Matrix, largest_integer, multiply_few_rows, multiply_one_row
 from gpt2cli.inference.cpu.matmul_many_rows import multiply_many_rows, prepare_rows, steps_per_row
 from gpt2cli.inference.cpu.shared_memory import array_at, next_tasks, wait_for_all
 
-COUNTERS_OF_PRODUCT = 3
 
-
-@inlined
+@called
 def product(t: Any, record: Any, kind: Any, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:
     """Write x (ROWS, in) @ matrix.T to y (ROWS, out), then wait for all threads.
 
-    `kind` is the type of the matrix's weights. `counter` is the address of COUNTERS_OF_PRODUCT counters.
+    `kind` is the type of the matrix's weights. `counter` is the address of three counters.
     """
     matrix = _matrix_at(record, kind)
     if t[at.ROWS] == 1:
@@ -41,57 +36,56 @@ def product(t: Any, record: Any, kind: Any, x: Any, y: Any, epilogue: int, count
 def _matrix_at(record: Any, kind: Any) -> Matrix:
     """The matrix that a record describes."""
     outputs = record[at.OUTPUTS]
-    weights = array_at(record[at.WEIGHTS], outputs, record[at.WEIGHT_COLUMNS], kind)
-    groups = array_at(record[at.GROUPS], record[at.GROUP_ROWS], record[at.GROUP_COLUMNS], np.uint16)
-    scale, bias, step = (
-        array_at(record[at.SCALE], 1, outputs, np.float32)[0],
-        array_at(record[at.BIAS], 1, outputs, np.float32)[0],
-        array_at(record[at.STEP], 1, outputs, np.float32)[0],
-    )
+    weights = array_at(record[at.WEIGHTS], (outputs, record[at.WEIGHT_COLUMNS]), kind)
+    groups = array_at(record[at.GROUPS], (record[at.GROUP_ROWS], record[at.GROUP_COLUMNS]), np.uint16)
+    scale = array_at(record[at.SCALE], (outputs,), np.float32)
+    bias = array_at(record[at.BIAS], (outputs,), np.float32)
+    step = array_at(record[at.STEP], (outputs,), np.float32)
     return Matrix(weights, groups, scale, bias, step)
 
 
-@inlined
+@called
 def _one_row(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:
     """Each thread prepares the row for itself, which takes less time than to wait for another one."""
     own = own_memory(t, thread)
-    integers, steps = array_at(own, 1, x.shape[1], np.int16), array_at(own + 2 * x.shape[1], 1, 16, np.float32)
+    integers = array_at(own + t[at.OWN_INTEGERS], (1, x.shape[1]), np.int16)
+    steps = array_at(own + t[at.OWN_STEPS], (1,), np.float32)
     row = prepared(matrix, x, integers)
-    round_for(matrix, x, integers, steps[0], 0, 1)
+    round_for(matrix, x, integers, steps, 0, 1)
     blocks = len(matrix.scale) // BLOCK_OUTPUTS
     size = max(1, blocks // (8 * t[at.THREADS]))
     first = next_tasks(counter, size)
     while first < blocks:
         last = min(blocks, first + size)
-        multiply_one_row(matrix, row, steps[0], y, epilogue, first * BLOCK_OUTPUTS, last * BLOCK_OUTPUTS)
+        multiply_one_row(matrix, row, steps, y, epilogue, first * BLOCK_OUTPUTS, last * BLOCK_OUTPUTS)
         first = next_tasks(counter, size)
 
 
-@inlined
+@called
 def _few_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:
     m, threads = t[at.ROWS], t[at.THREADS]
-    integers, steps = array_at(t[at.PREPARED], m, x.shape[1], np.int16), array_at(t[at.STEPS], 1, m, np.float32)
+    integers, steps = array_at(t[at.PREPARED], (m, x.shape[1]), np.int16), array_at(t[at.STEPS], (m,), np.float32)
     rows = prepared(matrix, x, integers)
     first, last = share(m, threads, thread)
-    round_for(matrix, x, integers, steps[0], first, last)
+    round_for(matrix, x, integers, steps, first, last)
     wait_for_all(counter + at.COUNTER_BYTES, threads)
     blocks = len(matrix.scale) // BLOCK_OUTPUTS
     block = next_tasks(counter, 1)
     while block < blocks:
-        multiply_few_rows(matrix, rows, steps[0], y, epilogue, block * BLOCK_OUTPUTS, (block + 1) * BLOCK_OUTPUTS)
+        multiply_few_rows(matrix, rows, steps, y, epilogue, block * BLOCK_OUTPUTS, (block + 1) * BLOCK_OUTPUTS)
         block = next_tasks(counter, 1)
 
 
-@inlined
+@called
 def _many_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:
     m, threads = t[at.ROWS], t[at.THREADS]
-    integers = array_at(t[at.PREPARED], m, x.shape[1], np.int16)
-    steps = array_at(t[at.STEPS], m, steps_per_row(x.shape[1]), np.float32)
+    integers = array_at(t[at.PREPARED], (m, x.shape[1]), np.int16)
+    steps = array_at(t[at.STEPS], (m, steps_per_row(x.shape[1])), np.float32)
     rows = prepared(matrix, x, integers)
     first, last = share(m, threads, thread)
     prepare_rows(matrix, x, rows, steps, first, last)
     wait_for_all(counter + at.COUNTER_BYTES, threads)
-    own = array_at(own_memory(t, thread), 1, t[at.OWN_BYTES], np.uint8)[0]
+    own = array_at(own_memory(t, thread) + t[at.OWN_SCRATCH], (t[at.OWN_BYTES] - t[at.OWN_SCRATCH],), np.uint8)
     blocks = len(matrix.scale) // BLOCK_OUTPUTS
     block = next_tasks(counter, 1)
     while block < blocks:
@@ -112,38 +106,20 @@ def own_memory(t: Any, thread: int) -> int:
     return t[at.OWN] + t[at.OWN_BYTES] * thread
 
 
+@inlined
 def prepared(matrix: Matrix, x: Any, integers: Any) -> Any:
     """The array that a matrix is multiplied by: x itself, or `integers`, which receives x rounded."""
-    raise NotImplementedError  # Numba compiles the overload below
+    return integers if takes_integers(matrix) else x
 
 
-@overload(prepared)
-def _prepared(matrix: Any, x: Any, integers: Any) -> Callable[..., Any]:
-    def keep(matrix: Any, x: Any, integers: Any) -> Any:
-        return x
-
-    def replace(matrix: Any, x: Any, integers: Any) -> Any:
-        return integers
-
-    return replace if _of_integers(matrix) else keep
-
-
+@inlined
 def round_for(matrix: Matrix, x: Any, integers: Any, steps: Any, first: int, last: int) -> None:
     """Write rows of x, rounded for a matrix of integers, to `integers` and `steps`. Otherwise do nothing."""
-    raise NotImplementedError  # Numba compiles the overload below
-
-
-@overload(round_for)
-def _round_for(matrix: Any, x: Any, integers: Any, steps: Any, first: Any, last: Any) -> Callable[..., None]:
-    def nothing(matrix: Any, x: Any, integers: Any, steps: Any, first: Any, last: Any) -> None:
-        pass
-
-    def rounded(matrix: Any, x: Any, integers: Any, steps: Any, first: Any, last: Any) -> None:
+    if takes_integers(matrix):
         round_rows(x[first:last], largest_integer(matrix, x.shape[1]), integers[first:last], steps[first:last])
 
-    return rounded if _of_integers(matrix) else nothing
 
-
-def _of_integers(matrix: Any) -> bool:
-    """Whether a type of Matrix, as Numba knows it, has weights that are integers."""
-    return matrix.types[0].dtype in (types.int8, types.uint8)
+@inlined
+def takes_integers(matrix: Matrix) -> bool:
+    """Whether the weights of a matrix are multiplied by integers."""
+    return matrix.weights.dtype == np.int8 or matrix.weights.dtype == np.uint8

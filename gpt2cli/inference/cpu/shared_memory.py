@@ -1,111 +1,66 @@
-"""What several threads need in compiled code: arrays at given addresses, counters that all threads share, barriers.
-
-Emitted as LLVM instructions. Imported only to compile.
-"""
+"""What several threads need in compiled code: arrays at given addresses, counters that all threads share, barriers."""
 
 import os
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-from numba.np.arrayobj import make_array, populate_array
 
-from gpt2cli.inference.cpu.compiling import inlined
+from gpt2cli.inference.cpu.compiler.arithmetic import declared
+from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
+from gpt2cli.inference.cpu.compiler.values import INDEX, Array, Number, convert, llvm_type
+from gpt2cli.inference.cpu.processor import TRIPLE
 
-COUNTER_STEP = 64
-"""Bytes between two counters: a cache line, so that threads that use different counters do not disturb each other."""
 SPINS = 4096
-"""How often a thread looks at a barrier before it lets other processes run."""
+"""How often a thread looks at a barrier before it lets others run on its processor."""
 _ORDER = "seq_cst"
-_COUNT = ir.IntType(64)
+_COUNTER = ir.IntType(64).as_pointer()
+_NOTHING, _INT = ir.VoidType(), ir.IntType(32)
 
 
-@intrinsic
-def array_at(typingctx: Any, address: Any, rows: Any, columns: Any, kind: Any) -> Any:
-    """The contiguous array (rows, columns) of type `kind` at an address."""
-    array_type = types.Array(kind.dtype, 2, "C")
-    signature = array_type(address, rows, columns, kind)
-
-    def emit_array(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        element = context.get_data_type(array_type.dtype)
-        size = context.get_constant(types.intp, context.get_abi_sizeof(element))
-        shape = [context.cast(b, arguments[i], signature.args[i], types.intp) for i in (1, 2)]
-        array = make_array(array_type)(context, b)
-        populate_array(
-            array,
-            data=b.inttoptr(arguments[0], element.as_pointer()),
-            shape=cgutils.pack_array(b, shape),
-            strides=cgutils.pack_array(b, [b.mul(shape[1], size), size]),
-            itemsize=size,
-            meminfo=None,
-        )
-        return array._getvalue()
-
-    return signature, emit_array
+@emitted
+def array_at(b: Any, address: Number, shape: Any, kind: Any) -> Array:
+    """The contiguous array of this shape, a tuple, and of the type `kind` at an address."""
+    dtype = np.dtype(kind)
+    data = b.inttoptr(address.llvm, llvm_type(dtype).as_pointer())
+    return Array(dtype, data, tuple(convert(b, size, INDEX).llvm for size in shape))
 
 
-@intrinsic
-def add_to_counter(typingctx: Any, address: Any, number: Any) -> Any:
-    """Add a number to the counter at an address, at once for all threads. Returns the value before."""
-
-    def emit_add(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        pointer = b.inttoptr(arguments[0], _COUNT.as_pointer())
-        return b.atomic_rmw("add", pointer, context.cast(b, arguments[1], signature.args[1], types.int64), _ORDER)
-
-    return types.int64(address, number), emit_add
+@emitted
+def next_tasks(b: Any, counter: Number, count: Any) -> Number:
+    """Take the next `count` tasks from the counter at an address. Returns the number of the first."""
+    pointer = b.inttoptr(counter.llvm, _COUNTER)
+    return Number(INDEX, b.atomic_rmw("add", pointer, convert(b, count, INDEX).llvm, _ORDER))
 
 
-@intrinsic
-def read_counter(typingctx: Any, address: Any) -> Any:
+@emitted
+def read_counter(b: Any, counter: Number) -> Number:
     """The value of the counter at an address."""
-
-    def emit_read(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        return b.load_atomic(b.inttoptr(arguments[0], _COUNT.as_pointer()), _ORDER, 8)
-
-    return types.int64(address), emit_read
+    return Number(INDEX, b.load_atomic(b.inttoptr(counter.llvm, _COUNTER), _ORDER, 8))
 
 
-@intrinsic
-def spin(typingctx: Any) -> Any:
+@emitted
+def spin(b: Any) -> None:
     """Tell the processor that this thread waits."""
-
-    def emit_spin(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        triple = b.module.triple
-        nothing = ir.VoidType()
-        if triple.startswith(("x86_64", "i686")):
-            b.call(_declared(b, ir.FunctionType(nothing, []), "llvm.x86.sse2.pause"), [])
-        elif triple.startswith(("aarch64", "arm64")):
-            number = ir.IntType(32)
-            b.call(_declared(b, ir.FunctionType(nothing, [number]), "llvm.aarch64.hint"), [number(1)])
-        return context.get_dummy_value()
-
-    return types.void(), emit_spin
+    if TRIPLE.startswith(("x86_64", "i686")):
+        b.call(declared(b, ir.FunctionType(_NOTHING, []), "llvm.x86.sse2.pause"), [])
+    elif TRIPLE.startswith(("aarch64", "arm64")):
+        b.call(declared(b, ir.FunctionType(_NOTHING, [_INT]), "llvm.aarch64.hint"), [ir.Constant(_INT, 1)])
 
 
-@intrinsic
-def let_others_run(typingctx: Any) -> Any:
+@emitted
+def let_others_run(b: Any) -> None:
     """Give the processor to another thread that is ready to run, if there is one."""
-
-    def emit_yield(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        if os.name == "posix":
-            b.call(_declared(b, ir.FunctionType(ir.IntType(32), []), "sched_yield"), [])
-        return context.get_dummy_value()
-
-    return types.void(), emit_yield
-
-
-def _declared(b: Any, kind: Any, name: str) -> Any:
-    return cgutils.get_or_insert_function(b.module, kind, name)
+    if os.name == "posix":
+        b.call(declared(b, ir.FunctionType(_INT, []), "sched_yield"), [])
 
 
 @inlined
-def wait_for_all(counter: int, target: int) -> None:
-    """A barrier: arrive, then wait until `target` threads have arrived since the counter was 0."""
-    add_to_counter(counter, 1)
+def wait_for_all(counter: int, threads: int) -> None:
+    """A barrier: arrive, then wait until all threads have arrived. The counter at this address was 0 before."""
+    next_tasks(counter, 1)
     spins = 0
-    while read_counter(counter) < target:
+    while read_counter(counter) < threads:
         spin()
         spins += 1
         if spins % SPINS == 0:

@@ -1,0 +1,125 @@
+"""The functions that are compiled for a precision, as every thread calls them. Imported only to compile.
+
+A forward pass applies all layers in one call. After each step, the threads wait for each other. A step divides its work
+into tasks; each thread takes the next ones from a counter until none is left.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gpt2cli.inference.cpu import pass_table as at
+from gpt2cli.inference.cpu.attention import attend, attention_tasks, store_keys_values
+from gpt2cli.inference.cpu.compiler.functions import Compiled, called, inlined
+from gpt2cli.inference.cpu.compiler.translate import Unit
+from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE, layer_norm
+from gpt2cli.inference.cpu.products import own_memory, product, share
+from gpt2cli.inference.cpu.shared_memory import array_at, next_tasks, wait_for_all
+
+def module_for(precision: str) -> str:
+    """The functions of `compiling.Loops` for a precision, in LLVM's language."""
+    unit = Unit(precision)
+    for name, function in entry_points(precision).items():
+        unit.add_entry_point(function, name, parameters=2)
+    return str(unit.module)
+
+
+def entry_points(precision: str) -> dict[str, Compiled]:
+    """The functions to compile for a precision, by name."""
+    kinds = [getattr(np, kind) for kind in at.KINDS[precision]]
+    keys_kind = getattr(np, at.cache_kind(precision))
+
+    @inlined
+    def multiply(t: Any, record: Any, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:
+        if len(kinds) == 1 or record[at.KIND] == 0:
+            product(t, record, kinds[0], x, y, epilogue, counter, thread)
+        else:
+            product(t, record, kinds[-1], x, y, epilogue, counter, thread)
+
+    def forward(table: int, thread: int) -> None:
+        """Apply all layers and the final norm to the residual stream X. NORMED receives the result."""
+        t = array_at(table, (at.SIZE,), np.int64)
+        m, width = t[at.ROWS], t[at.WIDTH]
+        x, shared = array_at(t[at.X], (m, width), np.float32), array_at(t[at.NORMED], (m, width), np.float32)
+        qkv = array_at(t[at.QKV], (m, t[at.QKV_WIDTH]), np.float32)
+        inner = array_at(t[at.INNER], (m, t[at.INNER_WIDTH]), np.float32)
+        own = array_at(own_memory(t, thread), (1, width), np.float32)
+        normed = own if m == 1 else shared
+        counter = t[at.COUNTERS]
+        for layer in range(t[at.LAYERS]):
+            record = array_at(t[at.LAYER_RECORDS], (t[at.LAYERS], at.LAYER_SIZE), np.int64)[layer]
+            normalize(t, record[at.LN_1], x, normed, counter, thread)
+            multiply(t, record[at.C_ATTN :], normed, qkv, STORE, counter + at.COUNTER_BYTES, thread)
+            counter += (1 + at.COUNTERS_OF_PRODUCT) * at.COUNTER_BYTES
+            attention(t, layer, keys_kind, qkv, shared, counter, thread)
+            counter += 3 * at.COUNTER_BYTES
+            multiply(t, record[at.ATTN_C_PROJ :], shared, x, ADD, counter, thread)
+            counter += at.COUNTERS_OF_PRODUCT * at.COUNTER_BYTES
+            normalize(t, record[at.LN_2], x, normed, counter, thread)
+            multiply(t, record[at.C_FC :], normed, inner, GELU, counter + at.COUNTER_BYTES, thread)
+            counter += (1 + at.COUNTERS_OF_PRODUCT) * at.COUNTER_BYTES
+            multiply(t, record[at.MLP_C_PROJ :], inner, x, ADD, counter, thread)
+            counter += at.COUNTERS_OF_PRODUCT * at.COUNTER_BYTES
+        first, last = share(m, t[at.THREADS], thread)
+        layer_norm(x, array_at(t[at.FINAL_NORM], (2, t[at.N_EMBD]), np.float32), epsilon_of(t), shared, first, last)
+        wait_for_all(counter, t[at.THREADS])
+
+    def multiply_one_matrix(table: int, thread: int) -> None:
+        """Multiply X (ROWS, WIDTH) by the matrix MATRIX into OUT (ROWS, out)."""
+        t = array_at(table, (at.SIZE,), np.int64)
+        record = array_at(t[at.MATRIX], (at.MATRIX_SIZE,), np.int64)
+        x = array_at(t[at.X], (t[at.ROWS], t[at.WIDTH]), np.float32)
+        y = array_at(t[at.OUT], (t[at.ROWS], record[at.OUTPUTS]), np.float32)
+        multiply(t, record, x, y, STORE, t[at.COUNTERS], thread)
+
+    return {"forward": called(forward), "multiply": called(multiply_one_matrix), "read_memory": called(read_memory)}
+
+
+def read_memory(table: int, thread: int) -> None:
+    """Read the ROWS numbers at X, fp32, as fast as possible. OUT receives a sum for each thread."""
+    t = array_at(table, (at.SIZE,), np.int64)
+    first, last = share(t[at.ROWS], t[at.THREADS], thread)
+    numbers, total = array_at(t[at.X], (t[at.ROWS],), np.float32), np.float32(0)
+    for i in range(first, last):
+        total += numbers[i]
+    array_at(t[at.OUT], (t[at.THREADS],), np.float32)[thread] = total
+    wait_for_all(t[at.COUNTERS], t[at.THREADS])
+
+
+@inlined
+def epsilon_of(t: Any) -> Any:
+    return array_at(t[at.EPSILON], (1,), np.float32)[0]
+
+
+@called
+def normalize(t: Any, norm: int, x: Any, out: Any, counter: int, thread: int) -> None:
+    """Write the layer norm of x to `out`. Each thread normalizes a single row for itself, instead of waiting for it."""
+    m, threads = t[at.ROWS], t[at.THREADS]
+    weights = array_at(norm, (2, t[at.N_EMBD]), np.float32)
+    if m == 1:
+        layer_norm(x, weights, epsilon_of(t), out, 0, 1)
+    else:
+        first, last = share(m, threads, thread)
+        layer_norm(x, weights, epsilon_of(t), out, first, last)
+        wait_for_all(counter, threads)
+
+
+@called
+def attention(t: Any, layer: int, kind: Any, qkv: Any, out: Any, counter: int, thread: int) -> None:
+    """Store the keys and values of the new tokens, then attend. Uses three counters."""
+    heads, threads, C = t[at.HEADS], t[at.THREADS], t[at.N_EMBD]
+    addresses = array_at(t[at.CACHE_ADDRESSES], (t[at.LAYERS], 2), np.int64)[layer]
+    shape = (t[at.CACHE_ROWS], heads, t[at.CAPACITY], t[at.KEY_SIZE])
+    keys, values = array_at(addresses[0], shape, kind), array_at(addresses[1], shape, kind)
+    pieces = array_at(t[at.PIECE_RECORDS], (t[at.PIECES], at.PIECE_SIZE), np.int64)
+    first, last = share(t[at.PIECES] * heads, threads, thread)
+    store_keys_values(C, qkv, pieces, keys, values, first, last)
+    wait_for_all(counter, threads)
+    scratch_at = own_memory(t, thread) + t[at.OWN_SCRATCH]
+    scratch = array_at(scratch_at, ((t[at.OWN_BYTES] - t[at.OWN_SCRATCH]) // 4,), np.float32)
+    tasks = attention_tasks(pieces, heads)
+    task = next_tasks(counter + at.COUNTER_BYTES, 1)
+    while task < tasks:
+        attend(C, qkv, pieces, keys, values, out, task, task + 1, scratch)
+        task = next_tasks(counter + at.COUNTER_BYTES, 1)
+    wait_for_all(counter + 2 * at.COUNTER_BYTES, threads)
