@@ -13,7 +13,7 @@ from gpt2cli.inference.cpu.compiling import compiled, parallel
 from gpt2cli.inference.cpu.dot_kernels import TILE_ROWS, dot_products, weighted_sums
 from gpt2cli.inference.cpu.elementwise import softmax
 from gpt2cli.inference.cpu.llvm_simd import LANES
-from gpt2cli.inference.cpu.matmul import rounded_up
+from gpt2cli.inference.cpu.packed_layout import rounded_up
 
 
 def key_size(head_size: int) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 from numba import config, set_num_threads
 
 from gpt2cli.inference.cpu.attention import attend, store_keys_values
-from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, WIDTH_MULTIPLE
 from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE, layer_norm
-from gpt2cli.inference.cpu.matmul import Matrix, matmul, padded_rows, rounded_up
+from gpt2cli.inference.cpu.matmul import matmul, padded_rows
+from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, WIDTH_MULTIPLE, Matrix, rounded_up
 
 
 class Weights(NamedTuple):

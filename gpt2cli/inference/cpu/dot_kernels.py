@@ -27,11 +27,8 @@ from gpt2cli.inference.cpu.llvm_simd import (
     multiply_pairs,
     shuffle,
 )
+from gpt2cli.inference.cpu.packed_layout import WIDTH_MULTIPLE
 
-WIDTH_MULTIPLE = 64
-"""Rows of weights and of activations are padded to a multiple of this."""
-BLOCK_OUTPUTS = 16
-"""Outputs of a matrix (rows of weights) are padded to a multiple of this, and computed in blocks of this size."""
 TILE_ROWS = 4
 """Rows of activations that are multiplied together. A single row is multiplied alone."""
 TASK_ROWS = 128

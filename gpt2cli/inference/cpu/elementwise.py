@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from gpt2cli.inference.cpu.compiling import compiled, inlined
-from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, power_of_two
+from gpt2cli.inference.cpu.dot_kernels import power_of_two
+from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, SMALLEST
 
 STORE, GELU, ADD = 0, 1, 2
 """Epilogues of a product: write the results, write their GELU, or add the results to the output."""
-SMALLEST = np.float32(1e-30)
-"""Nothing is divided by a smaller number."""
 
 
 @compiled

@@ -4,45 +4,25 @@ All arrays are contiguous. Activations are (m, in), with one token a row, of one
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
 from gpt2cli.inference.cpu.compiling import compiled, parallel
-from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, TASK_ROWS, TILE_ROWS, WIDTH_MULTIPLE, dot_products
+from gpt2cli.inference.cpu.dot_kernels import TASK_ROWS, TILE_ROWS, dot_products
 from gpt2cli.inference.cpu.elementwise import STORE, finish, round_rows
 from gpt2cli.inference.cpu.matmul_int16 import matmul_int16
+from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, WIDTH_MULTIPLE, Matrix, rounded_up
 
 MANY_ROWS = 32
 """From this sequence length on, `matmul_int16` is faster."""
 
 
-class Matrix(NamedTuple):
-    """A linear layer. All but `weights` and `groups` are (out,) fp32.
-
-    weights   (out, in), or (out, in / 2) in 4 bits
-    groups    scales (out, in / GROUP) of the groups in 4 bits, as the bits of fp16; else unused
-    scale     what one unit of a weight in 8 bits stands for; else 1
-    bias      what is added to the products
-    step      what one unit stands for if `matmul_int16` rounds the weights
-    """
-
-    weights: Any
-    groups: Any
-    scale: Any
-    bias: Any
-    step: Any
-
-
 def padded_rows(m: int) -> int:
     """The number of rows to which m rows of activations must be padded."""
     return 1 if m == 1 else rounded_up(m, TILE_ROWS)
-
-
-def rounded_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
 
 
 def look_up(table: Matrix, ids: Any) -> Any:
