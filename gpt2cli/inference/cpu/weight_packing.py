@@ -18,10 +18,15 @@ from gpt2cli.inference.cpu.packed_layout import (
     matrix_precision,
     matrix_table,
 )
-from gpt2cli.model.quantization import BF16, CHUNK, GROUP, is_cut, quantize_groups, quantize_rows, refuse_cut
+from gpt2cli.model.quantization import BF16, GROUP, is_cut, quantize_groups, quantize_rows, refuse_cut
 
 MOST_THREADS = 4
 """Threads that pack a matrix. More would wait for the memory."""
+SLICE = 2**16
+"""Weights that a thread packs at a time, so that the intermediate results stay in the processor's cache."""
+_SMALL_SLICE = 2**14  # of computations with several intermediate results
+_BITS_OF_LEAST = np.uint32(0x38800000)  # 2^-14, the least number in fp16 with all its bits
+_BITS_OF_2_TO_16 = np.uint32(0x47800000)
 _TILE = 16
 """Columns of a transposed matrix that are copied at a time: a line of the cache in fp32."""
 
@@ -108,7 +113,7 @@ def pack_matrix(weight: Array, bias: Array | None, precision: str, arena: Arena 
     if bias is not None:
         matrix.bias[:outputs] = bias
     pack = {"fp32": _pack_fp32, "fp16": _pack_fp16, "bf16": _pack_bf16, "int8": _pack_int8, "int4": _pack_int4}[held]
-    cut = _for_rows(outputs, max(1, CHUNK // width), lambda rows: pack(weight[rows], matrix, rows))
+    cut = _for_rows(outputs, max(1, SLICE // width), lambda rows: pack(weight[rows], matrix, rows))
     refuse_cut(cut, weight, precision)
     return matrix
 
@@ -134,25 +139,57 @@ def _pack_fp32(weight: Array, matrix: Matrix, rows: slice) -> bool:
 
 
 def _pack_fp16(weight: Array, matrix: Matrix, rows: slice) -> bool:
-    return _pack_16_bits(weight, np.dtype(np.float16), matrix, rows)
+    part = _contiguous(weight)
+    bits = part.view(np.uint16) if part.dtype == np.float16 else _fp16_bits(part.astype(np.float32, copy=False))
+    return _pack_16_bits(bits, np.dtype(np.float16), matrix, rows)
 
 
 def _pack_bf16(weight: Array, matrix: Matrix, rows: slice) -> bool:
-    return _pack_16_bits(weight, BF16, matrix, rows)
-
-
-def _pack_16_bits(weight: Array, dtype: "np.dtype[Any]", matrix: Matrix, rows: slice) -> bool:
-    """Returns whether a weight is not finite in this type."""
     part = _contiguous(weight)
-    if part.dtype != dtype:
-        with np.errstate(over="ignore"):  # a number that is too large becomes infinite, which is refused
-            part = part.astype(np.float32, copy=False).astype(dtype)
-    bits = part.view(np.uint16)
-    matrix.weights[rows, : weight.shape[1]] = bits.view(matrix.weights.dtype)
+    if part.dtype != BF16:
+        part = part.astype(np.float32, copy=False).astype(BF16)
+    return _pack_16_bits(part.view(np.uint16), BF16, matrix, rows)
+
+
+def _pack_16_bits(bits: Array, dtype: "np.dtype[Any]", matrix: Matrix, rows: slice) -> bool:
+    """Returns whether a weight is not finite in this type."""
+    matrix.weights[rows, : bits.shape[1]] = bits.view(matrix.weights.dtype)
     # without the sign, the order of the bits is that of the numbers; infinity and NaN are above all
     largest = (bits & np.uint16(0x7FFF)).max(axis=1).view(dtype).astype(np.float32)
     matrix.step[rows] = _step(largest)
     return not bool(np.isfinite(largest).all())
+
+
+def _fp16_bits(part: Array) -> Array:
+    """Numbers in fp32 as the bits of the nearest numbers in fp16. Three times as fast as NumPy's conversion."""
+    flat = part.reshape(-1)
+    bits = np.empty(len(flat), np.uint16)
+    for start in range(0, len(flat), _SMALL_SLICE):
+        bits[start : start + _SMALL_SLICE] = _few_fp16_bits(flat[start : start + _SMALL_SLICE])
+    return bits.reshape(part.shape)
+
+
+def _few_fp16_bits(part: Array) -> Array:
+    """As `_fp16_bits`, possibly in 32 bits.
+
+    The processor rounds a number with the exponent e, at least -14, to 10 bits of fraction, when it adds 2^(e + 13).
+    """
+    bits = part.view(np.uint32)
+    total = bits & np.uint32(0x7FFFFFFF)
+    if total.max() >= _BITS_OF_2_TO_16:
+        with np.errstate(over="ignore"):  # a number that is too large becomes infinite, which is refused
+            return part.astype(np.float16).view(np.uint16)
+    exponent = np.maximum(total, _BITS_OF_LEAST)
+    exponent &= np.uint32(0x7F800000)
+    magic = exponent + np.uint32(13 << 23)
+    rounded = total.view(np.float32)  # the same memory
+    rounded += magic.view(np.float32)
+    total -= magic
+    exponent -= _BITS_OF_LEAST
+    exponent >>= np.uint32(13)
+    total += exponent
+    total |= bits >> np.uint32(16) & np.uint32(0x8000)  # the sign
+    return total
 
 
 def _pack_int8(weight: Array, matrix: Matrix, rows: slice) -> bool:
