@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from gpt2cli.config import BenchConfig, SamplingConfig
@@ -132,7 +133,11 @@ def memory_bandwidth(device: torch.device) -> float:
     A sum is PyTorch's fastest operation that only reads. As the weights, the buffer is in large pages if possible.
     """
     shape = (BUFFER_BYTES // 4,)
-    buffer = Arena().zeros(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)
+    buffer = (
+        torch.from_numpy(Arena().zeros(shape, np.float32))
+        if device.type == "cpu"
+        else torch.empty(shape, device=device)
+    )
     buffer.fill_(1)
     seconds = []
     for _ in range(PASSES):

@@ -100,6 +100,19 @@ def compiled() -> Path | None:
     return None if base is None else base / "compiled"
 
 
+def packed() -> Path | None:
+    """The directory for packed weights of models that were not downloaded; None if the user has no home directory.
+
+    It is in the platform's directory for caches, or in GPT2CLI_HOME if that is set: it can become large.
+    """
+    if os.environ.get("GPT2CLI_HOME", "").strip():
+        return home() / "packed"
+    try:
+        return Path(platformdirs.user_cache_dir("gpt2cli", appauthor=False)) / "packed"
+    except RuntimeError:
+        return None
+
+
 def asset(name: str) -> Path:
     """A file that comes with the package."""
     return Path(str(files("gpt2cli") / "assets" / name))

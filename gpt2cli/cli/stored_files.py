@@ -34,7 +34,8 @@ class Place:
 
 def places() -> list[Place]:
     """All places, also those that do not exist yet. Raises ResourceError if there is no home directory."""
-    from gpt2cli.hub.model_cache import list_models
+    from gpt2cli.checkpoints.packed_directory import kept_bytes
+    from gpt2cli.hub.model_cache import PACKED, list_models
 
     found = [
         _place("models", paths.models(), len(list_models()), "gpt2 download-weights --remove MODEL"),
@@ -43,6 +44,9 @@ def places() -> list[Place]:
         _place("interrupted evaluations", paths.evaluations(), len(list(paths.evaluations().glob("*.jsonl")))),
         _place("lines of chat history", paths.chat_history(), _chat_lines()),
     ]
+    if packed := paths.packed():
+        count, _ = kept_bytes(packed)
+        found.append(_place("packed weights", packed, count, f"gpt2 download-weights --remove {PACKED}"))
     if compiled := paths.compiled():
         found.append(_place("compiled loops", compiled, len(list(compiled.glob("[!.]*")))))
     return found

@@ -8,18 +8,19 @@ because it imports Numba.
 import time
 from collections.abc import Callable
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpt2cli.inference.cpu.attention import key_size
-from gpt2cli.inference.cpu.block import block, make_buffers, use_threads
+from gpt2cli.inference.cpu.block import Weights, block, make_buffers, use_threads
 from gpt2cli.inference.cpu.compiling import compile_lock, is_compiled, store
 from gpt2cli.inference.cpu.elementwise import layer_norm
-from gpt2cli.inference.cpu.huge_pages import Arena
 from gpt2cli.inference.cpu.matmul import MANY_ROWS, look_up, multiply
-from gpt2cli.inference.cpu.weight_packing import pack_block, pack_matrix, pack_norm
+from gpt2cli.inference.cpu.packed_layout import MATRICES
+from gpt2cli.inference.cpu.weight_packing import pack_model, packed_matrix
 from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
 from gpt2cli.model.cache import KVCache
 from gpt2cli.model.gpt import GPT, check_shape
@@ -43,18 +44,16 @@ class CPUDecoder:
         self._threads = torch.get_num_threads()
         use_threads(self._threads)
         torch.set_num_threads(self._threads)  # Numba sets PyTorch's number too if both use the same OpenMP
-        # a copy, so that the file that the weights are mapped from can be closed
-        self._position_table = gpt.wpe.weight.float().clone().numpy()
-        self._blocks, arena = [], Arena()
-        for layer, plain in enumerate(gpt.h):
-            self._blocks.append(pack_block(plain, precision, arena))  # type: ignore[arg-type]
-            gpt.h[layer] = nn.Identity()  # frees the plain block before the next one is packed
-        around = "int8" if precision == "int4" else precision
-        self._token_table = pack_matrix(gpt.wte.weight, None, around, arena)
-        self._head = self._token_table
-        if gpt.lm_head is not None:
-            self._head = pack_matrix(gpt.lm_head.weight, None, around, arena)
-        self._norm = pack_norm(gpt.ln_f)
+        arrays = dict(pack_model(gpt.config, _Parameters(gpt), precision))
+        self._position_table, self._norm = arrays["wpe"], arrays["ln_f"]
+        self._blocks = []
+        for layer in range(self.config.n_layer):
+            name = f"h.{layer}."
+            c_attn, attn_proj, c_fc, mlp_proj = (packed_matrix(arrays, name + matrix) for matrix in MATRICES)
+            norms = arrays[name + "ln_1"], arrays[name + "ln_2"]
+            self._blocks.append(Weights(norms[0], c_attn, attn_proj, norms[1], c_fc, mlp_proj))
+        self._token_table = packed_matrix(arrays, "wte")
+        self._head = self._token_table if self.config.tied else packed_matrix(arrays, "lm_head")
         self._is_warm = False
 
     def __call__(self, idx: Tensor) -> Tensor:
@@ -119,3 +118,16 @@ class CPUDecoder:
             self(torch.zeros(1, 1, dtype=torch.long))
             first = self._blocks[0].attn_c_attn
             multiply(first, np.zeros((MANY_ROWS, self.config.n_embd), np.float32), MANY_ROWS)  # as for a long prompt
+
+
+class _Parameters:
+    """The parameters of a GPT as arrays. Implements `weight_packing.Source`."""
+
+    def __init__(self, gpt: GPT) -> None:
+        self._gpt = gpt
+
+    def __getitem__(self, name: str) -> Any:
+        return self._gpt.get_parameter(name).detach().numpy()
+
+    def release(self, name: str) -> None:
+        self._gpt.get_parameter(name).data = torch.empty(0)

@@ -10,42 +10,46 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import DTypeLike, NDArray
 
 PAGE = 2 * 2**20
 """Bytes of a large page."""
 RESERVATION = 2**25
-"""Bytes that are reserved at a time; more for a larger tensor. Pages take memory only once they are written to."""
-_ALIGNMENT = 64  # a cache line
+"""Bytes that are reserved at a time; more for a larger array. Pages take memory only once they are written to."""
+ALIGNMENT = 64
+"""An array begins at a multiple of this: a line of the processor's cache."""
 
 
 class Arena:
-    """Memory for tensors, on Linux in pages of 2 MB if the kernel grants them.
+    """Memory for arrays, on Linux in pages of 2 MB if the kernel grants them.
 
-    It contains no other data of the process. It is freed with the last of its tensors.
+    It contains no other data of the process. It is freed with the last of its arrays.
     """
 
     def __init__(self) -> None:
-        self._free: Any = np.empty(0, np.uint8)
+        self._free: NDArray[np.uint8] = np.empty(0, np.uint8)
 
-    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A new tensor of zeros. Raises MemoryError."""
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A new array of zeros, which begins at a multiple of ALIGNMENT. Raises MemoryError."""
+        dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
-        if sys.platform != "linux" or size == 0:
-            return torch.zeros(shape, dtype=dtype)
+        if size == 0:
+            return np.zeros(shape, dtype)
         if size > len(self._free):
             self._free = _reserve(size)
-        taken, self._free = self._free[:size], self._free[-(-size // _ALIGNMENT) * _ALIGNMENT :]
-        return torch.from_numpy(taken).view(dtype).view(shape)
+        taken, self._free = self._free[:size], self._free[-(-size // ALIGNMENT) * ALIGNMENT :]
+        return taken.view(dtype).reshape(shape)
 
 
-def _reserve(size: int) -> Any:
+def _reserve(size: int) -> NDArray[np.uint8]:
     """Reserve at least `size` bytes of zeros, from the beginning of a large page on. Raises MemoryError."""
     length = -(-max(size, RESERVATION) // PAGE) * PAGE
+    if sys.platform != "linux":
+        memory = np.zeros(size + ALIGNMENT, np.uint8)
+        return memory[-memory.ctypes.data % ALIGNMENT :][:size]
     try:  # one large page more, because the mapping may begin at any small page
         mapping = mmap.mmap(-1, length + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError:
+    except (OSError, OverflowError):
         raise MemoryError(f"no memory for {length:,} bytes of weights") from None
     with suppress(OSError, AttributeError):  # a kernel or a Python without large pages
         mapping.madvise(mmap.MADV_HUGEPAGE)

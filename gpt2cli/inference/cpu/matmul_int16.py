@@ -19,7 +19,7 @@ from numba.core.cgutils import alloca_once, for_range, for_range_slice, get_or_i
 from numba.extending import intrinsic
 
 from gpt2cli.inference.cpu.compiling import inlined, parallel
-from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, TASK_ROWS, TILE_ROWS
+from gpt2cli.inference.cpu.dot_kernels import TASK_ROWS, TILE_ROWS
 from gpt2cli.inference.cpu.elementwise import finish, round_rows
 from gpt2cli.inference.cpu.llvm_simd import (
     ANY_ORDER,
@@ -33,12 +33,11 @@ from gpt2cli.inference.cpu.llvm_simd import (
     index,
     multiply_pairs,
 )
+from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, LARGEST_WEIGHT
 
 LANES = 8
 SEGMENT = 16
 """Neighbouring activations that share a scale."""
-LARGEST_WEIGHT = 8191
-"""The largest integer that weights are rounded to."""
 LARGEST_ACTIVATION = (2**31 - 1) // (SEGMENT * LARGEST_WEIGHT)
 """The largest integer that activations are rounded to. The products of a segment add up to less than 2^31."""
 

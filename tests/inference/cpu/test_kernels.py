@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gpt2cli.inference.decoder import PRECISIONS, has_kernels
-from gpt2cli.model.quantization import round_weights
+from gpt2cli.model.torch_precisions import round_weights
 
 if not has_kernels():
     pytest.skip("needs Numba", allow_module_level=True)
@@ -37,7 +37,7 @@ def test_products_are_numpys(precision, m, width):
     exact = x @ round_weights(weight, held).double().numpy().T + bias.double().numpy()
     rounded = m >= MANY_ROWS and held not in ("fp32", "int8")
     near = {"atol": 3e-3 if rounded else 1e-3 if held in ("int8", "int4") else 2e-6, "rtol": 1e-5}
-    matrix = pack_matrix(weight, bias, precision)
+    matrix = pack_matrix(weight.numpy(), bias.numpy(), precision)
     size = np.abs(x).max(axis=1, keepdims=True)
     np.testing.assert_allclose(multiply(matrix, x)[:, :50] / size, exact / size, **near)
     added = multiply(matrix, x, epilogue=2, before=3.0)[:, :50]
@@ -51,14 +51,14 @@ def test_products_are_numpys(precision, m, width):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_sums_of_whole_numbers_do_not_overflow(precision, m, sign):
     width = 6400  # gpt2-xl's
-    matrix = pack_matrix(torch.ones(16, width), None, precision)
+    matrix = pack_matrix(np.ones((16, width), np.float32), None, precision)
     np.testing.assert_allclose(multiply(matrix, np.full((m, width), sign * 7.0)), sign * 7.0 * width, rtol=1e-5)
 
 
 @pytest.mark.parametrize("m", [2, 32])
 def test_a_row_of_zeros_gives_the_bias(m):
     for precision in PRECISIONS:
-        matrix = pack_matrix(torch.randn(16, 64), torch.ones(16), precision)
+        matrix = pack_matrix(torch.randn(16, 64).numpy(), np.ones(16), precision)
         assert (multiply(matrix, np.zeros((m, 64))) == 1).all()
 
 
@@ -69,12 +69,12 @@ def test_nan_and_infinity_propagate(m, broken):
     for precision in PRECISIONS:
         x = np.ones((m, 64))
         x[1, 3] = broken
-        y = multiply(pack_matrix(weight, torch.ones(16), precision), x)
+        y = multiply(pack_matrix(weight.numpy(), np.ones(16), precision), x)
         assert not np.isfinite(y[1]).any()
         assert np.isfinite(y[0]).all()
     weight[5, 7] = broken
     for precision in ("fp32", "fp16", "bf16"):
-        y = multiply(pack_matrix(weight, torch.ones(16), precision), np.ones((m, 64)))
+        y = multiply(pack_matrix(weight.numpy(), np.ones(16), precision), np.ones((m, 64)))
         assert not np.isfinite(y[:, 5]).any()
         assert np.isfinite(y[:, 6]).all()
 
@@ -82,7 +82,7 @@ def test_nan_and_infinity_propagate(m, broken):
 @pytest.mark.parametrize("m", [2, 32])
 def test_tiny_numbers_do_not_become_infinite(m):
     for precision in PRECISIONS:
-        matrix = pack_matrix(torch.full((16, 64), 1e-38), torch.ones(16), precision)
+        matrix = pack_matrix(np.full((16, 64), 1e-38, np.float32), np.ones(16), precision)
         np.testing.assert_allclose(multiply(matrix, np.full((m, 64), 1e-38)), 1)
 
 
@@ -92,7 +92,7 @@ def test_outliers_cost_little_precision():
     x, weight = rng.standard_normal((MANY_ROWS, 768)), rng.standard_normal((16, 768))
     x[:, ::64] *= 100
     weight[:, ::64] /= 100
-    matrix = pack_matrix(torch.from_numpy(weight).float(), None, "fp16")
+    matrix = pack_matrix(weight.astype(np.float32), None, "fp16")
     exact = x @ weight.T
     error = np.linalg.norm(multiply(matrix, x)[:, :16] - exact) / np.linalg.norm(exact)
     assert error < 2e-3  # bf16: 2.4e-3
