@@ -10,20 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
 from gpt2cli.config import BenchConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
-from gpt2cli.inference.cpu.huge_pages import Arena
 from gpt2cli.inference.decoder import Decoder
-from gpt2cli.model.device import peak_rss_mb
-
-BUFFER_BYTES = 2**29
-"""Size of the buffer for measuring the memory's bandwidth: larger than the caches."""
-PASSES = 10
-"""How often the buffer is read."""
+from gpt2cli.model.peak_memory import peak_rss_mb
 
 
 @dataclass(frozen=True)
@@ -102,7 +93,7 @@ def summarize(name: str, decoder: Decoder, load_s: float, measured: Measurement)
     return Speed(
         model=name,
         precision=decoder.precision,
-        threads=torch.get_num_threads(),
+        threads=decoder.threads,
         prefill_tok_s=statistics.median(run.prefill_tok_s for run in measured.runs),
         decode_tok_s=decode_tok_s,
         load_s=load_s,
@@ -126,30 +117,20 @@ def run_once(decoder: Decoder, prompt: list[int], new_tokens: int) -> Run:
     return Run(len(prompt), [first, *rest], read - start, time.perf_counter() - read)
 
 
-@torch.inference_mode()
-def memory_bandwidth(device: torch.device) -> float:
-    """The bytes per second at which PyTorch can read the device's memory: those of the fastest of PASSES sums.
+def memory_bandwidth(device: str) -> float:
+    """The bytes per second at which the device's memory can be read."""
+    if device == "cpu":
+        from gpt2cli.inference.cpu import bandwidth
 
-    A sum is PyTorch's fastest operation that only reads. As the weights, the buffer is in large pages if possible.
-    """
-    shape = (BUFFER_BYTES // 4,)
-    buffer = (
-        torch.from_numpy(Arena().zeros(shape, np.float32))
-        if device.type == "cpu"
-        else torch.empty(shape, device=device)
-    )
-    buffer.fill_(1)
-    seconds = []
-    for _ in range(PASSES):
-        _wait_for(device)
-        start = time.perf_counter()
-        buffer.sum()
-        _wait_for(device)
-        seconds.append(time.perf_counter() - start)
-    return buffer.nbytes / min(seconds)
+        return bandwidth.read_bandwidth()
+    from gpt2cli.inference.gpu import bandwidth as gpu_bandwidth  # imports torch
+
+    return gpu_bandwidth.read_bandwidth(device)
 
 
-def _wait_for(device: torch.device) -> None:
+def _wait_for(device: str) -> None:
     """Wait until the device has finished its work."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    if device != "cpu":
+        from gpt2cli.inference.gpu.bandwidth import wait_for
+
+        wait_for(device)

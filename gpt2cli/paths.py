@@ -105,12 +105,8 @@ def packed() -> Path | None:
 
     It is in the platform's directory for caches, or in GPT2CLI_HOME if that is set: it can become large.
     """
-    if os.environ.get("GPT2CLI_HOME", "").strip():
-        return home() / "packed"
-    try:
-        return Path(platformdirs.user_cache_dir("gpt2cli", appauthor=False)) / "packed"
-    except RuntimeError:
-        return None
+    base = home() if os.environ.get("GPT2CLI_HOME", "").strip() else cache()
+    return None if base is None else base / "packed"
 
 
 def asset(name: str) -> Path:

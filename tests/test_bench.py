@@ -7,6 +7,7 @@ from gpt2cli import bench
 from gpt2cli.config import BenchConfig, GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
+from gpt2cli.inference.cpu import bandwidth
 from gpt2cli.inference.decoder import has_kernels, make_decoder
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests import models
@@ -16,7 +17,7 @@ CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301
 
 @pytest.fixture(autouse=True)
 def small_buffer(monkeypatch):
-    monkeypatch.setattr(bench, "BUFFER_BYTES", 2**20)
+    monkeypatch.setattr(bandwidth, "BUFFER_BYTES", 2**20)
 
 
 @pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
@@ -25,7 +26,7 @@ def small_buffer(monkeypatch):
 )
 def test_the_bytes_of_a_token_are_those_counted_by_hand(precision, each, around):
     config = GPTConfig(n_layer=2, n_head=3, n_embd=192, block_size=40, vocab_size=320)
-    model = make_decoder(models.small_model(config), torch.device("cpu"), precision)
+    model = make_decoder(models.small_model(config), "cpu", precision)
     C, V = config.n_embd, config.vocab_size
     vectors = 4 * (2 * 9 * C + 4 * C)  # biases, scales, and two norms
     counted = 2 * (each * 12 * C * C + vectors) + 4 * 2 * C + around * V * C + 4 * 2 * V

@@ -32,6 +32,7 @@ class ModelSpec:
                the base, in place of the one that the adapter names; with a file, `model` must be None.
     precision  of the weights in inference: one of PRECISIONS, or auto (see `pick_precision`)
     offline    raise NetworkError instead of downloading a model
+    threads    the number of threads that a decoder has on the CPU; None is the default
     """
 
     model: str | None = None
@@ -39,6 +40,7 @@ class ModelSpec:
     device: str = "auto"
     precision: str = "auto"
     offline: bool = False
+    threads: int | None = None
 
     @property
     def name(self) -> str:
@@ -70,9 +72,8 @@ class ModelSpec:
         Raises what `load_plain` raises, CheckpointError for weights that the precision cannot hold, and UsageError if
         the device cannot `compile`.
         """
-        from gpt2cli.inference.decoder import PRECISIONS, make_decoder
-        from gpt2cli.inference.gpu.graph_decoder import check_graphs
-        from gpt2cli.model.device import pick_device
+        from gpt2cli.inference.decoder import PRECISIONS, check_graphs, make_decoder
+        from gpt2cli.model.device_choice import pick_device
 
         device = pick_device(self.device)
         if self.precision not in ("auto", *PRECISIONS):
@@ -80,7 +81,7 @@ class ModelSpec:
         if compile:
             check_graphs(device)
         gpt = self._with_facts(self.read(progress, for_text=for_text).float().eval())
-        return make_decoder(gpt, device, self.precision, compile)
+        return make_decoder(gpt, device, self.precision, compile, self.threads)
 
     def load_plain(self, progress: Progress = ignore, *, for_text: bool = False) -> "GPT":
         """The model in fp32 and evaluation mode, with the adapter merged into its base.
@@ -92,7 +93,7 @@ class ModelSpec:
         """
         import torch
 
-        from gpt2cli.model.device import pick_device
+        from gpt2cli.model.device_choice import pick_device
 
         device = pick_device(self.device)
         return self._with_facts(self.read(progress, for_text=for_text).to(device, torch.float32).eval())

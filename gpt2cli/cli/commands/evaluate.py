@@ -137,7 +137,7 @@ def evaluate(
         check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())])
     from gpt2cli.checkpoints.model_spec import ModelSpec
 
-    machine = ModelSpec(device=device, precision=precision, offline=offline)
+    machine = ModelSpec(device=device, precision=precision, offline=offline, threads=threads)
     check_inputs(machine, models=model or [], ckpts=ckpt or [], data=data, answers_from=answers_from or [])
     if bertscore and not questions:  # together they are refused later
         from gpt2cli.evaluation.bertscore import check_bertscore
