@@ -29,13 +29,17 @@ class CPUCache:
     def nbytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
+    def check_room(self, T: int, window: int) -> None:
+        """Raise UsageError if T more tokens do not fit into the window or the capacity."""
+        check_length(max(self.lengths) + T, min(window, self.capacity))
+
     def token_positions(self, shape: tuple[int, int], window: int) -> NDArray[np.int64]:
         """The positions (B, T) of new tokens. Also adds T to `lengths`.
 
         Raises UsageError if they do not fit into the window or the capacity; then the cache is unchanged.
         """
         T = shape[1]
-        check_length(max(self.lengths) + T, min(window, self.capacity))
+        self.check_room(T, window)
         positions = np.array(self.lengths, np.int64)[:, None] + np.arange(T)
         self.lengths = [length + T for length in self.lengths]
         return positions

@@ -27,7 +27,7 @@ def module_for(precision: str) -> str:
 def entry_points(precision: str) -> dict[str, Compiled]:
     """The functions to compile for a precision, by name."""
     kinds = [getattr(np, kind) for kind in at.KINDS[precision]]
-    keys_kind = getattr(np, at.cache_kind(precision))
+    keys_kind = at.cache_type(precision)
 
     @inlined
     def multiply(t: Any, record: Any, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:

@@ -3,6 +3,7 @@
 The package's docstring draws how a matrix is stored.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,21 @@ class Matrix(NamedTuple):
 
 def rounded_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
+
+
+def packed_matrix(arrays: Mapping[str, Any], name: str) -> Matrix:
+    """The matrix of this name among the arrays of `pack_model`."""
+    return Matrix(*(arrays[f"{name}.{field}"] for field in Matrix._fields))
+
+
+def look_up(table: Matrix, ids: Any) -> Any:
+    """Rows `ids` of an embedding, in fp32."""
+    rows = table.weights[ids]
+    if rows.dtype == np.uint16:
+        return rows.view(np.float16).astype(np.float32)
+    if rows.dtype == np.int16:
+        return (rows.astype(np.uint32) << 16).view(np.float32)
+    return rows * table.scale[ids, None]
 
 
 def matrix_precision(precision: str, width: int) -> str:

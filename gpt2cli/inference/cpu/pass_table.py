@@ -3,6 +3,10 @@
 A table is an array of int64. The constants are places in it.
 """
 
+from typing import Any
+
+import numpy as np
+
 (
     THREADS,  # that run the loop
     COUNTERS,  # the address of the counters, which are 0
@@ -69,6 +73,6 @@ KINDS = {"fp32": ("float32",), "fp16": ("uint16",), "bf16": ("int16",), "int8": 
 """The types of the arrays of weights, by precision. In 4 bits, some matrices are in 8."""
 
 
-def cache_kind(precision: str) -> str:
-    """The type of the arrays of keys and values. uint16 has the bits of fp16."""
-    return "float32" if precision == "fp32" else "uint16"
+def cache_type(precision: str) -> type[np.floating[Any]]:
+    """The type of keys and values: fp16, unless the weights are in fp32."""
+    return np.float32 if precision == "fp32" else np.float16

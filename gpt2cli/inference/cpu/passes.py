@@ -1,4 +1,4 @@
-"""Runs the compiled loops: keeps the memory that they work in, and fills the tables that they read."""
+"""Runs the compiled loops: owns the memory that they work in, and fills the tables that they read."""
 
 from collections.abc import Mapping, Sequence
 from threading import Lock
@@ -9,39 +9,133 @@ from numpy.typing import NDArray
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.inference.cpu import pass_table as at
-from gpt2cli.inference.cpu.compiling import Loops, loops
+from gpt2cli.inference.cpu.compiling import loops
+from gpt2cli.inference.cpu.compiler.object_code import Loop
 from gpt2cli.inference.cpu.huge_pages import Arena
 from gpt2cli.inference.cpu.packed_layout import (
-    MATRICES,
-    WEIGHT_TYPES,
-    WIDTH_MULTIPLE,
     BLOCK_OUTPUTS,
+    MATRICES,
+    WIDTH_MULTIPLE,
     Matrix,
     packed_matrix,
-    padded_rows,
     rounded_up,
 )
+from gpt2cli.inference.cpu.scratch import key_size, padded_rows, scratch_bytes, step_bytes
 from gpt2cli.inference.cpu.thread_team import ThreadTeam
 
-Arrays = Mapping[str, NDArray[Any]]
-Memory = Sequence[tuple[NDArray[Any], NDArray[Any]]]
+Array = NDArray[Any]
+Memory = Sequence[tuple[Array, Array]]
 """Keys and values (B, H, S, key_size) of each layer."""
-MANY_ROWS = 32
-"""From this sequence length on, products of many rows are faster."""
+_BUFFERS = {at.X: "f4", at.NORMED: "f4", at.QKV: "f4", at.INNER: "f4", at.PREPARED: "i2"}
 
 
 class Passes:
-    """Forward passes and products of one model. Only one runs at a time."""
+    """Forward passes and products of one model, in `threads` threads. Only one runs at a time."""
 
-    def __init__(self, config: GPTConfig, precision: str, arrays: Arrays, threads: int) -> None:
-        self._config, self._precision, self._arrays = config, precision, arrays
+    def __init__(self, config: GPTConfig, precision: str, arrays: Mapping[str, Array], threads: int) -> None:
+        self._config, self._arrays = config, arrays
+        self._loops = loops(precision)
+        self._kinds = at.KINDS[precision]
         self._team, self._turn = ThreadTeam(threads), Lock()
-        self._loops: Loops | None = None
         C = config.n_embd
         width, inner = rounded_up(C, WIDTH_MULTIPLE), rounded_up(4 * C, WIDTH_MULTIPLE)
-        self._widths = {at.X: width, at.NORMED: width, at.QKV: rounded_up(3 * C, BLOCK_OUTPUTS), at.INNER: inner}
-        self._kept: dict[int, NDArray[Any]] = {}  # by the place of their addresses in the table
+        self._columns = {at.X: width, at.NORMED: width, at.QKV: rounded_up(3 * C, BLOCK_OUTPUTS), at.INNER: inner}
+        self._columns[at.PREPARED] = inner
+        self._buffers: dict[int, Array] = {}  # by the place of their addresses
+        self._rows = 0  # for which the buffers have room
+        self._counters = np.zeros((2, (config.n_layer + 1) * at.COUNTERS_OF_LAYER * at.COUNTER_BYTES // 8), np.int64)
+        self._passes = 0
         self._table = np.zeros(at.SIZE, np.int64)
-        self._counters = np.zeros((2, (config.n_layer + 1) * at.COUNTERS_OF_LAYER, at.COUNTER_BYTES // 8), np.int64)
-        self._fill_table()
-        self._capacity = 0  # rows for which there is memory
+        self._describe_model()
+
+    def forward(self, x: Array, pieces: Array, memory: Memory, is_many: bool) -> Array:
+        """Apply all layers and the final norm to the residual stream x (m, C), fp32. Returns a new array (m, C).
+
+        `memory` receives the keys and values of the new tokens. `pieces` (n, 6) says which tokens attend to which: see
+        `Piece`. `is_many` says whether the sequences are long enough for products of many rows; it depends on them
+        alone, so that their results do not depend on the number of rows.
+        """
+        m, C = x.shape
+        with self._turn:
+            self._make_room(m)
+            table, (keys, _) = self._table, memory[0]
+            addresses = np.array([(k.ctypes.data, v.ctypes.data) for k, v in memory], np.int64)
+            table[at.CACHE_ADDRESSES], table[at.PIECE_RECORDS] = addresses.ctypes.data, pieces.ctypes.data
+            table[at.CACHE_ROWS], table[at.CAPACITY], table[at.PIECES] = len(keys), keys.shape[2], len(pieces)
+            table[at.ROWS], table[at.IS_MANY] = padded_rows(m, is_many), is_many
+            self._buffers[at.X][:m, :C] = x
+            self._run(self._loops.forward)
+            return self._buffers[at.NORMED][:m, :C].copy()
+
+    def multiply(self, name: str, x: Array) -> Array:
+        """The product (m, out) of x (m, in), fp32, and the matrix of this name. Its last columns may be padding."""
+        m, C = x.shape
+        record = self._matrix_record(name)
+        with self._turn:
+            self._make_room(m)
+            table = self._table
+            rows = padded_rows(m, False)
+            y = np.empty((rows, record[at.OUTPUTS]), np.float32)
+            table[at.ROWS], table[at.IS_MANY] = rows, False
+            table[at.MATRIX], table[at.OUT] = record.ctypes.data, y.ctypes.data
+            self._buffers[at.X][:m, :C] = x
+            self._run(self._loops.multiply)
+        return y[:m]
+
+    def _run(self, loop: Loop) -> None:
+        self._passes += 1
+        counters = self._counters[self._passes % 2]  # a thread may still look at those of the pass before
+        counters[:] = 0
+        self._table[at.COUNTERS] = counters.ctypes.data
+        self._team.run(loop, self._table.ctypes.data)
+
+    def _make_room(self, m: int) -> None:
+        """Make the buffers large enough for m rows. What lies beyond the rows' ends is 0."""
+        rows = padded_rows(m, True)
+        if rows <= self._rows:
+            return
+        arena = Arena()
+        for place, kind in _BUFFERS.items():
+            self._buffers[place] = arena.zeros((rows, self._columns[place]), np.dtype(kind))
+        self._buffers[at.STEPS] = arena.zeros((step_bytes(rows, self._columns[at.INNER]),), np.dtype(np.uint8))
+        own = self._own_layout(rows)
+        self._buffers[at.OWN] = arena.zeros((self._team.size, own), np.dtype(np.uint8))
+        for place, buffer in self._buffers.items():
+            self._table[place] = buffer.ctypes.data
+        self._rows = rows
+
+    def _own_layout(self, rows: int) -> int:
+        """Divide a thread's own memory. Returns its size in bytes."""
+        table, config = self._table, self._config
+        table[at.OWN_INTEGERS] = 4 * self._columns[at.X]
+        table[at.OWN_STEPS] = table[at.OWN_INTEGERS] + 2 * self._columns[at.INNER]
+        table[at.OWN_SCRATCH] = table[at.OWN_STEPS] + at.COUNTER_BYTES
+        size = table[at.OWN_SCRATCH] + scratch_bytes(config, self._columns[at.INNER], rows)
+        table[at.OWN_BYTES] = rounded_up(int(size), 4096)
+        return int(table[at.OWN_BYTES])
+
+    def _describe_model(self) -> None:
+        """Fill the parts of the table that are the same for all passes."""
+        config, table, arrays = self._config, self._table, self._arrays
+        self._epsilon = np.array([config.layer_norm_epsilon], np.float32)
+        self._layers = np.zeros((config.n_layer, at.LAYER_SIZE), np.int64)
+        for layer, record in enumerate(self._layers):
+            record[at.LN_1], record[at.LN_2] = (arrays[f"h.{layer}.{norm}"].ctypes.data for norm in ("ln_1", "ln_2"))
+            for start, name in zip((at.C_ATTN, at.ATTN_C_PROJ, at.C_FC, at.MLP_C_PROJ), MATRICES, strict=True):
+                record[start : start + at.MATRIX_SIZE] = self._matrix_record(f"h.{layer}.{name}")
+        table[at.THREADS], table[at.LAYERS] = self._team.size, config.n_layer
+        table[at.LAYER_RECORDS], table[at.EPSILON] = self._layers.ctypes.data, self._epsilon.ctypes.data
+        table[at.FINAL_NORM], table[at.N_EMBD] = arrays["ln_f"].ctypes.data, config.n_embd
+        table[at.WIDTH], table[at.QKV_WIDTH] = self._columns[at.X], self._columns[at.QKV]
+        table[at.INNER_WIDTH], table[at.HEADS] = self._columns[at.INNER], config.n_head
+        table[at.KEY_SIZE] = key_size(config.head_size)
+
+    def _matrix_record(self, name: str) -> Array:
+        matrix: Matrix = packed_matrix(self._arrays, name)
+        record = np.zeros(at.MATRIX_SIZE, np.int64)
+        record[at.WEIGHTS], record[at.GROUPS] = matrix.weights.ctypes.data, matrix.groups.ctypes.data
+        record[at.SCALE], record[at.BIAS] = matrix.scale.ctypes.data, matrix.bias.ctypes.data
+        record[at.STEP], record[at.KIND] = matrix.step.ctypes.data, self._kinds.index(matrix.weights.dtype.name)
+        record[at.OUTPUTS], record[at.WEIGHT_COLUMNS] = matrix.weights.shape
+        record[at.GROUP_ROWS], record[at.GROUP_COLUMNS] = matrix.groups.shape
+        return record

@@ -93,11 +93,6 @@ def pack_model(
     yield norm("ln_f")
 
 
-def packed_matrix(arrays: Mapping[str, Array], name: str) -> Matrix:
-    """The matrix of this name among the arrays of `pack_model`."""
-    return Matrix(*(arrays[f"{name}.{field}"] for field in Matrix._fields))
-
-
 def pack_matrix(weight: Array, bias: Array | None, precision: str, arena: Arena | None = None) -> Matrix:
     """A linear layer's weight (out, in) and bias (out,) as a `Matrix`, padded with zeros and allocated in the arena.
 
