@@ -3,7 +3,7 @@
 import os
 from threading import Lock, Thread
 
-from gpt2cli.inference.cpu.machine_code import Loop
+from gpt2cli.inference.cpu.compiler.object_code import Loop
 
 
 class ThreadTeam:

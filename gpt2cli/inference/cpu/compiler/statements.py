@@ -4,6 +4,7 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from llvmlite import ir
 
 from gpt2cli.inference.cpu.compiler import arithmetic
@@ -34,10 +35,14 @@ class _Place:
         self._memory = translation.place_for(value)
 
     def store(self, value: Value) -> None:
-        if isinstance(self.like, Number):
-            value = convert(self._b, value, self.like.dtype)
-        for register, place in zip(flatten(value), self._memory, strict=True):
+        for register, place in zip(flatten(self._converted(value, self.like)), self._memory, strict=True):
             self._b.store(register, place)
+
+    def _converted(self, value: Value, like: Value) -> Value:
+        """A value with the types of another one."""
+        if isinstance(like, tuple):
+            return tuple(self._converted(part, other) for part, other in zip(value, like, strict=True))
+        return convert(self._b, value, like.dtype) if isinstance(like, Number) else value
 
     def load(self) -> Value:
         return rebuild(self.like, [self._b.load(place) for place in self._memory])
@@ -83,8 +88,7 @@ class Body:
             self._names[name] = value
             return
         if name not in self._names:
-            if isinstance(value, bool | int | float) or (is_constant(value) and hasattr(value, "dtype")):
-                value = as_number(value)
+            value = _registered(value)
             self._names[name] = _Place(self._translation, value)
         self._names[name].store(value)
 
@@ -212,4 +216,4 @@ def _registered(value: Value) -> Value:
     """A result in registers, as it may differ between the places where the function returns."""
     if isinstance(value, tuple):
         return tuple(map(_registered, value))
-    return as_number(value) if isinstance(value, bool | int | float) else value
+    return as_number(value) if isinstance(value, bool | int | float | np.generic) else value
