@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from gpt2cli.inference.cpu.compiler.arithmetic import declared
+from gpt2cli.inference.cpu.compiler.emission import declared
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
 from gpt2cli.inference.cpu.compiler.values import INDEX, Array, Number, convert, llvm_type
 from gpt2cli.inference.cpu.processor import TRIPLE

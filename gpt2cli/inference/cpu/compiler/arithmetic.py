@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from gpt2cli.inference.cpu.compiler.emission import declared
 from gpt2cli.inference.cpu.compiler.values import (
     BOOL,
     FAST,
@@ -93,11 +94,6 @@ def apply(b: ir.IRBuilder, name: str, value: Value) -> Number:
     suffix = {"half": "f16", "float": "f32", "double": "f64"}[str(kind)]
     function = declared(b, ir.FunctionType(kind, [kind]), f"{_FUNCTIONS[name]}.{suffix}")
     return Number(number.dtype, b.call(function, [number.llvm], fastmath=FAST))
-
-
-def declared(b: ir.IRBuilder, kind: ir.FunctionType, name: str) -> Any:
-    """A function of LLVM or of the C library."""
-    return b.module.globals.get(name) or ir.Function(b.module, kind, name)
 
 
 def element_pointer(b: ir.IRBuilder, array: Array, places: tuple[Value, ...]) -> Any:
