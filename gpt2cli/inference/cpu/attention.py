@@ -11,7 +11,7 @@ import numpy as np
 from gpt2cli.inference.cpu.compiler.functions import inlined
 from gpt2cli.inference.cpu.elementwise import softmax
 from gpt2cli.inference.cpu.processor import LANES
-from gpt2cli.inference.cpu.matrix import rounded_up
+from gpt2cli.inference.cpu.packed_layout import rounded_up
 
 
 def key_size(head_size: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
-from gpt2cli.inference.cpu.matrix import BLOCK_OUTPUTS
+from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS
 
 STORE, GELU, ADD = 0, 1, 2
 """Epilogues of a product: write the results, write their GELU, or add the results to the output."""

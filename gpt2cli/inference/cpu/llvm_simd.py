@@ -1,4 +1,4 @@
-"""The vector operations that the innermost loops are built from, as LLVM instructions, by way of Numba.
+"""The vector operations that the innermost loops are built from, as LLVM's instructions.
 
 The operations are not specific to a processor: LLVM translates vectors to the instructions that the processor has.
 The type of a matrix's array says how its weights are stored:
@@ -15,10 +15,12 @@ The package's docstring draws the bytes of each.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
 
-from gpt2cli.inference.cpu.processor import LANES as LANES
+from gpt2cli.inference.cpu.compiler.emission import declared
+from gpt2cli.inference.cpu.compiler.values import Array
+from gpt2cli.inference.cpu.processor import LANES
 from gpt2cli.model.quantization import GROUP
 
 BYTE, SHORT, INT, INDEX = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -26,11 +28,11 @@ HALF, FLOAT = ir.HalfType(), ir.FloatType()
 ANY_ORDER = ("reassoc", "contract", "nsz")
 """Flags of sums whose order is free."""
 WEIGHTS_PER_STEP = {
-    types.float32: LANES,
-    types.uint16: LANES,
-    types.int16: LANES,
-    types.int8: 2 * LANES,
-    types.uint8: GROUP,
+    np.dtype("float32"): LANES,
+    np.dtype("uint16"): LANES,
+    np.dtype("int16"): LANES,
+    np.dtype("int8"): 2 * LANES,
+    np.dtype("uint8"): GROUP,
 }
 """Weights that one step of a loop reads, by the type of the array."""
 
@@ -38,13 +40,11 @@ WEIGHTS_PER_STEP = {
 class MatrixRows:
     """Emits loads from a contiguous array (n, width) and stores to it. Rows count from the row `first` on.
 
-    The array is argument number `which` of the intrinsic with these `arguments` and this `signature`.
+    An array (n,) counts as (1, n).
     """
 
-    def __init__(self, context: Any, b: Any, signature: Any, arguments: Any, which: int, first: Any) -> None:
-        self.b, self.dtype = b, signature.args[which].dtype
-        array = context.make_array(signature.args[which])(context, b, arguments[which])
-        self.width = b.extract_value(array.shape, 1)
+    def __init__(self, b: Any, array: Array, first: Any) -> None:
+        self.b, self.dtype, self.width = b, array.dtype, array.sizes[-1]
         self.start = b.gep(array.data, [b.mul(first, self.width)])
 
     def load(self, row: int, place: Any, kind: Any, count: int = 1) -> Any:
@@ -63,26 +63,35 @@ class MatrixRows:
     def weights(self, row: int, place: Any) -> list[Any]:
         """The weights of one step, as vectors of the activations' type. Those of int4 are not scaled."""
         b = self.b
-        if self.dtype == types.float32:
+        if self.dtype == "float32":
             return [self.load(row, place, FLOAT, LANES)]
-        if self.dtype == types.uint16:
+        if self.dtype == "uint16":
             halves = b.bitcast(self.load(row, place, SHORT, LANES), ir.VectorType(HALF, LANES))
             return [b.fpext(halves, ir.VectorType(FLOAT, LANES))]
-        if self.dtype == types.int16:
+        if self.dtype == "int16":
             bits = b.zext(self.load(row, place, SHORT, LANES), ir.VectorType(INT, LANES))
             return [b.bitcast(b.shl(bits, constant_vector(INT, 16, LANES)), ir.VectorType(FLOAT, LANES))]
-        if self.dtype == types.int8:
+        if self.dtype == "int8":
             return [b.sext(self.load(row, place, BYTE, 2 * LANES), ir.VectorType(SHORT, 2 * LANES))]
-        both = self.load(row, b.lshr(place, index(1)), BYTE, GROUP // 2)
-        low, high = b.and_(both, constant_vector(BYTE, 15, 16)), b.lshr(both, constant_vector(BYTE, 4, 16))
-        whole = shuffle(b, low, range(GROUP), high)
-        numbers = b.sext(b.sub(whole, constant_vector(BYTE, 8, GROUP)), ir.VectorType(SHORT, GROUP))
-        return [shuffle(b, numbers, range(n, n + 2 * LANES)) for n in range(0, GROUP, 2 * LANES)]
+        both = b.zext(self.load(row, b.lshr(place, index(1)), BYTE, 16), ir.VectorType(SHORT, 16))
+        low, high = b.and_(both, constant_vector(SHORT, 15, 16)), b.lshr(both, constant_vector(SHORT, 4, 16))
+        return [b.sub(half, constant_vector(SHORT, 8, 16)) for half in (low, high)]
 
     def group_scale(self, row: int, place: Any) -> Any:
         """The scale of the int4 weights at column `place`, if these rows are the scales of groups."""
+        return self.b.fpext(self._group_bits(row, place), FLOAT)
+
+    def group_scales(self, row: int, place: Any) -> Any:
+        """As `group_scale`, copied to a vector of 8."""
+        return self.b.fpext(broadcast(self.b, self._group_bits(row, place), 8), ir.VectorType(FLOAT, 8))
+
+    def _group_bits(self, row: int, place: Any) -> Any:
         group = self.b.lshr(place, index(GROUP.bit_length() - 1))
-        return self.b.fpext(self.b.bitcast(self.load(row, group, SHORT), HALF), FLOAT)
+        return self.b.bitcast(self.load(row, group, SHORT), HALF)
+
+    def byte_width(self) -> Any:
+        """The number of bytes in a row."""
+        return self.b.mul(self.width, index(self.dtype.itemsize))
 
 
 def index(n: int) -> Any:
@@ -97,6 +106,49 @@ def multiply_pairs(b: Any, x: Any, y: Any) -> Any:
     product = b.mul(b.sext(x, wide), b.sext(y, wide))
     even, odd = (shuffle(b, product, range(first, count, 2)) for first in (0, 1))
     return b.add(even, odd)
+
+
+def multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
+    """x * y + z for vectors of fp32, rounded once where the processor has an instruction for it."""
+    return _call(b, "fmuladd", x, y, z)
+
+
+def round_to_nearest(b: Any, x: Any) -> Any:
+    """A vector of fp32, rounded to whole numbers."""
+    return _call(b, "rint", x)
+
+
+def _call(b: Any, name: str, *vectors: Any) -> Any:
+    """Call one of LLVM's functions of vectors of one type."""
+    kind = vectors[0].type
+    function = ir.FunctionType(kind, [kind] * len(vectors))
+    return b.call(declared(b, function, f"llvm.{name}.v{kind.count}f32"), vectors)
+
+
+def prefetch(b: Any, pointer: Any) -> None:
+    """Fetch the cache line of an address into the second-level cache. The address may lie outside of any array."""
+    kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), INT, INT, INT])
+    read, second_level, data = (ir.Constant(INT, value) for value in (0, 2, 1))
+    b.call(declared(b, kind, "llvm.prefetch.p0"), [pointer, read, second_level, data])
+
+
+def add_up(b: Any, vectors: Sequence[Any]) -> Any:
+    """The sums of the elements of 1, 2, 4 or more vectors of at least as many elements, as a vector (or a number).
+
+    The upper half of each vector is added to its lower half, until one number is left. Halves of several vectors are
+    added by one instruction, which gives the same sums.
+    """
+    add = b.fadd if vectors[0].type.element == FLOAT else b.add
+    count, size, joined = vectors[0].type.count, vectors[0].type.count, len(vectors)
+    while size > 1:
+        pairs = list(zip(vectors[::2], vectors[1::2], strict=True)) if len(vectors) > 1 else [(vectors[0], None)]
+        starts = range(0, count, size) if len(vectors) > 1 else range(0, joined * size, size)
+        lower = [start + n for start in starts for n in range(size // 2)]
+        upper = [place + size // 2 for place in lower]
+        lower, upper = ([*p, *(count + n for n in p)] if pairs[0][1] is not None else p for p in (lower, upper))
+        vectors = [add(shuffle(b, v, lower, w), shuffle(b, v, upper, w)) for v, w in pairs]
+        size //= 2
+    return vectors[0]
 
 
 def constant_vector(kind: Any, value: int, count: int) -> Any:

@@ -15,6 +15,8 @@ LAYOUT_VERSION = 1
 """Changes whenever packed weights get other names, shapes, types or meanings."""
 WIDTH_MULTIPLE = 64
 """Rows of weights and of activations are padded to a multiple of this."""
+TILE_ROWS = 4
+"""Rows of activations that are multiplied together if they are few. A single row is multiplied alone."""
 BLOCK_OUTPUTS = 16
 """Outputs of a matrix (rows of weights) are padded to a multiple of this, and computed in blocks of this size."""
 LARGEST_WEIGHT = 8191

@@ -9,9 +9,9 @@ import numpy as np
 
 from gpt2cli.inference.cpu import pass_table as at
 from gpt2cli.inference.cpu.compiler.functions import called, inlined
-from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS
+from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, Matrix
 from gpt2cli.inference.cpu.elementwise import round_rows
-from gpt2cli.inference.cpu.matmul import Matrix, largest_integer, multiply_few_rows, multiply_one_row
+from gpt2cli.inference.cpu.matmul import largest_integer, multiply_few_rows, multiply_one_row
 from gpt2cli.inference.cpu.matmul_many_rows import multiply_many_rows, prepare_rows, steps_per_row
 from gpt2cli.inference.cpu.shared_memory import array_at, next_tasks, wait_for_all
 
