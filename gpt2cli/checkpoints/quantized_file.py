@@ -82,10 +82,10 @@ def quantize_tensors(tensors: dict[str, Tensor], bits: int = 8) -> dict[str, Ten
         if tensor.dim() != 2 or name == POSITIONS:
             continue
         if bits == 4 and name.startswith("h.") and group_size(tensor.shape[1]) >= SMALLEST_GROUP:
-            numbers, small[name + SCALE] = quantize_groups(tensor)
-            small[name] = _pack_halves(numbers)
+            numbers, scale = quantize_groups(tensor.float().numpy())
+            small[name], small[name + SCALE] = _pack_halves(torch.from_numpy(numbers)), torch.from_numpy(scale)
         else:
-            small[name], small[name + SCALE] = quantize_rows(tensor)
+            small[name], small[name + SCALE] = map(torch.from_numpy, quantize_rows(tensor.float().numpy()))
     return small
 
 
@@ -134,7 +134,7 @@ def check_rounding(tensors: dict[str, Tensor], small: dict[str, Tensor]) -> Roun
         if name + SCALE in small:
             scale = small[name + SCALE]
             back = to_floats({name: small[name], name + SCALE: scale}, name)[name]
-            total += rounding.check_rounding(name, tensor, back, precision(small, name), is_cut(scale))
+            total += rounding.check_rounding(name, tensor, back, precision(small, name), is_cut(scale.numpy()))
     return total
 
 
@@ -162,7 +162,7 @@ def to_floats(tensors: dict[str, Tensor], where: object, *, only_shape: bool = F
             elif bits == 8:
                 whole[name] = tensor.float().mul_(scale[:, None])
             else:
-                whole[name] = dequantize_groups(_unpack_halves(tensor), scale)
+                whole[name] = torch.from_numpy(dequantize_groups(_unpack_halves(tensor).numpy(), scale.numpy()))
     return whole
 
 

@@ -16,7 +16,7 @@ from gpt2cli.model.device import computes_bf16
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.origin import Origin
 from gpt2cli.model.packed_row import PackedRow
-from gpt2cli.model.quantization import DTYPES
+from gpt2cli.model.torch_precisions import DTYPES
 
 PRECISIONS = (*DTYPES, "int8", "int4")
 """The formats of weights in memory during inference."""

@@ -9,7 +9,7 @@ from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
 from gpt2cli.model.cache import KVCache
 from gpt2cli.model.device import computes_bf16
 from gpt2cli.model.gpt import CAUSAL, GPT, Causal
-from gpt2cli.model.quantization import DTYPES, refuse_cut, round_weights
+from gpt2cli.model.torch_precisions import DTYPES, refuse_cut, round_weights
 
 
 class TorchDecoder:

@@ -18,7 +18,7 @@ from gpt2cli.inference.decoder import PRECISIONS, make_decoder
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.device import pick_device
 from gpt2cli.model.packed_row import PackedRow
-from gpt2cli.model.quantization import round_weights
+from gpt2cli.model.torch_precisions import round_weights
 from tests import models
 from tests.runner import clean_environment
 

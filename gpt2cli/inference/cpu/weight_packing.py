@@ -12,7 +12,8 @@ from gpt2cli.inference.cpu.huge_pages import Arena
 from gpt2cli.inference.cpu.matmul import Matrix, rounded_up
 from gpt2cli.inference.cpu.matmul_int16 import LARGEST_WEIGHT
 from gpt2cli.model.gpt import Block
-from gpt2cli.model.quantization import DTYPES, GROUP, is_cut, quantize_groups, quantize_rows, refuse_cut
+from gpt2cli.model.quantization import GROUP, is_cut, quantize_groups, quantize_rows
+from gpt2cli.model.torch_precisions import DTYPES, refuse_cut
 
 
 def pack_block(block: Block, precision: str, arena: Arena) -> Weights:
@@ -37,17 +38,19 @@ def pack_matrix(weight: Tensor, bias: Tensor | None, precision: str, arena: Aren
     shape = out, width = rounded_up(len(weight), BLOCK_OUTPUTS), rounded_up(weight.shape[1], WIDTH_MULTIPLE)
     scale, step, groups = torch.ones(out), torch.ones(out), torch.zeros(1, 1, dtype=torch.float16)
     if precision == "int4" and weight.shape[1] % GROUP == 0:
-        numbers, fine_scale = quantize_groups(weight.float())
-        groups = _filled(arena.zeros((out, width // GROUP), torch.float16), fine_scale)
+        numbers, fine_scale = quantize_groups(weight.detach().float().numpy())
+        groups = _filled(arena.zeros((out, width // GROUP), torch.float16), torch.from_numpy(fine_scale))
         refuse_cut(is_cut(fine_scale), weight, precision)
         step = _step(groups.float() * 8)
-        halves = _filled(torch.zeros(shape, dtype=torch.uint8), numbers + 8).view(out, -1, 2, GROUP // 2)
+        halves = _filled(torch.zeros(shape, dtype=torch.uint8), torch.from_numpy(numbers + 8)).view(
+            out, -1, 2, GROUP // 2
+        )
         weights = arena.zeros((out, width // 2), torch.uint8)
         weights.view(out, -1, GROUP // 2).copy_(halves[:, :, 0] | halves[:, :, 1] << 4)
     elif precision in ("int8", "int4"):
-        numbers, row_scale = quantize_rows(weight.float())
-        scale[: len(row_scale)] = row_scale
-        weights = _filled(arena.zeros(shape, torch.int8), numbers)
+        numbers, row_scale = quantize_rows(weight.detach().float().numpy())
+        scale[: len(row_scale)] = torch.from_numpy(row_scale)
+        weights = _filled(arena.zeros(shape, torch.int8), torch.from_numpy(numbers))
     else:
         bits = {"fp32": torch.float32, "fp16": torch.uint16, "bf16": torch.int16}[precision]
         weights = _filled(arena.zeros(shape, DTYPES[precision]), weight)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gpt2cli.inference.decoder import PRECISIONS, has_kernels
-from gpt2cli.model.quantization import round_weights
+from gpt2cli.model.torch_precisions import round_weights
 
 if not has_kernels():
     pytest.skip("needs Numba", allow_module_level=True)
