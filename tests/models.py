@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.quantized_file import quantize_tensors, share_rows
+from gpt2cli.checkpoints.torch_arrays import to_array, to_tensor
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.gpt import GPT
 
@@ -117,6 +119,14 @@ def llms_from_scratch_state(model: GPT) -> dict[str, Tensor]:
             state[f"trf_blocks.{n}.norm2.{norm_leaf}"] = ours[f"h.{n}.ln_2.{leaf}"]
             state[f"trf_blocks.{n}.att.mask"] = torch.ones(size, size).triu(1)
     return state | {"out_head.weight": ours["wte.weight"].clone()}
+
+
+def quantized_state(state: dict[str, Tensor], bits: int = 8, occurs: Tensor | None = None) -> dict[str, Tensor]:
+    """As `gpt2 quantize` stores these weights, with one row of the embedding for tokens that do not occur."""
+    arrays = {name: to_array(tensor) for name, tensor in state.items()}
+    if occurs is not None:
+        arrays = share_rows(arrays, occurs.numpy())
+    return {name: to_tensor(array) for name, array in quantize_tensors(arrays, bits).items()}
 
 
 def our_checkpoint(model: GPT) -> dict[str, object]:

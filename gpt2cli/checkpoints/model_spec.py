@@ -1,6 +1,6 @@
 """One value that says which model: its name or file, the device and the precision."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from gpt2cli.untrusted import is_directory, is_file, shown
 
 if TYPE_CHECKING:
     from gpt2cli.checkpoints.metadata import Metadata
+    from gpt2cli.checkpoints.stored_model import StoredModel
     from gpt2cli.inference.decoder import Decoder
     from gpt2cli.model.gpt import GPT
 
@@ -80,7 +81,7 @@ class ModelSpec:
             raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, not {self.precision}")
         if compile:
             check_graphs(device)
-        gpt = self._with_facts(self.read(progress, for_text=for_text).float().eval())
+        gpt = self.read(progress, for_text=for_text).float().eval()
         return make_decoder(gpt, device, self.precision, compile, self.threads)
 
     def load_plain(self, progress: Progress = ignore, *, for_text: bool = False) -> "GPT":
@@ -96,20 +97,33 @@ class ModelSpec:
         from gpt2cli.model.device_choice import pick_device
 
         device = pick_device(self.device)
-        return self._with_facts(self.read(progress, for_text=for_text).to(device, torch.float32).eval())
+        return self.read(progress, for_text=for_text).to(device, torch.float32).eval()
 
     def shape(self, progress: Progress = ignore, *, for_text: bool = False) -> GPTConfig:
         """The model's shape, without its weights. Raises what `load_plain` raises, but does not look at values."""
-        return self.read(progress, for_text=for_text, only_shape=True).config
+        return self.read_stored(progress, for_text=for_text, only_shape=True).config
 
-    def read(self, progress: Progress = ignore, *, for_text: bool = False, only_shape: bool = False) -> "GPT":
-        """As `load_plain`, but on the CPU and in the stored types. For `only_shape`, see `read_model`."""
+    def read(self, progress: Progress = ignore, *, for_text: bool = False) -> "GPT":
+        """As `load_plain`, but on the CPU and in the stored types; only what an adapter changes is in fp32."""
+        from gpt2cli.checkpoints.build import build
+
+        return build(self.read_stored(progress, for_text=for_text))
+
+    def read_stored(
+        self, progress: Progress = ignore, *, for_text: bool = False, only_shape: bool = False
+    ) -> "StoredModel":
+        """The model in the stored types. Only a `.pt` file needs torch. Raises what `load_plain` raises.
+
+        Values that are not finite are found when a weight is read. For `only_shape`, see `read_model`.
+        """
         from gpt2cli.checkpoints.adapters import read_adapter
         from gpt2cli.checkpoints.read_model import add_adapter, read_model
         from gpt2cli.hub.tokenizer_files import check_tokenizer
 
         adapter = read_adapter(expand(self.ckpt)) if self.ckpt and self.names_adapter else None
-        model = read_model(self._find(progress, for_text), progress, only_shape=only_shape)
+        place = self._find(progress, for_text)
+        with_facts = adapter is None and self._has_facts and not only_shape
+        model = read_model(place, progress, only_shape=only_shape, with_facts=with_facts)
         if adapter is not None:
             model = add_adapter(model, adapter, progress)
         if for_text:
@@ -150,11 +164,10 @@ class ModelSpec:
         sources = [path.resolve() for path in local if path.exists()]
         return any(source in (there, *there.parents) or there in source.parents for source in sources)
 
-    def _with_facts(self, model: "GPT") -> "GPT":
-        """The same model. Its origin gets the facts that conversations need."""
-        facts = self.metadata()
-        model.origin = replace(model.origin, template=facts.template, is_plain_text=facts.is_plain_text)
-        return model
+    @property
+    def _has_facts(self) -> bool:
+        """Whether the file or the directory may hold a prompt template: a model from the Hub does not."""
+        return self.ckpt is not None or self._local() is not None
 
     @property
     def _base(self) -> str | None:

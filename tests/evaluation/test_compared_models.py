@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.checkpoints.save_adapter import save_adapter
 from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.evaluation import engine
