@@ -66,7 +66,8 @@ the argument types. A later process reads it from there. It ignores files that o
 it executes them.
 
 Files in reading order: packed_layout, weight_packing, huge_pages (packed weights and their memory); block, matmul,
-attention, elementwise (a forward pass); dot_kernels, matmul_int16, llvm_simd (the innermost loops); compiling, compiled_store.
+attention, elementwise (a forward pass); dot_kernels, matmul_int16, llvm_simd (the innermost loops); compiling,
+compiled_store.
 """
 
 import os
