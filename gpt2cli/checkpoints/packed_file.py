@@ -71,7 +71,7 @@ def write_packed(file: BinaryIO, facts: Facts, arrays: Arrays) -> None:
     file.seek(start)
     for name in packed_table(facts.config, facts.precision):
         array = arrays[name]
-        file.write(memoryview(array).cast("B"))
+        file.write(array.data.cast("B"))
         file.write(bytes(-array.nbytes % ALIGNMENT))
     size = packed_size(facts.config, facts.precision)
     ends = hashlib.sha256()
@@ -99,8 +99,8 @@ def read_packed(file: BinaryIO) -> tuple[Facts, dict[str, NDArray[Any]]]:
         raise ValueError("the file has another size than its arrays")
     memory = Arena().zeros((size,), np.uint8)
     _read_into(memory, file, start)
-    digest = hashlib.sha256(memory[:END])
-    digest.update(memory[max(0, size - END) :])
+    digest = hashlib.sha256(memory[:END].data)
+    digest.update(memory[max(0, size - END) :].data)
     if digest.hexdigest() != ends:
         raise ValueError("the arrays are damaged")
     arrays, at = {}, 0

@@ -65,8 +65,9 @@ machine code is written to the user's cache directory, under a name that is the 
 the argument types. A later process reads it from there. It ignores files that other users could have written, because
 it executes them.
 
-Files in reading order: weight_packing, huge_pages (the memory of packed weights); block, matmul, attention, elementwise
-(a forward pass); dot_kernels, matmul_int16, llvm_simd (the innermost loops); compiling, compiled_store.
+Files in reading order: packed_layout, weight_packing, huge_pages (packed weights and their memory); block, matmul,
+attention, elementwise (a forward pass); dot_kernels, matmul_int16, llvm_simd (the innermost loops); compiling,
+compiled_store.
 """
 
 import os

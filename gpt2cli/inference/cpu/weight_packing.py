@@ -184,7 +184,7 @@ def _few_fp16_bits(part: Array) -> Array:
     exponent >>= np.uint32(13)
     total += exponent
     total |= bits >> np.uint32(16) & np.uint32(0x8000)  # the sign
-    return total
+    return np.asarray(total)
 
 
 def _pack_int8(weight: Array, matrix: Matrix, rows: slice) -> bool:
@@ -209,7 +209,7 @@ def _pack_int4(weight: Array, matrix: Matrix, rows: slice) -> bool:
 def _step(largest: Array) -> Array:
     """The scale with which `matmul_int16` rounds rows with these largest weights. Infinity and NaN stay."""
     steps = largest / np.float32(LARGEST_WEIGHT)
-    return np.where(steps < SMALLEST, np.float32(1), steps)
+    return np.asarray(np.where(steps < SMALLEST, np.float32(1), steps))
 
 
 def _contiguous(part: Array) -> Array:

@@ -25,6 +25,7 @@ def full(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("datasets/alpaca/data.safetensors", 20),
         ("datasets/downloads/a.json", 3),
         ("evaluations/0.jsonl", 4),
+        ("packed/int8-0.packed", 6),
         ("mine.txt", 1000),
         ("../cache/compiled/loop", 5),
     ):
@@ -43,6 +44,7 @@ def test_every_place_has_its_size_and_its_number(full: Path) -> None:
         "data sets": (2, 23),
         "interrupted evaluations": (1, 4),
         "lines of chat history": (3, (full / "chat_history").stat().st_size),
+        "packed weights": (1, 6),
         "compiled loops": (1, 5),
     }
 

@@ -1,4 +1,4 @@
-"""Packed weights are torch's conversions of the weights, laid out as documented, whatever the source's type and order."""
+"""Packed weights are torch's conversions of the weights, laid out as documented."""
 
 import dataclasses
 
@@ -7,41 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.inference.cpu import weight_packing
 from gpt2cli.inference.cpu.huge_pages import ALIGNMENT
 from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT, packed_table
 from gpt2cli.inference.cpu.weight_packing import automatic_precision, pack_matrix, pack_model, packed_matrix
+from tests.weights import CONFIG, Weights
 
 PRECISIONS = ["fp32", "bf16", "fp16", "int8", "int4"]
 TORCH = {"fp16": torch.float16, "bf16": torch.bfloat16}
-CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=10, vocab_size=300)
-
-
-class Weights(dict):
-    """The weights of a model. Knows which tensors were released, and refuses them from then on."""
-
-    def __init__(self, config, seed=0):
-        random, C = np.random.default_rng(seed), config.n_embd
-        shapes = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.block_size, C)}
-        if not config.tied:
-            shapes["lm_head.weight"] = (config.vocab_size, C)
-        for layer in range(config.n_layer):
-            sizes = {"attn.c_attn": (3 * C, C), "attn.c_proj": (C, C), "mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C)}
-            shapes |= {f"h.{layer}.{name}.weight": shape for name, shape in sizes.items()}
-            shapes |= {f"h.{layer}.{name}.bias": shape[:1] for name, shape in sizes.items()}
-        for norm in ("ln_f", *(f"h.{layer}.ln_{n}" for layer in range(config.n_layer) for n in (1, 2))):
-            shapes |= {f"{norm}.weight": (C,), f"{norm}.bias": (C,)}
-        super().__init__({name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()})
-        self.released = []
-
-    def __getitem__(self, name):
-        assert name not in self.released
-        return super().__getitem__(name)
-
-    def release(self, name):
-        self.released.append(name)
 
 
 def exact_step(largest):
