@@ -86,7 +86,10 @@ def chat_history() -> Path:
 
 
 def cache() -> Path | None:
-    """The directory for files that can be made again; None if the user has no home directory."""
+    """The directory for files that can be made again: `$GPT2CLI_CACHE`, or the platform's directory for caches.
+
+    None if the user has no home directory.
+    """
     chosen = os.environ.get("GPT2CLI_CACHE", "").strip()
     try:
         return expand(chosen) if chosen else Path(platformdirs.user_cache_dir("gpt2cli", appauthor=False))
@@ -103,7 +106,7 @@ def compiled() -> Path | None:
 def packed() -> Path | None:
     """The directory for packed weights of models that were not downloaded; None if the user has no home directory.
 
-    It is in the platform's directory for caches, or in GPT2CLI_HOME if that is set: it can become large.
+    It is in `cache()`, or in GPT2CLI_HOME if that is set: it can become large.
     """
     base = home() if os.environ.get("GPT2CLI_HOME", "").strip() else cache()
     return None if base is None else base / "packed"

@@ -14,6 +14,8 @@ from gpt2cli.checkpoints.load import load
 from gpt2cli.checkpoints.quantized_file import quantize_tensors, share_rows
 from gpt2cli.checkpoints.torch_arrays import to_array, to_tensor
 from gpt2cli.config import GPTConfig
+from gpt2cli.inference.cpu.weight_packing import pack_model
+from gpt2cli.inference.cpu_decoder import CPUDecoder
 from gpt2cli.model.gpt import GPT
 
 SMALL = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=37, vocab_size=50257)
@@ -27,6 +29,25 @@ def small_model(config: GPTConfig = SMALL, seed: int = 0) -> GPT:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return model.eval()
+
+
+def packed(model: GPT, precision: str, threads: int | None = None) -> CPUDecoder:
+    """A decoder of compiled loops with a model's weights."""
+    arrays = dict(pack_model(model.config, _Weights(model), precision))
+    return CPUDecoder(model.config, model.origin, precision, arrays, threads)
+
+
+class _Weights:
+    """A model's weights as NumPy arrays."""
+
+    def __init__(self, model: GPT) -> None:
+        self._tensors = model.state_dict()
+
+    def __getitem__(self, name: str) -> Any:
+        return self._tensors[name].numpy()
+
+    def release(self, name: str) -> None:
+        """Keep the weight: it belongs to the model."""
 
 
 @cache

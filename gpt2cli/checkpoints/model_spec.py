@@ -73,7 +73,7 @@ class ModelSpec:
         Raises what `load_plain` raises, CheckpointError for weights that the precision cannot hold, and UsageError if
         the device cannot `compile`.
         """
-        from gpt2cli.inference.decoder import PRECISIONS, check_graphs, make_decoder
+        from gpt2cli.inference.decoder import PRECISIONS, check_graphs, has_kernels, make_decoder
         from gpt2cli.model.device_choice import pick_device
 
         device = pick_device(self.device)
@@ -81,8 +81,23 @@ class ModelSpec:
             raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, not {self.precision}")
         if compile:
             check_graphs(device)
+        if device == "cpu" and has_kernels():
+            return self._load_packed(progress, for_text)
         gpt = self.read(progress, for_text=for_text).float().eval()
         return make_decoder(gpt, device, self.precision, compile, self.threads)
+
+    def _load_packed(self, progress: Progress, for_text: bool) -> "Decoder":
+        """A decoder of compiled loops, which needs no torch unless a `.pt` file is opened for the first time."""
+        from gpt2cli.checkpoints.packed_models import open_or_pack
+        from gpt2cli.hub.tokenizer_files import check_tokenizer
+        from gpt2cli.inference.cpu_decoder import CPUDecoder
+
+        place = self._find(progress, for_text)
+        home = place if self.ckpt is None and self._local() is None else None
+        packed = open_or_pack(self.files(), self.precision, self.read_stored, home, progress)
+        if for_text:
+            check_tokenizer(packed, self.name)
+        return CPUDecoder(packed.config, packed.origin, packed.precision, packed.arrays, self.threads)
 
     def load_plain(self, progress: Progress = ignore, *, for_text: bool = False) -> "GPT":
         """The model in fp32 and evaluation mode, with the adapter merged into its base.

@@ -120,7 +120,7 @@ class Decoder(Protocol):
 
 
 def make_decoder(gpt: "GPT", device: str, precision: str, compile: bool = False, threads: int | None = None) -> Decoder:
-    """A decoder for `gpt`, which is on the CPU in fp32 and must not be used afterwards.
+    """A decoder of PyTorch for `gpt`, which is on the CPU in fp32 and must not be used afterwards.
 
     `precision` is one of PRECISIONS, or auto: see `pick_precision`. With `compile`, CUDA graphs decode. `threads` is
     the number of threads on the CPU; None is the default. Raises CheckpointError for weights that are too large for
@@ -128,10 +128,6 @@ def make_decoder(gpt: "GPT", device: str, precision: str, compile: bool = False,
     """
     if precision == "auto":
         precision = pick_precision(gpt.origin, device)
-    if not compile and device == "cpu" and has_kernels():
-        from gpt2cli.inference.cpu_decoder import CPUDecoder
-
-        return CPUDecoder(gpt, precision, threads)
     import torch
 
     from gpt2cli.inference.torch_decoder import TorchDecoder, move
@@ -177,10 +173,9 @@ def pick_precision(origin: Origin, device: str) -> str:
 
 
 def has_kernels() -> bool:
-    """Whether Numba is installed and the processor converts 16-bit numbers: x86 since 2013, and 64-bit ARM."""
-    if find_spec("numba") is None:
+    """Whether there is a CPUDecoder for this processor: x86 since 2013, and 64-bit ARM. They convert 16-bit numbers."""
+    if find_spec("llvmlite") is None:
         return False
-    from llvmlite import binding  # part of Numba
+    from gpt2cli.inference.cpu.processor import FEATURES, TRIPLE
 
-    machine = binding.get_default_triple().partition("-")[0]
-    return machine in ("aarch64", "arm64") or bool(binding.get_host_cpu_features().get("avx2"))
+    return TRIPLE.startswith(("aarch64", "arm64")) or "avx2" in FEATURES

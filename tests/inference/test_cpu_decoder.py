@@ -22,13 +22,12 @@ from gpt2cli.model.torch_precisions import round_weights
 from tests import models
 from tests.runner import clean_environment
 
-pytestmark = pytest.mark.skipif(not decoder.has_kernels(), reason="Numba is not there")
+pytestmark = pytest.mark.skipif(not decoder.has_kernels(), reason="no loops for this processor")
 NEAR = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2, "int4": 0.3}
 ODD = GPTConfig(n_layer=2, n_head=3, n_embd=39, block_size=40, vocab_size=301)  # of no size that kernels count in
 
 
-def packed_model(model, precision):
-    return CPUDecoder(copy.deepcopy(model), precision)
+packed_model = models.packed
 
 
 def random_ids(config, *shape):
@@ -153,10 +152,11 @@ def test_another_thread_computes_the_same():
 
 def test_where_nothing_can_be_kept_it_is_compiled_anew(tmp_path):
     (tmp_path / "file").write_text("")
-    code = "import numpy as np; from gpt2cli.inference.cpu.elementwise import exp; assert exp(np.float32(0)) == 1"
-    environment = clean_environment() | {"NUMBA_CACHE_DIR": str(tmp_path / "file")}
+    code = "from gpt2cli.inference.cpu.compiling import loops, store; loops('fp32'); print(store().problem)"
+    environment = clean_environment() | {"GPT2CLI_CACHE": str(tmp_path / "file")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+    assert "cannot write" in done.stdout
 
 
 def test_an_untied_head_stays_apart():
@@ -188,27 +188,24 @@ def test_what_is_not_finite_shows_in_the_result(precision, value):
     assert not np.isfinite(logits[0, 2:]).any()
 
 
-@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("make", [models.packed, lambda model, precision: make_decoder(model, "cpu", precision)])
 @pytest.mark.parametrize(("precision", "value", "fits"), [
     ("fp16", 6e4, True), ("fp16", 1e6, False), ("int4", 5e5, True), ("int4", 1e6, False), ("int4", -1e30, False),
     ("bf16", 1e30, True), ("int8", 1e30, True), ("fp32", 1e30, True),
 ])  # fmt: skip
-def test_weights_that_a_precision_cannot_hold_are_refused(precision, value, fits, kernels, monkeypatch):
-    if not kernels:
-        monkeypatch.setattr(decoder, "has_kernels", lambda: False)
+def test_weights_that_a_precision_cannot_hold_are_refused(precision, value, fits, make):
     model = models.small_model(GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=8, vocab_size=100))
     with torch.no_grad():
         model.h[0].mlp.c_fc.weight[3] = value
     if fits:
-        assert make_decoder(model, "cpu", precision).precision == precision
+        assert make(model, precision).precision == precision
     else:
         with pytest.raises(CheckpointError, match=rf"is too large for {precision}: use --precision fp32"):
-            make_decoder(model, "cpu", precision)
+            make(model, precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_without_kernels_weights_have_the_same_values(precision, monkeypatch, tiny):
-    monkeypatch.setattr(decoder, "has_kernels", lambda: False)
+def test_without_kernels_weights_have_the_same_values(precision, tiny):
     model = make_decoder(copy.deepcopy(tiny), "cpu", precision)
     assert isinstance(model, TorchDecoder) and model.precision == precision
     weight = tiny.h[1].mlp.c_fc.weight
