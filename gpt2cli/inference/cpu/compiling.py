@@ -41,7 +41,12 @@ def is_compiled(precision: str) -> bool:
 @cache
 def loops(precision: str) -> Loops:
     """The loops of a precision. They are read from the store, or compiled, which takes a second or two."""
-    return Loops(*link(store().read(_file_name(precision)) or compile_loops(precision), Loops._fields, parameters=2))
+    name = _file_name(precision)
+    try:
+        return Loops(*link(store().read(name) or compile_loops(precision), Loops._fields, parameters=2))
+    except RuntimeError:  # the file has the right digest, but is no object file with these functions
+        store().delete(name)
+        return Loops(*link(compile_loops(precision), Loops._fields, parameters=2))
 
 
 def compile_loops(precision: str) -> bytes:

@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import count
 from typing import Any
 
 from llvmlite import binding
@@ -32,12 +33,13 @@ def link(code: bytes, names: Sequence[str], parameters: int) -> list[Loop]:
     library = binding.JITLibraryBuilder().add_object_img(code).add_current_process()
     for name in names:
         library.export_symbol(name)
-    tracker = library.link(_linker(), f"loops.{len(_trackers)}")
+    tracker = library.link(_linker(), f"loops.{next(_numbers)}")
     _trackers.append(tracker)
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * parameters)
     return [kind(tracker[name]) for name in names]
 
 
+_numbers = count()
 _trackers: list[Any] = []
 """They keep the machine code in memory."""
 
