@@ -1,59 +1,105 @@
 """Causal attention of new tokens over the cache of keys and values.
 
-`qkv` (m, 3 * C) holds queries, keys and values of m new tokens; `keys` and `values` (B, H, S, D) are the cache. A row
-of `pieces` (n, 6) is a `model.pieces.Piece`. The package's docstring draws which tokens attend to which.
+`qkv` (m, 3 * C or more) holds queries, keys and values of m new tokens; `keys` and `values` (B, H, S, D) are the cache,
+in fp32 or fp16, with D as `key_size` says. `blocks` (n, 8) comes from `attention_blocks`, which
+numbers the tasks: a task is one head of one block of queries. The package's docstring draws which tokens attend to
+which.
+
+First all new keys and values must be stored, by any threads; then all tasks can run in any order, at the same time.
+A query's result is the same to the bit in any pass, batch and block, over a cache or over a PackedRow.
 """
 
 from typing import Any
 
 import numpy as np
 
-from gpt2cli.inference.cpu.compiler.functions import inlined
-from gpt2cli.inference.cpu.elementwise import softmax
+from gpt2cli.inference.cpu import attention_tasks
+from gpt2cli.inference.cpu.attention_kernels import as_stored, scores, softmax, weighted_sums
+from gpt2cli.inference.cpu.attention_tasks import QUERY_TILE
+from gpt2cli.inference.cpu.compiler.functions import called, inlined
 from gpt2cli.inference.cpu.processor import LANES
-from gpt2cli.inference.cpu.packed_layout import rounded_up
 
-
-def key_size(head_size: int) -> int:
-    """The width of keys and values in the cache: `head_size` padded to whole vectors."""
-    return rounded_up(head_size, LANES)
-
+score_row = inlined(attention_tasks.score_row)
 
 
 @inlined
-def attention_tasks(pieces, H):
-    return len(pieces) * H
-@inlined
-def store_keys_values(C, qkv, pieces, keys, values, a, b):
-    H = keys.shape[1]
-    D = C // H
-    for task in range(a, b):
-        p, h = task // H, task % H
-        first, length, cache_row, cache_place, _, _ = pieces[p]
-        for t in range(length):
+def store_keys_values(C: int, qkv: Any, blocks: Any, keys: Any, values: Any, first_task: int, last_task: int) -> None:
+    """Copy the keys and values of new tokens to the cache, for the tasks from `first_task` to before `last_task`."""
+    D, n_blocks = C // keys.shape[1], len(blocks)
+    for task in range(first_task, last_task):
+        h, block = task // n_blocks, blocks[task % n_blocks]
+        first, cache_row, cache_place = block[0], block[2], block[3]
+        for t in range(block[6], block[6] + block[7]):
+            token = qkv[first + t]
+            key, value = keys[cache_row, h, cache_place + t], values[cache_row, h, cache_place + t]
             for d in range(D):
-                keys[cache_row, h, cache_place + t, d] = qkv[first + t, C + h * D + d]
-                values[cache_row, h, cache_place + t, d] = qkv[first + t, 2 * C + h * D + d]
-@inlined
-def attend(C, qkv, pieces, keys, values, out, a, b, scratch):
-    H = keys.shape[1]
-    D = C // H
-    for task in range(a, b):
-        p, h = task // H, task % H
-        first, length, cache_row, cache_place, prefix_place, prefix_length = pieces[p]
-        scale = np.float32(1) / np.sqrt(np.float32(D))
-        for t in range(length):
-            n = prefix_length + t + 1
-            for s in range(n):
-                place = prefix_place + s if s < prefix_length else cache_place + s - prefix_length
-                v = np.float32(0)
-                for d in range(D):
-                    v += qkv[first + t, h*D+d] * keys[cache_row, h, place, d]
-                scratch[s] = v * scale
-            softmax(scratch, n)
+                key[d] = as_stored(token[C + h * D + d], keys)
             for d in range(D):
-                out[first+t, h*D+d] = 0
-            for s in range(n):
-                place = prefix_place + s if s < prefix_length else cache_place + s - prefix_length
-                for d in range(D):
-                    out[first+t, h*D+d] += scratch[s] * values[cache_row, h, place, d]
+                value[d] = as_stored(token[2 * C + h * D + d], values)
+
+
+@inlined
+def attend(
+    C: int, qkv: Any, blocks: Any, keys: Any, values: Any, out: Any, first_task: int, last_task: int, scratch: Any
+) -> None:
+    """Write attention's output to `out` (m, C or more), for the tasks from `first_task` to before `last_task`.
+
+    `scratch` is memory for one thread; `attention_scratch` says how many numbers in fp32.
+    """
+    D, n_blocks = C // keys.shape[1], len(blocks)
+    for task in range(first_task, last_task):
+        h = task // n_blocks
+        first, _, row, place, prefix_place, prefix_length, start, count = blocks[task % n_blocks]
+        heads = keys[row, h], values[row, h]
+        for at in range(start, start + count, QUERY_TILE):
+            n = min(QUERY_TILE, start + count - at)
+            if prefix_place + prefix_length == place:  # the prefix and the piece are one range of the cache
+                visible = prefix_length + at + n
+                _attend_tile(D, qkv, first + at, h, n, heads, prefix_place, 0, prefix_place, visible, out, scratch)
+            else:
+                ranges = prefix_place, prefix_length, place, at + n
+                _attend_tile(D, qkv, first + at, h, n, heads, *ranges, out, scratch)
+
+
+@called
+def _attend_tile(
+    D: int,
+    qkv: Any,
+    row: int,
+    h: int,
+    n: int,
+    heads: Any,
+    prefix: int,
+    prefix_length: int,
+    place: int,
+    length: int,
+    out: Any,
+    scratch: Any,
+) -> None:
+    """Attention of head h of n queries, at most QUERY_TILE, of which the last one attends to two ranges of the cache.
+
+    The first query is in this row of `qkv`.
+    """
+    keys, values = heads
+    width, visible = keys.shape[1], prefix_length + length
+    stride = score_row(visible)
+    inverses, mixed = scratch[:QUERY_TILE], scratch[LANES : LANES + QUERY_TILE * width]
+    weights = scratch[LANES + QUERY_TILE * width :]
+    tile = 1 if n == 1 else QUERY_TILE
+    scale = np.float32(1) / np.sqrt(np.float32(D))
+    for i in range(tile * width):
+        mixed[i] = 0
+    for t in range(n):
+        for d in range(D):
+            mixed[t * width + d] = qkv[row + t, h * D + d] * scale
+    ranges = ((prefix, 0, prefix_length), (place, prefix_length, length))
+    for at, s, count in ranges:
+        if count > 0:
+            scores(mixed, tile, keys, at, count, weights, s, stride)
+    for t in range(tile):
+        inverses[t] = softmax(weights, t * stride, visible - max(0, n - t - 1), visible)
+    for at, s, count in ranges:
+        weighted_sums(weights, s, stride, tile, values, at, count, mixed, s > 0)
+    for t in range(n):
+        for d in range(D):
+            out[row + t, h * D + d] = mixed[t * width + d] * inverses[t]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpt2cli.inference.cpu import pass_table as at
-from gpt2cli.inference.cpu.attention import attend, attention_tasks, store_keys_values
+from gpt2cli.inference.cpu.attention import attend, store_keys_values
 from gpt2cli.inference.cpu.compiler.functions import Compiled, called, inlined
 from gpt2cli.inference.cpu.compiler.translate import Unit
 from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE, layer_norm
@@ -111,15 +111,14 @@ def attention(t: Any, layer: int, kind: Any, qkv: Any, out: Any, counter: int, t
     addresses = array_at(t[at.CACHE_ADDRESSES], (t[at.LAYERS], 2), np.int64)[layer]
     shape = (t[at.CACHE_ROWS], heads, t[at.CAPACITY], t[at.KEY_SIZE])
     keys, values = array_at(addresses[0], shape, kind), array_at(addresses[1], shape, kind)
-    pieces = array_at(t[at.PIECE_RECORDS], (t[at.PIECES], at.PIECE_SIZE), np.int64)
-    first, last = share(t[at.PIECES] * heads, threads, thread)
-    store_keys_values(C, qkv, pieces, keys, values, first, last)
+    blocks, tasks = array_at(t[at.BLOCKS], (t[at.N_BLOCKS], at.BLOCK_SIZE), np.int64), t[at.N_BLOCKS] * heads
+    first, last = share(tasks, threads, thread)
+    store_keys_values(C, qkv, blocks, keys, values, first, last)
     wait_for_all(counter, threads)
     scratch_at = own_memory(t, thread) + t[at.OWN_SCRATCH]
     scratch = array_at(scratch_at, ((t[at.OWN_BYTES] - t[at.OWN_SCRATCH]) // 4,), np.float32)
-    tasks = attention_tasks(pieces, heads)
     task = next_tasks(counter + at.COUNTER_BYTES, 1)
     while task < tasks:
-        attend(C, qkv, pieces, keys, values, out, task, task + 1, scratch)
+        attend(C, qkv, blocks, keys, values, out, task, task + 1, scratch)
         task = next_tasks(counter + at.COUNTER_BYTES, 1)
     wait_for_all(counter + 2 * at.COUNTER_BYTES, threads)

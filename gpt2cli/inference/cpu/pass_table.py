@@ -36,8 +36,8 @@ import numpy as np
     KEY_SIZE,
     CACHE_ROWS,
     CAPACITY,
-    PIECES,
-    PIECE_RECORDS,  # the address of the pieces
+    BLOCKS,  # the address of the blocks of queries
+    N_BLOCKS,
     MATRIX,  # the address of the record of a single matrix
     OUT,  # the address of its products
     SIZE,
@@ -65,8 +65,8 @@ ATTN_C_PROJ, C_FC, MLP_C_PROJ, LAYER_SIZE = (C_ATTN + n * MATRIX_SIZE for n in r
 COUNTER_BYTES = 64
 """Bytes from one counter to the next: a cache line, so that threads with different counters do not disturb each other."""
 COUNTERS_OF_PRODUCT = 3
-PIECE_SIZE = 6
-"""The fields of a `model.pieces.Piece`."""
+BLOCK_SIZE = 8
+"""The fields of a block of `attention_blocks`."""
 COUNTERS_OF_LAYER = 2 + 3 + 4 * COUNTERS_OF_PRODUCT
 
 KINDS = {"fp32": ("float32",), "fp16": ("uint16",), "bf16": ("int16",), "int8": ("int8",), "int4": ("uint8", "int8")}

@@ -20,7 +20,8 @@ from gpt2cli.inference.cpu.packed_layout import (
     packed_matrix,
     rounded_up,
 )
-from gpt2cli.inference.cpu.scratch import key_size, padded_rows, scratch_bytes, step_bytes
+from gpt2cli.inference.cpu.attention_tasks import attention_blocks, key_size
+from gpt2cli.inference.cpu.scratch import padded_rows, scratch_bytes, step_bytes
 from gpt2cli.inference.cpu.thread_team import ThreadTeam
 
 Array = NDArray[Any]
@@ -60,8 +61,9 @@ class Passes:
             self._make_room(m)
             table, (keys, _) = self._table, memory[0]
             addresses = np.array([(k.ctypes.data, v.ctypes.data) for k, v in memory], np.int64)
-            table[at.CACHE_ADDRESSES], table[at.PIECE_RECORDS] = addresses.ctypes.data, pieces.ctypes.data
-            table[at.CACHE_ROWS], table[at.CAPACITY], table[at.PIECES] = len(keys), keys.shape[2], len(pieces)
+            blocks = attention_blocks(pieces)
+            table[at.CACHE_ADDRESSES], table[at.BLOCKS] = addresses.ctypes.data, blocks.ctypes.data
+            table[at.CACHE_ROWS], table[at.CAPACITY], table[at.N_BLOCKS] = len(keys), keys.shape[2], len(blocks)
             table[at.ROWS], table[at.IS_MANY] = padded_rows(m, is_many), is_many
             self._buffers[at.X][:m, :C] = x
             self._run(self._loops.forward)
