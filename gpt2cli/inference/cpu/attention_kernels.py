@@ -14,7 +14,7 @@ from gpt2cli.inference.cpu import vector_math as vm
 from gpt2cli.inference.cpu.attention_tasks import QUERY_TILE
 from gpt2cli.inference.cpu.compiler.emission import steps
 from gpt2cli.inference.cpu.compiler.functions import emitted
-from gpt2cli.inference.cpu.compiler.values import INDEX, REAL, Array, Number, Value, convert
+from gpt2cli.inference.cpu.compiler.values import REAL, Array, Number, Value, indexes
 from gpt2cli.inference.cpu.llvm_simd import FLOAT, HALF, broadcast, index, shuffle
 from gpt2cli.inference.cpu.processor import LANES
 from gpt2cli.inference.cpu.vector_math import ZERO
@@ -33,7 +33,7 @@ def scores(
     read.
     """
     q, k, w = queries.data, keys.data, weights.data
-    tile, at, n, s, stride = _whole(b, tile, at, n, s, stride)
+    tile, at, n, s, stride = indexes(b, tile, at, n, s, stride)
     width = keys.sizes[1]
     last = b.sub(n, index(1))
 
@@ -85,7 +85,7 @@ def softmax(b: Any, weights: Array, s: Value, visible: Value, n: Value) -> Numbe
 
     Returns the inverse of their sum, which makes them a softmax. Writes whole vectors.
     """
-    s, visible, n = _whole(b, s, visible, n)
+    s, visible, n = indexes(b, s, visible, n)
     row = b.gep(weights.data, [s])
     lowest = vm.real(ZERO, -3e38)
     with vm.Loop(b, index(0), visible, index(LANES), [lowest]) as loop:
@@ -118,7 +118,7 @@ def weighted_sums(
     `out` (tile * D,) is in fp32.
     """
     w, v, o = weights.data, values.data, out.data
-    s, stride, tile, at, n = _whole(b, s, stride, tile, at, n)
+    s, stride, tile, at, n = indexes(b, s, stride, tile, at, n)
     width = values.sizes[1]
     first = b.gep(v, [b.mul(at, width)])
 

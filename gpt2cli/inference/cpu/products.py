@@ -12,7 +12,9 @@ from gpt2cli.inference.cpu.compiler.functions import called, inlined
 from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, Matrix
 from gpt2cli.inference.cpu.elementwise import round_rows
 from gpt2cli.inference.cpu.matmul import largest_integer, multiply_few_rows, multiply_one_row
-from gpt2cli.inference.cpu.matmul_many_rows import multiply_many_rows, prepare_rows, steps_per_row
+from gpt2cli.inference.cpu.matmul_many_rows import multiply_many_rows
+from gpt2cli.inference.cpu.panels import PANEL_OUTPUTS
+from gpt2cli.inference.cpu.rounded_rows import SEGMENTS, prepare_rows
 from gpt2cli.inference.cpu.shared_memory import array_at, next_tasks, wait_for_all
 
 
@@ -78,20 +80,26 @@ def _few_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: in
 
 @called
 def _many_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:
-    m, threads = t[at.ROWS], t[at.THREADS]
-    integers = array_at(t[at.PREPARED], (m, x.shape[1]), np.int16)
-    steps = array_at(t[at.STEPS], (m, steps_per_row(x.shape[1])), np.float32)
-    rows = prepared(matrix, x, integers)
+    m, width, threads = t[at.ROWS], x.shape[1], t[at.THREADS]
+    integers = array_at(t[at.PREPARED], (m, width), np.int16)
+    steps = array_at(t[at.STEPS], (m, width // segment_of(matrix)), np.float32)
+    rows = x if matrix.weights.dtype == np.float32 else integers
     first, last = share(m, threads, thread)
     prepare_rows(matrix, x, rows, steps, first, last)
     wait_for_all(counter + at.COUNTER_BYTES, threads)
-    own = array_at(own_memory(t, thread) + t[at.OWN_SCRATCH], (t[at.OWN_BYTES] - t[at.OWN_SCRATCH],), np.uint8)
-    blocks = len(matrix.scale) // BLOCK_OUTPUTS
-    block = next_tasks(counter, 1)
-    while block < blocks:
-        first, last = block * BLOCK_OUTPUTS, (block + 1) * BLOCK_OUTPUTS
-        multiply_many_rows(matrix, rows, steps, y, epilogue, first, last, own)
-        block = next_tasks(counter, 1)
+    own_rows = (t[at.OWN_BYTES] - t[at.OWN_SCRATCH]) // (4 * BLOCK_OUTPUTS)
+    own = array_at(own_memory(t, thread) + t[at.OWN_SCRATCH], (own_rows, BLOCK_OUTPUTS), np.float32)
+    outputs = len(matrix.scale)
+    first = PANEL_OUTPUTS * next_tasks(counter, 1)
+    while first < outputs:
+        multiply_many_rows(matrix, rows, steps, y, epilogue, first, min(outputs, first + PANEL_OUTPUTS), own)
+        first = PANEL_OUTPUTS * next_tasks(counter, 1)
+
+
+@inlined
+def segment_of(matrix: Matrix) -> int:
+    """Neighbouring activations that share a scale."""
+    return SEGMENTS.get(matrix.weights.dtype, 64)
 
 
 @inlined

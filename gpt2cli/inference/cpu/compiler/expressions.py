@@ -103,21 +103,34 @@ class Expressions:
         condition = self.condition(node.test)
         if isinstance(condition, bool):
             return self.value(node.body if condition else node.orelse)
-        first, second = self.value(node.body), self.value(node.orelse)
-        if not isinstance(first, Array | tuple):
-            dtype = common_type(first, second)
-            first, second = convert(self.b, first, dtype), convert(self.b, second, dtype)
+        first, second = self._alike(self.value(node.body), self.value(node.orelse))
         pairs = zip(flatten(first), flatten(second), strict=True)
         return rebuild(first, [self.b.select(condition, x, y) for x, y in pairs])
+
+    def _alike(self, first: Value, second: Value) -> tuple[Value, Value]:
+        """Two values with the same types: all numbers are in registers."""
+        if isinstance(first, tuple):
+            pairs = [self._alike(x, y) for x, y in zip(first, second, strict=True)]
+            return tuple(x for x, _ in pairs), tuple(y for _, y in pairs)
+        if isinstance(first, Array):
+            return first, second
+        dtype = common_type(first, second)
+        return convert(self.b, first, dtype), convert(self.b, second, dtype)
 
     def _subscript(self, node: ast.Subscript) -> Value:
         base = self.value(node.value)
         if not isinstance(base, Array):
             return base[self.slice_of(node.slice)] if isinstance(node.slice, ast.Slice) else base[self.value(node.slice)]
         if isinstance(node.slice, ast.Slice):
-            first = self.value(node.slice.lower) if node.slice.lower else 0
-            return arithmetic.part(self.b, base, first, self.value(node.slice.upper) if node.slice.upper else None)
+            return self._part(base, node.slice)
+        if isinstance(node.slice, ast.Tuple) and isinstance(node.slice.elts[-1], ast.Slice):  # a part of a row
+            row = arithmetic.element(self.b, base, tuple(map(self.value, node.slice.elts[:-1])))
+            return self._part(row, node.slice.elts[-1])
         return arithmetic.element(self.b, base, self.places(node.slice))
+
+    def _part(self, array: Array, bounds: ast.Slice) -> Array:
+        first = self.value(bounds.lower) if bounds.lower else 0
+        return arithmetic.part(self.b, array, first, self.value(bounds.upper) if bounds.upper else None)
 
     def slice_of(self, node: ast.Slice) -> slice:
         """A part of a tuple, whose bounds are known."""

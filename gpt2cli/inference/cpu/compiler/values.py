@@ -100,6 +100,11 @@ def convert(b: ir.IRBuilder, value: Value, dtype: np.dtype[Any]) -> Number:
     return Number(dtype, b.trunc(number.llvm, to) if dtype.itemsize < before.itemsize else number.llvm)
 
 
+def indexes(b: ir.IRBuilder, *numbers: Value) -> list[Any]:
+    """Whole numbers as registers of int64."""
+    return [convert(b, number, INDEX).llvm for number in numbers]
+
+
 def common_type(left: Value, right: Value) -> np.dtype[Any]:
     """The type in which two numbers are computed. A constant takes the other's, a whole number that of a float."""
     if not isinstance(left, Number | np.generic):
