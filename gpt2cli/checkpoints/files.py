@@ -56,7 +56,7 @@ def read_safetensors(path: Path) -> Contents:
         dtype = np.dtype(TYPES[tensor.type][0])
         try:
             tensors[name] = lazy(array_in(content, tensor.start, tensor.shape, dtype))
-        except ValueError as error:  # an empty tensor whose other dimensions are too large for NumPy
+        except (TypeError, ValueError) as error:  # a dimension too large for NumPy, or the file was cut meanwhile
             raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): fetch it again") from None
     return Contents(tensors, metadata)
 

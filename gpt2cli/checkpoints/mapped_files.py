@@ -19,7 +19,7 @@ def map_file(path: Path) -> mmap.mmap:
 def array_in(content: mmap.mmap, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """A part of a mapped file as an array. It is a copy only if the offset does not suit the type.
 
-    Raises ValueError for a shape that no array has, or that goes beyond the end of the file.
+    Raises ValueError or TypeError for a shape that no array has, or that goes beyond the end of the file.
     """
     array: Array = np.ndarray(shape, dtype, content, offset)
     return array if array.flags.aligned else array.copy()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class ModelSpec:
     """Which model to load, where, and in which precision. Nothing is read or checked before a method is called.
 
-    The methods that compute import torch when they are called: `check` can refuse a wrong name at once.
+    The methods that compute import NumPy or torch when they are called: `check` can refuse a wrong name at once.
 
     model      a published name, `tiny`, a Hub repository or a directory; gpt2 if neither `model` nor `ckpt` is given
     ckpt       a checkpoint file, or the directory of a LoRA adapter in PEFT's format. With an adapter, `model` can name

@@ -55,8 +55,7 @@ def to_floats(tensors: Mapping[str, LazyArray], where: object) -> dict[str, Lazy
 
 def dequantize_rows(numbers: Array, scale: Array) -> Floats:
     """The matrix (out, in) of integers (out, in) and the scales of its rows (out,)."""
-    weight = floats(numbers)
-    weight *= floats(scale)[:, None]
+    weight: Floats = numbers * floats(scale)[:, None]
     return weight
 
 

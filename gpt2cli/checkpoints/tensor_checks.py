@@ -12,9 +12,9 @@ from gpt2cli.checkpoints.mapped_files import Array
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown_name
 
-WEIGHT_TYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
+WEIGHT_TYPES = frozenset(map(np.dtype, ("float16", ml_dtypes.bfloat16, "float32", "float64")))
 """The types of weights, and of the scales of quantized weights."""
-_MASKS_AND_QUANTIZED = (np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64)
+_MASKS_AND_QUANTIZED = frozenset(map(np.dtype, ("bool", "uint8", "int8", "uint16", "int16", "int32", "int64")))
 CHUNK = 2**18
 """Weights that are looked at together: they stay in the processor's cache."""
 
@@ -29,7 +29,7 @@ def check_model_tensors(tensors: Mapping[str, LazyArray], where: object) -> None
     for name, tensor in tensors.items():
         if len(name) > MAX_NAME:
             raise CheckpointError(f"{where} holds a tensor with a name of {len(name)} characters: it is no GPT-2")
-        if tensor.dtype not in WEIGHT_TYPES + _MASKS_AND_QUANTIZED:
+        if tensor.dtype not in WEIGHT_TYPES | _MASKS_AND_QUANTIZED:
             raise CheckpointError(f"{where}: {shown_name(name)} is {tensor.dtype}, not floating point: save it as fp32")
         if tensor.ndim > MAX_DIMENSIONS or math.prod(tensor.shape) == 0:
             shape = tuple(tensor.shape[:MAX_DIMENSIONS])
