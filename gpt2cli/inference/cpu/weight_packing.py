@@ -22,13 +22,13 @@ from gpt2cli.model.quantization import BF16, GROUP, is_cut, quantize_groups, qua
 
 MOST_THREADS = 4
 """Threads that pack a matrix. More would wait for the memory."""
-SLICE = 2**16
+SLICE = 2**17
 """Weights that a thread packs at a time, so that the intermediate results stay in the processor's cache."""
 _SMALL_SLICE = 2**14  # of computations with several intermediate results
 _BITS_OF_LEAST = np.uint32(0x38800000)  # 2^-14, the least number in fp16 with all its bits
 _BITS_OF_2_TO_16 = np.uint32(0x47800000)
-_TILE = 16
-"""Columns of a transposed matrix that are copied at a time: a line of the cache in fp32."""
+_LEAST_ROWS = 64  # of a transposed matrix, in fp32 four lines of the processor's cache
+_TILE = 32  # columns of a transposed matrix that are copied at a time
 
 Array = NDArray[Any]
 
@@ -108,7 +108,7 @@ def pack_matrix(weight: Array, bias: Array | None, precision: str, arena: Arena 
     if bias is not None:
         matrix.bias[:outputs] = bias
     pack = {"fp32": _pack_fp32, "fp16": _pack_fp16, "bf16": _pack_bf16, "int8": _pack_int8, "int4": _pack_int4}[held]
-    cut = _for_rows(outputs, max(1, SLICE // width), lambda rows: pack(weight[rows], matrix, rows))
+    cut = _for_rows(outputs, max(_LEAST_ROWS, SLICE // width), lambda rows: pack(weight[rows], matrix, rows))
     refuse_cut(cut, weight, precision)
     return matrix
 
