@@ -87,13 +87,14 @@ class CPUDecoder:
             for weights, (keys, values) in zip(self._blocks, memory, strict=True):
                 block(buffers, pieces, keys, values, weights, config.layer_norm_epsilon, T)
             layer_norm(buffers.x, self._norm, config.layer_norm_epsilon, buffers.normed)
-        return buffers.normed[: len(ids), :C].reshape(B, T, C)
+        states: NDArray[np.float32] = buffers.normed[: len(ids), :C].reshape(B, T, C)
+        return states
 
     def head(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         rows = hidden.reshape(-1, hidden.shape[-1])
         with self._turn:
             use_threads(self.threads)
-            logits = multiply(self._head, rows, hidden.shape[-2])
+            logits: NDArray[np.float32] = multiply(self._head, rows, hidden.shape[-2])
         return logits[: len(rows), : self.config.vocab_size].reshape(*hidden.shape[:-1], self.config.vocab_size)
 
     def candidates(
