@@ -88,15 +88,21 @@ def cut(values: NDArray[np.float32], config: SamplingConfig) -> NDArray[np.float
     scaled = values.astype(np.float64)  # in fp32, a temperature near 0 would become 0
     with np.errstate(over="ignore"):  # a difference divided by such a temperature is -inf
         probabilities = np.exp((scaled - scaled[:, :1]) / config.temperature)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    probabilities /= _sums(probabilities)
     if config.top_p < 1:
         before = probabilities.cumsum(axis=1) - probabilities
         probabilities[before >= config.top_p] = 0
     if config.min_p > 0:
         probabilities[probabilities < config.min_p * probabilities[:, :1]] = 0
     if config.top_p < 1 or config.min_p > 0:
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        probabilities /= _sums(probabilities)
     return probabilities
+
+
+def _sums(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum (B, 1) of each row, added up in order: zeros at its end, beside a longer row, change no digit."""
+    sums: NDArray[np.float64] = numbers.cumsum(axis=1)[:, -1:]
+    return sums
 
 
 def draw(probabilities: NDArray[np.float64], ids: NDArray[np.int64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -87,6 +87,10 @@ def test_a_row_with_ties_and_a_device_that_cannot_wait_choose_the_same(top_k):
     """Every choice along the distribution, beside rows with more ties and fewer."""
     logits, config = tied_logits(), SamplingConfig(temperature=1.5, top_k=top_k)
     probabilities, ids = distribution(logits, config)
+    for row, together in enumerate(probabilities):
+        alone, _ = distribution(logits[row : row + 1], config)
+        assert np.array_equal(alone[0], together[: alone.shape[1]])
+        assert not together[alone.shape[1] :].any()
     for number in np.linspace(0, 1 - 1e-9, 97):
         together = draw(probabilities, ids, np.repeat(number, 3)).tolist()
         uniform = torch.full((3,), number, dtype=torch.float64)
