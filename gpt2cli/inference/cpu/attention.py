@@ -30,12 +30,13 @@ def store_keys_values(C: int, qkv: Any, blocks: Any, keys: Any, values: Any, fir
         h, block = task // n_blocks, blocks[task % n_blocks]
         first, cache_row, cache_place = block[0], block[2], block[3]
         for t in range(block[6], block[6] + block[7]):
-            token = qkv[first + t]
+            new_key = qkv[first + t, C + h * D : C + (h + 1) * D]
+            new_value = qkv[first + t, 2 * C + h * D : 2 * C + (h + 1) * D]
             key, value = keys[cache_row, h, cache_place + t], values[cache_row, h, cache_place + t]
             for d in range(D):
-                key[d] = as_stored(token[C + h * D + d], keys)
+                key[d] = as_stored(new_key[d], keys)
             for d in range(D):
-                value[d] = as_stored(token[2 * C + h * D + d], values)
+                value[d] = as_stored(new_value[d], values)
 
 
 @inlined
@@ -51,14 +52,12 @@ def attend(
         h = task // n_blocks
         first, _, row, place, prefix_place, prefix_length, start, count = blocks[task % n_blocks]
         heads = keys[row, h], values[row, h]
+        is_one = prefix_place + prefix_length == place  # the prefix and the piece are one range of the cache
+        begin, separate, earlier = (prefix_place, 0, prefix_length) if is_one else (place, prefix_length, 0)
         for at in range(start, start + count, QUERY_TILE):
             n = min(QUERY_TILE, start + count - at)
-            if prefix_place + prefix_length == place:  # the prefix and the piece are one range of the cache
-                visible = prefix_length + at + n
-                _attend_tile(D, qkv, first + at, h, n, heads, prefix_place, 0, prefix_place, visible, out, scratch)
-            else:
-                ranges = prefix_place, prefix_length, place, at + n
-                _attend_tile(D, qkv, first + at, h, n, heads, *ranges, out, scratch)
+            ranges = prefix_place, separate, begin, earlier + at + n
+            _attend_tile(D, qkv, first + at, h, n, heads, *ranges, out, scratch)
 
 
 @called
@@ -92,13 +91,14 @@ def _attend_tile(
     for t in range(n):
         for d in range(D):
             mixed[t * width + d] = qkv[row + t, h * D + d] * scale
-    ranges = ((prefix, 0, prefix_length), (place, prefix_length, length))
-    for at, s, count in ranges:
+    for part in range(2):
+        at, s, count = (place, prefix_length, length) if part == 1 else (prefix, 0, prefix_length)
         if count > 0:
             scores(mixed, tile, keys, at, count, weights, s, stride)
     for t in range(tile):
         inverses[t] = softmax(weights, t * stride, visible - max(0, n - t - 1), visible)
-    for at, s, count in ranges:
+    for part in range(2):
+        at, s, count = (place, prefix_length, length) if part == 1 else (prefix, 0, prefix_length)
         weighted_sums(weights, s, stride, tile, values, at, count, mixed, s > 0)
     for t in range(n):
         for d in range(D):

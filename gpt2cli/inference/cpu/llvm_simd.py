@@ -12,7 +12,7 @@ The type of a matrix's array says how its weights are stored:
 The package's docstring draws the bytes of each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,23 +108,6 @@ def multiply_pairs(b: Any, x: Any, y: Any) -> Any:
     return b.add(even, odd)
 
 
-def multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
-    """x * y + z for vectors of fp32, rounded once where the processor has an instruction for it."""
-    return _call(b, "fmuladd", x, y, z)
-
-
-def round_to_nearest(b: Any, x: Any) -> Any:
-    """A vector of fp32, rounded to whole numbers."""
-    return _call(b, "rint", x)
-
-
-def _call(b: Any, name: str, *vectors: Any) -> Any:
-    """Call one of LLVM's functions of vectors of one type."""
-    kind = vectors[0].type
-    function = ir.FunctionType(kind, [kind] * len(vectors))
-    return b.call(declared(b, function, f"llvm.{name}.v{kind.count}f32"), vectors)
-
-
 def prefetch(b: Any, pointer: Any) -> None:
     """Fetch the cache line of an address into the second-level cache. The address may lie outside of any array."""
     kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), INT, INT, INT])
@@ -132,21 +115,23 @@ def prefetch(b: Any, pointer: Any) -> None:
     b.call(declared(b, kind, "llvm.prefetch.p0"), [pointer, read, second_level, data])
 
 
-def add_up(b: Any, vectors: Sequence[Any]) -> Any:
-    """The sums of the elements of 1, 2, 4 or more vectors of at least as many elements, as a vector (or a number).
+def add_up(b: Any, vectors: Sequence[Any], add: Callable[[Any, Any, Any], Any]) -> Any:
+    """The sums of the elements of 1, 2 or 4 vectors, as a vector. `add` emits an addition of two vectors.
 
-    The upper half of each vector is added to its lower half, until one number is left. Halves of several vectors are
-    added by one instruction, which gives the same sums.
+    The upper half of each vector is added to its lower half, until one number is left. Halves of two vectors are added
+    by one instruction, which gives the same sums.
     """
-    add = b.fadd if vectors[0].type.element == FLOAT else b.add
-    count, size, joined = vectors[0].type.count, vectors[0].type.count, len(vectors)
+    count, size = vectors[0].type.count, vectors[0].type.count
     while size > 1:
-        pairs = list(zip(vectors[::2], vectors[1::2], strict=True)) if len(vectors) > 1 else [(vectors[0], None)]
-        starts = range(0, count, size) if len(vectors) > 1 else range(0, joined * size, size)
-        lower = [start + n for start in starts for n in range(size // 2)]
-        upper = [place + size // 2 for place in lower]
-        lower, upper = ([*p, *(count + n for n in p)] if pairs[0][1] is not None else p for p in (lower, upper))
-        vectors = [add(shuffle(b, v, lower, w), shuffle(b, v, upper, w)) for v, w in pairs]
+        parts = [range(start, start + size // 2) for start in range(0, vectors[0].type.count, size)]
+        lower = [n for part in parts for n in part]
+        upper = [n + size // 2 for n in lower]
+        if len(vectors) == 1:
+            vectors = [add(b, *(shuffle(b, vectors[0], places) for places in (lower, upper)))]
+        else:
+            halves = [[*places, *(count + n for n in places)] for places in (lower, upper)]
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [add(b, *(shuffle(b, v, places, w) for places in halves)) for v, w in pairs]
         size //= 2
     return vectors[0]
 

@@ -79,9 +79,10 @@ def multiply_many_rows(
                     if block_after + o < last:
                         prefetch_weights(matrix.weights, block_after + o, start_after, end_after)
                 _multiply_panel(matrix.weights, x, steps, r, start, end, m, scratch)
-        for n in range(outputs // BLOCK_OUTPUTS):
-            at = SUMS_START // BLOCK_OUTPUTS + n * m
-            finish(scratch[at : at + m], m, factors(matrix), matrix.bias, y, 0, block + n * BLOCK_OUTPUTS, epilogue)
+                if end == width:  # not after the loop: so writing overlaps with the next multiplications
+                    for n in range(outputs // BLOCK_OUTPUTS):
+                        at, o = SUMS_START // BLOCK_OUTPUTS + n * m + r, block + n * BLOCK_OUTPUTS
+                        finish(scratch[at : at + TILE], TILE, factors(matrix), matrix.bias, y, r, o, epilogue)
 
 
 @inlined
