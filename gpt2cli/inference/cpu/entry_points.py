@@ -76,13 +76,13 @@ def entry_points(precision: str) -> dict[str, Compiled]:
 
 
 def read_memory(table: int, thread: int) -> None:
-    """Read the ROWS numbers at X, fp32, as fast as possible. OUT receives a sum for each thread."""
+    """Read the ROWS numbers at X, int64, as fast as possible. OUT receives a sum for each thread, int64."""
     t = array_at(table, (at.SIZE,), np.int64)
     first, last = share(t[at.ROWS], t[at.THREADS], thread)
-    numbers, total = array_at(t[at.X], (t[at.ROWS],), np.float32), np.float32(0)
+    numbers, total = array_at(t[at.X], (t[at.ROWS],), np.int64), 0
     for i in range(first, last):
         total += numbers[i]
-    array_at(t[at.OUT], (t[at.THREADS],), np.float32)[thread] = total
+    array_at(t[at.OUT], (t[at.THREADS],), np.int64)[thread] = total
     wait_for_all(t[at.COUNTERS], t[at.THREADS])
 
 

@@ -9,7 +9,7 @@ from llvmlite import ir
 from gpt2cli.inference.cpu.compiler.emission import declared
 from gpt2cli.inference.cpu.compiler.values import (
     BOOL,
-    FAST,
+    IN_ORDER,
     INDEX,
     Array,
     Number,
@@ -42,7 +42,7 @@ def binary(b: ir.IRBuilder, operation: ast.operator, left: Value, right: Value) 
         dtype = np.dtype(np.float32)
     x, y = convert(b, left, dtype).llvm, convert(b, right, dtype).llvm
     if dtype.kind == "f":
-        return Number(dtype, getattr(b, _FLOATS[type(operation)])(x, y, flags=FAST))
+        return Number(dtype, getattr(b, _FLOATS[type(operation)])(x, y, flags=IN_ORDER))
     if isinstance(operation, ast.FloorDiv | ast.Mod):
         return Number(dtype, _divide(b, x, y, isinstance(operation, ast.Mod)))
     name = _INTEGERS[type(operation)]
@@ -93,7 +93,7 @@ def apply(b: ir.IRBuilder, name: str, value: Value) -> Number:
     kind = number.llvm.type
     suffix = {"half": "f16", "float": "f32", "double": "f64"}[str(kind)]
     function = declared(b, ir.FunctionType(kind, [kind]), f"{_FUNCTIONS[name]}.{suffix}")
-    return Number(number.dtype, b.call(function, [number.llvm], fastmath=FAST))
+    return Number(number.dtype, b.call(function, [number.llvm], fastmath=IN_ORDER))
 
 
 def element_pointer(b: ir.IRBuilder, array: Array, places: tuple[Value, ...]) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-FAST = ("reassoc", "contract", "nsz", "arcp")
-"""LLVM's flags for operations on floats: sums in any order, but infinity and NaN behave as usual."""
+IN_ORDER = ("contract",)
+"""LLVM's flags for operations on floats: sums keep their order, but a product and a sum may be rounded once."""
 INDEX = np.dtype(np.int64)
 REAL = np.dtype(np.float32)
 BOOL = np.dtype(np.bool_)
