@@ -2,10 +2,7 @@
 
 import errno
 import os
-from importlib.resources import files
 from pathlib import Path
-
-import platformdirs
 
 from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.untrusted import shown
@@ -19,6 +16,8 @@ def home() -> Path:
     chosen = os.environ.get("GPT2CLI_HOME", "")
     if chosen.strip():
         return expand(chosen)
+    import platformdirs
+
     try:
         return Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
     except RuntimeError:  # HOME is not set, and the user has no account
@@ -90,6 +89,8 @@ def cache() -> Path | None:
 
     None if the user has no home directory.
     """
+    import platformdirs
+
     chosen = os.environ.get("GPT2CLI_CACHE", "").strip()
     try:
         return expand(chosen) if chosen else Path(platformdirs.user_cache_dir("gpt2cli", appauthor=False))
@@ -114,4 +115,4 @@ def packed() -> Path | None:
 
 def asset(name: str) -> Path:
     """A file that comes with the package."""
-    return Path(str(files("gpt2cli") / "assets" / name))
+    return Path(__file__).parent / "assets" / name

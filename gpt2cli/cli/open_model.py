@@ -23,7 +23,7 @@ def open_model(
     With `for_text`, raises CheckpointError for a model with another tokenizer.
     """
     from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.cli.views.progress import working
+    from gpt2cli.cli.views.spinner import working
 
     start = time.perf_counter()
     with showing_downloads(console) as progress:

@@ -14,7 +14,7 @@ from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.dataset import fate
 from gpt2cli.cli.views.downloads import showing_downloads
 from gpt2cli.cli.views.plan import PaceNote, show_plan
-from gpt2cli.cli.views.progress import working
+from gpt2cli.cli.views.spinner import working
 from gpt2cli.cli.views.training import JsonEvents, LiveView
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError

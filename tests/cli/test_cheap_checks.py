@@ -21,7 +21,7 @@ class Refused:
 
 sys.meta_path.insert(0, Refused())
 import io, os
-from gpt2cli.cli.app import main
+from gpt2cli.cli.main import main
 from gpt2cli.cli.environment import Environment
 
 results = []
@@ -151,3 +151,34 @@ def test_a_wrong_command_is_refused_without_torch(
 def test_a_file_that_is_refused_is_not_changed(place: Path, refused: dict[str, Completed]) -> None:
     assert refused and (place / "text.pt").read_text() == "once upon a time"
     assert not {path.name for path in place.iterdir()} & {"out", "q.safetensors", "no", "x.bin", "report.txt"}
+
+
+NAME_IMPORTED = """
+import io, json, os, sys
+from gpt2cli.cli.environment import Environment
+from gpt2cli.cli.main import main
+
+code = main(sys.argv[1:], Environment(io.StringIO(), io.StringIO(), io.StringIO(), os.environ))
+json.dump([code, sorted(sys.modules)], sys.stdout)
+"""
+
+
+def imported_by(line: str) -> set[str]:
+    """The modules that a process has imported after this command line, which must succeed."""
+    arguments = [sys.executable, "-c", NAME_IMPORTED, *line.split()]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=clean_environment(), timeout=PATIENCE)
+    code, modules = json.loads(done.stdout)
+    assert code == 0, done.stderr
+    return set(modules)
+
+
+def test_the_version_is_printed_without_a_command_line_library() -> None:
+    assert not {"typer", "rich", "gpt2cli.config"} & imported_by("--version")
+
+
+@pytest.mark.parametrize("line", ["--help", "help", "generate --help"])
+def test_a_help_page_imports_no_other_command(line: str) -> None:
+    modules = imported_by(line)
+    commands = {name for name in modules if name.startswith("gpt2cli.cli.commands.")}
+    assert commands == ({"gpt2cli.cli.commands.generate"} if line.startswith("generate") else set())
+    assert not {"rich.console", *SLOW} & modules

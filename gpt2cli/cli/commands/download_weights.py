@@ -71,7 +71,7 @@ def download_weights(
         remove_model(console, remove, revision, json)
     else:
         from gpt2cli.cli.views.downloads import showing_downloads
-        from gpt2cli.cli.views.progress import working
+        from gpt2cli.cli.views.spinner import working
         from gpt2cli.hub import models, names
 
         repo, chosen = which(DEFAULT_MODEL if model is None else model, revision)

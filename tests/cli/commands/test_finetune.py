@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.cli.app import main
 from gpt2cli.cli.environment import Environment, NotesStream
+from gpt2cli.cli.main import main
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
 from tests import models
