@@ -1,4 +1,4 @@
-"""How long people wait: for a help page, and for the first token beyond `import torch`.
+"""How long people wait: for a help page, for the shell's completion, and for the first token beyond `import torch`.
 
     python tests/benchmarks/startup.py --model DIR_OR_NAME [--repeats 7]
 
@@ -7,6 +7,7 @@ Prints medians of processes started in turn. Needs a model that is on disk.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -32,9 +33,12 @@ main()
 """
 
 
-def seconds(*command: str) -> float:
+COMPLETION = {"_GPT2_COMPLETE": "complete_bash", "COMP_WORDS": "gpt2 generate --mo", "COMP_CWORD": "2"}
+
+
+def seconds(*command: str, **variables: str) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    subprocess.run([sys.executable, *command], check=True, capture_output=True, env=os.environ | variables)
     return time.perf_counter() - start
 
 
@@ -54,12 +58,16 @@ def main() -> None:
     found: dict[str, list[float]] = {
         "help_s": [],
         "version_s": [],
+        "completion_s": [],
+        "help_over_typer_and_rich": [],
         "import_torch_s": [],
         "first_token_beyond_torch_s": [],
     }
     for _ in range(args.repeats):
         found["help_s"].append(seconds("-m", "gpt2cli", "--help"))
+        found["help_over_typer_and_rich"].append(found["help_s"][-1] / seconds("-c", "import typer, rich"))
         found["version_s"].append(seconds("-m", "gpt2cli", "--version"))
+        found["completion_s"].append(seconds("-m", "gpt2cli", **COMPLETION))
         imported, token = first_token(args.model)
         found["import_torch_s"].append(imported)
         found["first_token_beyond_torch_s"].append(token)
