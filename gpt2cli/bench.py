@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gpt2cli.config import BenchConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
-from gpt2cli.inference.decoder import Decoder
+from gpt2cli.inference.decoder import Decoder, has_kernels
 from gpt2cli.model.peak_memory import peak_rss_mb
 
 
@@ -76,7 +76,7 @@ def measure(decoder: Decoder, config: BenchConfig, advance: Callable[[], None] =
         )
     prompt = random.Random(config.seed).choices(range(decoder.config.vocab_size), k=config.prompt_tokens)
     run_once(decoder, prompt, config.new_tokens)
-    peak, bandwidth = peak_rss_mb(), memory_bandwidth(decoder.device) / 1e9
+    peak, bandwidth = peak_rss_mb(), memory_bandwidth(decoder) / 1e9
     advance()
     runs = []
     for _ in range(config.repeats):
@@ -117,15 +117,15 @@ def run_once(decoder: Decoder, prompt: list[int], new_tokens: int) -> Run:
     return Run(len(prompt), [first, *rest], read - start, time.perf_counter() - read)
 
 
-def memory_bandwidth(device: str) -> float:
-    """The bytes per second at which the device's memory can be read."""
-    if device == "cpu":
-        from gpt2cli.inference.cpu import bandwidth
+def memory_bandwidth(decoder: Decoder) -> float:
+    """The bytes per second at which the decoder's device can read its memory."""
+    if decoder.device == "cpu" and has_kernels():
+        from gpt2cli.inference.cpu.bandwidth import read_bandwidth
 
-        return bandwidth.read_bandwidth()
-    from gpt2cli.inference.gpu import bandwidth as gpu_bandwidth  # imports torch
+        return read_bandwidth(decoder.threads, decoder.precision)
+    from gpt2cli.inference.gpu import bandwidth  # imports torch
 
-    return gpu_bandwidth.read_bandwidth(device)
+    return bandwidth.read_bandwidth(decoder.device)
 
 
 def _wait_for(device: str) -> None:

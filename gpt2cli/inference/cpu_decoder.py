@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.inference.candidates import Found, candidates
+from gpt2cli.inference.cpu.attention_tasks import key_size
 from gpt2cli.inference.cpu.cache import CPUCache
 from gpt2cli.inference.cpu.compiling import is_compiled, loops, store
 from gpt2cli.inference.cpu.packed_layout import look_up, packed_matrix
+from gpt2cli.inference.cpu.panel_sizes import MANY_ROWS
 from gpt2cli.inference.cpu.pass_table import cache_type
 from gpt2cli.inference.cpu.passes import Passes
-from gpt2cli.inference.cpu.attention_tasks import key_size
-from gpt2cli.inference.cpu.scratch import MANY_ROWS
 from gpt2cli.inference.cpu.thread_count import default_threads
 from gpt2cli.model.origin import Origin
 from gpt2cli.model.token_checks import check_shape

@@ -15,6 +15,7 @@ from gpt2cli.model.cache import KVCache
 from gpt2cli.model.device import computes_bf16
 from gpt2cli.model.device_names import device_kind
 from gpt2cli.model.gpt import CAUSAL, GPT, Causal
+from gpt2cli.model.quantization import GROUP
 from gpt2cli.model.torch_precisions import DTYPES, refuse_cut, round_weights
 
 
@@ -72,10 +73,11 @@ def move(gpt: GPT, device: str, precision: str) -> GPT:
     PyTorch computes in the nearest type that it has. Raises CheckpointError for weights too large for `precision`.
     """
     if precision in ("int8", "int4"):
+        held = "int8" if gpt.config.n_embd % GROUP else precision  # rows that are not whole groups of 4 bits
         for block in gpt.h:
             for parameter in block.parameters():
                 if parameter.dim() == 2:
-                    parameter.data = round_weights(parameter, precision)
+                    parameter.data = round_weights(parameter, held)
     if precision == "fp16":
         for parameter in gpt.parameters():
             refuse_cut(not bool(parameter.half().isfinite().all()), parameter, precision)

@@ -14,7 +14,6 @@ from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.inference import decoder
-from gpt2cli.inference.cpu_decoder import CPUDecoder
 from gpt2cli.inference.decoder import PRECISIONS, make_decoder
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.packed_row import PackedRow

@@ -69,8 +69,3 @@ Files in reading order: packed_layout, weight_packing, huge_pages (packed weight
 attention, elementwise (a forward pass); dot_kernels, matmul_int16, llvm_simd (the innermost loops); compiling,
 compiled_store.
 """
-
-import os
-
-# Numba's coloured messages would start colorama, which rewrites what the process prints. These messages are not shown.
-os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")

@@ -175,8 +175,3 @@ def _one_or_tile(b: Any, tile: Any, emit: Callable[[int], None]) -> None:
             emit(1)
         with several:
             emit(QUERY_TILE)
-
-
-def _whole(b: Any, *numbers: Value) -> list[Any]:
-    """Whole numbers in registers."""
-    return [convert(b, number, INDEX).llvm for number in numbers]

@@ -25,6 +25,8 @@ def attention_blocks(pieces: NDArray[np.int64]) -> NDArray[np.int64]:
     head h of block b.
     """
     lengths = pieces[:, 1]
+    if lengths.max() <= TASK_QUERIES:  # each piece is a block, as in decoding
+        return np.column_stack((pieces, np.zeros_like(lengths), lengths))
     counts = -(-lengths // TASK_QUERIES)
     piece = np.repeat(np.arange(len(pieces)), counts)
     start = (np.arange(len(piece)) - np.repeat(np.cumsum(counts) - counts, counts)) * TASK_QUERIES
@@ -34,9 +36,8 @@ def attention_blocks(pieces: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.ascontiguousarray(np.column_stack((pieces[piece], start, length))[order])
 
 
-def attention_scratch(blocks: NDArray[np.int64], head_size: int) -> int:
-    """How many numbers of `scratch`, in fp32, `attend` needs for these blocks in each thread."""
-    longest = int((blocks[:, 5] + blocks[:, 6] + blocks[:, 7]).max())  # tokens that a query attends to
+def attention_scratch(longest: int, head_size: int) -> int:
+    """The numbers in fp32 that a thread needs for queries that attend to up to `longest` tokens."""
     return LANES + QUERY_TILE * (key_size(head_size) + score_row(longest))
 
 

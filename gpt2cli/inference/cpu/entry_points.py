@@ -13,8 +13,10 @@ from gpt2cli.inference.cpu.attention import attend, store_keys_values
 from gpt2cli.inference.cpu.compiler.functions import Compiled, called, inlined
 from gpt2cli.inference.cpu.compiler.translate import Unit
 from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE, layer_norm
+from gpt2cli.inference.cpu.packed_layout import WEIGHT_TYPES, around_precision
 from gpt2cli.inference.cpu.products import own_memory, product, share
 from gpt2cli.inference.cpu.shared_memory import array_at, next_tasks, wait_for_all
+
 
 def module_for(precision: str) -> str:
     """The functions of `compiling.Loops` for a precision, in LLVM's language."""
@@ -26,15 +28,8 @@ def module_for(precision: str) -> str:
 
 def entry_points(precision: str) -> dict[str, Compiled]:
     """The functions to compile for a precision, by name."""
-    kinds = [getattr(np, kind) for kind in at.KINDS[precision]]
+    kind, head_kind = WEIGHT_TYPES[precision], WEIGHT_TYPES[around_precision(precision)]
     keys_kind = at.cache_type(precision)
-
-    @inlined
-    def multiply(t: Any, record: Any, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:
-        if len(kinds) == 1 or record[at.KIND] == 0:
-            product(t, record, kinds[0], x, y, epilogue, counter, thread)
-        else:
-            product(t, record, kinds[-1], x, y, epilogue, counter, thread)
 
     def forward(table: int, thread: int) -> None:
         """Apply all layers and the final norm to the residual stream X. NORMED receives the result."""
@@ -49,16 +44,16 @@ def entry_points(precision: str) -> dict[str, Compiled]:
         for layer in range(t[at.LAYERS]):
             record = array_at(t[at.LAYER_RECORDS], (t[at.LAYERS], at.LAYER_SIZE), np.int64)[layer]
             normalize(t, record[at.LN_1], x, normed, counter, thread)
-            multiply(t, record[at.C_ATTN :], normed, qkv, STORE, counter + at.COUNTER_BYTES, thread)
+            product(t, record[at.C_ATTN :], kind, normed, qkv, STORE, counter + at.COUNTER_BYTES, thread)
             counter += (1 + at.COUNTERS_OF_PRODUCT) * at.COUNTER_BYTES
             attention(t, layer, keys_kind, qkv, shared, counter, thread)
             counter += 3 * at.COUNTER_BYTES
-            multiply(t, record[at.ATTN_C_PROJ :], shared, x, ADD, counter, thread)
+            product(t, record[at.ATTN_C_PROJ :], kind, shared, x, ADD, counter, thread)
             counter += at.COUNTERS_OF_PRODUCT * at.COUNTER_BYTES
             normalize(t, record[at.LN_2], x, normed, counter, thread)
-            multiply(t, record[at.C_FC :], normed, inner, GELU, counter + at.COUNTER_BYTES, thread)
+            product(t, record[at.C_FC :], kind, normed, inner, GELU, counter + at.COUNTER_BYTES, thread)
             counter += (1 + at.COUNTERS_OF_PRODUCT) * at.COUNTER_BYTES
-            multiply(t, record[at.MLP_C_PROJ :], inner, x, ADD, counter, thread)
+            product(t, record[at.MLP_C_PROJ :], kind, inner, x, ADD, counter, thread)
             counter += at.COUNTERS_OF_PRODUCT * at.COUNTER_BYTES
         first, last = share(m, t[at.THREADS], thread)
         layer_norm(x, array_at(t[at.FINAL_NORM], (2, t[at.N_EMBD]), np.float32), epsilon_of(t), shared, first, last)
@@ -70,7 +65,7 @@ def entry_points(precision: str) -> dict[str, Compiled]:
         record = array_at(t[at.MATRIX], (at.MATRIX_SIZE,), np.int64)
         x = array_at(t[at.X], (t[at.ROWS], t[at.WIDTH]), np.float32)
         y = array_at(t[at.OUT], (t[at.ROWS], record[at.OUTPUTS]), np.float32)
-        multiply(t, record, x, y, STORE, t[at.COUNTERS], thread)
+        product(t, record, head_kind, x, y, STORE, t[at.COUNTERS], thread)
 
     return {"forward": called(forward), "multiply": called(multiply_one_matrix), "read_memory": called(read_memory)}
 

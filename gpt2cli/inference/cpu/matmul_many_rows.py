@@ -35,19 +35,9 @@ from gpt2cli.inference.cpu.llvm_simd import (
     multiply_pairs,
 )
 from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS
-from gpt2cli.inference.cpu.panels import (
-    IN_ORDER,
-    PANEL_BLOCKS,
-    PANEL_OUTPUTS,
-    PANEL_ROWS,
-    SCALES_START,
-    SUMS_START,
-    WEIGHTS_PER_WORD,
-    fill_panel,
-    fill_scales,
-    prefetch_weights,
-)
-from gpt2cli.inference.cpu.rounded_rows import SEGMENTS
+from gpt2cli.inference.cpu.panel_sizes import PANEL_OUTPUTS, PANEL_ROWS, SCALES_START, SEGMENTS, SUMS_START
+from gpt2cli.inference.cpu.panels import WEIGHTS_PER_WORD, fill_panel, fill_scales, prefetch_weights
+from gpt2cli.inference.cpu.vector_math import IN_ORDER
 
 TILE = 8 if LANES == 16 else 4
 """Rows of activations that a loop multiplies by a panel. Their sums fit into the registers: AVX-512 has 32, AVX2 16."""
@@ -134,7 +124,7 @@ class _PanelLoop:
                 for row in (k, b.add(k, index(1))):
                     self._add_floats(real, row, b.add(start, row))
             return [b.load(total) for total in real]
-        length = SEGMENTS[self.dtype]
+        length = SEGMENTS[self.dtype.name]
         first, last = (b.udiv(place, index(length)) for place in (start, end))
         whole = [variable(b, ir.VectorType(INT, LANES)) for _ in self.places]
         with each(b, index(0), b.sub(last, first), 1) as (number, _):

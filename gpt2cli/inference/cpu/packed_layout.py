@@ -1,4 +1,4 @@
-"""How packed weights lie in memory: names, shapes and types. Needs neither Numba nor torch.
+"""How packed weights lie in memory: names, shapes and types.
 
 The package's docstring draws how a matrix is stored.
 """
@@ -74,9 +74,9 @@ def look_up(table: Matrix, ids: Any) -> Any:
     return rows * table.scale[ids, None]
 
 
-def matrix_precision(precision: str, width: int) -> str:
-    """The precision of a block's matrix whose rows have `width` weights: int8 if they are not whole groups of int4."""
-    return "int8" if precision == "int4" and width % GROUP else precision
+def block_precision(precision: str, n_embd: int) -> str:
+    """The precision of the blocks' matrices: int8 if their rows are not whole groups of int4."""
+    return "int8" if precision == "int4" and n_embd % GROUP else precision
 
 
 def around_precision(precision: str) -> str:
@@ -85,7 +85,7 @@ def around_precision(precision: str) -> str:
 
 
 def matrix_table(outputs: int, width: int, precision: str) -> Table:
-    """The fields of a `Matrix` (outputs, width). `precision` is the matrix's, see `matrix_precision`."""
+    """The fields of a `Matrix` (outputs, width) whose weights are in this precision."""
     out, padded = rounded_up(outputs, BLOCK_OUTPUTS), rounded_up(width, WIDTH_MULTIPLE)
     is_int4, row = precision == "int4", ((out,), np.dtype(np.float32))
     return {
@@ -102,7 +102,7 @@ def packed_table(config: GPTConfig, precision: str) -> Table:
     C, V = config.n_embd, config.vocab_size
     norm, around = ((2, C), np.dtype(np.float32)), around_precision(precision)
     sizes = ((3 * C, C), (C, C), (4 * C, C), (C, 4 * C))
-    matrices = [matrix_table(out, width, matrix_precision(precision, width)) for out, width in sizes]
+    matrices = [matrix_table(out, width, block_precision(precision, C)) for out, width in sizes]
     tables = {name: _prefixed(name, table) for name, table in zip(MATRICES, matrices, strict=True)}
     attention, mlp = tables["attn.c_attn"] | tables["attn.c_proj"], tables["mlp.c_fc"] | tables["mlp.c_proj"]
     block = {"ln_1": norm} | attention | {"ln_2": norm} | mlp

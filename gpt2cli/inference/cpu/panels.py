@@ -30,33 +30,22 @@ from gpt2cli.inference.cpu.llvm_simd import (
     index,
     shuffle,
 )
-from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS
+from gpt2cli.inference.cpu.panel_sizes import PANEL_OUTPUTS, SCALES_START
+from gpt2cli.inference.cpu.vector_math import IN_ORDER
 from gpt2cli.model.quantization import GROUP
 
-PANEL_OUTPUTS = 2 * LANES
-"""Outputs of a panel."""
-PANEL_BLOCKS = PANEL_OUTPUTS // BLOCK_OUTPUTS
-PANEL_ROWS = 128
-"""Rows of a panel. With 32 outputs, it takes 16 KiB, half of a processor's first cache."""
-PANEL_GROUPS = 2 * PANEL_ROWS // GROUP
-"""Groups of int4 in a panel."""
-SCALES_START = PANEL_ROWS * PANEL_OUTPUTS
-"""Numbers in `scratch` before the scales of groups."""
-SUMS_START = SCALES_START + PANEL_GROUPS * PANEL_OUTPUTS
-"""Numbers in `scratch` before the sums."""
 CACHE_LINE = 64
 """Bytes that a processor reads from memory at a time."""
-WEIGHTS_PER_WORD = {np.dtype("float32"): 1, np.dtype("uint16"): 2, np.dtype("int16"): 2, np.dtype("int8"): 4, np.dtype("uint8"): 8}
+WEIGHTS_PER_WORD = {
+    np.dtype("float32"): 1,
+    np.dtype("uint16"): 2,
+    np.dtype("int16"): 2,
+    np.dtype("int8"): 4,
+    np.dtype("uint8"): 8,
+}
 """Weights in 32 bits of a row, by the type of the array. Those of 16 bits become int16 before they are transposed."""
-IN_ORDER = ("contract",)
-"""Flags of arithmetic that LLVM does not reorder: a multiplication and an addition may become one instruction."""
 ROUNDER = 3 * 2.0**22
 """Adding this rounds a number and puts the integer into the lower bits, as fp32 has no bits left for fractions."""
-
-
-def scratch_rows(m: int) -> int:
-    """Rows that `scratch` must have for products of m rows."""
-    return SUMS_START // BLOCK_OUTPUTS + m * PANEL_BLOCKS
 
 
 @emitted

@@ -1,4 +1,4 @@
-"""The tables of addresses and sizes that the compiled loops read. Needs no Numba: the decoder fills the tables.
+"""The tables of addresses and sizes that the compiled loops read. `passes.py` fills them.
 
 A table is an array of int64. The constants are places in it.
 """
@@ -46,7 +46,6 @@ import numpy as np
 (
     WEIGHTS,  # the address
     WEIGHT_COLUMNS,
-    KIND,  # the index of the weights' type in KINDS
     GROUPS,  # the address
     GROUP_ROWS,
     GROUP_COLUMNS,
@@ -55,7 +54,7 @@ import numpy as np
     STEP,  # the address
     OUTPUTS,
     MATRIX_SIZE,
-) = range(11)
+) = range(10)
 """The record of a matrix."""
 
 LN_1, LN_2, C_ATTN = range(3)
@@ -63,14 +62,11 @@ ATTN_C_PROJ, C_FC, MLP_C_PROJ, LAYER_SIZE = (C_ATTN + n * MATRIX_SIZE for n in r
 """The record of a layer: the addresses of its norms, and the records of its four matrices."""
 
 COUNTER_BYTES = 64
-"""Bytes from one counter to the next: a cache line, so that threads with different counters do not disturb each other."""
+"""Bytes from one counter to the next: a cache line, so that threads with different counters do not slow each other."""
 COUNTERS_OF_PRODUCT = 3
 BLOCK_SIZE = 8
 """The fields of a block of `attention_blocks`."""
 COUNTERS_OF_LAYER = 2 + 3 + 4 * COUNTERS_OF_PRODUCT
-
-KINDS = {"fp32": ("float32",), "fp16": ("uint16",), "bf16": ("int16",), "int8": ("int8",), "int4": ("uint8", "int8")}
-"""The types of the arrays of weights, by precision. In 4 bits, some matrices are in 8."""
 
 
 def cache_type(precision: str) -> type[np.floating[Any]]:

@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.inference.cpu import pass_table as at
+from gpt2cli.inference.cpu.attention_tasks import attention_blocks, attention_scratch, key_size
 from gpt2cli.inference.cpu.compiling import loops
-from gpt2cli.inference.cpu.compiler.object_code import Loop
 from gpt2cli.inference.cpu.huge_pages import Arena
 from gpt2cli.inference.cpu.packed_layout import (
     BLOCK_OUTPUTS,
     MATRICES,
     WIDTH_MULTIPLE,
     Matrix,
+    block_precision,
     packed_matrix,
     rounded_up,
 )
-from gpt2cli.inference.cpu.attention_tasks import attention_blocks, key_size
-from gpt2cli.inference.cpu.scratch import padded_rows, scratch_bytes, step_bytes
+from gpt2cli.inference.cpu.panel_sizes import padded_rows, scratch_size, step_count
 from gpt2cli.inference.cpu.thread_team import ThreadTeam
 
 Array = NDArray[Any]
@@ -35,17 +35,14 @@ class Passes:
 
     def __init__(self, config: GPTConfig, precision: str, arrays: Mapping[str, Array], threads: int) -> None:
         self._config, self._arrays = config, arrays
-        self._loops = loops(precision)
-        self._kinds = at.KINDS[precision]
-        self._team, self._turn = ThreadTeam(threads), Lock()
+        self._loops = loops(block_precision(precision, config.n_embd))
+        self._team, self._turn = ThreadTeam(threads, (config.n_layer + 1) * at.COUNTERS_OF_LAYER), Lock()
         C = config.n_embd
         width, inner = rounded_up(C, WIDTH_MULTIPLE), rounded_up(4 * C, WIDTH_MULTIPLE)
         self._columns = {at.X: width, at.NORMED: width, at.QKV: rounded_up(3 * C, BLOCK_OUTPUTS), at.INNER: inner}
         self._columns[at.PREPARED] = inner
         self._buffers: dict[int, Array] = {}  # by the place of their addresses
         self._rows = 0  # for which the buffers have room
-        self._counters = np.zeros((2, (config.n_layer + 1) * at.COUNTERS_OF_LAYER * at.COUNTER_BYTES // 8), np.int64)
-        self._passes = 0
         self._table = np.zeros(at.SIZE, np.int64)
         self._describe_model()
 
@@ -66,7 +63,7 @@ class Passes:
             table[at.CACHE_ROWS], table[at.CAPACITY], table[at.N_BLOCKS] = len(keys), keys.shape[2], len(blocks)
             table[at.ROWS], table[at.IS_MANY] = padded_rows(m, is_many), is_many
             self._buffers[at.X][:m, :C] = x
-            self._run(self._loops.forward)
+            self._team.run(self._loops.forward, self._table)
             return self._buffers[at.NORMED][:m, :C].copy()
 
     def multiply(self, name: str, x: Array) -> Array:
@@ -81,15 +78,8 @@ class Passes:
             table[at.ROWS], table[at.IS_MANY] = rows, False
             table[at.MATRIX], table[at.OUT] = record.ctypes.data, y.ctypes.data
             self._buffers[at.X][:m, :C] = x
-            self._run(self._loops.multiply)
+            self._team.run(self._loops.multiply, self._table)
         return y[:m]
-
-    def _run(self, loop: Loop) -> None:
-        self._passes += 1
-        counters = self._counters[self._passes % 2]  # a thread may still look at those of the pass before
-        counters[:] = 0
-        self._table[at.COUNTERS] = counters.ctypes.data
-        self._team.run(loop, self._table.ctypes.data)
 
     def _make_room(self, m: int) -> None:
         """Make the buffers large enough for m rows. What lies beyond the rows' ends is 0."""
@@ -99,9 +89,9 @@ class Passes:
         arena = Arena()
         for place, kind in _BUFFERS.items():
             self._buffers[place] = arena.zeros((rows, self._columns[place]), np.dtype(kind))
-        self._buffers[at.STEPS] = arena.zeros((step_bytes(rows, self._columns[at.INNER]),), np.dtype(np.uint8))
+        self._buffers[at.STEPS] = arena.zeros((step_count(rows, self._columns[at.INNER]),), np.float32)
         own = self._own_layout(rows)
-        self._buffers[at.OWN] = arena.zeros((self._team.size, own), np.dtype(np.uint8))
+        self._buffers[at.OWN] = arena.zeros((self._team.size, own), np.uint8)
         for place, buffer in self._buffers.items():
             self._table[place] = buffer.ctypes.data
         self._rows = rows
@@ -112,7 +102,8 @@ class Passes:
         table[at.OWN_INTEGERS] = 4 * self._columns[at.X]
         table[at.OWN_STEPS] = table[at.OWN_INTEGERS] + 2 * self._columns[at.INNER]
         table[at.OWN_SCRATCH] = table[at.OWN_STEPS] + at.COUNTER_BYTES
-        size = table[at.OWN_SCRATCH] + scratch_bytes(config, self._columns[at.INNER], rows)
+        scratch = max(attention_scratch(config.block_size, config.head_size), scratch_size(rows))
+        size = table[at.OWN_SCRATCH] + 4 * scratch
         table[at.OWN_BYTES] = rounded_up(int(size), 4096)
         return int(table[at.OWN_BYTES])
 
@@ -125,7 +116,7 @@ class Passes:
             record[at.LN_1], record[at.LN_2] = (arrays[f"h.{layer}.{norm}"].ctypes.data for norm in ("ln_1", "ln_2"))
             for start, name in zip((at.C_ATTN, at.ATTN_C_PROJ, at.C_FC, at.MLP_C_PROJ), MATRICES, strict=True):
                 record[start : start + at.MATRIX_SIZE] = self._matrix_record(f"h.{layer}.{name}")
-        table[at.THREADS], table[at.LAYERS] = self._team.size, config.n_layer
+        table[at.LAYERS] = config.n_layer
         table[at.LAYER_RECORDS], table[at.EPSILON] = self._layers.ctypes.data, self._epsilon.ctypes.data
         table[at.FINAL_NORM], table[at.N_EMBD] = arrays["ln_f"].ctypes.data, config.n_embd
         table[at.WIDTH], table[at.QKV_WIDTH] = self._columns[at.X], self._columns[at.QKV]
@@ -137,7 +128,7 @@ class Passes:
         record = np.zeros(at.MATRIX_SIZE, np.int64)
         record[at.WEIGHTS], record[at.GROUPS] = matrix.weights.ctypes.data, matrix.groups.ctypes.data
         record[at.SCALE], record[at.BIAS] = matrix.scale.ctypes.data, matrix.bias.ctypes.data
-        record[at.STEP], record[at.KIND] = matrix.step.ctypes.data, self._kinds.index(matrix.weights.dtype.name)
+        record[at.STEP] = matrix.step.ctypes.data
         record[at.OUTPUTS], record[at.WEIGHT_COLUMNS] = matrix.weights.shape
         record[at.GROUP_ROWS], record[at.GROUP_COLUMNS] = matrix.groups.shape
         return record

@@ -1,4 +1,4 @@
-"""What this processor can do, as far as the compiled loops depend on it. Imports neither Numba nor torch."""
+"""What this processor can do, as far as the compiled loops depend on it."""
 
 import os
 from collections.abc import Set

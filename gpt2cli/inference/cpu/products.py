@@ -9,12 +9,12 @@ import numpy as np
 
 from gpt2cli.inference.cpu import pass_table as at
 from gpt2cli.inference.cpu.compiler.functions import called, inlined
-from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, Matrix
 from gpt2cli.inference.cpu.elementwise import round_rows
 from gpt2cli.inference.cpu.matmul import largest_integer, multiply_few_rows, multiply_one_row
 from gpt2cli.inference.cpu.matmul_many_rows import multiply_many_rows
-from gpt2cli.inference.cpu.panels import PANEL_OUTPUTS
-from gpt2cli.inference.cpu.rounded_rows import SEGMENTS, prepare_rows
+from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, Matrix
+from gpt2cli.inference.cpu.panel_sizes import PANEL_OUTPUTS, SEGMENTS
+from gpt2cli.inference.cpu.rounded_rows import prepare_rows
 from gpt2cli.inference.cpu.shared_memory import array_at, next_tasks, wait_for_all
 
 
@@ -99,7 +99,7 @@ def _many_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: i
 @inlined
 def segment_of(matrix: Matrix) -> int:
     """Neighbouring activations that share a scale."""
-    return SEGMENTS.get(matrix.weights.dtype, 64)
+    return SEGMENTS[matrix.weights.dtype.name]
 
 
 @inlined

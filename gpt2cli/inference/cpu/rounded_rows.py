@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 
 from gpt2cli.inference.cpu.compiler.emission import steps as each
@@ -29,20 +28,13 @@ from gpt2cli.inference.cpu.llvm_simd import (
     shuffle,
 )
 from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT
+from gpt2cli.inference.cpu.panel_sizes import SEGMENTS
 from gpt2cli.inference.cpu.panels import WEIGHTS_PER_WORD, rounded
-from gpt2cli.model.quantization import GROUP
 
-SEGMENTS = {np.dtype("uint16"): 32, np.dtype("int16"): 32, np.dtype("int8"): 64, np.dtype("uint8"): GROUP}
-"""Neighbouring activations that share a scale, by the type of the weights."""
 LARGEST_ACTIVATION = 32767
 """The largest integer that activations are rounded to."""
 LARGEST_SUM = (2**31 - 1) // LARGEST_WEIGHT - 64
 """The largest sum of a segment's activations that are multiplied by rounded weights. Rounding adds less than 64."""
-
-
-def segment_length(precision: str) -> int:
-    """Neighbouring activations that share a scale: `steps` of `prepare_rows` is (m, in / this)."""
-    return 64 if precision == "int8" else 32
 
 
 @inlined
@@ -64,7 +56,7 @@ def _round_row(b: Any, weights: Array, x: Array, r: Value, rows: Array, steps: A
         return
     [r] = indexes(b, r)
     source, target, sizes = (MatrixRows(b, array, r) for array in (x, rows, steps))
-    length = SEGMENTS[weights.dtype]
+    length = SEGMENTS[weights.dtype.name]
     with each(b, index(0), source.width, length) as (at, segment):
         places = [b.add(at, index(n)) for n in range(0, length, LANES)]
         values = [source.load(0, place, FLOAT, LANES) for place in places]

@@ -151,7 +151,7 @@ class _Tile:
                 self._step(added[chain - chains.start], b.add(at, index(n * step)), rows)
         for phi, first, following in (
             (at, start, b.add(at, index(turn))),
-            *(places for each in zip(phis, sums, added, strict=True) for places in zip(*each, strict=True)),
+            *(places for chain in zip(phis, sums, added, strict=True) for places in zip(*chain, strict=True)),
         ):
             phi.add_incoming(first, before)
             phi.add_incoming(following, body)

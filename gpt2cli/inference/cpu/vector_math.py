@@ -1,8 +1,8 @@
 """Functions of vectors of fp32, emitted as LLVM instructions. The order of every sum is fixed.
 
 Loops that are compiled in several places must give the same bits in all of them. So these instructions carry the flag
-"contract" alone, which lets a processor multiply and add at once, and not the flags that let LLVM reorder sums. The functions
-take single numbers, too.
+"contract" alone, which lets a processor multiply and add at once, and not the flags that let LLVM reorder sums. The
+functions take single numbers, too.
 """
 
 import math

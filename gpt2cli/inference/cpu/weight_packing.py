@@ -1,7 +1,7 @@
 """Packs a model's weights into the arrays that the compiled loops read. `packed_layout` says how they lie in memory."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from gpt2cli.inference.cpu.packed_layout import (
     SMALLEST,
     Matrix,
     around_precision,
-    matrix_precision,
+    block_precision,
     matrix_table,
 )
 from gpt2cli.model.quantization import BF16, GROUP, is_cut, quantize_groups, quantize_rows, refuse_cut
@@ -77,12 +77,12 @@ def pack_model(
         for field, array in packed._asdict().items():
             yield f"{name}.{field}", array
 
-    around = around_precision(precision)
+    held, around = block_precision(precision, config.n_embd), around_precision(precision)
     for layer in range(config.n_layer):
         for part, names in (("ln_1", MATRICES[:2]), ("ln_2", MATRICES[2:])):
             yield norm(f"h.{layer}.{part}")
             for name in names:
-                yield from matrix(f"h.{layer}.{name}", precision, True)
+                yield from matrix(f"h.{layer}.{name}", held, True)
     yield from matrix("wte", around, False)
     if not config.tied:
         yield from matrix("lm_head", around, False)
@@ -96,18 +96,19 @@ def pack_model(
 def pack_matrix(weight: Array, bias: Array | None, precision: str, arena: Arena | None = None) -> Matrix:
     """A linear layer's weight (out, in) and bias (out,) as a `Matrix`, padded with zeros and allocated in the arena.
 
-    Rows whose length is not a multiple of GROUP are stored in 8 bits if `precision` is int4. Raises CheckpointError
-    for weights that are too large for `precision`, and MemoryError.
+    In int4, rows consist of whole groups. Raises CheckpointError for weights that are too large for `precision`, and
+    MemoryError.
     """
     arena = arena or Arena()
     outputs, width = weight.shape
-    held = matrix_precision(precision, width)
-    table = matrix_table(outputs, width, held)
+    table = matrix_table(outputs, width, precision)
     matrix = Matrix(*(arena.zeros(shape, dtype) for shape, dtype in table.values()))
     matrix.scale[:] = matrix.step[:] = 1
     if bias is not None:
         matrix.bias[:outputs] = bias
-    pack = {"fp32": _pack_fp32, "fp16": _pack_fp16, "bf16": _pack_bf16, "int8": _pack_int8, "int4": _pack_int4}[held]
+    pack = {"fp32": _pack_fp32, "fp16": _pack_fp16, "bf16": _pack_bf16, "int8": _pack_int8, "int4": _pack_int4}[
+        precision
+    ]
     cut = _for_rows(outputs, max(_LEAST_ROWS, SLICE // width), lambda rows: pack(weight[rows], matrix, rows))
     refuse_cut(cut, weight, precision)
     return matrix

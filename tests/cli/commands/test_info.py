@@ -18,7 +18,7 @@ from tests.training.test_run_list import make_run
 @pytest.fixture
 def full(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data directory with something of each kind, and files of somebody else. The cache is in it too."""
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("GPT2CLI_CACHE", str(tmp_path / "cache"))
     make_run(home / "runs" / "20260101-000000-a")
     for name, size in (
         ("models/o--n/main/model.safetensors", 100),

@@ -11,6 +11,7 @@ if not has_kernels():
     pytest.skip("needs Numba", allow_module_level=True)
 
 from gpt2cli.inference.cpu.block import make_buffers
+
 from gpt2cli.inference.cpu.elementwise import exp, layer_norm
 from gpt2cli.inference.cpu.matmul import MANY_ROWS, matmul
 from gpt2cli.inference.cpu.weight_packing import pack_matrix

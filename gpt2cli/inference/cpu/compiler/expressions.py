@@ -12,7 +12,6 @@ from gpt2cli.inference.cpu.compiler.values import (
     Array,
     Number,
     Value,
-    as_number,
     common_type,
     convert,
     flatten,
@@ -120,7 +119,9 @@ class Expressions:
     def _subscript(self, node: ast.Subscript) -> Value:
         base = self.value(node.value)
         if not isinstance(base, Array):
-            return base[self.slice_of(node.slice)] if isinstance(node.slice, ast.Slice) else base[self.value(node.slice)]
+            return (
+                base[self.slice_of(node.slice)] if isinstance(node.slice, ast.Slice) else base[self.value(node.slice)]
+            )
         if isinstance(node.slice, ast.Slice):
             return self._part(base, node.slice)
         if isinstance(node.slice, ast.Tuple) and isinstance(node.slice.elts[-1], ast.Slice):  # a part of a row

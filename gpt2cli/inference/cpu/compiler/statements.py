@@ -16,7 +16,6 @@ from gpt2cli.inference.cpu.compiler.values import (
     Number,
     Value,
     as_number,
-    constant,
     convert,
     flatten,
     is_constant,

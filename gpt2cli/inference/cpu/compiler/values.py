@@ -86,7 +86,9 @@ def convert(b: ir.IRBuilder, value: Value, dtype: np.dtype[Any]) -> Number:
         return number
     if dtype == BOOL:
         zero = ir.Constant(number.llvm.type, 0)
-        found = b.fcmp_unordered("!=", number.llvm, zero) if before.kind == "f" else b.icmp_signed("!=", number.llvm, zero)
+        found = (
+            b.fcmp_unordered("!=", number.llvm, zero) if before.kind == "f" else b.icmp_signed("!=", number.llvm, zero)
+        )
         return Number(BOOL, found)
     is_signed = before.kind == "i"
     if before.kind == "f" and dtype.kind == "f":

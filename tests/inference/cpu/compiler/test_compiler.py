@@ -33,7 +33,7 @@ def test_division_rounds_down_as_in_python():
 
 def branches(x, out):
     for i in range(len(x)):
-        if x[i] > 2 and x[i] < 5 or x[i] == 7:
+        if (x[i] > 2 and x[i] < 5) or x[i] == 7:
             out[i] = 1
         elif not x[i] < 0:
             out[i] = 2 if x[i] > 8 else 3
