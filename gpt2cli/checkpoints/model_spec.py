@@ -1,6 +1,7 @@
 """One value that says which model: its name or file, the device and the precision."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,8 @@ from gpt2cli.checkpoints import places
 from gpt2cli.checkpoints.adapter_files import is_adapter, read_adapter_config
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
-from gpt2cli.hub.names import WEIGHTS
+from gpt2cli.hub.names import CONFIG, WEIGHTS
+from gpt2cli.hub.tokenizer_files import check_tokenizer, tokenizer_files
 from gpt2cli.model.device_names import check_device_name
 from gpt2cli.paths import asset, expand
 from gpt2cli.progress import Progress, ignore
@@ -89,12 +91,12 @@ class ModelSpec:
     def _load_packed(self, progress: Progress, for_text: bool) -> "Decoder":
         """A decoder of compiled loops, which needs no torch unless a `.pt` file is opened for the first time."""
         from gpt2cli.checkpoints.packed_models import open_or_pack
-        from gpt2cli.hub.tokenizer_files import check_tokenizer
         from gpt2cli.inference.cpu_decoder import CPUDecoder
 
         place = self._find(progress, for_text)
         home = place if self.ckpt is None and self._local() is None else None
-        packed = open_or_pack(self.files(), self.precision, self.read_stored, home, progress)
+        read = partial(self.read_stored, for_text=for_text)
+        packed = open_or_pack(self.files(), self.precision, read, home, progress)
         if for_text:
             check_tokenizer(packed, self.name)
         return CPUDecoder(packed.config, packed.origin, packed.precision, packed.arrays, self.threads)
@@ -133,7 +135,6 @@ class ModelSpec:
         """
         from gpt2cli.checkpoints.adapters import read_adapter
         from gpt2cli.checkpoints.read_model import add_adapter, read_model
-        from gpt2cli.hub.tokenizer_files import check_tokenizer
 
         adapter = read_adapter(expand(self.ckpt)) if self.ckpt and self.names_adapter else None
         place = self._find(progress, for_text)
@@ -164,9 +165,10 @@ class ModelSpec:
         return read_metadata(file) if is_file(file) else NO_METADATA
 
     def files(self) -> list[Path]:
-        """All files that the model is made of. It must have been downloaded.
+        """All files that the model depends on. It must have been downloaded.
 
-        A file of weights may take its config from the config.json beside it.
+        Files of a tokenizer count: they decide whether the model is refused for texts. A file of weights may take its
+        config and its tokenizer from the files beside it.
         """
         files = _files_of(self._find(ignore, for_text=False))
         return files + _files_of(expand(self.ckpt)) if self.ckpt and self.names_adapter else files
@@ -225,6 +227,9 @@ class ModelSpec:
 
 
 def _files_of(place: Path) -> list[Path]:
+    """The files of a model's directory, or a file and those beside it that `read_model` may look at."""
     if is_directory(place):
-        return sorted([*place.glob("*.safetensors"), *place.glob("*config.json")])
-    return [place, *place.parent.glob("config.json")]
+        weights = [*place.glob("*.safetensors"), *place.glob("*.safetensors.index.json")]
+        return sorted({*weights, *place.glob("*config.json"), *tokenizer_files(place)})
+    config = place.parent / CONFIG
+    return [place, config, *tokenizer_files(place.parent)] if is_file(config) else [place]

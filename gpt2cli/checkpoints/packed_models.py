@@ -67,14 +67,15 @@ def open_or_pack(
     made_of, kept = identities(sources), directory_for(home)
     names = {held: _file_name(sources, held) for held in (AUTOMATIC if precision == "auto" else (precision,))}
     if made_of is None or kept is None:
-        return _pack(precision, read, progress)[0]
+        return _pack(_read(read, progress)[0], precision)
     if found := _open(kept, names, made_of, precision, progress):
         return found
+    stored, notes = _read(read, progress)  # a model that is refused leaves nothing behind
     with kept.locked() as is_ours:
         # another process may have packed it in the meantime
-        if is_ours and (found := _open(kept, names, made_of, precision, progress)):
+        if is_ours and (found := _open(kept, names, made_of, precision, ignore)):
             return found
-        model, notes = _pack(precision, read, progress)
+        model = _pack(stored, precision)
         if is_ours and identities(sources) == made_of:
             facts = Facts(model.precision, model.config, model.origin, made_of, notes)
             _keep(kept, names[model.precision], facts, model.arrays, progress)
@@ -135,8 +136,8 @@ def _open(
     return None
 
 
-def _pack(precision: str, read: Callable[[Progress], Stored], progress: Progress) -> tuple[PackedModel, list[str]]:
-    """The model, read from its files and packed, and the notes of reading."""
+def _read(read: Callable[[Progress], Stored], progress: Progress) -> tuple[Stored, list[str]]:
+    """The model as it is stored, and the notes of reading."""
     notes: list[str] = []
 
     def listen(event: Received | Note) -> None:
@@ -144,10 +145,13 @@ def _pack(precision: str, read: Callable[[Progress], Stored], progress: Progress
             notes.append(event.text)
         progress(event)
 
-    stored = read(listen)
+    return read(listen), notes
+
+
+def _pack(stored: Stored, precision: str) -> PackedModel:
     held = automatic_precision(stored.origin.precision) if precision == "auto" else precision
     arrays = dict(pack_model(stored.config, stored.weights, held))
-    return PackedModel(stored.config, stored.origin, held, arrays), notes
+    return PackedModel(stored.config, stored.origin, held, arrays)
 
 
 def _keep(kept: Kept, name: str, facts: Facts, arrays: Arrays, progress: Progress) -> None:

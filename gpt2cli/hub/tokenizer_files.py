@@ -70,6 +70,11 @@ def read_tokenizer(directory: Path) -> Tokenizer:
         return Tokenizer(other=str(error), known=True)
 
 
+def tokenizer_files(directory: Path) -> list[Path]:
+    """The files that `read_tokenizer` looks at, without the configs: those of them that exist."""
+    return [path for path in (directory / name for name in (*FILES, *OTHER_KINDS)) if is_file(path)]
+
+
 class _Described(Protocol):
     """A decoder, a GPT or a stored model."""
 

@@ -97,6 +97,39 @@ def test_its_files_are_all_that_it_is_made_of(specs, tmp_path):
     assert [file.name for file in specs["tiny"].files()] == ["config.json", "model.safetensors"]
 
 
+def test_files_that_decide_about_weights_or_texts_count(specs, tmp_path):
+    for name in ("tokenizer.json", "spiece.model", "model.safetensors.index.json"):
+        (tmp_path / "base" / name).write_text("{}")
+        (tmp_path / name).write_text("{}")
+    new = {tmp_path / "base" / name for name in ("tokenizer.json", "spiece.model", "model.safetensors.index.json")}
+    assert set(specs["base"].files()) > new
+    assert set(specs["lora"].files()) > new
+    (tmp_path / "config.json").write_text("{}")
+    names = ["a.pt", "config.json", "tokenizer.json", "spiece.model"]
+    assert specs["a.pt"].files() == [tmp_path / name for name in names]
+
+
+@pytest.mark.parametrize("name", ["base", "lora"])
+def test_a_tokenizer_that_changes_is_noticed_though_the_weights_were_packed(home, tmp_path, name):
+    model = models.small_model()
+    base = models.save_hub_directory(model, tmp_path / "base")
+    add_lora(model, LORA)
+    save_adapter(tmp_path / "lora", lora_state(model), LORA, base=str(base))
+    spec = ModelSpec(str(base), tmp_path / name if name == "lora" else None, "cpu", "int8")
+    tokenizer = tmp_path / name / "tokenizer.json"
+    for _ in range(2):
+        assert spec.load(for_text=True).origin.other_tokenizer is None
+    tokenizer.write_text("[")
+    for _ in range(2):
+        assert spec.load().origin.other_tokenizer == "its tokenizer.json is not JSON"
+        with pytest.raises(CheckpointError, match=r"another tokenizer \(its tokenizer.json is not JSON"):
+            spec.load(for_text=True)
+    tokenizer.write_text('{"model": {"type": "WordPiece"}}')
+    assert spec.load().origin.other_tokenizer == "its tokenizer.json is of another kind than GPT-2's"
+    tokenizer.unlink()
+    assert spec.load(for_text=True).origin.other_tokenizer is None
+
+
 def test_what_it_reads_may_not_be_overwritten(specs, tmp_path):
     lora = specs["lora"]
     for path in ("lora", "lora/adapter_config.json", "base", "base/model.safetensors", "."):

@@ -22,6 +22,7 @@ from gpt2cli.checkpoints import packed_directory, packed_file, packed_models
 from gpt2cli.checkpoints.packed_directory import LOCK, Kept, directory_for
 from gpt2cli.checkpoints.packed_models import open_or_pack
 from gpt2cli.config import GPTConfig
+from gpt2cli.errors import CheckpointError
 from gpt2cli.model.origin import Origin
 from gpt2cli.progress import Note
 from tests.runner import PATIENCE, clean_environment
@@ -71,13 +72,8 @@ class Model:
         found = self.open(precision, home)
         if self.read > before:
             return False
-        expected = packed_models._pack(
-            found.precision,
-            lambda progress: SimpleNamespace(
-                config=self.config, weights=Weights(self.config, self.seed), origin=self.origin
-            ),
-            lambda event: None,
-        )[0]
+        stored = SimpleNamespace(config=self.config, weights=Weights(self.config, self.seed), origin=self.origin)
+        expected = packed_models._pack(stored, found.precision)
         assert (found.config, found.origin, found.precision) == (expected.config, expected.origin, expected.precision)
         assert list(found.arrays) == list(expected.arrays)
         for name, array in found.arrays.items():
@@ -129,14 +125,14 @@ def test_a_downloaded_model_keeps_it_in_its_directory(model, tmp_path, packed):
     assert not model.is_kept("int8", entry)
 
 
-def test_torch_and_numba_are_not_imported_for_a_pt_file_that_was_packed(model):
+def test_neither_torch_nor_llvm_is_imported_for_a_pt_file_that_was_packed(model):
     model.open("int8")
     code = (
         CHILD
         + f"""
 found = open_or_pack([Path(name) for name in {list(map(str, model.sources))}], "int8", None)
 assert found.origin.template["prompt"].startswith("Q:")
-print(sorted({{"torch", "numba", "llvmlite", "asyncio"}} & set(sys.modules)), len(found.arrays))
+print(sorted({{"torch", "llvmlite", "asyncio"}} & set(sys.modules)), len(found.arrays))
 """
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment())
@@ -246,6 +242,15 @@ def test_other_sources_are_another_model(model, packed):
     model.sources.pop()
     assert not model.is_kept()
     assert len(kept_files(packed)) == 2
+
+
+def test_a_model_that_is_refused_leaves_no_file(model, home):
+    def refuse(progress):
+        raise CheckpointError("another tokenizer")
+
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        open_or_pack(model.sources, "int8", refuse)
+    assert not any(path.is_file() for path in home.rglob("*"))
 
 
 def test_a_source_that_changes_while_it_is_read_is_not_kept(model, packed, monkeypatch):

@@ -158,7 +158,7 @@ for model, ckpt in {kinds!r}:
     spec.metadata()
     stored = spec.read_stored()
     assert sum(weight.size for weight in stored.weights.values()) > 100_000
-    assert not sys.modules.keys() & {{"torch", "numba", "safetensors", "transformers"}}, spec
+    assert not sys.modules.keys() & {{"torch", "llvmlite", "safetensors", "transformers"}}, spec
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -195,5 +195,6 @@ def test_a_run_imports_only_what_it_needs(line: str, home: Path) -> None:
 
 @pytest.mark.parametrize("line", [*RUNS, "bench --model tiny --prompt-tokens 2 -n 2 --repeats 1 --json"])
 def test_a_run_on_a_cpu_does_not_import_torch(line: str, home: Path) -> None:
-    modules = imported_by(f"{line} --device cpu")
-    assert {"torch", "safetensors", "filelock", "asyncio"} & modules == set()
+    first, second = (imported_by(f"{line} --device cpu") for _ in range(2))
+    assert {"torch", "safetensors", "asyncio"} & first == set()
+    assert {"torch", "safetensors", "asyncio", "filelock"} & second == set()  # the weights are packed already

@@ -22,7 +22,7 @@ def test_what_generates_text_imports_no_torch():
     names = ("generation.text", "generation.conversation", "inference.decoder", "inference.cpu.cache", "bench")
     code = f"import sys, {', '.join('gpt2cli.' + name for name in names)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert not {"torch", "numba"} & set(done.stdout.split()), done.stderr
+    assert "torch" not in set(done.stdout.split()), done.stderr
     assert "gpt2cli.bench" in done.stdout.split(), done.stderr
 
 
