@@ -52,6 +52,7 @@ class Unit:
 
     def _define(self, made: Any, function: Compiled, like: Sequence[Value]) -> None:
         made.attributes.add("nounwind")
+        set.add(made.attributes, '"no-builtins"')  # no loop becomes a call of memset. llvmlite does not know the name
         b = ir.IRBuilder(made.append_basic_block("entry"))
         Translation(self, b).inline(function, rebuild(tuple(like), made.args))
         b.ret_void()

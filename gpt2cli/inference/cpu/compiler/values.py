@@ -68,7 +68,7 @@ def as_number(value: Value, like: np.dtype[Any] | None = None) -> Number:
     if isinstance(value, Number):
         return value
     if isinstance(value, bool | np.bool_):
-        return constant(BOOL, value)
+        return constant(BOOL, bool(value))
     if isinstance(value, np.generic):
         return constant(value.dtype, value.item())
     if isinstance(value, int):
