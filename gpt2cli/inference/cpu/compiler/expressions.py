@@ -33,7 +33,7 @@ class Expressions:
         """The value of an expression."""
         method: Callable[[Any], Value] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
-            raise TypeError(f"line {node.lineno}: {ast.unparse(node)} cannot be compiled")
+            raise TypeError(f"{ast.unparse(node)} cannot be compiled")
         return method(node)
 
     def condition(self, node: ast.expr) -> Any:
@@ -72,9 +72,11 @@ class Expressions:
             return arithmetic.negate(self.b, value)
         if isinstance(node.op, ast.Not):
             return Number(BOOL, self.b.not_(convert(self.b, value, BOOL).llvm))
-        raise TypeError(f"line {node.lineno}: {ast.unparse(node)} cannot be compiled")
+        raise TypeError(f"{ast.unparse(node)} cannot be compiled")
 
     def _compare(self, node: ast.Compare) -> Value:
+        if len(node.ops) > 1:
+            raise TypeError(f"{ast.unparse(node)} cannot be compiled: compare two values at a time")
         [operation], [other] = node.ops, node.comparators
         left, right = self.value(node.left), self.value(other)
         if is_constant(left) and is_constant(right):
@@ -83,7 +85,7 @@ class Expressions:
         return arithmetic.compare(self.b, operation, left, right)
 
     def _boolop(self, node: ast.BoolOp) -> Value:
-        """`and` or `or`. All parts are computed, unless one that is known decides."""
+        """`and` or `or` of conditions. All parts are computed, unless one that is known decides."""
         is_and = isinstance(node.op, ast.And)
         result: Any = is_and
         for part in node.values:
@@ -130,6 +132,8 @@ class Expressions:
         return arithmetic.element(self.b, base, self.places(node.slice))
 
     def _part(self, array: Array, bounds: ast.Slice) -> Array:
+        if bounds.step:
+            raise TypeError("a part of an array has no step")
         first = self.value(bounds.lower) if bounds.lower else 0
         return arithmetic.part(self.b, array, first, self.value(bounds.upper) if bounds.upper else None)
 
@@ -142,6 +146,8 @@ class Expressions:
         return place if isinstance(place, tuple) else (place,)
 
     def _call(self, node: ast.Call) -> Value:
+        if node.keywords:
+            raise TypeError(f"{ast.unparse(node)} cannot be compiled: arguments have no names")
         arguments = []
         for argument in node.args:
             if isinstance(argument, ast.Starred):

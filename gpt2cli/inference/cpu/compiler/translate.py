@@ -1,6 +1,5 @@
 """Translates functions in Python to LLVM's language."""
 
-import builtins
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from gpt2cli.inference.cpu.compiler.values import (
     rebuild,
 )
 
-_NUMPY_FUNCTIONS = {np.sqrt: "sqrt", np.rint: "rint", np.floor: "floor", np.fabs: "fabs", builtins.abs: "fabs"}
+_NUMPY_FUNCTIONS = {np.sqrt: "sqrt", np.rint: "rint", np.floor: "floor", np.fabs: "fabs"}
 
 
 class Unit:

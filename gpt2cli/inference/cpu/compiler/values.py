@@ -116,9 +116,22 @@ def common_type(left: Value, right: Value) -> np.dtype[Any]:
     first, second = as_number(left).dtype, as_number(right).dtype
     if (first.kind == "f") != (second.kind == "f"):
         return first if first.kind == "f" else second
-    if BOOL in (first, second):
-        return second if first == BOOL else first
-    return first if first.itemsize >= second.itemsize else second
+    both = np.promote_types(first, second)
+    if both.kind != first.kind and BOOL not in (first, second) and both.kind == "f":
+        raise TypeError(f"no type holds all numbers of {first} and {second}")
+    return both
+
+
+def holds(dtype: np.dtype[Any], value: Value) -> bool:
+    """Whether a variable of this type can take a value. Constants that are whole numbers fit into all types."""
+    if isinstance(value, Number | np.generic):
+        return np.can_cast(as_number(value).dtype, dtype, "safe")
+    return isinstance(value, int) or (isinstance(value, float) and dtype.kind == "f")
+
+
+def found(value: Value) -> str:
+    """What a value is, for messages."""
+    return str(value.dtype) if isinstance(value, Number | Array) else repr(value)
 
 
 def _fits(constant_value: Any, other: Value) -> bool:
