@@ -64,8 +64,8 @@ class Passes:
             table[at.ROWS], table[at.IS_MANY] = padded_rows(m, is_many), is_many
             self._buffers[at.X][:m, :C] = x
             self._team.run(self._loops.forward, self._table)
-            normed: Array = self._buffers[at.NORMED][:m, :C]
-            return normed.copy()
+            normed: Array = self._buffers[at.NORMED][:m, :C].copy()
+            return normed
 
     def multiply(self, name: str, x: Array) -> Array:
         """The product (m, out) of x (m, in), fp32, and the matrix of this name. Its last columns may be padding."""

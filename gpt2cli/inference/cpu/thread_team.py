@@ -3,7 +3,7 @@
 import os
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -56,7 +56,7 @@ class ThreadTeam:
         self._job.loop, self._job.table = loop, table.ctypes.data
         # One call of a function in C does it all. Between two statements, Ctrl-C can raise KeyboardInterrupt, and the
         # threads that were told to begin would wait for the others for ever.
-        own = iter(partial(loop, table.ctypes.data, 0), None)
+        own: Iterator[None] = iter(partial(loop, table.ctypes.data, 0), None)
         deque(chain(map(_release, self._begin), own), maxlen=0)
 
     def _start(self) -> None:

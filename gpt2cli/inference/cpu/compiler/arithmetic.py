@@ -40,11 +40,13 @@ _FUNCTIONS = {"sqrt": "llvm.sqrt", "rint": "llvm.rint", "floor": "llvm.floor", "
 def binary(b: ir.IRBuilder, operation: ast.operator, left: Value, right: Value) -> Number:
     """left + right, and so on. Division of whole numbers rounds down, as in Python."""
     dtype = common_type(left, right)
-    if isinstance(operation, ast.Div) and dtype.kind != "f":
+    if isinstance(operation, ast.Div) and dtype.kind in "iu":
         dtype = np.dtype(np.float32)
     x, y = convert(b, left, dtype).llvm, convert(b, right, dtype).llvm
     if dtype.kind == "f":
         return Number(dtype, getattr(b, _named(_FLOATS, operation, dtype))(x, y, flags=IN_ORDER))
+    if dtype == BOOL and not isinstance(operation, ast.BitAnd | ast.BitOr | ast.BitXor):
+        raise TypeError(f"{type(operation).__name__} of conditions cannot be compiled")
     if isinstance(operation, ast.FloorDiv | ast.Mod):
         return Number(dtype, _divide(b, x, y, isinstance(operation, ast.Mod), dtype.kind == "u"))
     name = _named(_INTEGERS, operation, dtype)
@@ -54,7 +56,7 @@ def binary(b: ir.IRBuilder, operation: ast.operator, left: Value, right: Value) 
     return Number(dtype, getattr(b, name)(x, y, **flags))
 
 
-def _named(names: Mapping[type[ast.AST], str], operation: ast.AST, dtype: np.dtype[Any]) -> str:
+def _named(names: Mapping[Any, str], operation: ast.AST, dtype: np.dtype[Any]) -> str:
     """The name of an operation on numbers of this type."""
     if type(operation) not in names:
         raise TypeError(f"{type(operation).__name__} of {dtype} cannot be compiled")
@@ -98,9 +100,9 @@ def extreme(b: ir.IRBuilder, sign: str, left: Value, right: Value) -> Number:
 
 def apply(b: ir.IRBuilder, name: str, value: Value) -> Number:
     """A function of NumPy of one float."""
-    number = as_number(value, np.dtype(np.float32))
+    number = as_number(value)
     if number.dtype.kind != "f":
-        number = convert(b, number, np.dtype(np.float32))
+        raise TypeError(f"{name} of {number.dtype} cannot be compiled")
     kind = number.llvm.type
     suffix = {"half": "f16", "float": "f32", "double": "f64"}[str(kind)]
     function = declared(b, ir.FunctionType(kind, [kind]), f"{_FUNCTIONS[name]}.{suffix}")

@@ -16,6 +16,7 @@ from gpt2cli.inference.cpu.compiler.values import (
     convert,
     flatten,
     is_constant,
+    kind_of,
     rebuild,
 )
 
@@ -89,7 +90,7 @@ class Expressions:
         is_and = isinstance(node.op, ast.And)
         result: Any = is_and
         for part in node.values:
-            value = self.condition(part)
+            value = self._truth(part)
             if isinstance(value, bool) or isinstance(result, bool):
                 known, other = (value, result) if isinstance(value, bool) else (result, value)
                 result = other if known == is_and else known
@@ -98,6 +99,15 @@ class Expressions:
             if result is (not is_and):
                 break
         return result if isinstance(result, bool) else Number(BOOL, result)
+
+    def _truth(self, node: ast.expr) -> Any:
+        """As `condition`, of what is a condition already: `n or 1` has a number as its result in Python."""
+        value = self.value(node)
+        if isinstance(value, bool | np.bool_):
+            return bool(value)
+        if isinstance(value, Number) and value.dtype == BOOL:
+            return value.llvm
+        raise TypeError(f"{ast.unparse(node)} is no condition: compare it to something")
 
     def _ifexp(self, node: ast.IfExp) -> Value:
         """One of two values. Both are computed, unless the condition is known."""
@@ -113,7 +123,9 @@ class Expressions:
         if isinstance(first, tuple):
             pairs = [self._alike(x, y) for x, y in zip(first, second, strict=True)]
             return tuple(x for x, _ in pairs), tuple(y for _, y in pairs)
-        if isinstance(first, Array):
+        if isinstance(first, Array) or isinstance(second, Array):
+            if kind_of(first) != kind_of(second):
+                raise TypeError("the two values have different types")
             return first, second
         dtype = common_type(first, second)
         return convert(self.b, first, dtype), convert(self.b, second, dtype)

@@ -164,6 +164,8 @@ class Body:
         return parts
 
     def _augassign(self, node: ast.AugAssign) -> None:
+        if any(isinstance(part, ast.Call) for part in ast.walk(node.target)):
+            raise TypeError(f"{ast.unparse(node)} cannot be compiled: it would call the function twice")
         before = self._expressions.value(_loaded(node.target))
         self._assign_to(node.target, self._expressions.binary(node.op, before, self._expressions.value(node.value)))
 
@@ -176,10 +178,18 @@ class Body:
         self.b.cbranch(condition, then, other)
         for block, body in ((then, node.body), (other, node.orelse)):
             self.b.position_at_end(block)
-            self._statements(body)
+            self._conditional(body)
             if not self.b.block.is_terminated:
                 self.b.branch(after)
         self.b.position_at_end(after)
+
+    def _conditional(self, nodes: Sequence[ast.stmt], *assigned: tuple[ast.expr, Value]) -> None:
+        """Statements that may not run. A name that is assigned once, and there, has no value afterwards."""
+        before = dict(self._names)
+        for target, value in assigned:
+            self._assign_to(target, value)
+        self._statements(nodes)
+        self._names = before | {name: value for name, value in self._names.items() if isinstance(value, _Place)}
 
     def _while(self, node: ast.While) -> None:
         _refuse_else(node)
@@ -189,7 +199,7 @@ class Body:
         condition = self._expressions.condition(node.test)
         self.b.cbranch(ir.Constant(ir.IntType(1), condition) if isinstance(condition, bool) else condition, body, after)
         self.b.position_at_end(body)
-        self._statements(node.body)
+        self._conditional(node.body)
         if not self.b.block.is_terminated:
             self.b.branch(test)
         self.b.position_at_end(after)
@@ -216,8 +226,7 @@ class Body:
         sign = ">" if step < 0 else "<"
         self.b.cbranch(self.b.icmp_signed(sign, place.load().llvm, end.llvm), body, after)
         self.b.position_at_end(body)
-        self._assign_to(node.target, place.load())
-        self._statements(node.body)
+        self._conditional(node.body, (node.target, place.load()))
         if not self.b.block.is_terminated:
             place.store(self._expressions.binary(ast.Add(), place.load(), step))
             self.b.branch(test)

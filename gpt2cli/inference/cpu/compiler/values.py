@@ -35,9 +35,6 @@ class Array:
     def shape(self) -> tuple[Number, ...]:
         return tuple(Number(INDEX, size) for size in self.sizes)
 
-    def __len__(self) -> int:
-        raise TypeError("the length of an array is not known during compilation")
-
 
 Value = Any
 """A Number, an Array, a tuple of values, or a constant: any other object of Python."""
