@@ -39,8 +39,8 @@ y (m, out) = x (m, in) @ w.T is computed in three ways, each by blocks of 16 out
                 processor's cache; those in fp16 and bf16 are rounded to int16. All rows of x, rounded to int16, are
                 multiplied by it, some at a time. Weights in fp32 are not rounded, but transposed likewise.
 
-A panel consists of pairs, each of two neighbouring weights in int16. A row of it has the pairs of 2 * LANES outputs side
-by side. One load takes LANES pairs; the matching pair of x is copied LANES times:
+A panel consists of pairs, each of two neighbouring weights in int16. A row of it has the pairs of 2 * LANES outputs
+side by side. One load takes LANES pairs; the matching pair of x is copied LANES times:
 
         panel[k]     w0[2k] w0[2k+1] | w1[2k] w1[2k+1] | w2[2k] w2[2k+1] | ... | w7[2k] w7[2k+1]
         x pair k      x[2k]  x[2k+1] |  x[2k]  x[2k+1] |  x[2k]  x[2k+1] | ...
@@ -51,8 +51,9 @@ These sums are in int32. After each segment of 32 or 64 activations, they are mu
 
 How attention reads the cache
 -----------------------------
-Keys and values of a layer are (B, H, S, D), in fp16, or in fp32 beside weights in fp32, with D padded to whole vectors. The new tokens are divided into
-pieces, each with a prefix of earlier tokens: see `model.pieces.Piece`. For a token t of a piece:
+Keys and values of a layer are (B, H, S, D), in fp16, or in fp32 beside weights in fp32, with D padded to whole vectors.
+The new tokens are divided into pieces, each with a prefix of earlier tokens: see `model.pieces.Piece`. For a token t of
+a piece:
 
     keys[cache_row, h]     ... [  prefix  ] ... [ piece up to t | t | rest of the piece ] ...
     t attends to               [  prefix  ]     [ piece up to t | t ]

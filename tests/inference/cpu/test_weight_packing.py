@@ -10,8 +10,8 @@ import torch
 from gpt2cli.errors import CheckpointError
 from gpt2cli.inference.cpu import weight_packing
 from gpt2cli.inference.cpu.huge_pages import ALIGNMENT
-from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT, packed_table
-from gpt2cli.inference.cpu.weight_packing import automatic_precision, pack_matrix, pack_model, packed_matrix
+from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT, packed_matrix, packed_table
+from gpt2cli.inference.cpu.weight_packing import automatic_precision, pack_matrix, pack_model
 from tests.weights import CONFIG, Weights
 
 PRECISIONS = ["fp32", "bf16", "fp16", "int8", "int4"]
