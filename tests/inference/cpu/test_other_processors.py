@@ -48,12 +48,12 @@ def test_64_bit_arm_needs_no_helper_functions():
     """Such as __extendhfsf2, which converts fp16 where a processor cannot. `fcvtl` does it on ARM."""
     target = {"GPT2CLI_CPU_TRIPLE": "aarch64-unknown-linux-gnu", "GPT2CLI_CPU_FEATURES": "+neon,+fp-armv8"}
     found = run_as(COMPILE, *PRECISIONS, **target)
-    assert found == [f"{precision} sched_yield {precision != 'fp32'}" for precision in PRECISIONS]
+    assert found == [f"{precision} syscall {precision != 'fp32'}" for precision in PRECISIONS]
 
 
 def test_this_processor_needs_none_either():
     if sys.platform == "linux":
-        assert all(undefined_symbols(compile_loops(precision)) == {"sched_yield"} for precision in PRECISIONS)
+        assert all(undefined_symbols(compile_loops(precision)) == {"syscall"} for precision in PRECISIONS)
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64") or LANES == 8, reason="needs AVX-512")
