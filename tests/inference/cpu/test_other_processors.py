@@ -26,10 +26,9 @@ for precision in sys.argv[1:]:
 """For each precision: the functions that the loops call, and whether they use fcvtl, which converts fp16."""
 RUN = """
 import sys, pytest
-from gpt2cli.inference.cpu.compiling import compile_loops
 from gpt2cli.inference.cpu.processor import LANES
 assert LANES == 8
-names = "plain_model or rounded_weights or neighbours or draft or long_prompt"
+names = "(plain_model or rounded_weights or neighbours or draft or long_prompt) and not (fp32 or bf16)"
 options = ["--noconftest", "-p", "no:cacheprovider", "-n", "0", "-k", names]
 sys.exit(pytest.main([*options, "tests/inference/test_cpu_decoder.py"]))
 """

@@ -114,13 +114,18 @@ def test_ctrl_c_at_any_instruction_leaves_no_thread_waiting():
         instructions = iter(range(instruction))
 
         def trace(frame, event, value):
-            frame.f_trace_opcodes = True
             if event == "opcode" and next(instructions, None) is None:
                 sys.settrace(None)
                 raise KeyboardInterrupt
             return trace
 
-        sys.settrace(lambda frame, event, value: trace if frame.f_code is ThreadTeam.run.__code__ else None)
+        def trace_run(frame, event, value):
+            if frame.f_code is not ThreadTeam.run.__code__:
+                return None
+            frame.f_trace_opcodes = True
+            return trace
+
+        sys.settrace(trace_run)
         try:
             team.run(loop, table)
         except KeyboardInterrupt:
