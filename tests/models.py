@@ -33,11 +33,11 @@ def small_model(config: GPTConfig = SMALL, seed: int = 0) -> GPT:
 
 def packed(model: GPT, precision: str, threads: int | None = None) -> CPUDecoder:
     """A decoder of compiled loops with a model's weights."""
-    arrays = dict(pack_model(model.config, _Weights(model), precision))
+    arrays = dict(pack_model(model.config, ModelWeights(model), precision))
     return CPUDecoder(model.config, model.origin, precision, arrays, threads)
 
 
-class _Weights:
+class ModelWeights:
     """A model's weights as NumPy arrays."""
 
     def __init__(self, model: GPT) -> None:

@@ -13,7 +13,8 @@ from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.generation.decode import generate_tokens
-from gpt2cli.inference import decoder
+from gpt2cli.inference import cpu_decoder, decoder
+from gpt2cli.inference.cpu.panel_sizes import MANY_ROWS
 from gpt2cli.inference.decoder import PRECISIONS, make_decoder
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.packed_row import PackedRow
@@ -165,16 +166,40 @@ def test_an_untied_head_stays_apart():
         assert_near(packed_model(model, "fp32")(idx), model(torch.tensor(idx)), atol=1e-5, rtol=0)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("tokens", [6, 36])  # few tokens and many are multiplied in different ways
+@pytest.mark.parametrize("tokens", [1, 6, 36])  # few tokens and many are multiplied in different ways
 @pytest.mark.parametrize("config", [models.SMALL, ODD], ids=["even", "odd"])
 def test_a_row_does_not_depend_on_its_neighbours(precision, tokens, config):
+    """To the bit, in batches of any size."""
     model = packed_model(models.small_model(config), precision)
-    idx = random_ids(config, 7, tokens)
-    together = model(idx)
-    for row in (0, 4, 6):
-        np.testing.assert_allclose(model(idx[row : row + 1])[0], together[row], atol=1e-6, rtol=1e-6)
+    idx = random_ids(config, 9, tokens)
+    alone = np.concatenate([model(idx[row : row + 1]) for row in range(9)])
+    for first, last in ((0, 2), (0, 4), (4, 9), (0, 9)):
+        assert np.array_equal(model(idx[first:last]), alone[first:last])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("config", [models.SMALL, ODD], ids=["even", "odd"])
+def test_a_token_has_the_same_logits_alone_in_a_draft_and_in_a_text(precision, config):
+    """To the bit, for texts of fewer than MANY_ROWS tokens."""
+    model = packed_model(models.small_model(config), precision)
+    idx = random_ids(config, 1, MANY_ROWS - 1)
+    whole = model(idx)
+    for sizes in ([1] * 31, [5, 1, 1, 4, 8, 1, 11], [30, 1], [3] * 10 + [1]):
+        cache = model.new_cache(1, MANY_ROWS)
+        parts = np.split(idx, np.cumsum(sizes)[:-1], axis=1)
+        assert np.array_equal(np.concatenate([model.head(model.hidden(part, cache)) for part in parts], axis=1), whole)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_long_prompt_has_the_same_states_in_passes_of_any_size(precision, monkeypatch):
+    """To the bit. Batches of different sizes are divided into passes at different tokens."""
+    config = GPTConfig(n_layer=1, n_head=2, n_embd=40, block_size=200, vocab_size=97)
+    model, idx = packed_model(models.small_model(config), precision), random_ids(config, 3, 197)
+    whole = model.hidden(idx, model.new_cache(3, 200))
+    for size in (32, 50, 196):
+        monkeypatch.setattr(cpu_decoder, "PIECE_TOKENS", size)
+        assert np.array_equal(model.hidden(idx[1:2], model.new_cache(1, 200)), whole[1:2])
 
 
 @torch.no_grad()

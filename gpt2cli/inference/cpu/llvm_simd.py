@@ -136,7 +136,7 @@ def add_up(b: Any, vectors: Sequence[Any], add: Callable[[Any, Any, Any], Any]) 
     return vectors[0]
 
 
-def constant_vector(kind: Any, value: int, count: int) -> Any:
+def constant_vector(kind: Any, value: float, count: int) -> Any:
     """A vector of `count` copies of a constant."""
     return ir.Constant(ir.VectorType(kind, count), [ir.Constant(kind, value)] * count)
 

@@ -27,7 +27,6 @@ from gpt2cli.inference.cpu.elementwise import finish
 from gpt2cli.inference.cpu.llvm_simd import (
     FLOAT,
     INT,
-    LANES,
     SHORT,
     MatrixRows,
     broadcast,
@@ -37,6 +36,7 @@ from gpt2cli.inference.cpu.llvm_simd import (
 from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS
 from gpt2cli.inference.cpu.panel_sizes import PANEL_OUTPUTS, PANEL_ROWS, SCALES_START, SEGMENTS, SUMS_START
 from gpt2cli.inference.cpu.panels import WEIGHTS_PER_WORD, fill_panel, fill_scales, prefetch_weights
+from gpt2cli.inference.cpu.processor import LANES
 from gpt2cli.inference.cpu.vector_math import IN_ORDER
 
 TILE = 8 if LANES == 16 else 4

@@ -20,7 +20,7 @@ TILE_ROWS = 4
 BLOCK_OUTPUTS = 16
 """Outputs of a matrix (rows of weights) are padded to a multiple of this, and computed in blocks of this size."""
 LARGEST_WEIGHT = 8191
-"""The largest integer that `matmul_int16` rounds weights to."""
+"""The largest integer that products of many rows round weights to."""
 SMALLEST = np.float32(1e-30)
 """Nothing is divided by a smaller number."""
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -45,7 +45,7 @@ class Matrix(NamedTuple):
     groups    scales (out, in / GROUP) of the groups in 4 bits, as the bits of fp16; else unused
     scale     what one unit of a weight in 8 bits stands for; else 1
     bias      what is added to the products
-    step      what one unit stands for if `matmul_int16` rounds the weights
+    step      what one unit stands for if products of many rows round the weights
     """
 
     weights: Any

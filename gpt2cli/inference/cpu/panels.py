@@ -22,7 +22,6 @@ from gpt2cli.inference.cpu.llvm_simd import (
     FLOAT,
     HALF,
     INT,
-    LANES,
     SHORT,
     MatrixRows,
     broadcast,
@@ -31,6 +30,7 @@ from gpt2cli.inference.cpu.llvm_simd import (
     shuffle,
 )
 from gpt2cli.inference.cpu.panel_sizes import PANEL_OUTPUTS, SCALES_START
+from gpt2cli.inference.cpu.processor import LANES
 from gpt2cli.inference.cpu.vector_math import IN_ORDER
 from gpt2cli.model.quantization import GROUP
 

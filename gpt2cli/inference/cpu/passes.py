@@ -64,7 +64,8 @@ class Passes:
             table[at.ROWS], table[at.IS_MANY] = padded_rows(m, is_many), is_many
             self._buffers[at.X][:m, :C] = x
             self._team.run(self._loops.forward, self._table)
-            return self._buffers[at.NORMED][:m, :C].copy()
+            normed: Array = self._buffers[at.NORMED][:m, :C].copy()
+            return normed
 
     def multiply(self, name: str, x: Array) -> Array:
         """The product (m, out) of x (m, in), fp32, and the matrix of this name. Its last columns may be padding."""
@@ -86,6 +87,7 @@ class Passes:
         rows = padded_rows(m, True)
         if rows <= self._rows:
             return
+        self._rows = 0  # until all buffers are made: there may be no memory for some
         arena = Arena()
         for place, kind in _BUFFERS.items():
             self._buffers[place] = arena.zeros((rows, self._columns[place]), np.dtype(kind))

@@ -25,9 +25,9 @@ FEATURES = frozenset(
     if feature.startswith("+")
 )
 """What this processor has, under LLVM's names. GPT2CLI_CPU_FEATURES can name less, such as +avx2,+fma,+f16c."""
-NAME = "generic" if "GPT2CLI_CPU_FEATURES" in os.environ else get_host_cpu_name()
-TRIPLE = get_default_triple()
-"""The kind of processor and of operating system."""
+NAME = "generic" if os.environ.keys() & {"GPT2CLI_CPU_FEATURES", "GPT2CLI_CPU_TRIPLE"} else get_host_cpu_name()
+TRIPLE = os.environ.get("GPT2CLI_CPU_TRIPLE", get_default_triple())
+"""The kind of processor and of operating system. GPT2CLI_CPU_TRIPLE can name another one, to compile for it."""
 LANES = lanes(FEATURES)
 """Numbers in a vector of fp32."""
 HAS_VNNI = has_vnni(FEATURES)

@@ -109,7 +109,7 @@ def share(count: int, threads: int, thread: int) -> Any:
 
 
 @inlined
-def own_memory(t: Any, thread: int) -> int:
+def own_memory(t: Any, thread: int) -> Any:
     """The address of a thread's own memory."""
     return t[at.OWN] + t[at.OWN_BYTES] * thread
 
@@ -128,6 +128,6 @@ def round_for(matrix: Matrix, x: Any, integers: Any, steps: Any, first: int, las
 
 
 @inlined
-def takes_integers(matrix: Matrix) -> bool:
+def takes_integers(matrix: Matrix) -> Any:
     """Whether the weights of a matrix are multiplied by integers."""
     return matrix.weights.dtype == np.int8 or matrix.weights.dtype == np.uint8

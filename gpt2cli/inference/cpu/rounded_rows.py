@@ -19,7 +19,6 @@ from gpt2cli.inference.cpu.elementwise import SMALLEST
 from gpt2cli.inference.cpu.llvm_simd import (
     FLOAT,
     INT,
-    LANES,
     SHORT,
     MatrixRows,
     broadcast,
@@ -30,6 +29,7 @@ from gpt2cli.inference.cpu.llvm_simd import (
 from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT
 from gpt2cli.inference.cpu.panel_sizes import SEGMENTS
 from gpt2cli.inference.cpu.panels import WEIGHTS_PER_WORD, rounded
+from gpt2cli.inference.cpu.processor import LANES
 
 LARGEST_ACTIVATION = 32767
 """The largest integer that activations are rounded to."""

@@ -1,6 +1,12 @@
 """The threads that run a compiled loop together. They wait for the next one between two calls."""
 
 import os
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from threading import Lock, Thread
 from typing import Any
 
@@ -10,9 +16,19 @@ from numpy.typing import NDArray
 from gpt2cli.inference.cpu import pass_table as at
 from gpt2cli.inference.cpu.compiler.object_code import Loop
 
+_release = type(Lock()).release
+
+
+@dataclass
+class _Job:
+    """What the threads of a team run next: a loop with the address of its table. Without a loop, they end."""
+
+    loop: Loop | None = None
+    table: int = 0
+
 
 class ThreadTeam:
-    """`size` threads, one of which is the caller's. The others are started by the first call, and end with the process.
+    """`size` threads, one of which is the caller's. The others are started by the first call, and end with the team.
 
     One call at a time: the callers hold a lock. Python's own lock is free while a loop runs. A loop uses up to
     `counters` counters.
@@ -23,8 +39,8 @@ class ThreadTeam:
         self._counters = np.zeros((2, counters, at.COUNTER_BYTES // 8), np.int64)
         self._runs = 0
         self._process = 0
-        self._begin: list[Lock] = []
-        self._job: tuple[Loop, int]
+        self._begin: Sequence[Lock] = ()
+        self._job = _Job()
 
     def run(self, loop: Loop, table: NDArray[Any]) -> None:
         """Call the loop with a table of `pass_table` and a number in each thread.
@@ -37,20 +53,32 @@ class ThreadTeam:
         counters = self._counters[self._runs % 2]  # a thread may still look at the counters of the loop before
         counters[:] = 0
         table[at.THREADS], table[at.COUNTERS] = self.size, counters.ctypes.data
-        self._job = (loop, table.ctypes.data)
-        for lock in self._begin:
-            lock.release()
-        loop(table.ctypes.data, 0)
+        self._job.loop, self._job.table = loop, table.ctypes.data
+        # One call of a function in C does it all. Between two statements, Ctrl-C can raise KeyboardInterrupt, and the
+        # threads that were told to begin would wait for the others for ever.
+        own: Iterator[None] = iter(partial(loop, table.ctypes.data, 0), None)
+        deque(chain(map(_release, self._begin), own), maxlen=0)
 
     def _start(self) -> None:
-        self._process = os.getpid()
-        self._begin = [Lock() for _ in range(1, self.size)]
-        for number, lock in enumerate(self._begin, start=1):
+        begin, self._job = [Lock() for _ in range(1, self.size)], _Job()
+        for number, lock in enumerate(begin, start=1):
             lock.acquire()
-            Thread(target=self._work, args=(number, lock), name=f"loops-{number}", daemon=True).start()
+            arguments = (number, lock, self._job)
+            Thread(target=_work, args=arguments, name=f"loops-{number}", daemon=True).start()
+        weakref.finalize(self, _end, begin, self._job).atexit = False
+        self._begin, self._process = begin, os.getpid()
 
-    def _work(self, number: int, begin: Lock) -> None:
-        while True:
-            begin.acquire()
-            loop, table = self._job
-            loop(table, number)
+
+def _work(number: int, begin: Lock, job: _Job) -> None:
+    while True:
+        begin.acquire()
+        if job.loop is None:
+            return
+        job.loop(job.table, number)
+
+
+def _end(begin: Sequence[Lock], job: _Job) -> None:
+    """Let the threads of a team end that nobody uses any longer."""
+    job.loop = None
+    for lock in begin:
+        lock.release()

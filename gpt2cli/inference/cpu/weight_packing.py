@@ -208,7 +208,7 @@ def _pack_int4(weight: Array, matrix: Matrix, rows: slice) -> bool:
 
 
 def _step(largest: Array) -> Array:
-    """The scale with which `matmul_int16` rounds rows with these largest weights. Infinity and NaN stay."""
+    """The scale with which products of many rows round rows with these largest weights. Infinity and NaN stay."""
     steps = largest / np.float32(LARGEST_WEIGHT)
     return np.asarray(np.where(steps < SMALLEST, np.float32(1), steps))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpt2cli.inference.cpu.huge_pages import ALIGNMENT, PAGE, RESERVATION, Arena
-from gpt2cli.inference.cpu_decoder import CPUDecoder
+from gpt2cli.inference.cpu.weight_packing import pack_model
 from gpt2cli.inference.decoder import has_kernels
 from tests import models
 
@@ -66,13 +66,14 @@ def test_nothing_is_asked_for_but_the_arena():
 
 
 @linux
-@pytest.mark.skipif(not has_kernels(), reason="needs Numba")
+@pytest.mark.skipif(not has_kernels(), reason="no loops for this processor")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int4"])
 def test_packed_weights_are_in_the_arena(precision):
-    model = CPUDecoder(models.small_model(), precision)
+    model = models.small_model()
+    arrays = dict(pack_model(model.config, models.ModelWeights(model), precision))
     spans = advised()
-    for matrix in (model._token_table, model._head, *(block.mlp_c_fc for block in model._blocks)):
-        address = matrix.weights.ctypes.data
+    for array in arrays.values():
+        address = array.ctypes.data
         assert any(begin <= address < end for begin, end in spans)
 
 

@@ -1,6 +1,7 @@
 """Operations on numbers and arrays, as LLVM's instructions."""
 
 import ast
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpt2cli.inference.cpu.compiler.values import (
     as_number,
     common_type,
     convert,
+    is_constant,
     llvm_type,
 )
 
@@ -38,22 +40,33 @@ _FUNCTIONS = {"sqrt": "llvm.sqrt", "rint": "llvm.rint", "floor": "llvm.floor", "
 def binary(b: ir.IRBuilder, operation: ast.operator, left: Value, right: Value) -> Number:
     """left + right, and so on. Division of whole numbers rounds down, as in Python."""
     dtype = common_type(left, right)
-    if isinstance(operation, ast.Div) and dtype.kind != "f":
+    if isinstance(operation, ast.Div) and dtype.kind in "iu":
         dtype = np.dtype(np.float32)
     x, y = convert(b, left, dtype).llvm, convert(b, right, dtype).llvm
     if dtype.kind == "f":
-        return Number(dtype, getattr(b, _FLOATS[type(operation)])(x, y, flags=IN_ORDER))
+        return Number(dtype, getattr(b, _named(_FLOATS, operation, dtype))(x, y, flags=IN_ORDER))
+    if dtype == BOOL and not isinstance(operation, ast.BitAnd | ast.BitOr | ast.BitXor):
+        raise TypeError(f"{type(operation).__name__} of conditions cannot be compiled")
     if isinstance(operation, ast.FloorDiv | ast.Mod):
-        return Number(dtype, _divide(b, x, y, isinstance(operation, ast.Mod)))
-    name = _INTEGERS[type(operation)]
+        return Number(dtype, _divide(b, x, y, isinstance(operation, ast.Mod), dtype.kind == "u"))
+    name = _named(_INTEGERS, operation, dtype)
     if name == "ashr" and dtype.kind == "u":
         name = "lshr"
     flags = {"flags": ("nsw",)} if name in ("add", "sub", "mul") and dtype == INDEX else {}
     return Number(dtype, getattr(b, name)(x, y, **flags))
 
 
-def _divide(b: ir.IRBuilder, x: Any, y: Any, modulo: bool) -> Any:
+def _named(names: Mapping[Any, str], operation: ast.AST, dtype: np.dtype[Any]) -> str:
+    """The name of an operation on numbers of this type."""
+    if type(operation) not in names:
+        raise TypeError(f"{type(operation).__name__} of {dtype} cannot be compiled")
+    return names[type(operation)]
+
+
+def _divide(b: ir.IRBuilder, x: Any, y: Any, modulo: bool, unsigned: bool) -> Any:
     """The quotient of whole numbers, rounded down, or its remainder, which has the sign of y."""
+    if unsigned:
+        return b.urem(x, y) if modulo else b.udiv(x, y)
     zero = ir.Constant(x.type, 0)
     rest = b.srem(x, y)
     is_between = b.and_(b.icmp_signed("!=", rest, zero), b.icmp_signed("<", b.xor(rest, y), zero))
@@ -65,7 +78,7 @@ def _divide(b: ir.IRBuilder, x: Any, y: Any, modulo: bool) -> Any:
 
 def compare(b: ir.IRBuilder, operation: ast.cmpop, left: Value, right: Value) -> Number:
     """left < right, and so on. Comparisons with NaN are false, but for !=."""
-    dtype, sign = common_type(left, right), _COMPARISONS[type(operation)]
+    dtype, sign = common_type(left, right), _named(_COMPARISONS, operation, common_type(left, right))
     x, y = convert(b, left, dtype).llvm, convert(b, right, dtype).llvm
     if dtype.kind == "f":
         return Number(BOOL, (b.fcmp_unordered if sign == "!=" else b.fcmp_ordered)(sign, x, y))
@@ -87,9 +100,9 @@ def extreme(b: ir.IRBuilder, sign: str, left: Value, right: Value) -> Number:
 
 def apply(b: ir.IRBuilder, name: str, value: Value) -> Number:
     """A function of NumPy of one float."""
-    number = as_number(value, np.dtype(np.float32))
+    number = as_number(value)
     if number.dtype.kind != "f":
-        number = convert(b, number, np.dtype(np.float32))
+        raise TypeError(f"{name} of {number.dtype} cannot be compiled")
     kind = number.llvm.type
     suffix = {"half": "f16", "float": "f32", "double": "f64"}[str(kind)]
     function = declared(b, ir.FunctionType(kind, [kind]), f"{_FUNCTIONS[name]}.{suffix}")
@@ -98,6 +111,10 @@ def apply(b: ir.IRBuilder, name: str, value: Value) -> Number:
 
 def element_pointer(b: ir.IRBuilder, array: Array, places: tuple[Value, ...]) -> Any:
     """The pointer to an element, or to the first element of a part of an array."""
+    if len(places) > len(array.sizes):
+        raise IndexError(f"an array of {len(array.sizes)} dimensions has no element with {len(places)} places")
+    if any(is_constant(place) and place < 0 for place in places):
+        raise IndexError("places count from the beginning of an array")
     offset: Any = None
     for number, size in enumerate(array.sizes):
         place = convert(b, places[number], INDEX).llvm if number < len(places) else ir.Constant(ir.IntType(64), 0)
@@ -114,6 +131,8 @@ def element(b: ir.IRBuilder, array: Array, places: tuple[Value, ...]) -> Value:
 
 
 def store_element(b: ir.IRBuilder, array: Array, places: tuple[Value, ...], value: Value) -> None:
+    if len(places) < len(array.sizes):
+        raise TypeError("numbers are assigned one by one, and not a part of an array at a time")
     pointer = element_pointer(b, array, places)
     b.store(convert(b, value, array.dtype).llvm, pointer, align=array.dtype.itemsize)
 
@@ -128,4 +147,6 @@ def part(b: ir.IRBuilder, array: Array, first: Value, last: Value | None) -> Arr
 
 def view(b: ir.IRBuilder, array: Array, dtype: np.dtype[Any]) -> Array:
     """The same bits as numbers of another type of the same size."""
+    if dtype.itemsize != array.dtype.itemsize:
+        raise TypeError(f"{array.dtype} and {dtype} have different sizes")
     return Array(dtype, b.bitcast(array.data, llvm_type(dtype).as_pointer()), array.sizes)

@@ -16,6 +16,7 @@ from gpt2cli.inference.cpu.compiler.values import (
     convert,
     flatten,
     is_constant,
+    kind_of,
     rebuild,
 )
 
@@ -33,7 +34,7 @@ class Expressions:
         """The value of an expression."""
         method: Callable[[Any], Value] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
-            raise TypeError(f"line {node.lineno}: {ast.unparse(node)} cannot be compiled")
+            raise TypeError(f"{ast.unparse(node)} cannot be compiled")
         return method(node)
 
     def condition(self, node: ast.expr) -> Any:
@@ -72,9 +73,11 @@ class Expressions:
             return arithmetic.negate(self.b, value)
         if isinstance(node.op, ast.Not):
             return Number(BOOL, self.b.not_(convert(self.b, value, BOOL).llvm))
-        raise TypeError(f"line {node.lineno}: {ast.unparse(node)} cannot be compiled")
+        raise TypeError(f"{ast.unparse(node)} cannot be compiled")
 
     def _compare(self, node: ast.Compare) -> Value:
+        if len(node.ops) > 1:
+            raise TypeError(f"{ast.unparse(node)} cannot be compiled: compare two values at a time")
         [operation], [other] = node.ops, node.comparators
         left, right = self.value(node.left), self.value(other)
         if is_constant(left) and is_constant(right):
@@ -83,11 +86,11 @@ class Expressions:
         return arithmetic.compare(self.b, operation, left, right)
 
     def _boolop(self, node: ast.BoolOp) -> Value:
-        """`and` or `or`. All parts are computed, unless one that is known decides."""
+        """`and` or `or` of conditions. All parts are computed, unless one that is known decides."""
         is_and = isinstance(node.op, ast.And)
         result: Any = is_and
         for part in node.values:
-            value = self.condition(part)
+            value = self._truth(part)
             if isinstance(value, bool) or isinstance(result, bool):
                 known, other = (value, result) if isinstance(value, bool) else (result, value)
                 result = other if known == is_and else known
@@ -96,6 +99,15 @@ class Expressions:
             if result is (not is_and):
                 break
         return result if isinstance(result, bool) else Number(BOOL, result)
+
+    def _truth(self, node: ast.expr) -> Any:
+        """As `condition`, of what is a condition already: `n or 1` has a number as its result in Python."""
+        value = self.value(node)
+        if isinstance(value, bool | np.bool_):
+            return bool(value)
+        if isinstance(value, Number) and value.dtype == BOOL:
+            return value.llvm
+        raise TypeError(f"{ast.unparse(node)} is no condition: compare it to something")
 
     def _ifexp(self, node: ast.IfExp) -> Value:
         """One of two values. Both are computed, unless the condition is known."""
@@ -111,7 +123,9 @@ class Expressions:
         if isinstance(first, tuple):
             pairs = [self._alike(x, y) for x, y in zip(first, second, strict=True)]
             return tuple(x for x, _ in pairs), tuple(y for _, y in pairs)
-        if isinstance(first, Array):
+        if isinstance(first, Array) or isinstance(second, Array):
+            if kind_of(first) != kind_of(second):
+                raise TypeError("the two values have different types")
             return first, second
         dtype = common_type(first, second)
         return convert(self.b, first, dtype), convert(self.b, second, dtype)
@@ -130,6 +144,8 @@ class Expressions:
         return arithmetic.element(self.b, base, self.places(node.slice))
 
     def _part(self, array: Array, bounds: ast.Slice) -> Array:
+        if bounds.step:
+            raise TypeError("a part of an array has no step")
         first = self.value(bounds.lower) if bounds.lower else 0
         return arithmetic.part(self.b, array, first, self.value(bounds.upper) if bounds.upper else None)
 
@@ -142,6 +158,8 @@ class Expressions:
         return place if isinstance(place, tuple) else (place,)
 
     def _call(self, node: ast.Call) -> Value:
+        if node.keywords:
+            raise TypeError(f"{ast.unparse(node)} cannot be compiled: arguments have no names")
         arguments = []
         for argument in node.args:
             if isinstance(argument, ast.Starred):

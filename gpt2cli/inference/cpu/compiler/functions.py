@@ -6,7 +6,12 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+
+class CompilationError(TypeError):
+    """A function cannot be compiled. The message names the function and the line, and those that called it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,11 @@ class Compiled:
         [definition] = ast.parse(textwrap.dedent(inspect.getsource(self.function))).body
         assert isinstance(definition, ast.FunctionDef)
         return definition
+
+    def place(self, line: int) -> str:
+        """The function's name and a line of its tree, as a message names them."""
+        code = self.function.__code__
+        return f"{self.name}, {Path(code.co_filename).name}:{code.co_firstlineno + line - 1}"
 
     @cached_property
     def parameters(self) -> list[str]:

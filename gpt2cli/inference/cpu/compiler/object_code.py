@@ -16,7 +16,13 @@ Loop = Callable[..., None]
 
 def compile_module(text: str) -> bytes:
     """An object file with the machine code of a module in LLVM's language, for this processor."""
-    machine = _target_machine()
+    machine = target_machine()
+    code: bytes = machine.emit_object(optimized(text, machine))
+    return code
+
+
+def optimized(text: str, machine: Any) -> Any:
+    """A module in LLVM's language, in the form from which the machine's instructions are made."""
     module = binding.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
@@ -24,8 +30,7 @@ def compile_module(text: str) -> bytes:
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True
     passes = binding.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
-    code: bytes = machine.emit_object(module)
-    return code
+    return module
 
 
 def link(code: bytes, names: Sequence[str], parameters: int) -> list[Loop]:
@@ -47,18 +52,16 @@ _trackers: list[Any] = []
 @cache
 def _linker() -> Any:
     """LLVM's linker for code in memory."""
-    _initialize()
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
     return binding.create_lljit_compiler()
 
 
 @cache
-def _initialize() -> None:
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-
-
-def _target_machine() -> Any:
-    _initialize()
+def target_machine() -> Any:
+    """The processor that modules are compiled for, to LLVM."""
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
     features = ",".join(f"+{feature}" for feature in sorted(FEATURES))
     target = binding.Target.from_triple(TRIPLE)
     return target.create_target_machine(cpu=NAME, features=features, opt=3, reloc="pic", codemodel="small")

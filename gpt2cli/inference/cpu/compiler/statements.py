@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from gpt2cli.inference.cpu.compiler import arithmetic
 from gpt2cli.inference.cpu.compiler.expressions import Expressions
-from gpt2cli.inference.cpu.compiler.functions import Compiled
+from gpt2cli.inference.cpu.compiler.functions import CompilationError, Compiled
 from gpt2cli.inference.cpu.compiler.values import (
     INDEX,
     Array,
@@ -18,6 +18,8 @@ from gpt2cli.inference.cpu.compiler.values import (
     as_number,
     convert,
     flatten,
+    found,
+    holds,
     is_constant,
     rebuild,
 )
@@ -41,7 +43,13 @@ class _Place:
         """A value with the types of another one."""
         if isinstance(like, tuple):
             return tuple(self._converted(part, other) for part, other in zip(value, like, strict=True))
-        return convert(self._b, value, like.dtype) if isinstance(like, Number) else value
+        if not isinstance(like, Number):
+            return value
+        if not holds(like.dtype, value):
+            raise TypeError(
+                f"the variable is {like.dtype} where it is first assigned, and cannot become {found(value)}"
+            )
+        return convert(self._b, value, like.dtype)
 
     def load(self) -> Value:
         return rebuild(self.like, [self._b.load(place) for place in self._memory])
@@ -59,6 +67,7 @@ class Body:
         self._result: _Place | None = None
         self._constant_result: Value = None
         self._exit: Any = None
+        self._line = 1  # that is translated
         for name, value in zip(function.parameters, arguments, strict=True):
             self._assign_name(name, value)
 
@@ -66,9 +75,11 @@ class Body:
         """Translate the statements. Returns the result."""
         try:
             self._statements(self._function.tree.body)
-        except (TypeError, AttributeError, KeyError, ValueError) as error:
-            error.add_note(f"in {self._function.name}") if hasattr(error, "add_note") else None
-            raise
+        except CompilationError as error:  # of a function that is called there
+            raise CompilationError(f"{error}\n  called by {self._function.place(self._line)}") from error.__cause__
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CompilationError(f"{self._function.place(self._line)}: {reason}") from error
         if self._exit is None:
             return self._constant_result
         if not self.b.block.is_terminated:
@@ -80,6 +91,8 @@ class Body:
         if name in self._names:
             value = self._names[name]
             return value.load() if isinstance(value, _Place) else value
+        if name not in self._function.outer_names:
+            raise NameError(f"{name} has no value here")
         return self._function.outer_names[name]
 
     def _assign_name(self, name: str, value: Value) -> None:
@@ -96,8 +109,9 @@ class Body:
             if self.b.block.is_terminated:
                 return  # after a return
             method: Callable[[Any], None] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
+            self._line = node.lineno
             if method is None:
-                raise TypeError(f"line {node.lineno}: {ast.unparse(node)} cannot be compiled")
+                raise TypeError(f"{ast.unparse(node)} cannot be compiled")
             method(node)
 
     def _expr(self, node: ast.Expr) -> None:
@@ -140,7 +154,7 @@ class Body:
             array = self._expressions.value(target.value)
             arithmetic.store_element(self.b, array, self._expressions.places(target.slice), value)
         else:
-            raise TypeError(f"line {target.lineno}: {ast.unparse(target)} cannot be assigned to")
+            raise TypeError(f"{ast.unparse(target)} cannot be assigned to")
 
     def _parts(self, value: Value, count: int) -> Sequence[Value]:
         """The parts of a tuple, or the elements of an array of known length."""
@@ -150,6 +164,8 @@ class Body:
         return parts
 
     def _augassign(self, node: ast.AugAssign) -> None:
+        if any(isinstance(part, ast.Call) for part in ast.walk(node.target)):
+            raise TypeError(f"{ast.unparse(node)} cannot be compiled: it would call the function twice")
         before = self._expressions.value(_loaded(node.target))
         self._assign_to(node.target, self._expressions.binary(node.op, before, self._expressions.value(node.value)))
 
@@ -162,24 +178,34 @@ class Body:
         self.b.cbranch(condition, then, other)
         for block, body in ((then, node.body), (other, node.orelse)):
             self.b.position_at_end(block)
-            self._statements(body)
+            self._conditional(body)
             if not self.b.block.is_terminated:
                 self.b.branch(after)
         self.b.position_at_end(after)
 
+    def _conditional(self, nodes: Sequence[ast.stmt], *assigned: tuple[ast.expr, Value]) -> None:
+        """Statements that may not run. A name that is assigned once, and there, has no value afterwards."""
+        before = dict(self._names)
+        for target, value in assigned:
+            self._assign_to(target, value)
+        self._statements(nodes)
+        self._names = before | {name: value for name, value in self._names.items() if isinstance(value, _Place)}
+
     def _while(self, node: ast.While) -> None:
+        _refuse_else(node)
         test, body, after = (self.b.append_basic_block(name) for name in ("test", "body", "after"))
         self.b.branch(test)
         self.b.position_at_end(test)
         condition = self._expressions.condition(node.test)
         self.b.cbranch(ir.Constant(ir.IntType(1), condition) if isinstance(condition, bool) else condition, body, after)
         self.b.position_at_end(body)
-        self._statements(node.body)
+        self._conditional(node.body)
         if not self.b.block.is_terminated:
             self.b.branch(test)
         self.b.position_at_end(after)
 
     def _for(self, node: ast.For) -> None:
+        _refuse_else(node)
         if not (isinstance(node.iter, ast.Call) and self._expressions.value(node.iter.func) is range):
             for value in self._expressions.value(node.iter):  # a tuple: the body is repeated for each part
                 self._assign_to(node.target, value)
@@ -190,20 +216,26 @@ class Body:
         self._loop(node, convert(self.b, first, INDEX), convert(self.b, end, INDEX), step)
 
     def _loop(self, node: ast.For, first: Number, end: Number, step: Value) -> None:
+        if not is_constant(step) or step == 0:
+            raise TypeError("the step of a range must be known, and not 0")
         place = _Place(self._translation, first)
         place.store(first)
         test, body, after = (self.b.append_basic_block(name) for name in ("test", "body", "after"))
         self.b.branch(test)
         self.b.position_at_end(test)
-        sign = ">" if is_constant(step) and step < 0 else "<"
+        sign = ">" if step < 0 else "<"
         self.b.cbranch(self.b.icmp_signed(sign, place.load().llvm, end.llvm), body, after)
         self.b.position_at_end(body)
-        self._assign_to(node.target, place.load())
-        self._statements(node.body)
+        self._conditional(node.body, (node.target, place.load()))
         if not self.b.block.is_terminated:
             place.store(self._expressions.binary(ast.Add(), place.load(), step))
             self.b.branch(test)
         self.b.position_at_end(after)
+
+
+def _refuse_else(node: ast.For | ast.While) -> None:
+    if node.orelse:
+        raise TypeError("a loop with else cannot be compiled")
 
 
 def _loaded(target: ast.expr) -> ast.expr:

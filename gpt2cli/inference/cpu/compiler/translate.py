@@ -1,6 +1,5 @@
 """Translates functions in Python to LLVM's language."""
 
-import builtins
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from gpt2cli.inference.cpu.compiler.values import (
     rebuild,
 )
 
-_NUMPY_FUNCTIONS = {np.sqrt: "sqrt", np.rint: "rint", np.floor: "floor", np.fabs: "fabs", builtins.abs: "fabs"}
+_NUMPY_FUNCTIONS = {np.sqrt: "sqrt", np.rint: "rint", np.floor: "floor", np.fabs: "fabs"}
 
 
 class Unit:
@@ -52,6 +51,7 @@ class Unit:
 
     def _define(self, made: Any, function: Compiled, like: Sequence[Value]) -> None:
         made.attributes.add("nounwind")
+        set.add(made.attributes, '"no-builtins"')  # no loop becomes a call of memset. llvmlite does not know the name
         b = ir.IRBuilder(made.append_basic_block("entry"))
         Translation(self, b).inline(function, rebuild(tuple(like), made.args))
         b.ret_void()

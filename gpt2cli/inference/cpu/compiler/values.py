@@ -35,9 +35,6 @@ class Array:
     def shape(self) -> tuple[Number, ...]:
         return tuple(Number(INDEX, size) for size in self.sizes)
 
-    def __len__(self) -> int:
-        raise TypeError("the length of an array is not known during compilation")
-
 
 Value = Any
 """A Number, an Array, a tuple of values, or a constant: any other object of Python."""
@@ -68,7 +65,7 @@ def as_number(value: Value, like: np.dtype[Any] | None = None) -> Number:
     if isinstance(value, Number):
         return value
     if isinstance(value, bool | np.bool_):
-        return constant(BOOL, value)
+        return constant(BOOL, bool(value))
     if isinstance(value, np.generic):
         return constant(value.dtype, value.item())
     if isinstance(value, int):
@@ -116,9 +113,22 @@ def common_type(left: Value, right: Value) -> np.dtype[Any]:
     first, second = as_number(left).dtype, as_number(right).dtype
     if (first.kind == "f") != (second.kind == "f"):
         return first if first.kind == "f" else second
-    if BOOL in (first, second):
-        return second if first == BOOL else first
-    return first if first.itemsize >= second.itemsize else second
+    both = np.promote_types(first, second)
+    if both.kind != first.kind and BOOL not in (first, second) and both.kind == "f":
+        raise TypeError(f"no type holds all numbers of {first} and {second}")
+    return both
+
+
+def holds(dtype: np.dtype[Any], value: Value) -> bool:
+    """Whether a variable of this type can take a value. Constants that are whole numbers fit into all types."""
+    if isinstance(value, Number | np.generic):
+        return np.can_cast(as_number(value).dtype, dtype, "safe")
+    return isinstance(value, int) or (isinstance(value, float) and dtype.kind == "f")
+
+
+def found(value: Value) -> str:
+    """What a value is, for messages."""
+    return str(value.dtype) if isinstance(value, Number | Array) else repr(value)
 
 
 def _fits(constant_value: Any, other: Value) -> bool:
