@@ -43,6 +43,8 @@ READING_THREADS = 4
 """Threads that read a file. On two cores, two read twice as fast as one."""
 BLOCK = 2**23
 """Bytes that are written at a time, up to a multiple of this in the file. Linux then has them in large pages."""
+BLOCKS_SYNCED = 8
+"""Blocks that are written to the disk at a time. A large file would take seconds, in which nothing can end it."""
 READ_SIZE = 2**23
 """Bytes that a thread reads at a time; a smaller file is read by one thread."""
 _PREFIX = struct.Struct("<8sI32s")
@@ -74,9 +76,12 @@ def write_packed(file: BinaryIO, facts: Facts, arrays: Arrays, go_on: Callable[[
     header = _header(facts, "0" * 64)
     start = _data_start(len(header))
     file.seek(start)
-    for block in _blocks(start, _parts(facts, arrays)):
+    for number, block in enumerate(_blocks(start, _parts(facts, arrays)), start=1):
         go_on()
         file.write(block)
+        if number % BLOCKS_SYNCED == 0:
+            file.flush()
+            os.fsync(file.fileno())
     size = packed_size(facts.config, facts.precision)
     ends = hashlib.sha256()
     for at in (0, max(0, size - END)):
