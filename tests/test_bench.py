@@ -10,7 +10,7 @@ from gpt2cli.config import BenchConfig, GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.inference.cpu import bandwidth
-from gpt2cli.inference.decoder import has_kernels, make_decoder
+from gpt2cli.inference.decoder import has_kernels
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests import models
 
@@ -22,13 +22,13 @@ def small_buffer(monkeypatch):
     monkeypatch.setattr(bandwidth, "BUFFER_BYTES", 2**20)
 
 
-@pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
+@pytest.mark.skipif(not has_kernels(), reason="no compiled loops here")
 @pytest.mark.parametrize(
     ("precision", "each", "around"), [("fp32", 4, 4), ("fp16", 2, 2), ("int8", 1, 1), ("int4", 0.5 + 2 / 32, 1)]
 )
 def test_the_bytes_of_a_token_are_those_counted_by_hand(precision, each, around):
     config = GPTConfig(n_layer=2, n_head=3, n_embd=192, block_size=40, vocab_size=320)
-    model = make_decoder(models.small_model(config), "cpu", precision)
+    model = models.packed(models.small_model(config), precision)
     C, V = config.n_embd, config.vocab_size
     vectors = 4 * (2 * 9 * C + 4 * C)  # biases, scales, and two norms
     counted = 2 * (each * 12 * C * C + vectors) + 4 * 2 * C + around * V * C + 4 * 2 * V

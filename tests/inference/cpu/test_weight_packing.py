@@ -10,8 +10,8 @@ import torch
 from gpt2cli.errors import CheckpointError
 from gpt2cli.inference.cpu import weight_packing
 from gpt2cli.inference.cpu.huge_pages import ALIGNMENT
-from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT, packed_table
-from gpt2cli.inference.cpu.weight_packing import automatic_precision, pack_matrix, pack_model, packed_matrix
+from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT, block_precision, packed_matrix, packed_table
+from gpt2cli.inference.cpu.weight_packing import automatic_precision, pack_matrix, pack_model
 from tests.weights import CONFIG, Weights
 
 PRECISIONS = ["fp32", "bf16", "fp16", "int8", "int4"]
@@ -97,7 +97,8 @@ def test_the_arrays_of_a_model_are_those_of_the_table(precision, change):
         assert (array.shape, array.dtype) == table[name]
         assert array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0
     c_fc = Weights(config)["h.1.mlp.c_fc.weight"], Weights(config)["h.1.mlp.c_fc.bias"]
-    for found, wanted in zip(packed_matrix(arrays, "h.1.mlp.c_fc"), pack_matrix(*c_fc, precision), strict=True):
+    expected = pack_matrix(*c_fc, block_precision(precision, config.n_embd))
+    for found, wanted in zip(packed_matrix(arrays, "h.1.mlp.c_fc"), expected, strict=True):
         assert np.array_equal(found, wanted)
     assert np.array_equal(arrays["wpe"], Weights(config)["wpe.weight"])
     assert np.array_equal(arrays["ln_f"], np.stack([Weights(config)["ln_f.weight"], Weights(config)["ln_f.bias"]]))
