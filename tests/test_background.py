@@ -27,7 +27,7 @@ def test_finish_waits_and_tells_each_result_once():
     assert told == ["done"]
 
 
-def test_abandoned_work_ends_without_a_result():
+def test_abandoned_work_ends_without_a_result(monkeypatch):
     told, cleaned = [], []
 
     def work(go_on):
@@ -37,10 +37,25 @@ def test_abandoned_work_ends_without_a_result():
         finally:
             cleaned.append(True)
 
-    background.start(work, told.append)
+    monkeypatch.setattr(background, "DELAY", 0)
+    begun = threading.Event()
+    background.start(lambda go_on: begun.set() or work(go_on), told.append)
+    begun.wait(PATIENCE)
     background.abandon()
     background.finish()
     assert (told, cleaned) == ([], [True])
+
+
+def test_work_begins_by_itself_and_is_not_begun_once_it_is_abandoned(monkeypatch):
+    begun = threading.Event()
+    background.start(lambda go_on: begun.set(), print)
+    background.abandon()
+    background.finish()
+    assert not begun.is_set()
+    monkeypatch.setattr(background, "DELAY", 0.05)
+    background.start(lambda go_on: begun.set(), print)
+    assert begun.wait(PATIENCE)
+    background.finish()
 
 
 def test_what_was_worked_on_is_not_held():
@@ -51,17 +66,16 @@ def test_what_was_worked_on_is_not_held():
     seen = weakref.ref(large)
     background.start(lambda go_on, large=large: "done", lambda text: None)
     del large
-    for task in background._tasks:
-        task.join()
-    assert seen() is None
     background.finish()
+    assert seen() is None
 
 
 @pytest.mark.parametrize("last", ["", "raise SystemExit(3)"])
-def test_a_process_ends_after_the_work(last):
+def test_a_process_ends_after_the_work_and_does_not_wait_for_its_beginning(last):
     code = f"""
 import time
 from gpt2cli import background
+background.DELAY = {10 * PATIENCE}
 def work(go_on):
     time.sleep(0.2)
     print("written")
