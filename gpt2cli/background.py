@@ -23,7 +23,8 @@ class _Task(Thread):
     def __init__(self, work: Work, tell: Callable[[str], None]) -> None:
         super().__init__(name="background")
         self._work: Work | None = work
-        self._tell, self._text = tell, None
+        self._tell = tell
+        self._text: str | None = None
         self._is_abandoned = False
         self._must_begin, self._is_done = Event(), Event()
 
