@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gpt2cli import background
 from gpt2cli.config import BenchConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
@@ -75,6 +76,7 @@ def measure(decoder: Decoder, config: BenchConfig, advance: Callable[[], None] =
             f"of {window}: ask for {total - window} fewer"
         )
     prompt = random.Random(config.seed).choices(range(decoder.config.vocab_size), k=config.prompt_tokens)
+    background.finish()  # packed weights are being written to disk, which would disturb the measurement
     run_once(decoder, prompt, config.new_tokens)
     peak, bandwidth = peak_rss_mb(), memory_bandwidth(decoder) / 1e9
     advance()

@@ -1,9 +1,11 @@
 """Measuring speed: the tokens and bytes that are counted, and the formulas; never the speed itself."""
 
+import time
+
 import pytest
 import torch
 
-from gpt2cli import bench
+from gpt2cli import background, bench
 from gpt2cli.config import BenchConfig, GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
@@ -20,7 +22,7 @@ def small_buffer(monkeypatch):
     monkeypatch.setattr(bandwidth, "BUFFER_BYTES", 2**20)
 
 
-@pytest.mark.skipif(not has_kernels(), reason="there are no loops for this processor")
+@pytest.mark.skipif(not has_kernels(), reason="no compiled loops here")
 @pytest.mark.parametrize(
     ("precision", "each", "around"), [("fp32", 4, 4), ("fp16", 2, 2), ("int8", 1, 1), ("int4", 0.5 + 2 / 32, 1)]
 )
@@ -70,6 +72,13 @@ def test_speeds_are_medians_of_the_runs_after_the_first():
     assert speed.decode_tok_s == sorted(run.decode_tok_s for run in runs)[1]
     assert speed.roofline_tok_s == pytest.approx(speed.memory_bandwidth_gb_s * 1e9 / speed.weight_bytes_per_token)
     assert speed.roofline_fraction == pytest.approx(speed.decode_tok_s / speed.roofline_tok_s)
+
+
+def test_runs_begin_after_the_work_in_the_background():
+    done = []
+    background.start(lambda go_on: time.sleep(0.2) or "done", done.append)
+    bench.measure(TorchDecoder(models.small_model(CONFIG)), BenchConfig(4, 5, 1), lambda: done.append("run"))
+    assert done == ["done", "run", "run"]
 
 
 def test_what_does_not_fit_into_the_window_is_refused():

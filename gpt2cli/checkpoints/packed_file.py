@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from threading import Thread
 from typing import Any, BinaryIO, TypeVar
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from gpt2cli import __version__
 from gpt2cli.config import GPTConfig
-from gpt2cli.inference.cpu.huge_pages import ALIGNMENT, Arena
+from gpt2cli.inference.cpu.huge_pages import ALIGNMENT, Arena, mapped
 from gpt2cli.inference.cpu.packed_layout import LAYOUT_VERSION, packed_table, rounded_up
 from gpt2cli.model.origin import Origin
 from gpt2cli.untrusted import parse_json
@@ -41,6 +41,10 @@ END = 2**16
 LONGEST_HEADER = 2**24
 READING_THREADS = 4
 """Threads that read a file. On two cores, two read twice as fast as one."""
+BLOCK = 2**23
+"""Bytes that are written at a time, up to a multiple of this in the file. Linux then has them in large pages."""
+BLOCKS_SYNCED = 8
+"""Blocks that are written to the disk at a time. A large file would take seconds, in which nothing can end it."""
 READ_SIZE = 2**23
 """Bytes that a thread reads at a time; a smaller file is read by one thread."""
 _PREFIX = struct.Struct("<8sI32s")
@@ -64,15 +68,20 @@ class Facts:
     notes: list[str]
 
 
-def write_packed(file: BinaryIO, facts: Facts, arrays: Arrays) -> None:
-    """Write a packed model to an empty file, which is open for reading too. The header is written last."""
+def write_packed(file: BinaryIO, facts: Facts, arrays: Arrays, go_on: Callable[[], None] = lambda: None) -> None:
+    """Write a packed model to an empty file, which is open for reading too. The header is written last.
+
+    `go_on` is called often. What it raises ends the writing.
+    """
     header = _header(facts, "0" * 64)
     start = _data_start(len(header))
     file.seek(start)
-    for name in packed_table(facts.config, facts.precision):
-        array = arrays[name]
-        file.write(array.data.cast("B"))
-        file.write(bytes(-array.nbytes % ALIGNMENT))
+    for number, block in enumerate(_blocks(start, _parts(facts, arrays)), start=1):
+        go_on()
+        file.write(block)
+        if number % BLOCKS_SYNCED == 0:
+            file.flush()
+            os.fsync(file.fileno())
     size = packed_size(facts.config, facts.precision)
     ends = hashlib.sha256()
     for at in (0, max(0, size - END)):
@@ -89,7 +98,7 @@ def read_facts(file: BinaryIO) -> Facts:
 
 
 def read_packed(file: BinaryIO) -> tuple[Facts, dict[str, NDArray[Any]]]:
-    """A packed model: its facts, and its arrays in large pages.
+    """A packed model: its facts, and its arrays, in large pages if possible. They cannot be changed.
 
     Raises ValueError if the file is damaged or of another version, MemoryError, and OSError.
     """
@@ -97,8 +106,8 @@ def read_packed(file: BinaryIO) -> tuple[Facts, dict[str, NDArray[Any]]]:
     size = packed_size(facts.config, facts.precision)
     if os.fstat(file.fileno()).st_size != start + size:
         raise ValueError("the file has another size than its arrays")
-    memory = Arena().zeros((size,), np.uint8)
-    _read_into(memory, file, start)
+    content = mapped(file)
+    memory = _read(file, start, size) if content is None else content[start:]
     digest = hashlib.sha256(memory[:END].data)
     digest.update(memory[max(0, size - END) :].data)
     if digest.hexdigest() != ends:
@@ -170,6 +179,39 @@ def _read_header(file: BinaryIO) -> tuple[Facts, int, str]:
         return facts, _data_start(length), str(header["ends"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the header lacks something ({error})") from None
+
+
+def _parts(facts: Facts, arrays: Arrays) -> Iterator[memoryview]:
+    """The bytes of all arrays as they lie in a file."""
+    for name in packed_table(facts.config, facts.precision):
+        array = arrays[name]
+        yield array.reshape(-1).view(np.uint8).data
+        yield memoryview(bytes(-array.nbytes % ALIGNMENT))
+
+
+def _blocks(start: int, parts: Iterator[memoryview]) -> Iterator[memoryview]:
+    """The same bytes in blocks that end at the multiples of BLOCK in a file, where the first begins at `start`."""
+    block = memoryview(bytearray(BLOCK))
+    first = end = start % BLOCK
+    for part in parts:
+        done = 0
+        while done < len(part):
+            count = min(BLOCK - end, len(part) - done)
+            block[end : end + count] = part[done : done + count]
+            end, done = end + count, done + count
+            if end == BLOCK:
+                yield block[first:]
+                first = end = 0
+    if first < end:
+        yield block[first:end]
+
+
+def _read(file: BinaryIO, start: int, size: int) -> NDArray[np.uint8]:
+    """The bytes of a file from `start` on, in large pages. Raises ValueError, OSError and MemoryError."""
+    memory: NDArray[np.uint8] = Arena().zeros((size,), np.uint8)
+    _read_into(memory, file, start)
+    memory.flags.writeable = False
+    return memory
 
 
 def _read_into(memory: NDArray[np.uint8], file: BinaryIO, start: int) -> None:

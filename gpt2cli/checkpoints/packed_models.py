@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gpt2cli import background
 from gpt2cli.checkpoints.packed_directory import SUFFIX, Kept, directory_for
 from gpt2cli.checkpoints.packed_file import END, Arrays, Facts, packed_size, read_facts, read_packed, write_packed
 from gpt2cli.config import GPTConfig
@@ -54,15 +55,17 @@ def open_or_pack(
     home: Path | None = None,
     progress: Progress = ignore,
 ) -> PackedModel:
-    """A model with packed weights, from disk if it was kept there. Else it is read and packed, and kept if possible.
+    """A model with packed weights, from disk if it was kept there. Else it is read and packed.
+
+    What was packed is kept on disk if possible. It is written in the background: see `background`.
 
     sources    all files that the result depends on
     precision  one of PRECISIONS, or auto: see `automatic_precision`
     read       reads the model. Its notes are kept, and given to `progress` each time the model is opened.
     home       the directory of a downloaded model, which its packed weights are kept in; None for any other model
 
-    Raises what `read` raises, CheckpointError for weights that are too large for `precision`, and MemoryError. If a
-    packed model cannot be kept, `progress` gets a note only if the disk turned out to be full or damaged.
+    Raises what `read` raises, CheckpointError for weights that are too large for `precision`, and MemoryError. If the
+    disk turns out to be full or damaged, `progress` gets a note from `background.finish`.
     """
     made_of, kept = identities(sources), directory_for(home)
     names = {held: _file_name(sources, held) for held in (AUTOMATIC if precision == "auto" else (precision,))}
@@ -71,14 +74,13 @@ def open_or_pack(
     if found := _open(kept, names, made_of, precision, progress):
         return found
     stored, notes = _read(read, progress)  # a model that is refused leaves nothing behind
-    with kept.locked() as is_ours:
-        # another process may have packed it in the meantime
-        if is_ours and (found := _open(kept, names, made_of, precision, ignore)):
-            return found
-        model = _pack(stored, precision)
-        if is_ours and identities(sources) == made_of:
-            facts = Facts(model.precision, model.config, model.origin, made_of, notes)
-            _keep(kept, names[model.precision], facts, model.arrays, progress)
+    model = _pack(stored, precision)
+    if identities(sources) == made_of:
+        facts = Facts(model.precision, model.config, model.origin, made_of, notes)
+        name = names[model.precision]
+        background.start(
+            lambda go_on: _keep(kept, name, facts, model.arrays, go_on), lambda problem: progress(Note(problem))
+        )
     return model
 
 
@@ -154,14 +156,16 @@ def _pack(stored: Stored, precision: str) -> PackedModel:
     return PackedModel(stored.config, stored.origin, held, arrays)
 
 
-def _keep(kept: Kept, name: str, facts: Facts, arrays: Arrays, progress: Progress) -> None:
-    """Write a packed model to disk, if there is room for it."""
+def _keep(kept: Kept, name: str, facts: Facts, arrays: Arrays, go_on: background.GoOn) -> str | None:
+    """Write a packed model to disk, if there is room and no other process writes. Returns a problem in words."""
     size = packed_size(facts.config, facts.precision)
-    if not kept.has_room(size):
-        return
-    kept.make_room(size, name)
-    try:
-        with kept.writing(name) as file:
-            write_packed(file, facts, arrays)
-    except OSError as error:
-        progress(Note(f"the packed weights are not kept: {reason(kept.path, error)}"))
+    with kept.locked() as is_ours:
+        if not is_ours or not kept.has_room(size):
+            return None
+        kept.make_room(size, name)
+        try:
+            with kept.writing(name) as file:
+                write_packed(file, facts, arrays, go_on)
+        except (OSError, MemoryError) as error:
+            return f"the packed weights are not kept: {reason(kept.path, error)}"
+    return None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import takewhile
 
+from gpt2cli import background
 from gpt2cli.cli.environment import Environment, use
 from gpt2cli.cli.interrupts import Terminated, received
 from gpt2cli.cli.version import print_version
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str], environment: Environment) -> int:
         try:
             code = _run(arguments, environment)
             environment.stdout.flush()
+            background.finish()
             return code
         except KeyboardInterrupt:
             return ExitCode.INTERRUPTED
@@ -33,6 +35,9 @@ def main(arguments: Sequence[str], environment: Environment) -> int:
 
             signum = received()  # a library may have replaced the signal's exception by another one
             return report(error) if signum is None else 128 + signum
+        finally:
+            if received() is not None:
+                background.abandon()
 
 
 def _run(arguments: Sequence[str], environment: Environment) -> int:

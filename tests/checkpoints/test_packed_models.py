@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +19,13 @@ import platformdirs
 import pytest
 from filelock import FileLock
 
+from gpt2cli import background
 from gpt2cli.checkpoints import packed_directory, packed_file, packed_models
 from gpt2cli.checkpoints.packed_directory import LOCK, Kept, directory_for
 from gpt2cli.checkpoints.packed_models import open_or_pack
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError
+from gpt2cli.inference.cpu import huge_pages
 from gpt2cli.model.origin import Origin
 from gpt2cli.progress import Note
 from tests.runner import PATIENCE, clean_environment
@@ -64,7 +67,10 @@ class Model:
             return SimpleNamespace(config=self.config, weights=Weights(self.config, self.seed), origin=self.origin)
 
         self.heard = []
-        return open_or_pack(self.sources, precision, read, home, lambda event: self.heard.append(event.text))
+        try:
+            return open_or_pack(self.sources, precision, read, home, lambda event: self.heard.append(event.text))
+        finally:
+            background.finish()
 
     def is_kept(self, precision="int8", home=None):
         """Whether the model is opened without being read, with the weights that it has now."""
@@ -206,6 +212,89 @@ def test_a_file_that_ends_while_it_is_read_is_read_from_its_source(model, monkey
     assert model.is_kept()
     monkeypatch.setattr(os, "preadv", lambda *args: 0, raising=False)
     assert not model.is_kept()
+
+
+@pytest.mark.parametrize("part", [0, 2])
+def test_a_mapped_file_and_one_that_is_read_have_the_same_arrays(model, monkeypatch, part):
+    monkeypatch.setattr(huge_pages, "LARGE_PART", part)
+    model.open()
+    assert model.is_kept()
+    array = model.open().arrays["wte.weights"]
+    assert not array.flags.writeable
+    owner = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if sys.platform == "linux":
+        length = len(owner.obj if isinstance(owner, memoryview) else owner)
+        assert (length >= huge_pages.RESERVATION) == (part == 2)
+
+
+def test_a_mapped_file_stays_as_it_was_when_it_is_replaced(model, packed, monkeypatch):
+    monkeypatch.setattr(huge_pages, "LARGE_PART", 0)
+    model.open()
+    found = model.open()
+    before = {name: array.copy() for name, array in found.arrays.items()}
+    model.seed = 1
+    touched(model.sources[0])
+    model.open()
+    packed_directory.remove_packed()
+    assert all(np.array_equal(array, before[name]) for name, array in found.arrays.items())
+
+
+@pytest.mark.parametrize("block", [4096, 10_000])
+def test_blocks_end_at_multiples_of_their_size_and_are_the_same_bytes(model, packed, monkeypatch, block):
+    model.open()
+    [name] = kept_files(packed)
+    whole = (packed / name).read_bytes()
+    (packed / name).unlink()
+    monkeypatch.setattr(packed_file, "BLOCK", block)
+    model.open()
+    assert (packed / name).read_bytes() == whole
+    parts = [memoryview(bytes(range(n))) for n in (0, 5, 200, 3)]
+    monkeypatch.setattr(packed_file, "BLOCK", 16)
+    blocks = [bytes(found) for found in packed_file._blocks(20, iter(parts))]
+    assert [len(found) for found in blocks] == [12, *[16] * 12, 4]
+    assert b"".join(blocks) == b"".join(parts)
+
+
+def test_a_model_is_there_before_it_is_written(model, packed, monkeypatch):
+    write = threading.Event()
+    monkeypatch.setattr(packed_directory, "sync_file", lambda path: write.wait(PATIENCE))
+    monkeypatch.setattr(background, "finish", lambda: None)
+    assert model.open().config == CONFIG
+    assert not list(packed.glob("*.packed"))
+    write.set()
+    monkeypatch.undo()
+
+
+@posix
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_is_written_ends_the_command_and_leaves_nothing(home, packed, signum):
+    code = """
+import time
+from gpt2cli import __main__
+from gpt2cli.checkpoints import packed_file
+blocks = packed_file._blocks
+def slow_blocks(*args):
+    for block in blocks(*args):
+        for _ in range(100_000):
+            time.sleep(0.01)
+            yield block[:0]
+packed_file._blocks = slow_blocks
+__main__.main()
+"""
+    command = [sys.executable, "-c", code, "generate", "hello", "--model", "tiny", "-n", "1"]
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+    assert child.stdout.readline().startswith("hello")
+    deadline = time.monotonic() + PATIENCE
+    while not list(packed.glob("*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signum)
+    _, problems = child.communicate(timeout=PATIENCE)
+    assert (child.returncode, kept_files(packed)) == (128 + signum, [])
+    assert "Traceback" not in problems
 
 
 def touched(path):

@@ -106,12 +106,11 @@ def packed_table(config: GPTConfig, precision: str) -> Table:
     tables = {name: _prefixed(name, table) for name, table in zip(MATRICES, matrices, strict=True)}
     attention, mlp = tables["attn.c_attn"] | tables["attn.c_proj"], tables["mlp.c_fc"] | tables["mlp.c_proj"]
     block = {"ln_1": norm} | attention | {"ln_2": norm} | mlp
-    table: Table = {}
-    for layer in range(config.n_layer):
-        table |= _prefixed(f"h.{layer}", block)
-    table |= _prefixed("wte", matrix_table(V, C, around))
+    table = _prefixed("wte", matrix_table(V, C, around))
     if not config.tied:
         table |= _prefixed("lm_head", matrix_table(V, C, around))
+    for layer in range(config.n_layer):
+        table |= _prefixed(f"h.{layer}", block)
     return table | {"wpe": ((config.block_size, C), np.dtype(np.float32)), "ln_f": norm}
 
 

@@ -78,14 +78,15 @@ def pack_model(
             yield f"{name}.{field}", array
 
     held, around = block_precision(precision, config.n_embd), around_precision(precision)
+    # the largest tensors come first, when little else is in memory
+    yield from matrix("wte", around, False)
+    if not config.tied:
+        yield from matrix("lm_head", around, False)
     for layer in range(config.n_layer):
         for part, names in (("ln_1", MATRICES[:2]), ("ln_2", MATRICES[2:])):
             yield norm(f"h.{layer}.{part}")
             for name in names:
                 yield from matrix(f"h.{layer}.{name}", held, True)
-    yield from matrix("wte", around, False)
-    if not config.tied:
-        yield from matrix("lm_head", around, False)
     positions = arena.zeros((config.block_size, config.n_embd), np.float32)
     positions[:] = weights["wpe.weight"]
     weights.release("wpe.weight")

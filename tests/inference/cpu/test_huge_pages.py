@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2cli.inference.cpu.huge_pages import ALIGNMENT, PAGE, RESERVATION, Arena
-from gpt2cli.inference.cpu.weight_packing import pack_model
+from gpt2cli.inference.cpu.huge_pages import ALIGNMENT, PAGE, RESERVATION, Arena, mapped
 from gpt2cli.inference.decoder import has_kernels
 from tests import models
 
@@ -69,12 +68,31 @@ def test_nothing_is_asked_for_but_the_arena():
 @pytest.mark.skipif(not has_kernels(), reason="no loops for this processor")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int4"])
 def test_packed_weights_are_in_the_arena(precision):
-    model = models.small_model()
-    arrays = dict(pack_model(model.config, models.ModelWeights(model), precision))
+    decoder = models.packed(models.small_model(), precision)
     spans = advised()
-    for array in arrays.values():
+    for name, array in decoder._arrays.items():
         address = array.ctypes.data
-        assert any(begin <= address < end for begin, end in spans)
+        assert any(begin <= address < end for begin, end in spans), name
+
+
+@linux
+def test_a_file_of_aligned_blocks_is_mapped_if_the_system_has_it_in_large_pages(tmp_path):
+    path, content = tmp_path / "large", bytes(range(256)) * (8 * PAGE // 256)
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        found = mapped(file)
+    if found is None:
+        pytest.skip("this system has files in small pages")
+    assert found.tobytes() == content
+    assert not found.flags.writeable
+
+
+@linux
+def test_a_file_in_small_pages_is_not_mapped(tmp_path):
+    path = tmp_path / "small"
+    path.write_bytes(bytes(PAGE // 2))
+    with path.open("rb") as file:
+        assert mapped(file) is None
 
 
 def test_too_much_is_a_memory_error():
