@@ -230,6 +230,7 @@ def _files_of(place: Path) -> list[Path]:
     """The files of a model's directory, or a file and those beside it that `read_model` may look at."""
     if is_directory(place):
         weights = [*place.glob("*.safetensors"), *place.glob("*.safetensors.index.json")]
-        return sorted({*weights, *place.glob("*config.json"), *tokenizer_files(place)})
+        found = {*weights, *place.glob("*config.json"), *tokenizer_files(place)}
+        return sorted(filter(is_file, found))  # to open a FIFO would wait for a writer
     config = place.parent / CONFIG
     return [place, config, *tokenizer_files(place.parent)] if is_file(config) else [place]

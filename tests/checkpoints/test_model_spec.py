@@ -1,5 +1,6 @@
 """One value says which model: what it loads, what it is made of, and what it reads."""
 
+import os
 import subprocess
 import sys
 
@@ -95,6 +96,15 @@ def test_its_files_are_all_that_it_is_made_of(specs, tmp_path):
     assert names["a.pt"] == {"a.pt"}
     assert names["lora"] == base | {"lora/adapter_config.json", "lora/adapter_model.safetensors"}
     assert [file.name for file in specs["tiny"].files()] == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs in directories")
+def test_what_is_no_ordinary_file_does_not_count(specs, tmp_path):
+    files = specs["base"].files()
+    os.mkfifo(tmp_path / "base" / "fifo.safetensors")
+    (tmp_path / "base" / "directory.safetensors").mkdir()
+    (tmp_path / "base" / "broken.safetensors").symlink_to("missing")
+    assert specs["base"].files() == files
 
 
 def test_files_that_decide_about_weights_or_texts_count(specs, tmp_path):
