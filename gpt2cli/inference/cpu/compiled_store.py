@@ -5,6 +5,7 @@ process, if nobody else can write to them, and if the digest at the file's begin
 """
 
 import hashlib
+import os
 import secrets
 import shutil
 import time
@@ -17,6 +18,8 @@ ROOM = 2**23
 """Bytes that must be free on the disk. The loops for one precision take a quarter of that."""
 STALE = 3600.0
 """The age in seconds at which a temporary file is deleted: the process that wrote it was probably killed."""
+UNUSED = 30 * 86_400.0
+"""The age in seconds of the last use at which compiled code is deleted: its sources have probably changed."""
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -50,6 +53,8 @@ class Store:
                 digest, content = file.read(_DIGEST_SIZE), file.read()
         except OSError:
             return None
+        with suppress(OSError):
+            os.utime(self.directory / name)  # `sweep` deletes what is not used
         return content if hashlib.sha256(content).digest() == digest else None
 
     def write(self, name: str, content: bytes) -> None:
@@ -75,13 +80,13 @@ class Store:
                 (self.directory / name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Delete temporary files of processes that were killed while they wrote."""
+        """Delete temporary files of processes that were killed while they wrote, and code that is no longer used."""
         if self.directory is None:
             return
         with suppress(OSError):
-            for left in self.directory.glob("*.tmp"):
-                if left.lstat().st_mtime < time.time() - STALE:
-                    left.unlink(missing_ok=True)
+            for file in self.directory.glob("[!.]*"):
+                if file.lstat().st_mtime < time.time() - (STALE if file.suffix == ".tmp" else UNUSED):
+                    file.unlink(missing_ok=True)
 
 
 def _try_to_write(directory: Path) -> str | None:
