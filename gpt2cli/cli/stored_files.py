@@ -42,11 +42,11 @@ def places() -> list[Place]:
         _place("data sets", paths.datasets(), sum(1 for _ in _data_sets())),
         _place("runs", paths.runs(), len(all_runs()), "gpt2 runs --remove RUN"),
         _place("interrupted evaluations", paths.evaluations(), len(list(paths.evaluations().glob("*.jsonl")))),
-        _place("lines of chat history", paths.chat_history(), _chat_lines()),
+        _place("chat lines", paths.chat_history(), _chat_lines()),
     ]
     if packed := paths.packed():
         count, _ = kept_bytes(packed)
-        found.append(_place("packed weights", packed, count, f"gpt2 download-weights --remove {PACKED}"))
+        found.append(_place("packed models", packed, count, f"gpt2 download-weights --remove {PACKED}"))
     if compiled := paths.compiled():
         found.append(_place("compiled loops", compiled, len(list(compiled.glob("[!.]*")))))
     return found
