@@ -127,8 +127,7 @@ def packed_size(config: GPTConfig, precision: str) -> int:
 
 
 def _header(facts: Facts, ends: str) -> bytes:
-    names = [[name, dtype.str, list(shape)] for name, (shape, dtype) in _table_of(facts)]
-    return json.dumps(_versions() | asdict(facts) | {"arrays": names, "ends": ends}).encode()
+    return json.dumps(_versions() | asdict(facts) | {"arrays": _described(facts), "ends": ends}).encode()
 
 
 def _versions() -> dict[str, Any]:
@@ -143,8 +142,10 @@ def _whole(kind: type[T], values: dict[str, Any]) -> T:
     return kind(**values)
 
 
-def _table_of(facts: Facts) -> Any:
-    return packed_table(facts.config, facts.precision).items()
+def _described(facts: Facts) -> list[Any]:
+    """The names, types and shapes of the arrays, as the header has them."""
+    table = packed_table(facts.config, facts.precision)
+    return [[name, dtype.str, list(shape)] for name, (shape, dtype) in table.items()]
 
 
 def _data_start(header_length: int) -> int:
@@ -174,7 +175,7 @@ def _read_header(file: BinaryIO) -> tuple[Facts, int, str]:
             sources=header["sources"],
             notes=[str(note) for note in header["notes"]],
         )
-        if header["arrays"] != [[name, dtype.str, list(shape)] for name, (shape, dtype) in _table_of(facts)]:
+        if header["arrays"] != _described(facts):
             raise ValueError("the arrays have other names, shapes or types than the model")
         return facts, _data_start(length), str(header["ends"])
     except (KeyError, TypeError, AttributeError) as error:

@@ -92,11 +92,6 @@ def _command_page(command: Any, context: Any, width: int) -> Page:
     yield from _examples(command.epilog, EXAMPLES, width)
 
 
-def first_sentence(text: str) -> str:
-    """The first sentence of a docstring."""
-    return " ".join(text.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".") + "."
-
-
 def _row(param: Any, context: Any) -> Row:
     default = default_in_words(param, context)
     return Row(_name(param), " ".join((param.help or "").split()), f"[default: {default}]" if default else "")

@@ -9,9 +9,9 @@ from gpt2cli.cli.app import app
 from gpt2cli.cli.command_line import MEANT_COMMANDS, MEANT_OPTIONS, with_expanded_paths
 from gpt2cli.cli.commands import generate
 from gpt2cli.cli.error_messages import describe
-from gpt2cli.cli.help_pages import first_sentence
 from gpt2cli.cli.typer_internals import invoke
 from gpt2cli.errors import UsageError
+from tests.cli.test_help_pages import first_sentence
 from tests.conftest import Run
 
 

@@ -10,7 +10,6 @@ import typer
 
 from gpt2cli.cli.app import START, app
 from gpt2cli.cli.environment import Environment
-from gpt2cli.cli.help_pages import first_sentence
 from gpt2cli.cli.main import main
 from tests.runner import Completed, Pipe, run_here
 
@@ -58,6 +57,11 @@ def test_every_example_says_what_it_does(command: str) -> None:
     for example, comment in examples:
         assert example in re.sub(r" \\\n +", " ", narrow)
         assert comment in re.sub(r"\n  # ", " ", narrow)
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring."""
+    return " ".join(text.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".") + "."
 
 
 def test_the_top_page_names_every_command_and_a_start_without_a_network() -> None:
