@@ -118,7 +118,7 @@ def read_state(path: Path) -> Resumable:
         return Resumable(
             path=path, weights=weights, optimizer=optimizer, counters=state.counters, identity=state.identity
         )
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:  # TypeError: tensors of 8-bit floats, which torch does not take
         raise CheckpointError(f"{path} is not a complete checkpoint ({error})") from None
 
 
