@@ -33,7 +33,8 @@ class ModelSpec:
     model      a published name, `tiny`, a Hub repository or a directory; gpt2 if neither `model` nor `ckpt` is given
     ckpt       a checkpoint file, or the directory of a LoRA adapter in PEFT's format. With an adapter, `model` can name
                the base, in place of the one that the adapter names; with a file, `model` must be None.
-    precision  of the weights in inference: one of PRECISIONS, or auto (see `pick_precision`)
+    precision  of the weights in inference: one of PRECISIONS, or auto (see `automatic_precision` for the compiled
+               loops of a CPU, and `pick_precision` for PyTorch)
     offline    raise NetworkError instead of downloading a model
     threads    the number of threads that a decoder has on the CPU; None is the default
     """

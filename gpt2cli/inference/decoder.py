@@ -127,7 +127,7 @@ def make_decoder(gpt: "GPT", device: str, precision: str, compile: bool = False,
     `precision`, and UsageError if the device has no CUDA graphs.
     """
     if precision == "auto":
-        precision = pick_precision(gpt.origin, device)
+        precision = pick_precision(device)
     import torch
 
     from gpt2cli.inference.torch_decoder import TorchDecoder, move
@@ -157,14 +157,11 @@ def check_graphs(device: str) -> None:
         raise UsageError(f"--compile needs a CUDA device, not {device_kind(device)}: leave it out")
 
 
-def pick_precision(origin: Origin, device: str) -> str:
-    """The fastest precision whose results a person cannot distinguish from those of fp32.
+def pick_precision(device: str) -> str:
+    """What `auto` means for a decoder of PyTorch: bf16 on a CUDA device that computes in it, else fp32.
 
-    int8 if the weights are stored in 8 or 4 bits. Otherwise bf16 on a CUDA device that computes in it, and fp16 on a
-    CPU with kernels, where perplexity differs by less than 0.01%. Else fp32.
+    A person cannot distinguish the results from those of fp32.
     """
-    if device == "cpu" and has_kernels():
-        return "int8" if origin.precision.startswith("int") else "fp16"
     if device_kind(device) != "cuda":
         return "fp32"
     from gpt2cli.model.device import computes_bf16

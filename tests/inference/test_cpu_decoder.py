@@ -238,11 +238,6 @@ def test_without_kernels_weights_have_the_same_values(precision, tiny):
     assert len(list(generate_tokens(model, [ids], SamplingConfig(max_new_tokens=3, temperature=0), [0]))) == 3
 
 
-def test_auto_is_16_bits_or_the_8_that_are_stored(tiny):
-    assert make_decoder(copy.deepcopy(tiny), "cpu", "auto").precision == "int8"
-    assert make_decoder(models.small_model(), "cpu", "auto").precision == "fp16"
-
-
 def test_an_unknown_precision_is_refused():
     from gpt2cli import load
 

@@ -12,7 +12,6 @@ from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.inference.decoder import as_decoder, check_graphs, pick_precision
 from gpt2cli.inference.torch_decoder import TorchDecoder
-from gpt2cli.model.origin import Origin
 from tests import models
 
 GREEDY = SamplingConfig(max_new_tokens=5, temperature=0)
@@ -60,5 +59,5 @@ def test_graphs_are_for_cuda():
         check_graphs("mps")
 
 
-def test_auto_on_other_devices_is_fp32():
-    assert pick_precision(Origin("int8"), "mps") == "fp32"
+def test_auto_without_loops_and_cuda_is_fp32():
+    assert [pick_precision(device) for device in ("cpu", "mps")] == ["fp32", "fp32"]
