@@ -16,7 +16,7 @@ from gpt2cli.training.runs import all_runs
 class Place:
     """A directory or a file that gpt2cli keeps.
 
-    name    what it holds, in the plural
+    name    what it holds, in the plural, which ends with an s
     count   how many of these it holds
     remove  the command that deletes one of them or, for some places, all
     """
