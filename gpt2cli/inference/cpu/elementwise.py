@@ -1,4 +1,4 @@
-"""Layer norm, GELU, the rounding of activations, and the last step of a product (its epilogue)."""
+"""Layer norm, and the rounding of activations for products of one row or few rows."""
 
 from typing import Any
 
@@ -7,15 +7,10 @@ import numpy as np
 from gpt2cli.inference.cpu import vector_math as vm
 from gpt2cli.inference.cpu.compiler.emission import steps
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
-from gpt2cli.inference.cpu.compiler.values import REAL, Array, Number, Value, convert
+from gpt2cli.inference.cpu.compiler.values import REAL, Array, Value, convert
 from gpt2cli.inference.cpu.llvm_simd import FLOAT, broadcast, index
-from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, WIDTH_MULTIPLE
+from gpt2cli.inference.cpu.packed_layout import SMALLEST, WIDTH_MULTIPLE
 from gpt2cli.inference.cpu.processor import LANES
-
-STORE, GELU, ADD = 0, 1, 2
-"""Epilogues of a product: write the results, write their GELU, or add the results to the output."""
-SMALLEST = np.float32(1e-30)
-"""Nothing is divided by a smaller number."""
 
 
 @inlined
@@ -60,18 +55,6 @@ def normalize_row(b: Any, row: Array, weights: Array, biases: Array, epsilon: Va
             vm.store(b, vm.multiply_add(b, vm.multiply(b, number, inverse), factor, offset), out, at)
 
 
-@emitted
-def gelu(b: Any, x: Value) -> Number:
-    """`vector_math.gelu` of a number in fp32. LLVM vectorizes loops over it."""
-    return Number(REAL, vm.gelu(b, convert(b, x, REAL).llvm))
-
-
-@emitted
-def exp(b: Any, x: Value) -> Number:
-    """`vector_math.exponential` of a number in fp32."""
-    return Number(REAL, vm.exponential(b, convert(b, x, REAL).llvm))
-
-
 @inlined
 def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
     """Round each row of x (n, width), fp32, to integers up to `largest`: `rows` (n, width), int16.
@@ -89,25 +72,3 @@ def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
         steps[r] /= np.float32(largest)
         for c in range(x.shape[1]):
             rows[r, c] = np.int16(np.int32(np.rint(x[r, c] * inverse)))
-
-
-@inlined
-def finish(sums: Any, n: int, scale: Any, bias: Any, y: Any, r: int, first: int, epilogue: int) -> None:
-    """Write sums (n, BLOCK_OUTPUTS) times `scale` plus `bias` to y, from row r and output `first` on.
-
-    `epilogue` is STORE, GELU or ADD. The contents of `sums` are overwritten.
-    """
-    factors, offsets = scale[first : first + BLOCK_OUTPUTS], bias[first : first + BLOCK_OUTPUTS]
-    for t in range(n):
-        out = y[r + t, first : first + BLOCK_OUTPUTS]
-        for i in range(BLOCK_OUTPUTS):
-            sums[t, i] = sums[t, i] * factors[i] + offsets[i]
-        if epilogue == ADD:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] += sums[t, i]
-        elif epilogue == GELU:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] = gelu(sums[t, i])
-        else:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] = sums[t, i]

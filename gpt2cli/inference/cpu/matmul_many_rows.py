@@ -22,8 +22,8 @@ from llvmlite import ir
 from gpt2cli.inference.cpu.compiler.emission import steps as each
 from gpt2cli.inference.cpu.compiler.emission import variable
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
-from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
-from gpt2cli.inference.cpu.elementwise import finish
+from gpt2cli.inference.cpu.compiler.values import IN_ORDER, Array, Value, indexes
+from gpt2cli.inference.cpu.epilogue import finish
 from gpt2cli.inference.cpu.llvm_simd import (
     FLOAT,
     INT,
@@ -37,7 +37,6 @@ from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS
 from gpt2cli.inference.cpu.panel_sizes import PANEL_OUTPUTS, PANEL_ROWS, SCALES_START, SEGMENTS, SUMS_START
 from gpt2cli.inference.cpu.panels import WEIGHTS_PER_WORD, fill_panel, fill_scales, prefetch_weights
 from gpt2cli.inference.cpu.processor import LANES
-from gpt2cli.inference.cpu.vector_math import IN_ORDER
 
 TILE = 8 if LANES == 16 else 4
 """Rows of activations that a loop multiplies by a panel. Their sums fit into the registers: AVX-512 has 32, AVX2 16."""
@@ -50,7 +49,7 @@ def multiply_many_rows(
     """Write outputs first to last - 1 (multiples of BLOCK_OUTPUTS) of the products of x and a matrix to y (m, out).
 
     x (m, in) and `steps` are what `prepare_rows` has written, or x itself for weights in fp32. m is a multiple of
-    MANY_ROWS_MULTIPLE. `scratch` (scratch_rows(m), BLOCK_OUTPUTS), fp32, is used by one thread at a time.
+    MANY_ROWS_MULTIPLE. `scratch` (n, BLOCK_OUTPUTS), fp32, with `scratch_size(m)` numbers or more, is a thread's own.
     """
     m, width = x.shape
     length = panel_width(matrix.weights)

@@ -15,7 +15,6 @@ from llvmlite import ir
 from gpt2cli.inference.cpu.compiler.emission import steps as each
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
 from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
-from gpt2cli.inference.cpu.elementwise import SMALLEST
 from gpt2cli.inference.cpu.llvm_simd import (
     FLOAT,
     INT,
@@ -26,7 +25,7 @@ from gpt2cli.inference.cpu.llvm_simd import (
     index,
     shuffle,
 )
-from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT
+from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT, SMALLEST
 from gpt2cli.inference.cpu.panel_sizes import SEGMENTS
 from gpt2cli.inference.cpu.panels import WEIGHTS_PER_WORD, rounded
 from gpt2cli.inference.cpu.processor import LANES

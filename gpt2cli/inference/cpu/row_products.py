@@ -30,6 +30,7 @@ from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
 from gpt2cli.inference.cpu.epilogue import emit_epilogue
 from gpt2cli.inference.cpu.llvm_simd import (
     BYTE,
+    CACHE_LINE,
     FLOAT,
     INDEX,
     INT,
@@ -46,7 +47,6 @@ from gpt2cli.inference.cpu.processor import LANES
 
 OUTPUTS = 4 if LANES == 16 else 2
 """Outputs of a tile of several rows. With 16 lanes, processors have 32 registers for vectors, else often 16."""
-CACHE_LINE = 64
 CHUNK = 512
 """Columns that a tile reads twice if there are two chains."""
 

@@ -13,11 +13,10 @@ import numpy as np
 from llvmlite import ir
 
 from gpt2cli.inference.cpu.compiler.emission import declared
+from gpt2cli.inference.cpu.compiler.values import IN_ORDER
 from gpt2cli.inference.cpu.llvm_simd import FLOAT, INDEX, INT, broadcast, shuffle
 from gpt2cli.inference.cpu.processor import LANES
 
-IN_ORDER = ("contract",)
-"""Flags of arithmetic whose order is fixed."""
 VECTOR = ir.VectorType(FLOAT, LANES)
 ZERO = ir.Constant(VECTOR, None)
 
