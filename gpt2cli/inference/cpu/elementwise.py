@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from gpt2cli.inference.cpu import vector_math as vm
-from gpt2cli.inference.cpu.compiler.emission import steps
+from gpt2cli.inference.cpu.compiler.emission import for_range
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
-from gpt2cli.inference.cpu.compiler.values import REAL, Array, Value, convert
+from gpt2cli.inference.cpu.compiler.values import IN_ORDER, REAL, Array, Value, convert
 from gpt2cli.inference.cpu.llvm_simd import FLOAT, broadcast, index
 from gpt2cli.inference.cpu.packed_layout import SMALLEST, WIDTH_MULTIPLE
 from gpt2cli.inference.cpu.processor import LANES
@@ -34,21 +34,21 @@ def normalize_row(b: Any, row: Array, weights: Array, biases: Array, epsilon: Va
     def deviations(at: Any, mean: Any) -> list[Any]:
         """The numbers from `at` on less the mean, as vectors. Those beyond the end are 0."""
         places = [b.add(at, index(n)) for n in range(0, WIDTH_MULTIPLE, LANES)]
-        numbers = ((place, b.fsub(vm.load(b, x, place), mean, flags=vm.IN_ORDER)) for place in places)
+        numbers = ((place, b.fsub(vm.load(b, x, place), mean, flags=IN_ORDER)) for place in places)
         return [b.select(vm.in_range(b, place, C), number, vm.ZERO) for place, number in numbers]
 
     with vm.Loop(b, index(0), C, step, zeros) as loop:
         numbers = deviations(loop.at, vm.ZERO)
         loop.after([vm.add(b, total, number) for total, number in zip(loop.before, numbers, strict=True)])
     count = b.sitofp(C, FLOAT)
-    mean = broadcast(b, b.fdiv(vm.total(b, loop.results), count, flags=vm.IN_ORDER), LANES)
+    mean = broadcast(b, b.fdiv(vm.total(b, loop.results), count, flags=IN_ORDER), LANES)
     with vm.Loop(b, index(0), C, step, zeros) as loop:
         numbers = deviations(loop.at, mean)
         loop.after([vm.multiply_add(b, n, n, total) for total, n in zip(loop.before, numbers, strict=True)])
-    variance = vm.add(b, b.fdiv(vm.total(b, loop.results), count, flags=vm.IN_ORDER), convert(b, epsilon, REAL).llvm)
-    inverse = b.fdiv(vm.real(variance, 1), vm.call(b, "sqrt", variance), flags=vm.IN_ORDER)
+    variance = vm.add(b, b.fdiv(vm.total(b, loop.results), count, flags=IN_ORDER), convert(b, epsilon, REAL).llvm)
+    inverse = b.fdiv(vm.real(variance, 1), vm.call(b, "sqrt", variance), flags=IN_ORDER)
     inverse = broadcast(b, inverse, LANES)
-    with steps(b, index(0), C, WIDTH_MULTIPLE) as (start, _):
+    with for_range(b, index(0), C, WIDTH_MULTIPLE) as (start, _):
         for n, number in enumerate(deviations(start, mean)):
             at = b.add(start, index(n * LANES))
             factor, offset = (vm.load_until(b, array, at, C) for array in (weight, bias))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gpt2cli.inference.cpu import vector_math as vm
-from gpt2cli.inference.cpu.compiler.emission import steps as each
+from gpt2cli.inference.cpu.compiler.emission import for_range
 from gpt2cli.inference.cpu.compiler.functions import emitted
 from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
 from gpt2cli.inference.cpu.llvm_simd import MatrixRows, broadcast, index
@@ -33,7 +33,7 @@ def emit_epilogue(
     `epilogue` is STORE, GELU or ADD.
     """
     is_gelu, is_added = (b.icmp_signed("==", epilogue, index(value)) for value in (GELU, ADD))
-    with each(b, index(0), index(rows * BLOCK_OUTPUTS), LANES) as (n, _):
+    with for_range(b, index(0), index(rows * BLOCK_OUTPUTS), LANES) as (n, _):
         t, o = b.udiv(n, index(BLOCK_OUTPUTS)), b.urem(n, index(BLOCK_OUTPUTS))
         value, offset = vm.load(b, sums, n), vm.load(b, bias, o)
         factors = [] if steps is None else [broadcast(b, b.load(b.gep(steps, [t])), LANES)]

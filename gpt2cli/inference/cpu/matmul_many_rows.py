@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from gpt2cli.inference.cpu.compiler.emission import steps as each
-from gpt2cli.inference.cpu.compiler.emission import variable
+from gpt2cli.inference.cpu.compiler.emission import for_range, variable
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
 from gpt2cli.inference.cpu.compiler.values import IN_ORDER, Array, Value, indexes
 from gpt2cli.inference.cpu.epilogue import finish
@@ -119,16 +118,16 @@ class _PanelLoop:
         real = [variable(b, ir.VectorType(FLOAT, LANES)) for _ in self.places]
         _clear(b, real)
         if self.dtype == "float32":
-            with each(b, index(0), b.sub(end, start), 2) as (k, _):
+            with for_range(b, index(0), b.sub(end, start), 2) as (k, _):
                 for row in (k, b.add(k, index(1))):
                     self._add_floats(real, row, b.add(start, row))
             return [b.load(total) for total in real]
         length = SEGMENTS[self.dtype.name]
         first, last = (b.udiv(place, index(length)) for place in (start, end))
         whole = [variable(b, ir.VectorType(INT, LANES)) for _ in self.places]
-        with each(b, index(0), b.sub(last, first), 1) as (number, _):
+        with for_range(b, index(0), b.sub(last, first), 1) as (number, _):
             _clear(b, whole)
-            with each(b, index(0), index(length // 2), 2) as (k, _):
+            with for_range(b, index(0), index(length // 2), 2) as (k, _):
                 for pair in (k, b.add(k, index(1))):  # two per iteration, so that the loop's overhead is small
                     row = b.add(b.mul(number, index(length // 2)), pair)
                     self._add_pairs(whole, row, b.add(start, b.mul(row, index(2))))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from gpt2cli.inference.cpu.compiler.emission import steps as each
+from gpt2cli.inference.cpu.compiler.emission import for_range
 from gpt2cli.inference.cpu.compiler.functions import emitted
 from gpt2cli.inference.cpu.compiler.values import IN_ORDER, Array, Value, indexes
 from gpt2cli.inference.cpu.llvm_simd import (
@@ -61,7 +61,7 @@ def fill_panel(
         steps = b.gep(step.data, [o])
         inverses = (b.fdiv(ir.Constant(FLOAT, 1), b.load(b.gep(steps, [index(i)]))) for i in range(LANES))
         factors = [broadcast(b, inverse, LANES) for inverse in inverses]
-    with each(b, start, end, LANES * per_word) as (at, _):
+    with for_range(b, start, end, LANES * per_word) as (at, _):
         words = [_words(b, source, i, at, end, factor) for i, factor in enumerate(factors)]
         row = b.lshr(b.sub(at, start), index(min(per_word, 2) - 1))
         for i, vector in enumerate(_transposed(b, words)):
@@ -77,7 +77,7 @@ def fill_scales(
     if weights.dtype == "uint8":
         o, start, end, v = indexes(b, o, start, end, v)
         source, scales = MatrixRows(b, groups, o), MatrixRows(b, scratch, index(0))
-        with each(b, start, end, GROUP) as (at, group):
+        with for_range(b, start, end, GROUP) as (at, group):
             halves = ir.Constant(ir.VectorType(SHORT, LANES), ir.Undefined)
             for i in range(LANES):
                 scale = source.load(i, b.lshr(at, index(GROUP.bit_length() - 1)), SHORT)
@@ -92,7 +92,7 @@ def prefetch_weights(b: Any, weights: Array, o: Value, start: Value, end: Value)
     """Ask the processor to read columns start to end - 1 of row o of the weights into its second cache."""
     o, start, end = indexes(b, o, start, end)
     source, line = MatrixRows(b, weights, o), CACHE_LINE * WEIGHTS_PER_WORD[weights.dtype] // 4
-    with each(b, start, end, line) as (at, _):
+    with for_range(b, start, end, line) as (at, _):
         place = b.lshr(at, index(1)) if weights.dtype == "uint8" else at
         prefetch(b, source.pointer(0, place, BYTE))
 

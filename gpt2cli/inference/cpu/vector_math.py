@@ -65,7 +65,7 @@ def gelu(b: Any, x: Any) -> Any:
 
 
 def total(b: Any, vectors: list[Any], combine: Callable[[Any, Any, Any], Any] = add) -> Any:
-    """The sum of all elements of these vectors, whose number is a power of two; or their combination."""
+    """The sum, or another combination, of all elements of these vectors, whose number is a power of two."""
     while len(vectors) > 1:
         half = len(vectors) // 2
         vectors = [combine(b, x, y) for x, y in zip(vectors[:half], vectors[half:], strict=True)]

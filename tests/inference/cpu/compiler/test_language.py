@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from gpt2cli.inference.cpu.compiler.emission import steps, variable
+from gpt2cli.inference.cpu.compiler.emission import for_range, variable
 from gpt2cli.inference.cpu.compiler.functions import called, emitted, inlined
 from gpt2cli.inference.cpu.compiler.values import INDEX, Number, indexes
 from tests.inference.cpu.running import Known, run_compiled
@@ -230,7 +230,7 @@ def triangular(b, n):
     [n] = indexes(b, n)
     total = variable(b, n.type)
     b.store(n.type(0), total)
-    with steps(b, n.type(0), n, 1) as (place, count):
+    with for_range(b, n.type(0), n, 1) as (place, count):
         b.store(b.add(b.load(total), b.sdiv(b.add(place, count), n.type(2))), total)
     return Number(INDEX, b.load(total))
 
