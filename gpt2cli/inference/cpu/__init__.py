@@ -84,5 +84,6 @@ it from there. It ignores files that other users could have written, because it 
 Files in reading order: packed_layout, weight_packing, huge_pages (packed weights and their memory); passes, pass_table,
 thread_team, entry_points, products (a pass); matmul, row_products, epilogue (few rows); panel_sizes, matmul_many_rows,
 rounded_rows, panels (many rows); attention_tasks, attention, attention_kernels; elementwise, vector_math, llvm_simd
-(vectors); shared_memory; compiling, compiled_store; compiler (from Python to machine code).
+(vectors); shared_memory; compiling, compiled_store, processor; compiler (from Python to machine code); cache,
+thread_count, bandwidth (for the decoder).
 """

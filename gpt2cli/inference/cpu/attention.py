@@ -1,9 +1,8 @@
 """Causal attention of new tokens over the cache of keys and values.
 
 `qkv` (m, 3 * C or more) holds queries, keys and values of m new tokens; `keys` and `values` (B, H, S, D) are the cache,
-in fp32 or fp16, with D as `key_size` says. `blocks` (n, 8) comes from `attention_blocks`, which
-numbers the tasks: a task is one head of one block of queries. The package's docstring draws which tokens attend to
-which.
+in fp32 or fp16, with D as `key_size` says. `blocks` (n, 8) comes from `attention_blocks`, which numbers the tasks: a
+task is one head of one block of queries. The package's docstring draws which tokens attend to which.
 
 First all new keys and values must be stored, by any threads; then all tasks can run in any order, at the same time.
 A query's result is the same to the bit in any pass, batch and block, over a cache or over a PackedRow.

@@ -12,9 +12,9 @@ from llvmlite import ir
 
 from gpt2cli.inference.cpu import vector_math as vm
 from gpt2cli.inference.cpu.attention_tasks import QUERY_TILE
-from gpt2cli.inference.cpu.compiler.emission import steps
+from gpt2cli.inference.cpu.compiler.emission import for_range
 from gpt2cli.inference.cpu.compiler.functions import emitted
-from gpt2cli.inference.cpu.compiler.values import REAL, Array, Number, Value, indexes
+from gpt2cli.inference.cpu.compiler.values import IN_ORDER, REAL, Array, Number, Value, indexes
 from gpt2cli.inference.cpu.llvm_simd import FLOAT, HALF, broadcast, index, shuffle
 from gpt2cli.inference.cpu.processor import LANES
 from gpt2cli.inference.cpu.vector_math import ZERO
@@ -37,28 +37,13 @@ def scores(
     width = keys.sizes[1]
     last = b.sub(n, index(1))
 
-    def add_products(rows: list[Any], loop: vm.Loop, count: int) -> list[Any]:
-        """Add the products of all queries and keys, in `count` vectors, to the sums of the loop."""
-        places = [b.add(loop.at, index(c * LANES)) for c in range(count)]
-        n_queries, n_keys = LANES // len(rows), len(rows)
-        starts = [b.mul(width, index(t)) for t in range(n_queries)]
-        parts = [[vm.load(b, q, b.add(start, place)) for place in places] for start in starts]
-        sums = list(loop.before)
-        for i, row in enumerate(rows):
-            for c, place in enumerate(places):
-                key = vm.load(b, row, place)
-                for t in range(n_queries):
-                    total = t * n_keys + i
-                    sums[total] = vm.multiply_add(b, parts[t][c], key, sums[total])
-        return sums
-
     def emit_tile(n_queries: int) -> None:
         n_keys = LANES // n_queries  # whose products with all queries make up a vector
         # the last step begins earlier than where the one before it ends, or reads the last key several times
         offsets = [b.mul(_smaller(b, index(i), last), width) for i in range(n_keys)]
         latest = b.sub(n, index(n_keys))
         latest = b.select(b.icmp_signed(">", latest, index(0)), latest, index(0))
-        with steps(b, index(0), n, n_keys) as (place, _):
+        with for_range(b, index(0), n, n_keys) as (place, _):
             place = _smaller(b, place, latest)
             first = b.mul(b.add(at, place), width)
             rows = [b.gep(k, [b.add(first, offset)]) for offset in offsets]
@@ -67,16 +52,36 @@ def scores(
             at_once = 64 // LANES if n_queries == 1 else 1
             whole = b.sub(width, b.srem(width, index(at_once * LANES)))
             with vm.Loop(b, index(0), whole, index(at_once * LANES), sums) as loop:
-                loop.after(add_products(rows, loop, at_once))
+                loop.after(_add_products(b, (q, width), rows, loop, at_once))
             if at_once > 1:
                 with vm.Loop(b, whole, width, index(LANES), loop.results) as loop:
-                    loop.after(add_products(rows, loop, 1))
+                    loop.after(_add_products(b, (q, width), rows, loop, 1))
             sums = vm.sums_of_vectors(b, loop.results)
             for t in range(n_queries):
                 target = b.add(b.add(s, place), b.mul(stride, index(t)))
                 vm.store(b, shuffle(b, sums, range(t * n_keys, (t + 1) * n_keys)), w, target)
 
     _one_or_tile(b, tile, emit_tile)
+
+
+def _add_products(b: Any, queries: tuple[Any, Any], rows: list[Any], loop: vm.Loop, count: int) -> list[Any]:
+    """Add the products of all queries, a pointer and their width, and of rows of keys to the sums of the loop.
+
+    Multiplies `count` vectors of each.
+    """
+    q, width = queries
+    places = [b.add(loop.at, index(c * LANES)) for c in range(count)]
+    n_queries, n_keys = LANES // len(rows), len(rows)
+    starts = [b.mul(width, index(t)) for t in range(n_queries)]
+    parts = [[vm.load(b, q, b.add(start, place)) for place in places] for start in starts]
+    sums = list(loop.before)
+    for i, row in enumerate(rows):
+        for c, place in enumerate(places):
+            key = vm.load(b, row, place)
+            for t in range(n_queries):
+                total = t * n_keys + i
+                sums[total] = vm.multiply_add(b, parts[t][c], key, sums[total])
+    return sums
 
 
 @emitted
@@ -93,11 +98,11 @@ def softmax(b: Any, weights: Array, s: Value, visible: Value, n: Value) -> Numbe
         loop.after([vm.maximum(b, seen, loop.before[0])])
     largest = broadcast(b, vm.total(b, loop.results, vm.maximum), LANES)
     with vm.Loop(b, index(0), n, index(LANES), [ZERO]) as loop:
-        power = vm.exponential(b, b.fsub(vm.load(b, row, loop.at), largest, flags=vm.IN_ORDER))
+        power = vm.exponential(b, b.fsub(vm.load(b, row, loop.at), largest, flags=IN_ORDER))
         power = b.select(vm.in_range(b, loop.at, visible), power, ZERO)
         vm.store(b, power, row, loop.at)
         loop.after([vm.add(b, loop.before[0], power)])
-    return Number(REAL, b.fdiv(ir.Constant(FLOAT, 1), vm.total(b, loop.results), flags=vm.IN_ORDER))
+    return Number(REAL, b.fdiv(ir.Constant(FLOAT, 1), vm.total(b, loop.results), flags=IN_ORDER))
 
 
 @emitted
@@ -141,9 +146,9 @@ def weighted_sums(
         # as many vectors as the processor's registers hold: 16 registers, or 32 with AVX-512
         at_once = 64 // LANES if rows == 1 else 4 if LANES == 16 else 2
         whole = b.sub(width, b.srem(width, index(at_once * LANES)))
-        with steps(b, index(0), whole, at_once * LANES) as (d, _):
+        with for_range(b, index(0), whole, at_once * LANES) as (d, _):
             emit_columns(rows, d, at_once)
-        with steps(b, whole, width, LANES) as (d, _):
+        with for_range(b, whole, width, LANES) as (d, _):
             emit_columns(rows, d, 1)
 
     _one_or_tile(b, tile, emit_tile)
@@ -160,7 +165,7 @@ def as_stored(b: Any, value: Number, store: Array) -> Number:
     x = value.llvm
     for sign, bound in ((">", LARGEST_HALF), ("<", -LARGEST_HALF)):
         limit = ir.Constant(FLOAT, bound)
-        x = b.select(b.fcmp_ordered(sign, x, limit, flags=vm.IN_ORDER), limit, x)
+        x = b.select(b.fcmp_ordered(sign, x, limit, flags=IN_ORDER), limit, x)
     return Number(store.dtype, b.fptrunc(x, HALF))
 
 

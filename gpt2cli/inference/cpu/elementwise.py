@@ -1,21 +1,16 @@
-"""Layer norm, GELU, the rounding of activations, and the last step of a product (its epilogue)."""
+"""Layer norm, and the rounding of activations for products of one row or few rows."""
 
 from typing import Any
 
 import numpy as np
 
 from gpt2cli.inference.cpu import vector_math as vm
-from gpt2cli.inference.cpu.compiler.emission import steps
+from gpt2cli.inference.cpu.compiler.emission import for_range
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
-from gpt2cli.inference.cpu.compiler.values import REAL, Array, Number, Value, convert
+from gpt2cli.inference.cpu.compiler.values import IN_ORDER, REAL, Array, Value, convert
 from gpt2cli.inference.cpu.llvm_simd import FLOAT, broadcast, index
-from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, WIDTH_MULTIPLE
+from gpt2cli.inference.cpu.packed_layout import SMALLEST, WIDTH_MULTIPLE
 from gpt2cli.inference.cpu.processor import LANES
-
-STORE, GELU, ADD = 0, 1, 2
-"""Epilogues of a product: write the results, write their GELU, or add the results to the output."""
-SMALLEST = np.float32(1e-30)
-"""Nothing is divided by a smaller number."""
 
 
 @inlined
@@ -39,37 +34,25 @@ def normalize_row(b: Any, row: Array, weights: Array, biases: Array, epsilon: Va
     def deviations(at: Any, mean: Any) -> list[Any]:
         """The numbers from `at` on less the mean, as vectors. Those beyond the end are 0."""
         places = [b.add(at, index(n)) for n in range(0, WIDTH_MULTIPLE, LANES)]
-        numbers = ((place, b.fsub(vm.load(b, x, place), mean, flags=vm.IN_ORDER)) for place in places)
+        numbers = ((place, b.fsub(vm.load(b, x, place), mean, flags=IN_ORDER)) for place in places)
         return [b.select(vm.in_range(b, place, C), number, vm.ZERO) for place, number in numbers]
 
     with vm.Loop(b, index(0), C, step, zeros) as loop:
         numbers = deviations(loop.at, vm.ZERO)
         loop.after([vm.add(b, total, number) for total, number in zip(loop.before, numbers, strict=True)])
     count = b.sitofp(C, FLOAT)
-    mean = broadcast(b, b.fdiv(vm.total(b, loop.results), count, flags=vm.IN_ORDER), LANES)
+    mean = broadcast(b, b.fdiv(vm.total(b, loop.results), count, flags=IN_ORDER), LANES)
     with vm.Loop(b, index(0), C, step, zeros) as loop:
         numbers = deviations(loop.at, mean)
         loop.after([vm.multiply_add(b, n, n, total) for total, n in zip(loop.before, numbers, strict=True)])
-    variance = vm.add(b, b.fdiv(vm.total(b, loop.results), count, flags=vm.IN_ORDER), convert(b, epsilon, REAL).llvm)
-    inverse = b.fdiv(vm.real(variance, 1), vm.call(b, "sqrt", variance), flags=vm.IN_ORDER)
+    variance = vm.add(b, b.fdiv(vm.total(b, loop.results), count, flags=IN_ORDER), convert(b, epsilon, REAL).llvm)
+    inverse = b.fdiv(vm.real(variance, 1), vm.call(b, "sqrt", variance), flags=IN_ORDER)
     inverse = broadcast(b, inverse, LANES)
-    with steps(b, index(0), C, WIDTH_MULTIPLE) as (start, _):
+    with for_range(b, index(0), C, WIDTH_MULTIPLE) as (start, _):
         for n, number in enumerate(deviations(start, mean)):
             at = b.add(start, index(n * LANES))
             factor, offset = (vm.load_until(b, array, at, C) for array in (weight, bias))
             vm.store(b, vm.multiply_add(b, vm.multiply(b, number, inverse), factor, offset), out, at)
-
-
-@emitted
-def gelu(b: Any, x: Value) -> Number:
-    """`vector_math.gelu` of a number in fp32. LLVM vectorizes loops over it."""
-    return Number(REAL, vm.gelu(b, convert(b, x, REAL).llvm))
-
-
-@emitted
-def exp(b: Any, x: Value) -> Number:
-    """`vector_math.exponential` of a number in fp32."""
-    return Number(REAL, vm.exponential(b, convert(b, x, REAL).llvm))
 
 
 @inlined
@@ -89,25 +72,3 @@ def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
         steps[r] /= np.float32(largest)
         for c in range(x.shape[1]):
             rows[r, c] = np.int16(np.int32(np.rint(x[r, c] * inverse)))
-
-
-@inlined
-def finish(sums: Any, n: int, scale: Any, bias: Any, y: Any, r: int, first: int, epilogue: int) -> None:
-    """Write sums (n, BLOCK_OUTPUTS) times `scale` plus `bias` to y, from row r and output `first` on.
-
-    `epilogue` is STORE, GELU or ADD. The contents of `sums` are overwritten.
-    """
-    factors, offsets = scale[first : first + BLOCK_OUTPUTS], bias[first : first + BLOCK_OUTPUTS]
-    for t in range(n):
-        out = y[r + t, first : first + BLOCK_OUTPUTS]
-        for i in range(BLOCK_OUTPUTS):
-            sums[t, i] = sums[t, i] * factors[i] + offsets[i]
-        if epilogue == ADD:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] += sums[t, i]
-        elif epilogue == GELU:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] = gelu(sums[t, i])
-        else:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] = sums[t, i]

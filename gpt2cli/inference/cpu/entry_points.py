@@ -12,7 +12,8 @@ from gpt2cli.inference.cpu import pass_table as at
 from gpt2cli.inference.cpu.attention import attend, store_keys_values
 from gpt2cli.inference.cpu.compiler.functions import Compiled, called, inlined
 from gpt2cli.inference.cpu.compiler.translate import Unit
-from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE, layer_norm
+from gpt2cli.inference.cpu.elementwise import layer_norm
+from gpt2cli.inference.cpu.epilogue import ADD, GELU, STORE
 from gpt2cli.inference.cpu.packed_layout import WEIGHT_TYPES, around_precision
 from gpt2cli.inference.cpu.products import own_memory, product, share
 from gpt2cli.inference.cpu.shared_memory import array_at, next_tasks, wait_for_all
@@ -44,17 +45,13 @@ def entry_points(precision: str) -> dict[str, Compiled]:
         for layer in range(t[at.LAYERS]):
             record = array_at(t[at.LAYER_RECORDS], (t[at.LAYERS], at.LAYER_SIZE), np.int64)[layer]
             normalize(t, record[at.LN_1], x, normed, counter, thread)
-            product(t, record[at.C_ATTN :], kind, normed, qkv, STORE, counter + at.COUNTER_BYTES, thread)
-            counter += (1 + at.COUNTERS_OF_PRODUCT) * at.COUNTER_BYTES
-            attention(t, layer, keys_kind, qkv, shared, counter, thread)
-            counter += 3 * at.COUNTER_BYTES
-            product(t, record[at.ATTN_C_PROJ :], kind, shared, x, ADD, counter, thread)
-            counter += at.COUNTERS_OF_PRODUCT * at.COUNTER_BYTES
-            normalize(t, record[at.LN_2], x, normed, counter, thread)
-            product(t, record[at.C_FC :], kind, normed, inner, GELU, counter + at.COUNTER_BYTES, thread)
-            counter += (1 + at.COUNTERS_OF_PRODUCT) * at.COUNTER_BYTES
-            product(t, record[at.MLP_C_PROJ :], kind, inner, x, ADD, counter, thread)
-            counter += at.COUNTERS_OF_PRODUCT * at.COUNTER_BYTES
+            product(t, record[at.C_ATTN :], kind, normed, qkv, STORE, counter + at.STEP_BYTES, thread)
+            attention(t, layer, keys_kind, qkv, shared, counter + 2 * at.STEP_BYTES, thread)
+            product(t, record[at.ATTN_C_PROJ :], kind, shared, x, ADD, counter + 3 * at.STEP_BYTES, thread)
+            normalize(t, record[at.LN_2], x, normed, counter + 4 * at.STEP_BYTES, thread)
+            product(t, record[at.C_FC :], kind, normed, inner, GELU, counter + 5 * at.STEP_BYTES, thread)
+            product(t, record[at.MLP_C_PROJ :], kind, inner, x, ADD, counter + 6 * at.STEP_BYTES, thread)
+            counter += at.STEPS_OF_LAYER * at.STEP_BYTES
         first, last = share(m, t[at.THREADS], thread)
         layer_norm(x, array_at(t[at.FINAL_NORM], (2, t[at.N_EMBD]), np.float32), epsilon_of(t), shared, first, last)
         wait_for_all(counter, t[at.THREADS])

@@ -3,27 +3,29 @@
 from typing import Any
 
 from gpt2cli.inference.cpu import vector_math as vm
-from gpt2cli.inference.cpu.compiler.emission import steps as each
-from gpt2cli.inference.cpu.elementwise import ADD, GELU
-from gpt2cli.inference.cpu.llvm_simd import (
-    MatrixRows,
-    broadcast,
-    index,
-)
+from gpt2cli.inference.cpu.compiler.emission import for_range
+from gpt2cli.inference.cpu.compiler.functions import emitted
+from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
+from gpt2cli.inference.cpu.llvm_simd import MatrixRows, broadcast, index
 from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS
 from gpt2cli.inference.cpu.processor import LANES
 
+STORE, GELU, ADD = 0, 1, 2
+"""Epilogues of a product: write the results, write their GELU, or add the results to the output."""
+
+
+@emitted
+def finish(
+    b: Any, sums: Array, rows: int, scale: Array, bias: Array, y: Array, r: Value, first: Value, epilogue: Value
+) -> None:
+    """`emit_epilogue` for sums (rows, BLOCK_OUTPUTS), a known number of rows: y[r : r + rows] receives the results."""
+    r, first, epilogue = indexes(b, r, first, epilogue)
+    factors, offsets = (b.gep(array.data, [first]) for array in (scale, bias))
+    emit_epilogue(b, rows, sums.data, None, factors, offsets, MatrixRows(b, y, r), first, epilogue)
+
 
 def emit_epilogue(
-    b: Any,
-    rows: int,
-    sums: Any,
-    steps: Any,
-    scale: Any,
-    bias: Any,
-    y: MatrixRows,
-    first: Any,
-    epilogue: Any,
+    b: Any, rows: int, sums: Any, steps: Any, scale: Any, bias: Any, y: MatrixRows, first: Any, epilogue: Any
 ) -> None:
     """Write sums (rows, BLOCK_OUTPUTS) * steps (rows, 1) * scale (BLOCK_OUTPUTS,) + bias to y, from output `first` on.
 
@@ -31,7 +33,7 @@ def emit_epilogue(
     `epilogue` is STORE, GELU or ADD.
     """
     is_gelu, is_added = (b.icmp_signed("==", epilogue, index(value)) for value in (GELU, ADD))
-    with each(b, index(0), index(rows * BLOCK_OUTPUTS), LANES) as (n, _):
+    with for_range(b, index(0), index(rows * BLOCK_OUTPUTS), LANES) as (n, _):
         t, o = b.udiv(n, index(BLOCK_OUTPUTS)), b.urem(n, index(BLOCK_OUTPUTS))
         value, offset = vm.load(b, sums, n), vm.load(b, bias, o)
         factors = [] if steps is None else [broadcast(b, b.load(b.gep(steps, [t])), LANES)]

@@ -25,8 +25,8 @@ from gpt2cli.model.quantization import GROUP
 
 BYTE, SHORT, INT, INDEX = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 HALF, FLOAT = ir.HalfType(), ir.FloatType()
-ANY_ORDER = ("reassoc", "contract", "nsz")
-"""Flags of sums whose order is free."""
+CACHE_LINE = 64
+"""Bytes that a processor reads from memory at a time."""
 WEIGHTS_PER_STEP = {
     np.dtype("float32"): LANES,
     np.dtype("uint16"): LANES,
@@ -50,13 +50,13 @@ class MatrixRows:
     def load(self, row: int, place: Any, kind: Any, count: int = 1) -> Any:
         """`count` numbers of type `kind` from column `place` on: a vector, or a number if it is one."""
         wanted = kind if count == 1 else ir.VectorType(kind, count)
-        return self.b.load(self._pointer(row, place, wanted), align=1)
+        return self.b.load(self.pointer(row, place, wanted), align=1)
 
     def store(self, value: Any, row: int, place: Any) -> None:
         """Write a vector to a row, from column `place` on."""
-        self.b.store(value, self._pointer(row, place, value.type), align=1)
+        self.b.store(value, self.pointer(row, place, value.type), align=1)
 
-    def _pointer(self, row: int, place: Any, kind: Any) -> Any:
+    def pointer(self, row: int, place: Any, kind: Any) -> Any:
         at = self.b.add(self.b.mul(self.width, index(row)), place)
         return self.b.bitcast(self.b.gep(self.start, [at]), kind.as_pointer())
 
@@ -77,17 +77,11 @@ class MatrixRows:
         low, high = b.and_(both, constant_vector(SHORT, 15, 16)), b.lshr(both, constant_vector(SHORT, 4, 16))
         return [b.sub(half, constant_vector(SHORT, 8, 16)) for half in (low, high)]
 
-    def group_scale(self, row: int, place: Any) -> Any:
-        """The scale of the int4 weights at column `place`, if these rows are the scales of groups."""
-        return self.b.fpext(self._group_bits(row, place), FLOAT)
-
     def group_scales(self, row: int, place: Any) -> Any:
-        """As `group_scale`, copied to a vector of 8."""
-        return self.b.fpext(broadcast(self.b, self._group_bits(row, place), 8), ir.VectorType(FLOAT, 8))
-
-    def _group_bits(self, row: int, place: Any) -> Any:
+        """The scale of the int4 weights at column `place`, if these rows are the scales of groups, in 8 copies."""
         group = self.b.lshr(place, index(GROUP.bit_length() - 1))
-        return self.b.bitcast(self.load(row, group, SHORT), HALF)
+        scale = self.b.bitcast(self.load(row, group, SHORT), HALF)
+        return self.b.fpext(broadcast(self.b, scale, 8), ir.VectorType(FLOAT, 8))
 
     def byte_width(self) -> Any:
         """The number of bytes in a row."""

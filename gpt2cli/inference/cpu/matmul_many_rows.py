@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from gpt2cli.inference.cpu.compiler.emission import steps as each
-from gpt2cli.inference.cpu.compiler.emission import variable
+from gpt2cli.inference.cpu.compiler.emission import for_range, variable
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
-from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
-from gpt2cli.inference.cpu.elementwise import finish
+from gpt2cli.inference.cpu.compiler.values import IN_ORDER, Array, Value, indexes
+from gpt2cli.inference.cpu.epilogue import finish
 from gpt2cli.inference.cpu.llvm_simd import (
     FLOAT,
     INT,
@@ -37,7 +36,6 @@ from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS
 from gpt2cli.inference.cpu.panel_sizes import PANEL_OUTPUTS, PANEL_ROWS, SCALES_START, SEGMENTS, SUMS_START
 from gpt2cli.inference.cpu.panels import WEIGHTS_PER_WORD, fill_panel, fill_scales, prefetch_weights
 from gpt2cli.inference.cpu.processor import LANES
-from gpt2cli.inference.cpu.vector_math import IN_ORDER
 
 TILE = 8 if LANES == 16 else 4
 """Rows of activations that a loop multiplies by a panel. Their sums fit into the registers: AVX-512 has 32, AVX2 16."""
@@ -50,7 +48,7 @@ def multiply_many_rows(
     """Write outputs first to last - 1 (multiples of BLOCK_OUTPUTS) of the products of x and a matrix to y (m, out).
 
     x (m, in) and `steps` are what `prepare_rows` has written, or x itself for weights in fp32. m is a multiple of
-    MANY_ROWS_MULTIPLE. `scratch` (scratch_rows(m), BLOCK_OUTPUTS), fp32, is used by one thread at a time.
+    MANY_ROWS_MULTIPLE. `scratch` (n, BLOCK_OUTPUTS), fp32, with `scratch_size(m)` numbers or more, is a thread's own.
     """
     m, width = x.shape
     length = panel_width(matrix.weights)
@@ -120,16 +118,16 @@ class _PanelLoop:
         real = [variable(b, ir.VectorType(FLOAT, LANES)) for _ in self.places]
         _clear(b, real)
         if self.dtype == "float32":
-            with each(b, index(0), b.sub(end, start), 2) as (k, _):
+            with for_range(b, index(0), b.sub(end, start), 2) as (k, _):
                 for row in (k, b.add(k, index(1))):
                     self._add_floats(real, row, b.add(start, row))
             return [b.load(total) for total in real]
         length = SEGMENTS[self.dtype.name]
         first, last = (b.udiv(place, index(length)) for place in (start, end))
         whole = [variable(b, ir.VectorType(INT, LANES)) for _ in self.places]
-        with each(b, index(0), b.sub(last, first), 1) as (number, _):
+        with for_range(b, index(0), b.sub(last, first), 1) as (number, _):
             _clear(b, whole)
-            with each(b, index(0), index(length // 2), 2) as (k, _):
+            with for_range(b, index(0), index(length // 2), 2) as (k, _):
                 for pair in (k, b.add(k, index(1))):  # two per iteration, so that the loop's overhead is small
                     row = b.add(b.mul(number, index(length // 2)), pair)
                     self._add_pairs(whole, row, b.add(start, b.mul(row, index(2))))

@@ -1,6 +1,6 @@
 """How products of many rows are divided, and the memory that they need. See `panels.py` and `rounded_rows.py`."""
 
-from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, TILE_ROWS, rounded_up
+from gpt2cli.inference.cpu.packed_layout import TILE_ROWS, rounded_up
 from gpt2cli.inference.cpu.processor import LANES
 from gpt2cli.model.quantization import GROUP
 
@@ -12,7 +12,6 @@ SEGMENTS = {"float32": 64, "uint16": 32, "int16": 32, "int8": 64, "uint8": GROUP
 """Neighbouring activations that share a scale, by the type of the weights. Those for fp32 have none."""
 PANEL_OUTPUTS = 2 * LANES
 """Outputs of a panel."""
-PANEL_BLOCKS = PANEL_OUTPUTS // BLOCK_OUTPUTS
 PANEL_ROWS = 128
 """Rows of a panel. With 32 outputs, it takes 16 KiB, half of a processor's first cache."""
 PANEL_GROUPS = 2 * PANEL_ROWS // GROUP

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from gpt2cli.inference.cpu.compiler.emission import declared
-from gpt2cli.inference.cpu.compiler.emission import steps as each
+from gpt2cli.inference.cpu.compiler.emission import for_range
 from gpt2cli.inference.cpu.compiler.functions import emitted
-from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
+from gpt2cli.inference.cpu.compiler.values import IN_ORDER, Array, Value, indexes
 from gpt2cli.inference.cpu.llvm_simd import (
     BYTE,
+    CACHE_LINE,
     FLOAT,
     HALF,
     INT,
@@ -27,15 +27,13 @@ from gpt2cli.inference.cpu.llvm_simd import (
     broadcast,
     constant_vector,
     index,
+    prefetch,
     shuffle,
 )
 from gpt2cli.inference.cpu.panel_sizes import PANEL_OUTPUTS, SCALES_START
 from gpt2cli.inference.cpu.processor import LANES
-from gpt2cli.inference.cpu.vector_math import IN_ORDER
 from gpt2cli.model.quantization import GROUP
 
-CACHE_LINE = 64
-"""Bytes that a processor reads from memory at a time."""
 WEIGHTS_PER_WORD = {
     np.dtype("float32"): 1,
     np.dtype("uint16"): 2,
@@ -63,7 +61,7 @@ def fill_panel(
         steps = b.gep(step.data, [o])
         inverses = (b.fdiv(ir.Constant(FLOAT, 1), b.load(b.gep(steps, [index(i)]))) for i in range(LANES))
         factors = [broadcast(b, inverse, LANES) for inverse in inverses]
-    with each(b, start, end, LANES * per_word) as (at, _):
+    with for_range(b, start, end, LANES * per_word) as (at, _):
         words = [_words(b, source, i, at, end, factor) for i, factor in enumerate(factors)]
         row = b.lshr(b.sub(at, start), index(min(per_word, 2) - 1))
         for i, vector in enumerate(_transposed(b, words)):
@@ -79,7 +77,7 @@ def fill_scales(
     if weights.dtype == "uint8":
         o, start, end, v = indexes(b, o, start, end, v)
         source, scales = MatrixRows(b, groups, o), MatrixRows(b, scratch, index(0))
-        with each(b, start, end, GROUP) as (at, group):
+        with for_range(b, start, end, GROUP) as (at, group):
             halves = ir.Constant(ir.VectorType(SHORT, LANES), ir.Undefined)
             for i in range(LANES):
                 scale = source.load(i, b.lshr(at, index(GROUP.bit_length() - 1)), SHORT)
@@ -93,14 +91,10 @@ def fill_scales(
 def prefetch_weights(b: Any, weights: Array, o: Value, start: Value, end: Value) -> None:
     """Ask the processor to read columns start to end - 1 of row o of the weights into its second cache."""
     o, start, end = indexes(b, o, start, end)
-    source, byte, flag = MatrixRows(b, weights, o), BYTE.as_pointer(), INT
-    prefetch = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-    function = declared(b, prefetch, "llvm.prefetch.p0")
-    line = CACHE_LINE * WEIGHTS_PER_WORD[weights.dtype] // 4
-    with each(b, start, end, line) as (at, _):
+    source, line = MatrixRows(b, weights, o), CACHE_LINE * WEIGHTS_PER_WORD[weights.dtype] // 4
+    with for_range(b, start, end, line) as (at, _):
         place = b.lshr(at, index(1)) if weights.dtype == "uint8" else at
-        read, second, data = (ir.Constant(INT, n) for n in (0, 2, 1))
-        b.call(function, [source._pointer(0, place, BYTE), read, second, data])
+        prefetch(b, source.pointer(0, place, BYTE))
 
 
 def rounded(b: Any, values: Any, factor: Any) -> Any:
@@ -114,9 +108,7 @@ def rounded(b: Any, values: Any, factor: Any) -> Any:
 def _words(b: Any, source: MatrixRows, row: int, at: Any, end: Any, factor: Any) -> Any:
     """LANES words of 32 bits of a row, from weight `at` on. Words beyond the weight `end` are undefined."""
     words = ir.VectorType(INT, LANES)
-    if source.dtype == "float32":
-        return source.load(row, at, INT, LANES)
-    if source.dtype == "int8":
+    if source.dtype in ("float32", "int8"):
         return source.load(row, at, INT, LANES)
     if source.dtype == "uint8":
         return _int4_words(b, source, row, at, end)

@@ -63,10 +63,11 @@ ATTN_C_PROJ, C_FC, MLP_C_PROJ, LAYER_SIZE = (C_ATTN + n * MATRIX_SIZE for n in r
 
 COUNTER_BYTES = 64
 """Bytes from one counter to the next: a cache line, so that threads with different counters do not slow each other."""
-COUNTERS_OF_PRODUCT = 3
+COUNTERS_OF_STEP, STEPS_OF_LAYER = 3, 7
+STEP_BYTES = COUNTERS_OF_STEP * COUNTER_BYTES
+"""Bytes of the counters of one step of a layer: of a norm, a product or attention."""
 BLOCK_SIZE = 8
 """The fields of a block of `attention_blocks`."""
-COUNTERS_OF_LAYER = 2 + 3 + 4 * COUNTERS_OF_PRODUCT
 
 
 def cache_type(precision: str) -> type[np.floating[Any]]:

@@ -36,7 +36,8 @@ class Passes:
     def __init__(self, config: GPTConfig, precision: str, arrays: Mapping[str, Array], threads: int) -> None:
         self._config, self._arrays = config, arrays
         self._loops = loops(block_precision(precision, config.n_embd))
-        self._team, self._turn = ThreadTeam(threads, (config.n_layer + 1) * at.COUNTERS_OF_LAYER), Lock()
+        steps = config.n_layer * at.STEPS_OF_LAYER + 1  # and the final norm
+        self._team, self._turn = ThreadTeam(threads, steps * at.COUNTERS_OF_STEP), Lock()
         C = config.n_embd
         width, inner = rounded_up(C, WIDTH_MULTIPLE), rounded_up(4 * C, WIDTH_MULTIPLE)
         self._columns = {at.X: width, at.NORMED: width, at.QKV: rounded_up(3 * C, BLOCK_OUTPUTS), at.INNER: inner}
@@ -55,32 +56,37 @@ class Passes:
         """
         m, C = x.shape
         with self._turn:
-            self._make_room(m)
+            self._receive(x)
             table, (keys, _) = self._table, memory[0]
             addresses = np.array([(k.ctypes.data, v.ctypes.data) for k, v in memory], np.int64)
             blocks = attention_blocks(pieces)
             table[at.CACHE_ADDRESSES], table[at.BLOCKS] = addresses.ctypes.data, blocks.ctypes.data
             table[at.CACHE_ROWS], table[at.CAPACITY], table[at.N_BLOCKS] = len(keys), keys.shape[2], len(blocks)
             table[at.ROWS], table[at.IS_MANY] = padded_rows(m, is_many), is_many
-            self._buffers[at.X][:m, :C] = x
             self._team.run(self._loops.forward, self._table)
             normed: Array = self._buffers[at.NORMED][:m, :C].copy()
             return normed
 
     def multiply(self, name: str, x: Array) -> Array:
         """The product (m, out) of x (m, in), fp32, and the matrix of this name. Its last columns may be padding."""
-        m, C = x.shape
+        m = len(x)
         record = self._matrix_record(name)
         with self._turn:
-            self._make_room(m)
+            self._receive(x)
             table = self._table
             rows = padded_rows(m, False)
             y = np.empty((rows, record[at.OUTPUTS]), np.float32)
             table[at.ROWS], table[at.IS_MANY] = rows, False
             table[at.MATRIX], table[at.OUT] = record.ctypes.data, y.ctypes.data
-            self._buffers[at.X][:m, :C] = x
             self._team.run(self._loops.multiply, self._table)
         return y[:m]
+
+    def _receive(self, x: Array) -> None:
+        """Copy x (m, C) to the residual stream, after making room for m rows."""
+        m, C = x.shape
+        self._make_room(m)
+        self._buffers[at.X][:m, :C] = x
+        self._buffers[at.X][:m, C:] = 0  # not 0 after a pass whose numbers were infinite
 
     def _make_room(self, m: int) -> None:
         """Make the buffers large enough for m rows. What lies beyond the rows' ends is 0."""

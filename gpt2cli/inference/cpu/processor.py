@@ -6,17 +6,11 @@ from collections.abc import Set
 from llvmlite.binding import get_default_triple, get_host_cpu_features, get_host_cpu_name
 
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
-_VNNI = frozenset({"avx512vnni"})
 
 
 def lanes(features: Set[str]) -> int:
     """Numbers in a vector of fp32 on a processor with these features, under LLVM's names: 16 with AVX-512, else 8."""
     return 16 if features >= _AVX512 else 8
-
-
-def has_vnni(features: Set[str]) -> bool:
-    """Whether one instruction multiplies 32 pairs of int16 and adds the products to sums (x86: vpdpwssd)."""
-    return features >= _AVX512 | _VNNI
 
 
 FEATURES = frozenset(
@@ -30,4 +24,3 @@ TRIPLE = os.environ.get("GPT2CLI_CPU_TRIPLE", get_default_triple())
 """The kind of processor and of operating system. GPT2CLI_CPU_TRIPLE can name another one, to compile for it."""
 LANES = lanes(FEATURES)
 """Numbers in a vector of fp32."""
-HAS_VNNI = has_vnni(FEATURES)

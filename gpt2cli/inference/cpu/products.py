@@ -82,7 +82,7 @@ def _few_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: in
 def _many_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:
     m, width, threads = t[at.ROWS], x.shape[1], t[at.THREADS]
     integers = array_at(t[at.PREPARED], (m, width), np.int16)
-    steps = array_at(t[at.STEPS], (m, width // segment_of(matrix)), np.float32)
+    steps = array_at(t[at.STEPS], (m, width // SEGMENTS[matrix.weights.dtype.name]), np.float32)
     rows = x if matrix.weights.dtype == np.float32 else integers
     first, last = share(m, threads, thread)
     prepare_rows(matrix, x, rows, steps, first, last)
@@ -94,12 +94,6 @@ def _many_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: i
     while first < outputs:
         multiply_many_rows(matrix, rows, steps, y, epilogue, first, min(outputs, first + PANEL_OUTPUTS), own)
         first = PANEL_OUTPUTS * next_tasks(counter, 1)
-
-
-@inlined
-def segment_of(matrix: Matrix) -> int:
-    """Neighbouring activations that share a scale."""
-    return SEGMENTS[matrix.weights.dtype.name]
 
 
 @inlined

@@ -6,16 +6,14 @@ to 2^18 at most. So their scale follows from their sum, if they are of similar s
 an outlier.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from llvmlite import ir
 
-from gpt2cli.inference.cpu.compiler.emission import steps as each
+from gpt2cli.inference.cpu import vector_math as vm
+from gpt2cli.inference.cpu.compiler.emission import for_range
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
 from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
-from gpt2cli.inference.cpu.elementwise import SMALLEST
 from gpt2cli.inference.cpu.llvm_simd import (
     FLOAT,
     INT,
@@ -24,9 +22,8 @@ from gpt2cli.inference.cpu.llvm_simd import (
     broadcast,
     constant_vector,
     index,
-    shuffle,
 )
-from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT
+from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT, SMALLEST
 from gpt2cli.inference.cpu.panel_sizes import SEGMENTS
 from gpt2cli.inference.cpu.panels import WEIGHTS_PER_WORD, rounded
 from gpt2cli.inference.cpu.processor import LANES
@@ -57,7 +54,7 @@ def _round_row(b: Any, weights: Array, x: Array, r: Value, rows: Array, steps: A
     [r] = indexes(b, r)
     source, target, sizes = (MatrixRows(b, array, r) for array in (x, rows, steps))
     length = SEGMENTS[weights.dtype.name]
-    with each(b, index(0), source.width, length) as (at, segment):
+    with for_range(b, index(0), source.width, length) as (at, segment):
         places = [b.add(at, index(n)) for n in range(0, length, LANES)]
         values = [source.load(0, place, FLOAT, LANES) for place in places]
         step, inverse = _scale(b, values, WEIGHTS_PER_WORD[weights.dtype] == 2)
@@ -72,26 +69,15 @@ def _scale(b: Any, vectors: Any, limit_sum: bool) -> tuple[Any, Any]:
     # absolute values compare as their bits do; infinity and NaN are the largest
     bits = [b.bitcast(vector, ir.VectorType(INT, LANES)) for vector in vectors]
     sizes = [b.and_(vector, constant_vector(INT, 0x7FFFFFFF, LANES)) for vector in bits]
-    extreme = b.bitcast(_folded(b, sizes, partial(_larger, b)), FLOAT)
+    extreme = b.bitcast(vm.total(b, sizes, _larger), FLOAT)
     step = b.fmul(extreme, ir.Constant(FLOAT, 1 / LARGEST_ACTIVATION))
     if limit_sum:
         unit = constant_vector(FLOAT, 1 / LARGEST_SUM, LANES)
         parts = [b.fmul(b.bitcast(size, unit.type), unit) for size in sizes]
-        share = _folded(b, parts, b.fadd)
+        share = vm.total(b, parts)
         step = b.select(b.fcmp_unordered(">", share, step), share, step)
     tiny = b.fcmp_ordered("<", extreme, ir.Constant(FLOAT, float(SMALLEST)))
     return step, b.select(tiny, ir.Constant(FLOAT, 0), b.fdiv(ir.Constant(FLOAT, 1), step))
-
-
-def _folded(b: Any, vectors: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    """All elements of 2^n vectors, combined into one."""
-    while len(vectors) > 1:
-        vectors = [combine(*vectors[n : n + 2]) for n in range(0, len(vectors), 2)]
-    (vector,) = vectors
-    while vector.type.count > 1:
-        half = vector.type.count // 2
-        vector = combine(shuffle(b, vector, range(half)), shuffle(b, vector, range(half, 2 * half)))
-    return b.extract_element(vector, ir.Constant(INT, 0))
 
 
 def _larger(b: Any, first: Any, second: Any) -> Any:

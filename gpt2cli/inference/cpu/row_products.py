@@ -23,13 +23,13 @@ from typing import Any
 from llvmlite import ir
 
 from gpt2cli.inference.cpu import vector_math as vm
-from gpt2cli.inference.cpu.compiler.emission import steps as each
-from gpt2cli.inference.cpu.compiler.emission import variable
+from gpt2cli.inference.cpu.compiler.emission import for_range, variable
 from gpt2cli.inference.cpu.compiler.functions import emitted
 from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
 from gpt2cli.inference.cpu.epilogue import emit_epilogue
 from gpt2cli.inference.cpu.llvm_simd import (
     BYTE,
+    CACHE_LINE,
     FLOAT,
     INDEX,
     INT,
@@ -46,7 +46,6 @@ from gpt2cli.inference.cpu.processor import LANES
 
 OUTPUTS = 4 if LANES == 16 else 2
 """Outputs of a tile of several rows. With 16 lanes, processors have 32 registers for vectors, else often 16."""
-CACHE_LINE = 64
 CHUNK = 512
 """Columns that a tile reads twice if there are two chains."""
 
@@ -64,7 +63,7 @@ def multiply_block(
     dtype = matrix.weights.dtype
     sums = b.bitcast(variable(b, ir.ArrayType(FLOAT, rows * BLOCK_OUTPUTS)), FLOAT.as_pointer())
     outputs = 1 if rows == 1 else OUTPUTS
-    with each(b, index(0), index(BLOCK_OUTPUTS), outputs) as (o, _):
+    with for_range(b, index(0), index(BLOCK_OUTPUTS), outputs) as (o, _):
         at = b.add(first, o)
         tile = _Tile(b, MatrixRows(b, matrix.weights, at), MatrixRows(b, matrix.groups, at), MatrixRows(b, x, r))
         if rows > 1:
@@ -122,7 +121,7 @@ class _Tile:
         b = self.b
         places = [[variable(b, zero.type) for zero in chain] for chain in zeros]
         _store(b, zeros, places)
-        with each(b, index(0), self.x.width, CHUNK) as (start, _):
+        with for_range(b, index(0), self.x.width, CHUNK) as (start, _):
             end = b.add(start, index(CHUNK))
             end = b.select(b.icmp_signed("<", end, self.x.width), end, self.x.width)
             for chain in range(self.chains):

@@ -36,8 +36,8 @@ class ThreadTeam:
 
     def __init__(self, size: int, counters: int = 1) -> None:
         self.size = size
-        self._counters = np.zeros((2, counters, at.COUNTER_BYTES // 8), np.int64)
-        self._runs = 0
+        # of the next loop and of the loop before, whose last counter a thread may still read
+        self._counters = deque(np.zeros((2, counters, at.COUNTER_BYTES // 8), np.int64))
         self._process = 0
         self._begin: Sequence[Lock] = ()
         self._job = _Job()
@@ -49,15 +49,15 @@ class ThreadTeam:
         """
         if self._process != os.getpid():  # a fork has no threads
             self._start()
-        self._runs += 1
-        counters = self._counters[self._runs % 2]  # a thread may still look at the counters of the loop before
+        counters = self._counters[0]
         counters[:] = 0
         table[at.THREADS], table[at.COUNTERS] = self.size, counters.ctypes.data
         self._job.loop, self._job.table = loop, table.ctypes.data
         # One call of a function in C does it all. Between two statements, Ctrl-C can raise KeyboardInterrupt, and the
         # threads that were told to begin would wait for the others for ever.
         own: Iterator[None] = iter(partial(loop, table.ctypes.data, 0), None)
-        deque(chain(map(_release, self._begin), own), maxlen=0)
+        exchange = map(self._counters.rotate, (1,))
+        deque(chain(exchange, map(_release, self._begin), own), maxlen=0)
 
     def _start(self) -> None:
         begin, self._job = [Lock() for _ in range(1, self.size)], _Job()

@@ -13,11 +13,10 @@ import numpy as np
 from llvmlite import ir
 
 from gpt2cli.inference.cpu.compiler.emission import declared
+from gpt2cli.inference.cpu.compiler.values import IN_ORDER
 from gpt2cli.inference.cpu.llvm_simd import FLOAT, INDEX, INT, broadcast, shuffle
 from gpt2cli.inference.cpu.processor import LANES
 
-IN_ORDER = ("contract",)
-"""Flags of arithmetic whose order is fixed."""
 VECTOR = ir.VectorType(FLOAT, LANES)
 ZERO = ir.Constant(VECTOR, None)
 
@@ -66,7 +65,7 @@ def gelu(b: Any, x: Any) -> Any:
 
 
 def total(b: Any, vectors: list[Any], combine: Callable[[Any, Any, Any], Any] = add) -> Any:
-    """The sum of all elements of these vectors, whose number is a power of two; or their combination."""
+    """The sum, or another combination, of all elements of these vectors, whose number is a power of two."""
     while len(vectors) > 1:
         half = len(vectors) // 2
         vectors = [combine(b, x, y) for x, y in zip(vectors[:half], vectors[half:], strict=True)]

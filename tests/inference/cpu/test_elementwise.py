@@ -3,13 +3,25 @@
 import numpy as np
 import pytest
 
-from gpt2cli.inference.cpu.compiler.functions import inlined
-from gpt2cli.inference.cpu.elementwise import exp, gelu, layer_norm, round_rows
+from gpt2cli.inference.cpu import vector_math as vm
+from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
+from gpt2cli.inference.cpu.compiler.values import REAL, Number
+from gpt2cli.inference.cpu.elementwise import layer_norm, round_rows
 from gpt2cli.inference.cpu.packed_layout import WIDTH_MULTIPLE, rounded_up
 from gpt2cli.inference.decoder import has_kernels
 from tests.inference.cpu.running import run_compiled
 
 pytestmark = pytest.mark.skipif(not has_kernels(), reason="no loops for this processor")
+
+
+@emitted
+def gelu(b, x):
+    return Number(REAL, vm.gelu(b, x.llvm))
+
+
+@emitted
+def exp(b, x):
+    return Number(REAL, vm.exponential(b, x.llvm))
 
 
 @inlined

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE
+from gpt2cli.inference.cpu.epilogue import ADD, GELU, STORE
 from gpt2cli.inference.cpu.matmul_many_rows import multiply_many_rows
 from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS
 from gpt2cli.inference.cpu.panel_sizes import MANY_ROWS_MULTIPLE, SEGMENTS, scratch_size

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from gpt2cli.inference.cpu.compiling import compile_loops
-from gpt2cli.inference.cpu.processor import LANES, has_vnni, lanes
+from gpt2cli.inference.cpu.processor import LANES, lanes
 from gpt2cli.inference.decoder import PRECISIONS, has_kernels
 from tests.inference.cpu.object_files import undefined_symbols
 from tests.runner import clean_environment
@@ -64,4 +64,3 @@ def test_vectors_have_sixteen_numbers_only_with_all_of_avx512_that_the_loops_use
     whole = {"avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
     assert lanes(whole) == 16
     assert lanes(whole - {"avx512bw"}) == lanes({"avx2"}) == lanes({"neon"}) == 8
-    assert has_vnni(whole | {"avx512vnni"}) and not has_vnni(whole) and not has_vnni({"avx2", "avx512vnni"})

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gpt2cli.inference.cpu.compiler.functions import inlined
-from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE
+from gpt2cli.inference.cpu.epilogue import ADD, GELU, STORE
 from gpt2cli.inference.cpu.matmul import multiply_few_rows, multiply_one_row
 from gpt2cli.inference.cpu.matmul_many_rows import multiply_many_rows
 from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, WIDTH_MULTIPLE, rounded_up

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpt2cli.inference.cpu.elementwise import ADD, GELU, STORE
+from gpt2cli.inference.cpu.epilogue import ADD, GELU, STORE
 from gpt2cli.inference.cpu.matmul import multiply_few_rows, multiply_one_row
 from gpt2cli.inference.cpu.packed_layout import Matrix
 from gpt2cli.inference.decoder import PRECISIONS, has_kernels

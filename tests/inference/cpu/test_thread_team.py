@@ -1,5 +1,6 @@
 """Threads run a loop together: the results are the same for each number, and nothing makes a process hang."""
 
+import dataclasses
 import gc
 import itertools
 import os
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 
 from gpt2cli.inference import decoder
+from gpt2cli.inference.cpu import pass_table as at
 from gpt2cli.inference.cpu import thread_team
-from gpt2cli.inference.cpu.pass_table import SIZE
 from gpt2cli.inference.cpu.thread_team import ThreadTeam
+from gpt2cli.inference.cpu.weight_packing import pack_model
+from gpt2cli.inference.cpu_decoder import CPUDecoder
 from gpt2cli.inference.decoder import PRECISIONS
 from tests import models
 from tests.runner import clean_environment
@@ -101,12 +104,16 @@ def test_after_too_little_memory_the_old_buffers_are_not_used(monkeypatch):
 
 def test_ctrl_c_at_any_instruction_leaves_no_thread_waiting():
     """As in a conversation: the interrupted answer ends, and the next one begins."""
-    team, calls, table = ThreadTeam(3), [], np.zeros(SIZE, np.int64)
+    team, calls, table = ThreadTeam(3), [], np.zeros(at.SIZE, np.int64)
+    counters = [0]  # addresses: a thread may still read those of the loop before
     all_there = threading.Barrier(3)
 
     def loop(address, number):
         all_there.wait(60)
         calls.append(number)
+        if number == 0:
+            assert table[at.COUNTERS] != counters[0]
+            counters[0] = table[at.COUNTERS]
         all_there.wait(60)
 
     def interrupted(instruction):
@@ -145,8 +152,19 @@ def test_ctrl_c_at_any_instruction_leaves_no_thread_waiting():
     assert instruction > 20
 
 
+def test_a_pass_with_infinite_numbers_leaves_nothing_behind():
+    """The width of this model is no multiple of what rows are padded to."""
+    model = models.small_model(dataclasses.replace(models.SMALL, n_head=3, n_embd=39))
+    arrays = dict(pack_model(model.config, models.ModelWeights(model), "fp32"))
+    arrays["wpe"][5] = np.inf
+    ours = CPUDecoder(model.config, model.origin, "fp32", arrays, 2)
+    expected = ours(IDS[:, :5])
+    assert np.isnan(ours(IDS[:, :6])).any()
+    assert np.array_equal(ours(IDS[:, :5]), expected)
+
+
 def test_a_team_that_could_not_start_starts_anew(monkeypatch):
-    calls, table = [], np.zeros(SIZE, np.int64)
+    calls, table = [], np.zeros(at.SIZE, np.int64)
     done = threading.Barrier(3)
 
     def loop(address, number):

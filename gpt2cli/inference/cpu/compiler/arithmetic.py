@@ -18,6 +18,7 @@ from gpt2cli.inference.cpu.compiler.values import (
     as_number,
     common_type,
     convert,
+    indexes,
     is_constant,
     llvm_type,
 )
@@ -109,15 +110,20 @@ def apply(b: ir.IRBuilder, name: str, value: Value) -> Number:
     return Number(number.dtype, b.call(function, [number.llvm], fastmath=IN_ORDER))
 
 
+def _from_beginning(b: ir.IRBuilder, *places: Value) -> list[Any]:
+    """Places in an array as registers of int64."""
+    if any(is_constant(place) and place < 0 for place in places):
+        raise IndexError("places count from the beginning of an array")
+    return indexes(b, *places)
+
+
 def element_pointer(b: ir.IRBuilder, array: Array, places: tuple[Value, ...]) -> Any:
     """The pointer to an element, or to the first element of a part of an array."""
     if len(places) > len(array.sizes):
         raise IndexError(f"an array of {len(array.sizes)} dimensions has no element with {len(places)} places")
-    if any(is_constant(place) and place < 0 for place in places):
-        raise IndexError("places count from the beginning of an array")
+    known = [*_from_beginning(b, *places), *[ir.Constant(ir.IntType(64), 0)] * (len(array.sizes) - len(places))]
     offset: Any = None
-    for number, size in enumerate(array.sizes):
-        place = convert(b, places[number], INDEX).llvm if number < len(places) else ir.Constant(ir.IntType(64), 0)
+    for place, size in zip(known, array.sizes, strict=True):
         offset = place if offset is None else b.add(b.mul(offset, size, flags=("nsw",)), place, flags=("nsw",))
     return b.gep(array.data, [offset])
 
@@ -139,8 +145,8 @@ def store_element(b: ir.IRBuilder, array: Array, places: tuple[Value, ...], valu
 
 def part(b: ir.IRBuilder, array: Array, first: Value, last: Value | None) -> Array:
     """array[first:last], along the first dimension. The places must be within the array."""
-    start = convert(b, first, INDEX).llvm
-    end = array.sizes[0] if last is None else convert(b, last, INDEX).llvm
+    [start] = _from_beginning(b, first)
+    end = array.sizes[0] if last is None else _from_beginning(b, last)[0]
     pointer = element_pointer(b, array, (Number(INDEX, start),))
     return Array(array.dtype, pointer, (b.sub(end, start), *array.sizes[1:]))
 

@@ -10,7 +10,7 @@ _INDEX = ir.IntType(64)
 
 
 @contextmanager
-def steps(b: ir.IRBuilder, first: Any, end: Any, step: int) -> Iterator[tuple[Any, Any]]:
+def for_range(b: ir.IRBuilder, first: Any, end: Any, step: int) -> Iterator[tuple[Any, Any]]:
     """A loop: what is emitted inside runs for `first`, first + step, ... below `end`. Gives that place and a count."""
     before = b.block
     test, body, after = (b.append_basic_block(name) for name in ("test", "body", "after"))

@@ -166,17 +166,10 @@ class Expressions:
                 arguments += self.value(argument.value)
             else:
                 arguments.append(self.value(argument))
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("view", "reshape"):
-            base = self.value(node.func.value)
-            if isinstance(base, Array):
-                return self._array_method(base, node.func.attr, arguments)
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "view":
+            array, [dtype] = self.value(node.func.value), arguments
+            return arithmetic.view(self.b, array, np.dtype(dtype))
         return self.translation.call(self.value(node.func), arguments)
-
-    def _array_method(self, array: Array, name: str, arguments: list[Value]) -> Array:
-        if name == "view":
-            return arithmetic.view(self.b, array, np.dtype(arguments[0]))
-        sizes = tuple(convert(self.b, size, np.dtype(np.int64)).llvm for size in arguments)
-        return Array(array.dtype, array.data, sizes)
 
 
 def _load(name: str) -> ast.expr:

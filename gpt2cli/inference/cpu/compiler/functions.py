@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,13 +54,24 @@ class Compiled:
     @cached_property
     def changing(self) -> set[str]:
         """The names that are assigned more than once, and so need a place in memory."""
+        names = self._assignments
+        return {name for name, count in names.items() if count > 1} | names.keys() & set(self.parameters)
+
+    @cached_property
+    def own_names(self) -> Set[str]:
+        """The names of the parameters and of what the function assigns to. Names outside of it are others."""
+        return self._assignments.keys() | set(self.parameters)
+
+    @cached_property
+    def _assignments(self) -> dict[str, int]:
+        """How often each name is assigned."""
         times: dict[str, int] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 times[node.id] = times.get(node.id, 0) + 1
             elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
                 times[node.target.id] = times.get(node.target.id, 0) + 1
-        return {name for name, count in times.items() if count > 1} | set(times) & set(self.parameters)
+        return times
 
 
 @dataclass(frozen=True, eq=False)

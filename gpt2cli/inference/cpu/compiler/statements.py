@@ -4,55 +4,23 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from llvmlite import ir
 
 from gpt2cli.inference.cpu.compiler import arithmetic
 from gpt2cli.inference.cpu.compiler.expressions import Expressions
 from gpt2cli.inference.cpu.compiler.functions import CompilationError, Compiled
+from gpt2cli.inference.cpu.compiler.places import Place, registered
 from gpt2cli.inference.cpu.compiler.values import (
     INDEX,
     Array,
     Number,
     Value,
-    as_number,
-    convert,
-    flatten,
-    found,
-    holds,
+    indexes,
     is_constant,
-    rebuild,
 )
 
 if TYPE_CHECKING:
     from gpt2cli.inference.cpu.compiler.translate import Translation
-
-
-class _Place:
-    """Memory for the value of a name that changes."""
-
-    def __init__(self, translation: "Translation", value: Value) -> None:
-        self.like, self._b = value, translation.b
-        self._memory = translation.place_for(value)
-
-    def store(self, value: Value) -> None:
-        for register, place in zip(flatten(self._converted(value, self.like)), self._memory, strict=True):
-            self._b.store(register, place)
-
-    def _converted(self, value: Value, like: Value) -> Value:
-        """A value with the types of another one."""
-        if isinstance(like, tuple):
-            return tuple(self._converted(part, other) for part, other in zip(value, like, strict=True))
-        if not isinstance(like, Number):
-            return value
-        if not holds(like.dtype, value):
-            raise TypeError(
-                f"the variable is {like.dtype} where it is first assigned, and cannot become {found(value)}"
-            )
-        return convert(self._b, value, like.dtype)
-
-    def load(self) -> Value:
-        return rebuild(self.like, [self._b.load(place) for place in self._memory])
 
 
 class Body:
@@ -64,7 +32,7 @@ class Body:
         self._translation, self.b, self._function = translation, translation.b, function
         self._names: dict[str, Any] = {}
         self._expressions = Expressions(translation, self._look_up)
-        self._result: _Place | None = None
+        self._result: Place | None = None
         self._constant_result: Value = None
         self._exit: Any = None
         self._line = 1  # that is translated
@@ -83,6 +51,8 @@ class Body:
         if self._exit is None:
             return self._constant_result
         if not self.b.block.is_terminated:
+            if self._result is not None:
+                raise CompilationError(f"{self._function.place(self._line)}: TypeError: not all ways return a value")
             self.b.branch(self._exit)
         self.b.position_at_end(self._exit)
         return self._result.load() if self._result else None
@@ -90,8 +60,8 @@ class Body:
     def _look_up(self, name: str) -> Value:
         if name in self._names:
             value = self._names[name]
-            return value.load() if isinstance(value, _Place) else value
-        if name not in self._function.outer_names:
+            return value.load() if isinstance(value, Place) else value
+        if name in self._function.own_names or name not in self._function.outer_names:
             raise NameError(f"{name} has no value here")
         return self._function.outer_names[name]
 
@@ -100,8 +70,8 @@ class Body:
             self._names[name] = value
             return
         if name not in self._names:
-            value = _registered(value)
-            self._names[name] = _Place(self._translation, value)
+            value = registered(value)
+            self._names[name] = Place(self.b, value)
         self._names[name].store(value)
 
     def _statements(self, nodes: Sequence[ast.stmt]) -> None:
@@ -130,9 +100,11 @@ class Body:
         if self._exit is None:
             self._exit = self.b.append_basic_block("exit")
             if value is not None:
-                self._result = _Place(self._translation, _registered(value))
+                self._result = Place(self.b, registered(value))
+        if (self._result is None) != (value is None):
+            raise TypeError("some returns have a value and others have none")
         if self._result is not None:
-            self._result.store(_registered(value))
+            self._result.store(registered(value))
         self.b.branch(self._exit)
 
     def _assign(self, node: ast.Assign) -> None:
@@ -176,12 +148,16 @@ class Body:
             return
         then, other, after = (self.b.append_basic_block(name) for name in ("then", "else", "after"))
         self.b.cbranch(condition, then, other)
+        is_over = True  # if both branches return
         for block, body in ((then, node.body), (other, node.orelse)):
             self.b.position_at_end(block)
             self._conditional(body)
             if not self.b.block.is_terminated:
                 self.b.branch(after)
+                is_over = False
         self.b.position_at_end(after)
+        if is_over:
+            self.b.unreachable()
 
     def _conditional(self, nodes: Sequence[ast.stmt], *assigned: tuple[ast.expr, Value]) -> None:
         """Statements that may not run. A name that is assigned once, and there, has no value afterwards."""
@@ -189,7 +165,7 @@ class Body:
         for target, value in assigned:
             self._assign_to(target, value)
         self._statements(nodes)
-        self._names = before | {name: value for name, value in self._names.items() if isinstance(value, _Place)}
+        self._names = before | {name: value for name, value in self._names.items() if isinstance(value, Place)}
 
     def _while(self, node: ast.While) -> None:
         _refuse_else(node)
@@ -213,12 +189,13 @@ class Body:
             return
         bounds = [self._expressions.value(argument) for argument in node.iter.args]
         first, end, step = (0, bounds[0], 1) if len(bounds) == 1 else (*bounds, 1)[:3]
-        self._loop(node, convert(self.b, first, INDEX), convert(self.b, end, INDEX), step)
+        start, end = (Number(INDEX, register) for register in indexes(self.b, first, end))
+        self._loop(node, start, end, step)
 
     def _loop(self, node: ast.For, first: Number, end: Number, step: Value) -> None:
         if not is_constant(step) or step == 0:
             raise TypeError("the step of a range must be known, and not 0")
-        place = _Place(self._translation, first)
+        place = Place(self.b, first)
         place.store(first)
         test, body, after = (self.b.append_basic_block(name) for name in ("test", "body", "after"))
         self.b.branch(test)
@@ -241,10 +218,3 @@ def _refuse_else(node: ast.For | ast.While) -> None:
 def _loaded(target: ast.expr) -> ast.expr:
     """An expression that reads what a statement writes."""
     return ast.parse(ast.unparse(target), mode="eval").body
-
-
-def _registered(value: Value) -> Value:
-    """A result in registers, as it may differ between the places where the function returns."""
-    if isinstance(value, tuple):
-        return tuple(map(_registered, value))
-    return as_number(value) if isinstance(value, bool | int | float | np.generic) else value

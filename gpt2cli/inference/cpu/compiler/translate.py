@@ -53,7 +53,8 @@ class Unit:
         made.attributes.add("nounwind")
         set.add(made.attributes, '"no-builtins"')  # no loop becomes a call of memset. llvmlite does not know the name
         b = ir.IRBuilder(made.append_basic_block("entry"))
-        Translation(self, b).inline(function, rebuild(tuple(like), made.args))
+        if Translation(self, b).inline(function, rebuild(tuple(like), made.args)) is not None:
+            raise TypeError(f"{function.name} is not inlined and cannot return a value")
         b.ret_void()
 
 
@@ -86,8 +87,10 @@ class Translation:
 
     def _operation(self, target: Any, arguments: Sequence[Value]) -> Value:
         if target in (min, max):
-            result = arguments[0]
-            for other in arguments[1:]:
+            result, *others = arguments
+            if not others:
+                raise TypeError(f"{target.__name__} needs two numbers")
+            for other in others:
                 result = arithmetic.extreme(self.b, target.__name__, result, other)
             return result
         if target in _NUMPY_FUNCTIONS:
@@ -97,8 +100,3 @@ class Translation:
         if isinstance(target, type) and issubclass(target, np.generic):
             return convert(self.b, arguments[0], np.dtype(target))
         raise TypeError(f"{target!r} cannot be compiled")
-
-    def place_for(self, value: Value) -> list[Any]:
-        """Memory for the registers of a value, which lasts until the function returns."""
-        with self.b.goto_entry_block():
-            return [self.b.alloca(register.type) for register in flatten(value)]

@@ -56,6 +56,8 @@ def is_constant(value: Value) -> bool:
 
 def constant(dtype: np.dtype[Any], value: float) -> Number:
     """A number that is known, as a register."""
+    if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+        raise OverflowError(f"{value} is no {dtype}")
     plain = float(np.float32(value)) if dtype == REAL else float(value) if dtype.kind == "f" else int(value)
     return Number(dtype, ir.Constant(llvm_type(dtype), plain))
 
@@ -101,6 +103,9 @@ def convert(b: ir.IRBuilder, value: Value, dtype: np.dtype[Any]) -> Number:
 
 def indexes(b: ir.IRBuilder, *numbers: Value) -> list[Any]:
     """Whole numbers as registers of int64."""
+    for number in numbers:
+        if as_number(number).dtype.kind == "f":
+            raise TypeError(f"{found(number)} is no whole number")
     return [convert(b, number, INDEX).llvm for number in numbers]
 
 
@@ -177,4 +182,4 @@ def kind_of(value: Value) -> Any:
         return ("array", value.dtype.str, len(value.sizes))
     if isinstance(value, tuple):
         return (type(value), *map(kind_of, value))
-    return ("constant", value)
+    return ("constant", type(value), value)  # 1 == 1.0 == True

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from gpt2cli.inference.cpu.compiler.emission import steps, variable
+from gpt2cli.inference.cpu.compiler.emission import for_range, variable
 from gpt2cli.inference.cpu.compiler.functions import called, emitted, inlined
 from gpt2cli.inference.cpu.compiler.values import INDEX, Number, indexes
 from tests.inference.cpu.running import Known, run_compiled
@@ -198,8 +198,7 @@ def test_tuples_and_parts_of_arrays_are_views():
         out[0, 0] = sizes[0] * 10 + sizes[-1]
         bits = other.second.view(np.int32)
         bits[1] = 0x3F800000
-        flat = rows.reshape(12)
-        flat[11] = 9
+        rows[2, 3] = 9
 
     rows, row, out = np.zeros((3, 4), np.float32), np.zeros(4, np.float32), np.zeros((2, 6))
     run_compiled(use, Pair(row, rows), out)
@@ -231,7 +230,7 @@ def triangular(b, n):
     [n] = indexes(b, n)
     total = variable(b, n.type)
     b.store(n.type(0), total)
-    with steps(b, n.type(0), n, 1) as (place, count):
+    with for_range(b, n.type(0), n, 1) as (place, count):
         b.store(b.add(b.load(total), b.sdiv(b.add(place, count), n.type(2))), total)
     return Number(INDEX, b.load(total))
 
@@ -290,7 +289,7 @@ def test_called_functions_take_tuples_parts_and_views():
         scaled(pair, out, 0, m // 2)
         scaled(Pair(pair.first[m // 2 :], pair.second[m // 2 :]), out[m // 2 :], 0, m - m // 2)
         row = out[0].view(np.int32)
-        row[0] = row[0] | 1 << 31
+        row[0] = row[0] | -(1 << 31)
 
     values = np.arange(-10, 14, dtype=np.int8).reshape(6, 4)
     scale, out = np.linspace(1, 2, 6).astype(np.float32), np.zeros((6, 4), np.float32)

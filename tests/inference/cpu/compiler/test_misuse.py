@@ -69,6 +69,47 @@ def a_negative_place(x):
     x[0] = x[-1]
 
 
+def a_part_from_the_end(x):
+    x[0] = len(x[-2:])
+
+
+def a_part_up_to_the_end(x):
+    x[0] = len(x[:-1])
+
+
+def a_place_that_is_a_fraction(x):
+    x[0] = x[1.5]
+
+
+def a_fraction_as_a_bound(x):
+    for i in range(2.5):
+        x[i] = 0
+
+
+def a_constant_beyond_its_type(x):
+    x[0] = x.view(np.uint32)[0] < -1
+
+
+def an_array_of_another_type(x):
+    y = x.view(np.int32)
+    y = y.view(np.uint32)
+
+
+def another_type(x):
+    kind = np.int8
+    kind = np.float32  # noqa: F841
+
+
+def the_largest_of_one(x):
+    x[0] = max(x)
+
+
+def a_return_without_a_value(x):
+    if x[0] > 0:
+        return 1
+    return
+
+
 def too_many_places(x):
     x[0] = x[0, 1]
 
@@ -143,6 +184,14 @@ def inner(x):
     (a_foreign_function, "<ufunc 'sin'> cannot be compiled"),
     (a_foreign_value, "'text' is no number"),
     (a_negative_place, "places count from the beginning of an array"),
+    (a_part_from_the_end, "places count from the beginning of an array"),
+    (a_part_up_to_the_end, "places count from the beginning of an array"),
+    (a_place_that_is_a_fraction, "1.5 is no whole number"),
+    (a_constant_beyond_its_type, "OverflowError: -1 is no uint32"),
+    (an_array_of_another_type, "the variable is int32 where it is first assigned, not uint32"),
+    (another_type, "the variable is <class 'numpy.int8'> where it is first assigned, not <class 'numpy.float32'>"),
+    (the_largest_of_one, "max needs two numbers"),
+    (a_return_without_a_value, "some returns have a value and others have none"),
     (too_many_places, "an array of 1 dimensions has no element with 2 places"),
     (a_step, "a part of an array has no step"),
     (numbers_of_another_size, "float32 and int64 have different sizes"),
@@ -177,6 +226,7 @@ def test_statements_that_would_change_their_meaning_are_refused():
     x = np.zeros(4, np.float32)
     assert "a loop with else" in refused(an_else, x)
     assert "with x:" in refused(a_with, x)
+    assert "2.5 is no whole number" in refused(a_fraction_as_a_bound, x)
     assert "the step of a range must be known" in refused(an_unknown_step, x)
 
 
@@ -220,8 +270,50 @@ def test_a_name_that_may_have_no_value_has_none():
             last = i
         x[1] = last
 
-    for function in (after_branch, after_loop):
+    def outer_name(x):
+        if x[0] > 0:
+            N = 1
+        x[1] = N  # in Python too, this is not the N outside
+
+    for function in (after_branch, after_loop, outer_name):
         assert "has no value here" in refused(function, np.zeros(2))
+
+
+def test_a_function_that_returns_a_value_always_does():
+    @inlined
+    def sometimes(x):
+        if x[0] > 0:
+            return 1
+
+    @called
+    def value_of_a_call(x):
+        return x[0]
+
+    def first(x):
+        x[0] = sometimes(x)
+
+    def second(x):
+        x[0] = value_of_a_call(x)
+
+    assert "not all ways return a value" in refused(first, np.zeros(1))
+    assert "is not inlined and cannot return a value" in refused(second, np.zeros(1))
+
+
+def test_a_called_function_is_compiled_for_each_type_of_a_constant():
+    """1 and 1.0 are equal, but the quotient of whole numbers is another."""
+
+    @called
+    def divide(x, by):
+        x[0] = len(x) + by if by == 1.0 else 0
+        x[1] = 1 if type(by) is int else 2
+
+    def use(x, y):
+        divide(x, 1)
+        divide(y, 1.0)
+
+    x, y = np.zeros((2, 2), np.float32)
+    run_compiled(use, x, y)
+    assert (x[1], y[1]) == (1, 2)
 
 
 def test_signs_without_a_common_type_are_refused():
