@@ -51,8 +51,8 @@ class Passes:
         """Apply all layers and the final norm to the residual stream x (m, C), fp32. Returns a new array (m, C).
 
         `memory` receives the keys and values of the new tokens. `pieces` (n, 6) says which tokens attend to which: see
-        `Piece`. `is_many` says whether the sequences are long enough for products of many rows; it depends on them
-        alone, so that their results do not depend on the number of rows.
+        `Piece`. `is_many` says whether to use products of many rows. The caller decides by the length of the sequences
+        and not by m, so that a sequence has the same results in any batch.
         """
         m, C = x.shape
         with self._turn:
