@@ -4,8 +4,8 @@ from gpt2cli.errors import UsageError
 
 
 def check_shape(shape: tuple[int, ...]) -> None:
-    """Raise UsageError for token ids that are not in rows."""
-    if len(shape) != 2:
+    """Raise UsageError for token ids that are not in rows, or that are none."""
+    if len(shape) != 2 or 0 in shape:
         advice = "[ids] makes one row" if len(shape) == 1 else "give B rows of T ids"
         raise UsageError(f"token ids must have the shape (B, T), not {tuple(shape)}: {advice}")
 

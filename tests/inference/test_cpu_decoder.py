@@ -125,6 +125,8 @@ def test_more_than_the_window_is_refused():
 def test_ids_that_are_not_in_rows_are_refused(tiny):
     with pytest.raises(UsageError, match=r"must have the shape \(B, T\), not \(3,\): \[ids\] makes one row"):
         packed_model(tiny, "fp32")([1, 2, 3])
+    with pytest.raises(UsageError, match=r"must have the shape \(B, T\), not \(1, 0\)"):
+        packed_model(tiny, "fp32")([[]])
 
 
 def test_more_than_the_cache_takes_is_refused_and_changes_nothing():

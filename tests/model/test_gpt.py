@@ -163,7 +163,7 @@ def test_initial_weights_have_gpt2s_scales():
     assert model.get_parameter("ln_f.weight").min() == 1
 
 
-@pytest.mark.parametrize("shape", [(5,), (), (1, 2, 3)])
+@pytest.mark.parametrize("shape", [(5,), (), (1, 2, 3), (1, 0), (0, 3)])
 def test_ids_that_are_not_in_rows_are_refused(shape):
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=50))
     for called in (model, TorchDecoder(model)):

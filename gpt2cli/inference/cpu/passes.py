@@ -1,8 +1,10 @@
 """Runs the compiled loops: owns the memory that they work in, and fills the tables that they read."""
 
+import os
 from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,11 @@ class Passes:
         self._rows = 0  # for which the buffers have room
         self._table = np.zeros(at.SIZE, np.int64)
         self._describe_model()
+        _made.add(self)
+
+    def renew_lock(self) -> None:
+        """Let passes run in a child process, whose parent forked while one ran: the lock was copied as it was."""
+        self._turn = Lock()
 
     def forward(self, x: Array, pieces: Array, memory: Memory, is_many: bool) -> Array:
         """Apply all layers and the final norm to the residual stream x (m, C), fp32. Returns a new array (m, C).
@@ -140,3 +147,15 @@ class Passes:
         record[at.OUTPUTS], record[at.WEIGHT_COLUMNS] = matrix.weights.shape
         record[at.GROUP_ROWS], record[at.GROUP_COLUMNS] = matrix.groups.shape
         return record
+
+
+_made: WeakSet[Passes] = WeakSet()
+
+
+def _renew_locks() -> None:
+    for passes in _made:
+        passes.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
