@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # typing itself takes long enough to import for a Ctrl-C 
 
 __version__ = "0.1.0"
 
-# Threads of GNU's OpenMP, which PyTorch and Numba compute with, wait for each other in a loop that lasts milliseconds.
+# Threads of GNU's OpenMP, which PyTorch computes with, wait for each other in a loop that lasts milliseconds.
 # Where another program wants the processor too, that makes them a hundred times slower, and nothing is lost with less.
 # The library reads this once, when it is loaded, which importing torch does.
 if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:

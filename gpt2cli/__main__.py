@@ -8,9 +8,9 @@ def main() -> None:
     # PyTorch's compiler (`finetune --compile`) would show warnings that are meant for those who develop it
     os.environ.setdefault("TORCH_LOGS", "-dynamo,-inductor")
     try:  # Ctrl-C may arrive during these imports, which take time
-        from gpt2cli.cli.app import main as run
         from gpt2cli.cli.environment import Environment
         from gpt2cli.cli.interrupts import install_handlers, remove_handlers
+        from gpt2cli.cli.main import main as run
 
         environment = Environment.of_process()
         install_handlers()

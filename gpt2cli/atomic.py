@@ -5,10 +5,8 @@ name at the end. The writer holds a lock on that directory until it has finished
 was therefore left by a killed process, and the next writer of the same target deletes it.
 """
 
-import ctypes
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -158,7 +156,7 @@ def _naming(target: Path) -> Iterator[None]:
 def _make_workplace(target: Path) -> tuple[Path, int | None]:
     """Make a temporary directory and lock it. Tries again if another process deletes it before it is locked."""
     while True:
-        place = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}{SUFFIX}"
+        place = target.parent / f"{_prefix(target)}{os.urandom(4).hex()}{SUFFIX}"
         place.mkdir()
         with suppress(BlockingIOError, FileNotFoundError):
             lock = _lock(place)
@@ -216,6 +214,8 @@ def _exchange(one: Path, other: Path) -> bool:
     """Exchange two directories in one step. Returns False if the system or the file system cannot do that."""
     if os.name != "posix":
         return False
+    import ctypes
+
     library = ctypes.CDLL(None)
     names = os.fsencode(one), os.fsencode(other)
     if hasattr(library, "renameat2"):

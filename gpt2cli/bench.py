@@ -10,19 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
+from gpt2cli import background
 from gpt2cli.config import BenchConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
-from gpt2cli.inference.cpu.huge_pages import Arena
-from gpt2cli.inference.decoder import Decoder
-from gpt2cli.model.device import peak_rss_mb
-
-BUFFER_BYTES = 2**29
-"""Size of the buffer for measuring the memory's bandwidth: larger than the caches."""
-PASSES = 10
-"""How often the buffer is read."""
+from gpt2cli.inference.decoder import Decoder, has_kernels
+from gpt2cli.model.peak_memory import peak_rss_mb
 
 
 @dataclass(frozen=True)
@@ -83,8 +76,9 @@ def measure(decoder: Decoder, config: BenchConfig, advance: Callable[[], None] =
             f"of {window}: ask for {total - window} fewer"
         )
     prompt = random.Random(config.seed).choices(range(decoder.config.vocab_size), k=config.prompt_tokens)
+    background.finish()  # packed weights are being written to disk, which would disturb the measurement
     run_once(decoder, prompt, config.new_tokens)
-    peak, bandwidth = peak_rss_mb(), memory_bandwidth(decoder.device) / 1e9
+    peak, bandwidth = peak_rss_mb(), memory_bandwidth(decoder) / 1e9
     advance()
     runs = []
     for _ in range(config.repeats):
@@ -101,7 +95,7 @@ def summarize(name: str, decoder: Decoder, load_s: float, measured: Measurement)
     return Speed(
         model=name,
         precision=decoder.precision,
-        threads=torch.get_num_threads(),
+        threads=decoder.threads,
         prefill_tok_s=statistics.median(run.prefill_tok_s for run in measured.runs),
         decode_tok_s=decode_tok_s,
         load_s=load_s,
@@ -125,26 +119,20 @@ def run_once(decoder: Decoder, prompt: list[int], new_tokens: int) -> Run:
     return Run(len(prompt), [first, *rest], read - start, time.perf_counter() - read)
 
 
-@torch.inference_mode()
-def memory_bandwidth(device: torch.device) -> float:
-    """The bytes per second at which PyTorch can read the device's memory: those of the fastest of PASSES sums.
+def memory_bandwidth(decoder: Decoder) -> float:
+    """The bytes per second at which the decoder's device can read its memory."""
+    if decoder.device == "cpu" and has_kernels():
+        from gpt2cli.inference.cpu.bandwidth import read_bandwidth
 
-    A sum is PyTorch's fastest operation that only reads. As the weights, the buffer is in large pages if possible.
-    """
-    shape = (BUFFER_BYTES // 4,)
-    buffer = Arena().zeros(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)
-    buffer.fill_(1)
-    seconds = []
-    for _ in range(PASSES):
-        _wait_for(device)
-        start = time.perf_counter()
-        buffer.sum()
-        _wait_for(device)
-        seconds.append(time.perf_counter() - start)
-    return buffer.nbytes / min(seconds)
+        return read_bandwidth(decoder.threads, decoder.precision)
+    from gpt2cli.inference.gpu import bandwidth  # imports torch
+
+    return bandwidth.read_bandwidth(decoder.device)
 
 
-def _wait_for(device: torch.device) -> None:
+def _wait_for(device: str) -> None:
     """Wait until the device has finished its work."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    if device != "cpu":
+        from gpt2cli.inference.gpu.bandwidth import wait_for
+
+        wait_for(device)

@@ -162,6 +162,10 @@ class TrainConfig(Checked):
     seed: int = described(0, SEED, "Seed of all random choices.")
 
 
+ADAPTED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+"""The linear layers of a block. With LoRA, each gets an adapter."""
+
+
 @dataclass(frozen=True)
 class LoRAConfig(Checked):
     """Low-rank adaptation (Hu et al. 2021): trains alpha / rank * B A beside each frozen matrix of the blocks."""

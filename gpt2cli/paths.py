@@ -2,10 +2,7 @@
 
 import errno
 import os
-from importlib.resources import files
 from pathlib import Path
-
-import platformdirs
 
 from gpt2cli.errors import ResourceError, UsageError
 from gpt2cli.untrusted import shown
@@ -19,6 +16,8 @@ def home() -> Path:
     chosen = os.environ.get("GPT2CLI_HOME", "")
     if chosen.strip():
         return expand(chosen)
+    import platformdirs
+
     try:
         return Path(platformdirs.user_data_dir("gpt2cli", appauthor=False))
     except RuntimeError:  # HOME is not set, and the user has no account
@@ -85,15 +84,35 @@ def chat_history() -> Path:
     return home() / "chat_history"
 
 
-def compiled() -> Path | None:
-    """The directory for the compiled loops of the CPU; None if the user has no home directory."""
+def cache() -> Path | None:
+    """The directory for files that can be made again: `$GPT2CLI_CACHE`, or the platform's directory for caches.
+
+    None if the user has no home directory.
+    """
+    import platformdirs
+
+    chosen = os.environ.get("GPT2CLI_CACHE", "").strip()
     try:
-        base = os.environ.get("NUMBA_CACHE_DIR", "").strip() or platformdirs.user_cache_dir("gpt2cli", appauthor=False)
+        return expand(chosen) if chosen else Path(platformdirs.user_cache_dir("gpt2cli", appauthor=False))
     except RuntimeError:
         return None
-    return Path(base) / "compiled"
+
+
+def compiled() -> Path | None:
+    """The directory for the compiled loops of the CPU; None if the user has no home directory."""
+    base = cache()
+    return None if base is None else base / "compiled"
+
+
+def packed() -> Path | None:
+    """The directory for packed weights of models that were not downloaded; None if the user has no home directory.
+
+    It is in `cache()`, or in GPT2CLI_HOME if that is set: it can become large.
+    """
+    base = home() if os.environ.get("GPT2CLI_HOME", "").strip() else cache()
+    return None if base is None else base / "packed"
 
 
 def asset(name: str) -> Path:
     """A file that comes with the package."""
-    return Path(str(files("gpt2cli") / "assets" / name))
+    return Path(__file__).parent / "assets" / name

@@ -1,6 +1,5 @@
 """Which of the known names was probably meant by a wrong one, for error messages."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -22,6 +21,8 @@ def meant(wrong: str, known: Collection[str], others: Mapping[str, str] | None =
 
     others  for names of other programs, in lower case and without punctuation: what to suggest
     """
+    import difflib
+
     plain = _plain(wrong)
     by_plain = {_plain(name): name for name in known}
     if others and plain in others:

@@ -1,6 +1,5 @@
 """Reading of untrusted files, texts and names, and their display in error messages."""
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -56,6 +55,8 @@ def parse_json(text: str | bytes) -> Any:
 
     `json.loads` also raises RecursionError, for a deeply nested text.
     """
+    import json
+
     try:
         return json.loads(text)
     except RecursionError:

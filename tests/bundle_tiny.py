@@ -19,7 +19,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from gpt2cli.checkpoints import quantized_file
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import save_tensors
@@ -30,7 +29,7 @@ from gpt2cli.paths import asset
 from gpt2cli.published import TINY
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.validation import mean_loss
-from tests.models import hub_config
+from tests.models import hub_config, quantized_state
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
     before = loss(model)
     tokens = torch.cat([splits.train.tokens, splits.val.tokens]).int()
     occurs = torch.bincount(tokens, minlength=model.config.vocab_size) > 1
-    small = quantized_file.quantize_tensors(quantized_file.share_rows(model.state_dict(), occurs), bits=4)
+    small = quantized_state(model.state_dict(), 4, occurs)
     file, facts = asset(TINY) / "model.safetensors", read_metadata(args.ckpt)
     save_tensors(small, model.config, file, template=facts.template)
     (asset(TINY) / "config.json").write_text(json.dumps(hub_config(model.config), indent=1) + "\n")

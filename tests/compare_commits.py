@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = re.compile(r'("(?:[a-z_]*tok_s|[a-z_]*seconds|load_s|peak_rss_mb|crc32)": )[-+.\w]+')
 """Values in JSON that differ from run to run: times, and checksums of files that hold times."""
-NOT_COMPARED = (".png", ".lock")
-"""Files that are drawn by other libraries, or hold nothing."""
+NOT_COMPARED = (".png", ".lock", ".packed")
+"""Files that are drawn by other libraries, that hold nothing, or that hold the times of other files."""
 
 RECORDS = [
     {

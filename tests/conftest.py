@@ -18,7 +18,7 @@ from tests.hub_server import HubServer
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # whatever HOME a test sets: compiled kernels stay where the user has them
-os.environ.setdefault("NUMBA_CACHE_DIR", platformdirs.user_cache_dir("gpt2cli", appauthor=False))
+os.environ.setdefault("GPT2CLI_CACHE", platformdirs.user_cache_dir("gpt2cli", appauthor=False))
 
 # started by nohup or in the background, these tests would hand ignored signals down to every process they start
 for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):

@@ -11,7 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2cli.checkpoints.load import load
+from gpt2cli.checkpoints.quantized_file import quantize_tensors, share_rows
+from gpt2cli.checkpoints.torch_arrays import to_array, to_tensor
 from gpt2cli.config import GPTConfig
+from gpt2cli.inference.cpu.weight_packing import pack_model
+from gpt2cli.inference.cpu_decoder import CPUDecoder
 from gpt2cli.model.gpt import GPT
 
 SMALL = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=37, vocab_size=50257)
@@ -25,6 +29,25 @@ def small_model(config: GPTConfig = SMALL, seed: int = 0) -> GPT:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return model.eval()
+
+
+def packed(model: GPT, precision: str, threads: int | None = None) -> CPUDecoder:
+    """A decoder of compiled loops with a model's weights."""
+    arrays = dict(pack_model(model.config, ModelWeights(model), precision))
+    return CPUDecoder(model.config, model.origin, precision, arrays, threads)
+
+
+class ModelWeights:
+    """A model's weights as NumPy arrays."""
+
+    def __init__(self, model: GPT) -> None:
+        self._tensors = model.state_dict()
+
+    def __getitem__(self, name: str) -> Any:
+        return self._tensors[name].numpy()
+
+    def release(self, name: str) -> None:
+        """Keep the weight: it belongs to the model."""
 
 
 @cache
@@ -117,6 +140,14 @@ def llms_from_scratch_state(model: GPT) -> dict[str, Tensor]:
             state[f"trf_blocks.{n}.norm2.{norm_leaf}"] = ours[f"h.{n}.ln_2.{leaf}"]
             state[f"trf_blocks.{n}.att.mask"] = torch.ones(size, size).triu(1)
     return state | {"out_head.weight": ours["wte.weight"].clone()}
+
+
+def quantized_state(state: dict[str, Tensor], bits: int = 8, occurs: Tensor | None = None) -> dict[str, Tensor]:
+    """As `gpt2 quantize` stores these weights, with one row of the embedding for tokens that do not occur."""
+    arrays = {name: to_array(tensor) for name, tensor in state.items()}
+    if occurs is not None:
+        arrays = share_rows(arrays, occurs.numpy())
+    return {name: to_tensor(array) for name, array in quantize_tensors(arrays, bits).items()}
 
 
 def our_checkpoint(model: GPT) -> dict[str, object]:

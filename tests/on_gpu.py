@@ -281,7 +281,6 @@ def environment(work: Path, jobs: int) -> dict[str, str]:
         "NO_COLOR": "1",
         "OMP_NUM_THREADS": str(threads),
         "GOMP_SPINCOUNT": "1000",  # as the command sets it, for a machine that others use too
-        "NUMBA_NUM_THREADS": str(threads),
     }
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from unittest.mock import patch
 
 from gpt2cli.cli import interrupts
-from gpt2cli.cli.app import main
 from gpt2cli.cli.environment import Environment
-from gpt2cli.cli.views import progress
+from gpt2cli.cli.main import main
+from gpt2cli.cli.views import spinner
 
 PATIENCE = 240.0
 """Seconds after which a process that a test waits for is taken to hang; a busy machine needs ten times its usual."""
@@ -65,7 +65,7 @@ def screen(*args: str, **env: str) -> str:
     It shows no spinner, because only a slow machine shows one.
     """
     shown = Pipe(terminal=True)
-    with patch.object(progress, "SECONDS_BEFORE_SPINNER", PATIENCE):
+    with patch.object(spinner, "SECONDS_BEFORE_SPINNER", PATIENCE):
         call(args, Environment(shown, shown, shown, os.environ), {"TERM": "xterm-256color", "COLUMNS": "80"} | env)
     return shown.written()
 

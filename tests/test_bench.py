@@ -1,13 +1,16 @@
 """Measuring speed: the tokens and bytes that are counted, and the formulas; never the speed itself."""
 
+import time
+
 import pytest
 import torch
 
-from gpt2cli import bench
+from gpt2cli import background, bench
 from gpt2cli.config import BenchConfig, GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
-from gpt2cli.inference.decoder import has_kernels, make_decoder
+from gpt2cli.inference.cpu import bandwidth
+from gpt2cli.inference.decoder import has_kernels
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests import models
 
@@ -16,16 +19,16 @@ CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301
 
 @pytest.fixture(autouse=True)
 def small_buffer(monkeypatch):
-    monkeypatch.setattr(bench, "BUFFER_BYTES", 2**20)
+    monkeypatch.setattr(bandwidth, "BUFFER_BYTES", 2**20)
 
 
-@pytest.mark.skipif(not has_kernels(), reason="Numba is not there")
+@pytest.mark.skipif(not has_kernels(), reason="no compiled loops here")
 @pytest.mark.parametrize(
     ("precision", "each", "around"), [("fp32", 4, 4), ("fp16", 2, 2), ("int8", 1, 1), ("int4", 0.5 + 2 / 32, 1)]
 )
 def test_the_bytes_of_a_token_are_those_counted_by_hand(precision, each, around):
     config = GPTConfig(n_layer=2, n_head=3, n_embd=192, block_size=40, vocab_size=320)
-    model = make_decoder(models.small_model(config), torch.device("cpu"), precision)
+    model = models.packed(models.small_model(config), precision)
     C, V = config.n_embd, config.vocab_size
     vectors = 4 * (2 * 9 * C + 4 * C)  # biases, scales, and two norms
     counted = 2 * (each * 12 * C * C + vectors) + 4 * 2 * C + around * V * C + 4 * 2 * V
@@ -69,6 +72,13 @@ def test_speeds_are_medians_of_the_runs_after_the_first():
     assert speed.decode_tok_s == sorted(run.decode_tok_s for run in runs)[1]
     assert speed.roofline_tok_s == pytest.approx(speed.memory_bandwidth_gb_s * 1e9 / speed.weight_bytes_per_token)
     assert speed.roofline_fraction == pytest.approx(speed.decode_tok_s / speed.roofline_tok_s)
+
+
+def test_runs_begin_after_the_work_in_the_background():
+    done = []
+    background.start(lambda go_on: time.sleep(0.2) or "done", done.append)
+    bench.measure(TorchDecoder(models.small_model(CONFIG)), BenchConfig(4, 5, 1), lambda: done.append("run"))
+    assert done == ["done", "run", "run"]
 
 
 def test_what_does_not_fit_into_the_window_is_refused():

@@ -4,28 +4,27 @@ PEFT adapts transformers' GPT-2, which stores its matrices transposed (`fan_in_f
 not transposed, so only the names of its tensors differ from ours.
 """
 
-import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from gpt2cli.checkpoints.adapter_files import CONFIG, WEIGHTS, read_adapter_config
+from gpt2cli.checkpoints.adapter_files import WEIGHTS, read_adapter_config
 from gpt2cli.checkpoints.files import read_safetensors
+from gpt2cli.checkpoints.lazy_arrays import LazyArray, derived
+from gpt2cli.checkpoints.lora_layers import with_update
+from gpt2cli.checkpoints.mapped_files import Array
+from gpt2cli.checkpoints.metadata import NO_METADATA, Metadata, metadata_in
 from gpt2cli.checkpoints.peft_config import PeftConfig
-from gpt2cli.checkpoints.save import disk_errors, write_tensors, writing
-from gpt2cli.checkpoints.tensor_checks import WEIGHT_TYPES, check_model_tensors
-from gpt2cli.config import LoRAConfig
+from gpt2cli.checkpoints.tensor_checks import WEIGHT_TYPES, check_model_tensors, is_finite
+from gpt2cli.config import ADAPTED, LoRAConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.model.gpt import GPT
-from gpt2cli.model.lora import ADAPTED, low_rank_update
+from gpt2cli.model.quantization import Floats, floats
 from gpt2cli.untrusted import shown_name
 
-_PREFIX = "base_model.model.transformer."
 _MODULES = "|".join(map(re.escape, ADAPTED))
 _NAME = re.compile(
     rf"base_model\.model\.(transformer\.|)(h\.\d{{1,6}}\.(?:{_MODULES}))\.lora_"
@@ -46,15 +45,17 @@ class Adapter:
     scales      the factor of each layer's B A, by our name for the layer
     magnitudes  the norms of the rows of each adapted weight (out,), if it is DoRA
     biases      biases that replace the base's, by our name
+    facts       the prompt template and the provenance
     """
 
     directory: Path
     config: LoRAConfig
-    tensors: dict[str, Tensor]
+    tensors: dict[str, LazyArray]
     base: str | None
     scales: dict[str, float] = field(default_factory=dict)
-    magnitudes: dict[str, Tensor] = field(default_factory=dict)
-    biases: dict[str, Tensor] = field(default_factory=dict)
+    magnitudes: dict[str, LazyArray] = field(default_factory=dict)
+    biases: dict[str, LazyArray] = field(default_factory=dict)
+    facts: Metadata = NO_METADATA
 
     @property
     def is_plain(self) -> bool:
@@ -63,45 +64,6 @@ class Adapter:
         factor = self.config.alpha / self.config.rank
         alike = all(math.isclose(scale, factor) for scale in self.scales.values())
         return alike and ranks == {self.config.rank} and not self.magnitudes and not self.biases
-
-
-def save_adapter(
-    directory: Path,
-    tensors: dict[str, Tensor],
-    config: LoRAConfig,
-    *,
-    base: str | None = None,
-    template: dict[str, str] | None = None,
-    provenance: dict[str, Any] | None = None,
-) -> None:
-    """Write the tensors of `lora_state` to a directory that PEFT opens on transformers' GPT-2.
-
-    The prompt template and the provenance (any JSON value) go into the header of the tensors' file. An existing file
-    stays until the new one is complete. Raises ResourceError if the disk is full, or there is no parent directory.
-    """
-    name, at, revision = (base or "").partition("@")
-    if at and Path(str(base)).exists():
-        name, revision = str(base), ""
-    fields = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": name or None,
-        "revision": revision or None,
-        "r": config.rank,
-        "lora_alpha": int(config.alpha) if config.alpha == int(config.alpha) else config.alpha,
-        "lora_dropout": 0.0,
-        "target_modules": list(dict.fromkeys(name.rpartition(".")[2] for name in ADAPTED)),
-        "fan_in_fan_out": True,  # of transformers' GPT-2, which PEFT adapts
-        "bias": "none",
-        "inference_mode": True,
-    }
-    theirs = {f"{_PREFIX}{name}.weight": tensor for name, tensor in tensors.items()}
-    with disk_errors(directory):
-        directory.mkdir(exist_ok=True)
-    with writing(directory / WEIGHTS) as temporary:
-        write_tensors(temporary, theirs, {"format": "pt", "template": template, "provenance": provenance or {}})
-    with writing(directory / CONFIG) as temporary:
-        temporary.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def read_adapter(directory: Path) -> Adapter:
@@ -114,47 +76,49 @@ def read_adapter(directory: Path) -> Adapter:
     return _read_tensors(directory, config, base)
 
 
-@torch.no_grad()
-def merge_adapter(model: GPT, adapter: Adapter) -> None:
-    """Add an adapter's updates to the model's weights, in place. They are computed in fp32.
+def merge_adapter(weights: Mapping[str, LazyArray], adapter: Adapter) -> dict[str, LazyArray]:
+    """A model's weights with an adapter's updates added. These weights are computed, in fp32, when they are read.
 
-    A model on the meta device is only checked. Raises CheckpointError, with the model as it was, if the adapter was
-    made for a model of another shape.
+    Raises CheckpointError if the adapter was made for a model of another shape.
     """
-    where = adapter.directory
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    for name in adapter.scales:
-        if name not in linear:
-            raise CheckpointError(f"{where} is an adapter for another base: this one has no {name}")
-        A, B = adapter.tensors[f"{name}.lora_A"], adapter.tensors[f"{name}.lora_B"]
-        there, here = (B.shape[0], A.shape[1]), tuple(linear[name].weight.shape)
-        if there != here:
-            raise CheckpointError(f"{where} is an adapter for another base: {name} is {here} here, {there} there")
-    parameters = dict(model.named_parameters())
+    where, merged = adapter.directory, dict(weights)
+    for layer, scale in adapter.scales.items():
+        weight = weights.get(f"{layer}.weight")
+        if weight is None:
+            raise CheckpointError(f"{where} is an adapter for another base: this one has no {layer}")
+        A, B = adapter.tensors[f"{layer}.lora_A"], adapter.tensors[f"{layer}.lora_B"]
+        there = (B.shape[0], A.shape[1])
+        if there != weight.shape:
+            raise CheckpointError(
+                f"{where} is an adapter for another base: {layer} is {weight.shape} here, {there} there"
+            )
+        merged[f"{layer}.weight"] = weight = with_update(weight, A, B, scale)
+        if layer in adapter.magnitudes:
+            parts = (weight, adapter.magnitudes[layer])
+            merged[f"{layer}.weight"] = derived(_with_magnitudes, weight.shape, weight.dtype, *parts)
     for name, bias in adapter.biases.items():
-        if name not in parameters or parameters[name].shape != bias.shape:
+        if name not in weights or weights[name].shape != bias.shape:
             raise CheckpointError(f"{where} is an adapter for another base: {name} does not fit")
-    if model.wte.weight.is_meta:
-        return
-    for name, scale in adapter.scales.items():
-        weight = linear[name].weight
-        weight += low_rank_update(adapter.tensors[f"{name}.lora_A"], adapter.tensors[f"{name}.lora_B"], scale)
-        if name in adapter.magnitudes:  # DoRA, "Weight-Decomposed Low-Rank Adaptation", Liu et al. 2024
-            smallest = torch.finfo(torch.float32).tiny
-            weight *= adapter.magnitudes[name].float()[:, None] / weight.norm(dim=1, keepdim=True).clamp(min=smallest)
-    for name, bias in adapter.biases.items():
-        parameters[name].copy_(bias)
+        merged[name] = derived(floats, bias.shape, np.dtype(np.float32), bias)
+    return merged
+
+
+def _with_magnitudes(weight: Floats, magnitudes: Array) -> Floats:
+    """Rows of these norms (out,): DoRA, "Weight-Decomposed Low-Rank Adaptation", Liu et al. 2024. Changes `weight`."""
+    norms = np.maximum(np.linalg.norm(weight, axis=1), np.finfo(np.float32).tiny)
+    weight *= (floats(magnitudes) / norms)[:, None]
+    return weight
 
 
 def _read_tensors(directory: Path, config: PeftConfig, base: str | None) -> Adapter:
     """The adapter with its matrices under our names. They are checked to come in pairs that fit."""
     file = directory / WEIGHTS
-    adapter = Adapter(directory, config.lora, {}, base)
-    stored = read_safetensors(file).tensors
-    check_model_tensors(stored, file)
-    for name, tensor in stored.items():
+    contents = read_safetensors(file)
+    adapter = Adapter(directory, config.lora, {}, base, facts=metadata_in(contents.extra, file))
+    check_model_tensors(contents.tensors, file)
+    for name, tensor in contents.tensors.items():
         found, bias = _NAME.fullmatch(name), _BIAS.fullmatch(name)
-        if tensor.dtype not in WEIGHT_TYPES or not tensor.float().isfinite().all():
+        if tensor.dtype not in WEIGHT_TYPES or not is_finite(tensor.read()):
             raise CheckpointError(f"{file}: {shown_name(name)} has values that are not finite numbers: save it again")
         if bias and config.biases:
             adapter.biases[f"{bias[1]}.bias"] = tensor
@@ -164,7 +128,7 @@ def _read_tensors(directory: Path, config: PeftConfig, base: str | None) -> Adap
             _check_rank(tensor, found[3], config, f"{file}: {name}")
             adapter.tensors[f"{found[2]}.lora_{found[3]}"] = tensor
             if found[3] == "A":
-                adapter.scales[found[2]] = config.scale(found[1] + found[2], len(tensor))
+                adapter.scales[found[2]] = config.scale(found[1] + found[2], tensor.shape[0])
         else:
             raise CheckpointError(
                 f"{file}: {shown_name(name)} is no low-rank matrix of a GPT-2's block: merge it with PEFT first"
@@ -173,10 +137,10 @@ def _read_tensors(directory: Path, config: PeftConfig, base: str | None) -> Adap
     return adapter
 
 
-def _check_rank(tensor: Tensor, matrix: str, config: PeftConfig, where: str) -> None:
-    if tensor.dim() != 2 or tensor.shape[0 if matrix == "A" else 1] not in config.ranks:
+def _check_rank(tensor: LazyArray, matrix: str, config: PeftConfig, where: str) -> None:
+    if tensor.ndim != 2 or tensor.shape[0 if matrix == "A" else 1] not in config.ranks:
         ranks = " or ".join(map(str, sorted(config.ranks)))
-        raise CheckpointError(f"{where} is {tuple(tensor.shape)}, not of rank {ranks}: save it again")
+        raise CheckpointError(f"{where} is {tensor.shape}, not of rank {ranks}: save it again")
 
 
 def _check_pairs(adapter: Adapter, config: PeftConfig, file: Path) -> None:

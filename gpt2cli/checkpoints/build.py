@@ -1,91 +1,19 @@
-"""From tensors under our names to a checked model, whose shape comes from them and from the config."""
-
-from dataclasses import replace
-from typing import Any
+"""From a stored model to torch's GPT."""
 
 import torch
-from torch import Tensor
 
-from gpt2cli.checkpoints.limits import MAX_BLOCKS
-from gpt2cli.checkpoints.rounding import is_finite
-from gpt2cli.checkpoints.state_dicts import HEADS
-from gpt2cli.checkpoints.tensor_checks import WEIGHT_TYPES
-from gpt2cli.config import HEAD_SIZE, GPTConfig
-from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.checkpoints.stored_model import StoredModel
+from gpt2cli.checkpoints.torch_arrays import to_tensor
 from gpt2cli.model.gpt import GPT
-from gpt2cli.untrusted import shown, shown_name
 
 
-def read_shape(tensors: dict[str, Tensor], config: dict[str, Any], where: object) -> GPTConfig:
-    """The shape of a model with these tensors (under our names). `config` gives only what they do not determine.
+def build(stored: StoredModel) -> GPT:
+    """A GPT on the CPU whose parameters are the stored weights: views of the mapped file where these are such views.
 
-    Raises CheckpointError, naming the field, if `config` contradicts the tensors or the number of heads is unknown.
+    Raises CheckpointError if a value is not finite.
     """
-    for name in ("wte.weight", "wpe.weight"):
-        if name not in tensors or tensors[name].dim() != 2:
-            raise CheckpointError(f"{where} has no matrix {name}: it is not a GPT-2, or not a whole one")
-    vocab_size, n_embd = tensors["wte.weight"].shape
-    block_size = tensors["wpe.weight"].shape[0]
-    n_layer = sum(name.endswith(".ln_1.weight") for name in tensors)
-    if n_layer > MAX_BLOCKS:
-        raise CheckpointError(f"{where} has {n_layer} blocks, more than {MAX_BLOCKS}: it is no GPT-2")
-    in_weights = {"n_layer": n_layer, "n_embd": n_embd, "n_positions": block_size, "vocab_size": vocab_size}
-    for name, value in in_weights.items():
-        if config.get(name, value) != value:
-            raise CheckpointError(f"{where}: {name} is {shown(config[name])} in the config, but {value} in the weights")
-    epsilon = config.get("layer_norm_epsilon", GPTConfig.layer_norm_epsilon)
-    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
-        raise CheckpointError(f"{where}: layer_norm_epsilon is {shown(epsilon)}, not a small number")
-    n_head = next((config[name] for name in HEADS if name in config), None)
-    if n_head is None and n_embd % HEAD_SIZE:
-        raise CheckpointError(
-            f"{where} does not say how many heads it has: put a config.json with n_embd and n_head beside it"
-        )
-    if n_head is not None and not (type(n_head) is int and 1 <= n_head <= n_embd):
-        raise CheckpointError(f"{where}: n_head is {shown(n_head)}, not a number of heads in a width of {n_embd}")
-    try:
-        return GPTConfig(
-            n_layer=n_layer,
-            n_head=n_embd // HEAD_SIZE if n_head is None else n_head,
-            n_embd=n_embd,
-            block_size=block_size,
-            vocab_size=vocab_size,
-            layer_norm_epsilon=epsilon,
-            tied="lm_head.weight" not in tensors,
-        )
-    except UsageError as error:
-        raise CheckpointError(f"{where}: {error}") from None
-
-
-def build(config: GPTConfig, tensors: dict[str, Tensor], where: object) -> GPT:
-    """A GPT whose parameters are these tensors themselves. Raises CheckpointError if they do not fit."""
-    wanted = parameter_shapes(config)
-    complaints = [f"{name} is missing" for name in wanted if name not in tensors]
-    complaints += [f"{shown_name(name)} is unknown" for name in tensors if name not in wanted]
-    for name, tensor in tensors.items():
-        if name not in wanted:
-            continue
-        if tensor.shape != wanted[name]:
-            complaints.append(f"{name} is {tuple(tensor.shape)}, not {wanted[name]}")
-        elif tensor.dtype not in WEIGHT_TYPES:
-            complaints.append(f"{name} is {tensor.dtype}, not floating point")
-        elif not tensor.is_meta and not is_finite(tensor):
-            complaints.append(f"{name} has values that are not finite")
-    if complaints:
-        more = f", and {len(complaints) - 5} more" if len(complaints) > 5 else ""
-        raise CheckpointError(f"{where} does not fit: {', '.join(complaints[:5])}{more}: fetch or save it again")
     with torch.device("meta"):
-        model = GPT(config)
-    model.load_state_dict(tensors, assign=True)
+        model = GPT(stored.config)
+    model.load_state_dict({name: to_tensor(array) for name, array in stored.weights.items()}, assign=True)
+    model.origin = stored.origin
     return model
-
-
-def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of a GPT's parameters, taken from a GPT of one block, which is faster to make."""
-    with torch.device("meta"):
-        model = GPT(replace(config, n_layer=1))
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, parameter in model.named_parameters():
-        blocks = range(config.n_layer) if name.startswith("h.0.") else (0,)
-        shapes |= {name.replace("h.0.", f"h.{block}.", 1): tuple(parameter.shape) for block in blocks}
-    return shapes

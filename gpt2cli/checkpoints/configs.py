@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from gpt2cli.checkpoints.files import Contents
 from gpt2cli.checkpoints.headers import read_json
+from gpt2cli.checkpoints.lazy_arrays import LazyArray
 from gpt2cli.checkpoints.state_dicts import ALPHAS, BIASES, CONFIGS, HEADS
 from gpt2cli.config import HEAD_SIZE
 from gpt2cli.published import PUBLISHED
@@ -34,14 +33,14 @@ def has_heads(config: Mapping[str, Any]) -> bool:
     return any(name in config for name in HEADS)
 
 
-def config_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def config_beside(path: Path, tensors: Mapping[str, LazyArray]) -> dict[str, Any]:
     """The `config.json` beside a file, if it exists and describes a model of this width; otherwise an empty dict."""
     file = path.parent / "config.json"
     if not is_file(file):
         return {}
     config = read_json(file)
     width = next((config[name] for name in _WIDTHS if name in config), None)
-    tables = [tensor for name, tensor in tensors.items() if name.endswith(_TABLES) and tensor.dim() == 2]
+    tables = [tensor for name, tensor in tensors.items() if name.endswith(_TABLES) and tensor.ndim == 2]
     return config if type(width) is int and any(table.shape[1] == width for table in tables) else {}
 
 

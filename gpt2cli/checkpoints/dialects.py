@@ -1,4 +1,4 @@
-"""The names that other projects give to GPT-2's weights, for reading and writing.
+"""The names that other projects give to GPT-2's weights.
 
 Our names are the Hub's, with torch's orientation of a linear layer, (out, in). In all names, `*` stands for the number
 of a block. Where three names stand for one of ours, query, key and value are separate.
@@ -8,16 +8,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor
-
+from gpt2cli.checkpoints.lazy_arrays import LazyArray, joined, same, zeros
 from gpt2cli.checkpoints.lora_layers import merge_lora_layers
-from gpt2cli.checkpoints.state_dicts import extra_heads, plain_names, same
+from gpt2cli.checkpoints.state_dicts import extra_heads, plain_names
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown
 
-_BLOCK_NUMBER = re.compile(r"^h\.(\d+)\.")
-_MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
 @dataclass(frozen=True)
@@ -85,11 +82,11 @@ DIALECTS = (
 SIGNATURES = frozenset(dialect.signature for dialect in DIALECTS)
 
 
-def recognise(tensors: dict[str, Tensor]) -> Dialect:
+def recognise(tensors: dict[str, LazyArray]) -> Dialect:
     """The dialect of a state dict whose wrappers are stripped. Raises CheckpointError if it is none of them."""
     for dialect in DIALECTS:
         qkv = tensors.get(dialect.signature)
-        if qkv is not None and qkv.dim() == 2 and (not dialect.conv1d or 3 * qkv.shape[0] == qkv.shape[1]):
+        if qkv is not None and qkv.ndim == 2 and (not dialect.conv1d or 3 * qkv.shape[0] == qkv.shape[1]):
             return dialect
     names = {dialect.signature: _unknown(tensors, dialect) for dialect in DIALECTS}
     signature = min(names, key=lambda signature: len(names[signature]))
@@ -100,14 +97,14 @@ def recognise(tensors: dict[str, Tensor]) -> Dialect:
 
 
 def to_ours(
-    tensors: dict[str, Tensor],
+    tensors: dict[str, LazyArray],
     *,
     biases: bool = True,
     tied: bool | None = None,
     lora_alpha: float | None = None,
     note: Callable[[str], None] = lambda text: None,
-) -> dict[str, Tensor]:
-    """The same weights under our names and in our orientation: views where that is possible, no copies.
+) -> dict[str, LazyArray]:
+    """The same weights under our names and in our orientation, which are computed when they are read.
 
     A head equal to the token embedding is left out, since the model ties them. If they are `tied`, or this is unknown,
     a head alone becomes the embedding. Missing biases become zeros: all of them without `biases`, which nanoGPT can
@@ -119,7 +116,7 @@ def to_ours(
     tensors = plain_names(merge_lora_layers(tensors, lora_alpha, note), SIGNATURES)
     dialect = recognise(tensors)
     left = {name: tensor for name, tensor in tensors.items() if not name.endswith(dialect.buffers)}
-    ours: dict[str, Tensor] = {}
+    ours: dict[str, LazyArray] = {}
     n_layer = _count_blocks(left, dialect)
     for module in dialect.modules:
         for block in range(n_layer if "*" in module else 1):
@@ -136,7 +133,7 @@ def to_ours(
     return ours | left
 
 
-def _unknown(tensors: dict[str, Tensor], dialect: Dialect) -> list[str]:
+def _unknown(tensors: dict[str, LazyArray], dialect: Dialect) -> list[str]:
     """The names of tensors that a dialect does not know."""
     modules = [name for names in dialect.modules.values() for name in names]
     leaves = "|".join({"weight", "bias", *dialect.norm_leaves.values()})
@@ -144,7 +141,7 @@ def _unknown(tensors: dict[str, Tensor], dialect: Dialect) -> list[str]:
     return sorted(name for name in tensors if not known.fullmatch(name) and not name.endswith(dialect.buffers))
 
 
-def _tie(ours: dict[str, Tensor], tied: bool | None, note: Callable[[str], None]) -> None:
+def _tie(ours: dict[str, LazyArray], tied: bool | None, note: Callable[[str], None]) -> None:
     """If the embedding and the head are equal, or one is missing, keep one tensor, named as the embedding."""
     if "wte.weight" not in ours and "lm_head.weight" in ours and tied is not False:
         ours["wte.weight"] = ours.pop("lm_head.weight")
@@ -154,32 +151,14 @@ def _tie(ours: dict[str, Tensor], tied: bool | None, note: Callable[[str], None]
         del ours["lm_head.weight"]
 
 
-def from_ours(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Our weights under the names and in the orientation of a dialect: the inverse of `to_ours`. Views, no copies."""
-    dialect = next(dialect for dialect in DIALECTS if dialect.name == name)
-    theirs: dict[str, Tensor] = {}
-    for our_name, tensor in tensors.items():
-        module, _, leaf = our_name.rpartition(".")
-        block = _BLOCK_NUMBER.search(module)
-        targets = dialect.modules[_BLOCK_NUMBER.sub("h.*.", module)]
-        if "ln_" in module:
-            leaf = dialect.norm_leaves.get(leaf, leaf)
-        if dialect.conv1d and our_name.endswith(_MATRICES):
-            tensor = tensor.t()
-        wrapper = "" if module == "lm_head" else dialect.wrapper
-        for target, part in zip(targets, tensor.chunk(len(targets)), strict=True):
-            theirs[f"{wrapper}{target}.{leaf}".replace("*", block[1] if block else "")] = part
-    return theirs
-
-
-def _count_blocks(tensors: dict[str, Tensor], dialect: Dialect) -> int:
+def _count_blocks(tensors: dict[str, LazyArray], dialect: Dialect) -> int:
     """The number of transformer blocks: one more than the largest block number in a name."""
     prefix = re.escape(dialect.signature.split("0.")[0])
     numbers = [int(found[1]) for name in tensors if (found := re.match(rf"{prefix}(\d{{1,6}})\.", name))]
     return min(max(numbers) + 1, len(tensors))
 
 
-def _take(left: dict[str, Tensor], ours: dict[str, Tensor], dialect: Dialect, module: str, block: str) -> None:
+def _take(left: dict[str, LazyArray], ours: dict[str, LazyArray], dialect: Dialect, module: str, block: str) -> None:
     """Move one module's weight and bias from `left`, where they have their names, to `ours`."""
     sources = dialect.modules[module]
     for leaf in ("weight", "bias"):
@@ -190,14 +169,14 @@ def _take(left: dict[str, Tensor], ours: dict[str, Tensor], dialect: Dialect, mo
         if names is None:
             continue
         parts = [left.pop(name) for name in names]
-        if any(part.dim() == 0 or part.shape != parts[0].shape for part in parts[1:]):
+        if any(part.ndim == 0 or part.shape != parts[0].shape for part in parts[1:]):
             shapes = ", ".join(f"{name} {tuple(part.shape)}" for name, part in zip(names, parts, strict=True))
             raise CheckpointError(f"query, key and value differ in shape ({shapes}): fetch or save them again")
         name = f"{module}.{leaf}".replace("*", block)
-        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-        ours[name] = tensor.t() if dialect.conv1d and name.endswith(_MATRICES) and tensor.dim() == 2 else tensor
+        tensor = joined(parts)
+        ours[name] = tensor.transposed() if dialect.conv1d and name.endswith(MATRICES) and tensor.ndim == 2 else tensor
 
 
-def _add_zero_biases(ours: dict[str, Tensor], modules: tuple[str, ...]) -> None:
+def _add_zero_biases(ours: dict[str, LazyArray], modules: tuple[str, ...]) -> None:
     for name in [name for name in ours if name.endswith(tuple(f"{module}.weight" for module in modules))]:
-        ours.setdefault(name.removesuffix("weight") + "bias", ours[name].new_zeros(ours[name].shape[:1]))
+        ours.setdefault(name.removesuffix("weight") + "bias", zeros(ours[name].shape[:1], ours[name].dtype))

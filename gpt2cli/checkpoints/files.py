@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from torch import Tensor
+import ml_dtypes  # noqa: F401  # gives NumPy the types of TYPES that it lacks
+import numpy as np
 
-from gpt2cli.checkpoints import gguf_format, pt_format
-from gpt2cli.checkpoints.headers import check_regular, check_safetensors, kind_of, read_json
+from gpt2cli.checkpoints import gguf_format
+from gpt2cli.checkpoints.headers import TYPES, check_regular, check_safetensors, kind_of, read_json
 from gpt2cli.checkpoints.hub_layout import check_weights
+from gpt2cli.checkpoints.lazy_arrays import LazyArray, lazy
 from gpt2cli.checkpoints.limits import MAX_SHARDS, MAX_TENSORS
+from gpt2cli.checkpoints.mapped_files import array_in, map_file
 from gpt2cli.errors import CheckpointError
 from gpt2cli.hub.names import INDEX, WEIGHTS
 from gpt2cli.untrusted import is_file, shown, shown_reason
@@ -24,37 +26,39 @@ from gpt2cli.untrusted import is_file, shown, shown_reason
 class Contents:
     """The contents of a checkpoint file: tensors by name, and the other facts in it."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, LazyArray]
     extra: dict[str, Any]
 
 
 def read_checkpoint(path: Path) -> Contents:
     """Open a `.safetensors`, `.pt` or `.gguf` file by memory map, whatever its name ends in.
 
-    Raises CheckpointError for a file that is damaged, is something else, or holds a pickle that runs code.
+    Only a `.pt` file needs torch. Raises CheckpointError for a file that is damaged, is something else, or holds a
+    pickle that runs code.
     """
-    match kind_of(path):
-        case "safetensors":
-            return read_safetensors(path)
-        case "pt":
-            return Contents(*pt_format.read_pt(path))
-        case "old pt":
-            return Contents(*pt_format.read_old_pt(path))
-        case "gguf":
-            return Contents(*gguf_format.read_gguf(path))
+    kind = kind_of(path)
+    if kind == "safetensors":
+        return read_safetensors(path)
+    if kind == "gguf":
+        return Contents(*gguf_format.read_gguf(path))
+    from gpt2cli.checkpoints import pt_format  # imports torch
+
+    tensors, extra = pt_format.read_pt(path) if kind == "pt" else pt_format.read_old_pt(path)
+    return Contents({name: lazy(array) for name, array in tensors.items()}, extra)
 
 
 def read_safetensors(path: Path) -> Contents:
     """Open one `.safetensors` file by memory map. Raises CheckpointError if it is not one or not whole."""
     check_regular(path)
-    metadata = check_safetensors(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return Contents({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118
-    except MemoryError:
-        raise
-    except Exception as error:  # safetensors raises errors of Rust, of torch, and SafetensorError
-        raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): fetch it again") from None
+    described, metadata = check_safetensors(path)
+    content, tensors = map_file(path), {}
+    for name, tensor in described.items():
+        dtype = np.dtype(TYPES[tensor.type][0])
+        try:
+            tensors[name] = lazy(array_in(content, tensor.start, tensor.shape, dtype))
+        except (TypeError, ValueError) as error:  # a dimension too large for NumPy, or the file was cut meanwhile
+            raise CheckpointError(f"{path} is damaged ({shown_reason(error)}): fetch it again") from None
+    return Contents(tensors, metadata)
 
 
 def read_shards(index: Path) -> Contents:
@@ -69,7 +73,7 @@ def read_shards(index: Path) -> Contents:
     names = sorted(set(shards.values()))
     if len(names) > MAX_SHARDS:
         raise CheckpointError(f"{index}: weight_map names {len(names)} files, more than {MAX_SHARDS}: fetch it again")
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, LazyArray] = {}
     extra: dict[str, Any] = {}
     for name in names:
         if not is_file(index.parent / name):

@@ -7,14 +7,17 @@ that a header gives. It also takes a second, because it makes an object of each 
 import math
 import struct
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import ml_dtypes
+import numpy as np
 
 from gpt2cli.checkpoints.headers import GGUF_MAGIC
+from gpt2cli.checkpoints.lazy_arrays import LazyArray, derived, lazy
 from gpt2cli.checkpoints.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_NAME, MAX_TENSORS
+from gpt2cli.checkpoints.mapped_files import Array, array_in, map_file
 from gpt2cli.errors import CheckpointError
 from gpt2cli.untrusted import shown, shown_name, shown_reason
 
@@ -27,8 +30,14 @@ MAX_FIELDS = 1_000
 """Fields that are read. llama.cpp's converter writes about 30."""
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_PLAIN = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
+_PLAIN: dict[int, np.dtype[Any]] = {
+    0: np.dtype(np.float32),
+    1: np.dtype(np.float16),
+    30: np.dtype(ml_dtypes.bfloat16),
+}
 _Q8_0 = 8
+_FP32 = np.dtype(np.float32)
+_BLOCK = np.dtype([("scale", np.float16), ("weights", np.int8, BLOCK)])
 _GGML_TYPES = (
     "f32 f16 q4_0 q4_1 - - q5_0 q5_1 q8_0 q8_1 q2_K q3_K q4_K q5_K q6_K q8_K iq2_xxs iq2_xs iq3_xxs iq1_s iq4_nl iq3_s "
     "iq2_s iq4_xs i8 i16 i32 i64 f64 iq1_m bf16 - - - tq1_0 tq2_0 - - - mxfp4"
@@ -44,11 +53,11 @@ _FIELDS = {
 }
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_gguf(path: Path) -> tuple[dict[str, LazyArray], dict[str, Any]]:
     """A file's tensors under its own names, and its facts: the config, the tokenizer and our prompt template.
 
-    Tensors of f32, f16 and bf16 are mapped into memory, those of q8_0 become fp32. Raises CheckpointError for a file
-    that is damaged, holds no GPT-2, or holds tensors of other types.
+    Tensors of f32, f16 and bf16 are mapped into memory, those of q8_0 become fp32 when they are read. Raises
+    CheckpointError for a file that is damaged, holds no GPT-2, or holds tensors of other types.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -69,11 +78,14 @@ def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is followed by other bytes: {end} expected, {size} found: fetch it again")
     if sum(sizes.values()) > size - start:  # q8_0 would be unpacked again and again
         raise CheckpointError(f"{path} is damaged: its tensors overlap: fetch or export it again")
-    content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    tensors = {}
+    content, tensors = map_file(path), {}
     for tensor in described:
         begin = start + tensor.offset
-        tensors[tensor.name] = _as_tensor(content[begin : begin + sizes[tensor.name]], tensor)
+        if tensor.kind in _PLAIN:
+            tensors[tensor.name] = lazy(array_in(content, begin, tensor.shape, _PLAIN[tensor.kind]))
+        else:
+            blocks = lazy(array_in(content, begin, (sizes[tensor.name] // _BLOCK.itemsize,), _BLOCK))
+            tensors[tensor.name] = derived(partial(_dequantize, tensor.shape), tensor.shape, _FP32, blocks)
     return tensors, _facts(fields)
 
 
@@ -175,7 +187,7 @@ def _byte_count(path: Path, tensor: _Described) -> int:
     if tensor.kind in _PLAIN:
         return count * _PLAIN[tensor.kind].itemsize
     if tensor.kind == _Q8_0 and tensor.shape[-1] % BLOCK == 0:
-        return count // BLOCK * (2 + BLOCK)
+        return count // BLOCK * _BLOCK.itemsize
     names = _GGML_TYPES.split()
     name = names[tensor.kind] if tensor.kind < len(names) else "unknown"
     raise CheckpointError(
@@ -184,12 +196,9 @@ def _byte_count(path: Path, tensor: _Described) -> int:
     )
 
 
-def _as_tensor(content: Tensor, tensor: _Described) -> Tensor:
-    if tensor.kind in _PLAIN:
-        return content.view(_PLAIN[tensor.kind]).view(tensor.shape)
-    blocks = content.view(-1, 2 + BLOCK)  # a scale in fp16, then the weights in int8
-    scales = blocks[:, :2].contiguous().view(torch.float16).float()
-    return (blocks[:, 2:].view(torch.int8) * scales).view(tensor.shape)
+def _dequantize(shape: tuple[int, ...], blocks: Array) -> Array:
+    """The values of blocks of q8_0."""
+    return (blocks["weights"] * blocks["scale"].astype(np.float32)[:, None]).reshape(shape)
 
 
 def _facts(fields: dict[str, Any]) -> dict[str, Any]:

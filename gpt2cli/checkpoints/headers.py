@@ -4,7 +4,9 @@ The first bytes of a file tell its kind. Its name does not, except for `.safeten
 """
 
 import json
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +22,25 @@ GGUF_MAGIC = b"GGUF"
 _START = 512
 """The first bytes of a file that are read to recognize it."""
 
+TYPES = {
+    **{"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)},
+    **{"F8_E4M3": ("float8_e4m3fn", 1), "F8_E5M2": ("float8_e5m2", 1), "C64": ("complex64", 8), "BOOL": ("bool", 1)},
+    **{"I64": ("int64", 8), "I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1)},
+    **{"U64": ("uint64", 8), "U32": ("uint32", 4), "U16": ("uint16", 2), "U8": ("uint8", 1)},
+}
+"""The types in safetensors, with their names in NumPy and ml_dtypes, and their sizes in bytes."""
+
 Kind = Literal["safetensors", "pt", "old pt", "gguf"]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A tensor as the header of a safetensors file describes it. `start` and `end` are bytes of the file."""
+
+    type: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
 
 
 def kind_of(path: Path) -> Kind:
@@ -74,10 +94,11 @@ def check_regular(path: Path) -> None:
         raise CheckpointError(f"{path} has a name that is not UTF-8: rename it")
 
 
-def check_safetensors(path: Path) -> dict[str, str]:
-    """Check the header of a `.safetensors` file, and return its metadata. Raises CheckpointError.
+def check_safetensors(path: Path) -> tuple[dict[str, Described], dict[str, str]]:
+    """Check the header of a `.safetensors` file. Returns its tensors by name, and its metadata.
 
-    The library's errors are vague, and it accepts duplicate names.
+    Raises CheckpointError for a header that is damaged, or does not fit the size of the file. The tensors then follow
+    each other without overlap up to the end of the file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -90,31 +111,45 @@ def check_safetensors(path: Path) -> dict[str, str]:
         file.seek(8)
         raw = file.read(length)
     try:
-        metadata, end = _parse_header(raw)
+        tensors, metadata = _parse_header(raw)
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         reason = shown_reason(error)
         raise CheckpointError(f"{path} is damaged: bad safetensors header ({reason}): fetch it again") from None
-    if size != 8 + length + end:
-        state = "truncated" if size < 8 + length + end else "followed by other bytes"
-        raise CheckpointError(f"{path} is {state}: {8 + length + end} bytes expected, {size} found: fetch it again")
-    return metadata
+    end = max((tensor.end for tensor in tensors.values()), default=8 + length)
+    if size != end:
+        state = "truncated" if size < end else "followed by other bytes"
+        raise CheckpointError(f"{path} is {state}: {end} bytes expected, {size} found: fetch it again")
+    return tensors, metadata
 
 
-def _parse_header(raw: bytes) -> tuple[dict[str, str], int]:
-    """The metadata, and the end of the last tensor's data. Raises ValueError, TypeError or LookupError."""
+def _parse_header(raw: bytes) -> tuple[dict[str, Described], dict[str, str]]:
+    """The tensors and the metadata. Raises ValueError, TypeError or LookupError."""
     header = json.loads(raw, object_pairs_hook=_no_duplicates)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("metadata that is no table of texts")
+    if not all(map(is_encodable, (*header, *metadata, *metadata.values()))):
+        raise ValueError("a text that is not Unicode")
     if len(header) > MAX_TENSORS:
         raise ValueError(f"{len(header)} tensors")
-    end = 0
-    for entry in header.values():
-        shape, (_, last) = entry["shape"], entry["data_offsets"]
-        if len(shape) > MAX_DIMENSIONS or any(type(number) is not int for number in (*shape, last)):
-            raise ValueError("a tensor of impossible shape or place")
-        end = max(end, last)
-    return metadata, end
+    tensors = {name: _described(entry, 8 + len(raw)) for name, entry in header.items()}
+    end = 8 + len(raw)
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.end)):
+        if tensor.start != end:
+            raise ValueError("tensors that overlap, or bytes between them")
+        end = tensor.end
+    return tensors, metadata
+
+
+def _described(entry: dict[str, Any], data: int) -> Described:
+    """One entry of the header. The data of the tensors begin at byte `data` of the file."""
+    shape, (start, end) = entry["shape"], entry["data_offsets"]
+    if len(shape) > MAX_DIMENSIONS or any(type(number) is not int or number < 0 for number in (*shape, start, end)):
+        raise ValueError("a tensor of impossible shape or place")
+    _, size = TYPES[entry["dtype"]]
+    if end - start != math.prod(shape) * size:
+        raise ValueError("a tensor whose shape does not fit its size")
+    return Described(entry["dtype"], tuple(shape), data + start, data + end)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

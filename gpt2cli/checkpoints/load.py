@@ -1,11 +1,14 @@
 """The Python API for loading a model: `gpt2cli.load`, and `load_plain` for training and export."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.inference.decoder import Decoder
-from gpt2cli.model.gpt import GPT
 from gpt2cli.progress import Progress, ignore
+
+if TYPE_CHECKING:
+    from gpt2cli.model.gpt import GPT
 
 
 def load(
@@ -34,6 +37,6 @@ def load_plain(
     offline: bool = False,
     for_text: bool = False,
     progress: Progress = ignore,
-) -> GPT:
+) -> "GPT":
     """A model in fp32 and evaluation mode. The arguments are those of `ModelSpec` and of its method `load_plain`."""
     return ModelSpec(model, ckpt, device, offline=offline).load_plain(progress, for_text=for_text)

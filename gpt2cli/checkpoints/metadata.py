@@ -53,7 +53,11 @@ def read_metadata(ckpt: str | Path) -> Metadata:
             raise CheckpointError(f"{file} is not there: save the adapter again")
     else:
         check_file(file)
-    extra = read_checkpoint(file).extra
+    return metadata_in(read_checkpoint(file).extra, file)
+
+
+def metadata_in(extra: Mapping[str, Any], file: object) -> Metadata:
+    """The facts among all that stand in `file`. Raises CheckpointError for a template that is none."""
     template, provenance = (decoded(extra.get(name)) for name in ("template", "provenance"))
     if template is not None and not (isinstance(template, dict) and all(map(_is_text, template.items()))):
         raise CheckpointError(f"{file}: template is not a table of texts: save the checkpoint again")

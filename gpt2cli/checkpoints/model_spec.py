@@ -1,6 +1,7 @@
 """One value that says which model: its name or file, the device and the precision."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,8 @@ from gpt2cli.checkpoints import places
 from gpt2cli.checkpoints.adapter_files import is_adapter, read_adapter_config
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
-from gpt2cli.hub.names import WEIGHTS
+from gpt2cli.hub.names import CONFIG, WEIGHTS
+from gpt2cli.hub.tokenizer_files import check_tokenizer, tokenizer_files
 from gpt2cli.model.device_names import check_device_name
 from gpt2cli.paths import asset, expand
 from gpt2cli.progress import Progress, ignore
@@ -17,6 +19,7 @@ from gpt2cli.untrusted import is_directory, is_file, shown
 
 if TYPE_CHECKING:
     from gpt2cli.checkpoints.metadata import Metadata
+    from gpt2cli.checkpoints.stored_model import StoredModel
     from gpt2cli.inference.decoder import Decoder
     from gpt2cli.model.gpt import GPT
 
@@ -25,13 +28,15 @@ if TYPE_CHECKING:
 class ModelSpec:
     """Which model to load, where, and in which precision. Nothing is read or checked before a method is called.
 
-    The methods that compute import torch when they are called: `check` can refuse a wrong name at once.
+    The methods that compute import NumPy or torch when they are called: `check` can refuse a wrong name at once.
 
     model      a published name, `tiny`, a Hub repository or a directory; gpt2 if neither `model` nor `ckpt` is given
     ckpt       a checkpoint file, or the directory of a LoRA adapter in PEFT's format. With an adapter, `model` can name
                the base, in place of the one that the adapter names; with a file, `model` must be None.
-    precision  of the weights in inference: one of PRECISIONS, or auto (see `pick_precision`)
+    precision  of the weights in inference: one of PRECISIONS, or auto (see `automatic_precision` for the compiled
+               loops of a CPU, and `pick_precision` for PyTorch)
     offline    raise NetworkError instead of downloading a model
+    threads    the number of threads that a decoder has on the CPU; None is the default
     """
 
     model: str | None = None
@@ -39,6 +44,7 @@ class ModelSpec:
     device: str = "auto"
     precision: str = "auto"
     offline: bool = False
+    threads: int | None = None
 
     @property
     def name(self) -> str:
@@ -70,17 +76,31 @@ class ModelSpec:
         Raises what `load_plain` raises, CheckpointError for weights that the precision cannot hold, and UsageError if
         the device cannot `compile`.
         """
-        from gpt2cli.inference.decoder import PRECISIONS, make_decoder
-        from gpt2cli.inference.gpu.graph_decoder import check_graphs
-        from gpt2cli.model.device import pick_device
+        from gpt2cli.inference.decoder import PRECISIONS, check_graphs, has_kernels, make_decoder
+        from gpt2cli.model.device_choice import pick_device
 
         device = pick_device(self.device)
         if self.precision not in ("auto", *PRECISIONS):
             raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, not {self.precision}")
         if compile:
             check_graphs(device)
-        gpt = self._with_facts(self.read(progress, for_text=for_text).float().eval())
-        return make_decoder(gpt, device, self.precision, compile)
+        if device == "cpu" and has_kernels():
+            return self._load_packed(progress, for_text)
+        gpt = self.read(progress, for_text=for_text).float().eval()
+        return make_decoder(gpt, device, self.precision, compile, self.threads)
+
+    def _load_packed(self, progress: Progress, for_text: bool) -> "Decoder":
+        """A decoder of compiled loops, which needs no torch unless a `.pt` file is opened for the first time."""
+        from gpt2cli.checkpoints.packed_models import open_or_pack
+        from gpt2cli.inference.cpu_decoder import CPUDecoder
+
+        place = self._find(progress, for_text)
+        home = place if self.ckpt is None and self._local() is None else None
+        read = partial(self.read_stored, for_text=for_text)
+        packed = open_or_pack(self.files(), self.precision, read, home, progress)
+        if for_text:
+            check_tokenizer(packed, self.name)
+        return CPUDecoder(packed.config, packed.origin, packed.precision, packed.arrays, self.threads)
 
     def load_plain(self, progress: Progress = ignore, *, for_text: bool = False) -> "GPT":
         """The model in fp32 and evaluation mode, with the adapter merged into its base.
@@ -92,23 +112,35 @@ class ModelSpec:
         """
         import torch
 
-        from gpt2cli.model.device import pick_device
+        from gpt2cli.model.device_choice import pick_device
 
         device = pick_device(self.device)
-        return self._with_facts(self.read(progress, for_text=for_text).to(device, torch.float32).eval())
+        return self.read(progress, for_text=for_text).to(device, torch.float32).eval()
 
     def shape(self, progress: Progress = ignore, *, for_text: bool = False) -> GPTConfig:
         """The model's shape, without its weights. Raises what `load_plain` raises, but does not look at values."""
-        return self.read(progress, for_text=for_text, only_shape=True).config
+        return self.read_stored(progress, for_text=for_text, only_shape=True).config
 
-    def read(self, progress: Progress = ignore, *, for_text: bool = False, only_shape: bool = False) -> "GPT":
-        """As `load_plain`, but on the CPU and in the stored types. For `only_shape`, see `read_model`."""
+    def read(self, progress: Progress = ignore, *, for_text: bool = False) -> "GPT":
+        """As `load_plain`, but on the CPU and in the stored types; only what an adapter changes is in fp32."""
+        from gpt2cli.checkpoints.build import build
+
+        return build(self.read_stored(progress, for_text=for_text))
+
+    def read_stored(
+        self, progress: Progress = ignore, *, for_text: bool = False, only_shape: bool = False
+    ) -> "StoredModel":
+        """The model in the stored types. Only a `.pt` file needs torch. Raises what `load_plain` raises.
+
+        Values that are not finite are found when a weight is read. For `only_shape`, see `read_model`.
+        """
         from gpt2cli.checkpoints.adapters import read_adapter
         from gpt2cli.checkpoints.read_model import add_adapter, read_model
-        from gpt2cli.hub.tokenizer_files import check_tokenizer
 
         adapter = read_adapter(expand(self.ckpt)) if self.ckpt and self.names_adapter else None
-        model = read_model(self._find(progress, for_text), progress, only_shape=only_shape)
+        place = self._find(progress, for_text)
+        with_facts = adapter is None and self._has_facts and not only_shape
+        model = read_model(place, progress, only_shape=only_shape, with_facts=with_facts)
         if adapter is not None:
             model = add_adapter(model, adapter, progress)
         if for_text:
@@ -134,9 +166,10 @@ class ModelSpec:
         return read_metadata(file) if is_file(file) else NO_METADATA
 
     def files(self) -> list[Path]:
-        """All files that the model is made of. It must have been downloaded.
+        """All files that the model depends on. It must have been downloaded.
 
-        A file of weights may take its config from the config.json beside it.
+        Files of a tokenizer count: they decide whether the model is refused for texts. A file of weights may take its
+        config and its tokenizer from the files beside it.
         """
         files = _files_of(self._find(ignore, for_text=False))
         return files + _files_of(expand(self.ckpt)) if self.ckpt and self.names_adapter else files
@@ -149,11 +182,10 @@ class ModelSpec:
         sources = [path.resolve() for path in local if path.exists()]
         return any(source in (there, *there.parents) or there in source.parents for source in sources)
 
-    def _with_facts(self, model: "GPT") -> "GPT":
-        """The same model. Its origin gets the facts that conversations need."""
-        facts = self.metadata()
-        model.origin = replace(model.origin, template=facts.template, is_plain_text=facts.is_plain_text)
-        return model
+    @property
+    def _has_facts(self) -> bool:
+        """Whether the file or the directory may hold a prompt template: a model from the Hub does not."""
+        return self.ckpt is not None or self._local() is not None
 
     @property
     def _base(self) -> str | None:
@@ -196,6 +228,10 @@ class ModelSpec:
 
 
 def _files_of(place: Path) -> list[Path]:
+    """The files of a model's directory, or a file and those beside it that `read_model` may look at."""
     if is_directory(place):
-        return sorted([*place.glob("*.safetensors"), *place.glob("*config.json")])
-    return [place, *place.parent.glob("config.json")]
+        weights = [*place.glob("*.safetensors"), *place.glob("*.safetensors.index.json")]
+        found = {*weights, *place.glob("*config.json"), *tokenizer_files(place)}
+        return sorted(filter(is_file, found))  # to open a FIFO would wait for a writer
+    config = place.parent / CONFIG
+    return [place, config, *tokenizer_files(place.parent)] if is_file(config) else [place]

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2cli.checkpoints.limits import plain_facts
+from gpt2cli.checkpoints.limits import MAX_REPEATED, plain_facts
+from gpt2cli.checkpoints.mapped_files import Array
 from gpt2cli.checkpoints.pickle_scan import MAX_PICKLE, STORAGES, PickleRefused, scan
-from gpt2cli.checkpoints.state_dicts import find_state_dict
-from gpt2cli.checkpoints.tensor_checks import check_bytes
+from gpt2cli.checkpoints.saved_dicts import find_state_dict
+from gpt2cli.checkpoints.torch_arrays import to_array
 from gpt2cli.errors import CheckpointError
-from gpt2cli.untrusted import shown_reason
+from gpt2cli.untrusted import shown_name, shown_reason
 
 MAX_DIRECTORY = 2 * 2**20
 """Bytes of the archive's list of files that are read. Each file takes about 60, and 600 in memory."""
@@ -30,7 +31,7 @@ _ENTRY = 30  # bytes of the header before a file in the archive; its name and ex
 _END, _END_64, _LOCATOR = 22, 56, 20  # sizes of the records at an archive's end, the last two for large files
 
 
-def read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_pt(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """The tensors of a model, and the facts beside them, as `find_state_dict` finds them.
 
     Tensors are mapped into memory. Raises CheckpointError for a file that is damaged, holds something else or a pickle
@@ -41,7 +42,7 @@ def read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _load(path, mmap=True)
 
 
-def read_old_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_old_pt(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """As `read_pt`, for files of torch.save before version 1.6: pickles one after the other, then the storages."""
     with path.open("rb") as file:
         start = file.read(MAX_PICKLE)
@@ -141,7 +142,7 @@ def _number(record: bytes, start: int, length: int) -> int:
     return int.from_bytes(record[start : start + length], "little")
 
 
-def _load(path: Path, mmap: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _load(path: Path, mmap: bool) -> tuple[dict[str, Array], dict[str, Any]]:
     """The model's tensors, read by torch, and the facts beside them."""
     with _damage_of(path):
         try:
@@ -156,5 +157,38 @@ def _load(path: Path, mmap: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, extra = find_state_dict(loaded)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from None
-    check_bytes(tensors, path.stat().st_size, path)
-    return tensors, {name: plain_facts(value, path) for name, value in extra.items()}
+    _check_bytes(tensors, path.stat().st_size, path)
+    arrays = {name: _to_array(name, tensor, path) for name, tensor in tensors.items()}
+    return arrays, {name: plain_facts(value, path) for name, value in extra.items()}
+
+
+def _check_bytes(tensors: dict[str, Tensor], size: int, where: object) -> None:
+    """Raise CheckpointError if tensors that share memory are more than MAX_REPEATED times the file of `size` bytes.
+
+    Some sharing is normal: an output head may be the token embedding under another name, and a training program may
+    save a model both as a whole and as a part of another.
+    """
+    total = 0
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta:
+            continue  # `_to_array` refuses it
+        total += tensor.nbytes
+        if tensor.nbytes > tensor.untyped_storage().nbytes() or total > MAX_REPEATED * size:
+            raise CheckpointError(
+                f"{where}: {shown_name(name)} repeats numbers that are stored once, so that the tensors are larger "
+                "than the file: save contiguous tensors"
+            )
+
+
+def _to_array(name: str, tensor: Tensor, where: object) -> Array:
+    """The same memory as an array. Raises CheckpointError for a tensor that NumPy has no counterpart for."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+        raise CheckpointError(
+            f"{where}: {shown_name(name)} is no plain tensor (sparse, quantized or empty): save it as dense fp32"
+        )
+    try:
+        return to_array(tensor)
+    except TypeError:
+        raise CheckpointError(
+            f"{where}: {shown_name(name)} is {tensor.dtype}, not floating point: save it as fp32"
+        ) from None

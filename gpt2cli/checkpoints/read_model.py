@@ -1,55 +1,66 @@
-"""From a directory or a file to a GPT on the CPU, in the types that are stored, or only to its shape."""
+"""From a directory or a file to a stored model, or only to its shape."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from gpt2cli.checkpoints import adapters, configs, quantized_file
-from gpt2cli.checkpoints.build import build, read_shape
+from gpt2cli.checkpoints import adapters, configs, quantized_weights
 from gpt2cli.checkpoints.dialects import to_ours
 from gpt2cli.checkpoints.files import Contents, read_checkpoint, read_weights
 from gpt2cli.checkpoints.hub_layout import check_hub_config, read_hub_config
-from gpt2cli.checkpoints.metadata import tokenizer_in
+from gpt2cli.checkpoints.lazy_arrays import LazyArray
+from gpt2cli.checkpoints.metadata import Metadata, metadata_in, tokenizer_in
+from gpt2cli.checkpoints.model_shape import check_fit, read_shape
 from gpt2cli.checkpoints.places import check_file
+from gpt2cli.checkpoints.stored_model import StoredModel, Weights
 from gpt2cli.errors import CheckpointError
 from gpt2cli.hub.tokenizer_files import Tokenizer, read_tokenizer, remark
-from gpt2cli.model.gpt import GPT
 from gpt2cli.model.origin import Origin
 from gpt2cli.progress import Note, Progress, ignore
 from gpt2cli.untrusted import is_file
 
 
-def read_model(path: Path, progress: Progress = ignore, *, only_shape: bool = False) -> GPT:
+def read_model(
+    path: Path, progress: Progress = ignore, *, only_shape: bool = False, with_facts: bool = True
+) -> StoredModel:
     """The model in a checkpoint file of any dialect, or in a directory of the Hub's layout.
 
-    `progress` gets notes about what was assumed or left out. With `only_shape`, the parameters are on the meta device:
-    the names, types and shapes of all tensors are checked, but their values are neither read nor checked.
+    The names, types and shapes of all tensors are checked. `progress` gets notes about what was assumed or left out.
+    With `only_shape`, the weights have no values, and the shape is that of a model whose head is the embedding, if a
+    head of the embedding's shape is stored. The prompt template is read only `with_facts`.
     Raises UsageError or CheckpointError.
     """
-    return _read_file(path, progress, only_shape) if is_file(path) else _read_directory(path, progress, only_shape)
+    read = _read_file if is_file(path) else _read_directory
+    model, contents = read(path, progress, only_shape)
+    return _with_facts(model, metadata_in(contents.extra, path)) if with_facts else model
 
 
-def add_adapter(model: GPT, adapter: adapters.Adapter, progress: Progress = ignore) -> GPT:
-    """The model in fp32 with an adapter merged into it. On the meta device, only shapes are checked.
+def add_adapter(model: StoredModel, adapter: adapters.Adapter, progress: Progress = ignore) -> StoredModel:
+    """The model with an adapter merged into it: the weights that it changes are in fp32. Has the adapter's facts.
 
     Raises CheckpointError if the adapter was made for another base.
     """
-    model.float()  # the stored type would round the sum once more
-    adapters.merge_adapter(model, adapter)
-    model.origin = replace(model.origin, precision="fp32")
-    return _with_tokenizer(model, read_tokenizer(adapter.directory), adapter.directory, progress)
+    arrays = adapters.merge_adapter(model.weights.arrays, adapter)
+    weights = Weights(arrays, model.weights.where)
+    model = StoredModel(model.config, weights, replace(model.origin, precision="fp32"))
+    model = _with_tokenizer(model, read_tokenizer(adapter.directory), adapter.directory, progress)
+    return _with_facts(model, adapter.facts)
 
 
-def _read_directory(directory: Path, progress: Progress, only_shape: bool) -> GPT:
+def _with_facts(model: StoredModel, facts: Metadata) -> StoredModel:
+    """The same model, with the facts that conversations need in its origin."""
+    origin = replace(model.origin, template=facts.template, is_plain_text=facts.is_plain_text)
+    return replace(model, origin=origin)
+
+
+def _read_directory(directory: Path, progress: Progress, only_shape: bool) -> tuple[StoredModel, Contents]:
     """The model of `config.json` and `model.safetensors`, which may be in shards."""
-    config = read_hub_config(directory)
-    model = _make(read_weights(directory), config, directory, progress, only_shape)
-    return _with_tokenizer(model, read_tokenizer(directory), directory, progress)
+    config, contents = read_hub_config(directory), read_weights(directory)
+    model = _make(contents, config, directory, progress, only_shape)
+    return _with_tokenizer(model, read_tokenizer(directory), directory, progress), contents
 
 
-def _read_file(path: Path, progress: Progress, only_shape: bool) -> GPT:
+def _read_file(path: Path, progress: Progress, only_shape: bool) -> tuple[StoredModel, Contents]:
     check_file(path)
     contents = read_checkpoint(path)
     own = configs.config_in(contents.extra)
@@ -60,16 +71,18 @@ def _read_file(path: Path, progress: Progress, only_shape: bool) -> GPT:
     tokenizer = tokenizer_in(contents.extra)
     if beside:
         tokenizer = tokenizer.or_else(read_tokenizer(path.parent))
-    return _with_tokenizer(model, tokenizer, path, progress)
+    return _with_tokenizer(model, tokenizer, path, progress), contents
 
 
-def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Progress, only_shape: bool) -> GPT:
+def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Progress, only_shape: bool) -> StoredModel:
     """A model from a file's tensors, in any dialect, and its config. `where` names the file in messages."""
 
     def note(text: str) -> None:
         progress(Note(f"{where}: {text}"))
 
-    tensors = quantized_file.to_floats(contents.tensors, where, only_shape=only_shape)
+    tensors = quantized_weights.to_floats(contents.tensors, where)
+    if only_shape:
+        tensors = {name: tensor.without_values() for name, tensor in tensors.items()}
     biases = config.get("bias", True) is not False
     tied, alpha = configs.tied_in(config, contents), configs.alpha_in(config, contents.extra)
     try:
@@ -80,18 +93,17 @@ def _make(contents: Contents, config: dict[str, Any], where: Path, progress: Pro
     _check_whole(tensors, where)
     if heads := configs.assumed_heads(config, shape.n_embd):
         note(heads)
-    model = build(shape, tensors, where)
-    model.origin = Origin(precision=quantized_file.precision(contents.tensors))
-    return model
+    check_fit(shape, tensors, where)
+    return StoredModel(shape, Weights(tensors, where), Origin(precision=quantized_weights.precision(contents.tensors)))
 
 
-def _check_whole(tensors: dict[str, Tensor], where: Path) -> None:
+def _check_whole(tensors: dict[str, LazyArray], where: Path) -> None:
     """Raise CheckpointError for a classifier, and for a model without biases whose config does not say so."""
     head, table = tensors.get("lm_head.weight"), tensors.get("wte.weight")
-    if head is not None and table is not None and head.dim() == 2 and head.shape[:1] != table.shape[:1]:
+    if head is not None and table is not None and head.ndim == 2 and head.shape[:1] != table.shape[:1]:
         raise CheckpointError(
-            f"{where} has a head of {len(head)} outputs for a vocabulary of {len(table)}: a classifier is not opened; "
-            "give the language model that it was made of"
+            f"{where} has a head of {head.shape[0]} outputs for a vocabulary of {table.shape[0]}: a classifier is not "
+            "opened; give the language model that it was made of"
         )
     if not any(name.endswith(".bias") for name in tensors):
         raise CheckpointError(
@@ -100,10 +112,10 @@ def _check_whole(tensors: dict[str, Tensor], where: Path) -> None:
         )
 
 
-def _with_tokenizer(model: GPT, tokenizer: Tokenizer, where: Path, progress: Progress) -> GPT:
+def _with_tokenizer(model: StoredModel, tokenizer: Tokenizer, where: Path, progress: Progress) -> StoredModel:
     """The same model. Its origin gets the reason if its tokenizer is not GPT-2's. `progress` gets other remarks."""
-    model.origin = replace(model.origin, other_tokenizer=model.origin.other_tokenizer or tokenizer.other)
+    origin = replace(model.origin, other_tokenizer=model.origin.other_tokenizer or tokenizer.other)
     text = remark(tokenizer, model.config.vocab_size)
-    if text and model.origin.other_tokenizer is None:
+    if text and origin.other_tokenizer is None:
         progress(Note(f"{where}: {text}"))
-    return model
+    return replace(model, origin=origin)

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from gpt2cli.checkpoints.mapped_files import Array
 from gpt2cli.errors import CheckpointError
 
 LARGEST_ERROR = {"f16": 0.02, "bf16": 0.02, "q8_0": 0.1, "int8": 0.25, "int4": 0.4}
@@ -31,7 +31,7 @@ class Rounding:
         return Rounding(self.squared_error + other.squared_error, self.squares + other.squares)
 
 
-def check_rounding(name: str, exact: Tensor, rounded: Tensor, stored: str, cut: bool = False) -> Rounding:
+def check_rounding(name: str, exact: Array, rounded: Array, stored: str, cut: bool = False) -> Rounding:
     """Compare a tensor with its counterpart after a cast to `stored`, a key of LARGEST_ERROR.
 
     `cut` is whether a value or a scale was cut to the largest one of the type. Raises CheckpointError, naming the
@@ -40,7 +40,7 @@ def check_rounding(name: str, exact: Tensor, rounded: Tensor, stored: str, cut: 
     """
     found = compare(exact, rounded)
     if cut or not math.isfinite(found.squared_error):
-        largest = float(exact.abs().max())
+        largest = float(np.abs(exact).max())
         why = f"has values up to {largest:.3g}, which {stored} cannot hold"
     elif found.relative > LARGEST_ERROR[stored]:
         why = f"would change by {found.relative:.0%} in {stored}, which is more than rounding"
@@ -49,28 +49,12 @@ def check_rounding(name: str, exact: Tensor, rounded: Tensor, stored: str, cut: 
     raise CheckpointError(f"{name} {why}: nothing was written; keep this model in f32 or in more bits")
 
 
-def compare(exact: Tensor, rounded: Tensor) -> Rounding:
+def compare(exact: Array, rounded: Array) -> Rounding:
     """The sums over two tensors of one shape, in fp64."""
     total = Rounding()
-    chunks = (torch.split(tensor.detach().flatten(), CHUNK) for tensor in (exact, rounded))
-    for chunk, other in zip(*chunks, strict=True):
-        part = chunk.double()
-        squares, errors = part.square().sum(), (other.double() - part).square().sum()
-        total += Rounding(float(errors), float(squares))
+    step = max(1, CHUNK // math.prod(exact.shape[1:]))
+    for start in range(0, len(exact), step):
+        part, other = (array[start : start + step].astype(np.float64) for array in (exact, rounded))
+        errors = other - part
+        total += Rounding(float(np.vdot(errors, errors)), float(np.vdot(part, part)))
     return total
-
-
-def cast(tensors: dict[str, Tensor], stored: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors in another floating-point type. Raises CheckpointError as `check_rounding` does."""
-    rounded = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    if dtype != torch.float32:
-        for name, tensor in tensors.items():
-            check_rounding(name, tensor, rounded[name], stored)
-    return rounded
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Whether all values of a floating-point tensor are finite in fp32."""
-    # the sum needs one pass and no copy, and is finite for ordinary tensors; as it can overflow, the values of others
-    # are checked in fp32: a model is made in fp32, also of fp64 weights
-    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.float().isfinite().all())

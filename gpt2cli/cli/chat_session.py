@@ -9,9 +9,9 @@ from gpt2cli.cli.chat_commands import COMMANDS, WORDS, Leave, run_command
 from gpt2cli.cli.error_messages import report
 from gpt2cli.cli.interrupts import forget_ctrl_c, raise_received
 from gpt2cli.cli.open_model import describe_speed, note_dropped, why_empty
+from gpt2cli.cli.prose import Prose
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views.progress import waiting_for
-from gpt2cli.cli.word_wrap import Prose
+from gpt2cli.cli.views.spinner import waiting_for
 from gpt2cli.config import SamplingConfig
 from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError

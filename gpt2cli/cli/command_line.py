@@ -1,17 +1,17 @@
 """What all commands share: they refuse empty values, expand `~`, and suggest the right name for a wrong one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gpt2cli import paths
 from gpt2cli.bounds import FieldError
-from gpt2cli.cli.help_pages import show_page
-from gpt2cli.cli.typer_internals import CommandLineError, is_option, name_of, prepared
+from gpt2cli.cli import commands
+from gpt2cli.cli.typer_internals import CommandLineError, completion_of, is_option, name_of, prepared
 from gpt2cli.errors import UsageError
 from gpt2cli.suggestions import meant
 from gpt2cli.untrusted import shown
@@ -109,11 +109,50 @@ class Command(TyperCommand):
         return prepared(super().get_params(ctx), show_page)
 
 
+class Commands(Mapping[str, Any]):
+    """The commands by name. A command's module is imported when the command is looked up."""
+
+    def __init__(self) -> None:
+        self._names = [name for names in commands.PANELS.values() for name in names]
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._made:
+            module = import_module(f"gpt2cli.cli.commands.{name.replace('-', '_')}")
+            alone = App(add_completion=False)
+            module.register(alone)
+            self._made[name] = typer.main.get_command(alone)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class CommandGroup(TyperGroup):
     """The command that has subcommands. The error about an unknown one names the one that was probably meant."""
 
+    panels = commands.PANELS
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = Commands()  # type: ignore[assignment]
+
     def get_params(self, ctx: Any) -> Any:
         return prepared(super().get_params(ctx), show_page)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """The commands that begin so, without importing them, and the options."""
+        summaries = [pair for panel in self.panels.values() for pair in panel.items()]
+        found = [completion_of(name, text) for name, text in summaries if name.startswith(incomplete)]
+        return found + super(TyperGroup, self).shell_complete(ctx, incomplete)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] == "help":  # `help NAME` is `NAME --help`
@@ -128,6 +167,12 @@ class CommandGroup(TyperGroup):
             name = meant(args[0], lines)
             advice = f"did you mean `{lines[name]}`?" if name else "see `gpt2 --help`"
             raise UsageError(f"there is no command {shown(args[0])}: {advice}") from None
+
+
+def show_page(command: Any, context: Any) -> None:
+    from gpt2cli.cli import help_pages  # imports rich
+
+    help_pages.show_page(command, context)
 
 
 class App(typer.Typer):
@@ -146,6 +191,8 @@ def with_expanded_paths(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def run(**arguments: Any) -> Any:
+        from gpt2cli import paths
+
         expanded = {name: paths.expand(value) for name, value in arguments.items() if isinstance(value, Path)}
         return function(**arguments | expanded)
 

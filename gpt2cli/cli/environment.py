@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 
@@ -54,6 +54,9 @@ class Environment:
         encoding = sys.stderr.encoding
         sys.stderr = NotesStream(sys.stderr.detach(), encoding, "backslashreplace", line_buffering=True)  # type: ignore[union-attr]
         return cls(sys.stdin, sys.stdout, sys.stderr, os.environ)
+
+    def with_debug(self, debug: bool) -> "Environment":
+        return replace(self, debug=debug)
 
     def close(self) -> None:
         """Flush the output. A stream that cannot be written is redirected to /dev/null.

@@ -61,7 +61,7 @@ def prepare(
     from gpt2cli.evaluation.compared_models import candidates, division
     from gpt2cli.evaluation.engine import Job, check_stride
     from gpt2cli.evaluation.evaluation_data import read_data
-    from gpt2cli.model.device import pick_device
+    from gpt2cli.model.device_choice import pick_device
 
     pick_device(machine.device)  # an error about the device comes first
     chosen = candidates(models, ckpts, machine, template)

@@ -1,18 +1,21 @@
 """The help pages: usage, options in two columns, examples. Narrow terminals get one column."""
 
+import os
 import re
 import textwrap
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from gpt2cli.bounds import choices
-from gpt2cli.cli.environment import current
-from gpt2cli.cli.terminal import Console, terminal
+from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.typer_internals import argument_name, default_in_words, is_option, value_type
 
 SMALLEST_WIDTH, TWO_COLUMNS, LARGEST_WIDTH = 24, 72, 100
 """Characters of a line: of the narrowest page, of the narrowest one with two columns, and of the widest."""
+WITHOUT_TERMINAL = 80
+"""Characters of a line where no terminal says how many it has."""
 LONGEST_LEFT = 26
 """Characters of the left column. The description of a longer option begins on the next line."""
 INDENT = "  "
@@ -20,7 +23,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 OF_TYPE = {int: "N", float: "X"}
 """How a page writes a value of this type."""
 EXAMPLES = "Examples"
-HELP_PANEL, FIRST_PANEL, COMMANDS_PANEL = "Help", "Options", "Commands"
+HELP_PANEL, FIRST_PANEL = "Help", "Options"
 
 Page = Iterator[tuple[str, str | None]]
 """Parts of a page, with their styles."""
@@ -40,26 +43,35 @@ Panels = dict[str, list[Row]]
 
 
 def show_page(command: Any, context: Any) -> None:
-    """Print the help page of a command, or of the command that has the others as `commands`.
+    """Print the help page of a command, or of the command that has the others in `panels`.
 
     Its `epilog` holds examples, one a line: a command, then two spaces, `#` and what the command does.
     """
     console = Console()
-    width = min(max(terminal(current().stdout).width, SMALLEST_WIDTH), LARGEST_WIDTH)
-    parts = _top_page if hasattr(command, "commands") else _command_page
+    width = min(max(columns(), SMALLEST_WIDTH), LARGEST_WIDTH)
+    parts = _top_page if hasattr(command, "panels") else _command_page
     for text, style in parts(command, context, width):
         console.write(text, style)
+
+
+def columns() -> int:
+    """The width of the terminal that the process has. Like rich's, but without importing it."""
+    set_by_user = os.environ.get("COLUMNS", "")
+    if set_by_user.isdigit():
+        return int(set_by_user)
+    for descriptor in (0, 1, 2):
+        with suppress(OSError, ValueError):
+            return os.get_terminal_size(descriptor).columns or WITHOUT_TERMINAL
+    return WITHOUT_TERMINAL
 
 
 def _top_page(group: Any, context: Any, width: int) -> Page:
     yield f"Usage: {context.command_path} COMMAND [OPTIONS]\n\n", None
     yield _paragraphs(group.help, width), None
     yield from _examples(group.epilog, "Start here", width)
-    panels: Panels = {}
-    for command in group.commands.values():
-        row = Row(command.name, first_sentence(command.help))
-        panels.setdefault(command.rich_help_panel or COMMANDS_PANEL, []).append(row)
-    yield from _panels(panels, width)
+    yield from _panels(
+        {title: [Row(name, summary) for name, summary in named.items()] for title, named in group.panels.items()}, width
+    )
     yield from _panels({FIRST_PANEL: [_row(param, context) for param in group.get_params(context)]}, width)
     more = f"`{context.command_path} COMMAND --help` shows the options of a command, with examples."
     yield "\n" + _paragraphs(more, width), None
@@ -78,11 +90,6 @@ def _command_page(command: Any, context: Any, width: int) -> Page:
         panels.setdefault(panel if is_option(param) else "Arguments", []).append(_row(param, context))
     yield from _panels(panels, width)
     yield from _examples(command.epilog, EXAMPLES, width)
-
-
-def first_sentence(text: str) -> str:
-    """The first sentence of a docstring."""
-    return " ".join(text.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".") + "."
 
 
 def _row(param: Any, context: Any) -> Row:

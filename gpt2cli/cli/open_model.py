@@ -2,6 +2,7 @@
 
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gpt2cli.cli.interrupts import raise_received
@@ -21,16 +22,12 @@ def open_model(
 
     With `for_text`, raises CheckpointError for a model with another tokenizer.
     """
-    import torch
-
     from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.cli.views.progress import working
+    from gpt2cli.cli.views.spinner import working
 
-    if threads:
-        torch.set_num_threads(threads)
     start = time.perf_counter()
     with showing_downloads(console) as progress:
-        decoder = spec.load(progress, for_text=for_text, compile=compile)
+        decoder = replace(spec, threads=threads).load(progress, for_text=for_text, compile=compile)
     seconds = time.perf_counter() - start
     with working(console, "compiling") if decoder.compiling_note() else nullcontext():
         seconds += decoder.prepare(console.note)

@@ -14,11 +14,11 @@ from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.dataset import fate
 from gpt2cli.cli.views.downloads import showing_downloads
 from gpt2cli.cli.views.plan import PaceNote, show_plan
-from gpt2cli.cli.views.progress import working
+from gpt2cli.cli.views.spinner import working
 from gpt2cli.cli.views.training import JsonEvents, LiveView
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import ResourceError
-from gpt2cli.model.device import pick_device
+from gpt2cli.model.device_choice import pick_device
 from gpt2cli.training.begin import Run, RunOptions, begin
 from gpt2cli.training.checkpoint_directories import checkpoints
 from gpt2cli.training.distributed import joined_ranks, launched_rank, own_device
@@ -47,7 +47,7 @@ def run_training(
     options = replace(options, device=own_device(options.device))
     with ExitStack() as stack:
         stack.enter_context(advising_on_memory(options.device))
-        ranks = stack.enter_context(joined_ranks(pick_device(options.device)))
+        ranks = stack.enter_context(joined_ranks(torch.device(pick_device(options.device))))
         progress = stack.enter_context(showing_downloads(console))
         with working(console, "loading the model and the data"):
             run = stack.enter_context(begin(asked, options, ranks, progress))

@@ -16,7 +16,7 @@ from gpt2cli.training.runs import all_runs
 class Place:
     """A directory or a file that gpt2cli keeps.
 
-    name    what it holds, in the plural
+    name    what it holds, in the plural, which ends with an s
     count   how many of these it holds
     remove  the command that deletes one of them or, for some places, all
     """
@@ -34,15 +34,19 @@ class Place:
 
 def places() -> list[Place]:
     """All places, also those that do not exist yet. Raises ResourceError if there is no home directory."""
-    from gpt2cli.hub.model_cache import list_models
+    from gpt2cli.checkpoints.packed_directory import kept_bytes
+    from gpt2cli.hub.model_cache import PACKED, list_models
 
     found = [
         _place("models", paths.models(), len(list_models()), "gpt2 download-weights --remove MODEL"),
         _place("data sets", paths.datasets(), sum(1 for _ in _data_sets())),
         _place("runs", paths.runs(), len(all_runs()), "gpt2 runs --remove RUN"),
         _place("interrupted evaluations", paths.evaluations(), len(list(paths.evaluations().glob("*.jsonl")))),
-        _place("lines of chat history", paths.chat_history(), _chat_lines()),
+        _place("chat lines", paths.chat_history(), _chat_lines()),
     ]
+    if packed := paths.packed():
+        count, _ = kept_bytes(packed)
+        found.append(_place("packed models", packed, count, f"gpt2 download-weights --remove {PACKED}"))
     if compiled := paths.compiled():
         found.append(_place("compiled loops", compiled, len(list(compiled.glob("[!.]*")))))
     return found

@@ -1,20 +1,20 @@
-"""Output: results on stdout, everything else on stderr. On a terminal, control characters are spelled out."""
+"""Output: results on stdout, everything else on stderr. On a terminal, control characters are spelled out.
 
-import json
+rich is imported by what shows styles or notes: a result in a pipe needs none of it.
+"""
+
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from threading import RLock
-from typing import Any, Literal, TextIO
-
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console as RichConsole
-from rich.segment import Segment, Segments
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from gpt2cli.cli.environment import current
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
 
 LONGEST_LINE = 1000
 """The largest number of characters in an error or a note. Longer ones, which may quote a file, are shortened."""
@@ -62,13 +62,19 @@ class Console:
         environment = current()
         self.quiet = quiet
         self._stdout, self._stderr = environment.stdout, environment.stderr
-        self._out = terminal(self._stdout)
-        self.err = terminal(self._stderr)
         self._in_line = False
         self._lock = RLock()
         self._status_owners: list[object] = []
         self._status_covers = 0
         self._has_status = False
+
+    @cached_property
+    def _out(self) -> "RichConsole":
+        return terminal(self._stdout)
+
+    @cached_property
+    def err(self) -> "RichConsole":
+        return terminal(self._stderr)
 
     @property
     def animates(self) -> bool:
@@ -89,6 +95,8 @@ class Console:
         """Write text to stdout at once. Only on a terminal, controls are spelled out and the style is used."""
         with _named("the standard output"), self._above_status():
             if self.prints_on_terminal:
+                from rich.segment import Segment, Segments
+
                 segment = Segment(visible(text), self._out.get_style(style) if style else None)
                 self._out.print(Segments([segment]), end="", crop=False)  # unlike `out`, it leaves tabs as they are
             else:
@@ -104,6 +112,8 @@ class Console:
 
     def json(self, value: Any) -> None:
         """Write one object to stdout, as one line of JSON in ASCII, which any locale and any terminal can show."""
+        import json
+
         with _named("the standard output"):
             self._stdout.write(json.dumps(value) + "\n")
             self._stdout.flush()
@@ -114,11 +124,16 @@ class Console:
         Notes with commands or paths are not wrapped, so that a person can copy them.
         """
         if not self.quiet:
+            from rich.text import Text
+
             with suppress(OSError), self._above_status():  # a full disk behind stderr does not stop the command
                 self.err.print(Text(visible_line(text), style="dim"), soft_wrap=not (wrap and self.animates))
 
     def table(self, rows: Mapping[str, str]) -> None:
         """Write names and texts to stderr in two columns, even if `quiet`: the user asked for them."""
+        from rich.table import Table
+        from rich.text import Text
+
         grid = Table.grid(padding=(0, 2))
         for name, text in rows.items():
             grid.add_row(Text(visible(name), no_wrap=True), Text(visible(text)))
@@ -152,6 +167,8 @@ class Console:
             in_line = self._in_line and self.prints_on_terminal
             if in_line or self._status_covers or self._status_owners[-1:] != [owner]:
                 return
+            from rich.cells import cell_len, set_cell_size
+
             # shorter than the terminal, because some terminals wrap after the last column
             line = set_cell_size(text, min(cell_len(text), max(0, self.err.width - 2)))
             dim, plain = ("\x1b[2m", "\x1b[0m") if self.err.color_system else ("", "")
@@ -176,6 +193,8 @@ class Console:
 
 def report_error(message: str) -> None:
     """Show an error as one line on stderr."""
+    from rich.text import Text
+
     line = Text.assemble(("error:", "bold red"), " ", visible_line(message.strip()))
     terminal(current().stderr).print(line, soft_wrap=True)
 
@@ -190,8 +209,10 @@ def _named(place: str) -> Iterator[None]:
         raise
 
 
-def terminal(stream: TextIO, width: int | None = None) -> RichConsole:
+def terminal(stream: TextIO, width: int | None = None) -> "RichConsole":
     """A rich console for a stream. It shows texts as they are: no markup, no emoji codes, no highlighted numbers."""
+    from rich.console import Console as RichConsole
+
     # with NO_COLOR alone, rich would still write bold and dim
     colors: Literal["auto"] | None = None if current().variables.get("NO_COLOR") else "auto"
     return RichConsole(file=stream, width=width, highlight=False, emoji=False, markup=False, color_system=colors)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 import typer
+from typer._click.shell_completion import CompletionItem
 from typer._coercion import RuntimeParam
 from typer.exceptions import TyperException
 
@@ -62,6 +63,11 @@ def prepared(params: list[Any], show_page: Callable[[Any, Any], None]) -> list[A
             described = param.type_descriptor
             param._runtime_param = _Value(described.parameter_info, described.annotation)
     return params
+
+
+def completion_of(name: str, summary: str) -> Any:
+    """A name that the shell can complete, with its description."""
+    return CompletionItem(name, help=summary)
 
 
 def name_of(param: Any) -> str:

@@ -1,11 +1,8 @@
 """Line breaks between words, for text that appears on a terminal while it is generated."""
 
 from collections.abc import Callable, Iterator
-from types import TracebackType
 
 from rich.cells import get_character_cell_size
-
-from gpt2cli.cli.terminal import Console, visible
 
 TAB_STOP = 8
 """Columns between the tab stops of a terminal."""
@@ -92,32 +89,3 @@ class WordWrap:
             if self._column + self._held_width > self._width:  # the terminal breaks the word here
                 self._column = 0
             yield self.flush()
-
-
-class Prose:
-    """Writes text to stdout, on a terminal with line breaks between words. Use it in a `with` statement."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._wrap = WordWrap(lambda: console.columns) if console.prints_on_terminal else None
-
-    def __enter__(self) -> "Prose":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.flush()
-
-    def write(self, text: str, style: str | None = None) -> None:
-        """Write text. The last word waits until it is complete, except in a text with a style."""
-        if self._wrap is None:
-            self._console.write(text)
-            return
-        if style:
-            self.flush()
-        shown = self._wrap.feed(visible(text))
-        self._console.write(shown + self._wrap.flush() if style else shown, style)
-
-    def flush(self) -> None:
-        """Write the last word."""
-        if self._wrap and (held := self._wrap.flush()):
-            self._console.write(held)

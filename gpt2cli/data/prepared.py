@@ -19,6 +19,7 @@ from torch import Tensor
 from gpt2cli.atomic import replacing
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.checkpoints.save import write_tensors
+from gpt2cli.checkpoints.torch_arrays import to_tensors
 from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.data.alpaca import Counts
 from gpt2cli.data.dataset import TokenDataset
@@ -81,20 +82,21 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
     path = directory / FILE
     try:
         contents = read_safetensors(path)
+        tensors = to_tensors(contents.tensors)
         described: dict[str, Any] = parse_json(contents.extra["gpt2cli"])
         version, stored = described.pop("version"), described.pop("template")
         if version != VERSION:
             raise DataError("damaged, or prepared by another version of gpt2cli")
         template = None if stored is None else PromptTemplate.from_dict(stored)
-        train, val, test = (_part(contents.tensors, name) for name in ("train", "val", "test"))
+        train, val, test = (_part(tensors, name) for name in ("train", "val", "test"))
         splits = Splits(train, val, test, template, described)
         found = fingerprint(splits)
         if contents.extra["sha256"] != _digest(contents.extra["gpt2cli"], found) or not len(splits.train):
             raise ValueError
         _check_info(splits.info, found)
-        has_records = "records_sha256" in contents.extra or any(name.endswith(".records") for name in contents.tensors)
+        has_records = "records_sha256" in contents.extra or any(name.endswith(".records") for name in tensors)
         if with_records and has_records:
-            splits = replace(splits, records=_read_records(splits, contents.tensors, contents.extra["records_sha256"]))
+            splits = replace(splits, records=_read_records(splits, tensors, contents.extra["records_sha256"]))
     except CheckpointError as error:
         raise DataError(f"{str(error).removesuffix(': fetch it again')}: {AGAIN}") from None
     except DataError as error:

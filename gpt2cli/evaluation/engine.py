@@ -24,6 +24,7 @@ from gpt2cli.evaluation.partial_results import PartialResults
 from gpt2cli.evaluation.results import Evaluation
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.device import TOKENS_PER_PASS
+from gpt2cli.model.device_names import device_kind
 from gpt2cli.progress import Note
 from gpt2cli.prompts import PromptTemplate
 
@@ -151,7 +152,7 @@ def _examine(
     """Load one model, score the data if it has references, and generate the answers."""
     model = candidate.spec.load(for_text=True)
     # the device and precision that `auto` has chosen: on another machine it may choose others
-    chosen = (str(model.device), model.precision)
+    chosen = (model.device, model.precision)
     partial = PartialResults(candidate.fingerprint(), _identity(job, candidate), *chosen)
     problem = partial.problem
     if problem:
@@ -182,7 +183,7 @@ def check_stride(stride: int | None, block_size: int) -> int:
 
 def _score(name: str, model: Decoder, source: Source, partial: PartialResults) -> Generator[Event, None, Tensor]:
     """Compute the losses, (units, 3) as of `collect`. Yields the number of tokens that were read."""
-    max_tokens = TOKENS_PER_PASS[model.device.type]
+    max_tokens = TOKENS_PER_PASS[device_kind(model.device)]
     total, done, reused, parts = sum(source.lengths), 0, 0, []
     yield Advanced(name, "scoring", done, total)
     for chosen in portions(source.lengths, max_tokens):

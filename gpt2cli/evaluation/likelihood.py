@@ -134,8 +134,8 @@ def score(decoder: Decoder, source: Source, chosen: range, max_tokens: int) -> S
     data, unit_of = source.part(chosen)
     check_token(int(data.tokens.to(torch.int32).max()), decoder.config.vocab_size)
     losses, right, units = [], [], []
-    for row in make_rows(data, range(len(data)), max_tokens, decoder.device):
-        hidden = decoder.hidden(row.idx, row.sight)[0, row.places]
+    for row in make_rows(data, range(len(data)), max_tokens, torch.device(decoder.device)):
+        hidden = decoder.hidden(row.idx.cpu().numpy(), row.sight)[0, row.places.tolist()]
         row_losses, row_right = token_losses(decoder, hidden, row.targets)
         losses.append(row_losses.cpu().double())
         right.append(row_right.cpu())
@@ -148,12 +148,12 @@ def score(decoder: Decoder, source: Source, chosen: range, max_tokens: int) -> S
     return Sums(ids.tolist(), total.tolist(), hits.tolist(), counts.tolist())
 
 
-def token_losses(decoder: Decoder, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_losses(decoder: Decoder, hidden: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
     """-log p of each target (N,) in nats, and whether it has the largest logit, for final hidden states (N, C)."""
     losses, right = [], []
     for start in range(0, len(targets), LOGIT_ROWS[targets.device.type]):
         chosen = slice(start, start + LOGIT_ROWS[targets.device.type])
-        logits = decoder.head(hidden[chosen]).float()
+        logits = torch.as_tensor(decoder.head(hidden[chosen])).float()
         target = targets[chosen, None]
         losses.append((logits.logsumexp(dim=-1, keepdim=True) - logits.gather(1, target))[:, 0])
         right.append(logits.argmax(dim=-1) == target[:, 0])

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gpt2cli import tokenizer
-from gpt2cli.checkpoints.dialects import from_ours
 from gpt2cli.checkpoints.gguf_format import ARCHITECTURE, BLOCK, TEMPLATE
 from gpt2cli.checkpoints.rounding import check_rounding
 from gpt2cli.config import GPTConfig
 from gpt2cli.export.chat_template import as_jinja
+from gpt2cli.export.from_ours import from_ours
 from gpt2cli.prompts import PromptTemplate
 
 if TYPE_CHECKING:
@@ -52,11 +51,11 @@ def write_gguf(
     for tensor_name, tensor in from_ours(tensors, "gguf").items():
         stored = _stored(tensor_name, tensor, dtype)
         kind = gguf.GGMLQuantizationType[stored.upper()]
-        exact = tensor.float().contiguous()
+        exact = tensor.float().contiguous().numpy()
         with np.errstate(over="ignore", invalid="ignore"):  # check_rounding refuses these values
-            array = gguf.quantize(exact.numpy(), kind)
+            array = gguf.quantize(exact, kind)
             if stored != "f32":
-                check_rounding(tensor_name, exact, torch.from_numpy(gguf.dequantize(array, kind)), stored)
+                check_rounding(tensor_name, exact, gguf.dequantize(array, kind), stored)
         writer.add_tensor(tensor_name, array, raw_dtype=kind)
     try:
         writer.write_header_to_file()

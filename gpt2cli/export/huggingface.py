@@ -4,19 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gpt2cli import tokenizer
-from gpt2cli.checkpoints.dialects import from_ours
-from gpt2cli.checkpoints.rounding import cast
 from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.config import GPTConfig
+from gpt2cli.export.cast import TORCH_TYPES, cast
 from gpt2cli.export.chat_template import as_jinja
 from gpt2cli.export.formats import CARD
+from gpt2cli.export.from_ours import from_ours
 from gpt2cli.prompts import PromptTemplate
-
-TORCH_TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 def write_folder(
@@ -34,7 +31,7 @@ def write_folder(
 
     Raises CheckpointError for weights that `dtype` cannot hold.
     """
-    theirs = from_ours(cast(tensors, dtype, TORCH_TYPES[dtype]), "hub")
+    theirs = from_ours(cast(tensors, dtype), "hub")
     header = {"format": "pt", "template": template.to_dict() if template else None}
     write_tensors(directory / "model.safetensors", theirs, header)
     end = {"bos_token_id": tokenizer.END_OF_TEXT_ID, "eos_token_id": tokenizer.END_OF_TEXT_ID}

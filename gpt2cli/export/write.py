@@ -7,19 +7,21 @@ from typing import Any
 from torch import Tensor
 
 from gpt2cli.atomic import replacing_directory
-from gpt2cli.checkpoints import adapters
 from gpt2cli.checkpoints.adapter_files import is_adapter
-from gpt2cli.checkpoints.dialects import from_ours
+from gpt2cli.checkpoints.adapters import read_adapter
 from gpt2cli.checkpoints.metadata import Metadata, provenance_of, read_metadata
 from gpt2cli.checkpoints.model_spec import ModelSpec
-from gpt2cli.checkpoints.rounding import cast
 from gpt2cli.checkpoints.save import disk_errors, save_tensors, unshare_storage, write_pt, write_tensors, writing
+from gpt2cli.checkpoints.save_adapter import save_adapter
+from gpt2cli.checkpoints.torch_arrays import to_tensors
 from gpt2cli.config import HEAD_SIZE, VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.export.card import hub_name, write_adapter_card, write_card
+from gpt2cli.export.cast import cast
 from gpt2cli.export.formats import CARD, FORMATS
+from gpt2cli.export.from_ours import from_ours
 from gpt2cli.export.gguf_file import write_gguf
-from gpt2cli.export.huggingface import TORCH_TYPES, write_folder
+from gpt2cli.export.huggingface import write_folder
 from gpt2cli.export.request import Request
 from gpt2cli.model.gpt import GPT
 from gpt2cli.paths import expand
@@ -49,7 +51,7 @@ def _export_model(request: Request, model: GPT, metadata: Metadata) -> None:
     _check_fits(request.format, out.suffix, config, model.origin.other_tokenizer)
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if request.format == "gpt2cli":
-        rounded = cast(tensors, dtype, TORCH_TYPES[dtype])
+        rounded = cast(tensors, dtype)
         provenance = provenance_of(metadata, model.origin.other_tokenizer)
         save_tensors(rounded, config, out, template=metadata.template, provenance=provenance)
     elif request.format == "hf":
@@ -60,7 +62,7 @@ def _export_model(request: Request, model: GPT, metadata: Metadata) -> None:
         with writing(out) as temporary:
             write_gguf(temporary, tensors, config, dtype, out.stem, template)
     else:
-        _write_state_dict(out, request.format, cast(tensors, dtype, TORCH_TYPES[dtype]), config)
+        _write_state_dict(out, request.format, cast(tensors, dtype), config)
 
 
 def _check_fits(format: str, suffix: str, config: GPTConfig, other_tokenizer: str | None) -> None:
@@ -99,7 +101,7 @@ def _export_adapter(request: Request, progress: Progress) -> None:
     source = _adapter_of(request.spec)
     if request.spec.model is not None:
         replace(request.spec, ckpt=source).shape(progress)  # raises if it is for another base
-    adapter, metadata = adapters.read_adapter(source), read_metadata(source)
+    adapter = read_adapter(source)
     if not adapter.is_plain:
         raise CheckpointError(
             f"{source} is more than plain LoRA (DoRA, biases, or ranks that differ): copy it as it is, or use "
@@ -107,12 +109,13 @@ def _export_adapter(request: Request, progress: Progress) -> None:
         )
     base = request.spec.model or adapter.base
     base = hub_name(base) if base else None
-    template = metadata.prompt_template(source)
-    card = write_adapter_card(request.out.name, request.place, metadata.provenance, template, base)
+    template = adapter.facts.prompt_template(source)
+    card = write_adapter_card(request.out.name, request.place, adapter.facts.provenance, template, base)
     if base and base not in (*PUBLISHED, TINY) and expand(base).exists():
         base = None if request.push else str(expand(base).absolute())  # a path means nothing on other machines
     with disk_errors(request.out), replacing_directory(request.out.resolve()) as directory:
-        adapters.save_adapter(directory, adapter.tensors, adapter.config, base=base, template=metadata.template)
+        tensors = to_tensors(adapter.tensors)
+        save_adapter(directory, tensors, adapter.config, base=base, template=adapter.facts.template)
         (directory / CARD).write_text(card, encoding="utf-8")
 
 

@@ -1,21 +1,20 @@
 """Decoding by CUDA graphs, a burst of tokens per launch. Ended rows stay in the batch: see `cuda_graphs.py`."""
 
 from collections.abc import Iterator, Sequence
-
-import torch
+from typing import cast
 
 from gpt2cli.generation.prefill import newer_half, prefill
 from gpt2cli.generation.rows import Rows
 from gpt2cli.generation.sampling import check_finite
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.inference.gpu.cuda_graphs import BURST, Burst, GraphSession, GraphSessions
+from gpt2cli.model.cache import KVCache
 
 
 def decode_in_bursts(decoder: Decoder, sessions: GraphSessions, rows: Rows, capacity: int) -> Iterator[tuple[int, int]]:
     """Continue the rows; yield (row, token id) for each new token. A session holds up to `capacity` tokens per row."""
     config, everyone = rows.sampler.config, range(len(rows.contexts))
-    with torch.inference_mode():
-        logits, cache = prefill(decoder, rows.contexts, max(map(len, rows.contexts)))
+    logits, cache = prefill(decoder, rows.contexts, max(map(len, rows.contexts)))
     first = rows.choose(logits, everyone)
     if config.max_new_tokens == 1:
         yield from first
@@ -23,8 +22,8 @@ def decode_in_bursts(decoder: Decoder, sessions: GraphSessions, rows: Rows, capa
     # a repetition penalty needs all tokens so far, which only the host has
     on_device = config.repetition_penalty == 1
     sampling = config if on_device else None
-    with sessions.session(len(everyone), capacity, sampling, rows.sampler.choose_on_device) as session:
-        session.load(cache, [token for _, token in first])
+    with sessions.session(len(everyone), capacity, sampling) as session:
+        session.load(cast(KVCache, cache), [token for _, token in first])
         del cache, logits
         yield from first
         active = rows.continuing(everyone)
@@ -67,9 +66,8 @@ def _choose_on_host(
         active = rows.continuing(active)
 
 
-@torch.inference_mode()
 def _reread_full(decoder: Decoder, session: GraphSession, rows: Rows, active: Sequence[int]) -> None:
     """Replace each of the rows `active` that fills the window by the newer half of its tokens, except the last."""
     for row in active:
         if session.lengths[row] == decoder.config.block_size:
-            session.replace(row, newer_half(decoder, rows.contexts[row]))
+            session.replace(row, cast(KVCache, newer_half(decoder, rows.contexts[row])))

@@ -6,14 +6,17 @@ none: it continues the text, which is all that was typed and generated so far.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gpt2cli import tokenizer
 from gpt2cli.config import CHAT, SamplingConfig
 from gpt2cli.errors import CheckpointError, DataError
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.inference.decoder import Decoder
-from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import ALPACA, PromptTemplate
+
+if TYPE_CHECKING:
+    from gpt2cli.model.gpt import GPT
 
 SEED_LIMIT = 2**63
 """Seeds are below this number."""
@@ -31,7 +34,7 @@ class Exchange:
     output: str = ""
 
 
-def template_of(model: Decoder | GPT) -> PromptTemplate | None:
+def template_of(model: "Decoder | GPT") -> PromptTemplate | None:
     """The template of a model's checkpoint, or Alpaca's. None if the model was trained on plain text.
 
     Raises CheckpointError if the stored template lacks a part.
@@ -93,7 +96,7 @@ def _break_before(template: PromptTemplate | None, exchange: Exchange) -> str:
 
 
 def begin_answer(
-    model: Decoder | GPT, template: PromptTemplate | None, prompt: str, sampling: SamplingConfig
+    model: "Decoder | GPT", template: PromptTemplate | None, prompt: str, sampling: SamplingConfig
 ) -> TextGeneration:
     """An answer that is generated while it is iterated. It also ends before any heading of the template."""
     headings = () if template is None else template.headings
@@ -125,7 +128,7 @@ class Chat:
     exchanges  what was asked and answered so far; can be changed
     """
 
-    def __init__(self, model: Decoder | GPT, sampling: SamplingConfig | None = None, *, turns: int = 0) -> None:
+    def __init__(self, model: "Decoder | GPT", sampling: SamplingConfig | None = None, *, turns: int = 0) -> None:
         """`sampling` is by default that of `gpt2 chat`. Raises CheckpointError if the stored template is damaged."""
         self.sampling = sampling or CHAT
         self.turns = turns
@@ -149,11 +152,11 @@ class Chat:
         return self.exchanges[-1].output.strip()
 
 
-def ask(model: Decoder | GPT, text: str, sampling: SamplingConfig | None = None, input: str = "") -> str:
+def ask(model: "Decoder | GPT", text: str, sampling: SamplingConfig | None = None, input: str = "") -> str:
     """The answer to one instruction, with an optional input, as `gpt2 chat --prompt` gives it: see `Chat`."""
     return Chat(model, sampling).ask(text, input)
 
 
-def chat(model: Decoder | GPT, sampling: SamplingConfig | None = None, *, turns: int = 0) -> Chat:
+def chat(model: "Decoder | GPT", sampling: SamplingConfig | None = None, *, turns: int = 0) -> Chat:
     """Begin a conversation of several turns: see `Chat`."""
     return Chat(model, sampling, turns=turns)

@@ -2,25 +2,23 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.generation.burst_decoding import decode_in_bursts
 from gpt2cli.generation.prefill import decode_next, prefill
 from gpt2cli.generation.prompt_lookup import PromptLookup
 from gpt2cli.generation.rows import Rows
 from gpt2cli.generation.sampling import Sampler
-from gpt2cli.inference.decoder import Decoder, as_decoder
-from gpt2cli.model.cache import KVCache
-from gpt2cli.model.gpt import GPT
+from gpt2cli.inference.decoder import Cache, Decoder, as_decoder
 from gpt2cli.tokenizer import END_OF_TEXT_ID
+
+if TYPE_CHECKING:
+    from gpt2cli.model.gpt import GPT
 
 
 def generate_tokens(
-    model: Decoder | GPT,
+    model: "Decoder | GPT",
     prompts: Sequence[Sequence[int]],
     sampling: SamplingConfig,
     seeds: Sequence[int],
@@ -40,30 +38,28 @@ def generate_tokens(
         return
     decoder = as_decoder(model)
     check_token(max(map(max, prompts)), decoder.config.vocab_size)
-    rows = Rows(prompts, Sampler(sampling, seeds), is_finished, end)
+    rows = Rows(prompts, Sampler(sampling, seeds, decoder.candidates), is_finished, end)
     capacity = min(decoder.config.block_size, max(rows.limits))
     if decoder.sessions is not None:
+        from gpt2cli.generation.burst_decoding import decode_in_bursts  # imports torch
+
         yield from decode_in_bursts(decoder, decoder.sessions, rows, capacity)
         return
-    with torch.inference_mode():
-        logits, cache = prefill(decoder, rows.contexts, capacity)
+    logits, cache = prefill(decoder, rows.contexts, capacity)
     active = list(range(len(prompts)))
     while len(active) > 1 or not speculate:
         yield from rows.choose(logits, active)
         left = rows.continuing(active)
         if not left:
             return
-        with torch.inference_mode():
-            if len(left) < len(active):
-                cache.select([active.index(row) for row in left])
-            active = left
-            logits = decode_next(decoder, [rows.contexts[row] for row in active], cache)
+        if len(left) < len(active):
+            cache.select([active.index(row) for row in left])
+        active = left
+        logits = decode_next(decoder, [rows.contexts[row] for row in active], cache)
     yield from _decode_one_row(decoder, rows, active[0], logits, cache)
 
 
-def _decode_one_row(
-    decoder: Decoder, rows: Rows, row: int, logits: Tensor, cache: KVCache
-) -> Iterator[tuple[int, int]]:
+def _decode_one_row(decoder: Decoder, rows: Rows, row: int, logits: Any, cache: Cache) -> Iterator[tuple[int, int]]:
     """Continue the only row that the cache holds by verifying drafts. `logits` (1, V) are those after its context.
 
     Every token is drawn from the model's distribution after the tokens before it, with the same random number as
@@ -87,8 +83,7 @@ def _decode_one_row(
         cache.lengths = [cache.lengths[0] - len(draft) + accepted]
         room = min(cache.capacity - cache.lengths[0], limit - len(context)) - 1
         draft = lookup.draft(context, room)
-        with torch.inference_mode():
-            logits = decode_next(decoder, [context], cache, draft)
+        logits = decode_next(decoder, [context], cache, draft)
 
 
 def check_token(largest: int, vocab_size: int) -> None:

@@ -1,9 +1,7 @@
 """The texts of one batch: their tokens so far, and when each ends."""
 
 from collections.abc import Callable, Sequence
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from gpt2cli.generation.sampling import Sampler
 
@@ -23,8 +21,7 @@ class Rows:
         self.limits = [len(prompt) + sampler.config.max_new_tokens for prompt in prompts]
         self._is_finished, self._end = is_finished, end
 
-    @torch.inference_mode()
-    def choose(self, logits: Tensor, rows: Sequence[int]) -> list[tuple[int, int]]:
+    def choose(self, logits: Any, rows: Sequence[int]) -> list[tuple[int, int]]:
         """Choose and append a token to each of `rows`, from logits (len(rows), V). Returns pairs of row and token."""
         tokens = self.sampler.choose(logits, [self.contexts[row] for row in rows], rows)
         return self.append(rows, tokens)

@@ -4,14 +4,16 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gpt2cli import tokenizer
 from gpt2cli.config import SamplingConfig
 from gpt2cli.generation.decode import generate_tokens, random_seed
 from gpt2cli.hub.tokenizer_files import check_tokenizer
 from gpt2cli.inference.decoder import Decoder
-from gpt2cli.model.gpt import GPT
+
+if TYPE_CHECKING:
+    from gpt2cli.model.gpt import GPT
 
 
 class Sample:
@@ -81,7 +83,9 @@ class TextGeneration:
     decode_tok_s   new tokens per second after the first of each sample; None if there are none
     """
 
-    def __init__(self, model: Decoder | GPT, prompt: str, sampling: SamplingConfig, allow_special: bool = True) -> None:
+    def __init__(
+        self, model: "Decoder | GPT", prompt: str, sampling: SamplingConfig, allow_special: bool = True
+    ) -> None:
         check_tokenizer(model)
         ids = tokenizer.encode(prompt, allow_special) or [tokenizer.END_OF_TEXT_ID]
         self.model = model
@@ -120,7 +124,7 @@ class TextGeneration:
                 yield sample, text
 
 
-def complete(model: Decoder | GPT, prompts: Sequence[str], sampling: SamplingConfig) -> list[Sample]:
+def complete(model: "Decoder | GPT", prompts: Sequence[str], sampling: SamplingConfig) -> list[Sample]:
     """Continue each of several prompts once, in one batch. Sample i has the seed of `sampling` + i.
 
     `<|endoftext|>` in the prompts is plain text, as in training data.
@@ -139,7 +143,7 @@ def complete(model: Decoder | GPT, prompts: Sequence[str], sampling: SamplingCon
     return samples
 
 
-def stream(model: Decoder | GPT, prompt: str, sampling: SamplingConfig | None = None) -> Iterator[str]:
+def stream(model: "Decoder | GPT", prompt: str, sampling: SamplingConfig | None = None) -> Iterator[str]:
     """Continue a prompt once; yield the continuation in pieces of whole characters.
 
     `<|endoftext|>` in the prompt is the special token.
@@ -148,7 +152,7 @@ def stream(model: Decoder | GPT, prompt: str, sampling: SamplingConfig | None = 
         yield text
 
 
-def generate(model: Decoder | GPT, prompt: str, sampling: SamplingConfig | None = None) -> str:
+def generate(model: "Decoder | GPT", prompt: str, sampling: SamplingConfig | None = None) -> str:
     """Continue a prompt once; return the continuation. TextGeneration generates several in one batch.
 
     `<|endoftext|>` in the prompt is the special token.

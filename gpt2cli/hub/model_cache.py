@@ -1,6 +1,7 @@
 """The downloaded models on disk: finding, listing and removing them, without the network.
 
     models/openai-community--gpt2/<commit>/{config.json, model.safetensors, manifest.json}
+    models/openai-community--gpt2/<commit>/packed/ its weights as the CPU's loops read them, made when they are used
     models/openai-community--gpt2/refs/main        the commit that `main` stood for when it was downloaded
     models/openai-community--gpt2/.staging/        files being downloaded; a killed download continues from here
     models/.locks/                                 one process at a time changes a repository's directory
@@ -29,6 +30,8 @@ from gpt2cli.outputs import check_directory
 from gpt2cli.untrusted import parse_json, read_at_most
 
 MANIFEST = "manifest.json"
+PACKED = "packed"
+"""The directory in a model's for its packed weights: see `checkpoints/packed_directory.py`."""
 MAX_MANIFEST = 2**20
 """Bytes of the largest manifest that is read. A manifest names 1,000 shards at most."""
 HALF_WRITTEN = "*/.*.tmp"
@@ -43,6 +46,7 @@ class CachedModel:
     path           the directory of its files
     bytes          the total size of its files
     downloaded_at  ISO 8601, in UTC
+    packed_bytes   the total size of its packed weights
     """
 
     model: str
@@ -50,6 +54,7 @@ class CachedModel:
     path: Path
     bytes: int
     downloaded_at: str
+    packed_bytes: int
 
 
 def repo_directory(repo: str) -> Path:
@@ -219,4 +224,13 @@ def _read(directory: Path, revision: str) -> CachedModel | None:
         model, date = short_name(str(manifest["repo"])), str(manifest["downloaded_at"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return CachedModel(model, revision, directory, sum(sizes.values()), date)
+    return CachedModel(model, revision, directory, sum(sizes.values()), date, _size_of(directory / PACKED))
+
+
+def _size_of(directory: Path) -> int:
+    """The bytes of the files in a directory. Another process may be changing them."""
+    size = 0
+    for path in directory.glob("[!.]*"):
+        with suppress(OSError):
+            size += path.stat().st_size
+    return size

@@ -6,16 +6,13 @@ gpt2cli has only GPT-2's tokenizer. With another model, it would encode texts as
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from gpt2cli.config import VOCAB_SIZE
+from gpt2cli.config import VOCAB_SIZE, GPTConfig
 from gpt2cli.errors import CheckpointError
+from gpt2cli.model.origin import Origin
 from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID
 from gpt2cli.untrusted import is_file, parse_json, read_at_most, shown
-
-if TYPE_CHECKING:
-    from gpt2cli.inference.decoder import Decoder
-    from gpt2cli.model.gpt import GPT
 
 FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json")
 """The files of transformers for a tokenizer of GPT-2's kind."""
@@ -73,7 +70,22 @@ def read_tokenizer(directory: Path) -> Tokenizer:
         return Tokenizer(other=str(error), known=True)
 
 
-def check_tokenizer(model: "Decoder | GPT", where: object = "the model") -> None:
+def tokenizer_files(directory: Path) -> list[Path]:
+    """The files that `read_tokenizer` looks at, without the configs: those of them that exist."""
+    return [path for path in (directory / name for name in (*FILES, *OTHER_KINDS)) if is_file(path)]
+
+
+class _Described(Protocol):
+    """A decoder, a GPT or a stored model."""
+
+    @property
+    def config(self) -> GPTConfig: ...
+
+    @property
+    def origin(self) -> Origin: ...
+
+
+def check_tokenizer(model: _Described, where: object = "the model") -> None:
     """Raise CheckpointError if a model was made for another tokenizer than GPT-2's."""
     refuse(_too_few(model.config.vocab_size) or model.origin.other_tokenizer, where)
 

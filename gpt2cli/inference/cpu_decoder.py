@@ -1,121 +1,121 @@
 """Inference by compiled loops on a CPU, over weights that are laid out in the order in which a processor reads them.
 
 Decoding a token multiplies one row of activations by every matrix, and takes as long as it takes to read the matrices.
-Activations are in fp32; where they are multiplied by integers, they have 12 to 16 bits. The import takes a while,
-because it imports Numba.
+Activations are in fp32; where they are multiplied by integers, they have 12 to 16 bits. Needs no torch.
 """
 
 import time
-from collections.abc import Callable
-from threading import Lock
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
-from gpt2cli.inference.cpu.attention import key_size
-from gpt2cli.inference.cpu.block import block, make_buffers, use_threads
-from gpt2cli.inference.cpu.compiling import compile_lock, is_compiled, store
-from gpt2cli.inference.cpu.elementwise import layer_norm
-from gpt2cli.inference.cpu.huge_pages import Arena
-from gpt2cli.inference.cpu.matmul import MANY_ROWS, look_up, multiply
-from gpt2cli.inference.cpu.weight_packing import pack_block, pack_matrix, pack_norm
-from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
-from gpt2cli.model.cache import KVCache
-from gpt2cli.model.gpt import GPT, check_shape
-from gpt2cli.model.packed_row import PackedRow
+from gpt2cli.config import GPTConfig
+from gpt2cli.inference.candidates import Found, candidates
+from gpt2cli.inference.cpu.attention_tasks import key_size
+from gpt2cli.inference.cpu.cache import CPUCache
+from gpt2cli.inference.cpu.compiling import is_compiled, loops, store
+from gpt2cli.inference.cpu.packed_layout import look_up, packed_matrix
+from gpt2cli.inference.cpu.panel_sizes import MANY_ROWS
+from gpt2cli.inference.cpu.pass_table import cache_type
+from gpt2cli.inference.cpu.passes import Passes
+from gpt2cli.inference.cpu.thread_count import default_threads
+from gpt2cli.model.origin import Origin
+from gpt2cli.model.token_checks import check_shape
+
+if TYPE_CHECKING:
+    from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
+    from gpt2cli.model.packed_row import PackedRow
+
+PIECE_TOKENS = 256
+"""Tokens of a long prompt that are read in one pass. Between two passes, Python reacts to Ctrl-C."""
 
 
 class CPUDecoder:
-    """Implements `decoder.Decoder` for a CPU. Takes the weights out of `gpt`, which must not be used afterwards.
+    """Implements `decoder.Decoder` for a CPU, over the arrays of `weight_packing.pack_model`."""
 
-    The embedding and the head are in 8 bits if the blocks are in 4; if they share weights, these are stored once. After
-    a process has run a decoder, its forks must not run one: they would inherit OpenMP's state without its threads.
-    """
+    device = "cpu"
+    sessions: "GraphSessions | None" = None
 
-    device = torch.device("cpu")
-    sessions: GraphSessions | None = None
-    _turn = Lock()  # with some of Numba's threading layers, only one thread may run parallel loops at a time
+    def __init__(
+        self,
+        config: GPTConfig,
+        origin: Origin,
+        precision: str,
+        arrays: Mapping[str, NDArray[Any]],
+        threads: int | None = None,
+    ) -> None:
+        self.config, self.origin, self.precision = config, origin, precision
+        self.threads = threads or default_threads()
+        self._arrays, self._tokens = arrays, packed_matrix(arrays, "wte")
+        self._head = "wte" if config.tied else "lm_head"
+        self._made: Passes | None = None
 
-    @torch.no_grad()
-    def __init__(self, gpt: GPT, precision: str) -> None:
-        self.config, self.origin, self.precision = gpt.config, gpt.origin, precision
-        self._threads = torch.get_num_threads()
-        use_threads(self._threads)
-        torch.set_num_threads(self._threads)  # Numba sets PyTorch's number too if both use the same OpenMP
-        # a copy, so that the file that the weights are mapped from can be closed
-        self._position_table = gpt.wpe.weight.float().clone().numpy()
-        self._blocks, arena = [], Arena()
-        for layer, plain in enumerate(gpt.h):
-            self._blocks.append(pack_block(plain, precision, arena))  # type: ignore[arg-type]
-            gpt.h[layer] = nn.Identity()  # frees the plain block before the next one is packed
-        around = "int8" if precision == "int4" else precision
-        self._token_table = pack_matrix(gpt.wte.weight, None, around, arena)
-        self._head = self._token_table
-        if gpt.lm_head is not None:
-            self._head = pack_matrix(gpt.lm_head.weight, None, around, arena)
-        self._norm = pack_norm(gpt.ln_f)
-        self._is_warm = False
-
-    def __call__(self, idx: Tensor) -> Tensor:
-        check_shape(idx)
+    def __call__(self, idx: Any) -> NDArray[np.float32]:
+        idx = np.asarray(idx)
+        check_shape(idx.shape)
         return self.head(self.hidden(idx, self.new_cache(*idx.shape)))
 
-    def hidden(self, idx: Tensor, sight: KVCache | PackedRow) -> Tensor:
+    def hidden(self, idx: NDArray[np.int64], sight: "CPUCache | PackedRow") -> NDArray[np.float32]:
         """As in `Decoder`. Raises IndexError for an unknown token."""
-        (B, T), C, config = idx.shape, self.config.n_embd, self.config
-        ids = idx.numpy().ravel()
-        if ids.min() < 0 or ids.max() >= config.vocab_size:
-            raise IndexError(f"tokens go from 0 to {config.vocab_size - 1}")
-        if not self._is_warm:
-            self.warm_up()
-        positions = sight.positions(idx, config.block_size).expand(B, T).numpy().ravel()
-        with self._turn:
-            use_threads(self._threads)  # it holds for the calling thread only
-            buffers = make_buffers(len(ids), C)
-            tokens = look_up(self._token_table, ids)[:, :C]
-            buffers.x[: len(ids), :C] = tokens + self._position_table[positions]
-            pieces, memory = sight.pieces(T), sight.memory(config, key_size(config.head_size))
-            for weights, (keys, values) in zip(self._blocks, memory, strict=True):
-                block(buffers, pieces, keys, values, weights, config.layer_norm_epsilon, T)
-            layer_norm(buffers.x, self._norm, config.layer_norm_epsilon, buffers.normed)
-        return torch.from_numpy(buffers.normed[: len(ids), :C]).reshape(B, T, C)
+        if idx.min() < 0 or idx.max() >= self.config.vocab_size:
+            raise IndexError(f"tokens go from 0 to {self.config.vocab_size - 1}")
+        B, T = idx.shape
+        if not isinstance(sight, CPUCache) or T <= PIECE_TOKENS:
+            return self._pass(idx, sight, T)
+        sight.check_room(T, self.config.block_size)
+        step = max(MANY_ROWS, PIECE_TOKENS // B)
+        parts = [self._pass(idx[:, start : start + step], sight, T) for start in range(0, T, step)]
+        return np.concatenate(parts, axis=1)
 
-    def head(self, hidden: Tensor) -> Tensor:
-        rows = hidden.reshape(-1, hidden.shape[-1]).numpy()
-        with self._turn:
-            use_threads(self._threads)
-            logits = torch.from_numpy(multiply(self._head, rows, hidden.shape[-2]))
-        return logits[: len(rows), : self.config.vocab_size].view(*hidden.shape[:-1], self.config.vocab_size)
+    def _pass(self, idx: NDArray[np.int64], sight: "CPUCache | PackedRow", length: int) -> NDArray[np.float32]:
+        """The hidden states of consecutive tokens, which are a part of sequences of `length` new tokens."""
+        (B, T), config = idx.shape, self.config
+        positions = sight.token_positions((B, T), config.block_size).ravel()
+        x = look_up(self._tokens, idx.ravel())[:, : config.n_embd] + self._arrays["wpe"][positions]
+        memory = sight.memory(config, key_size(config.head_size), cache_type(self.precision))
+        return self._passes.forward(x, sight.pieces(T), memory, length >= MANY_ROWS).reshape(B, T, config.n_embd)
 
-    def new_cache(self, rows: int, capacity: int) -> KVCache:
-        return KVCache(self.config, rows, capacity, key_size=key_size(self.config.head_size))
+    def head(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = self._passes.multiply(self._head, hidden.reshape(-1, hidden.shape[-1]))
+        return logits[:, : self.config.vocab_size].reshape(*hidden.shape[:-1], self.config.vocab_size)
+
+    def candidates(
+        self, logits: NDArray[np.float32], count: int, seen: Sequence[NDArray[np.int64]] = (), penalty: float = 1.0
+    ) -> Found:
+        return candidates(logits, count, seen, penalty)
+
+    def new_cache(self, rows: int, capacity: int) -> CPUCache:
+        size, dtype = key_size(self.config.head_size), cache_type(self.precision)
+        return CPUCache(self.config, rows, capacity, key_size=size, dtype=dtype)
 
     def weight_bytes(self) -> int:
-        matrices = [matrix for block in self._blocks for matrix in block] + [self._norm, self._head]
-        parts = (matrix[:-1] if isinstance(matrix, tuple) else [matrix] for matrix in matrices)  # all but its `step`
-        return sum(part.nbytes for matrix in parts for part in matrix)
+        parts = ("weights", "groups", "scale", "bias")  # a step uses all of a matrix but `step`
+        read = [name for name in self._arrays if name.startswith(("h.", "ln_f", f"{self._head}."))]
+        norms = [name for name in read if "ln_" in name]
+        matrices = [name for name in read if name.endswith(tuple(f".{part}" for part in parts))]
+        return sum(self._arrays[name].nbytes for name in norms + matrices)
 
     def compiling_note(self) -> str | None:
         if is_compiled(self.precision):
             return None
+        what = f"compiling the {self.precision} loops for this processor"
         if (problem := store().problem) is None:
-            return f"compiling the {self.precision} loops for this processor, only this time: ten seconds or more"
-        told = f"compiling the {self.precision} loops for this processor, ten seconds or more in every run"
-        return f"{told}: they cannot be kept ({problem}); set NUMBA_CACHE_DIR to a directory that you can write to"
+            return f"{what}, only this time"
+        return f"{what}, in every run: they cannot be kept ({problem}); set GPT2CLI_CACHE to a directory of yours"
 
     def prepare(self, note: Callable[[str], None]) -> float:
         if text := self.compiling_note():
             note(text)
-            self.warm_up()
+            loops(self.precision)
         start = time.perf_counter()
-        self.warm_up()
+        self([[0]])
         return time.perf_counter() - start
 
-    def warm_up(self) -> None:
-        """Compile the loops of a step, or read them from the store. The first step does it if nothing else does."""
-        self._is_warm = True  # first, because the step below would call this method again
-        with compile_lock(self.precision):
-            self(torch.zeros(1, 1, dtype=torch.long))
-            first = self._blocks[0].attn_c_attn
-            multiply(first, np.zeros((MANY_ROWS, self.config.n_embd), np.float32), MANY_ROWS)  # as for a long prompt
+    @property
+    def _passes(self) -> Passes:
+        """Made by the first pass, because the loops may have to be compiled."""
+        if self._made is None:
+            self._made = Passes(self.config, self.precision, self._arrays, self.threads)
+        return self._made

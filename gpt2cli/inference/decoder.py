@@ -1,59 +1,102 @@
-"""`Decoder`, the interface of a model for inference, and the choice among CPUDecoder, GraphDecoder and TorchDecoder."""
+"""`Decoder`, the interface of a model for inference, and the choice among CPUDecoder, GraphDecoder and TorchDecoder.
 
-from collections.abc import Callable
+This module does not import torch: a CPUDecoder needs none.
+"""
+
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from gpt2cli.config import GPTConfig
-from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
-from gpt2cli.inference.gpu.graph_decoder import GraphDecoder, check_graphs
-from gpt2cli.inference.torch_decoder import TorchDecoder, move
-from gpt2cli.model.cache import KVCache
-from gpt2cli.model.device import computes_bf16
-from gpt2cli.model.gpt import GPT
+from gpt2cli.errors import UsageError
+from gpt2cli.model.device_names import device_kind
 from gpt2cli.model.origin import Origin
-from gpt2cli.model.packed_row import PackedRow
-from gpt2cli.model.quantization import DTYPES
 
-PRECISIONS = (*DTYPES, "int8", "int4")
+if TYPE_CHECKING:
+    from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
+    from gpt2cli.model.gpt import GPT
+
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int4")
 """The formats of weights in memory during inference."""
 
+Candidates = Callable[[Any, int, Sequence[NDArray[np.int64]], float], tuple[NDArray[np.float32], NDArray[np.int64]]]
+"""The type of `Decoder.candidates`."""
 
+
+class Cache(Protocol):
+    """Keys and values of the earlier tokens of several sequences, one in each row.
+
+    lengths   the number of tokens in each row. A smaller number makes a row forget its last tokens.
+    capacity  the largest number of tokens in a row
+    """
+
+    lengths: list[int]
+    capacity: int
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the keys and values, for the whole capacity."""
+        ...
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order. The same row may be selected several times."""
+        ...
+
+    def copy_row(self, row: int, other: Any) -> None:
+        """Replace the tokens of a row by those of the only row of another cache of the same decoder."""
+        ...
+
+
+@runtime_checkable
 class Decoder(Protocol):
-    """A model that is ready to run.
+    """A model that is ready to run. Token ids are NumPy arrays.
+
+    Hidden states and logits are arrays of the decoder's kind: of NumPy, or tensors on its device. Both kinds can be
+    indexed, also by lists, and reshaped.
 
     config     its shape
     origin     how the checkpoint stored its weights
     precision  the format of the weights in memory, one of PRECISIONS
-    device     where token ids are expected and results are returned
+    device     where it computes: cpu, mps, or for example cuda:0
+    threads    the number of threads on the CPU
     sessions   CUDA graphs, which decode several tokens per call; None in all decoders but GraphDecoder
     """
 
     config: GPTConfig
     origin: Origin
     precision: str
-    device: torch.device
-    sessions: GraphSessions | None
+    device: str
+    sessions: "GraphSessions | None"
 
-    def __call__(self, idx: Tensor) -> Tensor:
-        """Logits (B, T, V) of the token after each of `idx` (B, T)."""
+    @property
+    def threads(self) -> int: ...
+
+    def __call__(self, idx: Any) -> NDArray[np.float32]:
+        """Logits (B, T, V) of the token after each of the ids `idx` (B, T), an array or nested lists."""
         ...
 
-    def hidden(self, idx: Tensor, sight: KVCache | PackedRow) -> Tensor:
-        """Final hidden states (B, T, C) of token ids `idx` (B, T). A KVCache receives their keys and values.
+    def hidden(self, idx: NDArray[np.int64], sight: Any) -> Any:
+        """Final hidden states (B, T, C) of token ids `idx` (B, T).
 
-        Raises UsageError for more tokens than the window or the cache holds.
+        `sight` is a cache of this decoder, which receives the tokens' keys and values, or a PackedRow. Raises
+        UsageError for more tokens than the window or the cache holds.
         """
         ...
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def head(self, hidden: Any) -> Any:
         """Logits (..., V) of final hidden states (..., C)."""
         ...
 
-    def new_cache(self, rows: int, capacity: int) -> KVCache:
+    def candidates(
+        self, logits: Any, count: int, seen: Sequence[NDArray[np.int64]] = (), penalty: float = 1.0
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The tokens that `inference.candidates.candidates` finds, for logits (B, V) of the decoder's kind."""
+        ...
+
+    def new_cache(self, rows: int, capacity: int) -> Cache:
         """An empty cache for `rows` sequences of at most `capacity` tokens."""
         ...
 
@@ -76,45 +119,60 @@ class Decoder(Protocol):
         ...
 
 
-def make_decoder(gpt: GPT, device: torch.device, precision: str, compile: bool = False) -> Decoder:
-    """A decoder for `gpt`, which is on the CPU in fp32 and must not be used afterwards.
+def make_decoder(gpt: "GPT", device: str, precision: str, compile: bool = False, threads: int | None = None) -> Decoder:
+    """A decoder of PyTorch for `gpt`, which is on the CPU in fp32 and must not be used afterwards.
 
-    `precision` is one of PRECISIONS, or auto: see `pick_precision`. With `compile`, CUDA graphs decode. Raises
-    CheckpointError for weights that are too large for `precision`, and UsageError if the device has no CUDA graphs.
+    `precision` is one of PRECISIONS, or auto: see `pick_precision`. With `compile`, CUDA graphs decode. `threads` is
+    the number of threads on the CPU; None is the default. Raises CheckpointError for weights that are too large for
+    `precision`, and UsageError if the device has no CUDA graphs.
     """
     if precision == "auto":
-        precision = pick_precision(gpt, device)
-    if compile:
-        check_graphs(device)
-        return GraphDecoder(move(gpt, device, precision), precision)
-    if device.type == "cpu" and has_kernels():
-        from gpt2cli.inference.cpu_decoder import CPUDecoder  # Numba takes long to import
+        precision = pick_precision(device)
+    import torch
 
-        return CPUDecoder(gpt, precision)
-    return TorchDecoder(move(gpt, device, precision), precision)
+    from gpt2cli.inference.torch_decoder import TorchDecoder, move
+
+    if threads:
+        torch.set_num_threads(threads)
+    if not compile:
+        return TorchDecoder(move(gpt, device, precision), precision)
+    from gpt2cli.inference.gpu.graph_decoder import GraphDecoder
+
+    check_graphs(device)
+    return GraphDecoder(move(gpt, device, precision), precision)
 
 
-def as_decoder(model: GPT | Decoder) -> Decoder:
+def as_decoder(model: "GPT | Decoder") -> Decoder:
     """The model itself if it is a decoder; a decoder for a plain GPT, such as one that is being trained."""
-    return TorchDecoder(model) if isinstance(model, GPT) else model
+    if isinstance(model, Decoder):
+        return model
+    from gpt2cli.inference.torch_decoder import TorchDecoder
+
+    return TorchDecoder(model)
 
 
-def pick_precision(gpt: GPT, device: torch.device) -> str:
-    """The fastest precision whose results a person cannot distinguish from those of fp32.
+def check_graphs(device: str) -> None:
+    """Raise UsageError for a device that has no CUDA graphs."""
+    if device_kind(device) != "cuda":
+        raise UsageError(f"--compile needs a CUDA device, not {device_kind(device)}: leave it out")
 
-    int8 if the weights are stored in 8 or 4 bits. Otherwise bf16 on a CUDA device that computes in it, and fp16 on a
-    CPU with kernels, where perplexity differs by less than 0.01%. Else fp32.
+
+def pick_precision(device: str) -> str:
+    """What `auto` means for a decoder of PyTorch: bf16 on a CUDA device that computes in it, else fp32.
+
+    A person cannot distinguish the results from those of fp32.
     """
-    if device.type == "cpu" and has_kernels():
-        return "int8" if gpt.origin.precision.startswith("int") else "fp16"
-    return "bf16" if device.type == "cuda" and computes_bf16() else "fp32"
+    if device_kind(device) != "cuda":
+        return "fp32"
+    from gpt2cli.model.device import computes_bf16
+
+    return "bf16" if computes_bf16() else "fp32"
 
 
 def has_kernels() -> bool:
-    """Whether Numba is installed and the processor converts 16-bit numbers: x86 since 2013, and 64-bit ARM."""
-    if find_spec("numba") is None:
+    """Whether there is a CPUDecoder for this processor: x86 since 2013, and 64-bit ARM. They convert 16-bit numbers."""
+    if find_spec("llvmlite") is None:
         return False
-    from llvmlite import binding  # part of Numba
+    from gpt2cli.inference.cpu.processor import FEATURES, TRIPLE
 
-    machine = binding.get_default_triple().partition("-")[0]
-    return machine in ("aarch64", "arm64") or bool(binding.get_host_cpu_features().get("avx2"))
+    return TRIPLE.startswith(("aarch64", "arm64")) or "avx2" in FEATURES

@@ -1,15 +1,22 @@
 """Inference by PyTorch's kernels, on any device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt2cli.inference import candidates
+from gpt2cli.inference.gpu import torch_sampling
 from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
 from gpt2cli.model.cache import KVCache
 from gpt2cli.model.device import computes_bf16
+from gpt2cli.model.device_names import device_kind
 from gpt2cli.model.gpt import CAUSAL, GPT, Causal
-from gpt2cli.model.quantization import DTYPES, refuse_cut, round_weights
+from gpt2cli.model.quantization import GROUP
+from gpt2cli.model.torch_precisions import DTYPES, refuse_cut, round_weights
 
 
 class TorchDecoder:
@@ -18,17 +25,32 @@ class TorchDecoder:
     def __init__(self, gpt: GPT, precision: str = "fp32") -> None:
         self.gpt, self.precision = gpt, precision
         self.config, self.origin = gpt.config, gpt.origin
-        self.device = gpt.wte.weight.device
+        self.device = str(gpt.wte.weight.device)
         self.sessions: GraphSessions | None = None
 
-    def __call__(self, idx: Tensor) -> Tensor:
-        return self.head(self.hidden(idx.to(self.device), CAUSAL))
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
 
-    def hidden(self, idx: Tensor, sight: Causal) -> Tensor:
-        return self.gpt.hidden(idx, sight)
+    def __call__(self, idx: Any) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self.head(self.hidden(np.asarray(idx), CAUSAL)).float().cpu().numpy()
+        return logits
 
+    @torch.inference_mode()
+    def hidden(self, idx: NDArray[np.int64], sight: Causal) -> Tensor:
+        return self.gpt.hidden(torch.from_numpy(idx).to(self.device), sight)
+
+    @torch.inference_mode()
     def head(self, hidden: Tensor) -> Tensor:
         return self.gpt.head(hidden)
+
+    @torch.inference_mode()
+    def candidates(
+        self, logits: Tensor, count: int, seen: Sequence[NDArray[np.int64]] = (), penalty: float = 1.0
+    ) -> candidates.Found:
+        if self.device == "cpu":
+            return candidates.candidates(logits.float().numpy(), count, seen, penalty)
+        return torch_sampling.candidates(logits, count, seen, penalty)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         return KVCache(self.config, rows, capacity, dtype=self.gpt.ln_f.weight.dtype, device=self.device)
@@ -45,19 +67,20 @@ class TorchDecoder:
 
 
 @torch.no_grad()
-def move(gpt: GPT, device: torch.device, precision: str) -> GPT:
+def move(gpt: GPT, device: str, precision: str) -> GPT:
     """Move a GPT in fp32 to `device` and give its weights the values that they have in `precision`, in place.
 
     PyTorch computes in the nearest type that it has. Raises CheckpointError for weights too large for `precision`.
     """
     if precision in ("int8", "int4"):
+        held = "int8" if gpt.config.n_embd % GROUP else precision  # rows that are not whole groups of 4 bits
         for block in gpt.h:
             for parameter in block.parameters():
                 if parameter.dim() == 2:
-                    parameter.data = round_weights(parameter, precision)
+                    parameter.data = round_weights(parameter, held)
     if precision == "fp16":
         for parameter in gpt.parameters():
             refuse_cut(not bool(parameter.half().isfinite().all()), parameter, precision)
-    nearest = "bf16" if device.type == "cuda" and computes_bf16() else "fp32"
+    nearest = "bf16" if device_kind(device) == "cuda" and computes_bf16() else "fp32"
     gpt.to(device, DTYPES.get(precision, DTYPES[nearest]))
     return gpt.eval()

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.gpt import Causal
-from gpt2cli.model.pieces import Piece
+from gpt2cli.model.token_checks import check_length
 
 
 class KVCache(Causal):
@@ -18,7 +16,7 @@ class KVCache(Causal):
 
     `lengths[b]` is the number of tokens in row b. To read prompts of different lengths in one batch, pad them on the
     right and, after the pass, set `lengths` to the true lengths: later queries do not attend to the padding, and new
-    tokens overwrite it. `key_size` is the width of a stored key or value; by default it is D, the size of a head.
+    tokens overwrite it.
     """
 
     def __init__(
@@ -29,9 +27,8 @@ class KVCache(Causal):
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        key_size: int | None = None,
     ) -> None:
-        shape = (rows, config.n_head, capacity, key_size or config.head_size)
+        shape = (rows, config.n_head, capacity, config.head_size)
         # zeros, because a masked value is multiplied by 0 and must be finite
         self.k = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
         self.v = [torch.zeros_like(k) for k in self.k]
@@ -52,7 +49,7 @@ class KVCache(Causal):
         """
         T, device, start = idx.shape[1], idx.device, self.lengths[0]
         end = max(self.lengths) + T
-        self.check_length(end, min(window, self.capacity))
+        check_length(end, min(window, self.capacity))
         new = torch.arange(T, device=device)
         is_even = self.lengths.count(start) == len(self.lengths)
         self._places = self._mask = None
@@ -82,18 +79,15 @@ class KVCache(Causal):
             is_causal=self._mask is None and T > 1,  # a single token sees the whole cache
         )
 
-    def pieces(self, T: int) -> NDArray[np.int64]:
-        """The table for the compiled loops (see `Piece`) of the T newest tokens of each row, after `positions`."""
-        before = (length - T for length in self.lengths)
-        return np.array([Piece(b * T, T, b, past, 0, past) for b, past in enumerate(before)], np.int64)
-
-    def memory(self, config: GPTConfig, key_size: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """As in PackedRow: keys and values of each layer, (B, H, capacity, key_size). They outlive the pass."""
-        return [(k.numpy(), v.numpy()) for k, v in zip(self.k, self.v, strict=True)]
-
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order. The same row may be selected several times."""
         index = torch.tensor(rows, device=self.k[0].device)
         self.k = [k.index_select(0, index) for k in self.k]
         self.v = [v.index_select(0, index) for v in self.v]
         self.lengths = [self.lengths[row] for row in rows]
+
+    def copy_row(self, row: int, other: "KVCache") -> None:
+        """Replace the tokens of a row by those of the only row of another cache. The capacity must suffice."""
+        self.lengths[row] = length = other.lengths[0]
+        for mine, new in zip(self.k + self.v, other.k + other.v, strict=True):
+            mine[row, :, :length] = new[0, :, :length]

@@ -18,3 +18,8 @@ def check_device_name(name: str) -> None:
         guess = did_you_mean(name, KINDS, _OTHER_NAMES)
         advice = advise(guess, "give auto, cpu, cuda, cuda:N or mps")
         raise UsageError(f"device {shown(name)} is not there: {advice}")
+
+
+def device_kind(device: str) -> str:
+    """cpu, cuda or mps: the device's name without its number."""
+    return device.partition(":")[0]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2cli.config import GPTConfig
-from gpt2cli.errors import UsageError
 from gpt2cli.model.origin import Origin
+from gpt2cli.model.token_checks import check_length, check_shape
 
 
 class Causal:
@@ -19,26 +19,15 @@ class Causal:
 
     def positions(self, idx: Tensor, window: int) -> Tensor:
         """Positions (T,) or (B, T) of tokens `idx` (B, T). Called once per pass. UsageError if T > window."""
-        self.check_length(idx.shape[1], window)
+        check_length(idx.shape[1], window)
         return torch.arange(idx.shape[1], device=idx.device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Attention's output (B, H, T, D) in layer number `layer`, from queries, keys and values (B, H, T, D)."""
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
 
-    def check_length(self, length: int, window: int) -> None:
-        if length > window:
-            raise UsageError(f"{length} tokens do not fit into the model's window of {window}")
-
 
 CAUSAL = Causal()
-
-
-def check_shape(idx: Tensor) -> None:
-    """Raise UsageError for token ids that are not in rows."""
-    if idx.dim() != 2:
-        advice = "torch.tensor([ids]) makes one row" if idx.dim() == 1 else "give B rows of T ids"
-        raise UsageError(f"token ids must have the shape (B, T), not {tuple(idx.shape)}: {advice}")
 
 
 class CausalSelfAttention(nn.Module):
@@ -111,7 +100,7 @@ class GPT(nn.Module):
 
     def hidden(self, idx: Tensor, sight: Causal = CAUSAL) -> Tensor:
         """Final hidden states (B, T, C) of token ids `idx` (B, T). UsageError for another shape, or T > block_size."""
-        check_shape(idx)
+        check_shape(tuple(idx.shape))
         x: Tensor = self.drop(self.wte(idx) + self.wpe(sight.positions(idx, self.config.block_size)))
         for block in self.h:
             x = block(x, sight)

@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2cli.config import LoRAConfig
+from gpt2cli.config import ADAPTED, LoRAConfig
 from gpt2cli.model.gpt import GPT
-
-ADAPTED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-"""The linear layers of a block; each gets an adapter."""
 
 
 class LoRALinear(nn.Module):
@@ -51,8 +48,8 @@ class LoRALinear(nn.Module):
         self.weight.data, self.bias.data = self.weight.data.to(dtype), self.bias.data.to(dtype)
 
     def update(self) -> Tensor:
-        """The adapter's update of W, (out, in)."""
-        return low_rank_update(self.lora_A, self.lora_B, self.scale)
+        """The adapter's update of W, (out, in) in fp32."""
+        return (self.lora_B.float() * self.scale) @ self.lora_A.float()
 
 
 def add_lora(model: GPT, config: LoRAConfig, dropout: float = 0.0) -> None:
@@ -101,11 +98,6 @@ def lora_state(model: GPT) -> dict[str, Tensor]:
     """The adapters' tensors, not copied: `h.0.attn.c_attn.lora_A` (r, in), `h.0.attn.c_attn.lora_B` (out, r), ..."""
     parts = ("lora_A", "lora_B")
     return {f"{name}.{part}": getattr(layer, part).detach() for name, layer in _adapters(model) for part in parts}
-
-
-def low_rank_update(A: Tensor, B: Tensor, scale: float) -> Tensor:
-    """scale * B A, (out, in) in fp32, from A (r, in) and B (out, r)."""
-    return (B.float() * scale) @ A.float()
 
 
 def _adapters(model: GPT) -> Iterator[tuple[str, LoRALinear]]:

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.gpt import Causal
 from gpt2cli.model.pieces import Piece
+from gpt2cli.model.token_checks import check_length
 
 FLASH_SIZE = 192
 """The largest head for which FlashAttention has a backward pass on every GPU that it supports."""
@@ -44,7 +46,7 @@ class PackedRow(Causal):
 
     def positions(self, idx: Tensor, window: int) -> Tensor:
         """The position (T,) of each token in its sequence."""
-        self.check_length(self.longest, window)
+        check_length(self.longest, window)
         return self._positions
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
@@ -78,10 +80,10 @@ class PackedRow(Causal):
         out: Tensor = y.transpose(0, 1)[None]
         return out
 
-    def memory(self, config: GPTConfig, key_size: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Keys and values (1, H, T, key_size) for the compiled loops. Layers share them: no later pass reads them."""
-        keys, values = np.zeros((2, 1, config.n_head, len(self._positions), key_size), np.float32)
-        return [(keys, values)] * config.n_layer
+    def token_positions(self, shape: tuple[int, int], window: int) -> NDArray[np.int64]:
+        """As `positions`, (1, T), for the compiled loops."""
+        check_length(self.longest, window)
+        return self._positions.cpu().numpy()[None]
 
     def pieces(self, T: int) -> NDArray[np.int64]:
         """The table for the compiled loops: see `Piece`. A token's place in `memory` is its index in the row."""
@@ -89,3 +91,8 @@ class PackedRow(Causal):
         places = [(0, 0) if i is None else (starts[i], self.lengths[i]) for i in self.prefixes]
         rows = zip(starts[:-1], self.lengths, places, strict=True)
         return np.array([Piece(start, n, 0, start, *prefix) for start, n, prefix in rows], np.int64)
+
+    def memory(self, config: GPTConfig, key_size: int, dtype: DTypeLike) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Keys and values (1, H, T, key_size) for the compiled loops. Layers share them: no later pass reads them."""
+        keys, values = np.zeros((2, 1, config.n_head, len(self._positions), key_size), dtype)
+        return [(keys, values)] * config.n_layer

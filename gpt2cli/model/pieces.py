@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Piece(NamedTuple):
-    """A row of the table (n, 6) that a KVCache or a PackedRow makes: consecutive new tokens of one sequence.
+    """A row of the table (n, 6) that a CPUCache or a PackedRow makes: consecutive new tokens of one sequence.
 
     Each attends to the prefix (earlier tokens of its sequence, in the same cache row) and to the piece up to itself.
 

@@ -5,10 +5,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from gpt2cli import outputs, paths, untrusted
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, UsageError
-from gpt2cli.model.device import fast_training_dtype, pick_device
+from gpt2cli.model.device import fast_training_dtype
+from gpt2cli.model.device_choice import pick_device
 from gpt2cli.progress import Note, Progress
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.done_runs import complete_weights
@@ -107,7 +110,7 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
         if not options.resume:
             check_new(settings, path if ranks.is_first else None, options.given)
         check_places(settings, path, options.force)
-        device = pick_device(options.device)
+        device = torch.device(pick_device(options.device))
         if settings.precision == "bf16" and fast_training_dtype(device) is None:
             note("this device computes bf16 many times more slowly than fp32")
         checkpoint = _find_checkpoint(settings, path, options, note) if options.resume else None

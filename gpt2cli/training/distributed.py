@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 
 from gpt2cli.errors import UsageError
-from gpt2cli.model.device import available_devices, pick_device
+from gpt2cli.model.device import available_devices
+from gpt2cli.model.device_choice import pick_device
+from gpt2cli.model.device_names import device_kind
 from gpt2cli.untrusted import shown
 
 
@@ -60,7 +62,7 @@ def own_device(name: str) -> str:
     """
     processes, local_rank = _number("LOCAL_WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
     picked = pick_device(name)
-    if processes == 1 or picked.type != "cuda":
+    if processes == 1 or device_kind(picked) != "cuda":
         return name
     gpus = [device for device in available_devices() if device.startswith("cuda")]
     if name not in ("auto", "cuda"):

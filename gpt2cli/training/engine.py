@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from gpt2cli.data.batches import kinds_of, seed_for, steps_per_epoch
 from gpt2cli.errors import DataError
-from gpt2cli.model.device import peak_rss_mb, repeatable
+from gpt2cli.model.device import repeatable
+from gpt2cli.model.peak_memory import peak_rss_mb
 from gpt2cli.training import divergence
 from gpt2cli.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Step, smoothed_steps
 from gpt2cli.training.forward import compile_blocks

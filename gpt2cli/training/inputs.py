@@ -12,7 +12,7 @@ from gpt2cli.data.kinds import check_kind, data_path
 from gpt2cli.data.open_data import load_data, prepared_alpaca
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, NetworkError, UsageError
-from gpt2cli.model.device import pick_device
+from gpt2cli.model.device_choice import pick_device
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import add_lora
 from gpt2cli.progress import Note, Progress, ignore

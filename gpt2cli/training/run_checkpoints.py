@@ -19,6 +19,7 @@ from torch import Tensor
 from gpt2cli import untrusted
 from gpt2cli.atomic import sync_directory, sync_file
 from gpt2cli.checkpoints.files import read_safetensors
+from gpt2cli.checkpoints.torch_arrays import to_tensors
 from gpt2cli.errors import CheckpointError, ResourceError
 from gpt2cli.training.checkpoint_directories import checkpoints, step_of
 from gpt2cli.training.optim import Optimizer
@@ -112,12 +113,12 @@ def read_state(path: Path) -> Resumable:
         for name, info in state.files.items():
             if not untrusted.is_file(path / name) or _info(path / name) != info:
                 raise CheckpointError(f"{path / name} is damaged")
-        weights = read_safetensors(path / WEIGHTS).tensors
-        optimizer = read_safetensors(path / OPTIMIZER).tensors
+        weights = to_tensors(read_safetensors(path / WEIGHTS).tensors)
+        optimizer = to_tensors(read_safetensors(path / OPTIMIZER).tensors)
         return Resumable(
             path=path, weights=weights, optimizer=optimizer, counters=state.counters, identity=state.identity
         )
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:  # TypeError: tensors of 8-bit floats, which torch does not take
         raise CheckpointError(f"{path} is not a complete checkpoint ({error})") from None
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from gpt2cli import atomic, outputs, paths
 from gpt2cli.checkpoints.adapter_files import CONFIG, WEIGHTS, is_adapter
-from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.save import disk_errors, save_checkpoint
+from gpt2cli.checkpoints.save_adapter import save_adapter
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import GPT2Error, ResourceError
 from gpt2cli.model.gpt import GPT

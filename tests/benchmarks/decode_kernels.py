@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 16, 64])
     parser.add_argument("--steps-only", action="store_true", help="do not time single kernels")
     args = parser.parse_args()
-    bandwidth = memory_bandwidth(torch.device("cuda"))
+    bandwidth = memory_bandwidth("cuda")
     print(json.dumps({"gpu": torch.cuda.get_device_name(), "bandwidth_gb_s": round(bandwidth / 1e9)}), flush=True)
     with torch.inference_mode():
         for name in args.models:

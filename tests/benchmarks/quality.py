@@ -15,7 +15,8 @@ from pathlib import Path
 from gpt2cli.checkpoints.load import load, load_plain
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.quantized_file import STORED_BITS, quantize_model
-from gpt2cli.data.text import join, read_documents, text_files, tokenize
+from gpt2cli.data.kinds import text_files
+from gpt2cli.data.text import join, read_documents, tokenize
 from gpt2cli.evaluation.likelihood import TextSource, portions, score
 from gpt2cli.inference.decoder import PRECISIONS, Decoder, as_decoder
 

@@ -1,68 +1,58 @@
-"""How long people wait: for a help page, and for the first token beyond `import torch`.
+"""How long people wait: for a help page, for the shell's completion, and for the first token.
 
-    python tests/benchmarks/startup.py --model DIR_OR_NAME [--repeats 7]
+    python tests/benchmarks/startup.py [--model DIR_OR_NAME] [--precision auto] [--repeats 7]
 
-Prints medians of processes started in turn. Needs a model that is on disk.
+Prints medians of processes started in turn, and of ratios of two that ran one after the other. `first_token` is a run
+whose loops are compiled and whose weights are packed; `first_run` compiles the loops. Needs a model that is on disk.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections import defaultdict
 
-FIRST_TOKEN = """
-import sys, time
-begin = time.perf_counter()
-import torch
-imported = time.perf_counter()
-from gpt2cli.__main__ import main
-class Clock:
-    encoding, errors = "utf-8", "strict"
-    def reconfigure(self, **options): pass
-    def isatty(self): return False
-    def flush(self): pass
-    def write(self, text):
-        if text and text != sys.argv[2]:
-            print(imported - begin, time.perf_counter() - imported, file=sys.stderr)
-            sys.exit(0)
-sys.stdout = Clock()
-main()
-"""
+COMPLETION = {"_GPT2_COMPLETE": "complete_bash", "COMP_WORDS": "gpt2 generate --mo", "COMP_CWORD": "2"}
 
 
-def seconds(*command: str) -> float:
+def seconds(*command: str, **variables: str) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    subprocess.run([sys.executable, *command], check=True, capture_output=True, env=os.environ | variables)
     return time.perf_counter() - start
-
-
-def first_token(model: str) -> tuple[float, float]:
-    """Seconds for `import torch`, and from there to the first token on stdout."""
-    args = ["generate", "The meaning of life is", "--model", model, "--precision", "fp32", "--offline"]
-    done = subprocess.run([sys.executable, "-c", FIRST_TOKEN, *args], check=True, capture_output=True, text=True)
-    imported, token = done.stderr.split()
-    return float(imported), float(token)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
-    found: dict[str, list[float]] = {
-        "help_s": [],
-        "version_s": [],
-        "import_torch_s": [],
-        "first_token_beyond_torch_s": [],
-    }
+    options = ("--model", args.model, "--precision", args.precision, "--device", "cpu", "--offline", "--quiet")
+    generate = ("-m", "gpt2cli", "generate", "Once", "-n", "1", *options)
+    seconds(*generate)
+    found: dict[str, list[float]] = defaultdict(list)
     for _ in range(args.repeats):
-        found["help_s"].append(seconds("-m", "gpt2cli", "--help"))
-        found["version_s"].append(seconds("-m", "gpt2cli", "--version"))
-        imported, token = first_token(args.model)
-        found["import_torch_s"].append(imported)
-        found["first_token_beyond_torch_s"].append(token)
+        help_page, libraries = seconds("-m", "gpt2cli", "--help"), seconds("-c", "import typer, rich")
+        torch, token = seconds("-c", "import torch"), seconds(*generate)
+        with tempfile.TemporaryDirectory() as cache:
+            first = seconds(*generate, GPT2CLI_CACHE=cache)
+        measured = {
+            "help_s": help_page,
+            "help_over_typer_and_rich": help_page / libraries,
+            "version_s": seconds("-m", "gpt2cli", "--version"),
+            "completion_s": seconds("-m", "gpt2cli", **COMPLETION),
+            "import_torch_s": torch,
+            "first_token_s": token,
+            "first_token_over_torch": token / torch,
+            "first_run_s": first,
+            "first_run_over_torch": first / torch,
+        }
+        for name, value in measured.items():
+            found[name].append(value)
     print(json.dumps({name: round(statistics.median(times), 3) for name, times in found.items()}))
 
 

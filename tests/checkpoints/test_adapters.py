@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gpt2cli.checkpoints.adapters import read_adapter, save_adapter
+from gpt2cli.checkpoints.adapters import read_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.model_spec import ModelSpec
+from gpt2cli.checkpoints.save_adapter import save_adapter
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, ResourceError, UsageError
 from gpt2cli.export.request import Request

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from gpt2cli import bench
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.inference.cpu import bandwidth
 from tests import models
 from tests.checkpoints.test_state_dicts import loaded, nano
 
@@ -43,7 +43,7 @@ def test_heads_are_read_wherever_they_are_said(model, tmp_path, said, heads):
 def assert_same_logits(opened, model):
     idx = torch.arange(16)[None]
     with torch.no_grad():
-        torch.testing.assert_close(opened(idx), model(idx), atol=1e-6, rtol=0)
+        torch.testing.assert_close(torch.as_tensor(opened(idx)), model(idx), atol=1e-6, rtol=0)
 
 
 def test_heads_that_are_assumed_are_told(model, tmp_path):
@@ -58,7 +58,7 @@ def test_heads_that_are_assumed_are_told(model, tmp_path):
 
 
 def test_every_command_tells_what_was_assumed(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "BUFFER_BYTES", 2**20)
+    monkeypatch.setattr(bandwidth, "BUFFER_BYTES", 2**20)
     torch.save(nano(models.small_model(GPTConfig(1, 2, 128, block_size=16))), tmp_path / "a.pt")
     (tmp_path / "text.txt").write_text("Once upon a time there was a cat. " * 9)
     data = ["--data", str(tmp_path / "text.txt")]

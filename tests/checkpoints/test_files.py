@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save_file
 
 from gpt2cli import load
-from gpt2cli.checkpoints.build import parameter_shapes
 from gpt2cli.checkpoints.files import read_checkpoint, read_safetensors
 from gpt2cli.checkpoints.limits import MAX_SHARDS, MAX_TENSORS
 from gpt2cli.checkpoints.load import load_plain
+from gpt2cli.checkpoints.model_shape import parameter_shapes
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.model.gpt import GPT

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from gpt2cli.checkpoints.gguf_format import MAX_HEADER, read_gguf
 from gpt2cli.checkpoints.load import load_plain
@@ -69,7 +69,7 @@ def test_plain_tensors_are_mapped(model, tmp_path):
     tensors, facts = read_gguf(tmp_path / "a.gguf")
     if Path("/proc/self/maps").exists():
         assert f"{tmp_path}/a.gguf" in Path("/proc/self/maps").read_text()
-    assert tensors["token_embd.weight"].dtype == torch.float16
+    assert tensors["token_embd.weight"].dtype == np.float16
     assert facts["config"] == {
         "n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 16, "layer_norm_epsilon": 1e-5,
     }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 from tests.runner import PATIENCE, Completed, clean_environment, run_here
 
-SLOW = ("torch", "numba", "numpy", "huggingface_hub", "pydantic", "safetensors", "tiktoken")
+SLOW = ("torch", "llvmlite", "numpy", "huggingface_hub", "pydantic", "safetensors", "tiktoken")
 ALL_IN_ONE_PROCESS = f"""
 import json, sys
 
@@ -21,7 +21,7 @@ class Refused:
 
 sys.meta_path.insert(0, Refused())
 import io, os
-from gpt2cli.cli.app import main
+from gpt2cli.cli.main import main
 from gpt2cli.cli.environment import Environment
 
 results = []
@@ -151,3 +151,50 @@ def test_a_wrong_command_is_refused_without_torch(
 def test_a_file_that_is_refused_is_not_changed(place: Path, refused: dict[str, Completed]) -> None:
     assert refused and (place / "text.pt").read_text() == "once upon a time"
     assert not {path.name for path in place.iterdir()} & {"out", "q.safetensors", "no", "x.bin", "report.txt"}
+
+
+NAME_IMPORTED = """
+import io, json, os, sys
+from gpt2cli.cli.environment import Environment
+from gpt2cli.cli.main import main
+
+code = main(sys.argv[1:], Environment(io.StringIO(), io.StringIO(), io.StringIO(), os.environ))
+json.dump([code, sorted(sys.modules)], sys.stdout)
+"""
+
+
+def imported_by(line: str) -> set[str]:
+    """The modules that a process has imported after this command line, which must succeed."""
+    arguments = [sys.executable, "-c", NAME_IMPORTED, *line.split()]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=clean_environment(), timeout=PATIENCE)
+    code, modules = json.loads(done.stdout)
+    assert code == 0, done.stderr
+    return set(modules)
+
+
+def test_the_version_is_printed_without_a_command_line_library() -> None:
+    assert not {"typer", "rich", "gpt2cli.config"} & imported_by("--version")
+
+
+@pytest.mark.parametrize("line", ["--help", "help", "generate --help"])
+def test_a_help_page_imports_no_other_command(line: str) -> None:
+    modules = imported_by(line)
+    commands = {name for name in modules if name.startswith("gpt2cli.cli.commands.")}
+    assert commands == ({"gpt2cli.cli.commands.generate"} if line.startswith("generate") else set())
+    assert not {"rich.console", *SLOW} & modules
+
+
+RUNS = ("generate Once --model tiny -n 2 --seed 1", "chat --quiet --prompt Hi --model tiny -n 2 --seed 1")
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_a_run_imports_only_what_it_needs(line: str, home: Path) -> None:
+    unneeded = {"rich.console", "rich.progress", "prompt_toolkit", "pydantic", "huggingface_hub", "wandb"}
+    assert unneeded & imported_by(line) == set()
+
+
+@pytest.mark.parametrize("line", [*RUNS, "bench --model tiny --prompt-tokens 2 -n 2 --repeats 1 --json"])
+def test_a_run_on_a_cpu_does_not_import_torch(line: str, home: Path) -> None:
+    first, second = (imported_by(f"{line} --device cpu") for _ in range(2))
+    assert {"torch", "safetensors", "asyncio"} & first == set()
+    assert {"torch", "safetensors", "asyncio", "filelock"} & second == set()  # the weights are packed already

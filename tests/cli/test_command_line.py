@@ -11,6 +11,7 @@ from gpt2cli.cli.commands import generate
 from gpt2cli.cli.error_messages import describe
 from gpt2cli.cli.typer_internals import invoke
 from gpt2cli.errors import UsageError
+from tests.cli.test_help_pages import first_sentence
 from tests.conftest import Run
 
 
@@ -182,3 +183,12 @@ def test_a_wrong_command_leads_to_the_line_to_type(wrong: str, line: str) -> Non
 def test_an_error_of_the_system_names_its_file() -> None:
     assert describe(OSError(28, "No space left on device", "a.pt")) == ("No space left on device: a.pt", 6)
     assert describe(OSError(18, "Invalid cross-device link", "a", None, "b")) == ("Invalid cross-device link: a: b", 6)
+
+
+def test_the_shell_completes_commands_with_their_summaries() -> None:
+    group = typer.main.get_command(app)
+    with group.make_context("gpt2", [], resilient_parsing=True) as context:
+        found = {item.value: item.help for item in group.shell_complete(context, "e")}
+        options = [item.value for item in group.shell_complete(context, "--v")]
+    assert found == {name: first_sentence(commands()[name].help) for name in ("evaluate", "export")}
+    assert options == ["--version"]

@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from gpt2cli.cli import app
-from gpt2cli.cli.app import main
 from gpt2cli.cli.environment import Environment, current
 from gpt2cli.cli.interrupts import Terminated
+from gpt2cli.cli.main import main
 from gpt2cli.errors import ExitCode, UsageError
 from tests.conftest import Run
 from tests.runner import Pipe, clean_environment
@@ -17,7 +16,7 @@ from tests.runner import Pipe, clean_environment
 CODE = """
 import sys
 from gpt2cli import __main__
-from gpt2cli.cli import app
+from gpt2cli.cli import typer_internals
 from gpt2cli.cli.terminal import Console
 
 def work(app, arguments, variables):
@@ -27,7 +26,7 @@ def work(app, arguments, variables):
     print("result")
     return 0
 
-app.invoke = work
+typer_internals.invoke = work
 __main__.main()
 """
 
@@ -77,14 +76,14 @@ def test_main_uses_the_streams_that_it_is_given_and_returns_its_exit_code(capsys
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("step", ["show_page", "invoke"])
+@pytest.mark.parametrize("step", ["help_pages.show_page", "typer_internals.invoke"])
 def test_every_exception_is_an_exit_code(
     step: str, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> int:
         raise error
 
-    monkeypatch.setattr(app, step, fail)
+    monkeypatch.setattr(f"gpt2cli.cli.{step}", fail)
     stderr = Pipe()
     assert main([], Environment(Pipe(), Pipe(), stderr, {})) == code
     assert stderr.written().count("error: ") == (code < 10 and code != 3)
@@ -109,7 +108,7 @@ def test_no_color_is_a_variable_of_the_environment(monkeypatch: pytest.MonkeyPat
 
 RECOMPILING = """
 from gpt2cli import __main__
-from gpt2cli.cli import app
+from gpt2cli.cli import typer_internals
 
 def work(app, arguments, variables):
     import logging, torch
@@ -117,7 +116,7 @@ def work(app, arguments, variables):
         logging.getLogger(f"torch.{module}").warning("hit the limit")
     return 0
 
-app.invoke = work
+typer_internals.invoke = work
 __main__.main()
 """
 

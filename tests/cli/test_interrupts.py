@@ -57,11 +57,11 @@ def process_of(work: str, before: str = "", after: str = "") -> "subprocess.Comp
         "import signal",
         before,
         "from gpt2cli import __main__",
-        "from gpt2cli.cli import app, environment",
+        "from gpt2cli.cli import environment, typer_internals",
         "def invoke(app, arguments, variables):",
         *(f"    {line}" for line in work.splitlines()),
         "    return 0",
-        f"app.invoke = invoke\n{after}\n__main__.main()",
+        f"typer_internals.invoke = invoke\n{after}\n__main__.main()",
     ]
     command = [sys.executable, "-c", "\n".join(code)]
     return subprocess.run(command, capture_output=True, text=True, env=clean_environment())

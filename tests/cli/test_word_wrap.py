@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from gpt2cli.cli.prose import Prose
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.word_wrap import Prose, WordWrap
+from gpt2cli.cli.word_wrap import WordWrap
 from tests.runner import Pipe
 
 LETTERS = "aé .,\t\n　字字ー。「」🌍\u200d\ufe0fe\u0301\u00a0ก"
@@ -86,7 +87,7 @@ def test_the_width_is_read_as_it_goes() -> None:
 
 def prose(stdout: Pipe) -> Prose:
     console = Console()
-    console._stdout = console._out.file = stdout
+    console._out.file = console._stdout = stdout
     console._out.width = 20
     return Prose(console)
 

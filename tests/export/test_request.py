@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.checkpoints.save_adapter import save_adapter
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, GPT2Error, NetworkError, ResourceError, UsageError
 from gpt2cli.export import huggingface, write

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.checkpoints.save_adapter import save_adapter
 from gpt2cli.config import GPTConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.export.formats import FORMATS

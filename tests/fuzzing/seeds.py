@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from gpt2cli.checkpoints import quantized_file
-from gpt2cli.checkpoints.adapters import save_adapter
 from gpt2cli.checkpoints.save import save_checkpoint, save_tensors
+from gpt2cli.checkpoints.save_adapter import save_adapter
 from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig
 from gpt2cli.data.open_data import load_alpaca
 from gpt2cli.data.prepared import write_prepared
@@ -39,9 +38,7 @@ def quantized(bits: int) -> Callable[[Path], None]:
 
     def make(work: Path) -> None:
         occurs = torch.arange(SHAPE.vocab_size) % 2 == 0
-        state = quantized_file.quantize_tensors(
-            quantized_file.share_rows(models.small_model(SHAPE).state_dict(), occurs), bits
-        )
+        state = models.quantized_state(models.small_model(SHAPE).state_dict(), bits, occurs)
         save_tensors(state, SHAPE, work / "a.safetensors", template=TEMPLATE)
 
     return make

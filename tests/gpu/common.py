@@ -15,8 +15,9 @@ import torch
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.inference.gpu.graph_decoder import GraphDecoder
-from gpt2cli.model.device import peak_rss_mb, pick_device
+from gpt2cli.model.device_choice import pick_device
 from gpt2cli.model.gpt import GPT
+from gpt2cli.model.peak_memory import peak_rss_mb
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 
 VOCAB = 50257

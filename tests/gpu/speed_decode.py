@@ -36,7 +36,7 @@ BUDGET = 10.0
 
 def ours(context: Context, size: str, graphs: bool) -> None:
     """Greedy decoding in bf16, by graphs or without, 1, 16 and 64 rows."""
-    bandwidth = memory_bandwidth(context.device)
+    bandwidth = memory_bandwidth(context.device.type)
     plain = random_model(context.shape(size), context.device).to(torch.bfloat16)
     new = context.pick(NEW, 12)
     mode = "graphs" if graphs else "eager"
@@ -110,7 +110,7 @@ def peer(context: Context, size: str) -> None:
     """transformers' generate in bf16: as it comes, and with a static cache and the compiling that goes with it."""
     model = hf_model(context.shape(size), context.device).to(torch.bfloat16).eval()
     ours = TorchDecoder(random_model(context.shape(size), "meta").to(torch.bfloat16))  # for its bytes
-    bandwidth = memory_bandwidth(context.device)
+    bandwidth = memory_bandwidth(context.device.type)
     new = context.pick(NEW, 12)
     for cache in (None, "static"):
         for rows in ROWS:

@@ -224,7 +224,7 @@ KIND = "tokenizer.ggml.model"
 
 
 def test_an_adapter_with_a_tokenizer_of_its_own(plain, tmp_path):
-    from gpt2cli.checkpoints.adapters import save_adapter
+    from gpt2cli.checkpoints.save_adapter import save_adapter
     from gpt2cli.config import LoRAConfig
     from gpt2cli.model.lora import add_lora, lora_state
 

@@ -6,7 +6,6 @@ import torch
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.model.cache import KVCache
-from gpt2cli.model.pieces import Piece
 from tests import models
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=20, vocab_size=300)
@@ -48,11 +47,15 @@ def test_more_than_the_capacity_or_the_window_is_refused_and_changes_nothing(cap
     assert cache.lengths == [room - 1]
 
 
-def test_the_table_for_the_compiled_loops_describes_the_newest_tokens():
-    cache = KVCache(CONFIG, 2, 20)
-    cache.lengths = [3, 7]
-    cache.positions(torch.zeros(2, 2, dtype=torch.long), CONFIG.block_size)
-    assert [Piece(*row) for row in cache.pieces(2).tolist()] == [
-        Piece(first=0, length=2, cache_row=0, cache_place=3, prefix_place=0, prefix_length=3),
-        Piece(first=2, length=2, cache_row=1, cache_place=7, prefix_place=0, prefix_length=7),
-    ]
+@torch.no_grad()
+def test_a_row_takes_the_tokens_of_another_cache():
+    model, cache, other = models.small_model(CONFIG), KVCache(CONFIG, 2, 20), KVCache(CONFIG, 1, 5)
+    idx, newer, fresh = (torch.randint(CONFIG.vocab_size, shape) for shape in ((2, 9), (1, 5), (2, 1)))
+    model.hidden(idx, cache)
+    model.hidden(newer, other)
+    cache.copy_row(1, other)
+    assert cache.lengths == [9, 5]
+    states = model.hidden(fresh, cache)
+    for row, before in enumerate((idx[:1], newer)):
+        whole = torch.cat([before, fresh[row : row + 1]], dim=1)
+        torch.testing.assert_close(states[row], model.hidden(whole)[0, -1:], atol=1e-5, rtol=1e-4)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.model.device import peak_rss_mb
+from gpt2cli.model.peak_memory import peak_rss_mb
 
 
 @pytest.mark.parametrize("status", ["", "Name:\tpython\nVmRSS:\t1 kB\n"])

@@ -6,8 +6,12 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2cli.checkpoints.build import build, read_shape
+from gpt2cli.checkpoints.build import build
 from gpt2cli.checkpoints.dialects import to_ours
+from gpt2cli.checkpoints.lazy_arrays import lazy
+from gpt2cli.checkpoints.model_shape import read_shape
+from gpt2cli.checkpoints.stored_model import StoredModel, Weights
+from gpt2cli.checkpoints.torch_arrays import to_array
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import generate_tokens
@@ -15,6 +19,7 @@ from gpt2cli.generation.prefill import prefill
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.cache import KVCache
 from gpt2cli.model.gpt import GPT
+from gpt2cli.model.origin import Origin
 from gpt2cli.published import PUBLISHED
 
 # n_layer, n_head, n_embd, block_size, vocab_size
@@ -41,8 +46,9 @@ def peer_and_ours(shape: tuple[int, ...]) -> tuple[GPT2LMHeadModel, GPT]:
         for parameter in peer.parameters():
             parameter.mul_(3.0).add_(torch.randn_like(parameter) * 0.02)
     state = {name: tensor for name, tensor in peer.state_dict().items() if name != "lm_head.weight"}
-    tensors = to_ours(state)
-    return peer, build(read_shape(tensors, {"n_head": n_head}, "peer"), tensors, "peer").eval()
+    arrays = to_ours({name: lazy(to_array(tensor)) for name, tensor in state.items()})
+    shape = read_shape(arrays, {"n_head": n_head}, "peer")
+    return peer, build(StoredModel(shape, Weights(arrays, "peer"), Origin())).eval()
 
 
 def greedy(model: GPT, prompts: list[list[int]], n: int) -> list[list[int]]:
@@ -157,7 +163,7 @@ def test_initial_weights_have_gpt2s_scales():
     assert model.get_parameter("ln_f.weight").min() == 1
 
 
-@pytest.mark.parametrize("shape", [(5,), (), (1, 2, 3)])
+@pytest.mark.parametrize("shape", [(5,), (), (1, 2, 3), (1, 0), (0, 3)])
 def test_ids_that_are_not_in_rows_are_refused(shape):
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=50))
     for called in (model, TorchDecoder(model)):

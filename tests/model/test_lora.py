@@ -7,16 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gpt2cli.config import GPTConfig, LoRAConfig
+from gpt2cli.config import ADAPTED, GPTConfig, LoRAConfig
 from gpt2cli.data.batches import Batch
-from gpt2cli.model.lora import (
-    ADAPTED,
-    LoRALinear,
-    add_lora,
-    lora_state,
-    merge_lora,
-    merged_state,
-)
+from gpt2cli.model.lora import LoRALinear, add_lora, lora_state, merge_lora, merged_state
 from gpt2cli.model.packed_row import PackedRow
 from gpt2cli.training.loss import SequenceLoss
 from tests import models

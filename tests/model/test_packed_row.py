@@ -51,3 +51,16 @@ def test_a_sequence_longer_than_the_window_is_refused():
     model.hidden(torch.zeros(1, 17, dtype=torch.long), fits)
     with pytest.raises(UsageError, match="13 tokens do not fit into the model's window of 12"):
         model.hidden(torch.zeros(1, 18, dtype=torch.long), does_not)
+
+
+def test_the_compiled_loops_get_the_same_positions_and_memory_of_their_type():
+    row = PackedRow([5, 3, 4], [None, 0, None], CPU)
+    positions = row.token_positions((1, 12), CONFIG.block_size)
+    assert positions.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]]
+    assert positions[0].tolist() == row.positions(torch.zeros(1, 12), CONFIG.block_size).tolist()
+    with pytest.raises(UsageError, match="8 tokens do not fit into the model's window of 7"):
+        row.token_positions((1, 12), 7)
+    layers = row.memory(CONFIG, 16, "float16")
+    assert [(keys.shape, keys.dtype, values.shape) for keys, values in layers] == [
+        ((1, 3, 12, 16), "f2", (1, 3, 12, 16))
+    ] * 2

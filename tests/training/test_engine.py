@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gpt2cli.config import GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.batches import kinds_of, make_rows, records_of_step, steps_per_epoch
@@ -20,7 +21,7 @@ from gpt2cli.training.events import SMOOTHED, Evaluated, Finished, Sampled, Save
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
 from gpt2cli.training.sample_prompts import SamplePrompt
-from gpt2cli.training.state_json import Counters
+from gpt2cli.training.state_json import Counters, StateFile, read_state_file
 from tests import models
 from tests.training.records import alike, dataset, events_of, job, weights_of
 
@@ -200,6 +201,18 @@ def test_a_pickle_in_a_checkpoint_is_refused(tmp_path, file):
     newest = run_checkpoints.checkpoints(tmp_path)[0]
     (newest / file).write_bytes(pickle.dumps(print))
     with pytest.raises(CheckpointError):
+        run_checkpoints.read_state(newest)
+
+
+def test_a_checkpoint_in_8_bit_floats_is_refused(tmp_path):
+    events_of(job(save_every=1, checkpoints=tmp_path), Step)
+    newest = run_checkpoints.checkpoints(tmp_path)[0]
+    weights, state = newest / run_checkpoints.WEIGHTS, newest / run_checkpoints.STATE
+    save_file({"wte.weight": torch.zeros(1, dtype=torch.float8_e5m2)}, weights)
+    read = read_state_file(state)
+    files = read.files | {weights.name: run_checkpoints._info(weights)}
+    state.write_text(StateFile(files, read.counters, read.identity).as_text(), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="not a complete checkpoint"):
         run_checkpoints.read_state(newest)
 
 

@@ -1,0 +1,27 @@
+"""The commands, one module each. A module's name is that of its command, with `_` for `-`."""
+
+PANELS = {
+    "Write": {
+        "generate": "Continue a text.",
+        "chat": "Chat with a model.",
+    },
+    "Train": {
+        "finetune": "Train a model on instructions or on plain text.",
+        "prepare-alpaca": "Tokenize instructions once, for many runs.",
+    },
+    "Measure": {
+        "evaluate": "Compare how well models predict and answer.",
+        "bench": "Measure the speed of a model.",
+    },
+    "Files": {
+        "quantize": "Write a model with 8 or 4 bits per weight.",
+        "export": "Write a model for other programs.",
+        "download-weights": "Download a model, or list and delete those on disk.",
+        "runs": "List training runs, or delete them.",
+        "info": "Show what is on disk, and how to delete it.",
+    },
+}
+"""The commands by purpose, as on the help page, which is shown without importing their modules.
+
+Each has the first sentence of its own help page.
+"""

@@ -13,7 +13,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views.progress import working
+from gpt2cli.cli.views.spinner import working
 from gpt2cli.config import BenchConfig
 from gpt2cli.errors import ResourceError, UsageError
 

@@ -84,7 +84,7 @@ def chat(
     if ckpt is None and model is None:
         ckpt = default_checkpoint("chat with")
     from gpt2cli.checkpoints.model_spec import ModelSpec
-    from gpt2cli.cli.views.progress import working
+    from gpt2cli.cli.views.spinner import working
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
     spec.check()
@@ -151,7 +151,7 @@ def read_template(console: Console, name: str, model: "Decoder") -> PromptTempla
 def answer_once(session: "Session", text: str, json: bool, load_s: float) -> None:
     """Answer one instruction, for scripts."""
     from gpt2cli.cli.chat_session import show
-    from gpt2cli.cli.views.progress import working
+    from gpt2cli.cli.views.spinner import working
     from gpt2cli.generation.conversation import Exchange, wording
 
     run = session.start(wording(session.template, Exchange(text)))

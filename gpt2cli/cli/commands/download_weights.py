@@ -21,6 +21,7 @@ gpt2 download-weights gpt2-medium  # a larger one, for later use without a netwo
 gpt2 download-weights distilbert/distilgpt2 --revision main --force  # again, from the Hub
 gpt2 download-weights --list  # the models on disk
 gpt2 download-weights --remove gpt2-medium  # delete one
+gpt2 download-weights --remove packed  # delete all packed weights, which are made again when needed
 """
 of_disk = partial(typer.Option, rich_help_panel="On disk")
 
@@ -34,7 +35,7 @@ def complete_cached(incomplete: str) -> list[str]:
     from gpt2cli.hub import model_cache, names
 
     models = model_cache.list_models()
-    return [model.model + names.suffix_of(model.revision) for model in models]
+    return [*(model.model + names.suffix_of(model.revision) for model in models), model_cache.PACKED]
 
 
 def download_weights(
@@ -70,7 +71,7 @@ def download_weights(
         remove_model(console, remove, revision, json)
     else:
         from gpt2cli.cli.views.downloads import showing_downloads
-        from gpt2cli.cli.views.progress import working
+        from gpt2cli.cli.views.spinner import working
         from gpt2cli.hub import models, names
 
         repo, chosen = which(DEFAULT_MODEL if model is None else model, revision)
@@ -99,6 +100,7 @@ def show_models(console: Console, json: bool) -> None:
     from gpt2cli.hub import model_cache
 
     models = model_cache.list_models()
+    tell_packed(console)
     if not models:
         console.note("no models are on disk: `gpt2 download-weights` fetches gpt2; tiny comes with gpt2cli")
     elif json:
@@ -108,17 +110,32 @@ def show_models(console: Console, json: bool) -> None:
         print_table(models)
 
 
+def tell_packed(console: Console) -> None:
+    """One line about the packed weights that are in no downloaded model's directory, if there are any."""
+    from rich.filesize import decimal
+
+    from gpt2cli import paths
+    from gpt2cli.checkpoints.packed_directory import kept_bytes
+    from gpt2cli.hub.model_cache import PACKED
+
+    count, size = kept_bytes(paths.packed())
+    if count:
+        where = f"packed weights of checkpoints and other directories: {decimal(size)} in {paths.packed()}"
+        console.note(f"{where}; `gpt2 download-weights --remove {PACKED}` deletes all packed weights")
+
+
 def print_table(models: "list[CachedModel]") -> None:
     from rich.filesize import decimal
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("model", "revision", "size", "downloaded (UTC)", "path"):
-        table.add_column(title, justify="right" if title == "size" else "left")
+    for title in ("model", "revision", "size", "packed", "downloaded (UTC)", "path"):
+        table.add_column(title, justify="right" if title in ("size", "packed") else "left")
     for model in models:
         when = model.downloaded_at[:16].replace("T", " ")
-        cells = (model.model, model.revision, decimal(model.bytes), when, str(model.path))
+        sizes = decimal(model.bytes), decimal(model.packed_bytes)
+        cells = (model.model, model.revision, *sizes, when, str(model.path))
         table.add_row(*(Text(visible_line(cell)) for cell in cells))
     # wider than any terminal, so that no path is folded: people copy paths
     terminal(current().stdout, width=10_000).print(table)
@@ -131,12 +148,25 @@ def remove_model(console: Console, name: str, revision: str | None, json: bool) 
 
     if name == TINY:
         raise UsageError("tiny is a part of gpt2cli and cannot be removed: --list shows the models that can")
+    if name == model_cache.PACKED:
+        remove_all_packed(console, revision)
+        return
     repo, chosen = which(name, revision)
     removed = model_cache.remove(repo, chosen, lambda: console.note(f"another process is using {name}: waiting for it"))
     for model in removed:
         if json:
             console.json(cached_model_as_json(model))
-    console.note(f"removed {name}, {decimal(sum(model.bytes for model in removed))}")
+    console.note(f"removed {name}, {decimal(sum(model.bytes + model.packed_bytes for model in removed))}")
+
+
+def remove_all_packed(console: Console, revision: str | None) -> None:
+    from rich.filesize import decimal
+
+    from gpt2cli.checkpoints.packed_directory import remove_packed
+
+    if revision is not None:
+        raise UsageError("packed weights have no revision: leave --revision out")
+    console.note(f"removed all packed weights, {decimal(remove_packed())}: they are made again when needed")
 
 
 def cached_model_as_json(model: "CachedModel") -> dict[str, Any]:

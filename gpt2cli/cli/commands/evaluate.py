@@ -13,7 +13,7 @@ from gpt2cli.cli.evaluation_job import check_inputs, prepare
 from gpt2cli.cli.interrupts import raise_received
 from gpt2cli.cli.report_file import check_out, write_report
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views.progress import waiting_for, working
+from gpt2cli.cli.views.spinner import waiting_for, working
 from gpt2cli.config import ANSWERS, FINETUNED, EvaluationConfig, SamplingConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
@@ -137,7 +137,7 @@ def evaluate(
         check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())])
     from gpt2cli.checkpoints.model_spec import ModelSpec
 
-    machine = ModelSpec(device=device, precision=precision, offline=offline)
+    machine = ModelSpec(device=device, precision=precision, offline=offline, threads=threads)
     check_inputs(machine, models=model or [], ckpts=ckpt or [], data=data, answers_from=answers_from or [])
     if bertscore and not questions:  # together they are refused later
         from gpt2cli.evaluation.bertscore import check_bertscore

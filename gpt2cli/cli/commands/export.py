@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from gpt2cli.cli import options
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views.progress import working
+from gpt2cli.cli.views.spinner import working
 from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
 from gpt2cli.export.formats import DTYPES, FORMATS

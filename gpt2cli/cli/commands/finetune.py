@@ -10,7 +10,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.finetune_settings import LORA, RECORDS, SHAPE, TRAIN, check_before_training, make_settings, refuse_idle
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views.progress import working
+from gpt2cli.cli.views.spinner import working
 from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
 

@@ -7,9 +7,9 @@ import typer
 
 from gpt2cli.cli import options
 from gpt2cli.cli.open_model import describe_speed, note_dropped, open_model, sample_as_json, why_empty
+from gpt2cli.cli.prose import Prose
 from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.word_wrap import Prose
 from gpt2cli.config import SamplingConfig
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def generate(
     console = Console(quiet)
     sampling = options.sampling_config(ctx)
     from gpt2cli.checkpoints.model_spec import ModelSpec
-    from gpt2cli.cli.views.progress import working
+    from gpt2cli.cli.views.spinner import working
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
     spec.check()
@@ -105,7 +105,7 @@ def show(console: Console, prose: Prose, run: "TextGeneration", echo: str | None
         if echo:
             prose.write(echo, style="bold")
 
-    from gpt2cli.cli.views.progress import waiting_for, working
+    from gpt2cli.cli.views.spinner import waiting_for, working
 
     if live:
         begin(1)

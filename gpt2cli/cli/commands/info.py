@@ -7,6 +7,7 @@ import typer
 from gpt2cli import paths
 from gpt2cli.cli import options
 from gpt2cli.cli.terminal import Console, visible_line
+from gpt2cli.counted import counted
 
 EXAMPLES = """
 gpt2 info  # every place, its size, and the command that deletes it
@@ -34,7 +35,7 @@ def info(json: options.Json = False, debug: options.Debug = False) -> None:
         console.json({"home": str(paths.home()), "places": listed, "remove_all": remove_all(found)})
         return
     for place in filter(lambda place: place.bytes, found):
-        console.write(f"{place.count:,} {place.name}, {decimal(place.bytes)}\n", "bold")
+        console.write(f"{counted(place.count, place.name.removesuffix('s'))}, {decimal(place.bytes)}\n", "bold")
         console.write(f"  {visible_line(str(place.path))}\n")
         console.write(f"  {visible_line(place.remove)}\n", "dim")
     total = sum(place.bytes for place in found)

@@ -9,7 +9,7 @@ import typer
 from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views.progress import working
+from gpt2cli.cli.views.spinner import working
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from gpt2cli.cli import options
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views.progress import working
+from gpt2cli.cli.views.spinner import working
 
 EXAMPLES = """
 gpt2 quantize --ckpt finetuned.pt --bits 8 --out small.safetensors  # a quarter of the size, almost no loss

@@ -1,75 +1,89 @@
-"""Inference on a CPU: loops over packed weights, compiled by Numba. A layer reads and writes activations in fp32.
+"""Inference on a CPU: compiled loops over packed weights. A layer reads and writes activations in fp32.
+
+The loops are written in Python. `compiler` translates them to machine code for this processor, with vectors of LANES
+numbers in fp32: 16 on processors with AVX-512, else 8.
+
+How a pass runs
+---------------
+`Passes.forward` fills a table of sizes and addresses (`pass_table`) and wakes the threads (`thread_team`). Each of them
+calls one compiled function, which goes through all layers (`entry_points`). A layer has these steps:
+
+    norm | product: queries, keys, values | attention | product | norm | product, GELU | product
+
+The threads wait for each other after each step. Within a step, each takes the next task from a counter until none is
+left: some outputs of a product, or a head of attention.
 
 How a matrix is stored
 ----------------------
 A linear layer has weights w (out, in), row by row. `out` is padded to a multiple of 16, `in` to one of 64, with zeros.
-One step of a loop reads these bytes of a row (`MatrixRows.weights`):
+One step of a loop reads these numbers of a row (`MatrixRows.weights`):
 
-    fp32   32 bytes    w0     w1     w2   ...  w7       8 weights, 4 bytes each
-    fp16   16 bytes    w0  w1  w2  ...  w7              8 weights, 2 bytes each, converted to fp32 (bf16 likewise)
-    int8   16 bytes    w0 w1 w2 w3  ...  w15            16 weights, converted to int16; one scale for each row
-    int4   16 bytes    byte j holds w[j] + 8            a group of 32 weights, converted to int16,
-                       in its lower four bits and       with one scale, in fp16, in the array `groups`
-                       w[j + 16] + 8 in the upper       (out, in / 32)
+    fp32   w0 w1 w2 ...    LANES weights of 4 bytes
+    fp16   w0 w1 w2 ...    LANES weights of 2 bytes, converted to fp32 (bf16 likewise)
+    int8   w0 w1 w2 ...    2 * LANES weights, converted to int16; one scale for each row
+    int4   byte j holds w[j] + 8 in its lower four bits and w[j + 16] + 8 in the upper: a group of 32 weights,
+           converted to two vectors of int16, with one scale, in fp16, in the array `groups` (out, in / 32)
 
-Weights in fp32, fp16 and bf16 are multiplied by activations in fp32, eight at a time. Weights in int8 and int4 are
-multiplied by activations that are rounded to int16, with one scale for each row of activations. One instruction
-multiplies 16 pairs of int16 and adds neighbouring products, which gives 8 sums in int32 (`multiply_pairs`).
+Weights in fp32, fp16 and bf16 are multiplied by activations in fp32. Weights in int8 and int4 are multiplied by
+activations that are rounded to int16, with one scale for each row of activations. One instruction multiplies pairs of
+int16 and adds neighbouring products, which gives sums in int32 (`multiply_pairs`). With VNNI, the same instruction also
+adds them to the sums so far.
 
 Why there are three products
 ----------------------------
-y (m, out) = x (m, in) @ w.T is computed in three ways. A parallel task computes 16 outputs, of up to 128 rows.
+y (m, out) = x (m, in) @ w.T is computed in three ways.
 
-    one row     m = 1. Decoding reads every weight once for few multiplications, so memory bandwidth limits it.
-                A loop multiplies one row of w by x. It adds to several vectors in turn, so that no addition has to
-                wait for the one before it.
-    few rows    A loop multiplies a tile, 2 rows of w by 4 rows of x, so that each weight that was read and converted
-                is used four times:
+    one row     m = 1. Decoding reads every weight once for few multiplications, so memory bandwidth limits it. A loop
+                multiplies one row of w by x, and reads the weights in the order in which they lie in memory.
+    few rows    A loop multiplies a tile, 4 rows of w (with 8 lanes, 2) by 4 rows of x, so that each weight that was
+                read and converted is used four times:
 
-                              w[i]        w[i + 1]
-                    x[r]      sum 0       sum 4
-                    x[r + 1]  sum 1       sum 5
-                    x[r + 2]  sum 2       sum 6
-                    x[r + 3]  sum 3       sum 7
+                              w[i]        w[i + 1]    w[i + 2]    w[i + 3]
+                    x[r]      sum 0       sum 4       sum 8       sum 12
+                    x[r + 1]  sum 1       sum 5       sum 9       sum 13
+                    x[r + 2]  sum 2       sum 6       sum 10      sum 14
+                    x[r + 3]  sum 3       sum 7       sum 11      sum 15
 
-    many rows   Sequences of 32 tokens or more, with weights in fp16, bf16 or int4 (matmul_int16). Arithmetic limits the
-                speed, and int16 gives twice as many products as fp32. 16 rows of w are rounded to int16
-                and transposed into a panel in the processor's cache. Up to 128 rows of x, rounded to int16, are
-                multiplied by it, 4 at a time. Weights in int8 need no panel: they become int16 in the tile, too.
+                A row's results are bitwise the same in these two ways: `row_products` says how.
+    many rows   Sequences of 32 tokens or more. Arithmetic limits the speed. Some rows of w are transposed into a panel,
+                which stays in the processor's first cache. A loop multiplies tiles of 8 rows of x (with 8 lanes, 4) by
+                it. Their sums stay in registers. All weights but those in fp32 become int16 in the panel, because int16
+                gives twice as many products as fp32.
 
-A panel (in / 2, 16) consists of pairs, each of two neighbouring weights in int16. A row of it has the pairs of 16
-outputs side by side. One load takes 8 pairs; the matching pair of x is copied 8 times:
+A panel is a chunk of w for 2 * LANES outputs: 128 rows of pairs, each of two neighbouring weights in int16, or of
+weights in fp32. A row of it has the pairs of all outputs side by side. One load takes LANES pairs; the matching pair of
+x is copied LANES times:
 
-        panel[k]     w0[2k] w0[2k+1] | w1[2k] w1[2k+1] | w2[2k] w2[2k+1] | ... | w15[2k] w15[2k+1]
+        panel[k]     w0[2k] w0[2k+1] | w1[2k] w1[2k+1] | w2[2k] w2[2k+1] | ...
         x pair k      x[2k]  x[2k+1] |  x[2k]  x[2k+1] |  x[2k]  x[2k+1] | ...
                      --------------- + --------------- + ---------------
         adds to         sum of w0    |    sum of w1    |    sum of w2    | ...
 
-These sums are in int32. After each segment of 16 activations, they are multiplied by its scale and added in fp32.
+These sums are in int32. After each segment of 32 activations (int8: 64), they are multiplied by its scale and added in
+fp32. The order of all additions depends only on the place in the row, so a row's result does not depend on the other
+rows. While a panel is multiplied, the processor reads the weights of the next one into its second cache.
 
 How attention reads the cache
 -----------------------------
-Keys and values of a layer are (B, H, S, D), in fp32, with D padded to a multiple of 8. The new tokens are divided into
-pieces, each with a prefix of earlier tokens: see `model.pieces.Piece`. For a token t of a piece:
+Keys and values of a layer are (B, H, S, D), in fp32 or fp16, with D padded to whole vectors. The new tokens are divided
+into pieces, each with a prefix of earlier tokens: see `model.pieces.Piece`. For a token t of a piece:
 
     keys[cache_row, h]     ... [  prefix  ] ... [ piece up to t | t | rest of the piece ] ...
     t attends to               [  prefix  ]     [ piece up to t | t ]
 
 In generation, the prefix is the text so far and the piece follows it directly. In a packed row, several sequences may
-share a prefix. A parallel task computes one head of one piece, four queries at a time.
+share a prefix. A task computes one head of up to 64 queries of a piece, four queries at a time (`attention_tasks`). The
+order of every sum is fixed, so a query's result does not depend on the queries beside it.
 
 How compiled loops are kept
 ---------------------------
-The first use of a loop compiles it for this processor, which takes some seconds for all loops of a precision. The
-machine code is written to the user's cache directory, under a name that is the digest of the sources, the versions and
-the argument types. A later process reads it from there. It ignores files that other users could have written, because
-it executes them.
+The first use of a precision compiles its loops, which takes a second or two. The machine code is written to the user's
+cache directory, under a name that is a digest of the sources, LLVM's version and the processor. A later process reads
+it from there. It ignores files that other users could have written, because it executes them.
 
-Files in reading order: weight_packing, huge_pages (the memory of packed weights); block, matmul, attention, elementwise
-(a forward pass); dot_kernels, matmul_int16, llvm_simd (the innermost loops); compiling, compiled_store.
+Files in reading order: packed_layout, weight_packing, huge_pages (packed weights and their memory); passes, pass_table,
+thread_team, entry_points, products (a pass); matmul, row_products, epilogue (few rows); panel_sizes, matmul_many_rows,
+rounded_rows, panels (many rows); attention_tasks, attention, attention_kernels; elementwise, vector_math, llvm_simd
+(vectors); shared_memory; compiling, compiled_store, processor; compiler (from Python to machine code); cache,
+thread_count, bandwidth (for the decoder).
 """
-
-import os
-
-# Numba's coloured messages would start colorama, which rewrites what the process prints. These messages are not shown.
-os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")

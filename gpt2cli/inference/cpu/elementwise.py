@@ -1,74 +1,61 @@
-"""Layer norm, GELU, softmax, the rounding of activations, and the last step of a product (its epilogue)."""
+"""Layer norm, and the rounding of activations for products of one row or few rows."""
 
-import math
 from typing import Any
 
 import numpy as np
 
-from gpt2cli.inference.cpu.compiling import compiled, inlined
-from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, power_of_two
-
-STORE, GELU, ADD = 0, 1, 2
-"""Epilogues of a product: write the results, write their GELU, or add the results to the output."""
-SMALLEST = np.float32(1e-30)
-"""Nothing is divided by a smaller number."""
-
-
-@compiled
-def layer_norm(x: Any, ln: Any, epsilon: float, out: Any) -> None:
-    """Write the layer norm of each row of x (m, C) to `out` ("Layer Normalization", Ba et al. 2016). `ln` (2, C)."""
-    C = ln.shape[1]
-    for r in range(x.shape[0]):
-        mean = np.float32(0)
-        for c in range(C):
-            mean += x[r, c]
-        mean /= np.float32(C)
-        variance = np.float32(0)
-        for c in range(C):
-            variance += (x[r, c] - mean) * (x[r, c] - mean)
-        inverse = np.float32(1) / np.sqrt(variance / np.float32(C) + np.float32(epsilon))
-        for c in range(C):
-            out[r, c] = (x[r, c] - mean) * inverse * ln[0, c] + ln[1, c]
+from gpt2cli.inference.cpu import vector_math as vm
+from gpt2cli.inference.cpu.compiler.emission import for_range
+from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
+from gpt2cli.inference.cpu.compiler.values import IN_ORDER, REAL, Array, Value, convert
+from gpt2cli.inference.cpu.llvm_simd import FLOAT, broadcast, index
+from gpt2cli.inference.cpu.packed_layout import SMALLEST, WIDTH_MULTIPLE
+from gpt2cli.inference.cpu.processor import LANES
 
 
 @inlined
-def gelu(x: Any) -> Any:
-    """GELU in its tanh form (Hendrycks & Gimpel 2016), where 1 + tanh(u) is 2 / (1 + exp(-2 u))."""
-    u = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
-    return x / (np.float32(1) + exp(np.float32(-2) * u))
+def layer_norm(x: Any, ln: Any, epsilon: float, out: Any, first: int, last: int) -> None:
+    """Write the layer norm of rows `first` to `last` - 1 of x to `out` ("Layer Normalization", Ba et al. 2016).
 
-
-@compiled
-def softmax(x: Any, n: int) -> None:
-    """Replace the first n scores in x by their softmax."""
-    largest, total = x[0], np.float32(0)
-    for i in range(n):
-        largest = max(largest, x[i])
-    for i in range(n):
-        x[i] = exp(x[i] - largest)
-    for i in range(n):
-        total += x[i]
-    for i in range(n):
-        x[i] /= total
-
-
-@inlined
-def exp(x: Any) -> Any:
-    """e^x, correct to one or two units in the last place. LLVM vectorizes it, unlike the C library's.
-
-    e^x = 2^n e^f with an integer n and |f| <= 0.35. e^f is its Taylor series.
+    `ln` (2, C) is the weight and the bias. x and `out` are as wide as C rounded up to WIDTH_MULTIPLE, or wider; the
+    numbers of `out` between C and that width become 0.
     """
-    x = np.float32(-87) if x < np.float32(-87) else np.float32(88) if x > np.float32(88) else x  # NaN stays NaN
-    n = np.rint(x * np.float32(1 / math.log(2)))
-    # ln 2 in two parts, so that the first product is exact
-    f = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)
-    series = np.float32(1 / 5040)
-    for k in (720, 120, 24, 6, 2, 1, 1):
-        series = series * f + np.float32(1 / k)
-    return series * power_of_two(np.int32(n))
+    for r in range(first, last):
+        normalize_row(x[r], ln[0], ln[1], np.float32(epsilon), out[r])
 
 
-@compiled
+@emitted
+def normalize_row(b: Any, row: Array, weights: Array, biases: Array, epsilon: Value, target: Array) -> None:
+    """The layer norm of a row: see `layer_norm`. The sums are in several vectors, so that additions need not wait."""
+    x, weight, bias, out = row.data, weights.data, biases.data, target.data
+    C, step = weights.sizes[0], index(WIDTH_MULTIPLE)
+    zeros = [vm.ZERO] * (WIDTH_MULTIPLE // LANES)
+
+    def deviations(at: Any, mean: Any) -> list[Any]:
+        """The numbers from `at` on less the mean, as vectors. Those beyond the end are 0."""
+        places = [b.add(at, index(n)) for n in range(0, WIDTH_MULTIPLE, LANES)]
+        numbers = ((place, b.fsub(vm.load(b, x, place), mean, flags=IN_ORDER)) for place in places)
+        return [b.select(vm.in_range(b, place, C), number, vm.ZERO) for place, number in numbers]
+
+    with vm.Loop(b, index(0), C, step, zeros) as loop:
+        numbers = deviations(loop.at, vm.ZERO)
+        loop.after([vm.add(b, total, number) for total, number in zip(loop.before, numbers, strict=True)])
+    count = b.sitofp(C, FLOAT)
+    mean = broadcast(b, b.fdiv(vm.total(b, loop.results), count, flags=IN_ORDER), LANES)
+    with vm.Loop(b, index(0), C, step, zeros) as loop:
+        numbers = deviations(loop.at, mean)
+        loop.after([vm.multiply_add(b, n, n, total) for total, n in zip(loop.before, numbers, strict=True)])
+    variance = vm.add(b, b.fdiv(vm.total(b, loop.results), count, flags=IN_ORDER), convert(b, epsilon, REAL).llvm)
+    inverse = b.fdiv(vm.real(variance, 1), vm.call(b, "sqrt", variance), flags=IN_ORDER)
+    inverse = broadcast(b, inverse, LANES)
+    with for_range(b, index(0), C, WIDTH_MULTIPLE) as (start, _):
+        for n, number in enumerate(deviations(start, mean)):
+            at = b.add(start, index(n * LANES))
+            factor, offset = (vm.load_until(b, array, at, C) for array in (weight, bias))
+            vm.store(b, vm.multiply_add(b, vm.multiply(b, number, inverse), factor, offset), out, at)
+
+
+@inlined
 def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
     """Round each row of x (n, width), fp32, to integers up to `largest`: `rows` (n, width), int16.
 
@@ -85,25 +72,3 @@ def round_rows(x: Any, largest: int, rows: Any, steps: Any) -> None:
         steps[r] /= np.float32(largest)
         for c in range(x.shape[1]):
             rows[r, c] = np.int16(np.int32(np.rint(x[r, c] * inverse)))
-
-
-@inlined
-def finish(sums: Any, n: int, scale: Any, bias: Any, y: Any, r: int, first: int, epilogue: int) -> None:
-    """Write sums (n, BLOCK_OUTPUTS) times `scale` plus `bias` to y, from row r and output `first` on.
-
-    `epilogue` is STORE, GELU or ADD. The contents of `sums` are overwritten.
-    """
-    factors, offsets = scale[first : first + BLOCK_OUTPUTS], bias[first : first + BLOCK_OUTPUTS]
-    for t in range(n):
-        out = y[r + t, first : first + BLOCK_OUTPUTS]
-        for i in range(BLOCK_OUTPUTS):
-            sums[t, i] = sums[t, i] * factors[i] + offsets[i]
-        if epilogue == ADD:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] += sums[t, i]
-        elif epilogue == GELU:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] = gelu(sums[t, i])
-        else:
-            for i in range(BLOCK_OUTPUTS):
-                out[i] = sums[t, i]

@@ -1,126 +1,45 @@
-"""Products of activations and a GPT's matrices. The package's docstring draws how the matrices are stored.
+"""Products of activations and a GPT's matrices, of one row or of few rows. See `row_products.py` for their loops.
 
 All arrays are contiguous. Activations are (m, in), with one token a row, of one sequence or of several.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import prange, types
-from numba.extending import overload
 
-from gpt2cli.inference.cpu.compiling import compiled, parallel
-from gpt2cli.inference.cpu.dot_kernels import BLOCK_OUTPUTS, TASK_ROWS, TILE_ROWS, WIDTH_MULTIPLE, dot_products
-from gpt2cli.inference.cpu.elementwise import STORE, finish, round_rows
-from gpt2cli.inference.cpu.matmul_int16 import matmul_int16
-
-MANY_ROWS = 32
-"""From this sequence length on, `matmul_int16` is faster."""
+from gpt2cli.inference.cpu.compiler.functions import inlined
+from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, TILE_ROWS, Matrix
+from gpt2cli.inference.cpu.row_products import multiply_block
 
 
-class Matrix(NamedTuple):
-    """A linear layer. All but `weights` and `groups` are (out,) fp32.
+@inlined
+def multiply_one_row(matrix: Matrix, x: Any, steps: Any, y: Any, epilogue: int, first: int, last: int) -> None:
+    """Outputs `first` to `last`, multiples of BLOCK_OUTPUTS, of the product of one row x (1, in) and a matrix.
 
-    weights   (out, in), or (out, in / 2) in 4 bits
-    groups    scales (out, in / GROUP) of the groups in 4 bits, as the bits of fp16; else unused
-    scale     what one unit of a weight in 8 bits stands for; else 1
-    bias      what is added to the products
-    step      what one unit stands for if `matmul_int16` rounds the weights
+    x is fp32, or int16 for weights in 8 and 4 bits, with `steps` (1,), what one unit of x stands for. The epilogue
+    STORE, GELU or ADD says how the results get into y (1, out).
     """
-
-    weights: Any
-    groups: Any
-    scale: Any
-    bias: Any
-    step: Any
+    for o in range(first, last, BLOCK_OUTPUTS):
+        multiply_block(matrix, o, x, steps, 0, 1, y, epilogue)
 
 
-def padded_rows(m: int) -> int:
-    """The number of rows to which m rows of activations must be padded."""
-    return 1 if m == 1 else rounded_up(m, TILE_ROWS)
+@inlined
+def multiply_few_rows(matrix: Matrix, x: Any, steps: Any, y: Any, epilogue: int, first: int, last: int) -> None:
+    """As `multiply_one_row`, for x (m, in), `steps` (m,) and y (m, out). m is a multiple of TILE_ROWS.
 
-
-def rounded_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
-
-
-def look_up(table: Matrix, ids: Any) -> Any:
-    """Rows `ids` of an embedding, in fp32."""
-    rows = table.weights[ids]
-    if rows.dtype == np.uint16:
-        return rows.view(np.float16).astype(np.float32)
-    if rows.dtype == np.int16:
-        return (rows.astype(np.uint32) << 16).view(np.float32)
-    return rows * table.scale[ids, None]
-
-
-def multiply(matrix: Matrix, x: Any, sequence_length: int) -> Any:
-    """The product of x (m, in) and a matrix: a new array, possibly padded, of at least (m, out) elements."""
-    m, width = x.shape
-    padded = np.zeros((padded_rows(m), rounded_up(width, WIDTH_MULTIPLE)), np.float32)
-    padded[:m, :width] = x
-    y = np.empty((len(padded), len(matrix.scale)), np.float32)
-    matmul(matrix, padded, y, STORE, sequence_length)
-    return y
-
-
-def matmul(matrix: Matrix, x: Any, y: Any, epilogue: int, sequence_length: int) -> None:
-    """Multiply x (m, in) by a matrix. The epilogue STORE, GELU or ADD says how the results get into y (m, out).
-
-    m is 1 or a multiple of TILE_ROWS. `sequence_length` is the number of tokens in each row of the batch. It, and not
-    m, decides whether `matmul_int16` is used, so that a sequence's results do not depend on the size of its batch.
+    A row's results are bitwise those of `multiply_one_row`.
     """
-    many = sequence_length >= MANY_ROWS and matrix.weights.dtype not in (np.float32, np.int8)
-    (matmul_int16 if many else _matmul_few_rows)(matrix, x, y, epilogue)
+    for o in range(first, last, BLOCK_OUTPUTS):
+        for r in range(0, x.shape[0], TILE_ROWS):
+            multiply_block(matrix, o, x, steps, r, TILE_ROWS, y, epilogue)
 
 
-@parallel
-def _matmul_few_rows(matrix: Matrix, x: Any, y: Any, epilogue: int) -> None:
-    """As `matmul`. A task computes BLOCK_OUTPUTS outputs of up to TASK_ROWS rows."""
-    m = x.shape[0]
-    rows, steps = convert_activations(matrix.weights, x)
-    blocks = len(matrix.scale) // BLOCK_OUTPUTS
-    for task in prange(-(-m // TASK_ROWS) * blocks):
-        start, first = task // blocks * TASK_ROWS, task % blocks * BLOCK_OUTPUTS
-        sums = np.empty((TILE_ROWS, BLOCK_OUTPUTS), np.float32)
-        for r in range(start, min(start + TASK_ROWS, m), TILE_ROWS):
-            if m == 1:
-                for i in range(BLOCK_OUTPUTS):
-                    (sums[0, i],) = dot_products(matrix.weights, matrix.groups, first + i, rows, 0, 1, 1)
-            else:
-                for i in range(0, BLOCK_OUTPUTS, 2):
-                    eight = dot_products(matrix.weights, matrix.groups, first + i, rows, r, 2, 4)
-                    sums[0, i], sums[1, i], sums[2, i], sums[3, i] = eight[:4]
-                    sums[0, i + 1], sums[1, i + 1], sums[2, i + 1], sums[3, i + 1] = eight[4:]
-            n = min(m, TILE_ROWS)
-            for t in range(n):
-                for i in range(BLOCK_OUTPUTS):
-                    sums[t, i] *= steps[r + t]
-            finish(sums, n, matrix.scale, matrix.bias, y, r, first, epilogue)
+@inlined
+def largest_integer(matrix: Matrix, width: int) -> int:
+    """The largest integer that activations of `width` numbers are rounded to, so that no sum exceeds 32 bits.
 
-
-def convert_activations(weights: Any, x: Any) -> Any:
-    """x (m, in) in the type that these weights are multiplied by, and a factor (m,) for the results of each row."""
-    raise NotImplementedError  # Numba compiles the overload below
-
-
-@overload(convert_activations)
-def _convert_activations(weights: Any, x: Any) -> Callable[[Any, Any], Any]:
-    def keep(weights: Any, x: Any) -> Any:
-        return x, np.ones(x.shape[0], np.float32)
-
-    def round_for_int8(weights: Any, x: Any) -> Any:  # the sum over a whole row must fit into 32 bits
-        return _rounded_rows(x, min(32767, (2**31 - 1) // (127 * x.shape[1])))
-
-    def round_for_int4(weights: Any, x: Any) -> Any:  # only the sum over a group must
-        return _rounded_rows(x, 32767)
-
-    return {types.int8: round_for_int8, types.uint8: round_for_int4}.get(weights.dtype, keep)
-
-
-@compiled
-def _rounded_rows(x: Any, largest: int) -> Any:
-    rows, steps = np.empty(x.shape, np.int16), np.empty(len(x), np.float32)
-    round_rows(x, largest, rows, steps)
-    return rows, steps
+    In 8 bits, that is the sum of a whole row; in 4 bits, that of a group.
+    """
+    if matrix.weights.dtype == np.int8:
+        return min(32767, (2**31 - 1) // (127 * width))
+    return 32767

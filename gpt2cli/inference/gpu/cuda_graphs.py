@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2cli.config import VOCAB_SIZE, SamplingConfig
+from gpt2cli.inference.gpu.torch_sampling import choose_on_device
 from gpt2cli.model.cache import KVCache
 from gpt2cli.model.gpt import GPT, Causal
 
@@ -23,9 +26,6 @@ UNROLLED = 8
 """Steps in the larger of the two graphs. Between two graphs, a GPU is idle for some microseconds."""
 ROUND = 128
 """The cache's capacity is rounded up to a multiple of this, so that texts of similar length share a session."""
-
-Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Maps logits (B, V) and uniform numbers (B,) to the next tokens (B,) and the largest logits (B,), on the GPU."""
 
 
 class State:
@@ -93,13 +93,11 @@ class Burst:
 class GraphSession:
     """Decodes `rows` rows together. With `sampling`, the graph chooses tokens. Without, it ends with the logits.
 
-    Triton kernels choose the tokens if they support `sampling`, otherwise `choose` does.
+    Triton kernels choose the tokens if they support `sampling`, otherwise `choose_on_device` does.
     """
 
     @torch.inference_mode()
-    def __init__(
-        self, model: GPT, rows: int, capacity: int, sampling: SamplingConfig | None, choose: Choose | None, fused: bool
-    ) -> None:
+    def __init__(self, model: GPT, rows: int, capacity: int, sampling: SamplingConfig | None, fused: bool) -> None:
         self.capacity = capacity
         self.state = State(model, rows, capacity)
         self.lengths = [0] * rows  # counted by the host; the GPU's own stop at the cache's last place
@@ -111,7 +109,7 @@ class GraphSession:
             self._run: Callable[[], None] = FusedStep(model, self.state, sampling if self._chooses_in_step else None)
         else:
             self._run = PlainStep(model, self.state)
-        self._choose = choose if sampling is not None else None
+        self._sampling = sampling
         on_gpu = self.state.tokens.is_cuda
         self._results = [torch.zeros_like(self.state.results, device="cpu", pin_memory=on_gpu) for _ in range(2)]
         self._uniform = [torch.zeros_like(self.state.uniform, device="cpu", pin_memory=on_gpu) for _ in range(2)]
@@ -144,7 +142,7 @@ class GraphSession:
         self.state.lengths[row] = length
 
     @torch.inference_mode()
-    def launch(self, steps: int, uniform: Tensor | None = None) -> Burst:
+    def launch(self, steps: int, uniform: NDArray[np.float64] | None = None) -> Burst:
         """Decode `steps` tokens in every row, at most BURST, drawn with `uniform` (steps, B). Does not wait for them.
 
         At most two bursts may be unread. A row whose cache is full overwrites its last position.
@@ -152,7 +150,7 @@ class GraphSession:
         state, self._turn = self.state, 1 - self._turn
         if uniform is not None:
             host = self._uniform[self._turn]
-            host[:steps] = uniform
+            host[:steps] = torch.from_numpy(uniform)
             state.uniform.copy_(host, non_blocking=True)
         state.slots.zero_()
         self._replay(steps)
@@ -186,9 +184,9 @@ class GraphSession:
         if self._chooses_in_step:
             return
         state = self.state
-        if self._choose is not None:
+        if self._sampling is not None:
             at = state.slots[:1].long()
-            tokens, largest = self._choose(state.logits, state.uniform.index_select(0, at)[0])
+            tokens, largest = choose_on_device(state.logits, state.uniform.index_select(0, at)[0], self._sampling)
             state.tokens.copy_(tokens)
             state.drawn.index_copy_(0, at, state.tokens[None])
             state.largest.index_copy_(0, at, largest.float()[None])
@@ -219,9 +217,7 @@ class GraphSessions:
         self._kept: tuple[object, GraphSession] | None = None
 
     @contextmanager
-    def session(
-        self, rows: int, capacity: int, sampling: SamplingConfig | None, choose: Choose | None
-    ) -> Iterator[GraphSession]:
+    def session(self, rows: int, capacity: int, sampling: SamplingConfig | None) -> Iterator[GraphSession]:
         """A session of at least this capacity, which no other caller uses at the same time."""
         # without the fields that a step does not depend on
         key = rows, sampling and replace(sampling, max_new_tokens=0, seed=None, stop=(), num_samples=1)
@@ -231,7 +227,7 @@ class GraphSessions:
         else:
             del kept  # its memory is needed
             capacity = min(self._model.config.block_size, -(-capacity // ROUND) * ROUND)
-            found = GraphSession(self._model, rows, capacity, sampling, choose, self._fused)
+            found = GraphSession(self._model, rows, capacity, sampling, self._fused)
         try:
             yield found
         finally:

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
-from gpt2cli.errors import UsageError
+from gpt2cli.inference.decoder import check_graphs
 from gpt2cli.inference.gpu.cuda_graphs import GraphSessions
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.gpt import GPT
@@ -26,12 +26,6 @@ class GraphDecoder(TorchDecoder):
         for parameter in gpt.parameters():
             parameter.data = parameter.data.contiguous()  # the matrices of some checkpoints are not
         self.sessions = GraphSessions(gpt, fused)
-
-
-def check_graphs(device: torch.device) -> None:
-    """Raise UsageError for a device that has no CUDA graphs."""
-    if device.type != "cuda":
-        raise UsageError(f"--compile needs a CUDA device, not {device.type}: leave it out")
 
 
 def can_fuse(gpt: GPT) -> bool:

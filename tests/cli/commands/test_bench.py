@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from gpt2cli import bench
 from gpt2cli.cli.commands import bench as commands
+from gpt2cli.inference.cpu import bandwidth
 from gpt2cli.inference.decoder import PRECISIONS
 from tests import models
 
@@ -21,7 +21,7 @@ SHORT = ("--prompt-tokens", "5", "--new-tokens", "4", "--repeats", "1", "--threa
 @pytest.fixture(autouse=True)
 def small_buffer(monkeypatch):
     """The memory's bandwidth is measured with little memory."""
-    monkeypatch.setattr(bench, "BUFFER_BYTES", 2**20)
+    monkeypatch.setattr(bandwidth, "BUFFER_BYTES", 2**20)
 
 
 @pytest.fixture(autouse=True)

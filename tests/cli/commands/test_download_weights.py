@@ -81,8 +81,9 @@ def test_download_list_and_remove(hub: HubServer, home: Path, run: Run) -> None:
     listed = run("download-weights", "--list", "--json")
     assert listed.stdout == again.stdout
     entry = json.loads(listed.stdout)
-    assert list(entry) == ["model", "revision", "path", "bytes", "downloaded_at"]
+    assert list(entry) == ["model", "revision", "path", "bytes", "downloaded_at", "packed_bytes"]
     assert (entry["model"], entry["revision"], entry["bytes"]) == ("gpt2", "main", 300_022)
+    assert entry["packed_bytes"] == 0
     assert entry["path"] == str(path_of(home))
     table = run("download-weights", "--list").stdout
     assert "gpt2" in table
@@ -97,6 +98,31 @@ def test_download_list_and_remove(hub: HubServer, home: Path, run: Run) -> None:
         empty = run("download-weights", "--list", *as_json)
         assert (empty.returncode, empty.stdout) == (0, "")
         assert empty.stderr.startswith("no models are on disk: `gpt2 download-weights` fetches gpt2")
+
+
+def test_packed_weights_are_listed_and_removed(hub: HubServer, home: Path, run: Run) -> None:
+    run("download-weights")
+    beside, others = path_of(home) / "packed", home / "packed"
+    for directory, size in ((beside, 1000), (others, 2_000_000)):
+        directory.mkdir(mode=0o700)
+        (directory / "int8-0.packed").write_bytes(bytes(size))
+        (directory / ".lock").touch()
+    [entry] = run("download-weights", "--list", "--json").stdout.splitlines()
+    assert (json.loads(entry)["packed_bytes"], json.loads(entry)["bytes"]) == (1000, 300_022)
+    listed = run("download-weights", "--list")
+    assert "1.0 kB" in listed.stdout
+    [line] = listed.stderr.splitlines()
+    assert f"2.0 MB in {others}" in line and "--remove packed" in line
+    assert "2.0 MB" not in run("download-weights", "--list", "--quiet").stderr
+    assert "have no revision" in one_error(run("download-weights", "--remove", "packed", "--revision", "main"), 2)
+    removed = run("download-weights", "--remove", "packed")
+    assert (removed.returncode, removed.stdout) == (0, "")
+    assert "removed all packed weights, 2.0 MB" in removed.stderr
+    assert not list(home.rglob("*.packed"))
+    assert run("download-weights", "--list").stderr == ""
+    (beside / "int8-0.packed").write_bytes(bytes(1000))
+    assert "removed gpt2, 301.0 kB" in run("download-weights", "--remove", "gpt2").stderr
+    assert not beside.exists()
 
 
 def test_force_fetches_again_and_quiet_is_quiet(hub: HubServer, run: Run) -> None:
@@ -301,7 +327,7 @@ def test_a_wrong_environment_is_told_at_once(hub: HubServer, run_process: Run, e
         ("generate --model gpt2-", ["gpt2-large", "gpt2-medium", "gpt2-xl"]),
         ("generate --model ./mod", ["./models-of-mine"]),
         ("download-weights gpt2-m", ["gpt2-medium"]),
-        ("download-weights --remove ", ["gpt2"]),
+        ("download-weights --remove ", ["gpt2", "packed"]),
     ],
 )
 def test_the_shell_completes_models(

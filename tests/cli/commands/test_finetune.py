@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from gpt2cli.checkpoints.load import load_plain
-from gpt2cli.cli.app import main
 from gpt2cli.cli.environment import Environment, NotesStream
+from gpt2cli.cli.main import main
 from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
 from tests import models
@@ -275,7 +275,7 @@ def test_an_ended_run_resumes_bit_for_bit(args, unbroken, tmp_path, ended, how, 
 
 def test_a_signal_in_the_last_step_costs_no_weights(args, tmp_path):
     run = tmp_path / "run"
-    with signal_when(lambda: learned(run)[-1][0] == 4, signal.SIGINT):
+    with signal_when(lambda: [step for step, *_ in learned(run)[-1:]] == [4], signal.SIGINT):
         done = finetune(*args, "--max-steps", "4", "--save-every", "0")
     assert done.returncode == 130
     assert json.loads((run / "summary.json").read_text())["reason"] == "done"

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from gpt2cli import tokenizer
-from gpt2cli.cli.app import main
 from gpt2cli.cli.environment import Environment, NotesStream
+from gpt2cli.cli.main import main
 from gpt2cli.cli.read_text import decode, read_prompt
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import DataError, UsageError

@@ -18,13 +18,14 @@ from tests.training.test_run_list import make_run
 @pytest.fixture
 def full(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data directory with something of each kind, and files of somebody else. The cache is in it too."""
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("GPT2CLI_CACHE", str(tmp_path / "cache"))
     make_run(home / "runs" / "20260101-000000-a")
     for name, size in (
         ("models/o--n/main/model.safetensors", 100),
         ("datasets/alpaca/data.safetensors", 20),
         ("datasets/downloads/a.json", 3),
         ("evaluations/0.jsonl", 4),
+        ("packed/int8-0.packed", 6),
         ("mine.txt", 1000),
         ("../cache/compiled/loop", 5),
     ):
@@ -42,7 +43,8 @@ def test_every_place_has_its_size_and_its_number(full: Path) -> None:
         "models": (0, 100),
         "data sets": (2, 23),
         "interrupted evaluations": (1, 4),
-        "lines of chat history": (3, (full / "chat_history").stat().st_size),
+        "chat lines": (3, (full / "chat_history").stat().st_size),
+        "packed models": (1, 6),
         "compiled loops": (1, 5),
     }
 
@@ -50,6 +52,7 @@ def test_every_place_has_its_size_and_its_number(full: Path) -> None:
 def test_the_last_line_deletes_all_that_is_ours_and_nothing_else(run: Run, full: Path) -> None:
     done = run("info")
     assert done.returncode == 0, done.stderr
+    assert "3 chat lines, " in done.stdout and "1 run, " in done.stdout
     assert "  gpt2 runs --remove RUN\n" in done.stdout and "  gpt2 download-weights --remove MODEL\n" in done.stdout
     command = done.stdout.splitlines()[-1].partition("to delete everything: ")[2]
     rm, option, *named = shlex.split(command)

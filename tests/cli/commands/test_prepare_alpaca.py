@@ -32,7 +32,7 @@ GOOD = json.dumps(RECORDS[0])
 MEASURED = """
 import sys
 from gpt2cli.__main__ import main
-from gpt2cli.model.device import peak_rss_mb
+from gpt2cli.model.peak_memory import peak_rss_mb
 try:
     main()
 finally:

@@ -9,11 +9,12 @@ import pytest
 from rich.console import Console as RichConsole
 
 from gpt2cli.cli.terminal import Console
-from gpt2cli.cli.views import progress
+from gpt2cli.cli.views import progress, spinner
 from gpt2cli.cli.views.bench import showing_runs
 from gpt2cli.cli.views.downloads import showing_downloads
 from gpt2cli.cli.views.evaluation import EvaluationProgress
-from gpt2cli.cli.views.progress import ProgressBars, waiting_for, working
+from gpt2cli.cli.views.progress import ProgressBars
+from gpt2cli.cli.views.spinner import waiting_for, working
 from gpt2cli.evaluation.engine import Advanced
 from gpt2cli.progress import Note, Received
 from tests.runner import PATIENCE, Pipe
@@ -160,8 +161,8 @@ def test_lines_of_a_download_are_few(capsys: pytest.CaptureFixture[str], clock: 
         received(Received("b.safetensors", 100, 100))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "a.safetensors: 9 bytes of 24 bytes (37 %)",
-        "a.safetensors: 19 bytes of 24 bytes (79 %)",
+        "a.safetensors: 10 bytes of 24 bytes (41 %)",
+        "a.safetensors: 20 bytes of 24 bytes (83 %)",
         "a note",
         "downloaded 2 files, 34 bytes, in 25.0 s",
     ]
@@ -186,8 +187,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spinners appear without delay, and turn fast."""
-    monkeypatch.setattr(progress, "SECONDS_BEFORE_SPINNER", 0)
-    monkeypatch.setattr(progress, "FRAMES_PER_SECOND", 1000)
+    monkeypatch.setattr(spinner, "SECONDS_BEFORE_SPINNER", 0)
+    monkeypatch.setattr(spinner, "FRAMES_PER_SECOND", 1000)
 
 
 def on_screen(stream: io.StringIO) -> list[str]:
@@ -229,7 +230,7 @@ def test_work_of_less_than_a_second_shows_nothing() -> None:
     screen = Screen()
     with working(screen, "loading"):
         pass
-    assert screen.stream.getvalue() == "" and progress.SECONDS_BEFORE_SPINNER == 1
+    assert screen.stream.getvalue() == "" and spinner.SECONDS_BEFORE_SPINNER == 1
 
 
 @pytest.mark.usefixtures("at_once")

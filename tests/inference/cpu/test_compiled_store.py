@@ -208,6 +208,15 @@ def test_old_temporary_files_are_deleted_but_not_new_ones(kept):
     assert kept.read("loop")
 
 
+def test_code_that_is_no_longer_used_is_deleted(kept):
+    kept.write("unused", b"x")
+    for path in kept.directory.iterdir():
+        os.utime(path, (time.time() - 2 * compiled_store.UNUSED,) * 2)
+    assert kept.read("loop")
+    kept.sweep()
+    assert [path.name for path in kept.directory.iterdir()] == ["loop"]
+
+
 def test_deleting_a_missing_file_is_no_error(kept):
     kept.delete("loop")
     kept.delete("loop")

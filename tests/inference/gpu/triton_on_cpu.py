@@ -11,10 +11,10 @@ import triton.runtime.interpreter as interpreter
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.generation.prefill import prefill
-from gpt2cli.generation.sampling import Sampler
 from gpt2cli.inference.gpu import fused_step, launch_shapes, triton_overlap
 from gpt2cli.inference.gpu.cuda_graphs import State
 from gpt2cli.inference.gpu.graph_decoder import GraphDecoder
+from gpt2cli.inference.gpu.torch_sampling import choose_on_device
 from gpt2cli.inference.torch_decoder import TorchDecoder
 from tests import models
 
@@ -98,7 +98,7 @@ def check_early_start():
 
 @torch.inference_mode()
 def check_choice(rows, V, rounded=False, **options):
-    """The kernels draw what `sampling` draws, also with equal logits, and with random numbers at the end of [0, 1)."""
+    """The kernels draw what `choose_on_device` does, also among equal logits, and with numbers at the end of [0, 1)."""
     sampling = SamplingConfig(**options)
     model = models.small_model(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=V))
     state = State(model, rows, 4)
@@ -108,7 +108,7 @@ def check_choice(rows, V, rounded=False, **options):
         state.logits.mul_(2).round_()
     state.uniform[0] = torch.tensor([0.6, 0, 1 - 1e-12], dtype=torch.float64)[:rows]
     step._choose(sampling)
-    drawn, _ = Sampler(sampling, range(rows)).choose_on_device(state.logits, state.uniform[0])
+    drawn, _ = choose_on_device(state.logits, state.uniform[0], sampling)
     assert state.drawn[0].tolist() == drawn.tolist()
     assert torch.equal(state.largest[0], state.logits.amax(1))
     assert (state.lengths.tolist(), state.slots.tolist()) == ([1] * rows, [1] * rows)
