@@ -103,7 +103,7 @@ class CPUDecoder:
         what = f"compiling the {self.precision} loops for this processor"
         if (problem := store().problem) is None:
             return f"{what}, only this time"
-        return f"{what}, in every run: they cannot be kept ({problem}); set GPT2CLI_CACHE to a directory of yours"
+        return f"{what}, in every run: they cannot be kept ({problem}); set GPT2CLI_CACHE to another directory"
 
     def prepare(self, note: Callable[[str], None]) -> float:
         if text := self.compiling_note():
