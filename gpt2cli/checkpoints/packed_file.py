@@ -57,8 +57,8 @@ Arrays = Mapping[str, NDArray[Any]]
 class Facts:
     """What is known of a packed model without reading its arrays.
 
-    sources  what it was made of: a list of `packed_models.identity`
-    notes    what was told to the user when the model was read from its sources
+    sources  the `packed_models.identity` of each file that it was made of
+    notes    the notes that the user got when the model was read from these files
     """
 
     precision: str

@@ -78,7 +78,7 @@ class CPUDecoder:
         return self._passes.forward(x, sight.pieces(T), memory, length >= MANY_ROWS).reshape(B, T, config.n_embd)
 
     def head(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits = self._passes.multiply(self._head, hidden.reshape(-1, hidden.shape[-1]))
+        logits = self._passes.head(hidden.reshape(-1, hidden.shape[-1]))
         return logits[:, : self.config.vocab_size].reshape(*hidden.shape[:-1], self.config.vocab_size)
 
     def candidates(

@@ -23,5 +23,5 @@ PANELS = {
 }
 """The commands by purpose, as on the help page, which is shown without importing their modules.
 
-Each has the first sentence of its own help page.
+A command's text is the first sentence of its help page.
 """

@@ -1,7 +1,7 @@
 """A directory of files with compiled code that only the user can write to.
 
-The code is executed. So a file is used only if it and its directory belong to the user who runs this
-process, if nobody else can write to them, and if the digest at the file's beginning is that of its content.
+The code is executed. So a file is used only if it and its directory belong to the user who runs this process, if nobody
+else can write to them, and if the digest at the file's beginning is that of its content.
 """
 
 import hashlib

@@ -19,8 +19,6 @@ RESERVATION = 2**25
 """Bytes that are reserved at a time; more for a larger array. Pages take memory only once they are written to."""
 ALIGNMENT = 64
 """An array begins at a multiple of this: a line of the processor's cache."""
-
-
 LARGE_PART = 0.8
 """The part of a mapped file that must be in large pages. The first and the last page of a file are small."""
 _POPULATE = 22  # MADV_POPULATE_READ of linux/mman.h, which Python does not name

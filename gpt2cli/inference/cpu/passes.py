@@ -33,7 +33,7 @@ _BUFFERS = {at.X: "f4", at.NORMED: "f4", at.QKV: "f4", at.INNER: "f4", at.PREPAR
 
 
 class Passes:
-    """Forward passes and products of one model, in `threads` threads. Only one runs at a time."""
+    """Forward passes and logits of one model, in `threads` threads. Only one runs at a time."""
 
     def __init__(self, config: GPTConfig, precision: str, arrays: Mapping[str, Array], threads: int) -> None:
         self._config, self._arrays = config, arrays
@@ -74,17 +74,15 @@ class Passes:
             normed: Array = self._buffers[at.NORMED][:m, :C].copy()
             return normed
 
-    def multiply(self, name: str, x: Array) -> Array:
-        """The product (m, out) of x (m, in), fp32, and the matrix of this name. Its last columns may be padding."""
+    def head(self, x: Array) -> Array:
+        """The logits (m, out) of final hidden states x (m, C), fp32. Their last columns may be padding."""
         m = len(x)
-        record = self._matrix_record(name)
         with self._turn:
             self._receive(x)
             table = self._table
             rows = padded_rows(m, False)
-            y = np.empty((rows, record[at.OUTPUTS]), np.float32)
-            table[at.ROWS], table[at.IS_MANY] = rows, False
-            table[at.MATRIX], table[at.OUT] = record.ctypes.data, y.ctypes.data
+            y = np.empty((rows, self._head[at.OUTPUTS]), np.float32)
+            table[at.ROWS], table[at.IS_MANY], table[at.OUT] = rows, False, y.ctypes.data
             self._team.run(self._loops.multiply, self._table)
         return y[:m]
 
@@ -131,7 +129,8 @@ class Passes:
             record[at.LN_1], record[at.LN_2] = (arrays[f"h.{layer}.{norm}"].ctypes.data for norm in ("ln_1", "ln_2"))
             for start, name in zip((at.C_ATTN, at.ATTN_C_PROJ, at.C_FC, at.MLP_C_PROJ), MATRICES, strict=True):
                 record[start : start + at.MATRIX_SIZE] = self._matrix_record(f"h.{layer}.{name}")
-        table[at.LAYERS] = config.n_layer
+        self._head = self._matrix_record("wte" if config.tied else "lm_head")
+        table[at.LAYERS], table[at.MATRIX] = config.n_layer, self._head.ctypes.data
         table[at.LAYER_RECORDS], table[at.EPSILON] = self._layers.ctypes.data, self._epsilon.ctypes.data
         table[at.FINAL_NORM], table[at.N_EMBD] = arrays["ln_f"].ctypes.data, config.n_embd
         table[at.WIDTH], table[at.QKV_WIDTH] = self._columns[at.X], self._columns[at.QKV]

@@ -14,15 +14,7 @@ from gpt2cli.inference.cpu import vector_math as vm
 from gpt2cli.inference.cpu.compiler.emission import for_range
 from gpt2cli.inference.cpu.compiler.functions import emitted, inlined
 from gpt2cli.inference.cpu.compiler.values import Array, Value, indexes
-from gpt2cli.inference.cpu.llvm_simd import (
-    FLOAT,
-    INT,
-    SHORT,
-    MatrixRows,
-    broadcast,
-    constant_vector,
-    index,
-)
+from gpt2cli.inference.cpu.llvm_simd import FLOAT, INT, SHORT, MatrixRows, broadcast, constant_vector, index
 from gpt2cli.inference.cpu.packed_layout import LARGEST_WEIGHT, SMALLEST
 from gpt2cli.inference.cpu.panel_sizes import SEGMENTS
 from gpt2cli.inference.cpu.panels import WEIGHTS_PER_WORD, rounded

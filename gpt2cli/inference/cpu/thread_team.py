@@ -53,8 +53,8 @@ class ThreadTeam:
         counters[:] = 0
         table[at.THREADS], table[at.COUNTERS] = self.size, counters.ctypes.data
         self._job.loop, self._job.table = loop, table.ctypes.data
-        # One call of a function in C does it all. Between two statements, Ctrl-C can raise KeyboardInterrupt, and the
-        # threads that were told to begin would wait for the others for ever.
+        # One call of a function in C wakes the threads and runs the loop. Between two statements, Ctrl-C can raise
+        # KeyboardInterrupt. Then threads that have begun would never leave a barrier.
         own: Iterator[None] = iter(partial(loop, table.ctypes.data, 0), None)
         exchange = map(self._counters.rotate, (1,))
         deque(chain(exchange, map(_release, self._begin), own), maxlen=0)
