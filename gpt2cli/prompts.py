@@ -1,7 +1,7 @@
 """Prompt templates: how an instruction becomes the text that a model continues."""
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpt2cli import paths
@@ -18,23 +18,47 @@ MOST_FIELDS = 16
 class PromptTemplate:
     """Two texts with the fields `{instruction}` and `{input}`. Other braces are plain text.
 
+    The preamble of a text is all that stands before the heading of its first field. A `system` text, if it is not
+    empty, replaces the preambles. All braces in it are plain text.
+
     Raises DataError if a text has more than MOST_FIELDS fields, as its prompts would take too much memory.
     """
 
     with_input: str
     without_input: str
+    system: str = ""
 
     def __post_init__(self) -> None:
-        for name, text in asdict(self).items():
+        for name, text in (("with_input", self.with_input), ("without_input", self.without_input)):
             if isinstance(text, str) and (count := len(_FIELD.findall(text))) > MOST_FIELDS:
                 raise DataError(f"{name} holds {count:,} fields, more than {MOST_FIELDS}")
 
     def prompt(self, instruction: str, input: str = "") -> str:
         """The text before the answer. A blank input counts as no input."""
-        template = self.with_input if input.strip() else self.without_input
-        parts = {"instruction": instruction, "input": input if input.strip() else ""}
+        values = {"instruction": instruction, "input": input if input.strip() else ""}
         # in one pass, and not by str.format: the values may contain braces
-        return _FIELD.sub(lambda match: parts[match[1]], template)
+        parts = self.split(self.with_input if input.strip() else self.without_input)
+        return "".join(values[part] if i % 2 else part for i, part in enumerate(parts))
+
+    def split(self, text: str) -> list[str]:
+        """One of the two texts as text, name of a field, text, ..., text; with `system` in place of the preamble."""
+        first, *rest = _FIELD.split(text)
+        preamble = first[: len(first) - len(_heading(first))] if rest else ""
+        if self.system and preamble.strip():
+            first = self.system + preamble[len(preamble.rstrip()) :] + first[len(preamble) :]
+        return [first, *rest]
+
+    @property
+    def has_place_for_system(self) -> bool:
+        """Whether both texts have a preamble, which a system text can replace."""
+        return all(
+            text[: len(text) - len(_heading(text))].strip()
+            for text in (_FIELD.split(self.with_input)[0], _FIELD.split(self.without_input)[0])
+        )
+
+    def with_system(self, text: str) -> "PromptTemplate":
+        """The template with this system text, without blank space at either end; with an empty one, the preambles."""
+        return replace(self, system=text.strip())
 
     def parts(self, text: str) -> tuple[str, str, str] | None:
         """The instruction, the input and the response in a text that `prompt` began; None for any other text.
@@ -44,7 +68,7 @@ class PromptTemplate:
         """
         for template in (self.with_input, self.without_input):
             pattern, known = "", set[str]()
-            for i, part in enumerate(_FIELD.split(template)):
+            for i, part in enumerate(self.split(template)):
                 if i % 2 == 0:
                     pattern += re.escape(part)
                 else:
@@ -65,7 +89,7 @@ class PromptTemplate:
         """
         found: dict[str, None] = {}  # in order, each once
         for template in (self.with_input, self.without_input):
-            for text in _FIELD.split(template)[::2]:
+            for text in self.split(template)[::2]:
                 line = text.rstrip().rpartition("\n")[2].strip()
                 alone = text.rstrip(" \t").endswith("\n")
                 if line:
@@ -73,19 +97,27 @@ class PromptTemplate:
         return tuple(found)
 
     def to_dict(self) -> dict[str, str]:
-        """The two texts by name, as a checkpoint stores them."""
-        return asdict(self)
+        """The texts by name, as a checkpoint stores them: `system` only if there is one."""
+        texts = {"with_input": self.with_input, "without_input": self.without_input}
+        return texts | ({"system": self.system} if self.system else {})
 
     @classmethod
     def from_dict(cls, stored: Any) -> "PromptTemplate":
         """The inverse of `to_dict`. Raises DataError for anything else."""
         if not isinstance(stored, dict):
             raise DataError(f"the prompt template is {shown(stored)}, not an object")
-        for name in (field.name for field in fields(cls)):
-            if not isinstance(stored.get(name), str):
-                found = shown(stored[name]) if name in stored else "missing"
+        texts = {"system": ""} | stored
+        for name in ("with_input", "without_input", "system"):
+            if not isinstance(texts.get(name), str):
+                found = shown(texts[name]) if name in texts else "missing"
                 raise DataError(f"{name} is {found} in the prompt template")
-        return cls(stored["with_input"], stored["without_input"])
+        return cls(texts["with_input"], texts["without_input"], texts["system"])
+
+
+def _heading(text: str) -> str:
+    """The end of a text before a field, from the beginning of the line that announces the field."""
+    start = text.rstrip().rfind("\n") if text.rstrip(" \t").endswith("\n") else text.rfind("\n")
+    return text[start + 1 :]
 
 
 # the wording of https://github.com/tatsu-lab/stanford_alpaca, which models tuned on Alpaca know
@@ -149,8 +181,9 @@ def _parsed(content: bytes | None) -> PromptTemplate:
         raise DataError(f"not valid UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise DataError(f"bad JSON ({error})") from None
+    fields = {"with_input": ("{instruction}", "{input}"), "without_input": ("{instruction}",)}
     for name, text in template.to_dict().items():
-        for part in ("{instruction}", "{input}") if name == "with_input" else ("{instruction}",):
+        for part in fields.get(name, ()):
             if part not in text:
                 raise DataError(f"{name} does not hold {part}")
         if not is_encodable(text):

@@ -18,7 +18,7 @@ from gpt2cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from gpt2cli.cli.chat_session import Session
-    from gpt2cli.generation.conversation import Exchange
+    from gpt2cli.exchanges import Exchange
 
 
 def parse_seed(text: str) -> int | None:

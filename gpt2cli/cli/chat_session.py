@@ -15,7 +15,8 @@ from gpt2cli.cli.views.spinner import waiting_for
 from gpt2cli.config import SamplingConfig
 from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
-from gpt2cli.generation.conversation import Exchange, begin_answer, compose, included, output_of, with_next_seed
+from gpt2cli.exchanges import Exchange
+from gpt2cli.generation.conversation import begin_answer, compose, included, output_of, with_next_seed
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.prompts import PromptTemplate

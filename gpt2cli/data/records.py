@@ -10,6 +10,7 @@ from gpt2cli.data.csv_values import Table
 from gpt2cli.data.json_values import NAN, BadLine, kind_of
 from gpt2cli.data.values import FORMATS, Values, is_data_file, read_values
 from gpt2cli.errors import DataError, UsageError
+from gpt2cli.exchanges import Exchange
 from gpt2cli.untrusted import is_encodable, shown
 
 Output = Literal["needed", "optional", "unused"]
@@ -18,12 +19,20 @@ NAMED_COLUMNS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """A task, its input (which may be empty), and the right answer."""
+class Record(Exchange):
+    """A task, its input (which may be empty), and the right answer; of a conversation, its last exchange.
 
-    instruction: str
-    input: str
-    output: str
+    earlier  the exchanges of the conversation before this one
+    system   the system text of the conversation
+    """
+
+    earlier: tuple[Exchange, ...] = ()
+    system: str = ""
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """All exchanges, this one as the last."""
+        return (*self.earlier, self)
 
 
 @dataclass(frozen=True)

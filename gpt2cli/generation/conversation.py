@@ -5,12 +5,13 @@ none: it continues the text, which is all that was typed and generated so far.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpt2cli import tokenizer
 from gpt2cli.config import CHAT, SamplingConfig
 from gpt2cli.errors import CheckpointError, DataError
+from gpt2cli.exchanges import Exchange
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.prompts import ALPACA, PromptTemplate
@@ -20,18 +21,6 @@ if TYPE_CHECKING:
 
 SEED_LIMIT = 2**63
 """Seeds are below this number."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """An instruction and its answer, with the field names of Alpaca. `output` is empty before the answer.
-
-    In a conversation without a template, `instruction` is the text that was typed, and `output` its exact continuation.
-    """
-
-    instruction: str
-    input: str = ""
-    output: str = ""
 
 
 def template_of(model: "Decoder | GPT") -> PromptTemplate | None:

@@ -9,9 +9,10 @@ from gpt2cli import SamplingConfig, decode, encode, generate
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.exchanges import Exchange
 from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
-from gpt2cli.generation.conversation import Exchange, compose
+from gpt2cli.generation.conversation import compose
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from tests import models
 from tests.corpus import HARD, SPECIAL, random_texts

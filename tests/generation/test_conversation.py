@@ -12,7 +12,8 @@ from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import CheckpointError
-from gpt2cli.generation.conversation import Chat, Exchange, ask, compose, transcript
+from gpt2cli.exchanges import Exchange
+from gpt2cli.generation.conversation import Chat, ask, compose, transcript
 from gpt2cli.generation.text import generate
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.origin import Origin

@@ -152,7 +152,8 @@ def answer_once(session: "Session", text: str, json: bool, load_s: float) -> Non
     """Answer one instruction, for scripts."""
     from gpt2cli.cli.chat_session import show
     from gpt2cli.cli.views.spinner import working
-    from gpt2cli.generation.conversation import Exchange, wording
+    from gpt2cli.exchanges import Exchange
+    from gpt2cli.generation.conversation import wording
 
     run = session.start(wording(session.template, Exchange(text)))
     if json:
