@@ -93,7 +93,7 @@ def read_alpaca(
     dataset = TokenDataset(
         torch.frombuffer(tokenized.tokens, dtype=torch.uint16),
         torch.frombuffer(tokenized.offsets, dtype=torch.int64),
-        torch.frombuffer(tokenized.loss_from, dtype=torch.int32),
+        torch.frombuffer(tokenized.is_target, dtype=torch.bool),
     )
     counts = Counts(
         records=len(read.good) + read.bad,
@@ -116,7 +116,7 @@ class _Sequences:
         self._template, self._max_length, self._loss_on = template, max_length, loss_on
         self.tokens = array("H")
         self.offsets = array("q", [0])
-        self.loss_from = array("i")
+        self.is_target = bytearray()
         self.records: list[Record] = []
         self.truncated = self.dropped_long = 0
 
@@ -134,7 +134,8 @@ class _Sequences:
 
     def _append(self, record: Record, prompt: list[int], response: list[int]) -> None:
         room = self._max_length - len(prompt)
-        if room < 1:
+        first = max(1, len(prompt)) if self._loss_on == "response" else 1
+        if self._max_length <= first or room < 1:
             self.dropped_long += 1
             return
         if len(response) > room:
@@ -144,4 +145,4 @@ class _Sequences:
         self.tokens.extend(prompt)
         self.tokens.extend(response[:room])
         self.offsets.append(len(self.tokens))
-        self.loss_from.append(len(prompt) if self._loss_on == "response" else 1)
+        self.is_target += bytes(first) + b"\1" * (len(prompt) + min(room, len(response)) - first)

@@ -40,8 +40,8 @@ def prompts_from(data: TokenDataset, template: PromptTemplate | None) -> list[Sa
     """
     found = []
     for i in spread(COUNT, len(data)):
-        ids, loss_from = data[i]
-        found.append(_of_record(ids.tolist(), loss_from, template) if template else _of_text(ids.tolist()))
+        ids = data[i][0].tolist()
+        found.append(_of_record(ids, int(data.first_targets[i]), template) if template else _of_text(ids))
     return [prompt for prompt in found if prompt]
 
 
@@ -51,13 +51,13 @@ def answer(model: GPT, prompts: list[SamplePrompt]) -> list[Answer]:
     return [Answer(prompt.shown, sample.text, prompt.expected) for prompt, sample in zip(prompts, samples, strict=True)]
 
 
-def _of_record(ids: list[int], loss_from: int, template: PromptTemplate) -> SamplePrompt | None:
-    """The prompt of a record's sequence. `loss_from` is 1 if all its tokens count in the loss."""
+def _of_record(ids: list[int], first_target: int, template: PromptTemplate) -> SamplePrompt | None:
+    """The prompt of a record's sequence. `first_target` is 1 if all its tokens count in the loss."""
     text = tokenizer.decode([token for token in ids if token != tokenizer.END_OF_TEXT_ID])
-    prompt = tokenizer.decode(ids[:loss_from]) if loss_from > 1 else text
+    prompt = tokenizer.decode(ids[:first_target]) if first_target > 1 else text
     parts = template.parts(prompt)
     if parts is None:
-        return SamplePrompt(prompt, prompt, text[len(prompt) :]) if loss_from > 1 else None
+        return SamplePrompt(prompt, prompt, text[len(prompt) :]) if first_target > 1 else None
     instruction, input, response = parts
     read = prompt[: len(prompt) - len(response)]
     return SamplePrompt("\n".join(filter(None, (instruction, input))), read, text[len(read) :])

@@ -28,17 +28,19 @@ def test_the_tokens_say_the_text_and_the_mask_covers_the_response(
     found = read(write_json(tmp_path / "a.json", RECORDS), max_length=200, loss_on=loss_on)
     assert len(found.dataset) == len(RECORDS)
     for i, record in enumerate(RECORDS):
-        ids, loss_from = found.dataset[i]
+        ids, is_target = found.dataset[i]
+        first = int(found.dataset.first_targets[i])
+        assert is_target.tolist() == [False] * first + [True] * (len(ids) - first)
         prompt = ALPACA.prompt(record["instruction"], record.get("input", ""))
         assert ids[-1] == END_OF_TEXT_ID
         assert decode(ids[:-1].tolist()) == prompt + record["output"]
         assert END_OF_TEXT_ID not in ids[:-1]
         if loss_on == "response":
-            assert decode(ids[loss_from:-1].tolist()) == record["output"]
-            assert ids[:loss_from].tolist() == encode(prompt, allow_special=False)
+            assert decode(ids[first:-1].tolist()) == record["output"]
+            assert ids[:first].tolist() == encode(prompt, allow_special=False)
         else:
-            assert loss_from == 1
-    assert found.counts.targets == sum(len(ids) - start for ids, start in map(found.dataset.__getitem__, range(6)))
+            assert first == 1
+    assert found.counts.targets == sum(int(is_target.sum()) for _, is_target in found.dataset)
 
 
 def test_cut_at_every_length(tmp_path: Path) -> None:
@@ -52,7 +54,7 @@ def test_cut_at_every_length(tmp_path: Path) -> None:
         except DataError as error:
             assert f"the prompts of 6 alone fill the {max_length} tokens" in str(error)
             continue
-        kept = [i for i in range(6) if int(whole.dataset.loss_from[i]) < max_length]
+        kept = [i for i in range(6) if int(whole.dataset.first_targets[i]) < max_length]
         assert [found.dataset[i][0].tolist() for i in range(len(found.dataset))] == [
             whole.dataset[i][0].tolist()[:max_length] for i in kept
         ]
@@ -60,7 +62,7 @@ def test_cut_at_every_length(tmp_path: Path) -> None:
         assert counts.truncated == sum(len(whole.dataset[i][0]) > max_length for i in kept)
         assert (counts.records, counts.dropped_empty, counts.kept) == (7, 1, len(kept))
         assert counts.records == counts.dropped_empty + counts.dropped_long + counts.kept
-        assert (found.dataset.loss_from < found.dataset.lengths).all()
+        assert (found.dataset.target_counts > 0).all() and (found.dataset.first_targets > 0).all()
 
 
 def test_every_record_is_counted_once(tmp_path: Path) -> None:

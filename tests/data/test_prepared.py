@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data import prepared
-from gpt2cli.data.dataset import TokenDataset, empty
+from gpt2cli.data.dataset import TokenDataset, empty, mask_from
 from gpt2cli.data.kinds import FILE, default_directory
 from gpt2cli.data.open_data import load_alpaca
 from gpt2cli.data.prepared import fingerprint, read_prepared, write_prepared
@@ -37,6 +37,10 @@ def splits(tmp_path: Path) -> Splits:
     return load_alpaca(write_json(tmp_path / "a.json", [*RECORDS, *many(34)]), 128, "response", DataConfig())
 
 
+def sequences(data: TokenDataset) -> list[tuple[list[int], list[bool]]]:
+    return [(ids.tolist(), is_target.tolist()) for ids, is_target in data]
+
+
 def test_prepared_equals_in_memory(tmp_path: Path, splits: Splits) -> None:
     assert write_prepared(splits, tmp_path / "deep" / "out") == tmp_path / "deep" / "out" / FILE
     assert [path.name for path in (tmp_path / "deep" / "out").iterdir()] == [FILE]
@@ -46,7 +50,7 @@ def test_prepared_equals_in_memory(tmp_path: Path, splits: Splits) -> None:
     for name, part in splits.by_name().items():
         there = read.by_name()[name]
         assert there.fingerprint() == part.fingerprint()
-        assert [(ids.tolist(), start) for ids, start in there] == [(ids.tolist(), start) for ids, start in part]
+        assert sequences(there) == sequences(part)
 
 
 def test_empty_splits_and_no_template(tmp_path: Path, splits: Splits) -> None:
@@ -84,11 +88,23 @@ def test_a_dataset_of_an_earlier_version_has_no_records(tmp_path: Path, splits: 
     assert (fingerprint(read), read.info, read.records) == (splits.info["fingerprint"], splits.info, {})
 
 
+WRONG_PARTS = (
+    b'"system": 1',
+    b'"system": "\\udfff"',
+    b'"more": ""',
+    b'"earlier": 1',
+    b'"earlier": [""]',
+    b'"earlier": [{}]',
+)
+"""Members of a record of a conversation that are not those that are written."""
+
+
 @pytest.mark.parametrize(
     "lines",
     [
         *(b"", b"[]\n", b"{}\n", b"1\n", b"[" * 9999, b'{"instruction": "a", "input": "", "output": 1}\n'),
         *(b'{"instruction": "a", "input": ""}\n', b'{"instruction": "\\ud800", "input": "", "output": "a"}\n'),
+        *(b'{"instruction": "a", "input": "", "output": "b", %b}\n' % part for part in WRONG_PARTS),
     ],
 )
 def test_records_that_are_not_those_of_the_sequences_are_refused(tmp_path: Path, splits: Splits, lines: bytes) -> None:
@@ -96,7 +112,7 @@ def test_records_that_are_not_those_of_the_sequences_are_refused(tmp_path: Path,
     tensors = load_file(file)
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
-    tensors["test.records"] = torch.tensor(list(lines), dtype=torch.uint8)
+    tensors["test.records"] = torch.tensor(list(lines * len(splits.test)), dtype=torch.uint8)
     for digest in (
         metadata["records_sha256"],
         prepared._digest_of_records({n: tensors[f"{n}.records"] for n in PARTS}),
@@ -119,15 +135,16 @@ def test_a_dataset_that_lost_its_records_is_damaged(tmp_path: Path, splits: Spli
     save_file(kept, file, metadata=metadata)
     with pytest.raises(DataError, match="is damaged"):
         read_prepared(tmp_path / "out", with_records=True)
-    text = metadata["gpt2cli"].replace('"version": 1', '"version": 3')
+    text = metadata["gpt2cli"].replace('"version": 2', '"version": 3')
     save_file(kept, file, metadata=metadata | {"gpt2cli": text})
     with pytest.raises(DataError, match="damaged, or prepared by another version"):
         read_prepared(tmp_path / "out")
 
 
 def _no_train(tensors: dict[str, Any], described: dict[str, Any]) -> None:
-    for name, part in (("tokens", 0), ("loss_from", 0), ("offsets", 1)):
-        tensors[f"train.{name}"] = tensors[f"train.{name}"][:part].clone()
+    for name, part in (("tokens", 0), ("loss_from", 0), ("is_target", 0), ("offsets", 1)):
+        if f"train.{name}" in tensors:
+            tensors[f"train.{name}"] = tensors[f"train.{name}"][:part].clone()
 
 
 def _outside(tensors: dict[str, Any], described: dict[str, Any]) -> None:
@@ -135,7 +152,27 @@ def _outside(tensors: dict[str, Any], described: dict[str, Any]) -> None:
 
 
 def _no_target(tensors: dict[str, Any], described: dict[str, Any]) -> None:
-    tensors["val.loss_from"][0] = 10_000
+    if "val.loss_from" in tensors:
+        tensors["val.loss_from"][0] = 10_000
+    else:
+        tensors["val.is_target"][: int(tensors["val.offsets"][1])] = False
+
+
+def _first_token(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    if "val.loss_from" in tensors:
+        tensors["val.loss_from"][0] = 0
+    else:
+        tensors["val.is_target"][0] = True
+
+
+def _other_targets(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    name = "val.loss_from" if "val.loss_from" in tensors else "val.is_target"
+    tensors[name] = torch.cat([tensors[name], tensors[name][-1:]])
+
+
+def _other_type(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    name = "val.loss_from" if "val.loss_from" in tensors else "val.is_target"
+    tensors[name] = tensors[name].to(torch.uint8)
 
 
 def _no_token(tensors: dict[str, Any], described: dict[str, Any]) -> None:
@@ -161,7 +198,8 @@ def _template(tensors: dict[str, Any], described: dict[str, Any]) -> None:
 def _wrapping(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     n, whole = len(tensors["test.tokens"]), 2**62  # whose differences are all positive, in 64 bits
     tensors["test.offsets"] = torch.tensor([0, whole, 2 * whole - 1, -2 * whole + 9, -2, n])
-    tensors["test.loss_from"] = torch.ones(5, dtype=torch.int32)
+    if "test.loss_from" in tensors:
+        tensors["test.loss_from"] = torch.ones(5, dtype=torch.int32)
 
 
 def _loss_on(tensors: dict[str, Any], described: dict[str, Any]) -> None:
@@ -192,29 +230,73 @@ def _nothing(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     pass
 
 
+def as_version_1(tensors: dict[str, Any], splits: Splits) -> None:
+    """Store the first targets, as the format's first version did, in place of the masks."""
+    for name, part in splits.by_name().items():
+        del tensors[f"{name}.is_target"]
+        tensors[f"{name}.loss_from"] = part.first_targets.to(torch.int32)
+
+
+def digest_of(tensors: dict[str, Any]) -> str:
+    """The fingerprint of these tensors. Of some that make no sense, there is none: they get another text."""
+    parts = []
+    for name in PARTS:
+        tokens, offsets, targets, first = (
+            tensors.get(f"{name}.{member}", torch.zeros(0))
+            for member in ("tokens", "offsets", "is_target", "loss_from")
+        )
+        try:
+            mask = mask_from(offsets, first) if f"{name}.loss_from" in tensors else targets
+            parts.append(TokenDataset(tokens, offsets, mask))
+            parts[-1].fingerprint()
+        except (IndexError, RuntimeError):
+            return "none"
+    return fingerprint(Splits(parts[0], parts[1], parts[2], None))
+
+
+def write_changed(file: Path, tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    """Write a file with a right digest of its contents, whatever they are."""
+    text = json.dumps(described)
+    digest = hashlib.sha256((text + digest_of(tensors)).encode()).hexdigest()
+    save_file(tensors, file, metadata={"gpt2cli": text, "sha256": digest})
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(
     "change",
     [
         *(_nothing, _no_train, _outside, _no_target, _no_token, _float, _missing, _version, _template),
         *(_wrapping, _loss_on, _window, _nan, _counts, _fingerprint, _source),
+        *(_first_token, _other_targets, _other_type),
     ],
 )
 def test_a_file_with_other_contents_is_refused(
-    tmp_path: Path, splits: Splits, change: Callable[[dict[str, Any], dict[str, Any]], None]
+    tmp_path: Path, splits: Splits, version: int, change: Callable[[dict[str, Any], dict[str, Any]], None]
 ) -> None:
     file = write_prepared(splits, tmp_path / "out")
-    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
-    described = {"version": 1, "template": splits.template and splits.template.to_dict(), **splits.info}
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items() if not name.endswith(".records")}
+    if version == 1:
+        as_version_1(tensors, splits)
+    described = {"version": version, "template": splits.template and splits.template.to_dict(), **splits.info}
     change(tensors, described)
-    members = ("tokens", "offsets", "loss_from")
-    parts = [TokenDataset(*(tensors.get(f"{name}.{m}", torch.zeros(0)) for m in members)) for name in PARTS]
-    changed = Splits(parts[0], parts[1], parts[2], None)
     if change is not _fingerprint:
-        described["fingerprint"] = fingerprint(changed)
-    text = json.dumps(described)
-    digest = hashlib.sha256((text + fingerprint(changed)).encode()).hexdigest()
-    save_file(tensors, file, metadata={"gpt2cli": text, "sha256": digest})
+        described["fingerprint"] = digest_of(tensors)
+    write_changed(file, tensors, described)
     with nullcontext() if change is _nothing else pytest.raises(DataError):
+        read = read_prepared(tmp_path / "out")
+        for name, part in splits.by_name().items():
+            assert sequences(read.by_name()[name]) == sequences(part)
+        assert (fingerprint(read), read.template) == (fingerprint(splits), splits.template)
+
+
+def test_a_mask_of_bytes_that_are_no_booleans_is_refused(tmp_path: Path, splits: Splits) -> None:
+    file = write_prepared(splits, tmp_path / "out")
+    tensors = load_file(file)
+    tensors["val.is_target"].view(torch.uint8)[1] = 2
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file(tensors, file, metadata=metadata)
+    with pytest.raises(DataError):
         read_prepared(tmp_path / "out")
 
 

@@ -45,8 +45,8 @@ def alike(n: int = 12, seed: int = 0) -> TokenDataset:
         torch.randint(120, (int(length),), generator=draw) for length in torch.randint(3, 20, (n,), generator=draw)
     ]
     sequences = [torch.cat([beginnings[i % 2], rest]) for i, rest in enumerate(rests)] + [torch.arange(30)]
-    loss_from = [len(beginnings[i % 2]) + 1 + i % 2 for i in range(n)] + [5]
-    return from_sequences([sequence.to(torch.uint16) for sequence in sequences], loss_from)
+    first_targets = [len(beginnings[i % 2]) + 1 + i % 2 for i in range(n)] + [5]
+    return from_sequences([sequence.to(torch.uint16) for sequence in sequences], first_targets)
 
 
 def settings_from(model: str | None, **changes) -> Settings:

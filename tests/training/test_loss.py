@@ -70,9 +70,9 @@ def plain_loss(model, data):
     """Every record alone, all logits, torch's own cross-entropy."""
     total = torch.zeros(())
     for i in range(len(data)):
-        ids, loss_from = data[i]
-        logits = model(ids[None, :-1])[0, loss_from - 1 :]
-        total = total + F.cross_entropy(logits, ids[loss_from:], reduction="sum")
+        ids, is_target = data[i]
+        logits = model(ids[None, :-1])[0, is_target[1:]]
+        total = total + F.cross_entropy(logits, ids[is_target], reduction="sum")
     return total
 
 
