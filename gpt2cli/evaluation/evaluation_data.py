@@ -1,17 +1,16 @@
 """The data that models are evaluated on: instructions, with reference answers or without, or plain texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.counted import counted
-from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
+from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.encoding import encode_many
 from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, text_files
 from gpt2cli.data.open_data import load_alpaca, refuse_columns
 from gpt2cli.data.prepared import AGAIN, read_prepared
@@ -21,6 +20,7 @@ from gpt2cli.data.text import left_out_of, read_documents, tokenize
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
+from gpt2cli.evaluation.layout import lay_out
 from gpt2cli.evaluation.text_sizes import sizes_of
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import END_OF_TEXT_ID
@@ -32,7 +32,8 @@ Split = Literal["test", "val", "train", "all"]
 class Task:
     """A record, and the tokens of its response. They end with the end of text, unless the response was cut.
 
-    Without a reference, the record's output and the response are empty.
+    Of a conversation, the response is that of the last exchange. Without a reference, the record's output and the
+    response are empty.
     """
 
     record: Record
@@ -62,6 +63,8 @@ class Instructions:
     @property
     def noun(self) -> str:
         """The word for one of the tasks."""
+        if any(task.record.earlier for task in self.tasks):
+            return "conversation"
         return "record" if self.has_references else "question"
 
     def without_references(self) -> "Instructions":
@@ -189,26 +192,11 @@ def _of_splits(splits: Splits, source: str, split: Split) -> Instructions:
 
 
 def _tasks(data: TokenDataset, records: list[Record], template: PromptTemplate) -> list[Task]:
-    """Each record, with the tokens of its sequence that follow the prompt."""
-    prompts = encode_many([template.prompt(record.instruction, record.input) for record in records])
-    responses = [data[i][0][len(prompt) :].tolist() for i, prompt in enumerate(prompts)]
-    if not all(responses):
+    """Each record, with the tokens of its sequence that follow the last prompt."""
+    longest = int(data.lengths.max()) if len(data) else 0
+    turns = lay_out(records, [[] for _ in records], template, longest)
+    before = [sum(map(len, [part for turn in each for part in turn])) for each in turns]
+    responses = [data[i][0][n:].tolist() for i, n in enumerate(before)]
+    if not all(turns) or not all(responses):
         raise DataError(f"the prepared records do not follow their own template: {AGAIN}")
     return [Task(record, response) for record, response in zip(records, responses, strict=True)]
-
-
-def encode_prompts(
-    tasks: Sequence[Task], template: PromptTemplate, max_length: int
-) -> tuple[list[list[int]], list[int]]:
-    """The tokens of each task's prompt, and the indices of the tasks whose prompts leave room for a response."""
-    most = max_length * LONGEST_TOKEN + 1  # characters, as in data.alpaca
-    prompts = encode_many([template.prompt(task.record.instruction, task.record.input)[:most] for task in tasks])
-    return prompts, [i for i, prompt in enumerate(prompts) if len(prompt) < max_length]
-
-
-def sequences(
-    tasks: Sequence[Task], prompts: Sequence[list[int]], fitting: Sequence[int], max_length: int
-) -> TokenDataset:
-    """The prompts with the responses of the `fitting` tasks, cut to `max_length` tokens."""
-    whole = [torch.tensor((prompts[i] + tasks[i].response)[:max_length]).to(torch.uint16) for i in fitting]
-    return from_sequences(whole, [len(prompts[i]) for i in fitting])

@@ -22,7 +22,7 @@ PASSES = 4
 
 
 class RecordSource:
-    """Sequences of records to predict. The tokens of a record are one unit of the bootstrap.
+    """Sequences of records to predict. The tokens of a record, or of a conversation, are one unit of the bootstrap.
 
     lengths  the number of tokens in each sequence
     units    the number of units
@@ -33,6 +33,11 @@ class RecordSource:
         self._data, self._of = data, list(of)
         self.lengths: list[int] = data.lengths.tolist()
         self.units = units
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, in hex, of the sequences and their targets."""
+        return self._data.fingerprint()
 
     def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
         """The sequences with these indices, and for each of them the unit of each target."""

@@ -9,7 +9,7 @@ from gpt2cli.data.open_data import load_alpaca
 from gpt2cli.data.prepared import write_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.evaluation.evaluation_data import Instructions, Texts, encode_prompts, read_data, sequences
+from gpt2cli.evaluation.evaluation_data import Instructions, Texts, read_data
 from gpt2cli.prompts import ALPACA
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
 from tests.data.records import RECORDS, many, write_json
@@ -21,7 +21,7 @@ def read(path, split=None, block_size=200, division=DataConfig(test_fraction=0))
 
 def blank_as_none(record: Record) -> Record:
     """A blank input is none, for the template."""
-    return Record(record.instruction, record.input if record.input.strip() else "", record.output)
+    return replace(record, input=record.input if record.input.strip() else "")
 
 
 @pytest.mark.parametrize("loss_on", ["response", "all"])
@@ -78,16 +78,6 @@ def test_a_response_that_was_cut_has_no_end(tmp_path, loss_on):
     write_prepared(splits, tmp_path / "made")
     [task] = read(tmp_path / "made", "train").tasks
     assert task.response == encode("one two three") and task.record.output == "one two three"
-
-
-def test_sequences_are_those_of_training(tmp_path):
-    file = write_json(tmp_path / "records.json", [*RECORDS, {"instruction": "long " * 300, "output": "no"}])
-    trained = load_alpaca(file, 60, "response", DataConfig(0, 0)).train
-    tasks = read(file).tasks
-    prompts, fitting = encode_prompts(tasks, ALPACA, 60)
-    data = sequences(tasks, prompts, fitting, 60)
-    assert data.fingerprint() == trained.fingerprint()
-    assert fitting == [i for i in range(len(tasks)) if len(prompts[i]) < 60] and len(tasks) - 1 not in fitting
 
 
 def test_nothing_to_evaluate_on_is_an_error(tmp_path):
