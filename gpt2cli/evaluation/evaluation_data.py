@@ -171,6 +171,8 @@ def _read_file(
     if without := len(read.good) - len(places):
         left_out = f"{source}: left out {without:,} of {len(read.good):,} records, which have no output"
         notes.append(f"{left_out}. With --questions all are answered, without scores")
+    elif read.unanswered:
+        notes.append("--questions answers the last question of each conversation, without scores")
     records = [read.good[i] for i in places]
     responses = encode_many([record.output for record in records])
     tasks = [Task(record, [*ids, END_OF_TEXT_ID]) for record, ids in zip(records, responses, strict=True)]
