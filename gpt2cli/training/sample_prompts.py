@@ -47,7 +47,8 @@ def prompts_from(data: TokenDataset, template: PromptTemplate | None) -> list[Sa
 
 def answer(model: GPT, prompts: list[SamplePrompt]) -> list[Answer]:
     """The model's answers to all prompts, generated in one batch."""
-    samples = complete(model, [prompt.read for prompt in prompts], SAMPLING)
+    ids = [tokenizer.encode(prompt.read, allow_special=False) for prompt in prompts]
+    samples = complete(model, ids, SAMPLING)
     return [Answer(prompt.shown, sample.text, prompt.expected) for prompt, sample in zip(prompts, samples, strict=True)]
 
 
