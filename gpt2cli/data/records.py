@@ -42,6 +42,7 @@ class Records:
     bad                 the number of malformed records, which were skipped
     with_other_columns  the number of good records with values in other columns, such as `history`; these are not used
     other_columns       the names of some of these columns
+    unanswered          the number of conversations that end with a question, which is left out
     columns             the columns that were taken
     dialect             how the fields of a table are separated, in words; empty for JSON
     """
@@ -52,6 +53,7 @@ class Records:
     other_columns: tuple[str, ...]
     columns: Columns = ALPACA_COLUMNS
     dialect: str = ""
+    unanswered: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
