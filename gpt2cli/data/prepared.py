@@ -23,11 +23,11 @@ from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.checkpoints.torch_arrays import to_tensors
 from gpt2cli.config import VOCAB_SIZE
-from gpt2cli.data.alpaca import Counts
 from gpt2cli.data.dataset import TokenDataset, mask_from
 from gpt2cli.data.kinds import FILE
 from gpt2cli.data.records import Record
 from gpt2cli.data.splits import Splits
+from gpt2cli.data.tokenized_records import Counts
 from gpt2cli.errors import CheckpointError, DataError, ResourceError
 from gpt2cli.exchanges import Exchange
 from gpt2cli.prompts import PromptTemplate
@@ -122,7 +122,10 @@ def _check_info(info: dict[str, Any], fingerprint: str) -> None:
     if any(type(info[name]) is not kind for name, kind in _INFO.items()) or info["loss_on"] not in ("response", "all"):
         raise ValueError
     counts = info.get("counts", {})
-    if counts and any(type(counts[member.name]) is not int for member in fields(Counts)):
+    older = {member.name: 0 for member in fields(Counts) if member.default == 0}  # earlier versions did not count these
+    if counts and any(type((older | counts)[member.name]) is not int for member in fields(Counts)):
+        raise ValueError
+    if type(info.get("turns", 1)) is not int:
         raise ValueError
     if info["max_length"] < 1 or info["fingerprint"] != fingerprint:
         raise ValueError

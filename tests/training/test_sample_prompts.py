@@ -35,7 +35,7 @@ def test_records_are_asked_as_they_are_written(tmp_path, template, loss_on):
     by_shown = {"\n".join(filter(None, (r["instruction"], r["input"]))): r for r in RECORDS}
     for prompt in found:
         record = by_shown[prompt.shown]
-        assert prompt.read == template.prompt(record["instruction"], record["input"])
+        assert tokenizer.decode(prompt.ids) == template.prompt(record["instruction"], record["input"])
         assert prompt.expected == record["output"]
 
 
@@ -48,23 +48,26 @@ def test_records_of_another_template_are_shown_whole(tmp_path):
 def test_text_is_continued_from_the_first_whole_word():
     ids = tokenizer.encode("<|endoftext|>ing of the " + "house was old and the rain fell on it. " * 20)
     [prompt] = prompts_from(from_sequences([tensor(ids)], [1]), None)
-    assert prompt.read.startswith(" of the house") and prompt.shown == prompt.read.strip()
-    assert len(tokenizer.encode(prompt.read)) == BEGINNING
+    read = tokenizer.decode(prompt.ids)
+    assert read.startswith(" of the house") and prompt.shown == read.strip()
+    assert len(prompt.ids) == BEGINNING
     assert len(tokenizer.encode(prompt.expected)) == SAMPLING.max_new_tokens
-    assert (prompt.read + prompt.expected) in tokenizer.decode(ids)
+    assert (read + prompt.expected) in tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("text", ["<|endoftext|>", "a", "<|endoftext|>Hi.<|endoftext|>", "日本" * 9, " \n \n"])
 def test_any_block_gives_a_prompt_or_none(text):
     block = tokenizer.encode(text)
     for prompt in prompts_from(from_sequences([tensor([*block, *block])], [1]), None):
-        assert prompt.read.strip() and "<|endoftext|>" not in prompt.read and "\ufffd" not in prompt.read
+        read = tokenizer.decode(prompt.ids)
+        assert read.strip() and "<|endoftext|>" not in read and "\ufffd" not in read
 
 
 def test_given_prompts_have_no_answer():
     [in_template] = given_prompts(("Who?",), ALPACA)
-    assert (in_template.shown, in_template.read, in_template.expected) == ("Who?", ALPACA.prompt("Who?"), None)
-    assert given_prompts(("Who?",), None)[0].read == "Who?"
+    assert (in_template.shown, in_template.expected) == ("Who?", None)
+    assert tokenizer.decode(in_template.ids) == ALPACA.prompt("Who?")
+    assert tokenizer.decode(given_prompts(("Who?",), None)[0].ids) == "Who?"
 
 
 def tensor(ids):
