@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ from gpt2cli.data.kinds import FILE, default_directory
 from gpt2cli.data.open_data import load_alpaca
 from gpt2cli.data.prepared import fingerprint, read_prepared, write_prepared
 from gpt2cli.data.splits import Splits
+from gpt2cli.data.tokenized_records import tokenize_records
 from gpt2cli.errors import DataError, ResourceError
-from tests.data.records import RECORDS, many, write_json
+from gpt2cli.prompts import ALPACA
+from tests.data.records import RECORDS, as_read, conversation, many, write_json
 from tests.runner import PATIENCE
 
 PARTS = ("train", "val", "test")
+NEW_COUNTS = ("turns", "shortened", "unanswered")
 
 
 @pytest.fixture
@@ -51,6 +54,30 @@ def test_prepared_equals_in_memory(tmp_path: Path, splits: Splits) -> None:
         there = read.by_name()[name]
         assert there.fingerprint() == part.fingerprint()
         assert sequences(there) == sequences(part)
+
+
+def test_conversations_come_back_with_their_targets_and_texts(tmp_path: Path) -> None:
+    records = [
+        conversation("Hi.", "Hello!", "Who are you?", "A fox.", system="Be brief."),
+        conversation("Hi.\n", "Γειά 👋", system="Be brief."),
+    ]
+    read = tokenize_records(as_read(*records), Path("a.json"), 256, "response", DataConfig())
+    info = {"kind": "alpaca", "source": "a", "max_length": 256, "loss_on": "response", "seed": 0}
+    info |= {"counts": asdict(read.counts), "turns": read.turns}
+    all_of_them = {"train": read.records, "val": [], "test": []}
+    splits = Splits(read.dataset, empty(), empty(), read.template, info, records=all_of_them)
+    write_prepared(splits, tmp_path / "out")
+    found = read_prepared(tmp_path / "out", with_records=True)
+    assert sequences(found.train) == sequences(read.dataset)
+    assert (found.template, found.info["turns"]) == (ALPACA.with_system("Be brief."), 2)
+    assert found.records == all_of_them and found.records["train"] == records
+
+
+def test_counts_of_earlier_versions_are_accepted(tmp_path: Path, splits: Splits) -> None:
+    older = {name: count for name, count in splits.info["counts"].items() if name not in NEW_COUNTS}
+    info = {name: value for name, value in splits.info.items() if name != "turns"}
+    write_prepared(replace(splits, info=info | {"counts": older}), tmp_path / "out")
+    assert read_prepared(tmp_path / "out").info["counts"] == older
 
 
 def test_empty_splits_and_no_template(tmp_path: Path, splits: Splits) -> None:
@@ -218,6 +245,14 @@ def _counts(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     described["counts"] = described["counts"] | {"kept": "x" * 10}
 
 
+def _new_counts(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["counts"] = described["counts"] | {"shortened": None}
+
+
+def _turns(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["turns"] = "2"
+
+
 def _fingerprint(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     described["fingerprint"] = "0" * 64
 
@@ -267,7 +302,7 @@ def write_changed(file: Path, tensors: dict[str, Any], described: dict[str, Any]
     [
         *(_nothing, _no_train, _outside, _no_target, _no_token, _float, _missing, _version, _template),
         *(_wrapping, _loss_on, _window, _nan, _counts, _fingerprint, _source),
-        *(_first_token, _other_targets, _other_type),
+        *(_first_token, _other_targets, _other_type, _new_counts, _turns),
     ],
 )
 def test_a_file_with_other_contents_is_refused(
@@ -303,7 +338,7 @@ def test_a_mask_of_bytes_that_are_no_booleans_is_refused(tmp_path: Path, splits:
 # writes a dataset, and is killed at the n-th fsync or rename
 KILLED = """
 import os, signal, sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from gpt2cli.data.prepared import read_prepared, write_prepared
 left = int(sys.argv[1])

@@ -15,7 +15,7 @@ from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 from tests import models
-from tests.training.records import SHAPE, alike, dataset
+from tests.training.records import SHAPE, alike, conversations, dataset
 
 
 def plain(model: GPT, data: TokenDataset, i: int) -> list[float]:
@@ -28,7 +28,7 @@ def plain(model: GPT, data: TokenDataset, i: int) -> list[float]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("make_data", [dataset, alike])
+@pytest.mark.parametrize("make_data", [dataset, alike, conversations])
 @pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
 def test_every_records_sums_are_those_of_the_record_alone(make_data, max_tokens):
     model, data = models.small_model(SHAPE), make_data(12)
