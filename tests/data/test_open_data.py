@@ -146,7 +146,7 @@ def test_endings_count_in_any_case_and_what_is_left_out_of_a_folder_is_noted(tmp
 
 
 def test_fields_that_are_not_used_are_noted(tmp_path: Path) -> None:
-    path = write_json(tmp_path / "a.json", [record | {"system": "Be brief."} for record in many(3)])
+    path = write_json(tmp_path / "a.json", [record | {"topic": "Sums"} for record in many(3)])
     assert "3 of 3 records have other fields" in load(path).notes[0]
 
 
