@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpt2cli.prompts import PromptTemplate
-from gpt2cli.tokenizer import END_OF_TEXT_ID, encode_plain
+from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,16 @@ class Exchange:
 def prompt_ids(template: PromptTemplate, earlier: Sequence[Exchange], asked: Exchange) -> list[int]:
     """The tokens before the answer to `asked`: those of the `earlier` exchanges with their answers, then its prompt.
 
-    `<|endoftext|>` in a text is plain text. Prompts and answers are encoded separately, as in training.
+    `<|endoftext|>` in a text is plain text. Raises DataError for a text that is not valid Unicode.
     """
-    ids: list[int] = []
-    for exchange in earlier:
-        ids += encode_plain(template.prompt(exchange.instruction, exchange.input))
-        ids += [*encode_plain(exchange.output), END_OF_TEXT_ID]
-    return ids + encode_plain(template.prompt(asked.instruction, asked.input))
+    before = [token for exchange in earlier for token in exchange_ids(template, exchange)]
+    return before + encode(template.prompt(asked.instruction, asked.input), allow_special=False)
+
+
+def exchange_ids(template: PromptTemplate, exchange: Exchange) -> list[int]:
+    """The tokens of an exchange: its prompt, its answer, and the end of text.
+
+    Prompt and answer are encoded separately, as in training. Raises DataError for a text that is not valid Unicode.
+    """
+    answer = encode(exchange.output, allow_special=False)
+    return [*prompt_ids(template, (), exchange), *answer, END_OF_TEXT_ID]

@@ -18,8 +18,7 @@ MOST_FIELDS = 16
 class PromptTemplate:
     """Two texts with the fields `{instruction}` and `{input}`. Other braces are plain text.
 
-    The preamble of a text is all that stands before the heading of its first field. A `system` text, if it is not
-    empty, replaces the preambles. All braces in it are plain text.
+    A `system` text, if it is not empty, replaces the preambles. All braces in it are plain text.
 
     Raises DataError if a text has more than MOST_FIELDS fields, as its prompts would take too much memory.
     """
@@ -43,18 +42,14 @@ class PromptTemplate:
     def split(self, text: str) -> list[str]:
         """One of the two texts as text, name of a field, text, ..., text; with `system` in place of the preamble."""
         first, *rest = _FIELD.split(text)
-        preamble = first[: len(first) - len(_heading(first))] if rest else ""
-        if self.system and preamble.strip():
-            first = self.system + preamble[len(preamble.rstrip()) :] + first[len(preamble) :]
+        if self.system and (preamble := preamble_of(text)):
+            first = self.system + first[len(preamble) :]
         return [first, *rest]
 
     @property
     def has_place_for_system(self) -> bool:
         """Whether both texts have a preamble, which a system text can replace."""
-        return all(
-            text[: len(text) - len(_heading(text))].strip()
-            for text in (_FIELD.split(self.with_input)[0], _FIELD.split(self.without_input)[0])
-        )
+        return bool(preamble_of(self.with_input) and preamble_of(self.without_input))
 
     def with_system(self, text: str) -> "PromptTemplate":
         """The template with this system text, without blank space at either end; with an empty one, the preambles."""
@@ -114,10 +109,22 @@ class PromptTemplate:
         return cls(texts["with_input"], texts["without_input"], texts["system"])
 
 
-def _heading(text: str) -> str:
-    """The end of a text before a field, from the beginning of the line that announces the field."""
-    start = text.rstrip().rfind("\n") if text.rstrip(" \t").endswith("\n") else text.rfind("\n")
-    return text[start + 1 :]
+def preamble_of(text: str) -> str:
+    """All that stands before the heading of the first field, without the blank space between them; may be empty."""
+    before, *fields = _FIELD.split(text)
+    if not fields:
+        return ""
+    is_alone = before.rstrip(" \t").endswith("\n")  # the heading, on a line before the field's
+    return before[: (before.rstrip() if is_alone else before).rfind("\n") + 1].rstrip()
+
+
+def check_place_for_system(template: PromptTemplate | None) -> PromptTemplate:
+    """The template. Raises UsageError if a system text cannot replace its preamble, or if there is no template."""
+    if template is None:
+        raise UsageError("a text that is continued has no system text: leave it out")
+    if not template.has_place_for_system:
+        raise UsageError("the prompt template has no preamble, which a system text replaces: leave it out")
+    return template
 
 
 # the wording of https://github.com/tatsu-lab/stanford_alpaca, which models tuned on Alpaca know
@@ -150,8 +157,9 @@ def read_template(choice: str) -> PromptTemplate:
     """The template of this name, or else the one in the JSON file of this name.
 
     The file holds an object with two texts: `with_input`, with the fields `{instruction}` and `{input}`, and
-    `without_input`, with the field `{instruction}`. Raises UsageError if no template and no file has this name,
-    DataError for a file that holds anything else, and ResourceError for a file that cannot be read.
+    `without_input`, with the field `{instruction}`. A text `system` in it replaces their preambles. Raises UsageError
+    if no template and no file has this name, DataError for a file that holds anything else, and ResourceError for a
+    file that cannot be read.
     """
     if choice in TEMPLATES:
         return TEMPLATES[choice]
@@ -188,4 +196,6 @@ def _parsed(content: bytes | None) -> PromptTemplate:
                 raise DataError(f"{name} does not hold {part}")
         if not is_encodable(text):
             raise DataError(f"{name} is not valid Unicode")
-    return template
+    if template.system.strip() and not template.has_place_for_system:
+        raise DataError("system replaces the text before the first heading, and there is none")
+    return template.with_system(template.system)
