@@ -21,7 +21,7 @@ from torch import Tensor
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import batches, encode_many
-from gpt2cli.data.kinds import is_text
+from gpt2cli.data.kinds import entries, is_text, name_in
 from gpt2cli.data.splits import Splits, sample, sizes, split
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.errors import DataError
@@ -33,7 +33,7 @@ _SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\n|\Z)", re.MULTILI
 
 def left_out_of(folder: Path) -> tuple[str, ...]:
     """A note on the entries of a folder that `text_files` leaves out: their number, and the name of the first."""
-    others = sorted(path.name for path in folder.iterdir() if not is_text(path))
+    others = sorted(name_in(folder, path) for path in entries(folder) if not is_text(path))
     if not others:
         return ()
     if len(others) == 1:

@@ -12,7 +12,7 @@ from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.counted import counted
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
-from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, text_files
+from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, name_in, text_files
 from gpt2cli.data.open_data import load_alpaca, refuse_columns
 from gpt2cli.data.prepared import AGAIN, read_prepared
 from gpt2cli.data.records import Record, read_records
@@ -72,7 +72,7 @@ class Instructions:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Plain texts, each with the name of its file. A file may hold several.
+    """Plain texts, each with the name of its file; in a folder, with the file's path in it. A file may hold several.
 
     tokens  for each text, (T,) uint16 with T of 1 or more
     sizes   for each text, (T, 2) uint8: the UTF-8 bytes of each token, and the number of words that begin in it
@@ -140,8 +140,8 @@ def _read_lines(path: Path, source: str) -> Instructions:
 
 
 def _read_texts(path: Path, source: str) -> Texts:
-    files = text_files(path) if path.is_dir() else [path]
-    read = [(file.name, document) for file in files for document in read_documents(file)]
+    files = {name_in(path, file): file for file in text_files(path)} if path.is_dir() else {path.name: path}
+    read = [(name, document) for name, file in files.items() for document in read_documents(file)]
     if not read:
         raise DataError(f"{source}: there is no text to evaluate on: give another file")
     documents = [document for _, document in read]

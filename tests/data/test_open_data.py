@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -137,12 +138,30 @@ def test_endings_count_in_any_case_and_what_is_left_out_of_a_folder_is_noted(tmp
     assert load(write_json(tmp_path / "R.JSON", many(4))).info["kind"] == "alpaca"
     (tmp_path / ".notes.txt").write_text("hidden", encoding="utf-8")
     (tmp_path / "._a.txt").write_bytes(b"\0\5\26\7\377\376")
-    (tmp_path / "below").mkdir()
+    for folder in ("below", ".git/objects", "cover.txt"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "below" / "notes.md").write_text("no", encoding="utf-8")
+    (tmp_path / ".git" / "objects" / "a.txt").write_text("hidden", encoding="utf-8")
     again = load(tmp_path)
     assert again.info["fingerprint"] == found.info["fingerprint"]
     assert again.notes == (
-        f"{tmp_path}: left out 4 entries that are not visible .txt files, the first of them '._a.txt'",
+        f"{tmp_path}: left out 5 entries that are not visible .txt files, the first of them '._a.txt'",
     )
+    for name in (".notes.txt", "._a.txt", "R.JSON"):
+        (tmp_path / name).unlink()
+    (tmp_path / ".git" / "objects" / "a.txt").rename(tmp_path / "b.txt")
+    shutil.rmtree(tmp_path / ".git")
+    assert load(tmp_path).notes == (f"{tmp_path}: left out 1 entry that is not a visible .txt file, 'below/notes.md'",)
+
+
+def test_a_folder_with_records_only_says_to_give_a_file(tmp_path: Path) -> None:
+    for name in ("z/b.csv", "a/quiz.jsonl.gz", "a/.hidden.csv", "a/notes.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a,b", encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"nor \.txt files: give a file of records itself, such as '.*a/quiz\.jsonl\.gz'"
+    ):
+        load(tmp_path)
 
 
 def test_fields_that_are_not_used_are_noted(tmp_path: Path) -> None:

@@ -179,6 +179,14 @@ def test_a_separated_document_is_a_text_and_what_is_left_out_is_noted(tmp_path):
     assert "left out 1 entry" in note and "'._a.txt'" in note
 
 
+def test_texts_in_subfolders_are_named_by_their_paths(tmp_path):
+    for name in ("b/a.txt", "a.txt", "b/c/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"The tale of {name}.")
+    found = read(tmp_path)
+    assert (found.names, found.notes) == (["a.txt", "b/a.txt", "b/c/a.txt"], ())
+
+
 def test_malformed_records_are_skipped_if_that_is_asked_for(tmp_path):
     path = write_json(tmp_path / "a.json", [{"instruction": "a"}, *many(4)])
     with pytest.raises(DataError, match="record 1 has no 'output'"):
