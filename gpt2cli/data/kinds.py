@@ -12,6 +12,7 @@ from gpt2cli.config import LESSONS
 from gpt2cli.data.gzip_files import ending
 from gpt2cli.data.values import SUFFIXES, is_data_file
 from gpt2cli.errors import DataError, UsageError
+from gpt2cli.hub.names import DATASET_FORM, DATASET_PREFIX, parse_dataset_file
 from gpt2cli.suggestions import advise, did_you_mean_file
 from gpt2cli.untrusted import is_directory, is_file, missing, shown
 
@@ -20,7 +21,7 @@ FILE = "data.safetensors"
 """The file of a prepared dataset."""
 ACCEPTED = (
     "give .csv, .tsv, .json, .jsonl (each also as .gz), .txt, a folder of .txt, a directory of prepare-alpaca, "
-    f"or {LESSONS} (bundled)"
+    f"{DATASET_FORM}, an https address, or {LESSONS} (bundled)"
 )
 
 
@@ -88,9 +89,14 @@ def is_text(path: Path) -> bool:
 
 
 def default_directory(source: str) -> Path:
-    """The default directory for a source: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file."""
+    """The default directory for a source: `alpaca-cleaned`, `alpaca-original`, or the name of the source's file.
+
+    For a file of a dataset on the Hub, the name of the dataset comes first.
+    """
     file = Path(urlsplit(source).path)
     name = f"alpaca-{source}" if source in ("cleaned", "original") else file.name[: -len(ending(file)) or None]
+    if source.startswith(DATASET_PREFIX):  # names of files repeat, such as train.jsonl
+        name = f"{parse_dataset_file(source).repo.rpartition('/')[2]}-{name}"
     return paths.datasets() / (re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "alpaca")
 
 

@@ -38,8 +38,9 @@ def load_data(
     on_batch: OnBatch | None = None,
     template: PromptTemplate = ALPACA,
     columns: Mapping[str, str] | None = None,
+    source: str | None = None,
 ) -> Splits:
-    """Data of any kind for a model with this window, divided into train, val and test.
+    """Data of any kind for a model with this window, divided into train, val and test. `info` calls it `source`.
 
     Records are put into the `template`; `columns` is as for `read_records`. A directory of `prepare-alpaca` keeps its
     own division, lengths, `loss_on` and template; then only `subset` of the two configs has an effect, on `train`.
@@ -54,14 +55,12 @@ def load_data(
         raise UsageError(f"--max-length {max_length} is more than the model's window of {block_size} tokens: lower it")
     check_kind(path)
     if is_data_file(path) and not path.is_dir():
-        splits = load_alpaca(
-            path, max_length, train.loss_on, data, skip_bad, on_batch, template=template, columns=columns
-        )
+        splits = load_alpaca(path, max_length, train.loss_on, data, skip_bad, on_batch, source, template, columns)
         return replace(splits, records={})  # training needs their tokens only
     refuse_columns(path, columns)
     if path.is_dir():
         return _load_directory(path, max_length, data)
-    return _load_text(path, [path], max_length, data)
+    return _load_text(source or str(path), [path], max_length, data)
 
 
 def refuse_columns(path: Path, columns: Mapping[str, str] | None) -> None:
@@ -96,15 +95,17 @@ def load_alpaca(
     return _described(Splits(train, val, test, template, info, read.notes, records))
 
 
-def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:
+def _load_text(
+    source: str, files: list[Path], block_size: int, data: DataConfig, notes: tuple[str, ...] = ()
+) -> Splits:
     read = read_text(files, block_size, data)
-    info = {"kind": "text", "source": str(path), "max_length": block_size, "loss_on": "all", "seed": data.seed}
+    info = {"kind": "text", "source": source, "max_length": block_size, "loss_on": "all", "seed": data.seed}
     return _described(replace(read, info=info | {"subset": data.subset, **read.info}, notes=notes))
 
 
 def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
     if not is_prepared(path):
-        return _load_text(path, text_files(path), max_length, data, left_out_of(path))
+        return _load_text(str(path), text_files(path), max_length, data, left_out_of(path))
     prepared = read_prepared(path)
     longest = max(int(part.lengths.max()) for part in prepared.by_name().values() if len(part))
     if longest - 1 > max_length:  # the last token is predicted, not read
