@@ -1,7 +1,8 @@
 """The values in a `.json` file that holds a list, or in a `.jsonl` file, which holds one value a line.
 
 Many programs write such files, and not all of them write valid JSON. A value that JSON does not have, such as the NaN
-that pandas writes for a missing one, becomes an `Unusable`. So an error can name the record that holds it.
+that pandas writes for a missing one, becomes an `Unusable`. An object with two values of one name, of which Python's
+parser takes the last, becomes a `RepeatedKeys`. So an error can name the record that holds it.
 """
 
 import json
@@ -14,10 +15,12 @@ from gpt2cli.checkpoints.headers import looks_like
 from gpt2cli.data.gzip_files import ending, open_binary
 from gpt2cli.data.utf8 import BOM, read_utf8
 from gpt2cli.errors import DataError
-from gpt2cli.untrusted import is_utf16
+from gpt2cli.untrusted import is_utf16, shown
 
 MAX_DIGITS = 640
 """Digits of the longest number that is read. Python can be configured to refuse longer ones."""
+MOST_LISTS = 8
+"""The most lists that an error names."""
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -31,6 +34,14 @@ class Unusable:
 NAN = Unusable("NaN")
 
 
+class RepeatedKeys(dict[str, Any]):
+    """An object in which a key has several different values. `repeated` holds these keys, and the object their last."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = {name for name, value in pairs if value != self[name]}
+
+
 @dataclass(frozen=True, slots=True)
 class BadLine:
     """Stands for a line that is not JSON, or a malformed row, with the reason, and the column if it is known."""
@@ -42,14 +53,27 @@ class BadLine:
 
 def kind_of(value: Any) -> str:
     """The kind of a value in words, with an article if English needs one."""
-    return value.what if isinstance(value, Unusable) else _KINDS.get(type(value), "null")
+    return (
+        value.what
+        if isinstance(value, Unusable)
+        else _KINDS.get(dict if isinstance(value, dict) else type(value), "null")
+    )
 
 
 @dataclass(frozen=True)
 class JSONList:
-    """The values of a `.json` file. Iterating gives each with None, as its line is not known."""
+    """The values of a `.json` file. Iterating gives each with None, as its line is not known.
+
+    key  the name of the list in the file's object; None if the file holds only a list
+    """
 
     values: list[Any]
+    key: str | None = None
+
+    @property
+    def note(self) -> str:
+        """Where the values are, in words; empty if the file holds only a list."""
+        return "" if self.key is None else f"the records are in its list {shown(self.key, 40)}"
 
     def __iter__(self) -> Iterator[tuple[None, Any]]:
         return ((None, value) for value in self.values)
@@ -63,6 +87,7 @@ class JSONLines:
     """
 
     path: Path
+    note = ""
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         with open_binary(self.path) as file:
@@ -77,11 +102,13 @@ class JSONLines:
 def open_json(path: Path) -> JSONList | JSONLines:
     """The values of a `.json` or `.jsonl` file.
 
+    A `.json` file can also hold an object with one list beside other members, or a single conversation.
+
     Raises DataError, with the place, for a file that is not UTF-8 and for a `.json` file that is not a list in JSON;
     also for a `.jsonl` file that holds one list.
     """
     if not ending(path).startswith(".jsonl"):
-        return JSONList(_read_list(path))
+        return _read_list(path)
     with open_binary(path) as file:
         start = file.read(512)
     if is_utf16(start):
@@ -92,7 +119,7 @@ def open_json(path: Path) -> JSONList | JSONLines:
     return JSONLines(path)
 
 
-def _read_list(path: Path) -> list[Any]:
+def _read_list(path: Path) -> JSONList:
     text = read_utf8(path)
     try:
         values = _parse(text)
@@ -104,9 +131,30 @@ def _read_list(path: Path) -> list[Any]:
         ) from None
     except RecursionError:
         raise DataError(f"{path}: bad JSON (nested too deep): give a list of records") from None
+    if isinstance(values, dict):
+        return _list_in(path, values)
     if not isinstance(values, list):
         raise DataError(f"{path} holds {kind_of(values)}, not a list of records: give a list")
-    return values
+    return JSONList(values)
+
+
+def _list_in(path: Path, value: dict[str, Any]) -> JSONList:
+    """The only list in an object. An object with a list of messages is itself a record."""
+    lists = {name: member for name, member in value.items() if isinstance(member, list)}
+    lists = {name: member for name, member in lists.items() if member} or lists
+    if any(_is_message(member[0]) for member in lists.values() if member):
+        return JSONList([value])
+    if len(lists) > 1:
+        names = ", ".join([shown(name, 40) for name in lists][:MOST_LISTS] + ["..."] * (len(lists) > MOST_LISTS))
+        raise DataError(f"{path} holds an object with several lists ({names}): give a file with one of them")
+    if not lists or isinstance(value, RepeatedKeys):
+        raise DataError(f"{path} holds an object, not a list of records: give a list")
+    [(name, member)] = lists.items()
+    return JSONList(member, name)
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and not value.keys().isdisjoint(("role", "from"))
 
 
 def _holds_one_list(path: Path, start: bytes) -> bool:
@@ -130,7 +178,12 @@ def _value_of(line: bytes) -> Any:
 
 
 def _parse(text: str) -> Any:
-    return json.loads(text, parse_constant=Unusable, parse_int=_integer)
+    return json.loads(text, parse_constant=Unusable, parse_int=_integer, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else RepeatedKeys(pairs)
 
 
 def _integer(digits: str) -> int | Unusable:

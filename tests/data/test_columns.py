@@ -1,23 +1,25 @@
 """The columns of a record: found by their names, or named by the user."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from gpt2cli.data.columns import (
     ALPACA_COLUMNS,
-    FORMS,
-    LIKELY,
     NAMED,
     Columns,
+    Names,
     columns_text,
-    find_columns,
     names_in,
     parse_columns,
 )
+from gpt2cli.data.forms import FORMS, LIKELY, find_columns
 from gpt2cli.errors import DataError, UsageError
 
 
-def found(names: list[str], asked: str | None = None) -> Columns:
-    return find_columns("a.csv", names, None if asked is None else parse_columns(asked))
+def found(names: list[str], asked: str | None = None, lists: Sequence[str] = (), is_table: bool = False) -> Columns:
+    held = Names(names, lists, is_table)
+    return find_columns("a.csv", held, None if asked is None else parse_columns(asked))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def found(names: list[str], asked: str | None = None) -> Columns:
         (["instruction", "response", "context", "input"], Columns("instruction", "response", "input")),
         (["question", "answer"], Columns("question", "answer", None)),
         (["id", "Question", "Answer", "Topic"], Columns("Question", "Answer", None)),
-        (["question", "answer", "messages"], Columns("question", "answer", None)),
+        (["question", "answer", "messages"], Columns("question", "answer", None)),  # no list is in `messages`
         (["prompt", "completion"], Columns("prompt", "completion", None)),
         (["prompt", "response", "input"], Columns("prompt", "response", "input")),
         (["input", "output", "context"], Columns("input", "output", "context")),
@@ -65,9 +67,9 @@ def test_every_form_is_found_and_told() -> None:
         (["instruction", "antwort"], "as in --columns output=antwort$"),
         (["prompt", "answer"], "as in --columns instruction=prompt,output=answer$"),
         (["$(reboot)", "`ls`"], "as in --columns instruction=COLUMN,output=COLUMN$"),
-        (["text"], "the column 'text', and none of .*: give each record an instruction and an output"),
-        (["messages"], r"holds conversations \('messages': OpenAI's format\), which are not read yet"),
-        (["id", "conversations"], r"'conversations': ShareGPT's format"),
+        (["id"], "the column 'id', and none of .*: give each record an instruction and an output"),
+        (["content"], "the column 'content', and none of .*: name them, as in --columns text=content"),
+        (["chosen", "rejected", "id"], "has 'chosen' and 'rejected', but no prompt: add one to each record"),
         ([f"{i}\n" * 500 for i in range(20)], r"\.\.\., and none of"),
     ],
 )
@@ -123,22 +125,13 @@ def test_the_text_of_columns_is_read_back() -> None:
     assert columns_text(None) is None
 
 
-def test_names_are_read_until_they_decide() -> None:
-    read = []
-
-    def values():
-        for value in ({"question": 1}, 7, {"instruction": 1, "output": 2}, {"later": 3}):
-            read.append(value)
-            yield value
-
-    assert names_in(values(), None) == ["question", "instruction", "output"]
-    assert len(read) == 3
-    read.clear()
-    assert names_in(values(), {"output": "later"}) == ["question", "instruction", "output", "later"]
+def test_the_names_of_all_values_count_and_the_first_value_that_is_not_null_is_a_list_or_not() -> None:
+    values = ({"a": None, "question": 1}, 7, {"b": [], "c": ["x"]}, {"a": [{"role": "user"}], "question": [{}]})
+    assert names_in(values, LIKELY) == Names(["a", "question", "b", "c"], ["b", "a"])
 
 
 def test_of_a_million_names_only_those_that_matter_are_kept() -> None:
     many = ({f"{i}": i} for i in range(1000))
-    names = names_in([*many, {"Prompt": 1}, {"ANTWORT": 2}], {"instruction": "prompt", "output": "antwort"})
+    names = names_in([*many, {"Prompt": 1}, {"ANTWORT": 2}], LIKELY | {"antwort"}).names
     assert len(names) == NAMED + 3 and names[-2:] == ["Prompt", "ANTWORT"]
     assert all(name == name.casefold() for name in LIKELY)

@@ -165,7 +165,7 @@ def test_a_folder_with_records_only_says_to_give_a_file(tmp_path: Path) -> None:
 
 
 def test_fields_that_are_not_used_are_noted(tmp_path: Path) -> None:
-    path = write_json(tmp_path / "a.json", [record | {"system": "Be brief."} for record in many(3)])
+    path = write_json(tmp_path / "a.json", [record | {"topic": "Sums"} for record in many(3)])
     assert "3 of 3 records have other fields" in load(path).notes[0]
 
 
