@@ -2,14 +2,16 @@
 
 import hashlib
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from gpt2cli import paths
 from gpt2cli.atomic import sync_directory
-from gpt2cli.data.kinds import TEXT_SUFFIX, check_kind, data_path
+from gpt2cli.data.kinds import TEXT_SUFFIX, check_kind, data_path, entries, is_prepared, is_text
 from gpt2cli.data.records import check_suffix, read_records
+from gpt2cli.data.text_records import form_of, read_text_records
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.data.values import FORMATS, SUFFIXES
 from gpt2cli.errors import DataError, NetworkError, UsageError
@@ -67,8 +69,10 @@ def check_source(source: str) -> None:
         _check_remote(source, SUFFIXES, FORMATS)
         return
     path = paths.expand(source)
-    if is_directory(path) or path.suffix.lower() == TEXT_SUFFIX:
-        raise UsageError(f"{source} is not a file of records: text needs no preparation, use gpt2 finetune --data")
+    if is_directory(path) and is_prepared(path):
+        raise UsageError(f"{source} is prepared already: use gpt2 finetune --data {shlex.quote(source)}")
+    if (is_directory(path) and any(map(is_text, entries(path)))) or is_text(path):
+        raise _refused_text(source)
     if not is_file(path):
         kinds = f"give cleaned, original, {DATASET_FORM}, an https address, or a {FORMATS}"
         raise UsageError(f"{source} is {missing(path)}: {advise(did_you_mean(source, SOURCES), kinds)}")
@@ -83,12 +87,20 @@ def fetch_source(
     A download is kept, and used again. One from the Hub is checked against the Hub's digest, and one from an address
     must hold records in these `columns`, which are as for `read_records`.
 
-    Raises UsageError for anything else, NetworkError if the download fails, and DataError if an address leads to
+    Raises UsageError for anything else, and for plain text, NetworkError if the download fails, and DataError if an address leads to
     something that is not a file of records.
     """
     check_source(source)
     name = SOURCES.get(source, source)
-    return _kept(source, name, columns, offline, progress) if is_remote(name) else paths.expand(source)
+    path = _kept(source, name, columns, offline, progress) if is_remote(name) else paths.expand(source)
+    if form_of(path, columns) == "text":
+        raise _refused_text(source)
+    return path
+
+
+def _refused_text(source: str) -> UsageError:
+    way = f"use gpt2 finetune --data {shlex.quote(without_query(source))}"
+    return UsageError(f"{without_query(source)} holds plain text, which needs no preparation: {way}")
 
 
 def _check_remote(name: str, endings: tuple[str, ...], formats: str) -> None:
@@ -161,5 +173,7 @@ def _check_content(path: Path, columns: Mapping[str, str] | None) -> None:
     """Raise DataError or UsageError for a file that holds no text, or no records in these columns."""
     if path.suffix.lower() == TEXT_SUFFIX:
         read_utf8(path)
+    elif form_of(path, columns) == "text":
+        read_text_records(path, skip_bad=True, columns=columns)
     else:
         read_records(path, skip_bad=True, columns=columns)

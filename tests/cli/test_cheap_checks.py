@@ -67,7 +67,7 @@ WRONG = {
     "evaluate --model tiny --data hf://owner/quiz/a.csv": "did you mean hf:owner/quiz/a.csv?",
     "evaluate --model tiny --data hf:owner/quiz/a.parquet": "does not name a file of data",
     "prepare-alpaca --source hf:owner/quiz": "names no file of a dataset",
-    "prepare-alpaca --source empty": "text needs no preparation",
+    "prepare-alpaca --source empty": "empty is not an ordinary file: give cleaned, original, hf:owner",
     "evaluate --model tiny --data nope.json": "nope.json is not there",
     "evaluate --answers-from nope.json": "nope.json is not there: give --answers-from",
     "prepare-alpaca --source nope.json": "nope.json is not there",

@@ -68,6 +68,41 @@ def test_one_dataset_in_every_format_and_under_any_names(tmp_path: Path) -> None
     assert load(tmp_path / "prepared", block_size=256).info["columns"] == found.info["columns"]
 
 
+def test_texts_in_records_are_documents_in_every_container(tmp_path: Path) -> None:
+    texts = [f"Tale {i}.\r\nIt <|endoftext|> goes on." * (i % 3 + 1) for i in range(20)]
+    (tmp_path / "files").mkdir()
+    for i, text in enumerate(texts):  # whole documents are divided as whole files are
+        (tmp_path / "files" / f"{i:02}.txt").write_bytes(text.encode())
+    expected = load(tmp_path / "files")
+    rows = [{"text": text, "id": str(i)} for i, text in enumerate(texts)]
+    files = [write_json(tmp_path / "a.json", rows), tmp_path / "a.jsonl"]
+    files[1].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    files += [write_table(tmp_path / f"a{end}", rows, by) for end, by in ((".csv", ","), (".tsv", "\t"))]
+    renamed = write_json(tmp_path / "named.json", [{"body": row["text"]} for row in rows])
+    for file in list(files):
+        packed = file.with_name(file.name + ".gz")
+        packed.write_bytes(gzip.compress(file.read_bytes()))
+        files.append(packed)
+    for file, columns in ((renamed, {"text": "body"}), *((file, None) for file in files)):
+        found = load_data(file, TrainConfig(), DataConfig(), 64, columns=columns)
+        assert found.info["fingerprint"] == expected.info["fingerprint"], file.name
+        assert (found.template, found.info["kind"], found.info["documents"]) == (None, "text", 20)
+        assert found.notes[0].startswith("20 documents of plain text")
+    assert [len(part) for part in load(files[0], data=DataConfig(0, 0, subset=3)).by_name().values()] == [3, 0, 0]
+
+
+def test_the_only_document_of_a_file_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Once upon a time. " * 50, encoding="utf-8")
+    one = write_json(tmp_path / "a.json", [{"text": "Once upon a time. " * 50}, {"text": " \n"}])
+    found = load(one)
+    assert found.info["fingerprint"] == load(tmp_path / "a.txt").info["fingerprint"]
+    assert found.notes[1:] == ("1 of 2 documents are blank, and are left out",)
+    bad = write_json(tmp_path / "bad.json", [{"text": "Once."}, {"text": 1}])
+    with pytest.raises(DataError, match=r"record 2 has a number as 'text', not a text: mend it, or use --skip-bad"):
+        load(bad)
+    assert load_data(bad, TrainConfig(), DataConfig(), 64, skip_bad=True).notes[1:] == ("skipped 1 malformed record",)
+
+
 @pytest.mark.parametrize("name", ["a.txt", "prepared", "texts"])
 def test_columns_are_for_files_of_records(tmp_path: Path, name: str) -> None:
     write_prepared(load(write_json(tmp_path / "a.json", many(40))), tmp_path / "prepared")

@@ -340,3 +340,22 @@ def test_a_path_is_used_where_it_is(home: Path, tmp_path: Path) -> None:
     file = write_json(tmp_path / "a.json", RECORDS)
     assert fetch_source(str(file), offline=True) == file
     assert not home.exists()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "texts", "a.jsonl"])
+def test_plain_text_needs_no_preparation(home: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "texts").mkdir()
+    for file in (tmp_path / "a.txt", tmp_path / "texts" / "a.txt"):
+        file.write_text("Once upon a time.", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text('{"text": "Once upon a time."}', encoding="utf-8")
+    told = f"{tmp_path / name} holds plain text, which needs no preparation: use gpt2 finetune --data {tmp_path / name}"
+    with pytest.raises(UsageError) as error:
+        fetch_source(str(tmp_path / name))
+    assert str(error.value) == told
+
+
+def test_texts_in_records_at_an_address_are_data(web: Web) -> None:
+    web.content = b'[{"text": "Once upon a time."}]'
+    assert fetch_data(web.url).read_bytes() == web.content
+    with pytest.raises(UsageError, match="holds plain text, which needs no preparation: use gpt2 finetune --data http"):
+        fetch_source(web.url)
