@@ -87,8 +87,8 @@ def fetch_source(
     A download is kept, and used again. One from the Hub is checked against the Hub's digest, and one from an address
     must hold records in these `columns`, which are as for `read_records`.
 
-    Raises UsageError for anything else, and for plain text, NetworkError if the download fails, and DataError if an address leads to
-    something that is not a file of records.
+    Raises UsageError for anything else and for plain text, NetworkError if the download fails, and DataError if an
+    address leads to something that is not a file of records.
     """
     check_source(source)
     name = SOURCES.get(source, source)
