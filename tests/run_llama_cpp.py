@@ -80,7 +80,7 @@ json.dump(answers, sys.stdout)
 
 def ours(model, tales: list[list[int]]) -> tuple[list[int], float]:
     """Our greedy tokens after the beginning, and our mean loss on the tales."""
-    run = TextGeneration(model, BEGINNING, SamplingConfig(max_new_tokens=N_GREEDY, temperature=0))
+    run = TextGeneration.from_text(model, BEGINNING, SamplingConfig(max_new_tokens=N_GREEDY, temperature=0))
     for _ in run:
         pass
     losses = []

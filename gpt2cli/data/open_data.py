@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
-from gpt2cli.data.alpaca import OnBatch, read_alpaca
 from gpt2cli.data.kinds import check_kind, default_directory, is_prepared, text_files
 from gpt2cli.data.prepared import fingerprint, read_prepared, write_prepared
+from gpt2cli.data.records import read_records
 from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits, sample, split
 from gpt2cli.data.text import left_out_of, read_text, read_text_of
 from gpt2cli.data.text_records import form_of, read_text_records
+from gpt2cli.data.tokenized_records import OnBatch, tokenize_records
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.progress import Progress, ignore
@@ -88,16 +89,17 @@ def load_alpaca(
 ) -> Splits:
     """A file of records, tokenized and divided, with the records. `info` calls it `source`.
 
-    Raises the errors of `read_alpaca`.
+    The template is as in `TokenizedRecords`. Raises the errors of `read_records` and `tokenize_records`.
     """
-    read = read_alpaca(path, max_length, loss_on, data, skip_bad, on_batch, template, columns)
+    found = read_records(path, skip_bad, columns)
+    read = tokenize_records(found, path, max_length, loss_on, data, on_batch, template)
     chosen = split(len(read.dataset), data)
     train, val, test = (read.dataset.select(indices) for indices in chosen.values())
     records = {name: [read.records[i] for i in indices] for name, indices in chosen.items()}
     info = {"kind": "alpaca", "source": source or str(path), "max_length": max_length, "loss_on": loss_on}
     info |= {"seed": data.seed, "subset": data.subset, "counts": asdict(read.counts)}
-    info |= {"columns": read.columns.as_dict()}
-    return _described(Splits(train, val, test, template, info, read.notes, records))
+    info |= {"columns": read.columns.as_dict(), "turns": read.turns}
+    return _described(Splits(train, val, test, read.template, info, read.notes, records))
 
 
 def _text(read: Splits, source: str, block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:

@@ -37,7 +37,7 @@ class RecordSource:
     def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
         """The sequences with these indices, and for each of them the unit of each target."""
         data = self._data.select(chosen)
-        n_targets: list[int] = (data.lengths - data.loss_from).tolist()
+        n_targets: list[int] = data.target_counts.tolist()
         return data, [torch.full((n,), self._of[i]) for i, n in zip(chosen, n_targets, strict=True)]
 
 

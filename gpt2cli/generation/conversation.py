@@ -90,7 +90,7 @@ def begin_answer(
     """An answer that is generated while it is iterated. It also ends before any heading of the template."""
     headings = () if template is None else template.headings
     chosen = replace(sampling, stop=(*sampling.stop, *headings), num_samples=1)
-    return TextGeneration(model, prompt, chosen, allow_special=False)
+    return TextGeneration(model, tokenizer.encode(prompt, allow_special=False), chosen)
 
 
 def output_of(template: PromptTemplate | None, run: TextGeneration) -> str:

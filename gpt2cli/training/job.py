@@ -123,7 +123,7 @@ def read_batch(job: Job, kinds: Tensor, step: int, device: torch.device) -> Step
         rows=rows or make_rows(job.train, records[:1], job.max_tokens, device),
         counts=bool(rows),
         n_tokens=int(lengths.sum()),
-        n_targets=int((lengths - job.train.loss_from[records]).sum()),
+        n_targets=int(job.train.target_counts[records].sum()),
     )
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt2cli.data.records import Record, Records
+from gpt2cli.exchanges import Exchange
+
 RECORDS = [
     {"instruction": "Name a fruit.", "input": "", "output": "A pear."},
     {"instruction": "Say {input} backwards.", "input": "stressed {instruction}", "output": "desserts {}"},
@@ -19,6 +22,17 @@ RECORDS = [
 def many(count: int) -> list[dict[str, str]]:
     """Records that all differ."""
     return [{"instruction": f"What is {i} + 1?", "input": "", "output": f"{i + 1} it is."} for i in range(count)]
+
+
+def conversation(*texts: str, system: str = "") -> Record:
+    """A conversation of questions and answers in turn."""
+    *earlier, last = (Exchange(asked, output=answer) for asked, answer in zip(texts[::2], texts[1::2], strict=True))
+    return Record(last.instruction, "", last.output, tuple(earlier), system)
+
+
+def as_read(*records: Record) -> Records:
+    """The records as those of a file without others."""
+    return Records([*records], bad=0, with_other_columns=0, other_columns=())
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -20,7 +20,7 @@ STORY = "The fox saw the crow. " * 40 + "<|endoftext|>"
 
 def targets(data: TokenDataset) -> list[int]:
     """All tokens that are learned, in order."""
-    return [token for i in range(len(data)) for token in data[i][0][data[i][1] :].tolist()]
+    return [token for i in range(len(data)) for token in data[i][0][data[i][1]].tolist()]
 
 
 @given(st.integers(0, 40), st.integers(1, 12))

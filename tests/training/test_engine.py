@@ -15,6 +15,7 @@ from gpt2cli.data.batches import kinds_of, make_rows, records_of_step, steps_per
 from gpt2cli.data.dataset import from_sequences
 from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
 from gpt2cli.model.lora import add_lora
+from gpt2cli.tokenizer import encode
 from gpt2cli.training import resuming, run_checkpoints
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import SMOOTHED, Evaluated, Finished, Sampled, Saved, Started, Step, smoothed_steps
@@ -129,7 +130,9 @@ def test_dropout_follows_from_the_seed_and_leaves_the_random_state_alone():
 def test_evaluating_sampling_and_saving_change_nothing(tmp_path):
     def make(**more):
         shape = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=48, dropout=0.2)  # with every token of a prompt
-        return job(dropout=0.2, model=models.small_model(shape), prompts=[SamplePrompt("shown", "read")], **more)
+        return job(
+            dropout=0.2, model=models.small_model(shape), prompts=[SamplePrompt("shown", encode("read"))], **more
+        )
 
     plain = losses_of(make())
     busy = make(val=dataset(5, seed=1), eval_every=1, sample_every=2, save_every=1, checkpoints=tmp_path)
@@ -399,7 +402,7 @@ def test_an_end_asked_for_in_the_last_step_changes_nothing():
 
 def test_samples_are_answers_to_the_prompts():
     shape = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=48)
-    run = job(sample_every=3, model=models.small_model(shape), prompts=[SamplePrompt("shown", "read")])
+    run = job(sample_every=3, model=models.small_model(shape), prompts=[SamplePrompt("shown", encode("read"))])
     samples = events_of(run, Sampled)
     assert [sample.step for sample in samples] == [3, 6]
     assert samples[0].answers[0].prompt == "shown"
