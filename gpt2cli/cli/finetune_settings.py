@@ -50,8 +50,10 @@ def absolute(place: str | None, names: Collection[str] = ()) -> str | None:
 
 def make_settings(values: dict[str, Any]) -> "Settings":
     """The settings from the values of all options. Raises UsageError for a value out of its bounds."""
+    from gpt2cli.data.source import is_remote
     from gpt2cli.training.settings import Settings
 
+    data = values["data"]
     lora = LoRAConfig(values["lora_rank"], values["lora_alpha"]) if values["lora"] else None
     default_lr = lora.learning_rate if lora else TRAIN.learning_rate
     scratch = None
@@ -64,7 +66,7 @@ def make_settings(values: dict[str, Any]) -> "Settings":
     return Settings(
         model=absolute(values["model"], (*PUBLISHED, TINY)),
         ckpt=absolute(values["ckpt"]),
-        data=absolute(values["data"]),
+        data=data if data and is_remote(data) else absolute(data),
         train=TrainConfig(**train),
         records=DataConfig(values["val_fraction"], test_fraction=0, subset=values["subset"], seed=values["seed"]),
         lora=lora,
@@ -88,7 +90,7 @@ def check_before_training(asked: "Settings", run: str | None, *, resume: bool, f
     force  whether the file at `asked.out` may be replaced
     """
     from gpt2cli.checkpoints.model_spec import ModelSpec
-    from gpt2cli.data.kinds import check_kind, data_path
+    from gpt2cli.data.source import check_data
     from gpt2cli.training.run_lock import is_locked
     from gpt2cli.training.runs import check_any_run, check_new_run, check_run, find_run
 
@@ -103,6 +105,6 @@ def check_before_training(asked: "Settings", run: str | None, *, resume: bool, f
     if path is not None and os.environ.get("RANK", "0") == "0" and not is_locked(path):
         check_new_run(path)
     if asked.data is not None:
-        check_kind(data_path(asked.data))
+        check_data(asked.data)
     if asked.from_scratch is None:
         ModelSpec(asked.model, asked.ckpt, device).check()

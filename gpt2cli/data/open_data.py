@@ -11,7 +11,8 @@ from gpt2cli.data.prepared import fingerprint, read_prepared, write_prepared
 from gpt2cli.data.records import read_records
 from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits, sample, split
-from gpt2cli.data.text import left_out_of, read_text
+from gpt2cli.data.text import left_out_of, read_text, read_text_of
+from gpt2cli.data.text_records import form_of, read_text_records
 from gpt2cli.data.tokenized_records import OnBatch, tokenize_records
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
@@ -39,8 +40,9 @@ def load_data(
     on_batch: OnBatch | None = None,
     template: PromptTemplate = ALPACA,
     columns: Mapping[str, str] | None = None,
+    source: str | None = None,
 ) -> Splits:
-    """Data of any kind for a model with this window, divided into train, val and test.
+    """Data of any kind for a model with this window, divided into train, val and test. `info` calls it `source`.
 
     Records are put into the `template`; `columns` is as for `read_records`. A directory of `prepare-alpaca` keeps its
     own division, lengths, `loss_on` and template; then only `subset` of the two configs has an effect, on `train`.
@@ -54,15 +56,17 @@ def load_data(
     if max_length > block_size:
         raise UsageError(f"--max-length {max_length} is more than the model's window of {block_size} tokens: lower it")
     check_kind(path)
-    if is_data_file(path) and not path.is_dir():
-        splits = load_alpaca(
-            path, max_length, train.loss_on, data, skip_bad, on_batch, template=template, columns=columns
-        )
+    is_file_of_records = is_data_file(path) and not path.is_dir()
+    if is_file_of_records and form_of(path, columns) == "text":
+        read = read_text_records(path, skip_bad, columns)
+        return _text(read_text_of(read, max_length, data), source or str(path), max_length, data, read.notes)
+    if is_file_of_records:
+        splits = load_alpaca(path, max_length, train.loss_on, data, skip_bad, on_batch, source, template, columns)
         return replace(splits, records={})  # training needs their tokens only
     refuse_columns(path, columns)
     if path.is_dir():
         return _load_directory(path, max_length, data)
-    return _load_text(path, [path], max_length, data)
+    return _text(read_text([path], max_length, data), source or str(path), max_length, data)
 
 
 def refuse_columns(path: Path, columns: Mapping[str, str] | None) -> None:
@@ -98,15 +102,16 @@ def load_alpaca(
     return _described(Splits(train, val, test, read.template, info, read.notes, records))
 
 
-def _load_text(path: Path, files: list[Path], block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:
-    read = read_text(files, block_size, data)
-    info = {"kind": "text", "source": str(path), "max_length": block_size, "loss_on": "all", "seed": data.seed}
+def _text(read: Splits, source: str, block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:
+    """Plain text with the facts about it."""
+    info = {"kind": "text", "source": source, "max_length": block_size, "loss_on": "all", "seed": data.seed}
     return _described(replace(read, info=info | {"subset": data.subset, **read.info}, notes=notes))
 
 
 def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
     if not is_prepared(path):
-        return _load_text(path, text_files(path), max_length, data, left_out_of(path))
+        read = read_text(text_files(path), max_length, data)
+        return _text(read, str(path), max_length, data, left_out_of(path))
     prepared = read_prepared(path)
     longest = max(int(part.lengths.max()) for part in prepared.by_name().values() if len(part))
     if longest - 1 > max_length:  # the last token is predicted, not read

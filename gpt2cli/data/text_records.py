@@ -55,7 +55,8 @@ def read_text_records(path: Path, skip_bad: bool = False, columns: Mapping[str, 
         raise DataError(f"{path}: there is no text to learn from: give another file")
     blank = len(parsed.good) - len(texts)
     left_out = f"{blank:,} of {len(parsed.good):,} documents are blank, and are left out" if blank else ""
+    skipped = f"skipped {counted(parsed.bad, 'malformed record')}" if parsed.bad else ""
     about = "; ".join(
         filter(None, (counted(len(texts), "document") + " of plain text", file.columns.note(), file.values.note))
     )
-    return TextRecords(texts, parsed.bad, tuple(filter(None, (about, left_out))))
+    return TextRecords(texts, parsed.bad, tuple(filter(None, (about, left_out, skipped))))

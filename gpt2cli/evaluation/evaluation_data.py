@@ -11,12 +11,13 @@ from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.counted import counted
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.encoding import encode_many
-from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, text_files
+from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, name_in, text_files
 from gpt2cli.data.open_data import load_alpaca, refuse_columns
 from gpt2cli.data.prepared import AGAIN, read_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import Splits
 from gpt2cli.data.text import left_out_of, read_documents, tokenize
+from gpt2cli.data.text_records import form_of, read_text_records
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
@@ -75,7 +76,7 @@ class Instructions:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Plain texts, each with the name of its file. A file may hold several.
+    """Plain texts, each with the name of its file; in a folder, with the file's path in it. A file may hold several.
 
     tokens  for each text, (T,) uint16 with T of 1 or more
     sizes   for each text, (T, 2) uint8: the UTF-8 bytes of each token, and the number of words that begin in it
@@ -119,9 +120,13 @@ def read_data(
         splits = read_prepared(path, with_records=True)
     elif path.is_dir() or not is_data_file(path):
         refuse_columns(path, columns)
-        if split not in (None, "all"):
-            raise UsageError(f"{source} has no splits, as it holds no records: leave --split out")
+        _refuse_split(source, split)
         return _read_lines(path, source) if questions else _read_texts(path, source)
+    elif form_of(path, columns) == "text":
+        _refuse_split(source, split)
+        if questions:
+            raise UsageError(f"{source} holds plain text, not questions: add --columns instruction=COLUMN")
+        return _read_text_records(path, source, skip_bad, columns)
     elif split in (None, "all"):
         return _read_file(path, source, skip_bad, columns, questions)
     else:
@@ -129,6 +134,12 @@ def read_data(
         splits = load_alpaca(path, length, train.loss_on, division, skip_bad, template=template, columns=columns)
     found = _of_splits(splits, source, split or "test")
     return found.without_references() if questions else found
+
+
+def _refuse_split(source: str, split: Split | None) -> None:
+    """Raise UsageError for a split of plain text."""
+    if split not in (None, "all"):
+        raise UsageError(f"{source} has no splits, as it holds no records: leave --split out")
 
 
 def _read_lines(path: Path, source: str) -> Instructions:
@@ -143,16 +154,24 @@ def _read_lines(path: Path, source: str) -> Instructions:
 
 
 def _read_texts(path: Path, source: str) -> Texts:
-    files = text_files(path) if path.is_dir() else [path]
-    read = [(file.name, document) for file in files for document in read_documents(file)]
+    files = {name_in(path, file): file for file in text_files(path)} if path.is_dir() else {path.name: path}
+    read = [(name, document) for name, file in files.items() for document in read_documents(file)]
     if not read:
         raise DataError(f"{source}: there is no text to evaluate on: give another file")
-    documents = [document for _, document in read]
-    tokens = tokenize(documents)
-    sizes = [sizes_of(*pair) for pair in zip(documents, tokens, strict=True)]
     as_questions = f"{source} is taken as plain text. If each line is a question, use --questions"
     notes = left_out_of(path) if path.is_dir() else (as_questions,)
-    return Texts(source, [name for name, _ in read], tokens, sizes, notes)
+    return _texts(source, [name for name, _ in read], [document for _, document in read], notes)
+
+
+def _read_text_records(path: Path, source: str, skip_bad: bool, columns: Mapping[str, str] | None) -> Texts:
+    read = read_text_records(path, skip_bad, columns)
+    return _texts(source, [path.name] * len(read.texts), read.texts, read.notes)
+
+
+def _texts(source: str, names: list[str], documents: list[str], notes: tuple[str, ...]) -> Texts:
+    tokens = tokenize(documents)
+    sizes = [sizes_of(*pair) for pair in zip(documents, tokens, strict=True)]
+    return Texts(source, names, tokens, sizes, notes)
 
 
 def _read_file(

@@ -382,5 +382,6 @@ def test_what_cannot_be_written_names_the_file(tmp_path: Path, splits: Splits) -
 
 def test_where_a_dataset_goes(home: Path) -> None:
     sources = ["cleaned", "original", "../a b.json", "https://x.org/t/r%20.jsonl?key=1", ".json", "a.csv.gz"]
-    names = ["alpaca-cleaned", "alpaca-original", "a_b", "r_20", "json", "a"]
+    sources += ["hf:owner/quiz/train.jsonl", "hf:owner/quiz@v1/data/train.csv.gz"]
+    names = ["alpaca-cleaned", "alpaca-original", "a_b", "r_20", "json", "a", "quiz-train", "quiz-train"]
     assert [default_directory(source) for source in sources] == [home / "datasets" / name for name in names]

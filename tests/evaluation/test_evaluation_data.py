@@ -169,6 +169,32 @@ def test_a_separated_document_is_a_text_and_what_is_left_out_is_noted(tmp_path):
     assert "left out 1 entry" in note and "'._a.txt'" in note
 
 
+def test_texts_in_subfolders_are_named_by_their_paths(tmp_path):
+    for name in ("b/a.txt", "a.txt", "b/c/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"The tale of {name}.")
+    found = read(tmp_path)
+    assert (found.names, found.notes) == (["a.txt", "b/a.txt", "b/c/a.txt"], ())
+
+
+def test_texts_in_records_are_plain_text(tmp_path):
+    path = write_json(tmp_path / "a.json", [{"text": "One tale."}, {"text": ""}, {"text": "Two <|endoftext|>"}])
+    found = read(path)
+    assert isinstance(found, Texts) and found.names == ["a.json"] * 2
+    assert [tokens.tolist() for tokens in found.tokens] == [
+        encode("One tale."),
+        encode("Two <|endoftext|>", allow_special=False),
+    ]
+    assert found.notes == ("2 documents of plain text", "1 of 3 documents are blank, and are left out")
+    with pytest.raises(UsageError, match="has no splits, as it holds no records"):
+        read(path, "val")
+    with pytest.raises(UsageError, match="plain text, not questions: add --columns instruction=COLUMN"):
+        ask(path)
+    columns = {"instruction": "text"}
+    asked = read_data(path, "a", None, 200, TrainConfig(), DataConfig(), columns=columns, questions=True)
+    assert [task.record.instruction for task in asked.tasks] == ["One tale.", "", "Two <|endoftext|>"]
+
+
 def test_malformed_records_are_skipped_if_that_is_asked_for(tmp_path):
     path = write_json(tmp_path / "a.json", [{"instruction": "a"}, *many(4)])
     with pytest.raises(DataError, match="record 1 has no 'output'"):

@@ -17,6 +17,7 @@ from gpt2cli.cli.views.spinner import waiting_for, working
 from gpt2cli.config import ANSWERS, FINETUNED, EvaluationConfig, SamplingConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
+from gpt2cli.hub.names import DATASET_FORM
 from gpt2cli.prompts import read_template
 from gpt2cli.published import PUBLISHED
 
@@ -45,9 +46,10 @@ def evaluate(
         str | None,
         of_data(
             "--data",
-            metavar="PATH",
-            help="Records (.csv, .tsv, .json, .jsonl), .txt, a folder of .txt, a directory of prepare-alpaca, or "
-            "lessons (bundled).",
+            metavar="PATH|hf:...",
+            help="Instructions, conversations or text, as for `gpt2 finetune`: .csv, .tsv, .json, .jsonl, .txt, a "
+            f"folder of .txt, a directory of prepare-alpaca, {DATASET_FORM} on the Hub, an https address, or lessons "
+            "(bundled).",
             show_default="Alpaca",
         ),
     ] = None,

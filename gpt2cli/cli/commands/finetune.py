@@ -1,4 +1,4 @@
-"""`gpt2 finetune`: train on instructions or on plain text."""
+"""`gpt2 finetune`: train on instructions, conversations or plain text."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -13,11 +13,13 @@ from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.spinner import working
 from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import UsageError
+from gpt2cli.hub.names import DATASET_FORM
 
 EXAMPLES = """
 gpt2 finetune --model tiny --data lessons --max-steps 20  # a first try, without a network
 gpt2 finetune --data records.json --epochs 2  # on your own instructions
 gpt2 finetune --data quiz.csv --columns instruction=task,output=solution  # a table with these column names
+gpt2 finetune --data hf:yahma/alpaca-cleaned/alpaca_data_cleaned.json  # a file of a dataset on the Hub
 gpt2 finetune --data records.json --lora  # only an adapter: faster, with less memory
 gpt2 finetune --subset 5000  # on 5,000 of Alpaca's instructions
 gpt2 finetune --data tales/ --from-scratch --n-layer 4 --n-head 4 --n-embd 128 --lr 1e-3  # a new, small model
@@ -50,9 +52,10 @@ def finetune(
         str | None,
         of_data(
             "--data",
-            metavar="PATH",
-            help="Records, each an instruction with its answer (.csv, .tsv, .json, .jsonl), plain text (.txt or a "
-            "folder of .txt), a directory from prepare-alpaca, or lessons (bundled).",
+            metavar="PATH|hf:...",
+            help="Instructions with answers, or conversations (.csv, .tsv, .json, .jsonl), plain text (the same with a "
+            "column text, .txt, or a folder of .txt), a directory of prepare-alpaca, or lessons (bundled). A file can "
+            f"also be {DATASET_FORM} on the Hub, or an https address.",
             show_default="Alpaca",
         ),
     ] = None,
@@ -134,7 +137,11 @@ def finetune(
     ] = "gpt2cli",
     dry_run: Annotated[
         bool,
-        of_run("--dry-run", help="Only check the options and the data, and say how long it takes and if it fits."),
+        of_run(
+            "--dry-run",
+            help="Only check the options and the data, and say how long it takes and if it fits. Downloads data, but "
+            "no weights.",
+        ),
     ] = False,
     compile: Annotated[bool, of_machine("--compile", help="Compile the model: slower start, faster steps.")] = False,
     grad_checkpointing: Annotated[
@@ -154,7 +161,7 @@ def finetune(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train a model on instructions or on plain text. Without --data, these are Alpaca's instructions."""
+    """Train a model on instructions, conversations or text. Without --data, these are Alpaca's instructions."""
     if run and not resume:
         raise UsageError(f"{run} can name a run only with --resume: add it, or did you mean --data {run}?")
     given = frozenset(NAMES.get(name, name) for name in ctx.params if was_given(ctx, name))

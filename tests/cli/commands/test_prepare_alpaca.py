@@ -204,7 +204,7 @@ def test_on_a_terminal(home: Path, tmp_path: Path) -> None:
 
 
 def test_cleaned_and_offline(hub: HubServer, home: Path, run: Run) -> None:
-    assert "--source" in one_error(run("prepare-alpaca", "--offline"), 5)
+    assert "or give a file of your own" in one_error(run("prepare-alpaca", "--offline"), 5)
     hub.repo, hub.files = "yahma/alpaca-cleaned", {"alpaca_data_cleaned.json": json.dumps(many(40)).encode()}
     done = run("prepare-alpaca", "--json", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
