@@ -6,7 +6,6 @@ A conversation is tokenized as `exchanges.prompt_ids` does: each exchange as if 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +15,13 @@ from gpt2cli.config import DataConfig
 from gpt2cli.counted import counted
 from gpt2cli.data.columns import Columns
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.encoding import LONGEST_TOKEN, batches, encode_many
+from gpt2cli.data.encoding import batches
 from gpt2cli.data.records import Record, Records
 from gpt2cli.data.splits import sample
+from gpt2cli.data.turns import Turn, encode_turns, last_turns
 from gpt2cli.errors import DataError
 from gpt2cli.prompts import ALPACA, PromptTemplate
-from gpt2cli.tokenizer import END_OF_TEXT_ID, decode
+from gpt2cli.tokenizer import decode
 
 OnBatch = Callable[[int, int], None]
 """A function that is called after each batch with the number of tokenized records, and of all records."""
@@ -127,11 +127,6 @@ def tokenize_records(
     return TokenizedRecords(dataset, tokenized.records, counts, shared, read.columns, notes)
 
 
-def template_of(record: Record, template: PromptTemplate) -> PromptTemplate:
-    """The template for the prompts of a record: with its system text, if it has one."""
-    return template.with_system(record.system) if record.system.strip() else template
-
-
 def _with_shared_system(template: PromptTemplate, records: Iterable[Record]) -> PromptTemplate:
     """The template with the system text that all records have, if they share one and the template has a place."""
     systems = {record.system.strip() for record in records}
@@ -175,44 +170,30 @@ class _Sequences:
         return tuple(notes)
 
     def add(self, records: Sequence[Record]) -> None:
-        """Tokenize these records: prompt, answer and end of text of each exchange, cut to the maximal length.
-
-        The prompts and the answers are encoded separately, as they are when a model answers.
-        """
-        # further characters cannot fit, and there may be 100 million of them
-        most = self._max_length * LONGEST_TOKEN + 1
+        """Tokenize these records: prompt, answer and end of text of each exchange, cut to the maximal length."""
         if not self._template.has_place_for_system:
             self._without_place += sum(bool(record.system.strip()) for record in records)
             records = [replace(record, system="") if record.system else record for record in records]
-        texts = []
-        for record in records:
-            template = template_of(record, self._template)
-            for each in record.exchanges:
-                texts += [template.prompt(each.instruction, each.input)[:most], each.output[:most]]
-        encoded = iter(encode_many(texts))
-        for record in records:
-            self._append(record, [(next(encoded), [*next(encoded), END_OF_TEXT_ID]) for _ in record.exchanges])
+        for record, turns in zip(records, encode_turns(records, self._template, self._max_length), strict=True):
+            self._append(record, turns)
 
-    def _append(self, record: Record, exchanges: list[tuple[list[int], list[int]]]) -> None:
-        """Append a record with the tokens of its exchanges, each a prompt and an answer; or count it as too long."""
-        prompt, answer = exchanges[-1]
-        room = self._max_length - len(prompt)
-        if room < 1 or self._max_length < 2:  # the first token of a sequence is no target
+    def _append(self, record: Record, turns: list[Turn]) -> None:
+        """Append a record with the tokens of its exchanges; or count it as too long."""
+        kept = last_turns(turns, self._max_length)
+        if not kept:
             self.dropped_long += 1
             return
-        lengths = accumulate(len(prompt) + len(answer) for prompt, answer in reversed(exchanges))
-        kept = max(1, sum(length <= self._max_length for length in lengths))
-        if kept < len(exchanges):
+        if len(kept) < len(turns):
             self.shortened += 1
-            record = replace(record, earlier=record.exchanges[-kept:-1])
-        if len(answer) > room:
+            record = replace(record, earlier=record.exchanges[-len(kept) : -1])
+        if len(kept[-1].answer) < len(turns[-1].answer):
             self.truncated += 1
-            record = replace(record, output=decode(answer[:room]))
+            record = replace(record, output=decode(kept[-1].answer))
         self.records.append(replace(record, input="") if record.input.isspace() else record)
         start = len(self._tokens)
-        for asked, answered in [*exchanges[-kept:-1], (prompt, answer[:room])]:
-            self._tokens.extend(asked)
-            self._tokens.extend(answered)
-            self._is_target += (b"\1" if self._learns_prompts else b"\0") * len(asked) + b"\1" * len(answered)
+        for prompt, answer in kept:
+            self._tokens.extend(prompt)
+            self._tokens.extend(answer)
+            self._is_target += (b"\1" if self._learns_prompts else b"\0") * len(prompt) + b"\1" * len(answer)
         self._is_target[start] = False
         self._offsets.append(len(self._tokens))

@@ -35,8 +35,8 @@ def read_given(name: str, path: Path, data: Instructions) -> Given:
     """Read a file with an answer for each record of the data, in the order of the records.
 
     An answer is a text, or an object with the text in one of FIELDS, or a conversation that ends with it. If the object
-    has an `instruction` or an `input`, or a last question, they must be those of the record, and of a conversation those
-    of its last exchange. The file may also have answers to the records without an output; these are not used.
+    has an `instruction` or an `input`, or a last question, they must be those of the record, or of its last exchange.
+    The file may also have answers to the records without an output; these are not used.
 
     Raises UsageError for a file of another kind, and DataError, with the first wrong answer, for wrong content.
     """

@@ -13,7 +13,8 @@ from gpt2cli.config import DataConfig
 from gpt2cli.data.encoding import LONGEST_TOKEN
 from gpt2cli.data.open_data import load_alpaca
 from gpt2cli.data.records import Record, read_records
-from gpt2cli.data.tokenized_records import TokenizedRecords, template_of, tokenize_records
+from gpt2cli.data.tokenized_records import TokenizedRecords, tokenize_records
+from gpt2cli.data.turns import template_of
 from gpt2cli.errors import DataError
 from gpt2cli.exchanges import Exchange, prompt_ids
 from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
