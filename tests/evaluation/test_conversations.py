@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, TrainConfig
+from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.prepared import write_prepared
 from gpt2cli.evaluation import engine
 from gpt2cli.evaluation.compared_models import candidates
 from gpt2cli.evaluation.engine import Advanced, Job, evaluate
@@ -22,6 +25,8 @@ from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.progress import Note
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import decode
+from gpt2cli.training.distributed import Ranks
+from gpt2cli.training.validation import mean_loss
 from tests import models
 from tests.data.records import many, write_json
 
@@ -120,6 +125,33 @@ def test_the_losses_are_those_of_all_answers_and_the_last_question_is_answered(c
         prompt = prompt_ids(template, asked.earlier, asked)
         said = [token for _, token in generate_tokens(model, [prompt], CONFIG.sampling, [i])]
         assert decode(said).strip().startswith(record.answers[0].text)
+
+
+@pytest.mark.parametrize("turns", [3, 12])
+@pytest.mark.parametrize("system", ["", "Be exact."])
+def test_the_loss_is_the_validation_loss_of_training(ckpt: str, tmp_path: Path, turns: int, system: str) -> None:
+    talks = [as_messages(talk(i, 1 + i % turns), system) for i in range(24)]
+    path = write_json(tmp_path / "messages.json", talks)
+    splits = load_alpaca(path, 256, "response", DataConfig(0.5, 0))
+    made = read_data(path, "it", "val", 256, TrainConfig(), DataConfig(0.5, 0))
+    of_val = finished(Job(candidates([], [ckpt], CPU), made, CONFIG, 256)).models[0]
+    whole = load_alpaca(path, 256, "response", DataConfig(0, 0)).train
+    for result, data in ((of_val, splits.val), (finished(job(ckpt, path)).models[0], whole)):
+        loss = mean_loss(models.small_model(SHAPE), data, 1000, nullcontext(), Ranks())
+        assert result.tokens == data.n_targets
+        assert result.figures["loss"].value == pytest.approx(loss, rel=1e-6)
+
+
+def test_prepared_conversations_have_the_results_of_the_file(ckpt: str, tmp_path: Path) -> None:
+    talks = [as_messages(talk(i, 1 + i % 9), "Be exact." if i % 2 else "") for i in range(12)]
+    path = write_json(tmp_path / "messages.json", talks)
+    write_prepared(load_alpaca(path, 256, "response", DataConfig(0, 0)), tmp_path / "made")
+    of_file = finished(job(ckpt, path))
+    data = read_data(tmp_path / "made", "it", "train", 256, TrainConfig(), DataConfig())
+    of_prepared = finished(Job(candidates([], [ckpt], CPU), data, CONFIG, 256))
+    assert of_prepared.models == of_file.models and of_prepared.turns < of_file.turns  # it holds the turns that fit
+    answers = [[record.answers for record in of.answered] for of in (of_file, of_prepared)]
+    assert answers[0] == answers[1]
 
 
 def test_a_trailing_question_is_answered_if_questions_are_asked_for(ckpt: str, tmp_path: Path) -> None:
