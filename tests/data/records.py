@@ -32,7 +32,7 @@ def conversation(*texts: str, system: str = "") -> Record:
 
 def as_read(*records: Record) -> Records:
     """The records as those of a file without others."""
-    return Records([*records], bad=0, with_other_columns=0, other_columns=())
+    return Records([*records], bad=0, form="", with_other_columns=0, other_columns=())
 
 
 def write_json(path: Path, value: Any) -> Path:

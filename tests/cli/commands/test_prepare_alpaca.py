@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.kinds import FILE
 from gpt2cli.data.open_data import load_alpaca, load_data
 from gpt2cli.data.prepared import fingerprint, read_prepared
+from gpt2cli.data.records import Record
 from gpt2cli.errors import ResourceError
 from gpt2cli.prompts import PromptTemplate
 from tests.cli.commands.test_download_weights import one_error
@@ -52,8 +52,8 @@ def test_from_records_to_a_dataset(home: Path, run: Run, tmp_path: Path) -> None
     assert sum(part["tokens"] for part in found["splits"].values()) == found["counts"]["tokens"]
     in_memory = load_data(records, TrainConfig(), DataConfig(), 1024)
     prepared = read_prepared(home / "datasets" / "mine", with_records=True)
-    texts = [asdict(record) for part in prepared.records.values() for record in part]
-    assert sorted(map(repr, texts)) == sorted(map(repr, many(40)))
+    found_records = [record for part in prepared.records.values() for record in part]
+    assert sorted(map(repr, found_records)) == sorted(repr(Record(**record)) for record in many(40))
     assert fingerprint(prepared) == fingerprint(in_memory) == found["fingerprint"]
     assert prepared.info == in_memory.info
 
