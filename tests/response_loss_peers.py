@@ -45,7 +45,7 @@ from tests.models import small_model
 BOUND = 1e-5
 COUNT = 12
 SHAPE = GPTConfig(n_layer=3, n_head=4, n_embd=64, block_size=256)
-WORDS = "the fox saw a crow on its branch with cheese and asked why it never sang to him in spring".split()
+WORDS = ("the", "fox", "saw", "a", "crow", "on", "its", "branch", "with", "cheese", "and", "asked", "why", "it", "sang")
 
 
 def conversations(turns: int) -> TokenDataset:
