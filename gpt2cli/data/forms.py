@@ -44,6 +44,8 @@ FORMS = (
     Form("instruction", "output", ("input",)),  # Alpaca
     Form("instruction", "response"),  # Dolly
     Form("question", "answer"),
+    Form("question", "response"),  # OpenOrca
+    Form("query", "response"),  # MetaMath
     Form("prompt", "completion"),  # OpenAI
     Form("prompt", "response"),
     Form("input", "output", ("context",)),

@@ -103,9 +103,11 @@ def _list_in(path: Path, value: dict[str, Any]) -> JSONMember:
     if len(lists) > 1:
         names = ", ".join([shown(name, 40) for name in lists][:MOST_LISTS] + ["..."] * (len(lists) > MOST_LISTS))
         raise DataError(f"{path} holds an object with several lists ({names}): give a file with one of them")
-    if not lists or isinstance(value, RepeatedKeys):
+    if not lists:
         raise DataError(f"{path} holds an object, not a list of records: give a list")
     [(name, member)] = lists.items()
+    if isinstance(value, RepeatedKeys) and name in value.repeated:
+        raise DataError(f"{path} has several different values of {shown(name, 40)}: give a file with one of them")
     return JSONMember(member, name)
 
 

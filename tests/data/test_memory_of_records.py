@@ -1,0 +1,68 @@
+"""The memory of a process that reads 100,000 records is bounded, whatever their format and the file's."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COUNT = 100_000
+MOST = 700 * 2**20
+"""Bytes of the largest resident set."""
+QUESTION, ANSWER = "How much is this, and why? " * 3, "It is as much as that, because it is. " * 10
+
+READ = """
+import resource, sys
+from pathlib import Path
+from gpt2cli.data.records import read_records
+from gpt2cli.data.text_records import form_of, read_text_records
+
+path = Path(sys.argv[1])
+found = read_text_records(path).texts if form_of(path) == "text" else read_records(path).good
+print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def value(form: str, i: int) -> dict[str, Any]:
+    question, answer = f"{i} {QUESTION}", ANSWER + ("👋" if i == 7 else "é")
+    if form == "messages":
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}] * 3
+        return {"messages": [{"role": "system", "content": "Be brief."}, *turns]}
+    if form == "conversations":
+        return {
+            "id": f"{i}",
+            "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}] * 3,
+        }
+    if form == "preferences":
+        return {"prompt": question, "chosen": answer, "rejected": answer}
+    return {"text": answer} if form == "text" else {"instruction": question, "input": "", "output": answer}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "ending"),
+    [
+        *((form, ending) for form in ("records", "preferences", "text") for ending in ("csv", "json", "jsonl")),
+        *((form, ending) for form in ("messages", "conversations") for ending in ("json", "jsonl")),
+    ],
+)
+def test_100_000_records_are_read_in_little_memory(tmp_path: Path, form: str, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if ending == "csv":
+            table = csv.DictWriter(file, [*value(form, 0)])
+            table.writeheader()
+            table.writerows(value(form, i) for i in range(COUNT))
+        else:
+            start, between, end = ("[", ",\n", "]") if ending == "json" else ("", "\n", "\n")
+            file.write(start)
+            for i in range(COUNT):
+                file.write((between if i else "") + json.dumps(value(form, i), ensure_ascii=False))
+            file.write(end)
+    ran = subprocess.run([sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=True)
+    count, peak = map(int, ran.stdout.split())
+    print(f"{form} in .{ending}: {path.stat().st_size / 2**20:.0f} MB on disk, {peak / 2**20:.0f} MB resident")
+    assert count == COUNT and peak < MOST
