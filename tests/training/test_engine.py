@@ -15,7 +15,7 @@ from gpt2cli.data.batches import kinds_of, make_rows, records_of_step, steps_per
 from gpt2cli.data.dataset import from_sequences
 from gpt2cli.errors import CheckpointError, DataError, DivergedError, ResourceError
 from gpt2cli.model.lora import add_lora
-from gpt2cli.training import resuming, run_checkpoints
+from gpt2cli.training import run_checkpoints
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import SMOOTHED, Evaluated, Finished, Sampled, Saved, Started, Step, smoothed_steps
 from gpt2cli.training.loss import SequenceLoss
@@ -214,12 +214,6 @@ def test_a_checkpoint_in_8_bit_floats_is_refused(tmp_path):
     state.write_text(StateFile(files, read.counters, read.identity).as_text(), encoding="utf-8")
     with pytest.raises(CheckpointError, match="not a complete checkpoint"):
         run_checkpoints.read_state(newest)
-
-
-def test_a_run_from_before_there_were_optimizers_to_choose_from_goes_on():
-    assert resuming.differences({"seed": 0}, {"seed": 0, "optimizer": "adamw"}) == []
-    [changed] = resuming.differences({"seed": 0}, {"seed": 0, "optimizer": "muon"})
-    assert changed == "optimizer was 'adamw', is 'muon'"
 
 
 def test_resuming_another_run_lists_the_differences(tmp_path):
