@@ -111,10 +111,16 @@ class TrainConfig(Checked):
     )
     optimizer: Literal["adamw", "muon"] = described(
         "adamw",
-        help="adamw (betas 0.9, 0.999) for pretrained weights; muon, which learns faster, for training from scratch.",
+        help="adamw (betas 0.9, 0.999) for pretrained weights; muon, which learns faster, for training from scratch. "
+        "muon can make weights worse that AdamW pretrained.",
     )
-    schedule: Literal["cosine", "linear", "constant"] = described(
-        "cosine", help="The learning rate after the warm-up: cosine and linear fall to 0."
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = described(
+        "cosine",
+        help="The learning rate after the warm-up: cosine and linear fall to 0, constant stays, wsd stays and falls to "
+        "0 at the end of the run.",
+    )
+    cooldown: float = described(
+        0.4, UP_TO_1, "With --schedule wsd, the fraction of the steps in which the learning rate falls, at the end."
     )
     warmup: int | None = described(
         None,

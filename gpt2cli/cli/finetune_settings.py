@@ -24,10 +24,11 @@ MAX_SIZE = 2**24
 SHAPE_OPTIONS = ("n_layer", "n_head", "n_embd", "block_size")
 
 
-def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
+def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool, schedule: str) -> None:
     """Raise UsageError for given options that have no effect."""
     for names, has_effect, why in (
         ({"lora_rank", "lora_alpha"}, lora, "has no effect without an adapter: add --lora"),
+        ({"cooldown"}, schedule == "wsd", "has no effect on another schedule: add --schedule wsd"),
         (set(SHAPE_OPTIONS), from_scratch, "has no effect on an existing model: add --from-scratch"),
         (
             {"model", "ckpt", "lora"},

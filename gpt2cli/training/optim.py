@@ -153,11 +153,26 @@ def warmup_steps(total_steps: int, config: TrainConfig) -> int:
     return min(LONGEST_WARMUP, total_steps // STEPS_FOR_EACH)
 
 
+def steps_before_fall(total_steps: int, config: TrainConfig) -> int:
+    """The number of steps before the learning rate falls: those of the warm-up and, with `wsd`, of the level part.
+
+    With `constant`, it never falls.
+    """
+    warmup = min(warmup_steps(total_steps, config), total_steps - 1)
+    falling = {"constant": 0, "wsd": round(config.cooldown * total_steps)}.get(config.schedule, total_steps)
+    return max(warmup, total_steps - falling)
+
+
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
-    """The learning rate of a step, which counts from 0: rises linearly in the warm-up, then falls to 0 or stays."""
+    """The learning rate of a step, which counts from 0: rises linearly in the warm-up, then falls to 0 or stays.
+
+    `wsd` (warm-up, stable, decay: Hu et al. 2024, "MiniCPM") stays level, then falls linearly. With a cooldown of 1 it
+    is `linear`.
+    """
     warmup = min(warmup_steps(total_steps, config), total_steps - 1)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1, total_steps - warmup)
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[config.schedule]
+    level = steps_before_fall(total_steps, config)
+    done = max(0, step - level) / max(1, total_steps - level)
+    factor = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
     return config.learning_rate * factor

@@ -33,6 +33,7 @@ class Counters:
     best_val_loss: float | None = None
     best_val_step: int | None = None
     worse_evaluations: int = 0  # in a row, after the best one
+    fall_began: bool = False  # whether a step was taken after those in `steps_before_fall`
     val_records: int | None = None  # validation records of every evaluation; None in checkpoints of version 0.1
 
     @property

@@ -99,6 +99,8 @@ WRONG = {
     "evaluate --split dev": "did you mean val?",
     "finetune --schedule cos": "did you mean cosine?",
     "finetune --optimizer adam": "did you mean adamw?",
+    "finetune --cooldown 0.2": "--cooldown has no effect on another schedule: add --schedule wsd",
+    "finetune --schedule wsd --cooldown 0": "--cooldown must be above 0 and at most 1, not 0",
     "generate x --temperature 1": "there is no option --temperature: did you mean --temp?",
     "chat": "there is no finetuned.pt here",
 }

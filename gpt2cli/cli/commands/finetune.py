@@ -81,6 +81,7 @@ def finetune(
     lr: Annotated[float | None, option(TRAINING, TrainConfig, "learning_rate", "--lr")] = None,
     optimizer: Annotated[str, option(TRAINING, TrainConfig, "optimizer")] = TRAIN.optimizer,
     schedule: Annotated[str, option(TRAINING, TrainConfig, "schedule")] = TRAIN.schedule,
+    cooldown: Annotated[float, option(TRAINING, TrainConfig, "cooldown")] = TRAIN.cooldown,
     warmup: Annotated[int | None, option(TRAINING, TrainConfig, "warmup")] = TRAIN.warmup,
     weight_decay: Annotated[float, option(TRAINING, TrainConfig, "weight_decay")] = TRAIN.weight_decay,
     clip: Annotated[float, option(TRAINING, TrainConfig, "clip")] = TRAIN.clip,
@@ -105,8 +106,8 @@ def finetune(
         bool,
         of_run(
             "--keep-states",
-            help="Keep the checkpoints when the run is done. With --schedule constant, `gpt2 finetune --resume RUN "
-            "--epochs N` then extends the run.",
+            help="Keep the checkpoints when the run is done. With --schedule constant or wsd, `gpt2 finetune --resume "
+            "RUN --epochs N` then extends the run; with wsd, from before the learning rate falls.",
         ),
     ] = False,
     run_dir: Annotated[
@@ -166,7 +167,7 @@ def finetune(
         raise UsageError(f"{run} can name a run only with --resume: add it, or did you mean --data {run}?")
     given = frozenset(NAMES.get(name, name) for name in ctx.params if was_given(ctx, name))
     if not resume:
-        refuse_idle(given, lora, from_scratch)
+        refuse_idle(given, lora, from_scratch, schedule)
     with options.named_as_typed("gpt2 finetune"):
         asked = make_settings(ctx.params)
     named = run or run_dir

@@ -420,7 +420,12 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize(
-    "extra", [pytest.param([], id="full"), pytest.param(["--lora"], id="lora", marks=pytest.mark.slow)]
+    "extra",
+    [
+        pytest.param([], id="full"),
+        pytest.param(["--lora"], id="lora", marks=pytest.mark.slow),
+        pytest.param(["--optimizer", "muon"], id="muon", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_equal_one(args, tmp_path, extra):
     args = [*args, "--dropout", "0", "--max-steps", "6", "--precision", "fp32", *extra]
@@ -439,7 +444,7 @@ def test_two_processes_equal_one(args, tmp_path, extra):
     expected, found = learned(tmp_path / "one"), learned(tmp_path / "two")
     assert [line[:2] for line in found] == [line[:2] for line in expected]
     assert [line[2] for line in found] == pytest.approx([line[2] for line in expected], rel=1e-4)
-    assert (tmp_path / "two" / ("best-adapter" if extra else "best.pt")).exists()
+    assert (tmp_path / "two" / ("best-adapter" if "--lora" in extra else "best.pt")).exists()
 
 
 @pytest.mark.slow
