@@ -181,6 +181,12 @@ def _parsed(content: bytes | None) -> PromptTemplate:
         raise DataError(f"not valid UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise DataError(f"bad JSON ({error})") from None
+    check_fields(template)
+    return template
+
+
+def check_fields(template: PromptTemplate) -> None:
+    """Raise DataError if a text lacks one of its fields, or is not valid Unicode."""
     fields = {"with_input": ("{instruction}", "{input}"), "without_input": ("{instruction}",)}
     for name, text in template.to_dict().items():
         for part in fields.get(name, ()):
@@ -188,4 +194,3 @@ def _parsed(content: bytes | None) -> PromptTemplate:
                 raise DataError(f"{name} does not hold {part}")
         if not is_encodable(text):
             raise DataError(f"{name} is not valid Unicode")
-    return template
