@@ -33,7 +33,7 @@ def refuse_idle(given: Collection[str], lora: bool, from_scratch: bool) -> None:
         ({"lora_rank", "lora_alpha"}, lora, "has no effect without an adapter: add --lora"),
         (set(SHAPE_OPTIONS), from_scratch, "has no effect on an existing model: add --from-scratch"),
         (
-            {"model", "ckpt", "lora"},
+            {"model", "ckpt", "lora"} if lora else {"model", "ckpt"},  # --no-lora fits to a new model
             not from_scratch,
             "is for an existing model, and --from-scratch makes a new one: leave one out",
         ),
@@ -108,7 +108,7 @@ def with_typed(stored: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str,
     """The stored settings with the values of typed options in their places, and without what those replace."""
     from gpt2cli.cli.setting_places import places_of
 
-    values = {name: dict(value) if isinstance(value, dict) else value for name, value in stored.items()}
+    values: dict[str, Any] = {name: dict(value) if isinstance(value, dict) else value for name, value in stored.items()}
     if not typed.keys().isdisjoint(START):  # they choose together where the run starts
         values = {name: value for name, value in values.items() if name not in START or typed.get(name) is True}
     for group in ("lora", "from_scratch"):

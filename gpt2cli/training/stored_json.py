@@ -10,7 +10,7 @@ from gpt2cli import untrusted
 from gpt2cli.bounds import FieldError, check_field, choices, one_of
 
 _MAX_BYTES = 2**24  # a real file has a few kilobytes
-_WORDS = {
+_WORDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", str: "a text", bool: "true or false"},
     **dict.fromkeys((list, tuple), "a list"),
 }

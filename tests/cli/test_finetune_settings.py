@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpt2cli.bounds import choices
 from gpt2cli.cli.app import app
 from gpt2cli.cli.commands.finetune import was_given
-from gpt2cli.cli.finetune_settings import given_names, make_settings
+from gpt2cli.cli.finetune_settings import given_names, make_settings, refuse_idle
 from gpt2cli.cli.setting_places import all_places, group_at, places_of
 from gpt2cli.cli.settings_file import read_settings
 from gpt2cli.cli.typer_internals import is_option, value_type
@@ -145,6 +145,13 @@ def test_options_replace_what_the_file_says_about_the_same():
     assert make_settings({"from_scratch": True}, {"model": "gpt2"}) == make_settings({"from_scratch": True}, {})
     shape = make_settings({"from_scratch": True, "n_head": 6}, {"from_scratch": {"n_layer": 2}}).from_scratch
     assert shape is not None and (shape.n_layer, shape.n_head) == (2, 6)
+
+
+def test_a_new_model_needs_no_adapter():
+    asked = make_settings({"lora": False, "from_scratch": True}, {"lora": {}, "model": "gpt2"})
+    refuse_idle(given_names({"lora", "from_scratch"}, asked), asked.lora is not None, asked.from_scratch is not None)
+    with pytest.raises(UsageError, match="--lora is for an existing model"):
+        refuse_idle({"lora"}, True, True)
 
 
 def test_the_settings_of_a_file_are_not_changed():
