@@ -41,7 +41,7 @@ class GPTConfig(Checked):
     block_size: int = described(1024, WHOLE, "Length of the context window in tokens.")
     vocab_size: int = described(VOCAB_SIZE, WHOLE)
     dropout: float = described(0.1, BELOW_1)  # only while training
-    layer_norm_epsilon: float = 1e-5
+    layer_norm_epsilon: float = described(1e-5, FINITE_NOT_NEGATIVE)
     tied: bool = True  # whether the output head is the token embedding
 
     def __post_init__(self) -> None:
@@ -168,6 +168,8 @@ class TrainConfig(Checked):
     seed: int = described(0, SEED, "Seed of all random choices.")
 
 
+TrainingPrecision = Literal["auto", "fp32", "bf16"]
+"""The number formats of the computation while training."""
 ADAPTED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 """The linear layers of a block. With LoRA, each gets an adapter."""
 
@@ -178,7 +180,7 @@ class LoRAConfig(Checked):
 
     rank: int = described(16, AT_LEAST_1, "The rank of the adapter.", name="lora_rank")
     alpha: float = described(16.0, FINITE_POSITIVE, "The adapter is scaled by alpha / rank.", name="lora_alpha")
-    learning_rate: float = LORA_RATE
+    learning_rate: float = described(LORA_RATE, FINITE_POSITIVE, name="lora_learning_rate")
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,12 @@ def _parsed(content: bytes | None) -> PromptTemplate:
         raise DataError(f"not valid UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise DataError(f"bad JSON ({error})") from None
+    check_fields(template)
+    return template.with_system(template.system)
+
+
+def check_fields(template: PromptTemplate) -> None:
+    """Raise DataError if a text lacks one of its fields or is not valid Unicode, or a system text has no place."""
     fields = {"with_input": ("{instruction}", "{input}"), "without_input": ("{instruction}",)}
     for name, text in template.to_dict().items():
         for part in fields.get(name, ()):
@@ -198,4 +204,3 @@ def _parsed(content: bytes | None) -> PromptTemplate:
             raise DataError(f"{name} is not valid Unicode")
     if template.system.strip() and not template.has_place_for_system:
         raise DataError("system replaces the text before the first heading, and there is none")
-    return template.with_system(template.system)

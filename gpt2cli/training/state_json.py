@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import untrusted
+from gpt2cli.bounds import FieldError
 from gpt2cli.training.events import SMOOTHED
 from gpt2cli.training.stored_json import read_object, typed
 
@@ -94,8 +95,8 @@ def read_state_file(path: Path) -> StateFile:
     content = read_object(path)
     expected = content.pop(_CHECKSUM, None)
     try:
-        state: StateFile = typed(content, StateFile, path.name)
-    except TypeError as error:
+        state: StateFile = typed(content, StateFile)
+    except FieldError as error:
         raise ValueError(str(error)) from None
     state.counters.check()
     for name, value in state.identity.items():

@@ -86,6 +86,16 @@ WRONG = {
     "export --model tiny --format hf --out empty/../text.pt": "is a file, and hf is a directory",
     "evaluate --model tiny --out report.txt": "let it end in .html or .json",
     "prepare-alpaca --out text.pt": "text.pt is a file: give --out a directory",
+    # settings
+    "finetune --config setting.json": "setting.json is not there: did you mean settings.json?",
+    "finetune --config empty": "empty holds no run: it has no config.json",
+    "finetune --config text.pt": "text.pt holds no settings (Expecting value: line 1 column 1 (char 0))",
+    "finetune --config settings.json": "settings.json: there is no setting train.learning_rat: did you mean "
+    "train.learning_rate?",
+    "finetune --config rate.json": "rate.json: train.learning_rate must be a finite number above 0, not -1",
+    "finetune --config typo.json": "did you mean lessons?",
+    "finetune --config typo.json --data lessons --model tinny": "did you mean tiny?",
+    "finetune --config settings.json --resume": "--config is for a new run",
     # values
     "quantize --model tiny --bits 5 --out q.safetensors": "--bits must be 8 or 4, not 5",
     "export --model tiny --format onnx --out out": "did you mean hf, which Optimum converts to ONNX?",
@@ -121,6 +131,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "pickled" / "pytorch_model.bin").touch()
     (here / "peft" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 8}')
     (here / "run" / "config.json").write_text("{}")
+    (here / "settings.json").write_text('{"train": {"learning_rat": 1e-4}}')
+    (here / "rate.json").write_text('{"train": {"learning_rate": -1}}')
+    (here / "typo.json").write_text('{"data": "lesson"}')
     return here
 
 

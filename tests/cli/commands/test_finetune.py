@@ -339,6 +339,38 @@ def test_resuming_with_other_settings_lists_them(args, tmp_path):
     assert finetune(str(tmp_path / "run")).returncode == 2
 
 
+def test_the_config_of_a_run_gives_the_same_run_again(args, tmp_path):
+    first, again = tmp_path / "run", tmp_path / "again"
+    assert finetune(*args, "--max-steps", "3", "--lora", "--lora-rank", "2", "--seed", "5").returncode == 0
+    there = finetune("--config", str(first), "--device", "cpu", "--run-dir", str(again))
+    assert (there.returncode, again.exists()) == (2, False)
+    assert f"{tmp_path / 'out.pt'} is there already: use --force to replace it, or choose another --out" in there.stderr
+    place = ["--device", "cpu", "--run-dir", str(again), "--out", str(tmp_path / "again.pt")]
+    done = finetune("--config", str(first / "config.json"), *place)
+    assert done.returncode == 0, done.stderr
+    assert learned(again) == learned(first)
+    weights = [torch.load(tmp_path / name, weights_only=True)["model"] for name in ("out.pt", "again.pt")]
+    assert all(torch.equal(weights[1][name], weights[0][name]) for name in weights[0])
+    configs = [json.loads((run / "config.json").read_text()) for run in (first, again)]
+    assert configs[1] == configs[0] | {"out": str(tmp_path / "again.pt")}
+
+
+def test_paths_in_a_config_are_relative_to_the_working_directory(base, tmp_path, monkeypatch):
+    write_records(tmp_path / "records.json", 20)
+    (tmp_path / "recipes").mkdir()
+    values = {"model": base, "data": "records.json", "out": "quiz.pt", "train": {"max_steps": 2, "loss_on": "all"}}
+    (tmp_path / "recipes" / "quiz.json").write_text(json.dumps(values))
+    monkeypatch.chdir(tmp_path)
+    planned = finetune("--config", "recipes/quiz.json", "--device", "cpu", "--dry-run", "--max-steps", "7")
+    assert planned.returncode == 0, planned.stderr
+    assert "7 steps" in planned.stdout
+    values["data"] = None
+    (tmp_path / "recipes" / "quiz.json").write_text(json.dumps(values))
+    decided = finetune("--config", "recipes/quiz.json", "--device", "cpu", "--dry-run")
+    assert decided.returncode == 2
+    assert "--loss-on cannot change prepared data" in decided.stderr
+
+
 def test_a_run_keeps_the_columns_of_its_records(args, tmp_path):
     colours = json.loads((tmp_path / "records.json").read_text())
     rows = [{"Frage": each["instruction"], "Antwort": each["output"], "Nr": "1"} for each in colours]
