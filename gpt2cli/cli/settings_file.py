@@ -34,7 +34,8 @@ def read_settings(choice: str, options: Collection[str]) -> dict[str, Any]:
         _check_names(values, options)
         settings = settings_from(values)
         check_fields(settings.prompt_template)
-        refuse_idle(given_names((), settings), settings.lora is not None, settings.from_scratch is not None)
+        given, is_new = given_names((), settings), settings.from_scratch is not None
+        refuse_idle(given, settings.lora is not None, is_new, settings.train.schedule)
     except (UsageError, DataError) as error:
         raise UsageError(f"{file}: {error}") from None
     return values

@@ -12,7 +12,7 @@ from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import terminal, visible, visible_line
 from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.data.splits import Splits
-from gpt2cli.data.tokenized_records import template_of
+from gpt2cli.data.turns import template_of
 from gpt2cli.tokenizer import END_OF_TEXT
 
 BUCKETS = 8
