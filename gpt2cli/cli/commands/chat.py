@@ -25,6 +25,7 @@ EXAMPLES = """
 gpt2 chat --model tiny  # with the small model that comes with gpt2cli
 gpt2 chat  # with finetuned.pt, which finetune writes
 gpt2 chat --ckpt tuned.pt --temp 0.2 --stats  # less random, and with the speed
+gpt2 chat --turns 4 --system "You are a pirate."  # with earlier exchanges, and with these words before each
 gpt2 chat --model tiny --prompt "What is the opposite of hot?"  # answer once and exit
 cat question.txt | gpt2 chat --json  # the input is one instruction, the answer JSON
 gpt2 chat --prompt-file questions.txt --each-line --json  # each line is an instruction
