@@ -53,8 +53,8 @@ def make_plan(
     laid_out = {template: lay_out(records, responses, template, max_length) for template in templates}
     fitting = [i for i in range(len(records)) if all(turns[i] for turns in laid_out.values())]
     if not fitting:
-        every = f"every prompt alone fills the window of {max_length} tokens"
-        raise DataError(f"{data.source}: no {data.noun} is left: {every}")
+        why = f"every prompt alone fills the window of {max_length} tokens"
+        raise DataError(f"{data.source}: no {data.noun} is left: {why}")
     answered = [fitting[i] for i in sample(len(fitting), config.answers, config.seed)]
     kept = {i: min(len(turns[i]) for turns in laid_out.values()) for i in fitting}
     sources: dict[PromptTemplate, RecordSource | None] = dict.fromkeys(templates)
