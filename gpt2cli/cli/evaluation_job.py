@@ -99,7 +99,7 @@ def with_answers(console: Console, job: "Job", answers: int | None, answers_from
         config = replace(config, answers=count)
     elif answers is None and not data.has_references and count > config.answers:
         console.note(
-            f"{config.answers} of {count:,} questions are answered, chosen at random: --answers {count} is all"
+            f"{config.answers} of {count:,} {data.noun}s are answered, chosen at random: --answers {count} is all"
         )
     given = [read_given(name, paths.expand(name), data) for name in answers_from]
     return replace(job, config=config, given=given)

@@ -1,5 +1,6 @@
 """The summary of a dataset for `gpt2 prepare-alpaca`: sizes, lengths of records, and an example."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ def show_summary(splits: Splits, directory: Path) -> None:
     lengths = torch.cat([part.lengths for part in splits.by_name().values()])
     console.print(sizes(splits))
     console.print(Text(fate(splits)), soft_wrap=True)
+    if cut := cut_conversations(splits):
+        console.print(Text(cut), soft_wrap=True)
     console.print()
     noun = noun_of(splits)
     console.print(Text(f"{noun} length in tokens: median {int(lengths.median()):,}, longest {int(lengths.max()):,}"))
@@ -60,20 +63,30 @@ def fate(splits: Splits) -> str:
     counts = splits.info["counts"]
     window = f"{splits.info['max_length']:,} tokens"
     told = {
-        "shortened": f"without their first turns, to fit {window}",
         "truncated": f"cut to {window}",
-        "unanswered": "without their last question, which has no answer",
         "dropped_empty": "dropped for want of an output",
         "dropped_long": f"dropped, their prompts alone filling {window}",
         "bad": "malformed and skipped",
         "left_out": "left out of the subset",
     }
-    # what an earlier version prepared has no counts of conversations
-    parts = [f"{counts[name]:,} {what}" for name, what in told.items() if counts.get(name)]
     noun = noun_of(splits)
     turns = f", with {counts['turns']:,} turns" if noun == "conversation" else ""
-    kept = f"{counts['kept']:,} of {counts['records']:,} {noun}s kept{turns}"
-    return kept + "".join(f" · {part}" for part in parts)
+    return " · ".join([f"{counts['kept']:,} of {counts['records']:,} {noun}s kept{turns}", *_counted(splits, told)])
+
+
+def cut_conversations(splits: Splits) -> str:
+    """How many conversations were kept without all of their turns, in one line; empty if there are none."""
+    told = {
+        "shortened": f"without their first turns, to fit {splits.info['max_length']:,} tokens",
+        "unanswered": "without their last question, which has no answer",
+    }
+    return " · ".join(_counted(splits, told))
+
+
+def _counted(splits: Splits, told: Mapping[str, str]) -> list[str]:
+    """The counts that are not 0, each with its words. What an earlier version prepared lacks those of conversations."""
+    counts = splits.info["counts"]
+    return [f"{counts[name]:,} {what}" for name, what in told.items() if counts.get(name)]
 
 
 def histogram(lengths: Tensor, blocks: bool) -> Table:

@@ -699,3 +699,26 @@ def test_options_that_would_do_nothing_are_refused(home, option, says):
     done = finetune(*option)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_data_on_the_hub_is_trained_on_resumed_and_known_to_an_evaluation(args, tmp_path, hub):
+    hub.repo, hub.files = "owner/colours", {"data/train.json": (tmp_path / "records.json").read_bytes()}
+    name, run = "hf:owner/colours/data/train.json", tmp_path / "run"
+    args = [name if each == str(tmp_path / "records.json") else each for each in args]
+    planned = finetune(*args, "--dry-run", "--json")  # the data are downloaded, as the plan depends on them
+    assert planned.returncode == 0 and json.loads(planned.stdout)["examples"] == 42
+    whole = finetune(*args, "--offline", "--run-dir", str(tmp_path / "whole"), "--out", str(tmp_path / "whole.pt"))
+    assert whole.returncode == 0, whole.stderr
+    with signal_when(lambda: has_saved(run, 3), signal.SIGINT):
+        assert finetune(*args, "--keep-states").returncode == 130
+    assert json.loads((run / "config.json").read_text())["data"] == name
+    requests = len(hub.log)
+    done = finetune("--resume", str(run))
+    assert done.returncode == 0, done.stderr
+    assert len(hub.log) == requests and "downloaded before" in done.stderr
+    assert learned(run) == learned(tmp_path / "whole")
+    assert torch.load(tmp_path / "out.pt", weights_only=True)["provenance"]["data"]["source"] == name
+    known = run_here("evaluate", "--data", name, "--ckpt", str(tmp_path / "out.pt"), "--answers", "0")
+    assert known.returncode == 0 and f"{tmp_path / 'out.pt'} was trained on this data" in known.stderr, known.stderr
+    held_out = run_here("evaluate", "--data", name, "--ckpt", str(tmp_path / "out.pt"), "--split", "val", "--json")
+    assert json.loads(held_out.stdout)["records"] == 6 and "was trained on" not in held_out.stderr

@@ -214,15 +214,22 @@ def test_the_summary_of_conversations(home: Path, run: Run, tmp_path: Path) -> N
     assert heading.split() == ["conversations", "turns", "tokens", "of", "them", "learned"]
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("train", "val", "test"))]
     assert sum(int(row[1]) for row in rows) == 22 and sum(int(row[2]) for row in rows) == 42
-    (line,) = [line for line in done.stdout.splitlines() if "kept" in line]
-    assert line == (
-        "22 of 22 conversations kept, with 42 turns · 1 without their first turns, to fit 120 tokens · "
-        "1 without their last question, which has no answer"
-    )
+    assert (
+        "22 of 22 conversations kept, with 42 turns\n"
+        "1 without their first turns, to fit 120 tokens · 1 without their last question, which has no answer\n"
+    ) in done.stdout
     prompt = "Be brief.\n\n### Instruction:\n{}\n\n### Response:\n"
     assert f"{prompt.format('Say A.')}A<|endoftext|>\n{prompt.format('And then?')}B\n" in done.stdout
     counts = json.loads(run("prepare-alpaca", "--source", str(file), "--force", "--json").stdout)["counts"]
     assert (counts["kept"], counts["turns"], counts["shortened"], counts["unanswered"]) == (22, 43, 0, 1)
+
+
+def test_a_file_on_the_hub_is_prepared_under_the_name_of_its_dataset(hub: HubServer, home: Path, run: Run) -> None:
+    hub.repo, hub.files = "owner/talks", {"data/train.jsonl": "\n".join(map(json.dumps, [talk("a", "b")] * 9)).encode()}
+    done = run("prepare-alpaca", "--source", "hf:owner/talks/data/train.jsonl", "--json", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert (told["out"], told["source"]) == (str(home / "datasets" / "talks-train"), "hf:owner/talks/data/train.jsonl")
 
 
 def test_on_a_terminal(home: Path, tmp_path: Path) -> None:
