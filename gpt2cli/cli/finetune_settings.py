@@ -42,7 +42,9 @@ def refuse_idle(given: frozenset[str], lora: bool, from_scratch: bool) -> None:
 
 def absolute(place: str | None, names: Collection[str] = ()) -> str | None:
     """The absolute path of an existing file or directory. Other values, and `names`, stay as they are."""
-    if not place or place in names:
+    from gpt2cli.data.source import is_remote
+
+    if not place or place in names or is_remote(place):
         return place
     path = paths.expand(place)
     return str(path.absolute()) if untrusted.is_file(path) or untrusted.is_directory(path) else place
@@ -50,10 +52,8 @@ def absolute(place: str | None, names: Collection[str] = ()) -> str | None:
 
 def make_settings(values: dict[str, Any]) -> "Settings":
     """The settings from the values of all options. Raises UsageError for a value out of its bounds."""
-    from gpt2cli.data.source import is_remote
     from gpt2cli.training.settings import Settings
 
-    data = values["data"]
     lora = LoRAConfig(values["lora_rank"], values["lora_alpha"]) if values["lora"] else None
     default_lr = lora.learning_rate if lora else TRAIN.learning_rate
     scratch = None
@@ -66,7 +66,7 @@ def make_settings(values: dict[str, Any]) -> "Settings":
     return Settings(
         model=absolute(values["model"], (*PUBLISHED, TINY)),
         ckpt=absolute(values["ckpt"]),
-        data=data if data and is_remote(data) else absolute(data),
+        data=absolute(values["data"]),
         train=TrainConfig(**train),
         records=DataConfig(values["val_fraction"], test_fraction=0, subset=values["subset"], seed=values["seed"]),
         lora=lora,
