@@ -62,7 +62,9 @@ def given_names(typed: Collection[str], configured: "Settings | None") -> frozen
 
 def absolute(place: str | None, names: Collection[str] = ()) -> str | None:
     """The absolute path of an existing file or directory. Other values, and `names`, stay as they are."""
-    if not place or place in names:
+    from gpt2cli.data.source import is_remote
+
+    if not place or place in names or is_remote(place):
         return place
     path = paths.expand(place)
     return str(path.absolute()) if untrusted.is_file(path) or untrusted.is_directory(path) else place
@@ -77,7 +79,6 @@ def make_settings(typed: Mapping[str, Any], stored: Mapping[str, Any]) -> "Setti
     Raises UsageError, which names the option, for a value out of its bounds.
     """
     from gpt2cli.cli.setting_places import all_places, option_at
-    from gpt2cli.data.source import is_remote
 
     def named(name: str) -> str:
         return name if stored and all_places().get(name) not in typed else option_at(name)
@@ -91,7 +92,7 @@ def make_settings(typed: Mapping[str, Any], stored: Mapping[str, Any]) -> "Setti
         settings,
         model=absolute(settings.model, (*PUBLISHED, TINY)),
         ckpt=absolute(settings.ckpt),
-        data=settings.data if settings.data and is_remote(settings.data) else absolute(settings.data),
+        data=absolute(settings.data),
         out=str(paths.expand(settings.out).absolute()),
     )
 
