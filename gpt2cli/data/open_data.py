@@ -26,7 +26,7 @@ def prepared_alpaca(offline: bool = False, progress: Progress = ignore) -> Path:
     if not is_prepared(prepared):
         file = fetch_source("cleaned", offline, progress)
         # with the default settings, whatever those of this run are: later runs use it too
-        splits = load_alpaca(file, GPTConfig.block_size, TrainConfig.loss_on, DataConfig(), source="cleaned")
+        splits = load_records(file, GPTConfig.block_size, TrainConfig.loss_on, DataConfig(), source="cleaned")
         write_prepared(splits, prepared)
     return prepared
 
@@ -61,7 +61,7 @@ def load_data(
         read = read_text_records(path, skip_bad, columns)
         return _text(read_text_of(read, max_length, data), source or str(path), max_length, data, read.notes)
     if is_file_of_records:
-        splits = load_alpaca(path, max_length, train.loss_on, data, skip_bad, on_batch, source, template, columns)
+        splits = load_records(path, max_length, train.loss_on, data, skip_bad, on_batch, source, template, columns)
         return replace(splits, records={})  # training needs their tokens only
     refuse_columns(path, columns)
     if path.is_dir():
@@ -76,7 +76,7 @@ def refuse_columns(path: Path, columns: Mapping[str, str] | None) -> None:
         raise UsageError(f"--columns is for files of records, and {what}: leave it out")
 
 
-def load_alpaca(
+def load_records(
     path: Path,
     max_length: int,
     loss_on: Literal["response", "all"],

@@ -12,7 +12,7 @@ from gpt2cli.counted import counted
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.encoding import encode_many
 from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, name_in, text_files
-from gpt2cli.data.open_data import load_alpaca, refuse_columns
+from gpt2cli.data.open_data import load_records, refuse_columns
 from gpt2cli.data.prepared import AGAIN, read_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import Splits
@@ -131,7 +131,7 @@ def read_data(
         return _read_file(path, source, skip_bad, columns, questions)
     else:
         length = train.max_length or block_size
-        splits = load_alpaca(path, length, train.loss_on, division, skip_bad, template=template, columns=columns)
+        splits = load_records(path, length, train.loss_on, division, skip_bad, template=template, columns=columns)
     found = _of_splits(splits, source, split or "test")
     return found.without_references() if questions else found
 

@@ -22,7 +22,7 @@ from gpt2cli.config import DataConfig
 from gpt2cli.data import prepared
 from gpt2cli.data.dataset import TokenDataset, empty, mask_from
 from gpt2cli.data.kinds import FILE, default_directory
-from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.open_data import load_records
 from gpt2cli.data.prepared import fingerprint, read_prepared, write_prepared
 from gpt2cli.data.splits import Splits
 from gpt2cli.data.tokenized_records import tokenize_records
@@ -37,7 +37,7 @@ NEW_COUNTS = ("turns", "shortened", "unanswered")
 
 @pytest.fixture
 def splits(tmp_path: Path) -> Splits:
-    return load_alpaca(write_json(tmp_path / "a.json", [*RECORDS, *many(34)]), 128, "response", DataConfig())
+    return load_records(write_json(tmp_path / "a.json", [*RECORDS, *many(34)]), 128, "response", DataConfig())
 
 
 def sequences(data: TokenDataset) -> list[tuple[list[int], list[bool]]]:

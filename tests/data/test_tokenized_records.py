@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.encoding import LONGEST_TOKEN
-from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.open_data import load_records
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.tokenized_records import TokenizedRecords, tokenize_records
 from gpt2cli.data.turns import template_of
@@ -106,7 +106,7 @@ def test_records_have_the_tokens_and_targets_of_earlier_versions(tmp_path: Path)
         "all": "61e7cd03d606c71bd4568fe865e412d4b106f71873f879720cb3a6368b154169",
     }
     for loss_on, digest in expected.items():
-        assert load_alpaca(file, 60, loss_on, DataConfig()).info["fingerprint"] == digest
+        assert load_records(file, 60, loss_on, DataConfig()).info["fingerprint"] == digest
 
 
 TEXT = st.one_of(st.text(max_size=20), st.sampled_from(["a<|endoftext|>", "\n\n", "### Response:\n", "Γειά 👋"]))

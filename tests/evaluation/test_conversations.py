@@ -13,7 +13,7 @@ import torch
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import ANSWERS, DataConfig, EvaluationConfig, GPTConfig, TrainConfig
-from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.open_data import load_records
 from gpt2cli.data.prepared import write_prepared
 from gpt2cli.evaluation import engine
 from gpt2cli.evaluation.compared_models import candidates
@@ -132,10 +132,10 @@ def test_the_losses_are_those_of_all_answers_and_the_last_question_is_answered(c
 def test_the_loss_is_the_validation_loss_of_training(ckpt: str, tmp_path: Path, turns: int, system: str) -> None:
     talks = [as_messages(talk(i, 1 + i % turns), system) for i in range(24)]
     path = write_json(tmp_path / "messages.json", talks)
-    splits = load_alpaca(path, 256, "response", DataConfig(0.5, 0))
+    splits = load_records(path, 256, "response", DataConfig(0.5, 0))
     made = read_data(path, "it", "val", 256, TrainConfig(), DataConfig(0.5, 0))
     of_val = finished(Job(candidates([], [ckpt], CPU), made, CONFIG, 256)).models[0]
-    whole = load_alpaca(path, 256, "response", DataConfig(0, 0)).train
+    whole = load_records(path, 256, "response", DataConfig(0, 0)).train
     for result, data in ((of_val, splits.val), (finished(job(ckpt, path)).models[0], whole)):
         loss = mean_loss(models.small_model(SHAPE), data, 1000, nullcontext(), Ranks())
         assert result.tokens == data.n_targets
@@ -145,7 +145,7 @@ def test_the_loss_is_the_validation_loss_of_training(ckpt: str, tmp_path: Path, 
 def test_prepared_conversations_have_the_results_of_the_file(ckpt: str, tmp_path: Path) -> None:
     talks = [as_messages(talk(i, 1 + i % 9), "Be exact." if i % 2 else "") for i in range(12)]
     path = write_json(tmp_path / "messages.json", talks)
-    write_prepared(load_alpaca(path, 256, "response", DataConfig(0, 0)), tmp_path / "made")
+    write_prepared(load_records(path, 256, "response", DataConfig(0, 0)), tmp_path / "made")
     of_file = finished(job(ckpt, path))
     data = read_data(tmp_path / "made", "it", "train", 256, TrainConfig(), DataConfig())
     of_prepared = finished(Job(candidates([], [ckpt], CPU), data, CONFIG, 256))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gpt2cli.config import DataConfig, TrainConfig
-from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.open_data import load_records
 from gpt2cli.data.prepared import write_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.errors import DataError, UsageError
@@ -27,7 +27,7 @@ def blank_as_none(record: Record) -> Record:
 @pytest.mark.parametrize("loss_on", ["response", "all"])
 def test_prepared_records_come_back(tmp_path, loss_on):
     file = write_json(tmp_path / "records.json", [*RECORDS, *many(20)])
-    splits = load_alpaca(file, 200, loss_on, DataConfig(0.2, 0.2))
+    splits = load_records(file, 200, loss_on, DataConfig(0.2, 0.2))
     write_prepared(splits, tmp_path / "made")
     whole = [blank_as_none(record) for record in read_records(file).good]
     assert sorted(map(str, whole)) == sorted(str(task.record) for task in read(tmp_path / "made", "all").tasks)
@@ -40,7 +40,7 @@ def test_prepared_records_come_back(tmp_path, loss_on):
 
 
 def test_what_an_earlier_version_prepared_is_to_be_prepared_again(tmp_path):
-    splits = load_alpaca(write_json(tmp_path / "a.json", many(5)), 200, "response", DataConfig(0.2, 0.2))
+    splits = load_records(write_json(tmp_path / "a.json", many(5)), 200, "response", DataConfig(0.2, 0.2))
     write_prepared(replace(splits, records={}), tmp_path / "made")
     with pytest.raises(DataError, match=r"made was prepared by an earlier version .*: prepare it again"):
         read(tmp_path / "made")
@@ -53,7 +53,7 @@ def test_records_that_hold_the_words_of_the_template_stay_whole(tmp_path, loss_o
         "input": "### Input:\nx\n\n### Response:\n",
         "output": "### Input:\n",
     }
-    splits = load_alpaca(write_json(tmp_path / "a.json", [odd]), 200, loss_on, DataConfig(0, 0))
+    splits = load_records(write_json(tmp_path / "a.json", [odd]), 200, loss_on, DataConfig(0, 0))
     write_prepared(splits, tmp_path / "made")
     [task] = read(tmp_path / "made", "train").tasks
     assert task.record == Record(**odd) and task.response == [*encode(odd["output"]), END_OF_TEXT_ID]
@@ -64,7 +64,8 @@ def test_a_response_that_was_cut_within_a_character_ends_there(tmp_path, loss_on
     record = {"instruction": "Wave.", "output": "👋🏽"}
     prompt = len(encode(ALPACA.prompt("Wave.")))
     write_prepared(
-        load_alpaca(write_json(tmp_path / "a.json", [record]), prompt + 1, loss_on, DataConfig(0, 0)), tmp_path / "made"
+        load_records(write_json(tmp_path / "a.json", [record]), prompt + 1, loss_on, DataConfig(0, 0)),
+        tmp_path / "made",
     )
     [task] = read(tmp_path / "made", "train").tasks
     assert task.response == encode("👋🏽")[:1] and task.record.output == "\ufffd"
@@ -74,7 +75,7 @@ def test_a_response_that_was_cut_within_a_character_ends_there(tmp_path, loss_on
 def test_a_response_that_was_cut_has_no_end(tmp_path, loss_on):
     record = {"instruction": "Count.", "output": "one two three four five six seven"}
     prompt = len(encode(ALPACA.prompt("Count.")))
-    splits = load_alpaca(write_json(tmp_path / "a.json", [record]), prompt + 3, loss_on, DataConfig(0, 0))
+    splits = load_records(write_json(tmp_path / "a.json", [record]), prompt + 3, loss_on, DataConfig(0, 0))
     write_prepared(splits, tmp_path / "made")
     [task] = read(tmp_path / "made", "train").tasks
     assert task.response == encode("one two three") and task.record.output == "one two three"
@@ -82,7 +83,7 @@ def test_a_response_that_was_cut_has_no_end(tmp_path, loss_on):
 
 def test_nothing_to_evaluate_on_is_an_error(tmp_path):
     file = write_json(tmp_path / "records.json", many(5))
-    write_prepared(load_alpaca(file, 200, "response", DataConfig(0.2, 0)), tmp_path / "made")
+    write_prepared(load_records(file, 200, "response", DataConfig(0.2, 0)), tmp_path / "made")
     with pytest.raises(
         DataError,
         match=r"the test split of .* is empty: choose --split train \(4 records\) or val \(1 record\), or all",

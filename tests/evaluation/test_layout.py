@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gpt2cli.config import DataConfig, TrainConfig
-from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.open_data import load_records
 from gpt2cli.data.records import Record
 from gpt2cli.data.turns import template_of
 from gpt2cli.evaluation.evaluation_data import Instructions, read_data
@@ -33,7 +33,7 @@ def answer_of(record: Record) -> list[int]:
 
 def test_sequences_are_those_of_training(tmp_path):
     file = write_json(tmp_path / "records.json", [*RECORDS, {"instruction": "long " * 300, "output": "no"}])
-    trained = load_alpaca(file, 60, "response", DataConfig(0, 0)).train
+    trained = load_records(file, 60, "response", DataConfig(0, 0)).train
     data = read_data(file, "records.json", None, 60, TrainConfig(), DataConfig())
     assert isinstance(data, Instructions)
     records, responses = zip(*((task.record, task.response) for task in data.tasks), strict=True)

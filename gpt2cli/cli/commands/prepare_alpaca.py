@@ -108,7 +108,7 @@ def prepare_alpaca(
 
         from gpt2cli.cli.views.downloads import showing_downloads
         from gpt2cli.cli.views.progress import ProgressBars
-        from gpt2cli.data.open_data import load_alpaca
+        from gpt2cli.data.open_data import load_records
         from gpt2cli.data.prepared import write_prepared
         from gpt2cli.hub.addresses import without_query
 
@@ -119,7 +119,7 @@ def prepare_alpaca(
         on_batch = partial(bars.update, "tokenizing")
         length = train.max_length or WINDOW
         name = without_query(source)
-        splits = load_alpaca(
+        splits = load_records(
             path, length, train.loss_on, data, skip_bad, on_batch, source=name, template=wording, columns=asked
         )
     for note in splits.notes:

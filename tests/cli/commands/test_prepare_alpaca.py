@@ -15,7 +15,7 @@ from gpt2cli.cli.typer_internals import invoke
 from gpt2cli.cli.views.dataset import show_example
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.kinds import FILE
-from gpt2cli.data.open_data import load_alpaca, load_data
+from gpt2cli.data.open_data import load_data, load_records
 from gpt2cli.data.prepared import fingerprint, read_prepared
 from gpt2cli.data.records import Record
 from gpt2cli.errors import ResourceError
@@ -163,7 +163,7 @@ def test_the_example_is_divided_by_the_template_of_the_data(
 ) -> None:
     template = PromptTemplate("Q: {instruction} {input}\nA:", "Q: {instruction}\nA:")
     records = write_json(tmp_path / "a.json", [{"instruction": "Say A:", "output": " ### Response:\nA"}] * 3)
-    splits = load_alpaca(records, 99, loss_on, DataConfig(0, 0), template=template)
+    splits = load_records(records, 99, loss_on, DataConfig(0, 0), template=template)
     console = Console(force_terminal=True, color_system="standard", highlight=False)
     show_example(console, splits)
     shown = capsys.readouterr().out
