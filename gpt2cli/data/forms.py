@@ -101,6 +101,13 @@ def find_columns(where: str, found: Names, asked: Mapping[str, str] | None, need
     return columns
 
 
+def has_answers(found: Names) -> bool:
+    """Whether records with columns of these names have answers. Then a file of them is no plain text."""
+    if _preferences(found.names, found.lists) or first_match(OWN_NAMES["messages"], found.lists) is not None:
+        return True
+    return any(columns.output is not None for form in FORMS if (columns := _in_form(form, found.names)))
+
+
 def _known(where: str, found: Names, needs_output: bool) -> Columns:
     """The columns of the first format that the file has."""
     names = found.names

@@ -12,7 +12,7 @@ from gpt2cli.data.records import read_records
 from gpt2cli.data.source import fetch_source
 from gpt2cli.data.splits import Splits, sample, split
 from gpt2cli.data.text import left_out_of, read_text, read_text_of
-from gpt2cli.data.text_records import form_of, read_text_records
+from gpt2cli.data.text_records import is_plain_text, read_text_records
 from gpt2cli.data.tokenized_records import OnBatch, tokenize_records
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
@@ -57,7 +57,7 @@ def load_data(
         raise UsageError(f"--max-length {max_length} is more than the model's window of {block_size} tokens: lower it")
     check_kind(path)
     is_file_of_records = is_data_file(path) and not path.is_dir()
-    if is_file_of_records and form_of(path, columns) == "text":
+    if is_file_of_records and is_plain_text(path, columns):
         read = read_text_records(path, skip_bad, columns)
         return _text(read_text_of(read, max_length, data), source or str(path), max_length, data, read.notes)
     if is_file_of_records:

@@ -11,7 +11,7 @@ from gpt2cli import paths
 from gpt2cli.atomic import sync_directory
 from gpt2cli.data.kinds import TEXT_SUFFIX, check_kind, data_path, entries, is_prepared, is_text
 from gpt2cli.data.records import check_suffix, read_records
-from gpt2cli.data.text_records import form_of, read_text_records
+from gpt2cli.data.text_records import is_plain_text, read_text_records
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.data.values import FORMATS, SUFFIXES
 from gpt2cli.errors import DataError, NetworkError, UsageError
@@ -93,7 +93,7 @@ def fetch_source(
     check_source(source)
     name = SOURCES.get(source, source)
     path = _kept(source, name, columns, offline, progress) if is_remote(name) else paths.expand(source)
-    if form_of(path, columns) == "text":
+    if is_plain_text(path, columns):
         raise _refused_text(source)
     return path
 
@@ -173,7 +173,7 @@ def _check_content(path: Path, columns: Mapping[str, str] | None) -> None:
     """Raise DataError or UsageError for a file that holds no text, or no records in these columns."""
     if path.suffix.lower() == TEXT_SUFFIX:
         read_utf8(path)
-    elif form_of(path, columns) == "text":
+    elif is_plain_text(path, columns):
         read_text_records(path, skip_bad=True, columns=columns)
     else:
         read_records(path, skip_bad=True, columns=columns)

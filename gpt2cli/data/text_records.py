@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from gpt2cli.counted import counted
-from gpt2cli.data.columns import Kind
+from gpt2cli.data.columns import names_in
 from gpt2cli.data.data_file import open_data_file, text_in
+from gpt2cli.data.forms import LIKELY, has_answers
+from gpt2cli.data.values import read_values
 from gpt2cli.errors import DataError, UsageError
 
 
@@ -24,20 +27,22 @@ class TextRecords:
     notes: tuple[str, ...]
 
 
-def form_of(path: Path, columns: Mapping[str, str] | None = None) -> Kind:
-    """What a file of records holds, by the names of its columns. `columns` is as for `read_records`.
+def is_plain_text(path: Path, columns: Mapping[str, str] | None = None) -> bool:
+    """Whether a file of records holds plain text, by the names of its columns. `columns` is as for `read_records`.
 
-    A file that cannot be read, or that has no known columns, counts as records: `read_records` raises its error.
-    Raises UsageError for a file without the given `columns`.
+    False for a file that cannot be read, or that has no known columns: `read_records` raises its error. Raises
+    UsageError for a file without the given `columns`.
     """
     try:
-        return open_data_file(path, columns, needs_output=False).columns.kind
+        if not columns and has_answers(names_in((value for _, value in islice(read_values(path), 1)), LIKELY)):
+            return False  # other records cannot change that
+        return open_data_file(path, columns, needs_output=False).columns.text is not None
     except DataError:
-        return "records"
+        return False
 
 
 def read_text_records(path: Path, skip_bad: bool = False, columns: Mapping[str, str] | None = None) -> TextRecords:
-    """The documents of a file whose records are plain text (`form_of` gives "text").
+    """The documents of a file whose records are plain text (see `is_plain_text`).
 
     Raises the errors of `read_records`, and DataError for a file without any text.
     """

@@ -17,7 +17,7 @@ from gpt2cli.data.prepared import AGAIN, read_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import Splits
 from gpt2cli.data.text import left_out_of, read_documents, tokenize
-from gpt2cli.data.text_records import form_of, read_text_records
+from gpt2cli.data.text_records import is_plain_text, read_text_records
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
@@ -122,7 +122,7 @@ def read_data(
         refuse_columns(path, columns)
         _refuse_split(source, split)
         return _read_lines(path, source) if questions else _read_texts(path, source)
-    elif form_of(path, columns) == "text":
+    elif is_plain_text(path, columns):
         _refuse_split(source, split)
         if questions:
             raise UsageError(f"{source} holds plain text, not questions: add --columns instruction=COLUMN")

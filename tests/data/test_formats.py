@@ -12,7 +12,7 @@ import pytest
 
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.data.records import Record, Records, read_records
-from gpt2cli.data.text_records import form_of, read_text_records
+from gpt2cli.data.text_records import is_plain_text, read_text_records
 from gpt2cli.errors import DataError
 from gpt2cli.exchanges import Exchange
 
@@ -143,7 +143,7 @@ def asked(columns: str | None) -> dict[str, str] | None:
 
 
 def read(path: Path, columns: str | None) -> Records:
-    assert form_of(path, asked(columns)) != "text"
+    assert not is_plain_text(path, asked(columns))
     return read_records(path, columns=asked(columns))
 
 
@@ -176,7 +176,7 @@ def test_each_format_in_each_container_gives_the_same(
     assert ("the records are in its list 'data'" in told) == (container == "object.json")
     assert ("separate the columns" in told) == (container in TABLES)
     if form in CONVERSATIONS.values():
-        assert form_of(path, asked(form.columns)) == "conversations"
+        assert found.columns.kind == "conversations"
         assert told.startswith(f"2 conversations, 5 turns, {form.form}")
         assert found.with_system == 2
 
@@ -190,7 +190,7 @@ def test_plain_text_in_each_container(
     texts = ["One document,\r\nof two lines.", "Another; 'with'\t\"quotes\" | <|endoftext|>", " \n"]
     text = (JSON | TABLES)[container]([{key: text, "source": "web"} for text in texts])
     path = write(tmp_path / (container + packed), text)
-    assert form_of(path, asked(columns)) == "text"
+    assert is_plain_text(path, asked(columns))
     found = read_text_records(path, columns=asked(columns))
     assert found.texts == [texts[0].replace("\r\n", "\n"), texts[1]] and found.bad == 0
     assert found.notes[0].startswith("2 documents of plain text")

@@ -18,10 +18,10 @@ READ = """
 import resource, sys
 from pathlib import Path
 from gpt2cli.data.records import read_records
-from gpt2cli.data.text_records import form_of, read_text_records
+from gpt2cli.data.text_records import is_plain_text, read_text_records
 
 path = Path(sys.argv[1])
-found = read_text_records(path).texts if form_of(path) == "text" else read_records(path).good
+found = read_text_records(path).texts if is_plain_text(path) else read_records(path).good
 print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.data.text_records import form_of, read_text_records
+from gpt2cli.data.text_records import is_plain_text, read_text_records
 from gpt2cli.errors import DataError, UsageError
 from tests.data.records import RECORDS, write_json
 
@@ -26,7 +26,7 @@ from tests.data.records import RECORDS, write_json
 )
 def test_the_names_of_all_records_decide(tmp_path: Path, content: str, kind: str) -> None:
     (tmp_path / "a.jsonl").write_text(content, encoding="latin-1")
-    assert form_of(tmp_path / "a.jsonl") == kind
+    assert is_plain_text(tmp_path / "a.jsonl") == (kind == "text")
 
 
 def test_a_wrong_document_is_named_or_counted(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_columns_name_the_texts(tmp_path: Path) -> None:
     found = read_text_records(path, columns={"text": "inhalt"})
     assert (found.texts, found.notes) == (["a"], ("1 document of plain text; takes inhalt as text",))
     with pytest.raises(UsageError, match="has no column 'x': --columns can name 'inhalt', 'text'"):
-        form_of(path, {"text": "x"})
+        is_plain_text(path, {"text": "x"})
 
 
 def test_what_is_no_plain_text(tmp_path: Path) -> None:
