@@ -20,6 +20,8 @@ from gpt2cli.untrusted import is_utf16
 
 PART = 2**20
 """Bytes that are read at a time, or more if one value has more."""
+_GOES_ON = 3
+"""Characters after a number that tell whether it goes on, as in 1e+5."""
 _BLANKS = re.compile(r"[ \t\n\r]*")
 
 
@@ -107,7 +109,7 @@ class _Reader:
             except RecursionError:
                 raise DataError(f"{self._path}: bad JSON (nested too deep): give a list of records") from None
             else:
-                if end < len(self._text) or not self._read_on():  # a number could go on
+                if end + _GOES_ON <= len(self._text) or not self._read_on():
                     self._at = end
                     return value
                 continue

@@ -80,6 +80,13 @@ def test_an_error_has_its_place(
         read_list(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("part", range(1, 12))
+def test_numbers_are_whole_wherever_a_part_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    monkeypatch.setattr(json_lists, "PART", part)
+    (tmp_path / "a.json").write_text("[0.0, 1e5,-1.25E+10 ,12345,-0]")
+    assert read_list(tmp_path / "a.json") == [0.0, 1e5, -1.25e10, 12345, 0]
+
+
 def test_what_json_does_not_have_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[NaN, 1e999]")
     assert read_list(tmp_path / "a.json") == [NAN, math.inf]
