@@ -189,7 +189,7 @@ def _exchanges(messages: Sequence[_Message]) -> tuple[tuple[Exchange, ...], str]
             raise MalformedError(f"has an empty message of the {message.role} ({message.place})")
         if is_question:
             question = message.text
-        else:
+        elif message.text:  # an empty last answer leaves its question without one
             exchanges.append(Exchange(question, "", message.text))
             question = ""
     return tuple(exchanges), question

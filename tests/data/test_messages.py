@@ -43,6 +43,7 @@ def image(kind: str) -> dict[str, Any]:
             Record("Hi?\nHo?", "", "Ho."),
         ),
         ({"messages": [U, A, U]}, ONE),  # the question is left out
+        ({"messages": [U, A, U, A | {"content": " "}]}, ONE),
         ({"messages": [U]}, Record("Hi?", "", "")),
         ({"messages": [U, A | {"content": ""}]}, Record("Hi?", "", "")),
         ({"messages": [U, A | {"tool_calls": [], "function_call": None, "weight": 1, "name": None}]}, ONE),
