@@ -14,7 +14,7 @@ from gpt2cli.data.values import SUFFIXES, is_data_file
 from gpt2cli.errors import DataError, UsageError
 from gpt2cli.hub.names import DATASET_FORM, DATASET_PREFIX, parse_dataset_file
 from gpt2cli.suggestions import advise, did_you_mean_file
-from gpt2cli.untrusted import is_directory, is_file, missing, shown
+from gpt2cli.untrusted import is_directory, is_file, missing
 
 TEXT_SUFFIX = ".txt"
 FILE = "data.safetensors"
@@ -54,7 +54,7 @@ def _other_data_in(folder: Path) -> str:
     files = [path for path in entries(folder) if is_data_file(path) and not path.name.startswith(".")]
     if not files:
         return ACCEPTED
-    return f"give a file of records itself, such as {shown(str(min(files)))}"
+    return f"give a file of records itself, such as {min(files)}"
 
 
 def text_files(folder: Path) -> list[Path]:

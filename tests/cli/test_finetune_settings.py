@@ -149,9 +149,10 @@ def test_options_replace_what_the_file_says_about_the_same():
 
 def test_a_new_model_needs_no_adapter():
     asked = make_settings({"lora": False, "from_scratch": True}, {"lora": {}, "model": "gpt2"})
-    refuse_idle(given_names({"lora", "from_scratch"}, asked), asked.lora is not None, asked.from_scratch is not None)
+    given = given_names({"lora", "from_scratch"}, asked)
+    refuse_idle(given, asked.lora is not None, asked.from_scratch is not None, "cosine")
     with pytest.raises(UsageError, match="--lora is for an existing model"):
-        refuse_idle({"lora"}, True, True)
+        refuse_idle({"lora"}, True, True, "cosine")
 
 
 def test_the_settings_of_a_file_are_not_changed():

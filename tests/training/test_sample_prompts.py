@@ -10,7 +10,8 @@ from gpt2cli import tokenizer
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import from_masked, from_sequences
 from gpt2cli.data.open_data import load_data
-from gpt2cli.data.tokenized_records import template_of, tokenize_records
+from gpt2cli.data.tokenized_records import tokenize_records
+from gpt2cli.data.turns import template_of
 from gpt2cli.exchanges import prompt_ids
 from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
 from gpt2cli.training.sample_prompts import BEGINNING, SAMPLING, given_prompts, prompts_from
