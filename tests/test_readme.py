@@ -5,6 +5,7 @@ import pkgutil
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -16,12 +17,13 @@ import typer
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.cli.app import app
 from gpt2cli.config import GPTConfig
+from gpt2cli.data.records import read_records
 from tests import models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
-LONGEST = 250
+LONGEST = 280
 """Lines of the README: as many as a person reads in ten minutes."""
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 SHAPE = GPTConfig(n_layer=1, n_head=1, n_embd=64, block_size=128)
@@ -166,6 +168,14 @@ def prepared(tmp_path):
     save_checkpoint(models.small_model(SHAPE), tmp_path / "finetuned.pt")
     for name in ("a.pt", "b.pt", "mine.pt"):
         shutil.copy(tmp_path / "finetuned.pt", tmp_path / name)
+
+
+def test_the_class_writes_a_table_of_30_questions(tmp_path):
+    [block] = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    subprocess.run(["bash", "-c", block], cwd=tmp_path, check=True)
+    found = read_records(tmp_path / "quiz.csv").good
+    assert len(found) == 30
+    assert (found[5].instruction, found[5].output) == ("What is 2 times 9?", "2 times 9 is 18.")
 
 
 @pytest.mark.usefixtures("prepared", "hub_with_gpt2")
