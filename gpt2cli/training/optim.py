@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2cli.config import TrainConfig
+from gpt2cli.model.device import fast_training_dtype
 from gpt2cli.model.gpt import GPT
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
@@ -129,15 +130,15 @@ class Optimizer:
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Approximately U V^T for each matrix U S V^T in (n, rows, columns), with singular values from 0.7 to 1.2.
 
-    Computed by five Newton-Schulz iterations of a quintic polynomial, in bf16 on CUDA.
+    Computed by five Newton-Schulz iterations of a quintic polynomial, in bf16 on devices that are faster in it.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrices.bfloat16() if matrices.device.type == "cuda" else matrices
+    x = matrices.to(fast_training_dtype(matrices.device) or matrices.dtype)
     wide = x if x.shape[1] <= x.shape[2] else x.mT
     wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)  # now no singular value is above 1
     for _ in range(NEWTON_SCHULZ_STEPS):
         square = wide @ wide.mT
-        wide = a * wide + (b * square + c * (square @ square)) @ wide
+        wide = torch.baddbmm(wide, torch.baddbmm(square, square, square, beta=b, alpha=c), wide, beta=a)
     found: Tensor = wide if x.shape[1] <= x.shape[2] else wide.mT
     return found.to(matrices.dtype)
 

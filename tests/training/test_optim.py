@@ -7,6 +7,7 @@ from gpt2cli.config import LoRAConfig, TrainConfig
 from gpt2cli.data.batches import make_rows
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import add_lora
+from gpt2cli.training import optim
 from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate, steps_before_fall, warmup_steps
 from tests.training.records import dataset, job
@@ -44,7 +45,8 @@ def model_with(lora: bool) -> GPT:
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_muon_is_torchs_with_query_key_and_value_apart(monkeypatch: pytest.MonkeyPatch, lora: bool) -> None:
-    """Torch's own would compute in bf16; what is not a block's matrix is AdamW's."""
+    """Both compute in fp32 here, not in bf16; what is not a block's matrix is AdamW's."""
+    monkeypatch.setattr(optim, "fast_training_dtype", lambda device: None)
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor.clone())
     ours, theirs = model_with(lora), model_with(lora)
     before = {name: p for name, p in theirs.named_parameters() if p.requires_grad}
