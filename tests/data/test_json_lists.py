@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt2cli.data import json_lists
-from gpt2cli.data.json_lists import JSONList, holds_list
+from gpt2cli.data.json_lists import JSONFile, holds_list, open_object
 from gpt2cli.data.json_values import NAN
 from gpt2cli.data.records import read_records
 from gpt2cli.errors import DataError
@@ -24,7 +24,7 @@ VALUES = st.recursive(
 
 
 def read_list(path: Path) -> list[Any]:
-    return [value for _, value in JSONList(path)]
+    return [value for _, value in JSONFile(path)]
 
 
 @given(
@@ -50,6 +50,11 @@ def test_any_list_is_read_in_parts_of_any_size(
     path.write_bytes((start + text + "\n").encode("utf-8", "replace"))
     assert holds_list(path.read_bytes())
     assert read_list(path) == json.loads(path.read_text(encoding="utf-8-sig"))
+    # and so is a list in an object
+    in_object = {"a": {"b": [0]}, "empty": [], "data": values, "é": None}
+    (tmp_path / "b.json").write_text(start + json.dumps(in_object, indent=indent, ensure_ascii=ascii), "utf-8")
+    if values and not (isinstance(values[0], dict) and {"role", "from"} & values[0].keys()):
+        assert [value for _, value in open_object(tmp_path / "b.json")] == values
     # and a part of a list is an error, wherever it ends
     path.write_bytes(path.read_bytes()[: -2 - len(text) // 3])
     with pytest.raises(DataError):
@@ -77,6 +82,36 @@ def test_an_error_has_its_place(
     monkeypatch.setattr(json_lists, "PART", part)
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(DataError, match=rf"a\.json: bad JSON at {told}"):
+        read_list(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("part", [1, 7, 2**20])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"data": [1, 2', r"line 1, column 15 \(Expecting ',' delimiter, after record 2;"),
+        ('{"a": 1,\n"data": [{"b" 1}]}', r"line 2, column 15 \(Expecting ':' delimiter, in record 1;"),
+        ('{"data": [1], "a" 2}', r"line 1, column 19 \(Expecting ':' delimiter; looks like"),
+        ('{"data": [1], }', r"line 1, column 15 \(a comma before the end of the object;"),
+        ('{"data": [1], a: 2}', r"line 1, column 15 \(Expecting property name enclosed in double quotes;"),
+        ('{"a": 1}\n{"a": 2}', r"line 2, column 1 \(Extra data; .*: if it holds an object a line, name it .jsonl"),
+        ("instruction,output", r"line 1, column 1 \(Expecting value;"),
+        ("", r"line 1, column 1 \(Expecting value; looks like an empty file"),
+    ],
+)
+def test_an_error_in_an_object_has_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, told: str, part: int
+) -> None:
+    monkeypatch.setattr(json_lists, "PART", part)
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=rf"a\.json: bad JSON at {told}"):
+        open_object(tmp_path / "a.json")
+
+
+def test_an_error_is_told_before_the_rest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lists, "PART", 64)
+    (tmp_path / "a.json").write_bytes(b'[{"a" 1}, ' + b"1, " * 100 + b"\xff]")  # which is not UTF-8
+    with pytest.raises(DataError, match=r"column 7 \(Expecting ':' delimiter, in record 1"):
         read_list(tmp_path / "a.json")
 
 
@@ -114,7 +149,7 @@ def test_the_only_list_with_values_holds_the_records(tmp_path: Path) -> None:
     found = read_records(write_json(tmp_path / "a.json", {"errors": [], "name": "x", "data": RECORDS}))
     assert len(found.good) == len(RECORDS) and found.notes[0] == "the records are in its list 'data'"
     (tmp_path / "a.json").write_text('{"data": [1], "data": [2]}')
-    with pytest.raises(DataError, match="several different values of 'data'"):
+    with pytest.raises(DataError, match="several lists 'data'"):
         read_records(tmp_path / "a.json")
 
 

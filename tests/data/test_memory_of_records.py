@@ -14,6 +14,9 @@ MOST = 700 * 2**20
 """Bytes of the largest resident set."""
 QUESTION, ANSWER = "How much is this, and why? " * 3, "It is as much as that, because it is. " * 10
 
+AROUND = {"json": ("[", ",\n", "]"), "object.json": ('{"data": [', ",\n", "]}"), "jsonl": ("", "\n", "\n")}
+"""For each ending what stands before the records, between them, and after them."""
+
 READ = """
 import resource, sys
 from pathlib import Path
@@ -46,7 +49,7 @@ def value(form: str, i: int) -> dict[str, Any]:
     ("form", "ending"),
     [
         *((form, ending) for form in ("records", "preferences", "text") for ending in ("csv", "json", "jsonl")),
-        *((form, ending) for form in ("messages", "conversations") for ending in ("json", "jsonl")),
+        *((form, ending) for form in ("messages", "conversations") for ending in ("json", "object.json", "jsonl")),
     ],
 )
 def test_100_000_records_are_read_in_little_memory(tmp_path: Path, form: str, ending: str) -> None:
@@ -57,7 +60,7 @@ def test_100_000_records_are_read_in_little_memory(tmp_path: Path, form: str, en
             table.writeheader()
             table.writerows(value(form, i) for i in range(COUNT))
         else:
-            start, between, end = ("[", ",\n", "]") if ending == "json" else ("", "\n", "\n")
+            start, between, end = AROUND[ending]
             file.write(start)
             for i in range(COUNT):
                 file.write((between if i else "") + json.dumps(value(form, i), ensure_ascii=False))
