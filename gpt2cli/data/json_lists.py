@@ -199,7 +199,7 @@ class _Reader:
             except json.JSONDecodeError as error:
                 problem = error
             except RecursionError:
-                raise DataError(f"{self._path}: bad JSON (nested too deep): give a list of records") from None
+                raise self._error("nested too deep", self._at) from None
             else:
                 if end + _GOES_ON <= len(self._text) or not self._read_on():
                     self._at = end

@@ -125,7 +125,8 @@ def _message(value: Any, place: str) -> _Message:
     weight = value.get("weight")
     if role == ASSISTANT and weight not in (None, 1, NAN):
         raise MalformedError(f"has the weight {shown(weight)} in {place}, and all answers are learned alike")
-    key = "value" if "value" in value and "content" not in value else "content"
+    usual, other = ("value", "content") if speaker == "from" else ("content", "value")
+    key = other if other in value and usual not in value else usual
     text = _text_of(member(value, key, f"{key!r} in {place}"), f"{place}.{key}")
     others: tuple[str, ...] = ()
     if len(value) > 2:
@@ -140,7 +141,7 @@ def _role(value: Any, place: str) -> str:
     if name in TOOL_ROLES:
         raise MalformedError(f"has a message of a tool ({place} is of {shown(value, 40)}), and tools are not supported")
     if name not in ROLES:
-        raise MalformedError(f"has the role {shown(value, 40)} in {place}: known are {SYSTEM}, {USER} and {ASSISTANT}")
+        raise MalformedError(f"has the role {shown(value, 40)} in {place}, not {SYSTEM}, {USER} or {ASSISTANT}")
     return ROLES[name]
 
 

@@ -135,7 +135,9 @@ def _with_shared_system(template: PromptTemplate, records: Iterable[Record]) -> 
 
 
 def _characters(record: Record) -> int:
-    return sum(len(each.instruction) + len(each.input) + len(each.output) for each in record.exchanges)
+    """The number of characters of a record's texts. Each prompt of a conversation repeats its system text."""
+    texts = ((record.system, each.instruction, each.input, each.output) for each in record.exchanges)
+    return sum(len(text) for of_exchange in texts for text in of_exchange)
 
 
 class _Sequences:
@@ -183,7 +185,7 @@ class _Sequences:
         if not kept:
             self.dropped_long += 1
             return
-        if len(kept) < len(turns):
+        if len(kept) < len(record.exchanges):
             self.shortened += 1
             record = replace(record, earlier=record.exchanges[-len(kept) : -1])
         if len(kept[-1].answer) < len(turns[-1].answer):

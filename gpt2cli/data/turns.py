@@ -26,18 +26,23 @@ def template_of(record: Record, template: PromptTemplate) -> PromptTemplate:
 
 
 def encode_turns(records: Sequence[Record], template: PromptTemplate, max_length: int) -> list[list[Turn]]:
-    """The turns of each record. Prompts and answers are encoded separately, as they are when a model answers.
+    """The turns of each record, without first ones that cannot fit into `max_length` tokens.
 
-    A text that cannot fit into `max_length` tokens is cut to one that still does not fit.
+    Prompts and answers are encoded separately, as they are when a model answers. A text that cannot fit is cut to one
+    that still does not fit. So the texts of a record are bounded, although each prompt repeats its system text.
     """
     most = max_length * LONGEST_TOKEN + 1  # there may be 100 million further characters
-    texts = []
+    texts, counts = list[str](), list[int]()
     for record in records:
-        own = template_of(record, template)
-        for each in record.exchanges:
-            texts += [own.prompt(each.instruction, each.input)[:most], each.output[:most]]
+        own, parts, size = template_of(record, template), list[str](), 0
+        for each in reversed(record.exchanges):
+            if size < most:
+                parts += [each.output[:most], own.prompt(each.instruction, each.input)[:most]]
+                size += len(parts[-1]) + len(parts[-2])
+        texts += reversed(parts)
+        counts.append(len(parts) // 2)
     encoded = iter(encode_many(texts))
-    return [[Turn(next(encoded), [*next(encoded), END_OF_TEXT_ID]) for _ in record.exchanges] for record in records]
+    return [[Turn(next(encoded), [*next(encoded), END_OF_TEXT_ID]) for _ in range(count)] for count in counts]
 
 
 def last_turns(turns: Sequence[Turn], max_length: int) -> list[Turn]:

@@ -88,11 +88,12 @@ def test_shapes_that_are_read(tmp_path: Path, value: dict[str, Any], record: Rec
         ({"messages": [["Hi?", "Ho."]]}, "has a list as messages[0], not a message"),
         ({"messages": [[U, A]]}, "has a list as messages[0], not a message"),
         ({"messages": [U, {"role": "assistant"}]}, "has no 'content' in messages[1]"),
+        ({"conversations": [{"from": "human"}]}, "has no 'value' in conversations[0]"),
         ({"messages": [U, {"content": "Ho."}]}, "has no 'role' in messages[1]"),
         ({"messages": [U, A | {"role": None}]}, "has null as the role of messages[1], not a text"),
         (
             {"messages": [U, A | {"role": "narrator"}]},
-            "has the role 'narrator' in messages[1]: known are system, user and",
+            "has the role 'narrator' in messages[1], not system, user or assistant",
         ),
         ({"messages": [U, A | {"content": None}]}, "has null as messages[1].content, not a text"),
         ({"messages": [U, A | {"content": 42}]}, "has a number as messages[1].content, not a text"),

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2cli.config import DataConfig
+from gpt2cli.data import encoding as encoding_of_data
+from gpt2cli.data import turns
 from gpt2cli.data.encoding import LONGEST_TOKEN
 from gpt2cli.data.open_data import load_records
 from gpt2cli.data.records import Record, read_records
@@ -167,6 +169,29 @@ def test_a_long_conversation_keeps_whole_last_exchanges(
     assert found.counts.truncated == is_cut and (is_cut or kept.output == record.output)
     assert found.counts.shortened == (number < len(record.exchanges))
     assert (found.counts.turns, found.turns) == (number, number)
+
+
+@pytest.mark.parametrize("last", ["Bye.", "Bye " * 5_000])
+def test_first_exchanges_that_cannot_fit_are_not_encoded(monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    sizes = list[int]()
+
+    def encode_many(texts: list[str]) -> list[list[int]]:
+        sizes.append(sum(map(len, texts)))
+        return [encode_plain(text) for text in texts]
+
+    monkeypatch.setattr(turns, "encode_many", encode_many)
+    texts = ["Hi.", "Hello!"] * 5_000
+    found = tokenize(as_read(conversation(*texts[:-1], last, system="Be brief. " * 20)), max_length=100)
+    assert sum(sizes) < 4 * 100 * LONGEST_TOKEN and found.counts.shortened == 1
+    assert found.counts.truncated == (last != "Bye.") and found.turns == 1
+
+
+def test_batches_count_the_system_text_of_each_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding_of_data, "BATCH_CHARACTERS", 2_000)
+    done = list[int]()
+    records = [conversation("Hi.", "Hello!", "Bye.", "Bye!", system="Be brief. " * 50)] * 6
+    tokenize(as_read(*records), max_length=1000, on_batch=lambda count, _: done.append(count))
+    assert done == [2, 4, 6]
 
 
 def test_what_was_left_out_of_conversations_is_told() -> None:
