@@ -65,11 +65,6 @@ class Records:
     without_input: int = 0
 
     @property
-    def with_system(self) -> int:
-        """The number of good records with a system text."""
-        return sum(bool(record.system) for record in self.good)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Remarks for the person who gave the file."""
         read = "; ".join(filter(None, (self._told_form(), self.columns.note(), self.container)))

@@ -18,7 +18,7 @@ from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.encoding import batches
 from gpt2cli.data.records import Record, Records
 from gpt2cli.data.splits import sample
-from gpt2cli.data.turns import Turn, encode_turns, last_turns
+from gpt2cli.data.turns import Turn, encode_turns, joined, last_turns
 from gpt2cli.errors import DataError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import decode
@@ -192,10 +192,7 @@ class _Sequences:
             self.truncated += 1
             record = replace(record, output=decode(kept[-1].answer))
         self.records.append(replace(record, input="") if record.input.isspace() else record)
-        start = len(self._tokens)
-        for prompt, answer in kept:
-            self._tokens.extend(prompt)
-            self._tokens.extend(answer)
-            self._is_target += (b"\1" if self._learns_prompts else b"\0") * len(prompt) + b"\1" * len(answer)
-        self._is_target[start] = False
+        tokens, is_target = joined(kept, self._learns_prompts)
+        self._tokens.extend(tokens)
+        self._is_target += is_target
         self._offsets.append(len(self._tokens))

@@ -57,3 +57,17 @@ def last_turns(turns: Sequence[Turn], max_length: int) -> list[Turn]:
     lengths = accumulate(len(turn.prompt) + len(turn.answer) for turn in reversed(turns))
     kept = max(1, sum(length <= max_length for length in lengths))
     return [*turns[-kept:-1], Turn(prompt, answer[:room])]
+
+
+def joined(turns: Sequence[Turn], learns_prompts: bool = False) -> tuple[list[int], bytearray]:
+    """The tokens of at least one turn, one after the other, and for each 1 if it is a target, else 0.
+
+    The answers are targets, and the prompts only if they are learned, too. The first token is none, as no token
+    precedes it.
+    """
+    tokens = [token for turn in turns for part in turn for token in part]
+    is_target = bytearray()
+    for prompt, answer in turns:
+        is_target += bytes([learns_prompts]) * len(prompt) + b"\1" * len(answer)
+    is_target[0] = False
+    return tokens, is_target

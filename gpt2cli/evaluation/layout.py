@@ -7,7 +7,7 @@ import torch
 
 from gpt2cli.data.dataset import TokenDataset, from_masked
 from gpt2cli.data.records import Record
-from gpt2cli.data.turns import Turn, encode_turns, last_turns
+from gpt2cli.data.turns import Turn, encode_turns, joined, last_turns
 from gpt2cli.prompts import PromptTemplate
 
 
@@ -23,12 +23,9 @@ def lay_out(
 
 
 def sequences(laid_out: Sequence[Sequence[Turn]]) -> TokenDataset:
-    """A sequence for each list of turns, in which the answers are the targets."""
-    ids = [[token for turn in turns for part in turn for token in part] for turns in laid_out]
-    masks = [
-        torch.tensor([is_answer for turn in turns for is_answer, part in enumerate(turn) for _ in part]).to(torch.bool)
-        for turns in laid_out
-    ]
-    for mask in masks:
-        mask[0] = False  # no token precedes it
-    return from_masked([torch.tensor(each).to(torch.uint16) for each in ids], masks)
+    """A sequence for each of these lists of turns, at least one, in which the answers are the targets."""
+    ids, masks = zip(*map(joined, laid_out), strict=True)
+    return from_masked(
+        [torch.tensor(each).to(torch.uint16) for each in ids],
+        [torch.frombuffer(mask, dtype=torch.bool) for mask in masks],
+    )
