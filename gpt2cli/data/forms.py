@@ -214,9 +214,10 @@ def _no_lists(where: str, column: str) -> str:
 
 def _advice(found: Names, needs_output: bool) -> str:
     """The `--columns` to try. Names that a shell could misunderstand are not repeated in a command."""
-    free = [name for name in found.names if folded(name) not in (*_NUMBERING, *_RECORD)]
     needed = _RECORD[:2] if needs_output else _RECORD[:1]
     missing = [field for field in needed if match(field, found.names) is None]
+    taken = _RECORD if len(missing) < len(needed) else ()  # an input alone can be the instruction
+    free = [name for name in found.names if folded(name) not in (*_NUMBERING, *taken)]
     if messages := [name for name in free if name in found.lists]:
         free, missing = messages, ["messages"]
     elif len(free) == 1 and len(missing) == 2:

@@ -104,8 +104,8 @@ def tokenize_records(
         if on_batch:
             on_batch(done, len(chosen))
     if not tokenized.records:
-        empty, long = len(read.good) - len(answered), tokenized.dropped_long
-        why = f"{empty} have no output, and the prompts of {long} alone fill the {max_length} tokens"
+        empty, long = counted(len(read.good) - len(answered), "record"), counted(tokenized.dropped_long, "record")
+        why = f"{empty} without an output, {long} whose last prompt alone fills the {max_length:,} tokens"
         raise DataError(f"{path}: no record is left ({why}): give other data, or a larger --max-length")
     dataset = tokenized.dataset()
     counts = Counts(

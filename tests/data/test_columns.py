@@ -113,6 +113,8 @@ def test_every_form_is_found_and_told() -> None:
         (["id", "Die Frage", "b"], '--columns "instruction=Die Frage,output=b"$'),
         (["instruction", "antwort"], "as in --columns output=antwort$"),
         (["prompt", "answer"], "as in --columns instruction=prompt,output=answer$"),
+        (["input", "target"], "as in --columns instruction=input,output=target$"),
+        (["instruction", "input", "target"], "as in --columns output=target$"),
         (["$(reboot)", "`ls`"], "as in --columns instruction=COLUMN,output=COLUMN$"),
         (["id"], "the column 'id', and none of .*: give each record an instruction and an output"),
         (["$x", "id"], "name them, as in --columns text=COLUMN$"),

@@ -65,7 +65,7 @@ def test_cut_at_every_length(tmp_path: Path) -> None:
         try:
             found: TokenizedRecords = read(file, max_length=max_length)
         except DataError as error:
-            assert f"the prompts of 6 alone fill the {max_length} tokens" in str(error)
+            assert f"6 records whose last prompt alone fills the {max_length} tokens" in str(error)
             continue
         kept = [i for i in range(6) if int(whole.dataset.first_targets[i]) < max_length]
         assert [found.dataset[i][0].tolist() for i in range(len(found.dataset))] == [
