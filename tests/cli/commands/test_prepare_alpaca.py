@@ -99,7 +99,7 @@ def test_what_is_there_stays_without_force(run: Run, tmp_path: Path) -> None:
         (b'[{"instruction": NaN, "output": "a"}]', "record 1 has NaN as 'instruction'"),
         (b'{"instruction": "a", "output": "b"}', "not a list of records"),
         (f'[{GOOD}, {{"instruction": "\x1b[31m", "output": 3}}]'.replace("\x1b", "\\u001b").encode(), "record 2 "),
-        (b'[{"instruction": "a", "output": " "}]', "1 have no output"),
+        (b'[{"instruction": "a", "output": " "}]', "1 record without an output"),
     ],
 )
 def test_bad_files(run: Run, tmp_path: Path, content: bytes, told: str) -> None:
