@@ -50,10 +50,10 @@ class Columns:
         return {name: column for name, column in names.items() if column is not None}
 
     def note(self) -> str:
-        """Which columns are taken, in words; empty if all have the usual names."""
-        taken = [f"{shown_name(column)} as {name}" for name, column in self.as_dict().items()]
-        usual = all(column in OWN_NAMES.get(name, (name,)) for name, column in self.as_dict().items())
-        return "" if usual else f"takes {', '.join(taken)}"
+        """Which columns with other names than the usual ones are taken, in words; empty if there are none."""
+        others = {name: column for name, column in self.as_dict().items() if column not in OWN_NAMES.get(name, (name,))}
+        taken = ", ".join(f"{shown_name(column)} as {name}" for name, column in others.items())
+        return f"takes {taken}" if taken else ""
 
 
 ALPACA_COLUMNS = Columns("instruction", "output", "input")
