@@ -1,4 +1,4 @@
-"""Each format in each container ends in the same records."""
+"""Each format in each container ends in the same records, and in the same tokens and targets."""
 
 import csv
 import gzip
@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
+from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.columns import parse_columns
+from gpt2cli.data.dataset import TokenDataset, from_masked
+from gpt2cli.data.open_data import load_data
 from gpt2cli.data.records import Record, Records, read_records
 from gpt2cli.data.text_records import is_plain_text, read_text_records
 from gpt2cli.errors import DataError
 from gpt2cli.exchanges import Exchange
+from gpt2cli.tokenizer import END_OF_TEXT_ID, encode_plain
+from tests.data.records import dataset_of
 
 PAIRS = [
     ("Name a fruit.", "A pear."),
@@ -147,6 +153,18 @@ def read(path: Path, columns: str | None) -> Records:
     return read_records(path, columns=asked(columns))
 
 
+def load(path: Path, columns: str | None) -> TokenDataset:
+    """The tokens and targets of all of a file's records, in its order."""
+    splits = load_data(path, TrainConfig(), DataConfig(0, 0), 1024, columns=asked(columns))
+    assert splits.info["fingerprint"] and not len(splits.val) and not len(splits.test)
+    return splits.train
+
+
+def check_same(found: TokenDataset, expected: TokenDataset) -> None:
+    assert found.fingerprint() == expected.fingerprint()
+    assert torch.equal(found.is_target, expected.is_target)
+
+
 # conversations have no form as a table, whose fields are single texts
 CASES = [
     *(
@@ -179,6 +197,7 @@ def test_each_format_in_each_container_gives_the_same(
         assert found.columns.kind == "conversations"
         assert told.startswith(f"2 conversations, 5 turns, {form.form}")
         assert sum(bool(record.system) for record in found.good) == 2
+    check_same(load(path, form.columns), dataset_of(records))
 
 
 @pytest.mark.parametrize("packed", PACKED)
@@ -195,6 +214,11 @@ def test_plain_text_in_each_container(
     assert found.texts == [texts[0].replace("\r\n", "\n"), texts[1]] and found.bad == 0
     assert found.notes[0].startswith("2 documents of plain text")
     assert found.notes[1] == "1 of 3 documents are blank, and are left out"
+    tokens = [END_OF_TEXT_ID]
+    for document in found.texts:
+        tokens += [*encode_plain(document), END_OF_TEXT_ID]
+    is_target = torch.arange(len(tokens)) > 0
+    check_same(load(path, columns), from_masked([torch.tensor(tokens, dtype=torch.uint16)], [is_target]))
     with pytest.raises(DataError, match="holds plain text without answers"):
         read_records(path, columns=asked(columns))
 

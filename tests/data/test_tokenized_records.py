@@ -16,12 +16,11 @@ from gpt2cli.data.encoding import LONGEST_TOKEN
 from gpt2cli.data.open_data import load_records
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.tokenized_records import TokenizedRecords, tokenize_records
-from gpt2cli.data.turns import template_of
 from gpt2cli.errors import DataError
-from gpt2cli.exchanges import Exchange, prompt_ids
+from gpt2cli.exchanges import Exchange
 from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
-from gpt2cli.tokenizer import END_OF_TEXT_ID, decode, encode, encode_plain, encoding
-from tests.data.records import RECORDS, as_read, conversation, many, write_json
+from gpt2cli.tokenizer import END_OF_TEXT_ID, decode, encode, encoding
+from tests.data.records import RECORDS, as_read, conversation, many, parts_of, write_json
 
 tokenize = partial(tokenize_records, path=Path("a.json"), loss_on="response", data=DataConfig())
 
@@ -117,15 +116,6 @@ EXCHANGE = st.builds(Exchange, TEXT, TEXT, ANSWER)
 CONVERSATION = st.builds(Record, TEXT, TEXT, ANSWER, st.lists(EXCHANGE, max_size=4).map(tuple), TEXT)
 BARE = PromptTemplate("{instruction} {input}", "{instruction}")
 TEMPLATE = st.sampled_from([ALPACA, SEED, ALPACA.with_system("Be brief."), BARE])
-
-
-def parts_of(record: Record, template: PromptTemplate) -> list[tuple[list[int], list[int]]]:
-    """The tokens before each answer of a conversation, as chat sends them, and those of the answer."""
-    own = template_of(record, template)
-    return [
-        (prompt_ids(own, record.exchanges[:k], each), [*encode_plain(each.output), END_OF_TEXT_ID])
-        for k, each in enumerate(record.exchanges)
-    ]
 
 
 @given(st.lists(CONVERSATION, min_size=1, max_size=4), TEMPLATE)
