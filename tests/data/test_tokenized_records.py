@@ -19,7 +19,7 @@ from gpt2cli.data.tokenized_records import TokenizedRecords, tokenize_records
 from gpt2cli.errors import DataError
 from gpt2cli.exchanges import Exchange
 from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
-from gpt2cli.tokenizer import END_OF_TEXT_ID, decode, encode, encoding
+from gpt2cli.tokenizer import END_OF_TEXT_ID, decode, encode, encode_plain, encoding
 from tests.data.records import RECORDS, as_read, conversation, many, parts_of, write_json
 
 tokenize = partial(tokenize_records, path=Path("a.json"), loss_on="response", data=DataConfig())
