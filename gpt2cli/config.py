@@ -58,8 +58,8 @@ LESSONS = "lessons"
 """The name of the bundled data: 438 instructions with answers."""
 FINETUNED = "finetuned.pt"
 """The default file that `finetune` writes and `chat` opens."""
-FULL_RATE, LORA_RATE = 5e-5, 3e-4
-"""The default learning rates. Adapters need a higher one than whole matrices."""
+FULL_RATE, LORA_RATE = 5e-5, 5e-4
+"""The default learning rates. Adapters need about ten times that of whole matrices ("LoRA Without Regret", 2025)."""
 
 
 @dataclass(frozen=True)
