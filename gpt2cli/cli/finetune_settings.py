@@ -22,6 +22,7 @@ TRAIN, RECORDS, LORA, SHAPE = TrainConfig(), DataConfig(), LoRAConfig(), GPTConf
 MAX_SIZE = 2**24
 """The largest number of blocks, heads, channels or positions of a new model. No machine can hold more."""
 SHAPE_OPTIONS = ("n_layer", "n_head", "n_embd", "block_size")
+LORA_OPTIONS = ("lora_rank", "lora_alpha")
 WANDB_PROJECT = "gpt2cli"
 START = ("model", "ckpt", "from_scratch")
 """The settings that say which model a run starts from."""
@@ -30,7 +31,7 @@ START = ("model", "ckpt", "from_scratch")
 def refuse_idle(given: Collection[str], lora: bool, from_scratch: bool, schedule: str) -> None:
     """Raise UsageError for given settings that have no effect. `given` has the names of their options."""
     for names, has_effect, why in (
-        ({"lora_rank", "lora_alpha"}, lora, "has no effect without an adapter: add --lora"),
+        (set(LORA_OPTIONS), lora, "has no effect without an adapter: add --lora"),
         ({"cooldown"}, schedule == "wsd", "has no effect on another schedule: add --schedule wsd"),
         (set(SHAPE_OPTIONS), from_scratch, "has no effect on an existing model: add --from-scratch"),
         (
@@ -58,6 +59,15 @@ def given_names(typed: Collection[str], configured: "Settings | None") -> frozen
         defaults = Settings().by_option()
         given |= {name for name, value in configured.by_option().items() if value != defaults[name]}
     return frozenset(given)
+
+
+def groups_of(typed: Collection[str]) -> dict[str, Any]:
+    """An empty group for the adapter or the shape, if an option sets a part of it.
+
+    A resumed run needs no --lora and no --from-scratch. The typed parts are compared with those of the run.
+    """
+    groups = {"lora": LORA_OPTIONS, "from_scratch": SHAPE_OPTIONS}
+    return {group: {} for group, options in groups.items() if not set(options).isdisjoint(typed)}
 
 
 def absolute(place: str | None, names: Collection[str] = ()) -> str | None:

@@ -81,13 +81,16 @@ class Settings:
         return _checked(filled)
 
     def by_option(self) -> dict[str, Any]:
-        """The settings that a resumed run cannot change, by the names of their options, such as `lora_rank`."""
+        """The settings that a resumed run cannot change, by the names of their options, such as `lora_rank`.
+
+        Without an adapter or a new model, those of the adapter or of the shape are None.
+        """
         groups = ("train", "records", "lora", "from_scratch", "out", "wandb_project", "keep_states")
         return {
-            **asdict(self.from_scratch or GPTConfig()),
+            **{each.name: getattr(self.from_scratch, each.name, None) for each in fields(GPTConfig)},
             **asdict(self.records),
             **asdict(self.train),
-            **{f"lora_{name}": value for name, value in asdict(self.lora or LoRAConfig()).items()},
+            **{f"lora_{each.name}": getattr(self.lora, each.name, None) for each in fields(LoRAConfig)},
             **{name: value for name, value in self.as_dict().items() if name not in groups},
             "columns": columns_text(self.columns),
             "lora": self.lora is not None,

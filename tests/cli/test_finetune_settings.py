@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from gpt2cli.bounds import choices
 from gpt2cli.cli.app import app
 from gpt2cli.cli.commands.finetune import was_given
-from gpt2cli.cli.finetune_settings import given_names, make_settings, refuse_idle
+from gpt2cli.cli.finetune_settings import given_names, groups_of, make_settings, refuse_idle
 from gpt2cli.cli.setting_places import all_places, group_at, places_of
 from gpt2cli.cli.settings_file import read_settings
 from gpt2cli.cli.typer_internals import is_option, value_type
 from gpt2cli.config import LORA_RATE, LoRAConfig
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import CheckpointError, UsageError
+from gpt2cli.training.resuming import settings_of
 from gpt2cli.training.settings import Settings
 
 FINETUNE = typer.main.get_command(app).commands["finetune"]  # type: ignore[attr-defined]
@@ -164,8 +165,36 @@ def test_the_settings_of_a_file_are_not_changed():
 def test_a_file_gives_what_differs_from_the_defaults():
     assert given_names({"lr", "wandb"}, None) == {"learning_rate", "wandb_project"}
     config = make_settings({}, {"train": {"loss_on": "all", "epochs": 3}, "lora": {"rank": 3}})
-    assert given_names({"epochs"}, config) == {"epochs", "loss_on", "lora", "lora_rank", "learning_rate"}
+    adapter = {"lora", "lora_rank", "lora_alpha", "lora_learning_rate"}
+    assert given_names({"epochs"}, config) == {"epochs", "loss_on", "learning_rate", *adapter}
     assert given_names((), make_settings({}, stored(Settings()))) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("begun", "options", "refused"),
+    [
+        ({"lora": {"rank": 8}}, {"lora_rank": 4}, "lora_rank was 8, is 4"),
+        ({"lora": {"rank": 8}}, {"lora_rank": 16}, "lora_rank was 8, is 16"),
+        ({"lora": {"rank": 16}}, {"lora_rank": 8}, "lora_rank was 16, is 8"),
+        ({"lora": {"rank": 8}}, {"lora_rank": 8}, None),
+        ({"lora": {"alpha": 8.0}}, {"lora_alpha": 9.0}, "lora_alpha was 8.0, is 9.0"),
+        ({}, {"lora_rank": 16}, "lora_rank was None, is 16"),
+        ({"from_scratch": {}}, {"n_layer": 3}, "n_layer was 12, is 3"),
+        ({"from_scratch": {"n_layer": 3}}, {"n_layer": 12}, "n_layer was 3, is 12"),
+        ({"from_scratch": {"n_layer": 3}}, {"n_layer": 3}, None),
+        ({}, {"block_size": 1024}, "block_size was None, is 1024"),
+    ],
+    ids=str,
+)
+def test_a_resumed_run_refuses_another_adapter_or_shape(tmp_path, begun, options, refused):
+    then = make_settings({}, begun)
+    (tmp_path / "config.json").write_text(json.dumps(stored(then)))
+    asked, given = make_settings(options, groups_of(options)), given_names(options, None)
+    if refused is None:
+        assert settings_of(tmp_path, asked, given) == then
+        return
+    with pytest.raises(CheckpointError, match=f"with other settings: {refused}: leave them out"):
+        settings_of(tmp_path, asked, given)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """`gpt2 finetune`: train on instructions, conversations or plain text."""
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from gpt2cli.cli.finetune_settings import (
     WANDB_PROJECT,
     check_before_training,
     given_names,
+    groups_of,
     make_settings,
     refuse_idle,
 )
@@ -194,7 +195,7 @@ def finetune(
             "--config is for a new run, and a resumed one has its settings in its own config.json: leave one out"
         )
     typed = {name: value for name, value in ctx.params.items() if was_given(ctx, name)}
-    stored = {}
+    stored: dict[str, Any] = groups_of(typed) if resume else {}
     if config:
         from gpt2cli.cli.settings_file import read_settings
 
