@@ -15,6 +15,8 @@ FIELDS = ("instruction", "output", "input", "system", "messages", "text")
 OWN_NAMES = {"messages": ("messages", "conversations"), "system": ("system", "system_prompt")}
 """The usual names of the columns for a field. Any other field has one, its own name."""
 EXAMPLE = "instruction=question,output=answer"
+NUMBERING = ("", "id", "index", "no", "nr", "number")
+"""Names of columns that number the records, in lower case."""
 NAMED = 8
 """The most columns that an error names."""
 

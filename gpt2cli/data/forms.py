@@ -20,6 +20,7 @@ from typing import NamedTuple
 from gpt2cli.data.columns import (
     ALPACA_COLUMNS,
     FIELDS,
+    NUMBERING,
     OWN_NAMES,
     Columns,
     Names,
@@ -76,7 +77,6 @@ LIKELY = frozenset(
 """The names of all these columns, in lower case."""
 _RECORD = FIELDS[:3]
 _SAFE = re.compile(r"[\w.-]+( [\w.-]+)*")
-_NUMBERING = ("", "id", "index", "no", "nr", "number")
 
 
 def find_columns(where: str, found: Names, asked: Mapping[str, str] | None, needs_output: bool = True) -> Columns:
@@ -217,7 +217,7 @@ def _advice(found: Names, needs_output: bool) -> str:
     needed = _RECORD[:2] if needs_output else _RECORD[:1]
     missing = [field for field in needed if match(field, found.names) is None]
     taken = _RECORD if len(missing) < len(needed) else ()  # an input alone can be the instruction
-    free = [name for name in found.names if folded(name) not in (*_NUMBERING, *taken)]
+    free = [name for name in found.names if folded(name) not in (*NUMBERING, *taken)]
     if messages := [name for name in free if name in found.lists]:
         free, missing = messages, ["messages"]
     elif len(free) == 1 and len(missing) == 2:

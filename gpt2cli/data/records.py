@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt2cli.counted import counted
-from gpt2cli.data.columns import ALPACA_COLUMNS, Columns, folded
+from gpt2cli.data.columns import ALPACA_COLUMNS, NUMBERING, Columns, folded
 from gpt2cli.data.data_file import checked_text, member, open_data_file, text_in
 from gpt2cli.data.forms import PREFERRED
 from gpt2cli.data.json_values import NAN
@@ -190,10 +190,10 @@ class _Reader:
         return Record(last.instruction, "", last.output, tuple(earlier), found.system)
 
     def _count_others(self, value: dict[str, Any], others: Iterable[str]) -> None:
-        """Count a record with values in columns that are not used, or with such `others`."""
+        """Count a record with values in columns that are not used, or with such `others`. A record's number is none."""
         used = self._used
         names = [name for name, each in value.items() if name not in used and each and each != NAN]
-        names += others
+        names = [name for name in (*names, *others) if folded(name) not in NUMBERING]
         if names:
             self.with_others += 1
             self.others |= dict.fromkeys(names[: NAMED_COLUMNS - len(self.others)])
