@@ -183,8 +183,10 @@ class _Reader:
     def _read_on(self) -> bool:
         """Read a part as long as the rest of the text, and forget what is before it. False at the end of the file."""
         part = self._file.read(max(PART, len(self._text) - self._at))
-        decoded = self._decoder.decode(part, final=not part)
-        if not part:
+        is_end = not part
+        decoded = self._decoder.decode(part, final=is_end)
+        del part  # before the text is copied: there may be 100 MB of it
+        if is_end:
             return False
         line, column = self._place(self._at)
         self._text = self._text[self._at :] + decoded
@@ -197,7 +199,7 @@ class _Reader:
             try:
                 value, end = DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                problem = error
+                reason, at = error.msg, error.pos  # not the error, which would keep the text in memory
             except RecursionError:
                 raise self._error("nested too deep", self._at) from None
             else:
@@ -206,9 +208,9 @@ class _Reader:
                     return value
                 continue
             # an error long before the end of the text does not come from the end: no need to read the whole file
-            is_cut = problem.pos > len(self._text) - LONGEST_PART or problem.msg.startswith("Unterminated string")
+            is_cut = at > len(self._text) - LONGEST_PART or reason.startswith("Unterminated string")
             if not is_cut or not self._read_on():
-                raise self._error(problem.msg, problem.pos)
+                raise self._error(reason, at)
 
     def _place(self, at: int) -> tuple[int, int]:
         """The line and the column of a place in the text, counted from 0."""

@@ -21,25 +21,26 @@ AROUND = {".json": ("[", ",\n", "]"), ".object.json": ('{"data": [', ",\n", "]}"
 """For each ending what stands before the records, between them, and after them."""
 QUESTION, ANSWER = "How much is this, and why? " * 3, "It is as much as that, because it is. " * 10
 
-PEAK = 'resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)'
-READ = f"""
-import resource, sys
+READ = """
+import sys
 from pathlib import Path
 from gpt2cli.data.records import read_records
 from gpt2cli.data.text_records import is_plain_text, read_text_records
+from gpt2cli.model.peak_memory import peak_rss_mb
 
 path = Path(sys.argv[1])
 found = read_text_records(path).texts if is_plain_text(path) else read_records(path).good
-print(len(found), {PEAK})
+print(len(found), round(peak_rss_mb() * 2**20))
 """
-LOAD = f"""
-import resource, sys
+LOAD = """
+import sys
 from pathlib import Path
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.open_data import load_data
+from gpt2cli.model.peak_memory import peak_rss_mb
 
 splits = load_data(Path(sys.argv[1]), TrainConfig(), DataConfig(), 1024)
-print(sum(map(len, splits.by_name().values())), {PEAK})
+print(sum(map(len, splits.by_name().values())), round(peak_rss_mb() * 2**20))
 """
 
 

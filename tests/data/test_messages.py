@@ -187,8 +187,7 @@ def test_what_is_not_used_is_told(tmp_path: Path) -> None:
     found = read_records(write_json(tmp_path / "a.json", values))
     assert found.notes == (
         "3 conversations, 3 turns, OpenAI's messages and ShareGPT's conversations",
-        "2 of 3 records have other fields, which are not used (such as 'messages.name', "
-        "'messages.reasoning_content')",
+        "2 of 3 records have other fields, which are not used (such as 'messages.name', 'messages.reasoning_content')",
     )
     values = [{"instruction": "Hi?", "input": "<noinput>", "output": "Ho."}] * 2
     assert read_records(write_json(tmp_path / "a.json", values)).notes == (
