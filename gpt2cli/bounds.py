@@ -6,7 +6,7 @@ their base class `Checked`.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 from gpt2cli.errors import UsageError
@@ -81,12 +81,16 @@ class Checked:
 
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]
-            value, allowed = getattr(self, each.name), choices(each.type)
-            bounds = one_of(allowed) if allowed else each.metadata.get("bounds")
-            if bounds and not (value is None and each.default is None):
-                guess = did_you_mean(value, allowed) if allowed and isinstance(value, str) else ""
-                found = f"{shown(value)}: {guess}" if guess else shown(value)
-                check(bounds.allow(value), each.metadata.get("name") or each.name, bounds.words, found)
+            check_field(each, getattr(self, each.name), each.metadata.get("name") or each.name)
+
+
+def check_field(field: Field[Any], value: Any, name: str) -> None:
+    """Raise FieldError, with this name, if the value is outside the field's bounds. None is allowed as a default."""
+    allowed = choices(field.type)
+    bounds = one_of(allowed) if allowed else field.metadata.get("bounds")
+    if bounds and not (value is None and field.default is None):
+        guess = did_you_mean(value, allowed) if allowed and isinstance(value, str) else ""
+        check(bounds.allow(value), name, bounds.words, f"{shown(value)}: {guess}" if guess else shown(value))
 
 
 def check(holds: bool, name: str, words: str, value: str) -> None:

@@ -41,7 +41,7 @@ class GPTConfig(Checked):
     block_size: int = described(1024, WHOLE, "Length of the context window in tokens.")
     vocab_size: int = described(VOCAB_SIZE, WHOLE)
     dropout: float = described(0.1, BELOW_1)  # only while training
-    layer_norm_epsilon: float = 1e-5
+    layer_norm_epsilon: float = described(1e-5, FINITE_NOT_NEGATIVE)
     tied: bool = True  # whether the output head is the token embedding
 
     def __post_init__(self) -> None:
@@ -58,8 +58,8 @@ LESSONS = "lessons"
 """The name of the bundled data: 438 instructions with answers."""
 FINETUNED = "finetuned.pt"
 """The default file that `finetune` writes and `chat` opens."""
-FULL_RATE, LORA_RATE = 5e-5, 3e-4
-"""The default learning rates. Adapters need a higher one than whole matrices."""
+FULL_RATE, LORA_RATE = 5e-5, 5e-4
+"""The default learning rates. Adapters need about ten times that of whole matrices ("LoRA Without Regret", 2025)."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,16 @@ class TrainConfig(Checked):
     )
     optimizer: Literal["adamw", "muon"] = described(
         "adamw",
-        help="adamw (betas 0.9, 0.999) for pretrained weights; muon, which learns faster, for training from scratch.",
+        help="adamw (betas 0.9, 0.999) for pretrained weights; muon, which learns faster, for training from scratch. "
+        "muon can make weights worse that AdamW pretrained.",
     )
-    schedule: Literal["cosine", "linear", "constant"] = described(
-        "cosine", help="The learning rate after the warm-up: cosine and linear fall to 0."
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = described(
+        "cosine",
+        help="The learning rate after the warm-up: cosine and linear fall to 0, constant stays, wsd stays and falls to "
+        "0 at the end of the run.",
+    )
+    cooldown: float = described(
+        0.4, UP_TO_1, "With --schedule wsd, the fraction of the steps in which the learning rate falls, at the end."
     )
     warmup: int | None = described(
         None,
@@ -162,6 +168,8 @@ class TrainConfig(Checked):
     seed: int = described(0, SEED, "Seed of all random choices.")
 
 
+TrainingPrecision = Literal["auto", "fp32", "bf16"]
+"""The number formats of the computation while training."""
 ADAPTED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 """The linear layers of a block. With LoRA, each gets an adapter."""
 
@@ -172,7 +180,7 @@ class LoRAConfig(Checked):
 
     rank: int = described(16, AT_LEAST_1, "The rank of the adapter.", name="lora_rank")
     alpha: float = described(16.0, FINITE_POSITIVE, "The adapter is scaled by alpha / rank.", name="lora_alpha")
-    learning_rate: float = LORA_RATE
+    learning_rate: float = described(LORA_RATE, FINITE_POSITIVE, name="lora_learning_rate")
 
 
 @dataclass(frozen=True)

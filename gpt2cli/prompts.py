@@ -1,7 +1,7 @@
 """Prompt templates: how an instruction becomes the text that a model continues."""
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpt2cli import paths
@@ -18,23 +18,42 @@ MOST_FIELDS = 16
 class PromptTemplate:
     """Two texts with the fields `{instruction}` and `{input}`. Other braces are plain text.
 
+    A `system` text, if it is not empty, replaces the preambles. All braces in it are plain text.
+
     Raises DataError if a text has more than MOST_FIELDS fields, as its prompts would take too much memory.
     """
 
     with_input: str
     without_input: str
+    system: str = ""
 
     def __post_init__(self) -> None:
-        for name, text in asdict(self).items():
+        for name, text in (("with_input", self.with_input), ("without_input", self.without_input)):
             if isinstance(text, str) and (count := len(_FIELD.findall(text))) > MOST_FIELDS:
                 raise DataError(f"{name} holds {count:,} fields, more than {MOST_FIELDS}")
 
     def prompt(self, instruction: str, input: str = "") -> str:
         """The text before the answer. A blank input counts as no input."""
-        template = self.with_input if input.strip() else self.without_input
-        parts = {"instruction": instruction, "input": input if input.strip() else ""}
+        values = {"instruction": instruction, "input": input if input.strip() else ""}
         # in one pass, and not by str.format: the values may contain braces
-        return _FIELD.sub(lambda match: parts[match[1]], template)
+        parts = self.split(self.with_input if input.strip() else self.without_input)
+        return "".join(values[part] if i % 2 else part for i, part in enumerate(parts))
+
+    def split(self, text: str) -> list[str]:
+        """One of the two texts as text, name of a field, text, ..., text; with `system` in place of the preamble."""
+        first, *rest = _FIELD.split(text)
+        if self.system and (preamble := preamble_of(text)):
+            first = self.system + first[len(preamble) :]
+        return [first, *rest]
+
+    @property
+    def has_place_for_system(self) -> bool:
+        """Whether both texts have a preamble, which a system text can replace."""
+        return bool(preamble_of(self.with_input) and preamble_of(self.without_input))
+
+    def with_system(self, text: str) -> "PromptTemplate":
+        """The template with this system text, without blank space at either end; with an empty one, the preambles."""
+        return replace(self, system=text.strip())
 
     def parts(self, text: str) -> tuple[str, str, str] | None:
         """The instruction, the input and the response in a text that `prompt` began; None for any other text.
@@ -44,7 +63,7 @@ class PromptTemplate:
         """
         for template in (self.with_input, self.without_input):
             pattern, known = "", set[str]()
-            for i, part in enumerate(_FIELD.split(template)):
+            for i, part in enumerate(self.split(template)):
                 if i % 2 == 0:
                     pattern += re.escape(part)
                 else:
@@ -65,7 +84,7 @@ class PromptTemplate:
         """
         found: dict[str, None] = {}  # in order, each once
         for template in (self.with_input, self.without_input):
-            for text in _FIELD.split(template)[::2]:
+            for text in self.split(template)[::2]:
                 line = text.rstrip().rpartition("\n")[2].strip()
                 alone = text.rstrip(" \t").endswith("\n")
                 if line:
@@ -73,19 +92,39 @@ class PromptTemplate:
         return tuple(found)
 
     def to_dict(self) -> dict[str, str]:
-        """The two texts by name, as a checkpoint stores them."""
-        return asdict(self)
+        """The texts by name, as a checkpoint stores them: `system` only if there is one."""
+        texts = {"with_input": self.with_input, "without_input": self.without_input}
+        return texts | ({"system": self.system} if self.system else {})
 
     @classmethod
     def from_dict(cls, stored: Any) -> "PromptTemplate":
         """The inverse of `to_dict`. Raises DataError for anything else."""
         if not isinstance(stored, dict):
             raise DataError(f"the prompt template is {shown(stored)}, not an object")
-        for name in (field.name for field in fields(cls)):
-            if not isinstance(stored.get(name), str):
-                found = shown(stored[name]) if name in stored else "missing"
+        texts = {"system": ""} | stored
+        for name in ("with_input", "without_input", "system"):
+            if not isinstance(texts.get(name), str):
+                found = shown(texts[name]) if name in texts else "missing"
                 raise DataError(f"{name} is {found} in the prompt template")
-        return cls(stored["with_input"], stored["without_input"])
+        return cls(texts["with_input"], texts["without_input"], texts["system"])
+
+
+def preamble_of(text: str) -> str:
+    """All that stands before the heading of the first field, without the blank space between them; may be empty."""
+    before, *fields = _FIELD.split(text)
+    if not fields:
+        return ""
+    is_alone = before.rstrip(" \t").endswith("\n")  # the heading, on a line before the field's
+    return before[: (before.rstrip() if is_alone else before).rfind("\n") + 1].rstrip()
+
+
+def check_place_for_system(template: PromptTemplate | None) -> PromptTemplate:
+    """The template. Raises UsageError if a system text cannot replace its preamble, or if there is no template."""
+    if template is None:
+        raise UsageError("a text that is continued has no system text: leave it out")
+    if not template.has_place_for_system:
+        raise UsageError("the prompt template has no preamble, which a system text replaces: leave it out")
+    return template
 
 
 # the wording of https://github.com/tatsu-lab/stanford_alpaca, which models tuned on Alpaca know
@@ -118,8 +157,9 @@ def read_template(choice: str) -> PromptTemplate:
     """The template of this name, or else the one in the JSON file of this name.
 
     The file holds an object with two texts: `with_input`, with the fields `{instruction}` and `{input}`, and
-    `without_input`, with the field `{instruction}`. Raises UsageError if no template and no file has this name,
-    DataError for a file that holds anything else, and ResourceError for a file that cannot be read.
+    `without_input`, with the field `{instruction}`. A text `system` in it replaces their preambles. Raises UsageError
+    if no template and no file has this name, DataError for a file that holds anything else, and ResourceError for a
+    file that cannot be read.
     """
     if choice in TEMPLATES:
         return TEMPLATES[choice]
@@ -149,10 +189,18 @@ def _parsed(content: bytes | None) -> PromptTemplate:
         raise DataError(f"not valid UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise DataError(f"bad JSON ({error})") from None
+    check_fields(template)
+    return template.with_system(template.system)
+
+
+def check_fields(template: PromptTemplate) -> None:
+    """Raise DataError if a text lacks one of its fields or is not valid Unicode, or a system text has no place."""
+    fields = {"with_input": ("{instruction}", "{input}"), "without_input": ("{instruction}",)}
     for name, text in template.to_dict().items():
-        for part in ("{instruction}", "{input}") if name == "with_input" else ("{instruction}",):
+        for part in fields.get(name, ()):
             if part not in text:
                 raise DataError(f"{name} does not hold {part}")
         if not is_encodable(text):
             raise DataError(f"{name} is not valid Unicode")
-    return template
+    if template.system.strip() and not template.has_place_for_system:
+        raise DataError("system replaces the text before the first heading, and there is none")

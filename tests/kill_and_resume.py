@@ -1,11 +1,11 @@
 """Kill a training run at random moments, with dropout, and compare the resumed run with an unbroken one.
 
-    python tests/kill_and_resume.py [--rounds 20] [--seed 0]
+    python tests/kill_and_resume.py [--rounds 20] [--seed 0] [OPTION ...]
 
 Each round starts the same run, kills it (kill -9) after a random time, resumes it, kills it again, and so on, until the
 run ends by itself. Then all losses, the final weights and the best weights must equal those of the unbroken run to the
 bit. Prints a line for each round; exits with 1 at the first difference. tests/cli/commands/test_finetune.py has a short
-form of this test.
+form of this test. Other options are passed on to `gpt2 finetune`, for instance `--optimizer muon`.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args, options = parser.parse_known_args()
     choose = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -70,7 +70,7 @@ def main() -> None:
         data = write_records(work / "records.json", 60)
         command = [sys.executable, "-m", "gpt2cli", "finetune", "--model", str(base), "--data", str(data), "--quiet"]
         command += ["--batch-size", "3", "--epochs", "4", "--keep-states"]  # also keeps best.pt
-        command += ["--save-every", "2", "--eval-every", "5", "--sample-every", "0"]
+        command += ["--save-every", "2", "--eval-every", "5", "--sample-every", "0", *options]
         start = time.monotonic()
         whole = ["--run-dir", str(work / "whole"), "--out", str(work / "whole.pt")]
         subprocess.run([*command, *whole], check=True)

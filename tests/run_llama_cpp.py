@@ -4,8 +4,8 @@
 
 llama-cpp-python is asked in the Python that has it: this one, or the one that --python names. Checked are the tokens
 of a hard corpus (and of the .txt files in DIR), 64 greedy tokens in f32, the perplexity in every type (on a tale, or a
-window of each file in DIR), and the prompt that the chat template makes. Prints a line a check; exits with 1 if any
-fails.
+window of each file in DIR), and the tokens that the chat template gives a conversation. Prints a line a check; exits
+with 1 if any fails.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from gpt2cli import SamplingConfig, encode
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.exchanges import Exchange, prompt_ids
 from gpt2cli.export.formats import DTYPES
 from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
@@ -37,7 +38,13 @@ N_GREEDY = 64
 WORST = {"f32": 1e-4, "f16": 0.001, "bf16": 0.005, "q8_0": 0.005}
 """How far a perplexity may be off, as a share of ours in fp32."""
 BEGINNING = "Once upon a time"
-MESSAGES = [{"role": "system", "content": "Translate it."}, {"role": "user", "content": "the {input}\n"}]
+SYSTEM, EARLIER, ASKED = "Translate 'it'.", Exchange("the {input}", "", "das\n\nEi"), Exchange("{{ a dog }}")
+MESSAGES = [
+    {"role": "system", "content": SYSTEM},
+    {"role": "user", "content": f"{EARLIER.instruction}\n"},
+    {"role": "assistant", "content": EARLIER.output},
+    {"role": "user", "content": ASKED.instruction},
+]
 
 # what runs in the Python that has llama.cpp: questions on stdin, answers on stdout
 ASK = """
@@ -73,14 +80,14 @@ answers["eos"] = llm.token_eos()
 template = llm.metadata.get("tokenizer.chat_template")
 if template:
     ask = Jinja2ChatFormatter(template, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
-    answers["prompt"] = ask(messages=asked["messages"]).prompt
+    answers["prompt"] = llm.tokenize(ask(messages=asked["messages"]).prompt.encode(), add_bos=False, special=True)
 json.dump(answers, sys.stdout)
 """
 
 
 def ours(model, tales: list[list[int]]) -> tuple[list[int], float]:
     """Our greedy tokens after the beginning, and our mean loss on the tales."""
-    run = TextGeneration(model, BEGINNING, SamplingConfig(max_new_tokens=N_GREEDY, temperature=0))
+    run = TextGeneration.from_text(model, BEGINNING, SamplingConfig(max_new_tokens=N_GREEDY, temperature=0))
     for _ in run:
         pass
     losses = []
@@ -155,8 +162,8 @@ def check_text(check, theirs: dict, texts: list[str], n_books: int, greedy: list
     check("tokens back to text", not wrong, f"{len(wrong)} differ {wrong[:2]!r:.200}")
     check("no token put first, and the end known", theirs["with_bos"] == encode("a") and theirs["eos"] == 50256, "")
     check(f"f32: {len(greedy)} greedy tokens", theirs["greedy"] == greedy, repr(theirs["greedy"] == greedy))
-    asked = ALPACA.prompt(MESSAGES[0]["content"], MESSAGES[1]["content"])
-    check("the prompt of the chat template", theirs.get("prompt") == asked, f"{len(asked)} characters")
+    asked = prompt_ids(ALPACA.with_system(SYSTEM), [EARLIER], ASKED)
+    check("the prompt of the chat template", theirs.get("prompt") == asked, f"{len(asked)} tokens")
 
 
 if __name__ == "__main__":

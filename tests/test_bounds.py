@@ -59,4 +59,4 @@ def test_each_option_of_finetune_has_the_name_the_default_and_the_help_of_its_fi
             assert option.help == field.metadata["help"]
             assert (type(None) in get_args(annotation)) == (parameter.default is None)
             seen.add(name)
-    assert len(seen) == 27
+    assert len(seen) == 28

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.prompts import ALPACA, LONGEST_FILE, SEED, PromptTemplate, read_template
+from gpt2cli.prompts import (
+    ALPACA,
+    LONGEST_FILE,
+    SEED,
+    PromptTemplate,
+    check_place_for_system,
+    preamble_of,
+    read_template,
+)
 
+PLACELESS = PromptTemplate("Q: {instruction} {input}\nA: ", "Q: {instruction}\nA: ")
 PIECES = ["a", " ", "\n", "\n\n### Instruction:\n", "\n\n### Input:\n", "\n\n### Response:\n", "{input}"]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
 
@@ -46,6 +55,22 @@ def test_a_template_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HOME", str(tmp_path))
     for choice in (str(tmp_path / "mine.json"), "~/mine.json"):
         assert read_template(choice) == PromptTemplate("Q: {instruction} ({input})\n", "Q: {instruction}\n")
+
+
+def test_a_template_from_a_file_with_a_system_text(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(ALPACA.to_dict() | {"system": " You are a {input}.\n"}))
+    assert read_template(str(file)) == ALPACA.with_system("You are a {input}.")
+    file.write_text(json.dumps(ALPACA.to_dict() | {"system": " "}))
+    assert read_template(str(file)) == ALPACA
+    for wrong, says in (
+        (ALPACA.to_dict() | {"system": 1}, "system is 1"),
+        (ALPACA.to_dict() | {"system": "\ud800"}, "system is not valid Unicode"),
+        (PLACELESS.to_dict() | {"system": "Hello."}, "system replaces the text before the first heading"),
+    ):
+        file.write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=says):
+            read_template(str(file))
 
 
 def stored(without_input: object) -> str:
@@ -141,3 +166,69 @@ def test_the_parts_of_a_text_are_those_that_it_was_made_of(template, instruction
         assert template.parts("x" + prompt) is None
     elif input:
         assert template.parts(prompt) == (instruction, input, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "preamble"),
+    [
+        (ALPACA.without_input, ALPACA.without_input.partition("\n\n#")[0]),
+        ("Be kind.\nQ: {instruction}", "Be kind."),
+        (" Be\n\nkind.\n \n### Asked \t\n{instruction}", " Be\n\nkind."),
+        ("Q: {instruction}", ""),
+        ("\n\nQ: {instruction}", ""),
+        ("### Asked\n{instruction}", ""),
+        ("Be kind. {instruction}\nNow:\n{input}", ""),
+        ("{instruction}", ""),
+        ("\n{instruction}", ""),
+        ("Be kind.\nNo field.", ""),
+    ],
+)
+def test_the_preamble_is_what_stands_before_the_first_heading(text: str, preamble: str) -> None:
+    assert preamble_of(text) == preamble
+    for with_input in (text, ALPACA.with_input):
+        template = PromptTemplate(with_input, text)
+        assert template.has_place_for_system == bool(preamble)
+        found = template.with_system("\nYou are {input}. \\1 ").prompt("{input}")
+        assert found == (template.prompt("{input}").replace(preamble, "You are {input}. \\1", 1) if preamble else found)
+        assert (found == template.prompt("{input}")) == (not preamble)
+
+
+def test_a_system_text_is_in_every_prompt_in_place_of_the_preamble() -> None:
+    template = ALPACA.with_system("You are a pirate.")
+    end = "\n\n### Instruction:\nAdd.\n\n### Response:\n"
+    assert template.prompt("Add.") == "You are a pirate." + end
+    assert template.prompt("Add.", "1, 2") == (
+        "You are a pirate.\n\n### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:\n"
+    )
+    assert template.headings == ALPACA.headings
+    assert template.with_system(" \n") == ALPACA
+
+
+def test_a_template_without_a_preamble_has_no_place_for_a_system_text() -> None:
+    assert not PLACELESS.has_place_for_system
+    assert PLACELESS.with_system("You are a pirate.").prompt("Add.") == PLACELESS.prompt("Add.")
+    for template, says in ((PLACELESS, "has no preamble"), (None, "a text that is continued has no system text")):
+        with pytest.raises(UsageError, match=says):
+            check_place_for_system(template)
+    assert check_place_for_system(SEED) == SEED
+
+
+@given(st.text().map(str.strip), TEXTS)
+def test_a_system_text_comes_back_from_a_checkpoint_and_its_braces_mean_nothing(system: str, asked: str) -> None:
+    template = ALPACA.with_system(system)
+    assert PromptTemplate.from_dict(template.to_dict()) == template
+    assert ("system" in template.to_dict()) == bool(system)
+    if system:
+        assert template.prompt(asked) == f"{system}\n\n### Instruction:\n{asked}\n\n### Response:\n"
+
+
+@pytest.mark.parametrize("template", [ALPACA, SEED])
+@pytest.mark.parametrize("system", ["You are (a) [b] \\1.", "{instruction}", "Two\n\nparagraphs"])
+@pytest.mark.parametrize(("instruction", "input"), [("Who?", ""), ("a\nb {input}", "{x}\n")])
+def test_the_parts_of_a_text_with_a_system_text(
+    template: PromptTemplate, system: str, instruction: str, input: str
+) -> None:
+    told = template.with_system(system)
+    text = told.prompt(instruction, input) + "The answer"
+    assert told.parts(text) == (instruction, input, "The answer")
+    assert template.parts(text) is None

@@ -5,6 +5,7 @@ import pkgutil
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -16,13 +17,14 @@ import typer
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.cli.app import app
 from gpt2cli.config import GPTConfig
+from gpt2cli.data.records import read_records
 from tests import models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
-LONGEST = 250
-"""Lines of the README: as many as a person reads in ten minutes."""
+LONGEST = 300
+"""Lines of the README: as many as a person reads in a quarter of an hour."""
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 SHAPE = GPTConfig(n_layer=1, n_head=1, n_embd=64, block_size=128)
 
@@ -63,7 +65,7 @@ INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DO
 HELP_EXAMPLES = [line for command in COMMANDS.values() for line in command.epilog.splitlines()]
 
 
-def test_it_is_read_in_ten_minutes():
+def test_it_is_read_in_a_quarter_of_an_hour():
     assert len(README.splitlines()) <= LONGEST
 
 
@@ -166,6 +168,14 @@ def prepared(tmp_path):
     save_checkpoint(models.small_model(SHAPE), tmp_path / "finetuned.pt")
     for name in ("a.pt", "b.pt", "mine.pt"):
         shutil.copy(tmp_path / "finetuned.pt", tmp_path / name)
+
+
+def test_the_class_writes_a_table_of_30_questions(tmp_path):
+    [block] = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    subprocess.run(["bash", "-c", block], cwd=tmp_path, check=True)
+    found = read_records(tmp_path / "quiz.csv").good
+    assert len(found) == 30
+    assert (found[5].instruction, found[5].output) == ("What is 2 times 9?", "2 times 9 is 18.")
 
 
 @pytest.mark.usefixtures("prepared", "hub_with_gpt2")

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import LESSONS, DataConfig, TrainConfig
-from gpt2cli.data.dataset import TokenDataset, from_sequences
+from gpt2cli.data.dataset import TokenDataset, from_masked
 from gpt2cli.data.kinds import data_path
 from gpt2cli.data.open_data import load_data
 from gpt2cli.data.splits import Splits
@@ -74,8 +74,8 @@ def mixture(lessons: TokenDataset, books: TokenDataset, epochs: int, share: floa
     """The lessons as often as there are epochs, and blocks of the books, `share` times as many."""
     blocks = random.Random(epochs).sample(range(len(books)), int(len(lessons) * epochs * share))
     chosen = [(lessons, i) for _ in range(epochs) for i in range(len(lessons))] + [(books, i) for i in blocks]
-    sequences, starts = zip(*(data[i] for data, i in chosen), strict=True)
-    return from_sequences([ids.to(torch.uint16) for ids in sequences], starts)
+    sequences, masks = zip(*(data[i] for data, i in chosen), strict=True)
+    return from_masked([ids.to(torch.uint16) for ids in sequences], masks)
 
 
 def tell(when: str, model: GPT, lessons: Splits, books: TokenDataset) -> None:

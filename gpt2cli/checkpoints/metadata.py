@@ -31,6 +31,13 @@ class Metadata:
         data = self.provenance.get("data")
         return self.template is None and isinstance(data, dict) and data.get("kind") == "text"
 
+    @property
+    def is_conversational(self) -> bool:
+        """Whether the model was trained on conversations of more than one exchange."""
+        data = self.provenance.get("data")
+        turns = data.get("turns") if isinstance(data, dict) else None
+        return self.template is not None and isinstance(turns, int) and turns > 1
+
     def prompt_template(self, where: object) -> PromptTemplate | None:
         """The template, if there is one. Raises CheckpointError if it lacks a part."""
         try:

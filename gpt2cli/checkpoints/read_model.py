@@ -49,7 +49,12 @@ def add_adapter(model: StoredModel, adapter: adapters.Adapter, progress: Progres
 
 def _with_facts(model: StoredModel, facts: Metadata) -> StoredModel:
     """The same model, with the facts that conversations need in its origin."""
-    origin = replace(model.origin, template=facts.template, is_plain_text=facts.is_plain_text)
+    origin = replace(
+        model.origin,
+        template=facts.template,
+        is_plain_text=facts.is_plain_text,
+        is_conversational=facts.is_conversational,
+    )
     return replace(model, origin=origin)
 
 

@@ -1,24 +1,25 @@
 """The commands of a chat, which begin with a slash."""
 
-import json
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2cli import atomic, outputs, paths
 from gpt2cli.bounds import FieldError
+from gpt2cli.cli.chat_files import FORMATS, RECORDS, as_records, as_text, check_format, split_format
 from gpt2cli.cli.describe import shortened
 from gpt2cli.cli.options import unescape
 from gpt2cli.cli.read_text import read_file
 from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
+from gpt2cli.prompts import check_place_for_system
 from gpt2cli.suggestions import did_you_mean
+from gpt2cli.tokenizer import check_unicode
 
 if TYPE_CHECKING:
     from gpt2cli.cli.chat_session import Session
-    from gpt2cli.generation.conversation import Exchange
 
 
 def parse_seed(text: str) -> int | None:
@@ -37,10 +38,6 @@ def parse_stop(text: str) -> tuple[str, ...]:
             texts = list(quoted)
     return tuple(unescape(texts) or ())
 
-
-TEXTS = {"": "text", ".txt": "text", ".md": "text"}
-RECORDS = {".json": "records", ".jsonl": "records"}
-"""The formats of /save by suffix."""
 
 SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "temp": ("temperature", float),
@@ -84,9 +81,11 @@ def show_settings(session: "Session", argument: str) -> None:
     facts = {
         "model": f"{session.name}, with a window of {counted(session.model.config.block_size, 'token')}",
         **{name: shown(session, name) for name in SETTINGS},
-        "turns": "all that fit" if session.template is None else str(session.turns),
+        "turns": "all that fit" if session.has_all_turns else str(session.turns),
         "conversation": counted(len(session.exchanges), "exchange"),
     }
+    if session.template is not None and session.template.has_place_for_system:
+        facts["system"] = shortened(session.template.system, 200) or "the template's preamble"
     if session.input:
         facts["input"] = f"{counted(len(session.input), 'character')}, for the next instruction"
     session.console.table(facts)
@@ -116,41 +115,25 @@ def save(session: "Session", argument: str) -> None:
         raise UsageError("save to where? As in: /save FILE")
     if not session.exchanges:
         raise UsageError("nothing was asked yet: there is nothing to save")
-    path = paths.expand(argument).absolute()
-    check_suffix(path.suffix.lower(), TEXTS if session.template is None else TEXTS | RECORDS)
+    file, format = split_format(argument)
+    path, template = paths.expand(file).absolute(), session.template
+    check_format(path.name, format, is_text=template is None)
     replaces = path.exists()
     if replaces and path not in session.saved:
         raise UsageError(f"{path} is there already: choose another name")
     outputs.check_file(path)
     from gpt2cli.generation.conversation import transcript  # imports torch
 
-    is_text = session.template is None
-    content = transcript(session.exchanges) + "\n" if is_text else as_file(session.exchanges, path.suffix.lower())
+    if template is None:
+        content = transcript(session.exchanges) + "\n"
+    elif (suffix := path.suffix.lower()) in RECORDS:
+        content = as_records(session.exchanges, template.system, suffix, format or "instructions")
+    else:
+        content = as_text(session.exchanges)
     atomic.write_text(path, content)
     session.saved.add(path)
     exchanges = counted(len(session.exchanges), "exchange")
     session.console.note(f"replaced {path} with {exchanges}" if replaces else f"wrote {exchanges} to {path}")
-
-
-def check_suffix(suffix: str, known: Mapping[str, str]) -> None:
-    """Raise UsageError for a suffix that names another format."""
-    if suffix not in known:
-        formats = ", ".join(f"{name} ({format})" for name, format in known.items() if name)
-        raise UsageError(f"/save does not write {shortened(suffix, 20)}: choose a name that ends in {formats}")
-
-
-def as_file(exchanges: "list[Exchange]", suffix: str) -> str:
-    """The exchanges as a text, or for .json and .jsonl as records in Alpaca's format (see `gpt2 finetune --data`)."""
-    records = [asdict(exchange) for exchange in exchanges]
-    if suffix == ".json":
-        return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
-    if suffix == ".jsonl":
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    texts = []
-    for exchange in exchanges:
-        asked = "\n\n".join(filter(None, (exchange.instruction, exchange.input)))
-        texts.append("> " + asked.replace("\n", "\n> ") + f"\n\n{exchange.output}\n")
-    return "\n".join(texts)
 
 
 def set_turns(session: "Session", argument: str) -> None:
@@ -165,6 +148,13 @@ def set_turns(session: "Session", argument: str) -> None:
     session.turns = turns
     included = f"up to {counted(turns, 'earlier exchange')}, as many as fit into the window"
     session.console.note(f"each prompt includes {included if turns else 'no earlier exchange'}")
+
+
+def set_system(session: "Session", argument: str) -> None:
+    check_unicode(argument)
+    session.template = check_place_for_system(session.template).with_system(argument)
+    what = f"is {shortened(argument, 200)!r}" if argument else "is the template's preamble"
+    session.console.note(f"the system text {what}", wrap=True)
 
 
 class Leave(Exception):  # noqa: N818 (not an error)
@@ -185,6 +175,7 @@ class Command:
     argument: Literal["path"] | tuple[str, ...] | None = None
 
 
+SAVED = f".txt or .md, or as records .jsonl, .json, .csv or .tsv in the format {', '.join(FORMATS)}"
 COMMANDS: Mapping[str, Command] = {
     command.usage.split()[0]: command
     for command in (
@@ -194,8 +185,9 @@ COMMANDS: Mapping[str, Command] = {
         Command("/regen", "answer the last instruction again", lambda session, _: session.regenerate()),
         Command("/clear", "forget the exchanges so far", clear),
         Command("/read FILE", "use a file as the input of the next instruction", read, "path"),
-        Command("/save FILE", "save the exchanges; in Alpaca's format if .json or .jsonl", save, "path"),
+        Command("/save FILE [FORMAT]", f"save the exchanges: {SAVED}", save, "path"),
         Command("/turns N", "include up to N earlier exchanges in each prompt; 0: none", set_turns, ()),
+        Command("/system TEXT", "replace the template's preamble; without TEXT: the preamble again", set_system, ()),
         Command("/exit", "leave", leave),
     )
 }

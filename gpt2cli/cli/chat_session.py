@@ -15,7 +15,8 @@ from gpt2cli.cli.views.spinner import waiting_for
 from gpt2cli.config import SamplingConfig
 from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
-from gpt2cli.generation.conversation import Exchange, begin_answer, compose, included, output_of, with_next_seed
+from gpt2cli.exchanges import Exchange
+from gpt2cli.generation.conversation import begin_answer, compose, included, output_of, with_next_seed
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.prompts import PromptTemplate
@@ -30,7 +31,7 @@ class Session:
 
     template     None if the model continues the text that was typed and generated so far
     sampling     for the next answer; its seed, if any, goes up by one with each answer
-    turns        the largest number of earlier exchanges in a prompt; has no effect without a template
+    turns        the largest number of earlier exchanges in a prompt; without a template, they are all that fit
     input        the input of the next instruction
     saved        files that this session has written, and may write again
     interrupted  whether the last event was a Ctrl-C at the prompt, so that another one leaves
@@ -52,7 +53,7 @@ class Session:
     def ask(self, instruction: str) -> None:
         """Answer an instruction. If Ctrl-C or an error ends the answer, the text so far is kept."""
         asked = Exchange(instruction, self.input)
-        run = self.start(self._prompt(asked, self.exchanges))
+        run = self.start(self.prompt(asked, self.exchanges))
         complete = False
         try:
             self._write(run)
@@ -71,7 +72,7 @@ class Session:
         if not self.exchanges:
             raise UsageError("nothing was asked yet: type an instruction")
         *earlier, last = self.exchanges
-        run = self.start(self._prompt(last, earlier))
+        run = self.start(self.prompt(last, earlier))
         self._write(run)
         self.exchanges[-1] = replace(last, output=output_of(self.template, run))
 
@@ -80,12 +81,17 @@ class Session:
         """Whether an empty line asks for more of the text."""
         return self.template is None and bool(self.exchanges or self.input)
 
+    @property
+    def has_all_turns(self) -> bool:
+        """Whether a prompt includes all earlier exchanges that fit."""
+        return self.template is None or self.turns >= self.model.config.block_size
+
     def forget(self) -> None:
         """Start again with the same settings."""
         self.exchanges.clear()
         self.input, self._included = "", None
 
-    def start(self, prompt: str) -> TextGeneration:
+    def start(self, prompt: list[int]) -> TextGeneration:
         """An answer that is generated while it is iterated. Prints a note if the prompt was cut."""
         run = begin_answer(self.model, self.template, prompt, self.sampling)
         note_dropped(self.console, run)
@@ -100,7 +106,7 @@ class Session:
             self.console.note("stopped")
         self.end(run, "/set max-new-tokens raises it" if self.template else "Enter continues the text")
 
-    def _prompt(self, asked: Exchange, earlier: list[Exchange]) -> str:
+    def prompt(self, asked: Exchange, earlier: list[Exchange]) -> list[int]:
         """The prompt with as many of the last `turns` exchanges as fit. Prints a note if some do not fit."""
         wanted = included(self.template, earlier, self.turns)
         block_size = self.model.config.block_size

@@ -21,11 +21,11 @@ def check_inputs(
     machine: "ModelSpec", *, models: list[str], ckpts: list[str], data: str | None, answers_from: list[str]
 ) -> None:
     """Raise the errors of `prepare` that need neither torch nor a network: wrong names and wrong files."""
-    from gpt2cli.data.kinds import check_kind, data_path
+    from gpt2cli.data.source import check_data
     from gpt2cli.evaluation.inputs import check_answers_file, compared_models
 
     if data is not None:
-        check_kind(data_path(data))
+        check_data(data)
     for spec in [machine, *compared_models(models, ckpts, machine)]:
         spec.check()
     for name in answers_from:
@@ -56,8 +56,8 @@ def prepare(
     questions  the value of --questions
     """
     from gpt2cli.cli.views.downloads import showing_downloads
-    from gpt2cli.data.kinds import data_path
     from gpt2cli.data.open_data import prepared_alpaca
+    from gpt2cli.data.source import fetch_data, is_remote
     from gpt2cli.evaluation.compared_models import candidates, division
     from gpt2cli.evaluation.engine import Job, check_stride
     from gpt2cli.evaluation.evaluation_data import read_data
@@ -68,13 +68,17 @@ def prepare(
     with showing_downloads(console) as progress:
         # before the data, because it can refuse a model
         windows = [candidate.spec.shape(progress, for_text=True).block_size for candidate in chosen]
-        path = prepared_alpaca(machine.offline, progress) if data is None else data_path(data)
+        if data is None:
+            path = prepared_alpaca(machine.offline, progress)
+        else:
+            path = fetch_data(data, machine.offline, progress, columns)
+    known_as = Path(data) if data and is_remote(data) else path  # as checkpoints name it
     if config.stride is not None and windows:
         check_stride(config.stride, min(windows))
     window = min(windows, default=GPTConfig.block_size)
-    divided = division(chosen, path, window)
+    divided = division(chosen, known_as, window)
     read = read_data(path, data or "Alpaca", split, *divided, skip_bad=skip_bad, columns=columns, questions=questions)
-    show_notes(console, chosen, read, path)
+    show_notes(console, chosen, read, known_as)
     refuse_idle(read, config, answers, answers_from, template)
     job = Job(candidates=chosen, data=read, config=config, max_length=window if chosen else None)
     return with_answers(console, job, answers, answers_from)
@@ -95,21 +99,21 @@ def with_answers(console: Console, job: "Job", answers: int | None, answers_from
         config = replace(config, answers=count)
     elif answers is None and not data.has_references and count > config.answers:
         console.note(
-            f"{config.answers} of {count:,} questions are answered, chosen at random: --answers {count} is all"
+            f"{config.answers} of {count:,} {data.noun}s are answered, chosen at random: --answers {count} is all"
         )
     given = [read_given(name, paths.expand(name), data) for name in answers_from]
     return replace(job, config=config, given=given)
 
 
 def show_notes(console: Console, chosen: "list[Candidate]", data: "Instructions | Texts", path: Path) -> None:
-    """Print the notes on the data, and one about each model that was trained on it."""
+    """Print the notes on the data, and one about each model that was trained on it. Checkpoints name it `path`."""
     from gpt2cli.evaluation.evaluation_data import Instructions
 
     for note in data.notes:
         console.note(note)
     for candidate in chosen:
         if candidate.was_trained_on(data, path):
-            has_splits = path.suffix.lower() != ".txt" and not path.is_dir()
+            has_splits = isinstance(data, Instructions) and path.suffix.lower() != ".txt" and not path.is_dir()
             advice = ": --split val takes the records that it has not seen" if has_splits else ""
             scores = "its scores are too good"
             if isinstance(data, Instructions) and not data.has_references:

@@ -61,7 +61,8 @@ def columns(panel: str) -> Any:
     return typer.Option(
         "--columns",
         metavar="FIELD=COLUMN,...",
-        help="The columns (or JSON keys) for the fields instruction, output and input, as in the example below.",
+        help="The columns (or JSON keys) for the fields instruction, output, input, system, messages or text, as in "
+        "the example below.",
         show_default="found by their names",
         rich_help_panel=panel,
     )

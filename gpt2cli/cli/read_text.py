@@ -23,8 +23,13 @@ def read_prompt(prompt: str | None, file: Path | None = None) -> str:
         return read_file(file, "--prompt-file")
     if prompt == "-" or (prompt is None and not current().stdin.isatty()):
         return read_stdin()
+    return typed(prompt or "", "the prompt")
+
+
+def typed(argument: str, where: str) -> str:
+    """The text of an argument. Raises DataError, naming the byte, if it is not UTF-8."""
     # the bytes that were typed: a locale without UTF-8 decodes them wrongly
-    return _as_unicode(os.fsencode(prompt or ""), "the prompt")
+    return _as_unicode(os.fsencode(argument), where)
 
 
 def read_stdin() -> str:

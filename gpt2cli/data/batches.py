@@ -63,7 +63,7 @@ def _order_of_epoch(kinds: Tensor, per_step: int, epoch: int, seed: int) -> tupl
 
 def kinds_of(data: TokenDataset) -> Tensor:
     """The kind of each sequence, (n,): those with the same first tokens are of the same kind."""
-    shared = data.loss_from > PREFIX_KEY
+    shared = data.first_targets > PREFIX_KEY
     places = data.offsets[:-1][shared][:, None] + torch.arange(PREFIX_KEY)
     kinds = torch.zeros(len(data), dtype=torch.int64)
     beginnings = data.tokens.view(torch.int16)[places]  # torch does not sort uint16
@@ -121,11 +121,12 @@ def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device
             prefixes.append(None)
             start += prefix
         for record in group.records:
-            ids, loss_from = data[record]
+            ids, is_target = data[record]
             pieces.append(ids[prefix:-1])
             prefixes.append(before)
-            places.append(torch.arange(start + loss_from - 1 - prefix, start + len(pieces[-1])))
-            targets.append(ids[loss_from:])
+            # a target is predicted at the token before it, and no target follows a token of the prefix
+            places.append(torch.nonzero(is_target[1 + prefix :])[:, 0] + start)
+            targets.append(ids[is_target])
             start += len(pieces[-1])
     idx, at, wanted = (torch.cat(parts).to(device) for parts in (pieces, places, targets))
     records = [record for group in groups for record in group.records]
@@ -135,17 +136,15 @@ def _make_row(data: TokenDataset, groups: Sequence[_Group], device: torch.device
 def _alike(data: TokenDataset, records: Sequence[int]) -> list[list[int]]:
     """The records grouped by their first tokens."""
     groups: dict[tuple[int, ...], list[int]] = {}
-    for record in records:
-        ids, loss_from = data[record]
-        key = (*ids[:PREFIX_KEY].tolist(),) if loss_from > PREFIX_KEY else (-1, record)
+    for record, first in zip(records, data.first_targets[list(records)].tolist(), strict=True):
+        key = (*data[record][0][:PREFIX_KEY].tolist(),) if first > PREFIX_KEY else (-1, record)
         groups.setdefault(key, []).append(record)
     return list(groups.values())
 
 
 def _common_prefix(data: TokenDataset, records: Sequence[int]) -> int:
     """The number of first tokens that all records share, without positions where a target is predicted."""
-    sequences = [data[record] for record in records]
-    end = min(loss_from for _, loss_from in sequences) - 1
-    first = sequences[0][0][:end]
-    same = torch.stack([ids[:end] == first for ids, _ in sequences]).all(dim=0)
+    end = int(data.first_targets[list(records)].min()) - 1
+    beginnings = torch.stack([data[record][0][:end] for record in records])
+    same = (beginnings == beginnings[0]).all(dim=0)
     return int(same.cumprod(dim=0).sum())

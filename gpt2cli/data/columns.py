@@ -1,59 +1,50 @@
-"""The columns that hold the instruction, the output and the input of each record.
+"""The columns that hold the fields of each record: their names, and the option that names them.
 
-A column is a column of a table or a key of JSON objects. A file has one form, which the names of all its columns
-decide. Alpaca's own names win. Otherwise the file has the first of FORMS whose instruction and output it has, in upper
-or lower case. Conversations are recognized, but they are not records.
+A column is a column of a table or a key of JSON objects. `forms.find_columns` determines the columns of a file.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
-from gpt2cli.errors import DataError, UsageError
+from gpt2cli.errors import UsageError
 from gpt2cli.untrusted import is_encodable, shown, shown_name
 
-FIELDS = ("instruction", "output", "input")
-
-
-class Form(NamedTuple):
-    """The columns of a common form. The input is in the first of `inputs` that a file has; it may have none."""
-
-    instruction: str
-    output: str
-    inputs: tuple[str, ...] = ("input", "context")
-
-
-FORMS = (
-    Form("instruction", "output", ("input",)),  # Alpaca
-    Form("instruction", "response"),  # Dolly
-    Form("question", "answer"),
-    Form("prompt", "completion"),  # OpenAI
-    Form("prompt", "response"),
-    Form("input", "output", ("context",)),
-)
-"""The forms that are recognized, the most likely one first."""
-CONVERSATIONS = {"messages": "OpenAI's format", "conversations": "ShareGPT's format"}
-"""The columns that hold whole conversations, and the names of their formats."""
-LIKELY = frozenset(
-    {*CONVERSATIONS, *(name for form in FORMS for name in (form.instruction, form.output, *form.inputs))}
-)
-"""The names of all these columns, in lower case."""
-
+FIELDS = ("instruction", "output", "input", "system", "messages", "text")
+OWN_NAMES = {"messages": ("messages", "conversations"), "system": ("system", "system_prompt")}
+"""The usual names of the columns for a field. Any other field has one, its own name."""
 EXAMPLE = "instruction=question,output=answer"
+NUMBERING = ("", "id", "index", "no", "nr", "number")
+"""Names of columns that number the records, in lower case."""
 NAMED = 8
 """The most columns that an error names."""
-_SAFE = re.compile(r"[\w.-]+( [\w.-]+)*")
-_NUMBERING = ("", "id", "index", "no", "nr", "number")
+
+Kind = Literal["records", "conversations", "text"]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a file's columns. `output` and `input` are None if no column holds them."""
+    """The name of the column of each field; None if no column holds it.
 
-    instruction: str
-    output: str | None
-    input: str | None
+    Plain text has only `text`. Conversations have `messages`, and perhaps a column of system texts. Their column
+    `instruction`, if there is one, holds the beginning of a conversation whose messages begin with an answer. All
+    other files have an instruction.
+    """
+
+    instruction: str | None = None
+    output: str | None = None
+    input: str | None = None
+    system: str | None = None
+    messages: str | None = None
+    text: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What the file holds."""
+        if self.text is not None:
+            return "text"
+        return "records" if self.messages is None else "conversations"
 
     def as_dict(self) -> dict[str, str]:
         """The column of each field, in the order of FIELDS."""
@@ -61,12 +52,53 @@ class Columns:
         return {name: column for name, column in names.items() if column is not None}
 
     def note(self) -> str:
-        """Which columns are taken, in words; empty for Alpaca's own names."""
-        taken = [f"{shown_name(column)} as {name}" for name, column in self.as_dict().items()]
-        return "" if all(name == column for name, column in self.as_dict().items()) else f"takes {', '.join(taken)}"
+        """Which columns with other names than the usual ones are taken, in words; empty if there are none."""
+        others = {name: column for name, column in self.as_dict().items() if column not in OWN_NAMES.get(name, (name,))}
+        taken = ", ".join(f"{shown_name(column)} as {name}" for name, column in others.items())
+        return f"takes {taken}" if taken else ""
 
 
-ALPACA_COLUMNS = Columns(*FIELDS)
+ALPACA_COLUMNS = Columns("instruction", "output", "input")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a file's columns, in its order.
+
+    lists     those that hold lists of objects, such as messages
+    is_table  whether the file is a table, which holds no lists
+    """
+
+    names: Collection[str]
+    lists: Collection[str] = ()
+    is_table: bool = False
+
+
+def names_in(values: Iterable[Any], known: Collection[str]) -> Names:
+    """The names of the columns in JSON values, in their order. Values that are not objects have none.
+
+    The first value of a column that is not null decides whether it holds lists. Of the columns whose names are not
+    among the `known` ones, which are in lower case, returns only the first few, whatever the size of the file.
+    """
+    names: dict[str, None] = {}
+    undecided, lists = set[str](), list[str]()
+    for value in values:
+        if not isinstance(value, dict):
+            continue
+        if not names.keys() >= value.keys():
+            for name in value:
+                if name not in names and (len(names) <= NAMED or folded(name) in known):
+                    names[name] = None
+                    undecided.add(name)
+        for name in [name for name in undecided if value.get(name) is not None]:
+            undecided.remove(name)
+            if _is_list_of_objects(value[name]):
+                lists.append(name)
+    return Names([*names], lists)
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and (not value or isinstance(value[0], dict))
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -89,13 +121,20 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def checked(columns: Mapping[str, str]) -> dict[str, str]:
-    """The columns in the order of FIELDS. Raises UsageError unless they name columns of different names."""
+    """The columns in the order of FIELDS. Raises UsageError unless they name columns of different names.
+
+    Raises it also for `text` beside any other field, and for `messages` beside any other but `system`.
+    """
     for name, column in columns.items():
         if name not in FIELDS or not column or not is_encodable(column):
             raise UsageError(f"--columns cannot take {shown(column)} as {shown(name)}: write it as in {EXAMPLE}")
     names = [*columns.values()]
     if repeated := next((column for column in names if names.count(column) > 1), None):
         raise UsageError(f"--columns takes {shown(repeated)} twice: name another column")
+    for field, allowed in (("text", ("text",)), ("messages", ("messages", "system"))):
+        others = [name for name in columns if name not in allowed]
+        if field in columns and others:
+            raise UsageError(f"--columns takes {field}, which goes without {others[0]}: leave one of them out")
     return {name: columns[name] for name in FIELDS if name in columns}
 
 
@@ -104,102 +143,23 @@ def columns_text(columns: Mapping[str, str] | None) -> str | None:
     return None if columns is None else ",".join(f"{name}={column}" for name, column in columns.items())
 
 
-def names_in(values: Iterable[Any], asked: Mapping[str, str] | None) -> list[str]:
-    """The names of the columns in JSON values, in their order. Values that are not objects have none.
-
-    Ends as soon as the names decide which columns are taken. Of columns that can have no effect, returns only the first
-    few, whatever the size of the file.
-    """
-    asked = asked or {}
-    decisive = {asked.get(name, name) for name in FIELDS} if asked else set(FIELDS[:2])
-    known = LIKELY | {_folded(name) for name in asked.values()}
-    names: dict[str, None] = {}
-    for value in values:
-        if isinstance(value, dict) and not names.keys() >= value.keys():
-            for name in value:
-                if len(names) <= NAMED or _folded(name) in known:
-                    names[name] = None
-            if names.keys() >= decisive:
-                break
-    return [*names]
-
-
-def find_columns(
-    where: str, names: Collection[str], asked: Mapping[str, str] | None, needs_output: bool = True
-) -> Columns:
-    """The columns to take from a file with columns of these names. `where` names the file in errors.
-
-    asked         the columns that the user named; every other field has the same name as its column
-    needs_output  whether a file without a column of outputs is refused
-
-    Raises UsageError if the file lacks one that was asked for, and DataError if no known pair is there.
-    """
-    if asked:
-        return _asked(where, names, asked, needs_output)
-    if set(FIELDS[:2]) <= set(names):
-        return ALPACA_COLUMNS
-    found = [taken for form in FORMS if (taken := _in_form(form, names))]
-    complete = [taken for taken in found if taken.output is not None]
-    if complete or (found and not needs_output):
-        return (complete or found)[0]
-    if set(names) <= set(FIELDS):  # the error about the first record says more
-        return ALPACA_COLUMNS
-    for name, origin in CONVERSATIONS.items():
-        if _match(name, names) is not None:
-            raise DataError(
-                f"{where} holds conversations ({name!r}: {origin}), which are not read yet: "
-                "give records, each with an instruction and an output"
-            )
-    pairs = ", ".join(f"{form.instruction}/{form.output}" for form in FORMS)
-    columns = "column" if len(names) == 1 else "columns"
-    advice = _advice(names, FIELDS[:2] if needs_output else FIELDS[:1])
-    raise DataError(f"{where} has the {columns} {_listed(names)}, and none of the known pairs ({pairs}): {advice}")
-
-
-def _in_form(form: Form, names: Collection[str]) -> Columns | None:
-    """The columns of a form that a file has; None if it lacks the instruction."""
-    instruction, output = _match(form.instruction, names), _match(form.output, names)
-    input = next((column for name in form.inputs if (column := _match(name, names)) is not None), None)
-    return None if instruction is None else Columns(instruction, output, input)
-
-
-def _asked(where: str, names: Collection[str], asked: Mapping[str, str], needs_output: bool) -> Columns:
-    found: dict[str, str] = {}
-    for field in sorted(FIELDS, key=lambda field: field not in asked):
-        column = _match(asked.get(field, field), names)
-        if column is not None and column not in found.values():
-            found[field] = column
-        elif field in asked:
-            raise UsageError(f"{where} has no column {shown(asked[field])}: --columns can name {_listed(names)}")
-        elif field == "instruction" or (field == "output" and needs_output):
-            raise UsageError(
-                f"{where} has no column {field!r}: add {field}=COLUMN to --columns; it can name {_listed(names)}"
-            )
-    return Columns(found["instruction"], found.get("output"), found.get("input"))
-
-
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A name without what does not count in a comparison: case, and blanks around it."""
     return name.strip().casefold()
 
 
-def _match(name: str, names: Collection[str]) -> str | None:
+def match(name: str, names: Collection[str]) -> str | None:
     """The column of this name; if there is none, one whose name differs only in case or in blanks around it."""
     if name in names:
         return name
-    return next((each for each in names if _folded(each) == _folded(name)), None)
+    return next((each for each in names if folded(each) == folded(name)), None)
 
 
-def _listed(names: Collection[str]) -> str:
+def first_match(wanted: Collection[str], names: Collection[str]) -> str | None:
+    """The column of the first wanted name that `match` finds."""
+    return next((column for name in wanted if (column := match(name, names)) is not None), None)
+
+
+def listed(names: Collection[str]) -> str:
     """The first names, for an error message."""
-    return ", ".join([shown(name, 40) for name in names][:NAMED] + ["..."] * (len(names) > NAMED))
-
-
-def _advice(names: Collection[str], needed: Collection[str]) -> str:
-    """The `--columns` to try. Names that a shell could misunderstand are not repeated in a command."""
-    free = [name for name in names if _folded(name) not in (*_NUMBERING, *FIELDS)]
-    missing = [field for field in needed if _match(field, names) is None]
-    if len(free) < len(missing):
-        return f"give each record an {' and an '.join(needed)}"
-    columns = [name if _SAFE.fullmatch(name) and len(name) <= 40 else "COLUMN" for name in free]
-    text = ",".join(f"{field}={column}" for field, column in zip(missing, columns, strict=False))
-    return f"name them, as in --columns {text}" if " " not in text else f'name them, as in --columns "{text}"'
+    return ", ".join([shown(name, 30) for name in names][:NAMED] + ["..."] * (len(names) > NAMED))

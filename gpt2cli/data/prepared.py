@@ -1,10 +1,12 @@
 """A prepared dataset on disk: a directory with one file, so that a crash never leaves half of a dataset.
 
-`data.safetensors` holds `train.tokens train.offsets train.loss_from val.tokens ...`, as in `TokenDataset`, and
+`data.safetensors` holds `train.tokens train.offsets train.is_target val.tokens ...`, as in `TokenDataset`, and
 `train.records val.records test.records`, (bytes,) uint8: the records as lines of JSON, in the order of the sequences.
 Its metadata holds, under `gpt2cli`, a JSON object with version, template, and all of `Splits.info`; under `sha256` a
-digest of that object and the sequences; and under `records_sha256` one of the records. Earlier versions wrote no
-records: such a dataset can be trained on, but not evaluated on.
+digest of that object and the sequences; and under `records_sha256` one of the records.
+
+Format version 1 has `train.loss_from`, (n,) int32, in place of `train.is_target`: the index of the first target of each
+sequence, whose targets go to its end. It may lack the records: then it can be trained on, but not evaluated on.
 """
 
 import hashlib
@@ -21,18 +23,22 @@ from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.checkpoints.torch_arrays import to_tensors
 from gpt2cli.config import VOCAB_SIZE
-from gpt2cli.data.alpaca import Counts
-from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.dataset import TokenDataset, mask_from
 from gpt2cli.data.kinds import FILE
 from gpt2cli.data.records import Record
 from gpt2cli.data.splits import Splits
+from gpt2cli.data.tokenized_records import Counts
 from gpt2cli.errors import CheckpointError, DataError, ResourceError
+from gpt2cli.exchanges import Exchange
 from gpt2cli.prompts import PromptTemplate
 from gpt2cli.untrusted import is_encodable, parse_json
 
-VERSION = 1
+VERSION = 2
 AGAIN = "prepare it again with `gpt2 prepare-alpaca --force`"
-_DTYPES = {"tokens": torch.uint16, "offsets": torch.int64, "loss_from": torch.int32}
+_DTYPES = {"tokens": torch.uint16, "offsets": torch.int64, "is_target": torch.bool}
+_DTYPES_1 = {"tokens": torch.uint16, "offsets": torch.int64, "loss_from": torch.int32}
+"""Those of format version 1."""
+_TEXTS = ("instruction", "input", "output")
 _INFO = {"kind": str, "source": str, "max_length": int, "loss_on": str, "seed": int, "fingerprint": str}
 """The members that `Splits.info` always has, and their types."""
 
@@ -74,7 +80,7 @@ def write_prepared(splits: Splits, directory: Path) -> Path:
 def read_prepared(directory: Path, with_records: bool = False) -> Splits:
     """Open a prepared dataset by memory map.
 
-    The records are read and checked only `with_records`. They are empty if an earlier version prepared the dataset.
+    The records are read and checked only `with_records`. They are empty if the file has none.
 
     The file is untrusted: all its sizes, types and offsets are checked. Raises DataError for a file that is damaged, of
     another format version, or not a prepared dataset.
@@ -85,10 +91,10 @@ def read_prepared(directory: Path, with_records: bool = False) -> Splits:
         tensors = to_tensors(contents.tensors)
         described: dict[str, Any] = parse_json(contents.extra["gpt2cli"])
         version, stored = described.pop("version"), described.pop("template")
-        if version != VERSION:
+        if version not in (1, VERSION):
             raise DataError("damaged, or prepared by another version of gpt2cli")
         template = None if stored is None else PromptTemplate.from_dict(stored)
-        train, val, test = (_part(tensors, name) for name in ("train", "val", "test"))
+        train, val, test = (_part(tensors, name, version) for name in ("train", "val", "test"))
         splits = Splits(train, val, test, template, described)
         found = fingerprint(splits)
         if contents.extra["sha256"] != _digest(contents.extra["gpt2cli"], found) or not len(splits.train):
@@ -116,32 +122,48 @@ def _check_info(info: dict[str, Any], fingerprint: str) -> None:
     if any(type(info[name]) is not kind for name, kind in _INFO.items()) or info["loss_on"] not in ("response", "all"):
         raise ValueError
     counts = info.get("counts", {})
-    if counts and any(type(counts[member.name]) is not int for member in fields(Counts)):
+    older = {member.name: 0 for member in fields(Counts) if member.default == 0}  # earlier versions did not count these
+    if counts and any(type((older | counts)[member.name]) is not int for member in fields(Counts)):
+        raise ValueError
+    if type(info.get("turns", 1)) is not int:
         raise ValueError
     if info["max_length"] < 1 or info["fingerprint"] != fingerprint:
         raise ValueError
     json.dumps(info, allow_nan=False)
 
 
-def _part(tensors: dict[str, Tensor], name: str) -> TokenDataset:
-    """One split. Raises KeyError or ValueError unless all its offsets and tokens are within their ranges."""
-    tokens, offsets, loss_from = members = [tensors[f"{name}.{member}"] for member in _DTYPES]
-    if any(member.dtype != dtype or member.ndim != 1 for member, dtype in zip(members, _DTYPES.values(), strict=True)):
+def _part(tensors: dict[str, Tensor], name: str, version: int) -> TokenDataset:
+    """One split. Raises KeyError or ValueError unless its offsets, tokens and targets are within their ranges."""
+    dtypes = _DTYPES if version == VERSION else _DTYPES_1
+    tokens, offsets, targets = members = [tensors[f"{name}.{member}"] for member in dtypes]
+    if any(member.dtype != dtype or member.ndim != 1 for member, dtype in zip(members, dtypes.values(), strict=True)):
         raise ValueError
-    if len(offsets) != len(loss_from) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(tokens):
         raise ValueError
     if offsets.min() < 0 or offsets.max() > len(tokens):  # otherwise the lengths below could overflow
         raise ValueError
-    part = TokenDataset(tokens, offsets, loss_from)
-    targets = part.lengths - loss_from
-    if len(part) and (targets.min() < 1 or loss_from.min() < 1 or tokens.to(torch.int32).max() >= VOCAB_SIZE):
+    if (offsets.diff() < 2).any() or (len(tokens) and tokens.to(torch.int32).max() >= VOCAB_SIZE):
+        raise ValueError
+    is_target = _mask_of_version_1(offsets, targets) if version == 1 else targets
+    if len(is_target) != len(tokens) or (is_target.view(torch.uint8) > 1).any() or is_target[offsets[:-1]].any():
+        raise ValueError
+    part = TokenDataset(tokens, offsets, is_target)
+    if (part.target_counts < 1).any():
         raise ValueError
     return part
 
 
+def _mask_of_version_1(offsets: Tensor, loss_from: Tensor) -> Tensor:
+    """(N,) bool. Raises ValueError unless `loss_from` leaves at least one target, and one other token, in each."""
+    if len(loss_from) != len(offsets) - 1 or (loss_from < 1).any() or (loss_from >= offsets.diff()).any():
+        raise ValueError
+    return mask_from(offsets, loss_from)
+
+
 def _lines(records: list[Record]) -> Tensor:
-    """The records as JSON, one a line, (bytes,) uint8."""
-    lines = bytearray("".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records).encode())
+    """The records as JSON, one a line, (bytes,) uint8. Only those of conversations have `earlier` and `system`."""
+    values = ({name: value for name, value in asdict(record).items() if value or name in _TEXTS} for record in records)
+    lines = bytearray("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
     return torch.frombuffer(lines, dtype=torch.uint8) if lines else torch.empty(0, dtype=torch.uint8)
 
 
@@ -161,13 +183,26 @@ def _read_records(splits: Splits, tensors: dict[str, Tensor], digest: str) -> di
         raise ValueError
     if _digest_of_records(stored) != digest:
         raise ValueError
-    records = {
-        name: [Record(**parse_json(line)) for line in lines.numpy().tobytes().splitlines()]
-        for name, lines in stored.items()
-    }
-    texts = (text for part in records.values() for record in part for text in asdict(record).values())
-    if any(not isinstance(text, str) or not is_encodable(text) for text in texts):
-        raise ValueError
+    records = {name: [*map(_record, lines.numpy().tobytes().splitlines())] for name, lines in stored.items()}
     if any(len(records[name]) != len(part) for name, part in splits.by_name().items()):
         raise ValueError
     return records
+
+
+def _record(line: bytes) -> Record:
+    """The inverse of a line of `_lines`. Raises AttributeError, TypeError or ValueError for any other."""
+    value = parse_json(line)
+    earlier, system = value.pop("earlier", []), value.pop("system", "")
+    if not isinstance(system, str) or not is_encodable(system):
+        raise ValueError
+    last, *before = (_exchange(each) for each in (value, *earlier))
+    return Record(last.instruction, last.input, last.output, tuple(before), system)
+
+
+def _exchange(value: dict[str, Any]) -> Exchange:
+    """An exchange of a stored record. Raises AttributeError, TypeError or ValueError if it is none."""
+    if value.keys() != set(_TEXTS):
+        raise ValueError
+    if any(not isinstance(text, str) or not is_encodable(text) for text in value.values()):
+        raise ValueError
+    return Exchange(**value)

@@ -2,7 +2,7 @@ r"""Plain text as training data: one stream of tokens, cut into blocks as long a
 
 A file holds one document, or several that are separated by a line that holds `<|endoftext|>` and nothing else.
 Anywhere else `<|endoftext|>` is plain text. A `\r\n` is read as `\n`, and so is a `\r` where a file has no `\n` at all.
-A byte order mark is dropped. Blank documents are left out.
+A byte order mark is dropped. Blank documents are left out. In a file of records, each record is a document.
 
 The stream is `<|endoftext|> document <|endoftext|> document ... <|endoftext|>`. So each document has an end, and begins
 like a text that the model generates. A block holds up to block_size + 1 tokens, and starts with the last token of the
@@ -21,8 +21,9 @@ from torch import Tensor
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import batches, encode_many
-from gpt2cli.data.kinds import is_text
+from gpt2cli.data.kinds import entries, is_text, name_in
 from gpt2cli.data.splits import Splits, sample, sizes, split
+from gpt2cli.data.text_records import TextRecords
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, pieces
@@ -33,7 +34,7 @@ _SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\n|\Z)", re.MULTILI
 
 def left_out_of(folder: Path) -> tuple[str, ...]:
     """A note on the entries of a folder that `text_files` leaves out: their number, and the name of the first."""
-    others = sorted(path.name for path in folder.iterdir() if not is_text(path))
+    others = sorted(name_in(folder, path) for path in entries(folder) if not is_text(path))
     if not others:
         return ()
     if len(others) == 1:
@@ -51,6 +52,17 @@ def read_text(files: Sequence[Path], block_size: int, data: DataConfig) -> Split
     texts = [documents for documents in (tokenize(read_documents(path)) for path in files) if documents]
     if not texts:
         raise DataError(f"{files[0] if files else 'the folder'}: there is no text to learn from: give another file")
+    return _divided(texts, block_size, data, {"files": len(texts)})
+
+
+def read_text_of(records: TextRecords, block_size: int, data: DataConfig) -> Splits:
+    """Tokenize the documents of a file of records, and divide them as `read_text` divides files. `info` counts them."""
+    texts = [[tokens] for tokens in tokenize(records.texts)]
+    return _divided(texts, block_size, data, {"documents": len(texts)})
+
+
+def _divided(texts: Sequence[Sequence[Tensor]], block_size: int, data: DataConfig, info: dict[str, int]) -> Splits:
+    """Blocks of these texts, each of one or more documents, (T,) uint16. A single text is cut, several stay whole."""
     if len(texts) == 1:
         streams = _cut(join(texts[0]), data)
     else:
@@ -59,7 +71,7 @@ def read_text(files: Sequence[Path], block_size: int, data: DataConfig) -> Split
     train, val, test = (blocks(stream, block_size) for stream in streams)
     if data.subset is not None:
         train = train.select(sample(len(train), data.subset, data.seed))
-    return Splits(train, val, test, None, {"files": len(texts)})
+    return Splits(train, val, test, None, info)
 
 
 def _cut(stream: Tensor, data: DataConfig) -> list[Tensor]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from gpt2cli.data.csv_values import Table, open_table
 from gpt2cli.data.gzip_files import ENDING, ending
-from gpt2cli.data.json_values import JSONLines, JSONList, open_json
+from gpt2cli.data.json_files import JSONLines, open_json
+from gpt2cli.data.json_lists import JSONFile
 
 TABLES, JSONS = (".csv", ".tsv"), (".json", ".jsonl")
 SUFFIXES = tuple(suffix + packed for packed in ("", ENDING) for suffix in (*TABLES, *JSONS))
@@ -13,7 +14,7 @@ SUFFIXES = tuple(suffix + packed for packed in ("", ENDING) for suffix in (*TABL
 FORMATS = f"{', '.join((*TABLES, *JSONS)[:-1])} or {JSONS[-1]} file (also packed, as .csv.gz)"
 """The same in words, for messages: give a ..."""
 
-Values = Table | JSONList | JSONLines
+Values = Table | JSONFile | JSONLines
 
 
 def is_data_file(path: Path) -> bool:

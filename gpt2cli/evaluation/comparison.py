@@ -58,14 +58,14 @@ def compare(
     config: EvaluationConfig,
     *,
     max_length: int | None,
+    fitting: Sequence[int],
     answered: Sequence[int],
-    skipped: int,
 ) -> Evaluation:
     """Compute all figures of all models, and their differences from the first model.
 
     max_length  the largest number of tokens of a record; None without models
+    fitting     the indices of the tasks whose prompts leave room for an answer; the others were left out
     answered    the indices of the tasks that were answered
-    skipped     the number of records that were left out, as their prompts fill the window
     """
     tasks = [data.tasks[i] for i in answered] if isinstance(data, Instructions) else []
     references = None
@@ -80,8 +80,8 @@ def compare(
         data=data.source,
         kind="text" if isinstance(data, Texts) else "alpaca" if data.has_references else "questions",
         split="all" if isinstance(data, Texts) else data.split,
-        records=len(data.tokens) if isinstance(data, Texts) else len(data.tasks) - skipped,
-        skipped=skipped,
+        records=len(data.tokens) if isinstance(data, Texts) else len(fitting),
+        skipped=0 if isinstance(data, Texts) else len(data.tasks) - len(fitting),
         reference_tokens=sum(len(task.response) for task in tasks) / len(tasks) if tasks and references else None,
         settings=_settings(config, isinstance(data, Texts), max_length),
         models=_model_results([model.name for model in found], scores, config),
@@ -92,9 +92,12 @@ def compare(
                 reference=references[i] if references else None,
                 answers=[of_model[i] for of_model in answers],
                 rouge_l=[of_model[i] for of_model in rouge_l],
+                earlier=task.record.earlier,
+                system=task.record.system,
             )
             for i, task in enumerate(tasks)
         ],
+        turns=0 if isinstance(data, Texts) else sum(len(data.tasks[i].record.exchanges) for i in fitting),
     )
 
 

@@ -12,21 +12,20 @@ from typing import Any, Literal
 from torch import Tensor
 
 from gpt2cli.config import EvaluationConfig, SamplingConfig
-from gpt2cli.data.splits import sample
-from gpt2cli.errors import DataError, UsageError
+from gpt2cli.errors import UsageError
 from gpt2cli.evaluation.answers import Answer, answer
 from gpt2cli.evaluation.compared_models import Candidate
 from gpt2cli.evaluation.comparison import Findings, compare
-from gpt2cli.evaluation.evaluation_data import Instructions, Texts, encode_prompts, sequences
+from gpt2cli.evaluation.evaluation_data import Instructions, Texts
 from gpt2cli.evaluation.given_answers import Given
 from gpt2cli.evaluation.likelihood import RecordSource, Source, Sums, TextSource, collect, portions, score
 from gpt2cli.evaluation.partial_results import PartialResults
+from gpt2cli.evaluation.plan import make_plan
 from gpt2cli.evaluation.results import Evaluation
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.model.device import TOKENS_PER_PASS
 from gpt2cli.model.device_names import device_kind
 from gpt2cli.progress import Note
-from gpt2cli.prompts import PromptTemplate
 
 
 @dataclass(frozen=True)
@@ -61,23 +60,6 @@ class Advanced:
 Event = Advanced | Note | Evaluation
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The work of all models.
-
-    answered  the indices of the tasks to answer
-    skipped   the number of records whose prompts fill the window
-    prompts   for each model, the prompts to answer, by the index of their task
-    sources   for each model, the sequences to predict. They are None for plain text, whose windows depend on the model,
-              and for instructions without references
-    """
-
-    answered: list[int]
-    skipped: int
-    prompts: list[dict[int, list[int]]]
-    sources: list[Source | None]
-
-
 def evaluate(job: Job) -> Iterator[Event]:
     """Evaluate one model after the other, then compare them. The last event is the Evaluation.
 
@@ -85,49 +67,21 @@ def evaluate(job: Job) -> Iterator[Event]:
     Raises DataError if no record fits the window, DivergedError for losses that are not finite, and the errors of
     loading a model.
     """
-    plan = _plan(job)
-    if plan.skipped and isinstance(job.data, Instructions):
-        skipped = f"{plan.skipped:,} of {len(job.data.tasks):,} {job.data.noun}s"
-        yield Note(f"left out {skipped}, whose prompts alone fill the window of {job.max_length:,} tokens")
+    plan = make_plan(job.candidates, job.data, job.config, job.max_length)
+    yield from map(Note, plan.notes)
     found, partial_results = [], []
     for candidate, prompts, source in zip(job.candidates, plan.prompts, plan.sources, strict=True):
         findings, partial = yield from _examine(candidate, prompts, source, job)
         found.append(findings)
         partial_results.append(partial)
     found += [Findings(given.name, None, given.answers) for given in job.given]
-    yield compare(found, job.data, job.config, max_length=job.max_length, answered=plan.answered, skipped=plan.skipped)
+    fitting, answered = plan.fitting, plan.answered
+    yield compare(found, job.data, job.config, max_length=job.max_length, fitting=fitting, answered=answered)
     for partial in partial_results:
         partial.discard()
 
 
-def _plan(job: Job) -> _Plan:
-    """Choose the tasks to answer, and build the models' prompts and sequences."""
-    if isinstance(job.data, Texts):
-        return _Plan([], 0, [{} for _ in job.candidates], [None] * len(job.candidates))
-    tasks = job.data.tasks
-    if job.max_length is None:
-        return _Plan(sample(len(tasks), job.config.answers, job.config.seed), 0, [], [])
-    templates = {candidate.template: None for candidate in job.candidates}
-    encoded = {template: encode_prompts(tasks, template, job.max_length) for template in templates}
-    fitting = sorted(set.intersection(*(set(fits) for _, fits in encoded.values())))
-    if not fitting:
-        every = f"every prompt alone fills the window of {job.max_length} tokens"
-        raise DataError(f"{job.data.source}: no {job.data.noun} is left: {every}")
-    chosen = [fitting[i] for i in sample(len(fitting), job.config.answers, job.config.seed)]
-    sources: dict[PromptTemplate, Source | None] = dict.fromkeys(templates)
-    if job.data.has_references:
-        for template, (prompts, fits) in encoded.items():
-            sources[template] = RecordSource(sequences(tasks, prompts, fits, job.max_length), fits, len(tasks))
-    used = [candidate.template for candidate in job.candidates]
-    return _Plan(
-        answered=chosen,
-        skipped=len(tasks) - len(fitting),
-        prompts=[{i: encoded[template][0][i] for i in chosen} for template in used],
-        sources=[sources[template] for template in used],
-    )
-
-
-def _identity(job: Job, candidate: Candidate) -> list[Any]:
+def _identity(job: Job, candidate: Candidate, source: RecordSource | None) -> list[Any]:
     """Everything besides the model that its results depend on. They do not depend on the number of answers."""
     digest = hashlib.sha256()
     if isinstance(job.data, Texts):
@@ -136,6 +90,8 @@ def _identity(job: Job, candidate: Candidate) -> list[Any]:
             digest.update(text.numpy().tobytes())
     else:
         digest.update(json.dumps([[asdict(task.record), task.response] for task in job.data.tasks]).encode())
+    if source is not None:  # the turns of a conversation that fit also depend on the templates of the other models
+        digest.update(source.fingerprint.encode())
     sampling = asdict(_sampling(job, candidate))
     return [digest.hexdigest(), candidate.template.to_dict(), job.max_length, job.config.stride, sampling]
 
@@ -147,19 +103,20 @@ def _sampling(job: Job, candidate: Candidate) -> SamplingConfig:
 
 
 def _examine(
-    candidate: Candidate, prompts: dict[int, list[int]], source: Source | None, job: Job
+    candidate: Candidate, prompts: dict[int, list[int]], records: RecordSource | None, job: Job
 ) -> Generator[Event, None, tuple[Findings, PartialResults]]:
     """Load one model, score the data if it has references, and generate the answers."""
     model = candidate.spec.load(for_text=True)
     # the device and precision that `auto` has chosen: on another machine it may choose others
     chosen = (model.device, model.precision)
-    partial = PartialResults(candidate.fingerprint(), _identity(job, candidate), *chosen)
+    partial = PartialResults(candidate.fingerprint(), _identity(job, candidate, records), *chosen)
     problem = partial.problem
     if problem:
         yield Note(f"{problem}: an interrupted run would start again")
     if note := model.compiling_note():
         yield Note(note)
         model.prepare(lambda _: None)
+    source: Source | None = records
     if isinstance(job.data, Texts):
         window = model.config.block_size
         source = TextSource(job.data.tokens, window, check_stride(job.config.stride, window))

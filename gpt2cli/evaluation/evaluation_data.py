@@ -1,26 +1,27 @@
 """The data that models are evaluated on: instructions, with reference answers or without, or plain texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.counted import counted
-from gpt2cli.data.dataset import TokenDataset, from_sequences
-from gpt2cli.data.encoding import LONGEST_TOKEN, encode_many
-from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, text_files
-from gpt2cli.data.open_data import load_alpaca, refuse_columns
+from gpt2cli.data.dataset import TokenDataset
+from gpt2cli.data.encoding import encode_many
+from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, name_in, text_files
+from gpt2cli.data.open_data import load_records, refuse_columns
 from gpt2cli.data.prepared import AGAIN, read_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.data.splits import Splits
 from gpt2cli.data.text import left_out_of, read_documents, tokenize
+from gpt2cli.data.text_records import is_plain_text, read_text_records
 from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.data.values import is_data_file
 from gpt2cli.errors import DataError, UsageError
+from gpt2cli.evaluation.layout import lay_out
 from gpt2cli.evaluation.text_sizes import sizes_of
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import END_OF_TEXT_ID
@@ -32,7 +33,8 @@ Split = Literal["test", "val", "train", "all"]
 class Task:
     """A record, and the tokens of its response. They end with the end of text, unless the response was cut.
 
-    Without a reference, the record's output and the response are empty.
+    Of a conversation, the response is that of the last exchange. Without a reference, the record's output and the
+    response are empty.
     """
 
     record: Record
@@ -62,6 +64,8 @@ class Instructions:
     @property
     def noun(self) -> str:
         """The word for one of the tasks."""
+        if any(task.record.earlier for task in self.tasks):
+            return "conversation"
         return "record" if self.has_references else "question"
 
     def without_references(self) -> "Instructions":
@@ -72,7 +76,7 @@ class Instructions:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Plain texts, each with the name of its file. A file may hold several.
+    """Plain texts, each with the name of its file; in a folder, with the file's path in it. A file may hold several.
 
     tokens  for each text, (T,) uint16 with T of 1 or more
     sizes   for each text, (T, 2) uint8: the UTF-8 bytes of each token, and the number of words that begin in it
@@ -116,16 +120,26 @@ def read_data(
         splits = read_prepared(path, with_records=True)
     elif path.is_dir() or not is_data_file(path):
         refuse_columns(path, columns)
-        if split not in (None, "all"):
-            raise UsageError(f"{source} has no splits, as it holds no records: leave --split out")
+        _refuse_split(source, split)
         return _read_lines(path, source) if questions else _read_texts(path, source)
+    elif is_plain_text(path, columns):
+        _refuse_split(source, split)
+        if questions:
+            raise UsageError(f"{source} holds plain text, not questions: add --columns instruction=COLUMN")
+        return _read_text_records(path, source, skip_bad, columns)
     elif split in (None, "all"):
         return _read_file(path, source, skip_bad, columns, questions)
     else:
         length = train.max_length or block_size
-        splits = load_alpaca(path, length, train.loss_on, division, skip_bad, template=template, columns=columns)
+        splits = load_records(path, length, train.loss_on, division, skip_bad, template=template, columns=columns)
     found = _of_splits(splits, source, split or "test")
     return found.without_references() if questions else found
+
+
+def _refuse_split(source: str, split: Split | None) -> None:
+    """Raise UsageError for a split of plain text."""
+    if split not in (None, "all"):
+        raise UsageError(f"{source} has no splits, as it holds no records: leave --split out")
 
 
 def _read_lines(path: Path, source: str) -> Instructions:
@@ -140,16 +154,24 @@ def _read_lines(path: Path, source: str) -> Instructions:
 
 
 def _read_texts(path: Path, source: str) -> Texts:
-    files = text_files(path) if path.is_dir() else [path]
-    read = [(file.name, document) for file in files for document in read_documents(file)]
+    files = {name_in(path, file): file for file in text_files(path)} if path.is_dir() else {path.name: path}
+    read = [(name, document) for name, file in files.items() for document in read_documents(file)]
     if not read:
         raise DataError(f"{source}: there is no text to evaluate on: give another file")
-    documents = [document for _, document in read]
-    tokens = tokenize(documents)
-    sizes = [sizes_of(*pair) for pair in zip(documents, tokens, strict=True)]
     as_questions = f"{source} is taken as plain text. If each line is a question, use --questions"
     notes = left_out_of(path) if path.is_dir() else (as_questions,)
-    return Texts(source, [name for name, _ in read], tokens, sizes, notes)
+    return _texts(source, [name for name, _ in read], [document for _, document in read], notes)
+
+
+def _read_text_records(path: Path, source: str, skip_bad: bool, columns: Mapping[str, str] | None) -> Texts:
+    read = read_text_records(path, skip_bad, columns)
+    return _texts(source, [path.name] * len(read.texts), read.texts, read.notes)
+
+
+def _texts(source: str, names: list[str], documents: list[str], notes: tuple[str, ...]) -> Texts:
+    tokens = tokenize(documents)
+    sizes = [sizes_of(*pair) for pair in zip(documents, tokens, strict=True)]
+    return Texts(source, names, tokens, sizes, notes)
 
 
 def _read_file(
@@ -168,6 +190,8 @@ def _read_file(
     if without := len(read.good) - len(places):
         left_out = f"{source}: left out {without:,} of {len(read.good):,} records, which have no output"
         notes.append(f"{left_out}. With --questions all are answered, without scores")
+    elif read.unanswered:
+        notes.append("--questions answers the last question of each conversation, without scores")
     records = [read.good[i] for i in places]
     responses = encode_many([record.output for record in records])
     tasks = [Task(record, [*ids, END_OF_TEXT_ID]) for record, ids in zip(records, responses, strict=True)]
@@ -189,26 +213,11 @@ def _of_splits(splits: Splits, source: str, split: Split) -> Instructions:
 
 
 def _tasks(data: TokenDataset, records: list[Record], template: PromptTemplate) -> list[Task]:
-    """Each record, with the tokens of its sequence that follow the prompt."""
-    prompts = encode_many([template.prompt(record.instruction, record.input) for record in records])
-    responses = [data[i][0][len(prompt) :].tolist() for i, prompt in enumerate(prompts)]
-    if not all(responses):
+    """Each record, with the tokens of its sequence that follow the last prompt."""
+    longest = int(data.lengths.max()) if len(data) else 0
+    turns = lay_out(records, [[] for _ in records], template, longest)
+    before = [sum(map(len, [part for turn in each for part in turn])) for each in turns]
+    responses = [data[i][0][n:].tolist() for i, n in enumerate(before)]
+    if not all(turns) or not all(responses):
         raise DataError(f"the prepared records do not follow their own template: {AGAIN}")
     return [Task(record, response) for record, response in zip(records, responses, strict=True)]
-
-
-def encode_prompts(
-    tasks: Sequence[Task], template: PromptTemplate, max_length: int
-) -> tuple[list[list[int]], list[int]]:
-    """The tokens of each task's prompt, and the indices of the tasks whose prompts leave room for a response."""
-    most = max_length * LONGEST_TOKEN + 1  # characters, as in data.alpaca
-    prompts = encode_many([template.prompt(task.record.instruction, task.record.input)[:most] for task in tasks])
-    return prompts, [i for i, prompt in enumerate(prompts) if len(prompt) < max_length]
-
-
-def sequences(
-    tasks: Sequence[Task], prompts: Sequence[list[int]], fitting: Sequence[int], max_length: int
-) -> TokenDataset:
-    """The prompts with the responses of the `fitting` tasks, cut to `max_length` tokens."""
-    whole = [torch.tensor((prompts[i] + tasks[i].response)[:max_length]).to(torch.uint16) for i in fitting]
-    return from_sequences(whole, [len(prompts[i]) for i in fitting])

@@ -1,13 +1,16 @@
 """Answers by other programs: read from a file, and matched with the records that they answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gpt2cli.counted import counted
+from gpt2cli.data.columns import OWN_NAMES, Columns
+from gpt2cli.data.data_file import MalformedError
 from gpt2cli.data.encoding import encode_many
 from gpt2cli.data.json_values import NAN, BadLine, kind_of
+from gpt2cli.data.messages import read_conversation
 from gpt2cli.data.records import Record
 from gpt2cli.data.values import read_values
 from gpt2cli.errors import DataError
@@ -31,9 +34,9 @@ class Given:
 def read_given(name: str, path: Path, data: Instructions) -> Given:
     """Read a file with an answer for each record of the data, in the order of the records.
 
-    An answer is a text, or an object with the text in one of FIELDS. If the object has an `instruction` or an `input`,
-    they must be those of the record. The file may also have answers to the records without an output; these are not
-    used.
+    An answer is a text, or an object with the text in one of FIELDS, or a conversation that ends with it. If the object
+    has an `instruction` or an `input`, or a last question, they must be those of the record, or of its last exchange.
+    The file may also have answers to the records without an output; these are not used.
 
     Raises UsageError for a file of another kind, and DataError, with the first wrong answer, for wrong content.
     """
@@ -64,10 +67,26 @@ def _places(name: str, count: int, data: Instructions) -> Sequence[int]:
     )
 
 
+def _last_exchange(where: str, value: dict[str, Any]) -> dict[str, Any]:
+    """The last question of a conversation and its answer, as a record; any other object unchanged."""
+    messages = next((name for name in OWN_NAMES["messages"] if isinstance(value.get(name), list)), None)
+    if messages is None:
+        return value
+    try:
+        found = read_conversation(value, Columns(messages=messages))
+    except MalformedError as error:
+        raise DataError(f"{where} {error}: mend it") from None
+    if found.question or not found.exchanges:
+        raise DataError(f"{where} ends with a question: give a conversation that ends with an answer")
+    return asdict(found.exchanges[-1])
+
+
 def _text_of(where: str, value: Any, record: Record, source: str) -> str:
     if isinstance(value, BadLine):
         raise DataError(f"{where} is bad {value.form} ({value.reason}): mend it")
     field = ""
+    if isinstance(value, dict) and not any(name in value for name in FIELDS):
+        value = _last_exchange(where, value)
     if isinstance(value, dict):
         for asked, ours in (("instruction", record.instruction), ("input", record.input)):
             theirs = value.get(asked, ours)

@@ -22,7 +22,7 @@ PASSES = 4
 
 
 class RecordSource:
-    """Sequences of records to predict. The tokens of a record are one unit of the bootstrap.
+    """Sequences of records to predict. The tokens of a record, or of a conversation, are one unit of the bootstrap.
 
     lengths  the number of tokens in each sequence
     units    the number of units
@@ -34,10 +34,15 @@ class RecordSource:
         self.lengths: list[int] = data.lengths.tolist()
         self.units = units
 
+    @property
+    def fingerprint(self) -> str:
+        """sha256, in hex, of the sequences and their targets."""
+        return self._data.fingerprint()
+
     def part(self, chosen: range) -> tuple[TokenDataset, list[Tensor]]:
         """The sequences with these indices, and for each of them the unit of each target."""
         data = self._data.select(chosen)
-        n_targets: list[int] = (data.lengths - data.loss_from).tolist()
+        n_targets: list[int] = data.target_counts.tolist()
         return data, [torch.full((n,), self._of[i]) for i, n in zip(chosen, n_targets, strict=True)]
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from gpt2cli import __version__, paths
 from gpt2cli.evaluation.bootstrap import Estimate
-from gpt2cli.evaluation.results import ARROWS, Evaluation, Metric
+from gpt2cli.evaluation.results import ARROWS, Evaluation, Metric, RecordResult
 
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
 """HTML allows no control characters. Unicode has a visible picture for each of them."""
@@ -21,6 +21,8 @@ CHART_WIDTH = 320
 """Units of the chart's own coordinates."""
 LONGEST_NAME = 30
 """Characters of a model's name in a chart."""
+SHORT = 1500
+"""Characters of the earlier exchanges of a conversation. More are folded up until they are asked for."""
 COLORS = 6
 """Models that have a colour in the style sheet."""
 
@@ -57,7 +59,7 @@ def page(evaluation: Evaluation) -> str:
         autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     charts = [_chart(evaluation, metric) for metric in evaluation.metrics if metric.key in CHARTED]
-    environment.filters["unbroken"] = _unbroken
+    environment.filters |= {"unbroken": _unbroken, "fits_unfolded": _fits_unfolded}
     heading = _heading(evaluation)
     names = " ".join(filter(None, (word for i, before in heading for word in (before, evaluation.models[i].model))))
     return environment.from_string(_asset("report.html.jinja")).render(
@@ -109,6 +111,12 @@ def _heading(evaluation: Evaluation) -> list[tuple[int, str]]:
 def _unbroken(text: str) -> str:
     """The text with no-break spaces, so that a figure stays with its sign and its unit."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _fits_unfolded(record: RecordResult) -> bool:
+    """Whether what stands before the question of a conversation is short."""
+    texts = (text for exchange in record.earlier for text in (exchange.instruction, exchange.input, exchange.output))
+    return len(record.system) + sum(map(len, texts)) <= SHORT
 
 
 def _chart(evaluation: Evaluation, metric: Metric) -> Chart:

@@ -7,6 +7,7 @@ from typing import Any
 from gpt2cli.counted import counted
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.bootstrap import Estimate
+from gpt2cli.exchanges import Exchange
 
 PERCENT = " %"
 HIGHER, LOWER, NEITHER = 1, -1, 0
@@ -106,7 +107,8 @@ class ModelResult:
 class RecordResult:
     """An instruction with each model's answer and the answer's ROUGE-L (0 to 1).
 
-    Without a reference, `rouge_l` is empty.
+    Without a reference, `rouge_l` is empty. In a conversation the instruction is the last one: the `earlier` exchanges
+    stand before it, and `system` is the conversation's system text.
     """
 
     instruction: str
@@ -114,6 +116,8 @@ class RecordResult:
     reference: str | None
     answers: list[Answer]
     rouge_l: list[float]
+    earlier: tuple[Exchange, ...] = ()
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,10 +126,11 @@ class Evaluation:
 
     kind              alpaca, text, or questions: instructions without references, which are answered but not scored
     split             test, val, train or all
-    records           the number of scored records, of texts, or of questions
+    records           the number of scored records or conversations, of texts, or of questions
     skipped           the number of records whose prompt alone fills the window
     reference_tokens  the mean length of the reference answers
     answered          the records that were answered
+    turns             the number of exchanges in the records, which is larger for conversations; 0 for texts
     """
 
     data: str
@@ -137,6 +142,14 @@ class Evaluation:
     settings: dict[str, Any]
     models: list[ModelResult]
     answered: list[RecordResult] = field(default_factory=list)
+    turns: int = 0
+
+    @property
+    def noun(self) -> str:
+        """The word for one of the records."""
+        if self.turns > self.records:
+            return "conversation"
+        return {"text": "text", "questions": "question"}.get(self.kind, "record")
 
     @property
     def metrics(self) -> list[Metric]:
@@ -159,7 +172,7 @@ class Evaluation:
         if self.kind == "text":
             number, noun, enough = tokens or 0, "token", ENOUGH_TOKENS
         elif tokens is not None and self.records < ENOUGH:
-            number, noun, enough = self.records, "record", ENOUGH
+            number, noun, enough = self.records, self.noun, ENOUGH
         else:
             number, noun, enough = answers, "answer", ENOUGH
         if not 0 < number < enough:
@@ -172,9 +185,9 @@ class Evaluation:
         """The data and its size in one line."""
         tokens, answers = self.models[0].tokens, len(self.answered)
         if self.kind == "text":
-            return f"{self.data}: {counted(self.records, 'text')}, {counted(tokens or 0, 'token')}"
+            return f"{self.data}: {counted(self.records, self.noun)}, {counted(tokens or 0, 'token')}"
         split = "" if self.split == "all" else f" ({self.split} split)"
-        size = counted(self.records, "question" if self.kind == "questions" else "record")
+        size = counted(self.records, self.noun) + f" of {self.turns:,} turns" * (self.turns > self.records)
         if tokens is not None:
             size += f" with {counted(tokens, 'response token')}"
         answered = "all answered" if answers == self.records else f"{answers:,} of them answered"
@@ -190,6 +203,7 @@ class Evaluation:
             "kind": self.kind,
             "split": self.split,
             "records": self.records,
+            "turns": self.turns,
             "skipped": self.skipped,
             "answers": len(self.answered),
             "reference_tokens": self.reference_tokens,
@@ -215,7 +229,11 @@ def _model_as_dict(result: ModelResult) -> dict[str, Any]:
 
 
 def _record_as_dict(record: RecordResult) -> dict[str, Any]:
-    texts = {"instruction": record.instruction, "input": record.input}
+    texts: dict[str, Any] = {"instruction": record.instruction, "input": record.input}
+    if record.system:
+        texts["system"] = record.system
+    if record.earlier:
+        texts["earlier"] = [asdict(exchange) for exchange in record.earlier]
     answers = [answer._asdict() | {"finish_reason": answer.finish_reason or None} for answer in record.answers]
     if record.reference is not None:
         texts["reference"] = record.reference

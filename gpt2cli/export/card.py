@@ -114,8 +114,10 @@ def _history(provenance: dict[str, Any], template: PromptTemplate | None) -> lis
     """The sections about the prompt, the data, the settings and the losses. Unknown ones are left out."""
     parts = []
     if template is not None:
-        parts.append(f"## Prompt\n\n{_fenced(template.without_input)}")
-        parts.append(f"With an input:\n\n{_fenced(template.with_input)}")
+        parts.append(f"## Prompt\n\n{_fenced(_worded(template, template.without_input))}")
+        parts.append(f"With an input:\n\n{_fenced(_worded(template, template.with_input))}")
+        system = " A system message replaces the text before the first heading." * template.has_place_for_system
+        parts.append(f"In a conversation, `<|endoftext|>` and the next prompt follow each answer.{system}\n")
     data, settings = _table(provenance, "data"), _table(provenance, "settings")
     rows: dict[str, Any] = {name: data[name] for name in ("kind", "source", "subset", "fingerprint") if name in data}
     rows |= {name: value for name, value in _table(data, "counts").items() if value}
@@ -127,6 +129,11 @@ def _history(provenance: dict[str, Any], template: PromptTemplate | None) -> lis
             lines = [f"| {_plain(name)} | {_plain(value)} |" for name, value in shown.items()]
             parts.append("\n".join([f"## {title}\n", "| | |", "|---|---|", *lines, ""]))
     return parts
+
+
+def _worded(template: PromptTemplate, text: str) -> str:
+    """A text of a template with the names of its fields in braces, and with the system text."""
+    return "".join(f"{{{part}}}" if n % 2 else part for n, part in enumerate(template.split(text)))
 
 
 def _table(provenance: dict[str, Any], name: str) -> dict[str, Any]:

@@ -73,8 +73,7 @@ class Sample:
 class TextGeneration:
     """Continues one prompt `num_samples` times in one batch. An iteration over the object generates the texts.
 
-    `<|endoftext|>` in the prompt is the special token; without `allow_special`, it is plain text, as in training data.
-    Raises DataError for a prompt that is not valid Unicode.
+    The prompt is token ids; `from_text` takes a text. Raises CheckpointError for a model with another tokenizer.
 
     dropped        the number of tokens at the beginning of the prompt that do not fit into the window
     prompt_ids     the tokens that the model reads; `<|endoftext|>` if the prompt is empty
@@ -83,19 +82,24 @@ class TextGeneration:
     decode_tok_s   new tokens per second after the first of each sample; None if there are none
     """
 
-    def __init__(
-        self, model: "Decoder | GPT", prompt: str, sampling: SamplingConfig, allow_special: bool = True
-    ) -> None:
+    def __init__(self, model: "Decoder | GPT", prompt: Sequence[int], sampling: SamplingConfig) -> None:
         check_tokenizer(model)
-        ids = tokenizer.encode(prompt, allow_special) or [tokenizer.END_OF_TEXT_ID]
         self.model = model
         self.sampling = sampling
-        self.dropped = max(0, len(ids) - model.config.block_size)
-        self.prompt_ids = ids[self.dropped :]
+        self.dropped = max(0, len(prompt) - model.config.block_size)
+        self.prompt_ids = _what_is_read(prompt, model.config.block_size)
         seed = random_seed() if sampling.seed is None else sampling.seed
         self.samples = [Sample(seed + i, sampling.stop) for i in range(sampling.num_samples)]
         self.prefill_tok_s: float | None = None
         self.decode_tok_s: float | None = None
+
+    @classmethod
+    def from_text(cls, model: "Decoder | GPT", prompt: str, sampling: SamplingConfig) -> "TextGeneration":
+        """Continues a text. `<|endoftext|>` in it is the special token.
+
+        Raises DataError for a text that is not valid Unicode, and CheckpointError for a model with another tokenizer.
+        """
+        return cls(model, tokenizer.encode(prompt), sampling)
 
     def __iter__(self) -> Iterator[tuple[Sample, str]]:
         """Yield (sample, new text) for text that cannot belong to a stop text."""
@@ -124,16 +128,16 @@ class TextGeneration:
                 yield sample, text
 
 
-def complete(model: "Decoder | GPT", prompts: Sequence[str], sampling: SamplingConfig) -> list[Sample]:
-    """Continue each of several prompts once, in one batch. Sample i has the seed of `sampling` + i.
+def complete(model: "Decoder | GPT", prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> list[Sample]:
+    """Continue each of several prompts once, in one batch. The prompts are token ids.
 
-    `<|endoftext|>` in the prompts is plain text, as in training data.
+    Sample i has the seed of `sampling` + i. Of a prompt that is longer than the window, the model reads the end.
+    Raises CheckpointError for a model with another tokenizer.
     """
     check_tokenizer(model)
     seed = random_seed() if sampling.seed is None else sampling.seed
     samples = [Sample(seed + i, sampling.stop) for i in range(len(prompts))]
-    encoded = (tokenizer.encode(prompt, allow_special=False) or [tokenizer.END_OF_TEXT_ID] for prompt in prompts)
-    ids = [tokens[-model.config.block_size :] for tokens in encoded]
+    ids = [_what_is_read(prompt, model.config.block_size) for prompt in prompts]
     for row, token in generate_tokens(
         model, ids, sampling, [sample.seed for sample in samples], lambda row: samples[row].finish_reason is not None
     ):
@@ -143,12 +147,17 @@ def complete(model: "Decoder | GPT", prompts: Sequence[str], sampling: SamplingC
     return samples
 
 
+def _what_is_read(prompt: Sequence[int], block_size: int) -> list[int]:
+    """The last tokens of a prompt, as many as the window has; `<|endoftext|>` if the prompt is empty."""
+    return list(prompt[-block_size:]) or [tokenizer.END_OF_TEXT_ID]
+
+
 def stream(model: "Decoder | GPT", prompt: str, sampling: SamplingConfig | None = None) -> Iterator[str]:
     """Continue a prompt once; yield the continuation in pieces of whole characters.
 
     `<|endoftext|>` in the prompt is the special token.
     """
-    for _, text in TextGeneration(model, prompt, replace(sampling or SamplingConfig(), num_samples=1)):
+    for _, text in TextGeneration.from_text(model, prompt, replace(sampling or SamplingConfig(), num_samples=1)):
         yield text
 
 

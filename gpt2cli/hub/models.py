@@ -16,14 +16,15 @@ from gpt2cli.atomic import sync_directory
 from gpt2cli.errors import CheckpointError, NetworkError, ResourceError
 from gpt2cli.hub import hf_cache, model_cache
 from gpt2cli.hub.environment import is_offline
+from gpt2cli.hub.http_errors import MissingFileError
 from gpt2cli.hub.hub_client import Remote, prepare_client
 from gpt2cli.hub.model_cache import CachedModel
 from gpt2cli.hub.names import (
     COMMIT,
     CONFIG,
-    DEFAULT_REVISION,
     INDEX,
     WEIGHTS,
+    DatasetFile,
     is_published,
     parse_name,
     short_name,
@@ -91,15 +92,19 @@ def download(
             raise NetworkError(f"cannot fetch {model}: {error}{way_out}") from None
 
 
-def download_from_dataset(repo: str, name: str, part: Path, *, progress: Progress = ignore) -> None:
-    """Download a file of a *dataset* at its newest commit to `part`. Bytes that `part` already holds are kept.
+def download_from_dataset(wanted: DatasetFile, part: Path, *, progress: Progress = ignore) -> None:
+    """Download a file of a *dataset* to `part`. Bytes that `part` already holds are kept.
 
     Raises NetworkError and CheckpointError as `download` does.
     """
     prepare_client()
-    newest = Remote(repo, DEFAULT_REVISION, progress, "dataset")
-    commit, file = newest.head(name)
-    fetch(file, part, partial(replace(newest, revision=commit).body, name), progress)
+    source = Remote(wanted.repo, wanted.revision, progress, "dataset")
+    try:
+        commit, file = source.head(wanted.name)
+    except MissingFileError:
+        where = f"the dataset {wanted.repo}{suffix_of(wanted.revision)}"
+        raise NetworkError(f"{where} has no {wanted.name}, or it is empty: see the files on its page") from None
+    fetch(file, part, partial(_pinned(source, commit).body, wanted.name), progress)
 
 
 def upload(repo: str, files: list[Path], *, private: bool = False, progress: Progress = ignore) -> str:
@@ -119,10 +124,9 @@ def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
     prepare_client()
     commit, config = source.head(CONFIG)
     _check_json(source, config)
-    if COMMIT.fullmatch(source.revision) and commit != source.revision:
-        raise NetworkError(f"{source.repo}: the server answers for another commit than asked: try again later")
+    pinned = _pinned(source, commit)
     model_cache.sweep(source.repo, keep=commit)
-    pinned, directory = replace(source, revision=commit), model_cache.model_directory(source.repo, commit)
+    directory = model_cache.model_directory(source.repo, commit)
     tokenizer = [] if is_published(source.repo) else _tokenizer_files(pinned)
     whole = pinned.file(WEIGHTS)
     files = [config, *tokenizer, whole or _index(pinned)]
@@ -135,6 +139,13 @@ def _download(source: Remote, force: bool, for_text: bool) -> CachedModel:
         _download_missing(pinned, shards, force)
         files += shards
     return _publish(source, commit, files)
+
+
+def _pinned(source: Remote, commit: str) -> Remote:
+    """The repository at the commit of its revision. Raises NetworkError if the revision is another commit."""
+    if COMMIT.fullmatch(source.revision) and commit != source.revision:
+        raise NetworkError(f"{source.repo}: the server answers for another commit than asked: try again later")
+    return replace(source, revision=commit)
 
 
 def _publish(source: Remote, commit: str, files: list[RemoteFile]) -> CachedModel:

@@ -22,6 +22,7 @@ from gpt2cli.training.inputs import load_inputs
 from gpt2cli.training.job import Job, make_job
 from gpt2cli.training.resuming import (
     check_identity,
+    check_length,
     check_settings,
     find_checkpoint,
     run_of,
@@ -166,7 +167,7 @@ def _find_checkpoint(
     settings: Settings, path: Path, options: RunOptions, note: Callable[[str], None]
 ) -> Resumable | None:
     """The checkpoint to resume from, with the length in the settings; None if the run has none yet."""
-    checkpoint = find_checkpoint(find_run(options.path) if options.path else path, note)
+    checkpoint = find_checkpoint(find_run(options.path) if options.path else path, settings.train, note)
     if checkpoint:
         checkpoint = with_length_of(settings, checkpoint, path)
         check_settings(settings, checkpoint)
@@ -174,19 +175,13 @@ def _find_checkpoint(
 
 
 def _check_resumed(job: Job) -> None:
-    """Raise CheckpointError if the checkpoint belongs to another run, or was saved after more steps than the run has.
+    """Raise CheckpointError if the checkpoint belongs to another run, or does not fit the length.
 
     The engine checks the first as well, but a run that is extended is not changed before this is known.
     """
-    if job.resume is None:
-        return
-    check_identity(job.resume, job.identity)
-    taken = job.resume.counters.step
-    if taken > job.total_steps:
-        raise CheckpointError(
-            f"cannot resume {job.resume.path}: it has taken {taken} steps, and the length is now {job.total_steps}: "
-            "ask for more"
-        )
+    if job.resume:
+        check_identity(job.resume, job.identity)
+        check_length(job.resume, job.total_steps, job.config)
 
 
 def _find_run(asked: Settings, options: RunOptions) -> Path | None:

@@ -17,6 +17,11 @@ def step_of(path: Path) -> int | None:
     return int(found[1]) if found else None
 
 
+def checkpoint_at(directory: Path, step: int) -> Path:
+    """The path of the checkpoint after a step."""
+    return directory / f"step-{step:08d}"
+
+
 def checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in a directory, the newest first."""
     by_step = {step: path for path in directory.glob("step-*") if (step := step_of(path)) is not None}

@@ -22,7 +22,7 @@ from gpt2cli.training.forward import compile_blocks
 from gpt2cli.training.half_copy import HalfCopy
 from gpt2cli.training.job import Job, StepBatch, read_batch
 from gpt2cli.training.loss import SequenceLoss
-from gpt2cli.training.optim import Optimizer, learning_rate
+from gpt2cli.training.optim import Optimizer, learning_rate, steps_before_fall
 from gpt2cli.training.resuming import check_identity
 from gpt2cli.training.rhythm import Due, rhythm_of
 from gpt2cli.training.run_checkpoints import restore, save_state
@@ -109,6 +109,7 @@ class _Loop:
             samples_from_training=bool(job.prompts) and job.prompts_are_seen,
             trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
             parameters=sum(p.numel() for p in parameters),
+            before_fall=self.now.step == job.kept_step,
         )
         if self.now.step == 0 and job.config.eval_every != 0:
             yield from self.evaluate()
@@ -137,6 +138,7 @@ class _Loop:
         seconds = time.perf_counter() - start
         smoothed = smoothed_steps(job.total_steps)
         self.now.count(loss, batch.n_targets, batch.n_tokens, seconds, smoothed=smoothed)
+        self.now.fall_began = self.now.step > steps_before_fall(job.total_steps, job.config)
         return Step(
             step=self.now.step,
             epoch=self.now.step / self.steps_per_epoch,
@@ -191,7 +193,7 @@ class _Loop:
         ranks, due = self.job.ranks, self.rhythm.after(self.now.step, self.trained_here)
         mine = (due.evaluate, due.sample, due.save) if ranks.is_first else (False, False, False)
         evaluate, sample, save, stop = ranks.sum(*map(float, (*mine, self.job.should_stop())))
-        return Due(bool(evaluate), bool(sample), bool(save)), bool(stop)
+        return Due(bool(evaluate), bool(sample), bool(save) or self.now.step == self.job.kept_step), bool(stop)
 
     @property
     def trained_here(self) -> float:
@@ -222,8 +224,8 @@ class _Loop:
             return
         with self.rhythm.spending("save", self.now.step, self.trained_here):
             if self.job.ranks.is_first:
-                path = save_state(self.job.checkpoints, self.optimizer, self.now, self.job.identity)
-                yield Saved(self.now.step, path)
+                path = save_state(self.job.checkpoints, self.optimizer, self.now, self.job.identity, self.job.kept_step)
+                yield Saved(self.now.step, path, before_fall=self.now.step == self.job.kept_step)
             self.job.ranks.wait()
 
     def out_of_patience(self) -> bool:

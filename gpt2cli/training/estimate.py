@@ -98,20 +98,24 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> 
         seconds=seconds,
         memory=memory_needed(job, optimizer, device, tokens=largest.idx.shape[1], targets=targets),
         free_memory=free,
-        disk=disk_needed(job, optimizer, settings.lora is not None, _checkpoints(settings, seconds)),
+        disk=disk_needed(job, optimizer, settings.lora is not None, _checkpoints(settings, job, seconds)),
         free_run=free_disk(run),
         free_out=free_disk(out),
         one_disk=same_disk(run, out),
     )
 
 
-def _checkpoints(settings: Settings, seconds: float) -> int:
-    """The largest number of checkpoints on disk at one time. A short run saves only one, if it is interrupted."""
+def _checkpoints(settings: Settings, job: Job, seconds: float) -> int:
+    """The largest number of checkpoints on disk at one time.
+
+    A short run saves only one, if it is interrupted, besides the one from before the learning rate falls.
+    """
     every = settings.train.save_every
     if every == 0:
         return 0
     # the next one is written before the oldest one is deleted
-    return 1 if every is None and seconds < SECONDS_BETWEEN_SAVES else KEEP + 1
+    newest = 1 if every is None and seconds < SECONDS_BETWEEN_SAVES else KEEP + 1
+    return newest if job.kept_step is None else newest + 1
 
 
 def _typical_rows(job: Job, device: torch.device, step: int) -> tuple[list[Batch], int]:

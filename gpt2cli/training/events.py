@@ -29,6 +29,7 @@ class Started:
     samples_from_training: bool  # whether the sample prompts are training examples, because none is held out
     trainable_parameters: int
     parameters: int
+    before_fall: bool = False  # whether it resumes from a checkpoint as in `Saved.before_fall`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class Saved:
 
     step: int
     path: Path
+    before_fall: bool = False  # whether it stays until the run ends, so that a longer run can go on from it
 
 
 @dataclass(frozen=True, kw_only=True)

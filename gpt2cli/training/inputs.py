@@ -8,8 +8,8 @@ from torch import nn
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.config import VOCAB_SIZE, GPTConfig
-from gpt2cli.data.kinds import check_kind, data_path
 from gpt2cli.data.open_data import load_data, prepared_alpaca
+from gpt2cli.data.source import check_data, fetch_data, is_remote
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import CheckpointError, NetworkError, UsageError
 from gpt2cli.model.device_choice import pick_device
@@ -25,14 +25,15 @@ def load_inputs(
 ) -> tuple[GPT, Splits]:
     """Load the model and the data, and check that they fit together.
 
-    With `only_shape`, the model's parameters are on the meta device, and no weights are read or downloaded.
+    With `only_shape`, the model's parameters are on the meta device, and no weights are read or downloaded. Data that
+    is not on this machine is downloaded also then.
     Raises UsageError, DataError, CheckpointError, ResourceError or NetworkError.
     """
-    data = None if settings.data is None else data_path(settings.data)
-    if data:  # a wrong path is reported before a model is downloaded
-        check_kind(data)
+    data = settings.data
+    if data is not None:  # wrong data is reported before a model is downloaded
+        check_data(data)
     model = shape_only(settings, progress) if only_shape else load_model(settings, device, offline, progress)
-    path = data or prepared_alpaca(offline, progress)
+    path = prepared_alpaca(offline, progress) if data is None else fetch_data(data, offline, progress, settings.columns)
     window, template = model.config.block_size, settings.prompt_template
     splits = load_data(
         path,
@@ -42,6 +43,7 @@ def load_inputs(
         settings.skip_bad,
         template=template,
         columns=settings.columns,
+        source=data if data and is_remote(data) else None,
     )
     if settings.template is not None and splits.template is None:
         raise UsageError("--template is for instructions, and plain text has none: leave it out")

@@ -18,7 +18,7 @@ from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import LoRALinear
 from gpt2cli.training.bf16_linear import make_lean
 from gpt2cli.training.distributed import Ranks
-from gpt2cli.training.optim import warmup_steps
+from gpt2cli.training.optim import steps_before_fall, warmup_steps
 from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.sample_prompts import SamplePrompt, given_prompts, prompts_from
 from gpt2cli.training.settings import Settings
@@ -75,6 +75,15 @@ class Job:
         return total_steps(self.config, len(self.train), self.ranks)
 
     @property
+    def kept_step(self) -> int | None:
+        """The step after which a checkpoint stays until the run ends: with `wsd`, the last before the fall.
+
+        None if the learning rate does not fall like that, or as soon as the warm-up is over.
+        """
+        steps, warmup = steps_before_fall(self.total_steps, self.config), warmup_steps(self.total_steps, self.config)
+        return steps if self.config.schedule == "wsd" and steps > warmup else None
+
+    @property
     def train_tokens(self) -> int:
         """The tokens in all steps, about."""
         return self.train.n_tokens * self.total_steps // steps_per_epoch(len(self.train), self.records_per_step)
@@ -123,7 +132,7 @@ def read_batch(job: Job, kinds: Tensor, step: int, device: torch.device) -> Step
         rows=rows or make_rows(job.train, records[:1], job.max_tokens, device),
         counts=bool(rows),
         n_tokens=int(lengths.sum()),
-        n_targets=int((lengths - job.train.loss_from[records]).sum()),
+        n_targets=int(job.train.target_counts[records].sum()),
     )
 
 

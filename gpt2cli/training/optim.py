@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2cli.config import TrainConfig
+from gpt2cli.model.device import fast_training_dtype
 from gpt2cli.model.gpt import GPT
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
@@ -129,15 +130,15 @@ class Optimizer:
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Approximately U V^T for each matrix U S V^T in (n, rows, columns), with singular values from 0.7 to 1.2.
 
-    Computed by five Newton-Schulz iterations of a quintic polynomial, in bf16 on CUDA.
+    Computed by five Newton-Schulz iterations of a quintic polynomial, in bf16 on devices that are faster in it.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrices.bfloat16() if matrices.device.type == "cuda" else matrices
+    x = matrices.to(fast_training_dtype(matrices.device) or matrices.dtype)
     wide = x if x.shape[1] <= x.shape[2] else x.mT
     wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)  # now no singular value is above 1
     for _ in range(NEWTON_SCHULZ_STEPS):
         square = wide @ wide.mT
-        wide = a * wide + (b * square + c * (square @ square)) @ wide
+        wide = torch.baddbmm(wide, torch.baddbmm(square, square, square, beta=b, alpha=c), wide, beta=a)
     found: Tensor = wide if x.shape[1] <= x.shape[2] else wide.mT
     return found.to(matrices.dtype)
 
@@ -153,11 +154,26 @@ def warmup_steps(total_steps: int, config: TrainConfig) -> int:
     return min(LONGEST_WARMUP, total_steps // STEPS_FOR_EACH)
 
 
+def steps_before_fall(total_steps: int, config: TrainConfig) -> int:
+    """The number of steps before the learning rate falls: those of the warm-up and, with `wsd`, of the level part.
+
+    With `constant`, it never falls.
+    """
+    warmup = min(warmup_steps(total_steps, config), total_steps - 1)
+    falling = {"constant": 0, "wsd": round(config.cooldown * total_steps)}.get(config.schedule, total_steps)
+    return max(warmup, total_steps - falling)
+
+
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
-    """The learning rate of a step, which counts from 0: rises linearly in the warm-up, then falls to 0 or stays."""
+    """The learning rate of a step, which counts from 0: rises linearly in the warm-up, then falls to 0 or stays.
+
+    `wsd` (warm-up, stable, decay: Hu et al. 2024, "MiniCPM") stays level, then falls linearly. With a cooldown of 1 it
+    is `linear`.
+    """
     warmup = min(warmup_steps(total_steps, config), total_steps - 1)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1, total_steps - warmup)
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[config.schedule]
+    level = steps_before_fall(total_steps, config)
+    done = max(0, step - level) / max(1, total_steps - level)
+    factor = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
     return config.learning_rate * factor

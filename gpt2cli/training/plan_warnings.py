@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 
+from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.counted import counted
+from gpt2cli.errors import GPT2Error
+from gpt2cli.published import TINY
 from gpt2cli.training.estimate import Plan
 from gpt2cli.training.settings import Settings
 
@@ -14,8 +17,30 @@ GB = 10**9
 
 def warnings_of(plan: Plan, settings: Settings) -> list[str]:
     """One sentence for each problem. None of them stops the run."""
-    steps = [] if plan.step else _about_steps(plan, settings)
-    return [*steps, *_about_memory(plan, settings), *_about_disk(plan, settings)]
+    at_start = [] if plan.step else [*_about_optimizer(settings), *_about_steps(plan, settings)]
+    return [*at_start, *_about_memory(plan, settings), *_about_disk(plan, settings)]
+
+
+def _about_optimizer(settings: Settings) -> Iterator[str]:
+    """Warn of Muon for all weights of a pretrained model: see "Can Muon Fine-tune Adam-Pretrained Models?" (2026)."""
+    is_new = settings.from_scratch or settings.lora
+    if settings.train.optimizer == "muon" and not is_new and not _pretrained_with_muon(settings):
+        yield (
+            "Muon can make weights worse that AdamW pretrained (arXiv 2605.10468): leave out --optimizer muon, or "
+            "compare the validation loss with that of --optimizer adamw"
+        )
+
+
+def _pretrained_with_muon(settings: Settings) -> bool:
+    """Whether a run with Muon made the weights that this run starts from, as far as their provenance says it."""
+    if settings.ckpt is None:
+        return settings.model == TINY  # its provenance is empty
+    try:
+        then = read_metadata(settings.ckpt).provenance.get("settings")
+    except GPT2Error:
+        return False
+    train = then.get("train") if isinstance(then, dict) and then.get("from_scratch") else None
+    return isinstance(train, dict) and train.get("optimizer") == "muon"
 
 
 def _about_steps(plan: Plan, settings: Settings) -> Iterator[str]:

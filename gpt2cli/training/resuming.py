@@ -1,4 +1,4 @@
-"""How a run is resumed: its settings, its newest whole checkpoint, and the check that both belong together.
+"""How a run is resumed: its settings, its newest whole checkpoint that fits, and the check that both belong together.
 
 A resumed run learns the same weights as an unbroken run, to the bit, if it computes on the same device with the same
 `--threads` and `--compile`:
@@ -17,9 +17,20 @@ A resumed run learns the same weights as an unbroken run, to the bit, if it comp
   holds: the values and checksums of what influences the weights.
 
 `--epochs` and `--max-steps` change the length of a run. Only what depends on the length forbids that: the learning rate
-after the warm-up unless it is constant, a warm-up that is longer than the run, and the sampled softmax, which ends
-before the run does. A run of 2 epochs that is extended to 4 learns the same weights as a run of 4 epochs, to the bit.
-With `--patience`, it may end after another step: the evaluations of the shorter run count.
+after the warm-up if the schedule is cosine or linear, a warm-up that is longer than the run, and the sampled softmax,
+which ends before the run does. A run of 2 epochs that is extended to 4 learns the same weights as a run of 4 epochs, to
+the bit. With `--patience`, it may end after another step: the evaluations of the shorter run count.
+
+With `--schedule wsd`, the learning rate depends on the length only in its fall, at the end of the run. A checkpoint
+says whether the fall had begun (`Counters.fall_began`). If it had, it fits only the length that it was saved with. The
+engine saves a checkpoint after the last step before the fall, which stays beside the newest ones. A run that gets
+another length goes on from the newest checkpoint from before the fall:
+
+- Its files are cut back to that step. The best weights until then are in this checkpoint, because those from the fall
+  have replaced them in the run (weights_writer.py).
+- The new length is written to config.json before the first step. If the process is killed after that, the checkpoints
+  from the fall of the shorter run do not fit any more, and the run resumes from before it again.
+- Once the first checkpoint of the longer run is whole, those from the fall of the shorter run are deleted.
 """
 
 from collections.abc import Callable, Set
@@ -31,14 +42,18 @@ from gpt2cli import untrusted
 from gpt2cli.config import TrainConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.training.checkpoint_directories import step_of
+from gpt2cli.training.optim import steps_before_fall
 from gpt2cli.training.run_checkpoints import Resumable, read_newest, read_state
 from gpt2cli.training.runs import read_config
 from gpt2cli.training.settings import Settings
+from gpt2cli.training.state_json import StateFile
 
 CHANGEABLE = ("out", "wandb_project", "keep_states")
 """Settings that may change when a run is resumed."""
 LENGTH = ("epochs", "max_steps")
 """The settings with the length of a run."""
+_NEWER = ("optimizer", "cooldown")
+"""Settings that checkpoints of early versions do not have. They had the values that are now the defaults."""
 
 
 def named_checkpoint(path: Path) -> Path | None:
@@ -84,7 +99,7 @@ def _with_length(then: TrainConfig, asked: TrainConfig, given: Set[str]) -> Trai
 
 def _fixed_length(config: TrainConfig) -> str:
     """Why the length of a run with this config cannot change; an empty text if it can."""
-    if config.schedule != "constant":
+    if config.schedule in ("cosine", "linear"):
         return f"its learning rate falls to 0 at its end, because of --schedule {config.schedule}"
     return "its loss depends on its length, because of --sampled-softmax" if config.sampled_softmax else ""
 
@@ -97,25 +112,45 @@ def cannot_extend(run: Path, then: Settings, train: TrainConfig, why: str) -> Ch
     data = f" --data {then.data}" if then.data else ""
     length = f"--{name.replace('_', '-')} {more if more > 0 else wanted}"
     return CheckpointError(
-        f"cannot extend {run}: {why}. Only a run with --schedule constant --keep-states can be extended. To train the "
-        f"result further: gpt2 finetune --ckpt {then.out}{data} {length} --out FILE"
+        f"cannot extend {run}: {why}. Only a run with --keep-states and --schedule constant or wsd can be extended. To "
+        f"train the result further: gpt2 finetune --ckpt {then.out}{data} {length} --out FILE"
     )
 
 
 def with_length_of(settings: Settings, found: Resumable, run: Path) -> Resumable:
     """The checkpoint as one of a run with the length in `settings`, if that is possible: see the module's docstring.
 
-    Raises CheckpointError if the checkpoint was saved during the warm-up, which must fit into the run.
+    Raises CheckpointError if the checkpoint was saved during the warm-up, which must fit into the run, or while the
+    learning rate fell.
     """
-    length = {name: getattr(settings.train, name) for name in LENGTH}
-    same = all(found.identity.get(name) == value for name, value in length.items())
-    if same or _fixed_length(settings.train):
+    if _has_length(settings.train, found.identity) or _fixed_length(settings.train):
         return found
     warmup = settings.train.warmup or 0  # of a run that has begun, the number is known
-    if found.counters.step <= warmup:
-        why = f"its warm-up of {warmup} steps was not over after step {found.counters.step}"
+    step, why = found.counters.step, ""
+    if step <= warmup:
+        why = f"its warm-up of {warmup} steps was not over after step {step}"
+    elif found.counters.fall_began:
+        why = f"its learning rate had begun to fall before step {step}"
+    if why:
         raise cannot_extend(run, Settings.from_dict(read_config(run)), settings.train, why)
-    return replace(found, identity=found.identity | length)
+    return replace(found, identity=found.identity | {name: getattr(settings.train, name) for name in LENGTH})
+
+
+def _has_length(config: TrainConfig, identity: dict[str, Any]) -> bool:
+    """Whether a checkpoint with this identity is one of a run with the length in `config`."""
+    return all(identity.get(name) == getattr(config, name) for name in LENGTH)
+
+
+def check_length(found: Resumable, total_steps: int, config: TrainConfig) -> None:
+    """Raise CheckpointError if a run of `total_steps` would not have reached the checkpoint in the same way."""
+    taken, level = found.counters.step, steps_before_fall(total_steps, config)
+    if taken > total_steps:
+        problem = f"it has taken {taken} steps, and the length is now {total_steps}"
+    elif config.schedule == "wsd" and taken > level and not found.counters.fall_began:
+        problem = f"it has taken {taken} steps, and with the new length the learning rate falls after step {level}"
+    else:
+        return
+    raise CheckpointError(f"cannot resume {found.path}: {problem}: ask for more")
 
 
 def check_settings(settings: Settings, found: Resumable) -> None:
@@ -134,29 +169,42 @@ def check_identity(found: Resumable, identity: dict[str, Any]) -> None:
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The differences between the identities of two runs, in words."""
-    if "optimizer" in now:  # checkpoints of version 0.1 do not have it: it was always AdamW
-        then = {"optimizer": TrainConfig.optimizer} | then
+    then = {name: getattr(TrainConfig, name) for name in _NEWER if name in now} | then
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     digests = {"data": "the data has changed", "base": "the model that the adapter is for has changed"}
     shown = untrusted.shown
     return [digests.get(key, f"{key} was {shown(then.get(key))}, is {shown(now.get(key))}") for key in keys]
 
 
-def find_checkpoint(path: Path, note: Callable[[str], None]) -> Resumable | None:
-    """The checkpoint that `path` names, or the newest whole one of the run; None if the run has none yet.
+def find_checkpoint(path: Path, config: TrainConfig, note: Callable[[str], None]) -> Resumable | None:
+    """The checkpoint that `path` names, or the newest whole one that a run with `config` can resume from.
 
-    `note` receives the error of each newer one that is damaged. Raises CheckpointError if the named one is damaged, or
-    all of them are.
+    Returns None if the run has no checkpoint yet. `note` receives the error of each newer one that is damaged, and the
+    step that the run goes back to if newer ones do not fit. Raises CheckpointError if the named one is damaged, or the
+    run has none that can be used.
     """
     checkpoint = named_checkpoint(path)
     if checkpoint:
         return read_state(checkpoint)
+    unfit: list[int] = []  # the steps of newer ones from the fall of a run with another length
+
+    def fits(state: StateFile) -> bool:
+        if not state.counters.fall_began or _fixed_length(config) or _has_length(config, state.identity):
+            return True
+        unfit.append(state.counters.step)
+        return False
+
     first_error = None
-    for found in read_newest(path / "checkpoints"):
+    for found in read_newest(path / "checkpoints", fits):
         if isinstance(found, Resumable):
+            if unfit:
+                note(f"going on from step {found.counters.step}, before the learning rate fell")
             return found
         note(f"{found}: trying the one before")
         first_error = first_error or found
+    if unfit:
+        why = f"its learning rate had begun to fall before step {unfit[0]}, and it has no whole checkpoint from before"
+        raise cannot_extend(path, Settings.from_dict(read_config(path)), config, why)
     if first_error:
         raise CheckpointError(f"every checkpoint in {path} is damaged ({first_error}): start a new run")
     note(f"{path} has no checkpoint yet: starting from the beginning")

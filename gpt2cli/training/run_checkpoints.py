@@ -2,12 +2,15 @@
 
     checkpoints/step-00000120/{weights.safetensors, optimizer.safetensors, state.json}
 
+With `--schedule wsd`, the one from before the learning rate falls also holds a copy of the best weights until then: see
+weights_writer.py.
+
 See resuming.py for how a resumed run stays exact.
 """
 
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from gpt2cli.atomic import sync_directory, sync_file
 from gpt2cli.checkpoints.files import read_safetensors
 from gpt2cli.checkpoints.torch_arrays import to_tensors
 from gpt2cli.errors import CheckpointError, ResourceError
-from gpt2cli.training.checkpoint_directories import checkpoints, step_of
+from gpt2cli.training.checkpoint_directories import checkpoint_at, checkpoints, step_of
 from gpt2cli.training.optim import Optimizer
 from gpt2cli.training.state_json import Counters, FileInfo, StateFile, read_state_file
 
@@ -41,9 +44,14 @@ class Resumable:
     identity: dict[str, Any] = field(default_factory=dict)  # data, shape and settings of the run
 
 
-def save_state(directory: Path, optimizer: Optimizer, counters: Counters, identity: dict[str, Any]) -> Path:
-    """Write a checkpoint into `directory`, then delete all but the newest KEEP. Raises ResourceError."""
-    final = directory / f"step-{counters.step:08d}"
+def save_state(
+    directory: Path, optimizer: Optimizer, counters: Counters, identity: dict[str, Any], kept_step: int | None = None
+) -> Path:
+    """Write a checkpoint into `directory`, then delete all but the newest KEEP and the one after `kept_step`.
+
+    Later ones are deleted too: they are from before the run was resumed from an older checkpoint. Raises ResourceError.
+    """
+    final = checkpoint_at(directory, counters.step)
     temporary = directory / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -66,9 +74,11 @@ def save_state(directory: Path, optimizer: Optimizer, counters: Counters, identi
         raise ResourceError(f"cannot save to {directory} ({reason}): the last checkpoint is intact") from None
     finally:  # after the rename, nothing is left to delete
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in checkpoints(directory)[KEEP:]:
-        if old != final:
-            shutil.rmtree(old, ignore_errors=True)
+    found = checkpoints(directory)
+    place = found.index(final)
+    old = [path for path in found[place + KEEP :] if step_of(path) != kept_step]
+    for path in [*found[:place], *old]:
+        shutil.rmtree(path, ignore_errors=True)
     return final
 
 
@@ -92,20 +102,31 @@ def restore(optimizer: Optimizer, found: Resumable) -> None:
         }
 
 
-def read_newest(directory: Path) -> Iterator[Resumable | CheckpointError]:
-    """Yield the newest whole checkpoint and, before it, the error of each newer one that is damaged."""
+def read_newest(
+    directory: Path, fits: Callable[[StateFile], bool] = lambda state: True
+) -> Iterator[Resumable | CheckpointError]:
+    """Yield the newest whole checkpoint that `fits` and, before it, the error of each newer one that is damaged."""
     for path in checkpoints(directory):
         try:
-            yield read_state(path)
-            return
+            if fits(_read_state_file(path)):  # before gigabytes are read
+                yield read_state(path)
+                return
         except CheckpointError as error:  # noqa: PERF203
             yield error
 
 
+def _read_state_file(checkpoint: Path) -> StateFile:
+    """The `state.json` of a checkpoint. Raises CheckpointError if it is missing, damaged or changed."""
+    try:
+        return read_state_file(checkpoint / STATE)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint} is not a complete checkpoint ({error})") from None
+
+
 def read_state(path: Path) -> Resumable:
     """Read and check one checkpoint. Raises CheckpointError if anything is missing, damaged or changed."""
+    state = _read_state_file(path)
     try:
-        state = read_state_file(path / STATE)
         if state.counters.step != step_of(path.absolute()):
             raise CheckpointError(f"{path} is damaged: its {STATE} belongs to step {state.counters.step}")
         if set(state.files) != {WEIGHTS, OPTIMIZER}:

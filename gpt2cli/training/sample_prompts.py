@@ -21,46 +21,73 @@ BEGINNING = 20
 
 @dataclass(frozen=True)
 class SamplePrompt:
-    """A prompt: the text to show, the text that the model reads, and the answer in the data, if it is known."""
+    """A prompt: the text to show, the tokens that the model reads, and the answer in the data, if it is known."""
 
     shown: str
-    read: str
+    ids: list[int]
     expected: str | None = None
 
 
 def given_prompts(texts: tuple[str, ...], template: PromptTemplate | None) -> list[SamplePrompt]:
-    """The prompts that the user gave: instructions for the template, or without one beginnings of plain text."""
-    return [SamplePrompt(text, template.prompt(text) if template else text) for text in texts]
+    """The prompts that the user gave: instructions for the template, or without one beginnings of plain text.
+
+    Raises DataError for a text that is not valid Unicode.
+    """
+    read = [template.prompt(text) if template else text for text in texts]
+    return [SamplePrompt(*pair) for pair in zip(texts, (tokenizer.encode(text, False) for text in read), strict=True)]
 
 
 def prompts_from(data: TokenDataset, template: PromptTemplate | None) -> list[SamplePrompt]:
-    """The prompts of a few records that are spread evenly over `data`; without a template, beginnings of blocks.
+    """The prompts of a few sequences that are spread evenly over `data`; without a template, beginnings of blocks.
 
-    The text to show is the instruction and the input, without the rest of the template.
+    The prompt of a conversation is its last one, after the earlier exchanges. The text to show is the instruction and
+    the input, without the rest of the template.
     """
     found = []
     for i in spread(COUNT, len(data)):
-        ids, loss_from = data[i]
-        found.append(_of_record(ids.tolist(), loss_from, template) if template else _of_text(ids.tolist()))
+        ids, is_target = (tensor.tolist() for tensor in data[i])
+        found.append(_last_of(ids, is_target, template) if template else _of_text(ids))
     return [prompt for prompt in found if prompt]
 
 
 def answer(model: GPT, prompts: list[SamplePrompt]) -> list[Answer]:
     """The model's answers to all prompts, generated in one batch."""
-    samples = complete(model, [prompt.read for prompt in prompts], SAMPLING)
+    samples = complete(model, [prompt.ids for prompt in prompts], SAMPLING)
     return [Answer(prompt.shown, sample.text, prompt.expected) for prompt, sample in zip(prompts, samples, strict=True)]
 
 
-def _of_record(ids: list[int], loss_from: int, template: PromptTemplate) -> SamplePrompt | None:
-    """The prompt of a record's sequence. `loss_from` is 1 if all its tokens count in the loss."""
-    text = tokenizer.decode([token for token in ids if token != tokenizer.END_OF_TEXT_ID])
-    prompt = tokenizer.decode(ids[:loss_from]) if loss_from > 1 else text
-    parts = template.parts(prompt)
-    if parts is None:
-        return SamplePrompt(prompt, prompt, text[len(prompt) :]) if loss_from > 1 else None
-    instruction, input, response = parts
-    read = prompt[: len(prompt) - len(response)]
-    return SamplePrompt("\n".join(filter(None, (instruction, input))), read, text[len(read) :])
+def _last_of(ids: list[int], is_target: list[bool], template: PromptTemplate) -> SamplePrompt | None:
+    """The last prompt of a sequence. None if nothing tells where it ends: neither the targets nor the template."""
+    start = next((i for i in range(len(ids) - 1, 0, -1) if ids[i - 1] == tokenizer.END_OF_TEXT_ID), 0)
+    if not any(is_target[start:]):
+        return None
+    end = start + is_target[start:].index(True)
+    is_learned = end == max(1, start)  # the prompt too
+    if not is_learned:
+        prompt, expected = (tokenizer.decode(_without_end(part)) for part in (ids[start:end], ids[end:]))
+        parts = _parts(template, prompt)
+        return SamplePrompt(_shown(*parts[:2]) if parts else prompt, ids[:end], expected)
+    text = tokenizer.decode(_without_end(ids[start:]))
+    if (parts := _parts(template, text)) is None:
+        return None
+    prompt = text.removesuffix(parts[2])
+    return SamplePrompt(_shown(*parts[:2]), ids[:start] + tokenizer.encode_plain(prompt), parts[2])
+
+
+def _parts(template: PromptTemplate, text: str) -> tuple[str, str, str] | None:
+    """As `template.parts`, also of a text that has a system text in place of the template's."""
+    found = template.parts(text)
+    if found is None and template.has_place_for_system:
+        return template.with_system(text.partition(template.headings[0])[0]).parts(text)
+    return found
+
+
+def _shown(instruction: str, input: str) -> str:
+    return "\n".join(filter(None, (instruction, input)))
+
+
+def _without_end(ids: list[int]) -> list[int]:
+    return ids[:-1] if ids[-1:] == [tokenizer.END_OF_TEXT_ID] else ids
 
 
 def _of_text(block: list[int]) -> SamplePrompt | None:
@@ -73,7 +100,7 @@ def _of_text(block: list[int]) -> SamplePrompt | None:
         tokenizer.decode(part).strip("\ufffd")  # half a character
         for part in (ids[start:middle], ids[middle : middle + SAMPLING.max_new_tokens])
     )
-    return SamplePrompt(read.strip(), read, expected) if read.strip() else None
+    return SamplePrompt(read.strip(), tokenizer.encode_plain(read), expected) if read.strip() else None
 
 
 def _begins_a_word(token: str) -> bool:

@@ -1,10 +1,11 @@
 """The settings of a run. Its `config.json` keeps them, so that `--resume` needs no other options."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from gpt2cli.config import FINETUNED, DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.bounds import FieldError
+from gpt2cli.config import FINETUNED, FULL_RATE, DataConfig, GPTConfig, LoRAConfig, TrainConfig, TrainingPrecision
 from gpt2cli.data.columns import checked, columns_text
 from gpt2cli.errors import CheckpointError, DataError, UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
@@ -21,14 +22,14 @@ class Settings:
     keep_states  whether the run keeps its checkpoints when it is done, so that it can be extended
     """
 
-    model: str | None
-    ckpt: str | None
-    data: str | None  # None: Alpaca, downloaded and prepared if necessary
-    train: TrainConfig
-    records: DataConfig
+    model: str | None = None
+    ckpt: str | None = None
+    data: str | None = None  # None: Alpaca, downloaded and prepared if necessary
+    train: TrainConfig = field(default_factory=TrainConfig)
+    records: DataConfig = field(default_factory=lambda: DataConfig(test_fraction=0))
     lora: LoRAConfig | None = None
     from_scratch: GPTConfig | None = None
-    precision: str = "auto"
+    precision: TrainingPrecision = "auto"
     grad_checkpointing: bool = False
     skip_bad: bool = False
     columns: dict[str, str] | None = None  # as from parse_columns; None: found by their names
@@ -49,29 +50,47 @@ class Settings:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Settings":
-        """The settings in a `config.json`. Raises CheckpointError if a setting is missing, unknown or wrong."""
+        """The settings in a run's `config.json`. Raises CheckpointError if a setting is missing, unknown or wrong."""
         try:
             if missing := {each.name for each in fields(Settings)} - _NEWER - set(values):
-                raise TypeError(f"{min(missing)} is missing")
-            settings: Settings = typed(values, Settings, "it")
-            if any("\0" in (place or "") for place in (settings.model, settings.ckpt, settings.data, settings.out)):
-                raise TypeError("a path contains a zero byte")
-            columns = None if settings.columns is None else checked(settings.columns)
-            template = None if settings.template is None else settings.prompt_template.to_dict()
-        except (TypeError, UsageError, DataError) as error:
+                raise FieldError(min(missing), "is missing")
+            return _checked(values)
+        except (UsageError, DataError) as error:
             raise CheckpointError(
                 f"the run's config.json is not one of gpt2 finetune ({error}): start a new run"
             ) from None
-        return replace(settings, template=template, columns=columns)
+
+    @staticmethod
+    def from_some(values: Mapping[str, Any]) -> "Settings":
+        """The settings of a new run, of which `values` has some, as in a `config.json`. The others have their defaults.
+
+        Three defaults depend on other settings: the learning rate is that of LoRA if there is an adapter, the records
+        have the seed of the training, and a new model has its dropout.
+
+        Raises FieldError, which names the setting as in `train.epochs`, UsageError or DataError for a wrong one.
+        """
+        filled = dict(values)
+        lora = typed(values.get("lora"), LoRAConfig | None, "lora")
+        if isinstance(train := values.get("train", {}), dict):
+            filled["train"] = train = {"learning_rate": lora.learning_rate if lora else FULL_RATE} | train
+            defaults = TrainConfig()
+            if isinstance(records := values.get("records", {}), dict):
+                filled["records"] = {"test_fraction": 0, "seed": train.get("seed", defaults.seed)} | records
+            if isinstance(shape := values.get("from_scratch"), dict):
+                filled["from_scratch"] = {"dropout": train.get("dropout", defaults.dropout)} | shape
+        return _checked(filled)
 
     def by_option(self) -> dict[str, Any]:
-        """The settings that a resumed run cannot change, by the names of their options, such as `lora_rank`."""
+        """The settings that a resumed run cannot change, by the names of their options, such as `lora_rank`.
+
+        Without an adapter or a new model, those of the adapter or of the shape are None.
+        """
         groups = ("train", "records", "lora", "from_scratch", "out", "wandb_project", "keep_states")
         return {
-            **asdict(self.from_scratch or GPTConfig()),
+            **{each.name: getattr(self.from_scratch, each.name, None) for each in fields(GPTConfig)},
             **asdict(self.records),
             **asdict(self.train),
-            **{f"lora_{name}": value for name, value in asdict(self.lora or LoRAConfig()).items()},
+            **{f"lora_{each.name}": getattr(self.lora, each.name, None) for each in fields(LoRAConfig)},
             **{name: value for name, value in self.as_dict().items() if name not in groups},
             "columns": columns_text(self.columns),
             "lora": self.lora is not None,
@@ -87,3 +106,14 @@ class Settings:
             **{f"lora_{name}": value for name, value in lora.items()},
             "precision": self.precision,
         }
+
+
+def _checked(values: Mapping[str, Any]) -> Settings:
+    """The settings with these values. Raises FieldError, UsageError or DataError for a wrong or an unknown one."""
+    settings: Settings = typed(values, Settings)
+    for name in ("model", "ckpt", "data", "out"):
+        if "\0" in (getattr(settings, name) or ""):
+            raise FieldError(name, "contains a zero byte, which no path can")
+    columns = None if settings.columns is None else checked(settings.columns)
+    template = None if settings.template is None else settings.prompt_template.to_dict()
+    return replace(settings, template=template, columns=columns)

@@ -96,7 +96,8 @@ def disk_needed(job: Job, optimizer: Optimizer, lora: bool, checkpoints: int) ->
     if not checkpoints:
         return Disk(run=adapter, run_left=adapter, out=weights)
     states = checkpoints * (trained + _state_bytes(optimizer))
-    return Disk(run=states + best + adapter, run_left=best + adapter, out=weights)
+    kept = 0 if job.kept_step is None else best  # in the checkpoint from before the learning rate falls
+    return Disk(run=states + best + kept + adapter, run_left=best + adapter, out=weights)
 
 
 def free_memory(device: torch.device) -> int | None:

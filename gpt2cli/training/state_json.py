@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import untrusted
+from gpt2cli.bounds import FieldError
 from gpt2cli.training.events import SMOOTHED
 from gpt2cli.training.stored_json import read_object, typed
 
@@ -33,6 +34,7 @@ class Counters:
     best_val_loss: float | None = None
     best_val_step: int | None = None
     worse_evaluations: int = 0  # in a row, after the best one
+    fall_began: bool = False  # whether a step was taken after those in `steps_before_fall`
     val_records: int | None = None  # validation records of every evaluation; None in checkpoints of version 0.1
 
     @property
@@ -93,8 +95,8 @@ def read_state_file(path: Path) -> StateFile:
     content = read_object(path)
     expected = content.pop(_CHECKSUM, None)
     try:
-        state: StateFile = typed(content, StateFile, path.name)
-    except TypeError as error:
+        state: StateFile = typed(content, StateFile)
+    except FieldError as error:
         raise ValueError(str(error)) from None
     state.counters.check()
     for name, value in state.identity.items():

@@ -11,14 +11,15 @@ from gpt2cli import atomic, outputs, paths
 from gpt2cli.checkpoints.adapter_files import CONFIG, WEIGHTS, is_adapter
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.metadata import read_metadata
-from gpt2cli.checkpoints.save import disk_errors, save_checkpoint
+from gpt2cli.checkpoints.save import disk_errors, save_checkpoint, writing
 from gpt2cli.checkpoints.save_adapter import save_adapter
 from gpt2cli.data.splits import Splits
 from gpt2cli.errors import GPT2Error, ResourceError
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.lora import lora_state, merge_lora
 from gpt2cli.published import DEFAULT_MODEL, PUBLISHED, TINY
-from gpt2cli.training.events import Evaluated, Event, Finished, Started
+from gpt2cli.training.checkpoint_directories import checkpoint_at
+from gpt2cli.training.events import Evaluated, Event, Finished, Saved, Started
 from gpt2cli.training.settings import Settings
 
 BEST, ADAPTER, BEST_ADAPTER, BASE = "best.pt", "adapter", "best-adapter", "base.safetensors"
@@ -104,12 +105,22 @@ class WeightsWriter:
 
         Writes none with `--save-every 0`, before the first step, when the weights are those of the base, and after the
         last step, when they are the final ones.
+
+        The checkpoint from before the fall of the learning rate gets a copy of the best weights until then. A run that
+        goes on from there takes this copy back: those from the fall are not its own.
         """
         match event:
-            case Started():  # unfinished files of killed processes
+            case Started():
                 with disk_errors(self.run):
-                    for file in kept_files(self.run):
+                    for file in kept_files(self.run):  # unfinished files of killed processes
                         atomic.sweep(file)
+                checkpoint = checkpoint_at(self.run / "checkpoints", event.step)
+                if self._has_best(checkpoint):
+                    self._copy_best(checkpoint, self.run)
+                elif event.before_fall:  # killed before the copy was complete
+                    self._keep_best(checkpoint)
+            case Saved(before_fall=True):
+                self._keep_best(event.path)
             case Evaluated(best=True, is_final=False) if event.step and self.settings.train.save_every != 0:
                 known = self._provenance(event.step, {"val": event.val_loss})
                 try:
@@ -149,6 +160,28 @@ class WeightsWriter:
         else:
             with suppress(OSError):
                 self.best.unlink(missing_ok=True)
+
+    def _keep_best(self, checkpoint: Path) -> None:
+        """Copy the best weights into a checkpoint, if this run wrote any. Raises ResourceError."""
+        if self._has_best(self.run) and writer_of(self.best) == str(self.run.resolve()):
+            self._copy_best(self.run, checkpoint)
+
+    def _copy_best(self, source: Path, target: Path) -> None:
+        copy = target / self.best.name
+        with disk_errors(copy):
+            if self.settings.lora:
+                copy.mkdir(exist_ok=True)
+            for name in self._best_files:
+                with writing(target / name) as temporary:
+                    shutil.copyfile(source / name, temporary)
+
+    def _has_best(self, directory: Path) -> bool:
+        return all((directory / name).is_file() for name in self._best_files)
+
+    @property
+    def _best_files(self) -> list[str]:
+        """The files of the best weights, relative to the directory of the run or of a checkpoint."""
+        return [f"{BEST_ADAPTER}/{name}" for name in (WEIGHTS, CONFIG)] if self.settings.lora else [BEST]
 
     def _write_adapter(self, directory: Path, known: dict[str, Any]) -> None:
         assert self.settings.lora

@@ -36,7 +36,7 @@ def summed_loss(model: GPT, data: TokenDataset, records: list[int]) -> Tensor:
     """Sum of the losses of all tokens that count, of records padded to one length."""
     sequences = [data[record] for record in records]
     ids = pad_sequence([ids for ids, _ in sequences], batch_first=True)
-    targets = [torch.where(torch.arange(len(ids)) < start, -100, ids) for ids, start in sequences]
+    targets = [torch.where(is_target, ids, -100) for ids, is_target in sequences]
     logits = model(ids[:, :-1])
     wanted = pad_sequence(targets, batch_first=True, padding_value=-100)[:, 1:]
     return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum")
@@ -58,7 +58,7 @@ def train_plainly(model: GPT, data: TokenDataset, config: TrainConfig) -> None:
     batches = [b.tolist() for _ in range(config.epochs) for b in torch.randperm(len(data)).split(config.batch_size)]
     model.train()
     for step, records in enumerate(batches):
-        n_targets = int((data.lengths[records] - data.loss_from[records]).sum())
+        n_targets = int(data.target_counts[records].sum())
         (summed_loss(model, data, records) / n_targets).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         for group in optimizer.param_groups:

@@ -31,7 +31,7 @@ from gpt2cli.progress import Note
 from tests.runner import PATIENCE, clean_environment
 from tests.weights import CONFIG, Weights
 
-ORIGIN = Origin(template={"prompt": "Q: {instruction}\nA:"}, is_plain_text=False, other_tokenizer="it has 3 tokens")
+ORIGIN = Origin(template={"prompt": "Q: {instruction}\nA:"}, is_conversational=True, other_tokenizer="it has 3 tokens")
 AS_ROOT = os.name == "nt" or os.geteuid() == 0
 posix = pytest.mark.skipif(os.name == "nt", reason="permissions and signals of POSIX")
 

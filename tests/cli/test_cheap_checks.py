@@ -62,6 +62,12 @@ WRONG = {
     "finetune --model tiny --data lesson": "did you mean lessons?",
     "finetune --model tiny --data text.pt": "text.pt is not a known data format",
     "finetune --model tiny --data empty": "holds neither a prepared dataset nor .txt files",
+    "finetune --model tiny --data hf:quiz/train.csv": "names no file of a dataset: write hf:owner/name",
+    "finetune --model tiny --data https://example.org/a.json?key=1": "is given with a query",
+    "evaluate --model tiny --data hf://owner/quiz/a.csv": "did you mean hf:owner/quiz/a.csv?",
+    "evaluate --model tiny --data hf:owner/quiz/a.parquet": "does not name a file of data",
+    "prepare-alpaca --source hf:owner/quiz": "names no file of a dataset",
+    "prepare-alpaca --source empty": "empty is not an ordinary file: give cleaned, original, hf:owner",
     "evaluate --model tiny --data nope.json": "nope.json is not there",
     "evaluate --answers-from nope.json": "nope.json is not there: give --answers-from",
     "prepare-alpaca --source nope.json": "nope.json is not there",
@@ -80,6 +86,16 @@ WRONG = {
     "export --model tiny --format hf --out empty/../text.pt": "is a file, and hf is a directory",
     "evaluate --model tiny --out report.txt": "let it end in .html or .json",
     "prepare-alpaca --out text.pt": "text.pt is a file: give --out a directory",
+    # settings
+    "finetune --config setting.json": "setting.json is not there: did you mean settings.json?",
+    "finetune --config empty": "empty holds no run: it has no config.json",
+    "finetune --config text.pt": "text.pt holds no settings (Expecting value: line 1 column 1 (char 0))",
+    "finetune --config settings.json": "settings.json: there is no setting train.learning_rat: did you mean "
+    "train.learning_rate?",
+    "finetune --config rate.json": "rate.json: train.learning_rate must be a finite number above 0, not -1",
+    "finetune --config typo.json": "did you mean lessons?",
+    "finetune --config typo.json --data lessons --model tinny": "did you mean tiny?",
+    "finetune --config settings.json --resume": "--config is for a new run",
     # values
     "quantize --model tiny --bits 5 --out q.safetensors": "--bits must be 8 or 4, not 5",
     "export --model tiny --format onnx --out out": "did you mean hf, which Optimum converts to ONNX?",
@@ -93,6 +109,8 @@ WRONG = {
     "evaluate --split dev": "did you mean val?",
     "finetune --schedule cos": "did you mean cosine?",
     "finetune --optimizer adam": "did you mean adamw?",
+    "finetune --cooldown 0.2": "--cooldown has no effect on another schedule: add --schedule wsd",
+    "finetune --schedule wsd --cooldown 0": "--cooldown must be above 0 and at most 1, not 0",
     "generate x --temperature 1": "there is no option --temperature: did you mean --temp?",
     "chat": "there is no finetuned.pt here",
 }
@@ -113,6 +131,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "pickled" / "pytorch_model.bin").touch()
     (here / "peft" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 8}')
     (here / "run" / "config.json").write_text("{}")
+    (here / "settings.json").write_text('{"train": {"learning_rat": 1e-4}}')
+    (here / "rate.json").write_text('{"train": {"learning_rate": -1}}')
+    (here / "typo.json").write_text('{"data": "lesson"}')
     return here
 
 

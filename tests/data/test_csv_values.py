@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2cli.data.columns import LIKELY
 from gpt2cli.data.csv_values import SEPARATORS, Table, open_table
+from gpt2cli.data.forms import LIKELY
 from gpt2cli.data.json_values import BadLine
 from gpt2cli.data.records import read_records
 from gpt2cli.errors import DataError
@@ -157,7 +157,7 @@ def test_a_wrong_row_is_named_or_counted(tmp_path: Path, row: bytes, told: str) 
         (b"question,answer\n", "holds no records"),
         (b"sep=;\n", "holds no records"),
         (b'question,answer\na,b\nc,"d\ne,f\n', r'the quote " that opens in the record at line 3 is not closed'),
-        (b"What is 1 + 1?,2\nWhat is 1 + 2?,3\n", "none of the known pairs"),
+        (b"What is 1 + 1?,2\nWhat is 1 + 2?,3\n", "none of the known formats"),
     ],
 )
 def test_what_is_no_table(tmp_path: Path, content: bytes, told: str) -> None:

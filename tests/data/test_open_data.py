@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,41 @@ def test_one_dataset_in_every_format_and_under_any_names(tmp_path: Path) -> None
             assert found.info["columns"]["instruction"] in rows[0]
     write_prepared(found, tmp_path / "prepared")
     assert load(tmp_path / "prepared", block_size=256).info["columns"] == found.info["columns"]
+
+
+def test_texts_in_records_are_documents_in_every_container(tmp_path: Path) -> None:
+    texts = [f"Tale {i}.\r\nIt <|endoftext|> goes on." * (i % 3 + 1) for i in range(20)]
+    (tmp_path / "files").mkdir()
+    for i, text in enumerate(texts):  # whole documents are divided as whole files are
+        (tmp_path / "files" / f"{i:02}.txt").write_bytes(text.encode())
+    expected = load(tmp_path / "files")
+    rows = [{"text": text, "id": str(i)} for i, text in enumerate(texts)]
+    files = [write_json(tmp_path / "a.json", rows), tmp_path / "a.jsonl"]
+    files[1].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    files += [write_table(tmp_path / f"a{end}", rows, by) for end, by in ((".csv", ","), (".tsv", "\t"))]
+    renamed = write_json(tmp_path / "named.json", [{"body": row["text"]} for row in rows])
+    for file in list(files):
+        packed = file.with_name(file.name + ".gz")
+        packed.write_bytes(gzip.compress(file.read_bytes()))
+        files.append(packed)
+    for file, columns in ((renamed, {"text": "body"}), *((file, None) for file in files)):
+        found = load_data(file, TrainConfig(), DataConfig(), 64, columns=columns)
+        assert found.info["fingerprint"] == expected.info["fingerprint"], file.name
+        assert (found.template, found.info["kind"], found.info["documents"]) == (None, "text", 20)
+        assert found.notes[0].startswith("20 documents of plain text")
+    assert [len(part) for part in load(files[0], data=DataConfig(0, 0, subset=3)).by_name().values()] == [3, 0, 0]
+
+
+def test_the_only_document_of_a_file_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Once upon a time. " * 50, encoding="utf-8")
+    one = write_json(tmp_path / "a.json", [{"text": "Once upon a time. " * 50}, {"text": " \n"}])
+    found = load(one)
+    assert found.info["fingerprint"] == load(tmp_path / "a.txt").info["fingerprint"]
+    assert found.notes[1:] == ("1 of 2 documents are blank, and are left out",)
+    bad = write_json(tmp_path / "bad.json", [{"text": "Once."}, {"text": 1}])
+    with pytest.raises(DataError, match=r"record 2 has a number as 'text', not a text: mend it, or use --skip-bad"):
+        load(bad)
+    assert load_data(bad, TrainConfig(), DataConfig(), 64, skip_bad=True).notes[1:] == ("skipped 1 malformed record",)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "prepared", "texts"])
@@ -137,16 +173,34 @@ def test_endings_count_in_any_case_and_what_is_left_out_of_a_folder_is_noted(tmp
     assert load(write_json(tmp_path / "R.JSON", many(4))).info["kind"] == "alpaca"
     (tmp_path / ".notes.txt").write_text("hidden", encoding="utf-8")
     (tmp_path / "._a.txt").write_bytes(b"\0\5\26\7\377\376")
-    (tmp_path / "below").mkdir()
+    for folder in ("below", ".git/objects", "cover.txt"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "below" / "notes.md").write_text("no", encoding="utf-8")
+    (tmp_path / ".git" / "objects" / "a.txt").write_text("hidden", encoding="utf-8")
     again = load(tmp_path)
     assert again.info["fingerprint"] == found.info["fingerprint"]
     assert again.notes == (
-        f"{tmp_path}: left out 4 entries that are not visible .txt files, the first of them '._a.txt'",
+        f"{tmp_path}: left out 5 entries that are not visible .txt files, the first of them '._a.txt'",
     )
+    for name in (".notes.txt", "._a.txt", "R.JSON"):
+        (tmp_path / name).unlink()
+    (tmp_path / ".git" / "objects" / "a.txt").rename(tmp_path / "b.txt")
+    shutil.rmtree(tmp_path / ".git")
+    assert load(tmp_path).notes == (f"{tmp_path}: left out 1 entry that is not a visible .txt file, 'below/notes.md'",)
+
+
+def test_a_folder_with_records_only_says_to_give_a_file(tmp_path: Path) -> None:
+    for name in ("z/b.csv", "a/quiz.jsonl.gz", "a/.hidden.csv", "a/notes.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a,b", encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"nor \.txt files: give a file of records itself, such as .*a/quiz\.jsonl\.gz$"
+    ):
+        load(tmp_path)
 
 
 def test_fields_that_are_not_used_are_noted(tmp_path: Path) -> None:
-    path = write_json(tmp_path / "a.json", [record | {"system": "Be brief."} for record in many(3)])
+    path = write_json(tmp_path / "a.json", [record | {"topic": "Sums"} for record in many(3)])
     assert "3 of 3 records have other fields" in load(path).notes[0]
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,28 @@ from safetensors.torch import load_file, save_file
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data import prepared
-from gpt2cli.data.dataset import TokenDataset, empty
+from gpt2cli.data.dataset import TokenDataset, empty, mask_from
 from gpt2cli.data.kinds import FILE, default_directory
-from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.open_data import load_records
 from gpt2cli.data.prepared import fingerprint, read_prepared, write_prepared
 from gpt2cli.data.splits import Splits
+from gpt2cli.data.tokenized_records import tokenize_records
 from gpt2cli.errors import DataError, ResourceError
-from tests.data.records import RECORDS, many, write_json
+from gpt2cli.prompts import ALPACA
+from tests.data.records import RECORDS, as_read, conversation, many, write_json
 from tests.runner import PATIENCE
 
 PARTS = ("train", "val", "test")
+NEW_COUNTS = ("turns", "shortened", "unanswered")
 
 
 @pytest.fixture
 def splits(tmp_path: Path) -> Splits:
-    return load_alpaca(write_json(tmp_path / "a.json", [*RECORDS, *many(34)]), 128, "response", DataConfig())
+    return load_records(write_json(tmp_path / "a.json", [*RECORDS, *many(34)]), 128, "response", DataConfig())
+
+
+def sequences(data: TokenDataset) -> list[tuple[list[int], list[bool]]]:
+    return [(ids.tolist(), is_target.tolist()) for ids, is_target in data]
 
 
 def test_prepared_equals_in_memory(tmp_path: Path, splits: Splits) -> None:
@@ -46,7 +53,31 @@ def test_prepared_equals_in_memory(tmp_path: Path, splits: Splits) -> None:
     for name, part in splits.by_name().items():
         there = read.by_name()[name]
         assert there.fingerprint() == part.fingerprint()
-        assert [(ids.tolist(), start) for ids, start in there] == [(ids.tolist(), start) for ids, start in part]
+        assert sequences(there) == sequences(part)
+
+
+def test_conversations_come_back_with_their_targets_and_texts(tmp_path: Path) -> None:
+    records = [
+        conversation("Hi.", "Hello!", "Who are you?", "A fox.", system="Be brief."),
+        conversation("Hi.\n", "Γειά 👋", system="Be brief."),
+    ]
+    read = tokenize_records(as_read(*records), Path("a.json"), 256, "response", DataConfig())
+    info = {"kind": "alpaca", "source": "a", "max_length": 256, "loss_on": "response", "seed": 0}
+    info |= {"counts": asdict(read.counts), "turns": read.turns}
+    all_of_them = {"train": read.records, "val": [], "test": []}
+    splits = Splits(read.dataset, empty(), empty(), read.template, info, records=all_of_them)
+    write_prepared(splits, tmp_path / "out")
+    found = read_prepared(tmp_path / "out", with_records=True)
+    assert sequences(found.train) == sequences(read.dataset)
+    assert (found.template, found.info["turns"]) == (ALPACA.with_system("Be brief."), 2)
+    assert found.records == all_of_them and found.records["train"] == records
+
+
+def test_counts_of_earlier_versions_are_accepted(tmp_path: Path, splits: Splits) -> None:
+    older = {name: count for name, count in splits.info["counts"].items() if name not in NEW_COUNTS}
+    info = {name: value for name, value in splits.info.items() if name != "turns"}
+    write_prepared(replace(splits, info=info | {"counts": older}), tmp_path / "out")
+    assert read_prepared(tmp_path / "out").info["counts"] == older
 
 
 def test_empty_splits_and_no_template(tmp_path: Path, splits: Splits) -> None:
@@ -84,11 +115,23 @@ def test_a_dataset_of_an_earlier_version_has_no_records(tmp_path: Path, splits: 
     assert (fingerprint(read), read.info, read.records) == (splits.info["fingerprint"], splits.info, {})
 
 
+WRONG_PARTS = (
+    b'"system": 1',
+    b'"system": "\\udfff"',
+    b'"more": ""',
+    b'"earlier": 1',
+    b'"earlier": [""]',
+    b'"earlier": [{}]',
+)
+"""Members of a record of a conversation that are not those that are written."""
+
+
 @pytest.mark.parametrize(
     "lines",
     [
         *(b"", b"[]\n", b"{}\n", b"1\n", b"[" * 9999, b'{"instruction": "a", "input": "", "output": 1}\n'),
         *(b'{"instruction": "a", "input": ""}\n', b'{"instruction": "\\ud800", "input": "", "output": "a"}\n'),
+        *(b'{"instruction": "a", "input": "", "output": "b", %b}\n' % part for part in WRONG_PARTS),
     ],
 )
 def test_records_that_are_not_those_of_the_sequences_are_refused(tmp_path: Path, splits: Splits, lines: bytes) -> None:
@@ -96,7 +139,7 @@ def test_records_that_are_not_those_of_the_sequences_are_refused(tmp_path: Path,
     tensors = load_file(file)
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
-    tensors["test.records"] = torch.tensor(list(lines), dtype=torch.uint8)
+    tensors["test.records"] = torch.tensor(list(lines * len(splits.test)), dtype=torch.uint8)
     for digest in (
         metadata["records_sha256"],
         prepared._digest_of_records({n: tensors[f"{n}.records"] for n in PARTS}),
@@ -119,15 +162,16 @@ def test_a_dataset_that_lost_its_records_is_damaged(tmp_path: Path, splits: Spli
     save_file(kept, file, metadata=metadata)
     with pytest.raises(DataError, match="is damaged"):
         read_prepared(tmp_path / "out", with_records=True)
-    text = metadata["gpt2cli"].replace('"version": 1', '"version": 3')
+    text = metadata["gpt2cli"].replace('"version": 2', '"version": 3')
     save_file(kept, file, metadata=metadata | {"gpt2cli": text})
     with pytest.raises(DataError, match="damaged, or prepared by another version"):
         read_prepared(tmp_path / "out")
 
 
 def _no_train(tensors: dict[str, Any], described: dict[str, Any]) -> None:
-    for name, part in (("tokens", 0), ("loss_from", 0), ("offsets", 1)):
-        tensors[f"train.{name}"] = tensors[f"train.{name}"][:part].clone()
+    for name, part in (("tokens", 0), ("loss_from", 0), ("is_target", 0), ("offsets", 1)):
+        if f"train.{name}" in tensors:
+            tensors[f"train.{name}"] = tensors[f"train.{name}"][:part].clone()
 
 
 def _outside(tensors: dict[str, Any], described: dict[str, Any]) -> None:
@@ -135,7 +179,27 @@ def _outside(tensors: dict[str, Any], described: dict[str, Any]) -> None:
 
 
 def _no_target(tensors: dict[str, Any], described: dict[str, Any]) -> None:
-    tensors["val.loss_from"][0] = 10_000
+    if "val.loss_from" in tensors:
+        tensors["val.loss_from"][0] = 10_000
+    else:
+        tensors["val.is_target"][: int(tensors["val.offsets"][1])] = False
+
+
+def _first_token(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    if "val.loss_from" in tensors:
+        tensors["val.loss_from"][0] = 0
+    else:
+        tensors["val.is_target"][0] = True
+
+
+def _other_targets(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    name = "val.loss_from" if "val.loss_from" in tensors else "val.is_target"
+    tensors[name] = torch.cat([tensors[name], tensors[name][-1:]])
+
+
+def _other_type(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    name = "val.loss_from" if "val.loss_from" in tensors else "val.is_target"
+    tensors[name] = tensors[name].to(torch.uint8)
 
 
 def _no_token(tensors: dict[str, Any], described: dict[str, Any]) -> None:
@@ -161,7 +225,8 @@ def _template(tensors: dict[str, Any], described: dict[str, Any]) -> None:
 def _wrapping(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     n, whole = len(tensors["test.tokens"]), 2**62  # whose differences are all positive, in 64 bits
     tensors["test.offsets"] = torch.tensor([0, whole, 2 * whole - 1, -2 * whole + 9, -2, n])
-    tensors["test.loss_from"] = torch.ones(5, dtype=torch.int32)
+    if "test.loss_from" in tensors:
+        tensors["test.loss_from"] = torch.ones(5, dtype=torch.int32)
 
 
 def _loss_on(tensors: dict[str, Any], described: dict[str, Any]) -> None:
@@ -180,6 +245,14 @@ def _counts(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     described["counts"] = described["counts"] | {"kept": "x" * 10}
 
 
+def _new_counts(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["counts"] = described["counts"] | {"shortened": None}
+
+
+def _turns(tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    described["turns"] = "2"
+
+
 def _fingerprint(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     described["fingerprint"] = "0" * 64
 
@@ -192,36 +265,80 @@ def _nothing(tensors: dict[str, Any], described: dict[str, Any]) -> None:
     pass
 
 
+def as_version_1(tensors: dict[str, Any], splits: Splits) -> None:
+    """Store the first targets, as the format's first version did, in place of the masks."""
+    for name, part in splits.by_name().items():
+        del tensors[f"{name}.is_target"]
+        tensors[f"{name}.loss_from"] = part.first_targets.to(torch.int32)
+
+
+def digest_of(tensors: dict[str, Any]) -> str:
+    """The fingerprint of these tensors. Of some that make no sense, there is none: they get another text."""
+    parts = []
+    for name in PARTS:
+        tokens, offsets, targets, first = (
+            tensors.get(f"{name}.{member}", torch.zeros(0))
+            for member in ("tokens", "offsets", "is_target", "loss_from")
+        )
+        try:
+            mask = mask_from(offsets, first) if f"{name}.loss_from" in tensors else targets
+            parts.append(TokenDataset(tokens, offsets, mask))
+            parts[-1].fingerprint()
+        except (IndexError, RuntimeError):
+            return "none"
+    return fingerprint(Splits(parts[0], parts[1], parts[2], None))
+
+
+def write_changed(file: Path, tensors: dict[str, Any], described: dict[str, Any]) -> None:
+    """Write a file with a right digest of its contents, whatever they are."""
+    text = json.dumps(described)
+    digest = hashlib.sha256((text + digest_of(tensors)).encode()).hexdigest()
+    save_file(tensors, file, metadata={"gpt2cli": text, "sha256": digest})
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(
     "change",
     [
         *(_nothing, _no_train, _outside, _no_target, _no_token, _float, _missing, _version, _template),
         *(_wrapping, _loss_on, _window, _nan, _counts, _fingerprint, _source),
+        *(_first_token, _other_targets, _other_type, _new_counts, _turns),
     ],
 )
 def test_a_file_with_other_contents_is_refused(
-    tmp_path: Path, splits: Splits, change: Callable[[dict[str, Any], dict[str, Any]], None]
+    tmp_path: Path, splits: Splits, version: int, change: Callable[[dict[str, Any], dict[str, Any]], None]
 ) -> None:
     file = write_prepared(splits, tmp_path / "out")
-    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
-    described = {"version": 1, "template": splits.template and splits.template.to_dict(), **splits.info}
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items() if not name.endswith(".records")}
+    if version == 1:
+        as_version_1(tensors, splits)
+    described = {"version": version, "template": splits.template and splits.template.to_dict(), **splits.info}
     change(tensors, described)
-    members = ("tokens", "offsets", "loss_from")
-    parts = [TokenDataset(*(tensors.get(f"{name}.{m}", torch.zeros(0)) for m in members)) for name in PARTS]
-    changed = Splits(parts[0], parts[1], parts[2], None)
     if change is not _fingerprint:
-        described["fingerprint"] = fingerprint(changed)
-    text = json.dumps(described)
-    digest = hashlib.sha256((text + fingerprint(changed)).encode()).hexdigest()
-    save_file(tensors, file, metadata={"gpt2cli": text, "sha256": digest})
+        described["fingerprint"] = digest_of(tensors)
+    write_changed(file, tensors, described)
     with nullcontext() if change is _nothing else pytest.raises(DataError):
+        read = read_prepared(tmp_path / "out")
+        for name, part in splits.by_name().items():
+            assert sequences(read.by_name()[name]) == sequences(part)
+        assert (fingerprint(read), read.template) == (fingerprint(splits), splits.template)
+
+
+def test_a_mask_of_bytes_that_are_no_booleans_is_refused(tmp_path: Path, splits: Splits) -> None:
+    file = write_prepared(splits, tmp_path / "out")
+    tensors = load_file(file)
+    tensors["val.is_target"].view(torch.uint8)[1] = 2
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file(tensors, file, metadata=metadata)
+    with pytest.raises(DataError):
         read_prepared(tmp_path / "out")
 
 
 # writes a dataset, and is killed at the n-th fsync or rename
 KILLED = """
 import os, signal, sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from gpt2cli.data.prepared import read_prepared, write_prepared
 left = int(sys.argv[1])
@@ -265,5 +382,6 @@ def test_what_cannot_be_written_names_the_file(tmp_path: Path, splits: Splits) -
 
 def test_where_a_dataset_goes(home: Path) -> None:
     sources = ["cleaned", "original", "../a b.json", "https://x.org/t/r%20.jsonl?key=1", ".json", "a.csv.gz"]
-    names = ["alpaca-cleaned", "alpaca-original", "a_b", "r_20", "json", "a"]
+    sources += ["hf:owner/quiz/train.jsonl", "hf:owner/quiz@v1/data/train.csv.gz"]
+    names = ["alpaca-cleaned", "alpaca-original", "a_b", "r_20", "json", "a", "quiz-train", "quiz-train"]
     assert [default_directory(source) for source in sources] == [home / "datasets" / name for name in names]

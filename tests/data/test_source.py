@@ -15,14 +15,15 @@ import pytest
 from filelock import FileLock
 
 from gpt2cli.data import source
-from gpt2cli.data.source import CLEANED_FILE, CLEANED_REPO, fetch_source
-from gpt2cli.errors import DataError, NetworkError, ResourceError, UsageError
+from gpt2cli.data.source import check_data, fetch_data, fetch_source
+from gpt2cli.errors import CheckpointError, DataError, NetworkError, ResourceError, UsageError
 from gpt2cli.hub import addresses
 from gpt2cli.progress import Note, Received
 from tests.data.records import RECORDS, write_json
-from tests.hub_server import Faults, HubServer
+from tests.hub_server import COMMIT, Faults, HubServer
 
 CONTENT = json.dumps(RECORDS * 200).encode()
+CLEANED_REPO, CLEANED_FILE = "yahma/alpaca-cleaned", "alpaca_data_cleaned.json"
 
 
 @dataclass
@@ -82,7 +83,7 @@ def left(home: Path) -> list[str]:
 
 def test_cleaned_comes_from_the_hub_and_is_kept(hub: HubServer, home: Path) -> None:
     hub.repo, hub.files = CLEANED_REPO, {CLEANED_FILE: CONTENT}
-    with pytest.raises(NetworkError, match="--source"):
+    with pytest.raises(NetworkError, match=r"cannot use cleaned: it is not on disk .* or give a file of your own"):
         fetch_source("cleaned", offline=True)
     assert hub.log == []
     seen: list[Received | Note] = []
@@ -105,6 +106,81 @@ def test_cleaned_goes_on_where_it_broke_off(hub: HubServer, home: Path, monkeypa
         fetch_source("cleaned")
     assert fetch_source("cleaned").read_bytes() == CONTENT
     assert hub.requests("GET", CLEANED_FILE) == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize("revision", ["", "@main", f"@{COMMIT}"])
+def test_a_file_of_a_dataset_is_checked_and_kept(hub: HubServer, home: Path, revision: str) -> None:
+    name = f"hf:owner/quiz{revision}/data/fragen.csv.gz"
+    hub.repo, hub.files = "owner/quiz", {"data/fragen.csv.gz": gzip.compress(b"question,answer\na,b\n")}
+    for fetch in (fetch_data, fetch_source):
+        with pytest.raises(NetworkError, match=rf"cannot use {name}: it is not on disk"):
+            fetch(name, offline=True)
+    assert hub.log == []
+    file = fetch_data(name)
+    assert gzip.decompress(file.read_bytes()) == b"question,answer\na,b\n" and file.name.endswith("-fragen.csv.gz")
+    requests = len(hub.log)
+    assert [fetch_data(name, offline=True), fetch_source(name, offline=True)] == [file, file]
+    assert len(hub.log) == requests and left(home) == [file.name]
+
+
+def test_two_files_of_datasets_with_one_name_are_kept_apart(hub: HubServer, home: Path) -> None:
+    hub.repo, hub.files = "owner/quiz", {name: name.encode() for name in ("a/train.txt", "b/train.txt", "train.txt")}
+    kept = [fetch_data(f"hf:owner/quiz/{name}") for name in hub.files]
+    assert [file.read_bytes() for file in kept] == [*hub.files.values()]
+
+
+def test_what_a_dataset_does_not_hold(hub: HubServer, home: Path) -> None:
+    hub.repo, hub.files = "owner/quiz", {"a.jsonl": CONTENT}
+    for name, told in (
+        ("hf:owner/other/a.jsonl", "owner/other does not exist"),
+        ("hf:owner/quiz@v2/a.jsonl", "owner/quiz has no revision v2"),
+        ("hf:owner/quiz/b.jsonl", "the dataset owner/quiz has no b.jsonl, or it is empty"),
+    ):
+        with pytest.raises(NetworkError, match=told):
+            fetch_data(name)
+    hub.faults["a.jsonl"] = Faults(body=CONTENT.replace(b"pear", b"pare"))
+    with pytest.raises(CheckpointError, match=r"a\.jsonl: .* deleted it"):
+        fetch_data("hf:owner/quiz/a.jsonl")
+    hub.faults.clear()
+    hub.commit = "f" * 40
+    with pytest.raises(NetworkError, match="has no revision 0123"):
+        fetch_data(f"hf:owner/quiz@{COMMIT}/a.jsonl")
+    assert left(home) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("hf:a.jsonl", r"'hf:a\.jsonl' names no file of a dataset: write hf:owner/name\[@revision\]/path/file\.jsonl"),
+        ("hf:owner/name", "names no file of a dataset: write hf:"),
+        ("hf:owner/name/a.parquet", r"hf:owner/name/a\.parquet does not name a file of data: give the name of a"),
+        ("hf://datasets/owner/name@v1/a.jsonl", r"did you mean hf:owner/name@v1/a\.jsonl\?"),
+        ("hf:owner/name/blob/main/b/a.jsonl", r"did you mean hf:owner/name@main/b/a\.jsonl\?"),
+        ("https://huggingface.co/datasets/o/n/blob/main/a.csv", r"did you mean hf:o/n@main/a\.csv\?"),
+        ("http://example.org/a.json", "only https is allowed"),
+        ("https://example.org/a.parquet", "does not name a file of data"),
+    ],
+)
+def test_a_remote_name_is_checked_without_a_network(hub: HubServer, home: Path, name: str, told: str) -> None:
+    for check in (check_data, fetch_data, fetch_source):
+        with pytest.raises(UsageError, match=told):
+            check(name)
+    assert not home.exists() and hub.log == []
+
+
+def test_data_at_an_address_is_fetched_without_a_key_in_its_name(web: Web) -> None:
+    file = fetch_data(web.url)
+    assert file.read_bytes() == CONTENT and fetch_data(web.url, offline=True) == file
+    with pytest.raises(UsageError, match="is given with a query, which may hold a key") as error:
+        fetch_data(web.url + "?key=secret")
+    assert "secret" not in str(error.value)
+    text, web.content = web.url.replace("records.json", "tale.txt"), b"Once upon a time."
+    assert fetch_data(text).read_bytes() == b"Once upon a time."
+    with pytest.raises(UsageError, match=r"tale\.txt does not name a file of data"):
+        fetch_source(text)
+    web.content = b"caf\xe9"
+    with pytest.raises(DataError, match=r"other\.txt is not a file of data: the download is not valid UTF-8 at byte 3"):
+        fetch_data(text.replace("tale", "other"))
 
 
 def test_an_address_is_fetched_once(web: Web, home: Path) -> None:
@@ -181,7 +257,7 @@ def test_what_does_not_pass(web: Web, home: Path, fault: str, told: str, asked: 
 @pytest.mark.parametrize("content", [b"<html>Please log in</html>", b"[", b"[]", b'{"a": 1}', b"[1, 2]"])
 def test_what_is_no_file_of_records_is_not_kept(web: Web, home: Path, content: bytes) -> None:
     web.content = content
-    with pytest.raises(DataError, match="is not a file of records") as error:
+    with pytest.raises(DataError, match="is not a file of data") as error:
         fetch_source(web.url)
     assert str(home) not in str(error.value)
     assert left(home) == []
@@ -264,3 +340,22 @@ def test_a_path_is_used_where_it_is(home: Path, tmp_path: Path) -> None:
     file = write_json(tmp_path / "a.json", RECORDS)
     assert fetch_source(str(file), offline=True) == file
     assert not home.exists()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "texts", "a.jsonl"])
+def test_plain_text_needs_no_preparation(home: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "texts").mkdir()
+    for file in (tmp_path / "a.txt", tmp_path / "texts" / "a.txt"):
+        file.write_text("Once upon a time.", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text('{"text": "Once upon a time."}', encoding="utf-8")
+    told = f"{tmp_path / name} holds plain text, which needs no preparation: use gpt2 finetune --data {tmp_path / name}"
+    with pytest.raises(UsageError) as error:
+        fetch_source(str(tmp_path / name))
+    assert str(error.value) == told
+
+
+def test_texts_in_records_at_an_address_are_data(web: Web) -> None:
+    web.content = b'[{"text": "Once upon a time."}]'
+    assert fetch_data(web.url).read_bytes() == web.content
+    with pytest.raises(UsageError, match="holds plain text, which needs no preparation: use gpt2 finetune --data http"):
+        fetch_source(web.url)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.kinds import text_files
-from gpt2cli.data.text import blocks, read_documents, read_text, tokenize
+from gpt2cli.data.kinds import name_in, text_files
+from gpt2cli.data.text import blocks, left_out_of, read_documents, read_text, tokenize
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
 
@@ -20,7 +20,7 @@ STORY = "The fox saw the crow. " * 40 + "<|endoftext|>"
 
 def targets(data: TokenDataset) -> list[int]:
     """All tokens that are learned, in order."""
-    return [token for i in range(len(data)) for token in data[i][0][data[i][1] :].tolist()]
+    return [token for i in range(len(data)) for token in data[i][0][data[i][1]].tolist()]
 
 
 @given(st.integers(0, 40), st.integers(1, 12))
@@ -65,6 +65,26 @@ def test_several_texts_are_divided_whole(tmp_path: Path) -> None:
 
 def _holds(ids: list[int], part: list[int]) -> bool:
     return any(ids[i : i + len(part)] == part and (i == 0 or ids[i - 1] == END_OF_TEXT_ID) for i in range(len(ids)))
+
+
+def test_a_folder_is_read_with_its_subfolders_by_their_paths(tmp_path: Path) -> None:
+    names = ["a/b/c.txt", "a/z.TXT", "a.txt", "a0/b.txt", "b.txt"]
+    for name in reversed([*names, ".trash/old.txt", "a/._z.txt"]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"The tale of {name}.", encoding="utf-8")
+    elsewhere = tmp_path.with_name(tmp_path.name + "-elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "far.txt").write_text("From far away.", encoding="utf-8")
+    (tmp_path / "a" / "around").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "away").symlink_to(elsewhere, target_is_directory=True)
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "c.txt").symlink_to(elsewhere / "far.txt")  # a link to a file is that file
+    found = text_files(tmp_path)
+    assert [name_in(tmp_path, path) for path in found] == [*names, "c.txt"]
+    assert read_text(found, 16, DataConfig()).info == {"files": 6}
+    assert left_out_of(tmp_path) == (
+        f"{tmp_path}: left out 5 entries that are not visible .txt files, the first of them '.trash'",
+    )
 
 
 def test_a_subset_of_blocks(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from gpt2cli.config import DataConfig, TrainConfig
-from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.open_data import load_records
 from gpt2cli.data.prepared import write_prepared
 from gpt2cli.data.records import Record, read_records
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.evaluation.evaluation_data import Instructions, Texts, encode_prompts, read_data, sequences
+from gpt2cli.evaluation.evaluation_data import Instructions, Texts, read_data
 from gpt2cli.prompts import ALPACA
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
 from tests.data.records import RECORDS, many, write_json
@@ -21,13 +21,13 @@ def read(path, split=None, block_size=200, division=DataConfig(test_fraction=0))
 
 def blank_as_none(record: Record) -> Record:
     """A blank input is none, for the template."""
-    return Record(record.instruction, record.input if record.input.strip() else "", record.output)
+    return replace(record, input=record.input if record.input.strip() else "")
 
 
 @pytest.mark.parametrize("loss_on", ["response", "all"])
 def test_prepared_records_come_back(tmp_path, loss_on):
     file = write_json(tmp_path / "records.json", [*RECORDS, *many(20)])
-    splits = load_alpaca(file, 200, loss_on, DataConfig(0.2, 0.2))
+    splits = load_records(file, 200, loss_on, DataConfig(0.2, 0.2))
     write_prepared(splits, tmp_path / "made")
     whole = [blank_as_none(record) for record in read_records(file).good]
     assert sorted(map(str, whole)) == sorted(str(task.record) for task in read(tmp_path / "made", "all").tasks)
@@ -40,7 +40,7 @@ def test_prepared_records_come_back(tmp_path, loss_on):
 
 
 def test_what_an_earlier_version_prepared_is_to_be_prepared_again(tmp_path):
-    splits = load_alpaca(write_json(tmp_path / "a.json", many(5)), 200, "response", DataConfig(0.2, 0.2))
+    splits = load_records(write_json(tmp_path / "a.json", many(5)), 200, "response", DataConfig(0.2, 0.2))
     write_prepared(replace(splits, records={}), tmp_path / "made")
     with pytest.raises(DataError, match=r"made was prepared by an earlier version .*: prepare it again"):
         read(tmp_path / "made")
@@ -53,7 +53,7 @@ def test_records_that_hold_the_words_of_the_template_stay_whole(tmp_path, loss_o
         "input": "### Input:\nx\n\n### Response:\n",
         "output": "### Input:\n",
     }
-    splits = load_alpaca(write_json(tmp_path / "a.json", [odd]), 200, loss_on, DataConfig(0, 0))
+    splits = load_records(write_json(tmp_path / "a.json", [odd]), 200, loss_on, DataConfig(0, 0))
     write_prepared(splits, tmp_path / "made")
     [task] = read(tmp_path / "made", "train").tasks
     assert task.record == Record(**odd) and task.response == [*encode(odd["output"]), END_OF_TEXT_ID]
@@ -64,7 +64,8 @@ def test_a_response_that_was_cut_within_a_character_ends_there(tmp_path, loss_on
     record = {"instruction": "Wave.", "output": "👋🏽"}
     prompt = len(encode(ALPACA.prompt("Wave.")))
     write_prepared(
-        load_alpaca(write_json(tmp_path / "a.json", [record]), prompt + 1, loss_on, DataConfig(0, 0)), tmp_path / "made"
+        load_records(write_json(tmp_path / "a.json", [record]), prompt + 1, loss_on, DataConfig(0, 0)),
+        tmp_path / "made",
     )
     [task] = read(tmp_path / "made", "train").tasks
     assert task.response == encode("👋🏽")[:1] and task.record.output == "\ufffd"
@@ -74,25 +75,15 @@ def test_a_response_that_was_cut_within_a_character_ends_there(tmp_path, loss_on
 def test_a_response_that_was_cut_has_no_end(tmp_path, loss_on):
     record = {"instruction": "Count.", "output": "one two three four five six seven"}
     prompt = len(encode(ALPACA.prompt("Count.")))
-    splits = load_alpaca(write_json(tmp_path / "a.json", [record]), prompt + 3, loss_on, DataConfig(0, 0))
+    splits = load_records(write_json(tmp_path / "a.json", [record]), prompt + 3, loss_on, DataConfig(0, 0))
     write_prepared(splits, tmp_path / "made")
     [task] = read(tmp_path / "made", "train").tasks
     assert task.response == encode("one two three") and task.record.output == "one two three"
 
 
-def test_sequences_are_those_of_training(tmp_path):
-    file = write_json(tmp_path / "records.json", [*RECORDS, {"instruction": "long " * 300, "output": "no"}])
-    trained = load_alpaca(file, 60, "response", DataConfig(0, 0)).train
-    tasks = read(file).tasks
-    prompts, fitting = encode_prompts(tasks, ALPACA, 60)
-    data = sequences(tasks, prompts, fitting, 60)
-    assert data.fingerprint() == trained.fingerprint()
-    assert fitting == [i for i in range(len(tasks)) if len(prompts[i]) < 60] and len(tasks) - 1 not in fitting
-
-
 def test_nothing_to_evaluate_on_is_an_error(tmp_path):
     file = write_json(tmp_path / "records.json", many(5))
-    write_prepared(load_alpaca(file, 200, "response", DataConfig(0.2, 0)), tmp_path / "made")
+    write_prepared(load_records(file, 200, "response", DataConfig(0.2, 0)), tmp_path / "made")
     with pytest.raises(
         DataError,
         match=r"the test split of .* is empty: choose --split train \(4 records\) or val \(1 record\), or all",
@@ -177,6 +168,32 @@ def test_a_separated_document_is_a_text_and_what_is_left_out_is_noted(tmp_path):
     assert found.names == ["a.txt", "a.txt"]
     [note] = found.notes
     assert "left out 1 entry" in note and "'._a.txt'" in note
+
+
+def test_texts_in_subfolders_are_named_by_their_paths(tmp_path):
+    for name in ("b/a.txt", "a.txt", "b/c/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"The tale of {name}.")
+    found = read(tmp_path)
+    assert (found.names, found.notes) == (["a.txt", "b/a.txt", "b/c/a.txt"], ())
+
+
+def test_texts_in_records_are_plain_text(tmp_path):
+    path = write_json(tmp_path / "a.json", [{"text": "One tale."}, {"text": ""}, {"text": "Two <|endoftext|>"}])
+    found = read(path)
+    assert isinstance(found, Texts) and found.names == ["a.json"] * 2
+    assert [tokens.tolist() for tokens in found.tokens] == [
+        encode("One tale."),
+        encode("Two <|endoftext|>", allow_special=False),
+    ]
+    assert found.notes == ("2 documents of plain text", "1 of 3 documents are blank, and are left out")
+    with pytest.raises(UsageError, match="has no splits, as it holds no records"):
+        read(path, "val")
+    with pytest.raises(UsageError, match="plain text, not questions: add --columns instruction=COLUMN"):
+        ask(path)
+    columns = {"instruction": "text"}
+    asked = read_data(path, "a", None, 200, TrainConfig(), DataConfig(), columns=columns, questions=True)
+    assert [task.record.instruction for task in asked.tasks] == ["One tale.", "", "Two <|endoftext|>"]
 
 
 def test_malformed_records_are_skipped_if_that_is_asked_for(tmp_path):

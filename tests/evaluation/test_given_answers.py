@@ -53,6 +53,30 @@ def test_a_response_counts_beside_the_reference(tmp_path: Path, data: Instructio
     assert {answer.text for answer in read(tmp_path, said, data).answers.values()} == {"mine"}
 
 
+def messages(*texts: str) -> dict[str, Any]:
+    return {"messages": [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]}
+
+
+def test_answers_to_conversations_are_matched_by_the_last_question(tmp_path: Path) -> None:
+    talks = [messages("Hello?", "Hi.", "One?", "1"), messages("Two?", "2")]
+    data = read_data(write_json(tmp_path / "r.json", talks), "r.json", None, 99, TrainConfig(), DataConfig())
+    assert isinstance(data, Instructions)
+    share_gpt = {"conversations": [{"from": "human", "value": "Two?"}, {"from": "gpt", "value": "zwei"}]}
+    for said in (
+        [messages("Hello?", "Good day.", "One?", "eins"), share_gpt],
+        [{"instruction": "One?", "response": "eins"}, {"answer": "zwei"}],
+        ["eins", "zwei"],
+    ):
+        assert [answer.text for answer in read(tmp_path, said, data).answers.values()] == ["eins", "zwei"]
+    for odd, told in (
+        (messages("Hello?", "Hi."), r"answer 1 has the instruction 'Hello\?', and the record of r.json has 'One\?'"),
+        (messages("Hello?", "Hi.", "One?"), "answer 1 ends with a question: give a conversation that ends with an"),
+        (messages("Hello?", "", "One?", "eins"), r"answer 1 has an empty message of the assistant \(messages\[1\]\)"),
+    ):
+        with pytest.raises(DataError, match=told):
+            read(tmp_path, [odd, "zwei"], data)
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [

@@ -15,20 +15,20 @@ from gpt2cli.inference.torch_decoder import TorchDecoder
 from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 from tests import models
-from tests.training.records import SHAPE, alike, dataset
+from tests.training.records import SHAPE, alike, conversations, dataset
 
 
 def plain(model: GPT, data: TokenDataset, i: int) -> list[float]:
     """A record alone: its summed loss, likeliest tokens, and tokens."""
-    ids, loss_from = data[i]
-    logits = model(ids[None, :-1])[0, loss_from - 1 :]
-    targets = ids[loss_from:]
+    ids, is_target = data[i]
+    logits = model(ids[None, :-1])[0, is_target[1:]]
+    targets = ids[is_target]
     loss = F.cross_entropy(logits, targets, reduction="sum")
     return [float(loss), float((logits.argmax(dim=-1) == targets).sum()), len(targets)]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("make_data", [dataset, alike])
+@pytest.mark.parametrize("make_data", [dataset, alike, conversations])
 @pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
 def test_every_records_sums_are_those_of_the_record_alone(make_data, max_tokens):
     model, data = models.small_model(SHAPE), make_data(12)
@@ -52,11 +52,12 @@ def test_windows_predict_every_token_once_with_as_much_before_it_as_the_stride_a
     seen: list[int] = []
     before = []
     for i in range(len(data)):
-        ids, loss_from = data[i]
-        seen += ids[loss_from:].tolist()
-        before += [min(loss_from, 32 - stride) >= min(int(ids[loss_from]), 32 - stride)]
+        ids, first = data[i][0], int(data.first_targets[i])
+        seen += ids[first:].tolist()
+        before += [min(first, 32 - stride) >= min(int(ids[first]), 32 - stride)]
+        assert int(data.target_counts[i]) == len(ids) - first
     assert seen == [token for text in texts for token in text.tolist()] and all(before)
-    assert [len(unit) for unit in units] == (data.lengths - data.loss_from).tolist()
+    assert [len(unit) for unit in units] == data.target_counts.tolist()
     assert len(torch.cat(units).unique()) == source.units == len(texts)
 
 

@@ -12,6 +12,7 @@ from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.bootstrap import Estimate
 from gpt2cli.evaluation.report import page
 from gpt2cli.evaluation.results import METRICS, Evaluation, ModelResult, RecordResult
+from gpt2cli.exchanges import Exchange
 
 HOSTILE = "</pre></title></script><script>alert(1)</script><img src=x onerror='alert(2)'>"
 HOSTILE += '" onload="alert(3) $title &amp; {{ 1 }} \x1b[2J\x00'
@@ -42,7 +43,10 @@ def evaluation(word: str = "word", answered: int = 2, **hostile: str) -> Evaluat
     figures = {metric.key: Estimate(0.5, 0.25, 0.75) for metric in METRICS}
     results = [ModelResult(f"{text('name')}{i}", 7, figures, figures if i else {}) for i in range(2)]
     answers = [Answer(text("answer"), 3, "length"), Answer("", 0, text("finish_reason"))]
-    record = RecordResult(text("instruction"), text("input"), text("reference"), answers, [0.5, 0.0])
+    earlier = (Exchange(text("asked before"), text("input before"), text("said before")),)
+    record = RecordResult(
+        *(text("instruction"), text("input"), text("reference"), answers, [0.5, 0.0]), earlier, text("system")
+    )
     settings = {text("setting"): text("value")}
     return Evaluation(
         data=text("data"),
@@ -66,6 +70,7 @@ def assert_harmless(html: str) -> None:
 
 
 PLACES = ["name", "data", "split", "setting", "value", "instruction", "input", "reference", "answer"]
+PLACES += ["asked before", "input before", "said before", "system"]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -98,6 +103,26 @@ def test_questions_have_answers_side_by_side_and_no_scores():
     assert "<table" not in html and "<svg" not in html
     assert not any(word in shown for word in ("Reference", "ROUGE", "perplexity", "compared", "better", "only"))
     assert shown.count("<script>alert(1)</script>") == 2 * len(records) and "<script>alert(1)" not in html
+
+
+def test_what_stands_before_a_question_is_above_it_and_folded_if_it_is_long():
+    [record] = evaluation(
+        answered=1, **{"asked before": "Whence?", "said before": "From Rome.", "system": "Be short."}
+    ).answered
+    record = replace(record, instruction="Whither?")
+
+    def shown(record: RecordResult) -> tuple[str, list[dict[str, str | None]]]:
+        found = Tags(page(replace(evaluation(), answered=[record])))
+        return " ".join(found.text.split()), [attributes for tag, attributes in found.tags if tag == "details"]
+
+    text, [fold] = shown(record)
+    assert "1 earlier turn Be short. Whence? word From Rome. Whither?" in text and "open" in fold
+    long = replace(record, earlier=(Exchange("Tell.", "", "word " * 1000), Exchange("Thanks.", "", "Well.")))
+    text, [fold] = shown(long)
+    assert "2 earlier turns Be short. Tell. word" in text and "Thanks. Well. Whither?" in text and "open" not in fold
+    text, [fold] = shown(replace(record, earlier=()))
+    assert "System text Be short. Whither?" in text
+    assert shown(replace(record, earlier=(), system=""))[1] == []
 
 
 def test_the_heading_says_which_model_is_compared_with_which():

@@ -9,6 +9,7 @@ import pytest
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.bootstrap import Estimate
 from gpt2cli.evaluation.results import METRICS, Evaluation, ModelResult, RecordResult
+from gpt2cli.exchanges import Exchange
 
 BY_KEY = {metric.key: metric for metric in METRICS}
 
@@ -53,6 +54,29 @@ def test_the_summary_tells_what_was_measured() -> None:
     assert evaluation({"loss": 1.0}, 40, 3).summary == "d: 40 records with 9 response tokens, 3 of them answered"
     assert evaluation({"loss": 1.0}, 1).summary == "d: 1 record with 9 response tokens"
     assert evaluation({"loss": 1.0}, 2, kind="text").summary == "d: 2 texts, 9 tokens"
+
+
+def test_conversations_are_called_so_and_their_turns_are_counted() -> None:
+    chats = replace(evaluation({"loss": 1.0}, 40, 40), turns=1234)
+    assert chats.summary == "d: 40 conversations of 1,234 turns with 9 response tokens, all answered"
+    assert replace(chats, records=3).caution == "only 3 conversations: the figures are rough"
+    asked = replace(evaluation({}, 2, 1, "questions"), turns=5)
+    assert replace(asked, models=[ModelResult("m", None, {}, {})]).summary == (
+        "d: 2 conversations of 5 turns, 1 of them answered"
+    )
+    single = replace(chats, turns=40)
+    assert single.noun == "record" and single.summary == evaluation({"loss": 1.0}, 40, 40).summary
+    assert (chats.as_dict()["records"], chats.as_dict()["turns"]) == (40, 1234)
+
+
+def test_json_has_what_stands_before_the_question_of_a_conversation_only() -> None:
+    [record] = evaluation({"loss": 1.0}, 1, 1).answered
+    talk = replace(record, earlier=(Exchange("Hello?", "", "Hi."),), system="Be kind.")
+    told = [replace(evaluation({"loss": 1.0}), answered=[each]).as_dict(True)["answered"][0] for each in (record, talk)]
+    assert told[1] == told[0] | {
+        "system": "Be kind.",
+        "earlier": [{"instruction": "Hello?", "input": "", "output": "Hi."}],
+    }
 
 
 def test_differences_of_few_records_may_be_chance() -> None:

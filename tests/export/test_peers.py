@@ -9,10 +9,12 @@ from gpt2cli import SamplingConfig, decode, encode, generate
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.exchanges import Exchange, prompt_ids
 from gpt2cli.export.request import Request
 from gpt2cli.export.write import export
-from gpt2cli.generation.conversation import Exchange, compose
-from gpt2cli.prompts import ALPACA, PromptTemplate
+from gpt2cli.generation.conversation import compose
+from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
+from gpt2cli.tokenizer import END_OF_TEXT_ID
 from tests import models
 from tests.corpus import HARD, SPECIAL, random_texts
 from tests.export.test_round_trips import CONFIG, IDX, adapted, adapter, ckpt, logits_of, model
@@ -83,40 +85,74 @@ def test_the_same_tokens_from_the_files_of_old(folder, tmp_path):
     assert all(theirs(text)["input_ids"] == encode(text) for text in TEXTS)
 
 
-@pytest.mark.parametrize("instruction", ["Name three {input} colours.", "<b>'Why?'</b>\n\n{% raw %} {{ x }} \\n \"q\""])
-@pytest.mark.parametrize("input", ["", " \n", "red, {instruction}", "line one\nline two"])
-def test_the_same_prompt(theirs, instruction, input):
-    messages = [{"role": "user", "content": instruction}]
-    if input:
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": input}]
-    asked = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    assert asked == ALPACA.prompt(instruction, input)
-    ids = theirs.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    assert ids == encode(asked)
+INSTRUCTIONS = ["Name three {input} colours.", "<b>'Why?'</b>\n\n{% raw %} {{ x }} \\n \"q\""]
+CONVERSATION = [
+    Exchange("Who are you?", "", "I am a model."),
+    Exchange(INSTRUCTIONS[1], "", "A 🌍.\n\n### Response:\nIt's"),
+    Exchange("1 + 1?", "", "{{ 2 }}"),
+    Exchange("Good.", "", "{instruction}"),
+]
 
 
-def test_the_same_conversation(theirs):
-    exchanges = [Exchange("Who are you?", "", "I am a model."), Exchange("And who am I?", "", "A person.")]
-    messages = []
+def messages_of(exchanges, system=""):
+    messages = [{"role": "system", "content": system}] if system else []
     for exchange in exchanges:
         messages.append({"role": "user", "content": exchange.instruction})
         messages.append({"role": "assistant", "content": exchange.output})
-    messages.append({"role": "user", "content": "Good."})
-    prompt, taken = compose(ALPACA, exchanges, Exchange("Good."), block_size=1024, max_new_tokens=100)
-    assert taken == 2
-    assert theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) == prompt
+    return messages
+
+
+def tokenizer_of(template, model, directory):
+    """transformers' tokenizer of a model with this prompt template."""
+    directory.mkdir(exist_ok=True)
+    save_checkpoint(model, directory / "a.pt", template=template.to_dict())
+    export(Request(ModelSpec(ckpt=directory / "a.pt"), "hf", directory / "out"))
+    return transformers.AutoTokenizer.from_pretrained(directory / "out")
+
+
+@pytest.mark.parametrize("instruction", INSTRUCTIONS)
+@pytest.mark.parametrize("system", ["", " \n", "You are {instruction}.", "It's\n\n{% if x %}"])
+def test_the_same_prompt(theirs, instruction, system):
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": f" {instruction}\n"}]
+    asked = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert asked == ALPACA.with_system(system).prompt(instruction)
+    ids = theirs.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    assert ids == encode(asked)
+    messages[0]["role"] = "developer"
+    assert theirs.apply_chat_template(messages, tokenize=False) == asked
+
+
+@pytest.mark.parametrize("stored", ["", "You are 'a' {model}."])
+@pytest.mark.parametrize("words", [ALPACA, SEED], ids=["alpaca", "seed"])
+def test_each_beginning_of_a_conversation_has_the_same_tokens(model, tmp_path, words, stored):
+    template = words.with_system(stored)
+    theirs = tokenizer_of(template, model, tmp_path)
+    for system in ("", "You are a pirate.\nTalk like one."):
+        told = template.with_system(system) if system else template
+        messages = messages_of(CONVERSATION, system)
+        for n, exchange in enumerate(CONVERSATION):
+            asked = messages[: bool(system) + 2 * n + 1]
+            prompt = prompt_ids(told, CONVERSATION[:n], exchange)
+            assert theirs.apply_chat_template(asked, add_generation_prompt=True)["input_ids"] == prompt
+            answered = messages[: bool(system) + 2 * n + 2]
+            whole = [*prompt, *encode(exchange.output), END_OF_TEXT_ID]
+            assert theirs.apply_chat_template(answered)["input_ids"] == whole
+            assert compose(told, CONVERSATION[:n], exchange, 1024, 100) == (prompt, n)
 
 
 def test_a_template_of_other_words(model, tmp_path):
     template = PromptTemplate(
-        with_input="It's {instruction}\\n\n {{ x }} {input}{input} \r\n'", without_input="{instruction}"
+        with_input="It's {instruction}\\n\n {{ x }} {input}{input} \r\n'",
+        without_input="{input}It's {instruction}\\n\n {{ x }} {instruction} \r\n'",
     )
-    save_checkpoint(model, tmp_path / "a.pt", template=template.to_dict())
-    export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), "hf", tmp_path / "out"))
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    for instruction, input in (("{input}", "b"), ("a", "{instruction}")):
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": input}]
-        assert theirs.apply_chat_template(messages, tokenize=False) == template.prompt(instruction, input)
+    theirs = tokenizer_of(template, model, tmp_path)
+    messages = messages_of(CONVERSATION[:1], "left out, as there is no place for it")
+    found = theirs.apply_chat_template(messages, tokenize=False)
+    assert found == template.prompt("Who are you?") + "I am a model.<|endoftext|>"
+    bare = PromptTemplate("{instruction}{input}", "{instruction}")
+    assert tokenizer_of(bare, model, tmp_path / "bare").apply_chat_template(messages, tokenize=False) == (
+        "Who are you?I am a model.<|endoftext|>"
+    )
 
 
 def test_no_template_where_the_model_knows_none(tmp_path):

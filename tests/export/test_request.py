@@ -284,6 +284,7 @@ def test_the_card_tells_what_is_known_and_keeps_paths_to_itself(model, tmp_path)
     assert "fine-tuned from openai-community/gpt2" in card
     assert "### Response:" in card
     assert "apply_chat_template" in card
+    assert "A system message replaces the text before the first heading." in card
     assert load_plain(str(tmp_path / "out"), device="cpu").config == CONFIG
 
 

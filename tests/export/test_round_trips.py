@@ -117,6 +117,15 @@ def test_out_and_back(arrow, model, adapted, ckpt, adapter, tmp_path):
         assert facts.template == ALPACA.to_dict()
 
 
+@pytest.mark.parametrize(("format", "out"), [("gpt2cli", "b.pt"), ("hf", "folder"), ("gguf", "b.gguf")])
+def test_a_system_text_comes_back(model, tmp_path, format, out):
+    template = ALPACA.with_system("You are {input},\n'a' \\n \"b\".").to_dict()
+    save_checkpoint(model, tmp_path / "a.pt", template=template)
+    export(Request(ModelSpec(ckpt=tmp_path / "a.pt"), format, tmp_path / out))
+    facts = ModelSpec(str(tmp_path / out)).metadata() if format == "hf" else read_metadata(tmp_path / out)
+    assert facts.template == template
+
+
 def test_nanogpt_finds_what_its_own_checkpoints_hold(model, ckpt, tmp_path):
     """All that its `GPT(GPTConfig(**model_args)).load_state_dict(...)` asks for, and nothing else."""
     export(Request(ModelSpec(ckpt=ckpt), "nanogpt", tmp_path / "ckpt.pt"))

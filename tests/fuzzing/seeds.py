@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from gpt2cli.checkpoints.save import save_checkpoint, save_tensors
 from gpt2cli.checkpoints.save_adapter import save_adapter
 from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig
-from gpt2cli.data.open_data import load_alpaca
+from gpt2cli.data.open_data import load_records
 from gpt2cli.data.prepared import write_prepared
 from gpt2cli.export.gguf_file import write_gguf
 from gpt2cli.model.lora import add_lora, lora_state
@@ -89,7 +89,7 @@ def run(work: Path) -> None:
 
 def prepared(work: Path) -> None:
     records = write_records(work / "records.json", 30)
-    splits = load_alpaca(records, 256, "response", replace(DataConfig(), test_fraction=0.1), source="records")
+    splits = load_records(records, 256, "response", replace(DataConfig(), test_fraction=0.1), source="records")
     write_prepared(splits, work / "data")
     records.unlink()
 

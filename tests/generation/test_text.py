@@ -95,7 +95,7 @@ def test_streamed_pieces_make_the_text(model):
 
 def test_samples_of_one_batch_equal_single_runs_with_their_seeds(model):
     sampling = SamplingConfig(max_new_tokens=20, temperature=1.5, seed=5, num_samples=3)
-    run = TextGeneration(model, "One day", sampling)
+    run = TextGeneration.from_text(model, "One day", sampling)
     list(run)
     assert [sample.seed for sample in run.samples] == [5, 6, 7]
     for sample in run.samples:
@@ -107,10 +107,10 @@ def test_samples_of_one_batch_equal_single_runs_with_their_seeds(model):
 
 def test_a_stop_text_ends_one_sample_and_not_the_others(model):
     sampling = SamplingConfig(max_new_tokens=30, temperature=1.5, seed=5, num_samples=3)
-    free = TextGeneration(model, "One day", sampling)
+    free = TextGeneration.from_text(model, "One day", sampling)
     list(free)
     word = free.samples[1].text[10:14]
-    stopped = TextGeneration(model, "One day", SamplingConfig(30, 1.5, seed=5, num_samples=3, stop=(word,)))
+    stopped = TextGeneration.from_text(model, "One day", SamplingConfig(30, 1.5, seed=5, num_samples=3, stop=(word,)))
     list(stopped)
     assert stopped.samples[1].finish_reason == "stop"
     assert free.samples[1].text.startswith(stopped.samples[1].text)
@@ -127,19 +127,20 @@ def test_a_seed_of_zero_is_a_seed_and_no_seed_is_random(model):
 
 def test_a_long_prompt_keeps_its_end(model):
     ids = encode("word " * 50)
-    run = TextGeneration(model, "word " * 50, SamplingConfig())
+    run = TextGeneration.from_text(model, "word " * 50, SamplingConfig())
     assert (run.dropped, run.prompt_ids) == (len(ids) - 37, ids[-37:])
 
 
 def test_an_empty_prompt_starts_from_end_of_text(model):
-    assert TextGeneration(model, "", SamplingConfig()).prompt_ids == [END_OF_TEXT_ID]
+    assert TextGeneration.from_text(model, "", SamplingConfig()).prompt_ids == [END_OF_TEXT_ID]
+    assert TextGeneration(model, [], SamplingConfig()).prompt_ids == [END_OF_TEXT_ID]
 
 
-def test_end_of_text_is_special_in_a_plain_prompt_and_plain_text_elsewhere(model):
+def test_end_of_text_is_special_in_a_text_and_token_ids_are_read_as_they_are(model):
     prompt, once = "a<|endoftext|>b", SamplingConfig(max_new_tokens=5, temperature=0)
     plain = encode(prompt, allow_special=False)
-    assert TextGeneration(model, prompt, once).prompt_ids == [64, END_OF_TEXT_ID, 65]
-    assert TextGeneration(model, prompt, once, allow_special=False).prompt_ids == plain
-    [sample] = complete(model, [prompt], once)
-    apart = TextGeneration(model, prompt, once, allow_special=False)
+    assert TextGeneration.from_text(model, prompt, once).prompt_ids == [64, END_OF_TEXT_ID, 65]
+    assert TextGeneration(model, plain, once).prompt_ids == plain
+    [sample] = complete(model, [plain], once)
+    apart = TextGeneration(model, plain, once)
     assert sample.text == "".join(text for _, text in apart)

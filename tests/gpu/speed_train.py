@@ -225,9 +225,9 @@ def peer_rows(data: TokenDataset, window: int) -> list[dict]:
     The model shifts the labels and reads all tokens, so that the last one of a whole block has to be left out.
     """
     rows = []
-    for ids, first in (data[i] for i in range(len(data))):
-        whole = ids[:window].tolist()
-        rows.append({"input_ids": whole, "labels": [-100] * first + whole[first:]})
+    for ids, is_target in (data[i] for i in range(len(data))):
+        labels = torch.where(is_target, ids, -100)
+        rows.append({"input_ids": ids[:window].tolist(), "labels": labels[:window].tolist()})
     return rows
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
-from gpt2cli.data.dataset import TokenDataset, from_sequences
+from gpt2cli.data.dataset import TokenDataset, from_masked, from_sequences
 from gpt2cli.training.engine import train
 from gpt2cli.training.events import Event, Finished, Started, Step
 from gpt2cli.training.job import Job
@@ -45,8 +45,26 @@ def alike(n: int = 12, seed: int = 0) -> TokenDataset:
         torch.randint(120, (int(length),), generator=draw) for length in torch.randint(3, 20, (n,), generator=draw)
     ]
     sequences = [torch.cat([beginnings[i % 2], rest]) for i, rest in enumerate(rests)] + [torch.arange(30)]
-    loss_from = [len(beginnings[i % 2]) + 1 + i % 2 for i in range(n)] + [5]
-    return from_sequences([sequence.to(torch.uint16) for sequence in sequences], loss_from)
+    first_targets = [len(beginnings[i % 2]) + 1 + i % 2 for i in range(n)] + [5]
+    return from_sequences([sequence.to(torch.uint16) for sequence in sequences], first_targets)
+
+
+def conversations(n: int = 12, seed: int = 0) -> TokenDataset:
+    """Sequences with several runs of targets each. Pairs of them begin alike, up to the end of the first run."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def run(shortest: int, longest: int) -> torch.Tensor:
+        length = int(torch.randint(shortest, longest, (1,), generator=draw))
+        return torch.randint(120, (length,), generator=draw).to(torch.uint16)
+
+    sequences, masks = [], []
+    for i in range(n):
+        if i % 2 == 0:
+            beginning = [run(17, 22), run(2, 5)]
+        parts = beginning + [run(1, 6) for _ in range(2 * (i % 3))]
+        sequences.append(torch.cat(parts))
+        masks.append(torch.cat([torch.full((len(part),), k % 2 == 1) for k, part in enumerate(parts)]))
+    return from_masked(sequences, masks)
 
 
 def settings_from(model: str | None, **changes) -> Settings:

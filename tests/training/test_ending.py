@@ -7,9 +7,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-import torch
 
-from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.config import DataConfig, LoRAConfig
 from gpt2cli.errors import CheckpointError, DivergedError, ResourceError, UsageError
 from gpt2cli.training import ending, run_directory, weights_writer
 from gpt2cli.training.begin import RunOptions, begin
@@ -19,18 +18,7 @@ from gpt2cli.training.run_directory import RunDirectory
 from gpt2cli.training.runs import is_done, newest_run, read_summary
 from gpt2cli.training.settings import Settings
 from tests.training.records import FINISHED
-
-CONSTANT = TrainConfig(
-    epochs=2,
-    batch_size=4,
-    learning_rate=1e-2,
-    schedule="constant",
-    warmup=2,
-    sample_every=0,
-    eval_every=3,
-    save_every=4,
-)
-"""Epochs of 6 steps."""
+from tests.training.short_runs import carry_out, elsewhere, same, settings_in, steps, weights
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,57 +42,6 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, no_plots: None) -> dict[i
         carry_out(elsewhere(settings_in(work), "out.pt", epochs=epochs), work / "run")
         runs[epochs] = work / "run"
     return runs
-
-
-def settings_in(tmp_path: Path) -> Settings:
-    """A run of two epochs on plain text, which can be extended."""
-    (tmp_path / "tale.txt").write_text("".join(f"The fox said {n} to the rain. " for n in range(48)))
-    return Settings(
-        model=None,
-        ckpt=None,
-        data=str(tmp_path / "tale.txt"),
-        train=CONSTANT,
-        records=DataConfig(test_fraction=0),
-        from_scratch=GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16),
-        out=str(tmp_path / "out.pt"),
-    )
-
-
-def carry_out(settings: Settings, run: Path, stop_after: int | None = None, **options) -> list[str]:
-    """Train, as the command does, and stop after a step if it is given. Returns the notes."""
-    notes: list[str] = []
-    asked = RunOptions(path=run, device="cpu", **options)
-    with begin(settings, asked, Ranks(), lambda event: notes.append(event.text)) as work:
-        if work is None:
-            return notes
-        for event in train(work.job):
-            work.directory.handle(event)
-            work.weights.handle(event)
-            work.job.should_stop = lambda: getattr(event, "step", 0) + 1 == stop_after  # noqa: B023
-        if event.reason != "interrupted":
-            work.write_weights(event)
-    return notes
-
-
-def weights(file: str | Path) -> dict[str, torch.Tensor]:
-    return torch.load(file, weights_only=True)["model"]
-
-
-def same(one: str | Path, other: str | Path) -> bool:
-    expected, found = weights(one), weights(other)
-    return expected.keys() == found.keys() and all(torch.equal(found[name], t) for name, t in expected.items())
-
-
-def steps(run: Path) -> list[tuple]:
-    """The figures of all steps that depend neither on the time nor, as the smoothed loss may, on the run's length."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    exact = ("step", "epoch", "loss", "lr", "grad_norm", "tokens", "targets")
-    return [tuple(line[name] for name in exact) for line in lines if line["kind"] == "step"]
-
-
-def elsewhere(settings: Settings, name: str, **changes) -> Settings:
-    """The same settings with another file for the weights, and with these changes in how to train."""
-    return replace(settings, out=str(Path(settings.out).with_name(name)), train=replace(settings.train, **changes))
 
 
 def test_a_run_that_is_done_keeps_what_is_worth_keeping(tmp_path, settings):
@@ -238,7 +175,7 @@ def test_only_the_run_that_wrote_a_file_replaces_it_without_force(tmp_path, sett
 EPOCHS = frozenset({"epochs"})
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_run_that_is_extended_equals_a_longer_one(tmp_path, settings, optimizer):
     short = replace(elsewhere(settings, "out.pt", optimizer=optimizer, dropout=0.2), keep_states=True)
     whole = replace(elsewhere(short, "whole.pt", epochs=4), keep_states=False)

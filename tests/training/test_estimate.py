@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.open_data import load_data
+from gpt2cli.model.gpt import GPT
 from gpt2cli.training import sizes
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.estimate import Plan, make_plan
@@ -166,3 +168,45 @@ def test_advice_leaves_out_what_is_done_already():
 
 def test_a_resumed_run_is_not_told_that_it_is_short():
     assert warnings_of(replace(PLAN, steps=8, step=4), settings()) == []
+
+
+MUON = TrainConfig(optimizer="muon")
+
+
+def test_muon_for_weights_that_adamw_pretrained_has_a_warning():
+    (warning,) = warnings_of(PLAN, settings(train=MUON))
+    assert "arXiv 2605.10468" in warning and "leave out --optimizer muon, or compare" in warning
+    assert warnings_of(PLAN, settings(train=MUON, lora=LoRAConfig())) == []
+    assert warnings_of(PLAN, settings_from(None, train=MUON, from_scratch=GPTConfig())) == []
+    assert warnings_of(replace(PLAN, step=4), settings(train=MUON)) == []
+
+
+@pytest.mark.parametrize(
+    ("made_with", "warned"),
+    [
+        ({"optimizer": "muon"}, False),
+        ({"optimizer": "adamw"}, True),
+        ({}, True),  # of a version without a choice
+    ],
+)
+def test_muon_for_weights_that_muon_pretrained_has_no_warning(tmp_path, made_with, warned):
+    shape = GPTConfig(1, 1, 8, 16)
+    for name, scratch in (("pretrained", {"n_layer": 1}), ("tuned", None)):
+        provenance = {"settings": {"train": made_with, "from_scratch": scratch}}
+        save_checkpoint(GPT(shape), tmp_path / f"{name}.pt", provenance=provenance)
+    warnings = warnings_of(PLAN, settings_from(None, ckpt=str(tmp_path / "pretrained.pt"), train=MUON))
+    assert len(warnings) == warned
+    assert len(warnings_of(PLAN, settings_from(None, ckpt=str(tmp_path / "tuned.pt"), train=MUON))) == 1
+    assert warnings_of(PLAN, settings_from("tiny", train=MUON)) == []
+
+
+@pytest.mark.parametrize("provenance", [{"settings": 7}, {"settings": {"train": [], "from_scratch": 1}}, {}])
+def test_a_provenance_that_says_nothing_of_use_is_none(tmp_path, provenance):
+    save_checkpoint(GPT(GPTConfig(1, 1, 8, 16)), tmp_path / "out.pt", provenance=provenance)
+    assert len(warnings_of(PLAN, settings_from(None, ckpt=str(tmp_path / "out.pt"), train=MUON))) == 1
+
+
+def test_a_checkpoint_from_before_the_fall_needs_disk_too(tmp_path):
+    kept, not_kept = (plan_of(tmp_path, max_steps=20, schedule=name).disk for name in ("wsd", "constant"))
+    weights = kept.out
+    assert kept.run - not_kept.run == pytest.approx(4 * weights, rel=0.1)  # weights, two states, the best weights

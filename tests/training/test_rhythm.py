@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gpt2cli.config import GPTConfig
+from gpt2cli.tokenizer import encode
 from gpt2cli.training import rhythm as rhythms
 from gpt2cli.training import run_checkpoints
 from gpt2cli.training.distributed import Ranks
@@ -106,7 +107,7 @@ def test_a_resumed_run_starts_its_time_anew():
 def reporting(tmp_path, **more):
     shape = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=48, dropout=0.2)  # with every token of a prompt
     options = {"dropout": 0.2, "epochs": 2, "val": dataset(5, seed=1), "checkpoints": tmp_path}
-    options |= {"sample_every": None, "save_every": None, "prompts": [SamplePrompt("shown", "read")]}
+    options |= {"sample_every": None, "save_every": None, "prompts": [SamplePrompt("shown", encode("read"))]}
     return job(model=models.small_model(shape), **(options | more))
 
 

@@ -6,8 +6,8 @@ PANELS = {
         "chat": "Chat with a model.",
     },
     "Train": {
-        "finetune": "Train a model on instructions or on plain text.",
-        "prepare-alpaca": "Tokenize instructions once, for many runs.",
+        "finetune": "Train a model on instructions, conversations or text.",
+        "prepare-alpaca": "Tokenize instructions or conversations for many runs.",
     },
     "Measure": {
         "evaluate": "Compare how well models predict and answer.",

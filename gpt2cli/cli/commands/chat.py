@@ -1,6 +1,7 @@
 """`gpt2 chat`: a conversation with a model."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from gpt2cli import prompts
 from gpt2cli.cli import options
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.open_model import open_model, sample_as_json
-from gpt2cli.cli.read_text import read_prompt
+from gpt2cli.cli.read_text import read_prompt, typed
 from gpt2cli.cli.terminal import Console, typing_unseen
 from gpt2cli.config import CHAT, FINETUNED
 from gpt2cli.errors import CheckpointError, UsageError
@@ -24,6 +25,7 @@ EXAMPLES = """
 gpt2 chat --model tiny  # with the small model that comes with gpt2cli
 gpt2 chat  # with finetuned.pt, which finetune writes
 gpt2 chat --ckpt tuned.pt --temp 0.2 --stats  # less random, and with the speed
+gpt2 chat --turns 4 --system "You are a pirate."  # with earlier exchanges, and with these words before each
 gpt2 chat --model tiny --prompt "What is the opposite of hot?"  # answer once and exit
 cat question.txt | gpt2 chat --json  # the input is one instruction, the answer JSON
 gpt2 chat --prompt-file questions.txt --each-line --json  # each line is an instruction
@@ -50,9 +52,30 @@ def chat(
     each_line: Annotated[
         bool,
         typer.Option(
-            "--each-line", help="Take each line of the input as an instruction, and answer one after another."
+            "--each-line",
+            help="Take each line of the input as an instruction, and answer one after another. With --turns, the lines "
+            "are one conversation.",
         ),
     ] = False,
+    turns: Annotated[
+        int | None,
+        typer.Option(
+            "--turns",
+            metavar="N",
+            min=0,
+            help="Include up to N earlier exchanges in each prompt, as many as fit into the window.",
+            show_default="0, or all that fit if the model was trained on conversations",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            "--system",
+            metavar="TEXT",
+            help="Replace the preamble of the prompt template, which is the text before its first heading.",
+            show_default="the checkpoint's, else the preamble",
+        ),
+    ] = None,
     max_new_tokens: options.MaxNewTokens = CHAT.max_new_tokens,
     temperature: options.Temperature = CHAT.temperature,
     top_k: options.TopK = CHAT.top_k,
@@ -88,21 +111,29 @@ def chat(
 
     spec = ModelSpec(model, ckpt, device, precision, offline)
     spec.check()
-    chosen = None if template in (None, CONTINUE) else prompts.read_template(template)
+    system = None if system is None else typed(system, "--system")
+    chosen = None
+    if template is not None:
+        named = None if template == CONTINUE else prompts.read_template(template)
+        chosen = with_options(named, turns, system)
     asked = read_instructions(prompt, prompt_file, each_line) if once else []
 
     with nullcontext() if once else typing_unseen():
         with working(console, f"loading {spec.name}"):
             from gpt2cli.cli.chat_session import Session, converse
+            from gpt2cli.generation.conversation import default_turns
 
             decoder, load_s = open_model(console, spec, threads, compile)
-        if chosen is None and template != CONTINUE:
-            chosen = read_template(console, spec.name, decoder)
-        session = Session(console, spec.name, decoder, chosen, sampling, stats)
+        if template is None:
+            chosen = with_options(read_template(console, spec.name, decoder), turns, system)
+        included = default_turns(decoder) if turns is None else turns
+        session = Session(console, spec.name, decoder, chosen, sampling, stats, included)
         if stats:
             console.note(f"loaded in {load_s:.2f} s")
         for text in asked:
             answer_once(session, text, json, load_s)
+            if turns is None:  # the lines are no conversation
+                session.forget()
         if not once:
             converse(session)
 
@@ -131,6 +162,13 @@ def read_instructions(prompt: str | None, file: Path | None, each_line: bool) ->
     return found
 
 
+def with_options(template: PromptTemplate | None, turns: int | None, system: str | None) -> PromptTemplate | None:
+    """The template with the text of --system. Raises UsageError if --turns or --system can have no effect."""
+    if template is None and turns is not None:
+        raise UsageError("--turns is for instructions: a text is continued with all of it that fits into the window")
+    return template if system is None else prompts.check_place_for_system(template).with_system(system)
+
+
 def read_template(console: Console, name: str, model: "Decoder") -> PromptTemplate | None:
     """The prompt template that is stored with a model; None for a model that was trained on plain text.
 
@@ -152,9 +190,11 @@ def answer_once(session: "Session", text: str, json: bool, load_s: float) -> Non
     """Answer one instruction, for scripts."""
     from gpt2cli.cli.chat_session import show
     from gpt2cli.cli.views.spinner import working
-    from gpt2cli.generation.conversation import Exchange, wording
+    from gpt2cli.exchanges import Exchange
+    from gpt2cli.generation.conversation import output_of
 
-    run = session.start(wording(session.template, Exchange(text)))
+    asked = Exchange(text)
+    run = session.start(session.prompt(asked, session.exchanges))
     if json:
         with working(session.console, "answering"):
             for _ in run:
@@ -162,4 +202,5 @@ def answer_once(session: "Session", text: str, json: bool, load_s: float) -> Non
         session.console.json(sample_as_json(text, run.samples[0], run, load_s))
     else:
         show(session.console, run)
+    session.exchanges.append(replace(asked, output=output_of(session.template, run)))
     session.end(run, "-n raises it")

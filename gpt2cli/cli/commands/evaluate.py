@@ -17,6 +17,7 @@ from gpt2cli.cli.views.spinner import waiting_for, working
 from gpt2cli.config import ANSWERS, FINETUNED, EvaluationConfig, SamplingConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
+from gpt2cli.hub.names import DATASET_FORM
 from gpt2cli.prompts import read_template
 from gpt2cli.published import PUBLISHED
 
@@ -28,6 +29,7 @@ gpt2 evaluate --model tiny --data lessons --split val  # a first try, without a 
 gpt2 evaluate --model gpt2 --ckpt finetuned.pt --out report.html  # did fine-tuning help? with a page of all answers
 gpt2 evaluate --data records.json --ckpt a.pt --ckpt b.pt --answers 200 --json  # compare two on your own records
 gpt2 evaluate --data quiz.csv --columns instruction=task,output=solution --ckpt a.pt  # records in a table
+gpt2 evaluate --data chats.jsonl --split val --ckpt chatty.pt  # conversations: scores all answers, writes the last one
 gpt2 evaluate --data book.txt --model gpt2 --model distilgpt2 --stride 256  # perplexity on plain text
 gpt2 evaluate --data questions.txt --questions --model gpt2 --ckpt finetuned.pt  # answers side by side, no scores
 gpt2 evaluate --data records.json --answers-from theirs.json  # score answers from elsewhere
@@ -45,9 +47,10 @@ def evaluate(
         str | None,
         of_data(
             "--data",
-            metavar="PATH",
-            help="Records (.csv, .tsv, .json, .jsonl), .txt, a folder of .txt, a directory of prepare-alpaca, or "
-            "lessons (bundled).",
+            metavar="PATH|hf:...",
+            help="Instructions, conversations or text, as for `gpt2 finetune`: .csv, .tsv, .json, .jsonl, .txt, a "
+            f"folder of .txt, a directory of prepare-alpaca, {DATASET_FORM} on the Hub, an https address, or lessons "
+            "(bundled).",
             show_default="Alpaca",
         ),
     ] = None,
@@ -63,8 +66,8 @@ def evaluate(
         bool,
         of_data(
             "--questions",
-            help="Only answer, without scores: each line of a .txt file, or each record of other data. Outputs are not "
-            "used.",
+            help="Only answer, without scores: each line of a .txt file, or of other data each record, and the last "
+            "question of each conversation. Outputs are not used.",
         ),
     ] = False,
     skip_bad: Annotated[bool, of_data("--skip-bad", help="Skip malformed records and report their number.")] = False,
@@ -76,8 +79,8 @@ def evaluate(
         of_answers(
             "--answers-from",
             metavar="FILE",
-            help="Also evaluate the answers in this file (.csv, .tsv, .json or .jsonl), one for each record in the "
-            "same order. Needs no model. Can be repeated.",
+            help="Also evaluate the answers in this file (.csv, .tsv, .json or .jsonl), one for each record or "
+            "conversation in the same order. Needs no model. Can be repeated.",
         ),
     ] = None,
     max_new_tokens: options.MaxNewTokens = ANSWERS.max_new_tokens,

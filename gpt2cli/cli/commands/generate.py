@@ -75,7 +75,7 @@ def generate(
         from gpt2cli.generation.text import TextGeneration
 
         decoder, load_s = open_model(console, spec, threads, compile)
-        run = TextGeneration(decoder, text, sampling)
+        run = TextGeneration.from_text(decoder, text, sampling)
     note_dropped(console, run)
     if json:
         with working(console, "generating"):

@@ -1,4 +1,4 @@
-"""`gpt2 prepare-alpaca`: tokenize instructions once, for all later runs."""
+"""`gpt2 prepare-alpaca`: tokenize instructions or conversations once, for all later runs."""
 
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from gpt2cli.cli.views.spinner import working
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
 from gpt2cli.data.columns import parse_columns
 from gpt2cli.errors import UsageError
+from gpt2cli.hub.names import DATASET_FORM
 from gpt2cli.outputs import check_directory
 from gpt2cli.prompts import read_template
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 gpt2 prepare-alpaca --subset 5000 --out alpaca-5k  # 5,000 of Alpaca's instructions
 gpt2 prepare-alpaca --source records.jsonl --skip-bad --force  # your own, without the malformed ones
+gpt2 prepare-alpaca --source chats.json --max-length 512  # conversations, in OpenAI's or ShareGPT's format
 gpt2 prepare-alpaca --source quiz.csv --columns instruction=task,output=solution  # a table with these column names
 gpt2 prepare-alpaca --source https://example.org/records.json --loss-on all  # from the web
 gpt2 finetune --data alpaca-5k  # train on the result
@@ -40,8 +42,9 @@ def prepare_alpaca(
         str,
         of_records(
             "--source",
-            metavar="cleaned|original|FILE|URL",
-            help="The corrected Alpaca data, the original, or records of your own (.csv, .tsv, .json, .jsonl).",
+            metavar="cleaned|original|FILE",
+            help="The corrected Alpaca data, the original, or your own instructions or conversations (.csv, .tsv, "
+            f".json, .jsonl, each also as .gz): a file, {DATASET_FORM} on the Hub, or an https address.",
         ),
     ] = "cleaned",
     columns: Annotated[str | None, options.columns("Records")] = None,
@@ -85,7 +88,9 @@ def prepare_alpaca(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Tokenize instructions once, for many runs. These are Alpaca's, or your own. They are divided into splits."""
+    """Tokenize instructions or conversations for many runs. These are Alpaca's, or your own in any format that
+    `gpt2 finetune` reads. They are divided into splits.
+    """
     with options.named_as_typed("gpt2 prepare-alpaca"):
         data = DataConfig(val_fraction, test_fraction, subset, seed)
         train = TrainConfig(max_length=max_length, loss_on=cast(Literal["response", "all"], loss_on))
@@ -103,7 +108,7 @@ def prepare_alpaca(
 
         from gpt2cli.cli.views.downloads import showing_downloads
         from gpt2cli.cli.views.progress import ProgressBars
-        from gpt2cli.data.open_data import load_alpaca
+        from gpt2cli.data.open_data import load_records
         from gpt2cli.data.prepared import write_prepared
         from gpt2cli.hub.addresses import without_query
 
@@ -114,7 +119,7 @@ def prepare_alpaca(
         on_batch = partial(bars.update, "tokenizing")
         length = train.max_length or WINDOW
         name = without_query(source)
-        splits = load_alpaca(
+        splits = load_records(
             path, length, train.loss_on, data, skip_bad, on_batch, source=name, template=wording, columns=asked
         )
     for note in splits.notes:

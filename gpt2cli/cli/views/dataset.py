@@ -1,5 +1,6 @@
 """The summary of a dataset for `gpt2 prepare-alpaca`: sizes, lengths of records, and an example."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import terminal, visible, visible_line
 from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.data.splits import Splits
+from gpt2cli.data.turns import template_of
+from gpt2cli.tokenizer import END_OF_TEXT
 
 BUCKETS = 8
 BAR = 40
@@ -24,8 +27,11 @@ def show_summary(splits: Splits, directory: Path) -> None:
     lengths = torch.cat([part.lengths for part in splits.by_name().values()])
     console.print(sizes(splits))
     console.print(Text(fate(splits)), soft_wrap=True)
+    if cut := cut_conversations(splits):
+        console.print(Text(cut), soft_wrap=True)
     console.print()
-    console.print(Text(f"record length in tokens: median {int(lengths.median()):,}, longest {int(lengths.max()):,}"))
+    noun = noun_of(splits)
+    console.print(Text(f"{noun} length in tokens: median {int(lengths.median()):,}, longest {int(lengths.max()):,}"))
     console.print(histogram(lengths, blocks=console.encoding.startswith("utf")))
     console.print()
     show_example(console, splits)
@@ -33,13 +39,22 @@ def show_summary(splits: Splits, directory: Path) -> None:
     console.print(Text(visible_line(str(directory)), style="bold"), soft_wrap=True)
 
 
+def noun_of(splits: Splits) -> str:
+    """The word for one of the records: conversation if any has several exchanges."""
+    return "conversation" if splits.info.get("turns", 1) > 1 else "record"
+
+
 def sizes(splits: Splits) -> Table:
-    """A table of the records and tokens of each split."""
+    """A table of the records and tokens of each split, and of the turns of conversations."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for title in ("", "records", "tokens", "of them learned"):
+    noun = noun_of(splits)
+    has_turns = noun == "conversation"
+    for title in ("", f"{noun}s", *["turns"] * has_turns, "tokens", "of them learned"):
         table.add_column(title, justify="right" if title else "left")
     for name, part in splits.by_name().items():
-        table.add_row(name, *(f"{count:,}" for count in (len(part), part.n_tokens, part.n_targets)))
+        turns = sum(len(record.exchanges) for record in splits.records[name]) if has_turns else 0
+        counts = (len(part), *[turns] * has_turns, part.n_tokens, part.n_targets)
+        table.add_row(name, *(f"{count:,}" for count in counts))
     return table
 
 
@@ -54,8 +69,24 @@ def fate(splits: Splits) -> str:
         "bad": "malformed and skipped",
         "left_out": "left out of the subset",
     }
-    parts = [f"{counts[name]:,} {what}" for name, what in told.items() if counts[name]]
-    return f"{counts['kept']:,} of {counts['records']:,} records kept" + "".join(f" · {part}" for part in parts)
+    noun = noun_of(splits)
+    turns = f", with {counts['turns']:,} turns" if noun == "conversation" else ""
+    return " · ".join([f"{counts['kept']:,} of {counts['records']:,} {noun}s kept{turns}", *_counted(splits, told)])
+
+
+def cut_conversations(splits: Splits) -> str:
+    """How many conversations were kept without all of their turns, in one line; empty if there are none."""
+    told = {
+        "shortened": f"without their first turns, to fit {splits.info['max_length']:,} tokens",
+        "unanswered": "without their last question, which has no answer",
+    }
+    return " · ".join(_counted(splits, told))
+
+
+def _counted(splits: Splits, told: Mapping[str, str]) -> list[str]:
+    """The counts that are not 0, each with its words. What an earlier version prepared lacks those of conversations."""
+    counts = splits.info["counts"]
+    return [f"{counts[name]:,} {what}" for name, what in told.items() if counts.get(name)]
 
 
 def histogram(lengths: Tensor, blocks: bool) -> Table:
@@ -73,10 +104,14 @@ def histogram(lengths: Tensor, blocks: bool) -> Table:
 
 
 def show_example(console: RichConsole, splits: Splits) -> None:
-    """Print one record of at most median length, the prompt dim and the response bright."""
+    """Print one record of at most median length, prompts and ends of text dim and answers bright."""
     lengths = splits.train.lengths
     record = splits.records["train"][int((lengths <= lengths.median()).nonzero()[0])]
-    prompt = splits.template.prompt(record.instruction, record.input) if splits.template else ""
+    template = template_of(record, splits.template) if splits.template else None
+    example = Text()
+    for number, each in enumerate(record.exchanges):
+        before = f"{END_OF_TEXT}\n" if number else ""
+        prompt = template.prompt(each.instruction, each.input) if template else ""
+        example.append(visible(before + prompt), "dim").append(visible(each.output), "bold")
     # in a pipe the lines stay as they are
-    example = Text.assemble((visible(prompt), "dim"), (visible(record.output), "bold"))
     console.print(example, soft_wrap=not console.is_terminal)

@@ -14,12 +14,15 @@ from gpt2cli.cli.terminal import Console, terminal, visible
 from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.counted import counted
 from gpt2cli.evaluation.engine import Advanced
-from gpt2cli.evaluation.results import ARROWS, Evaluation, Metric
+from gpt2cli.evaluation.results import ARROWS, Evaluation, Metric, RecordResult
+from gpt2cli.exchanges import Exchange
 
 EXAMPLES = 3
 """The number of records that are shown below the figures."""
 QUESTIONS = 5
 """The number of questions that are shown if there are no figures."""
+EARLIER = 2
+"""The number of earlier exchanges of a conversation that are shown before its last question."""
 LONGEST_TEXT = 200
 """Characters of an instruction or an answer."""
 WIDEST_NAME = 24
@@ -61,16 +64,30 @@ def show_evaluation(console: Console, evaluation: Evaluation, report: Path | Non
     examples = EXAMPLES if evaluation.metrics else QUESTIONS
     for record in evaluation.answered[:examples]:
         out.print()
-        task = " / ".join(filter(None, (record.instruction, record.input)))
-        _print_text(out, "", shortened(task, LONGEST_TEXT), "bold")
+        _show_earlier(out, record)
+        _print_text(out, "", _task(record), "bold")
         if record.reference is not None:
             _print_text(out, "reference", shortened(record.reference, LONGEST_TEXT), "dim")
         for model, answer in zip(evaluation.models, record.answers, strict=True):
             _print_text(out, _named(model.model), shortened(answer.text, LONGEST_TEXT) or "(nothing)", "")
     if len(evaluation.answered) > examples:
         where = f"{report} has all" if report else "--out report.html writes all"
-        noun = "record" if evaluation.metrics else "question"
-        console.note(f"these are {examples} of {counted(len(evaluation.answered), noun)}: {where}")
+        console.note(f"these are {examples} of {counted(len(evaluation.answered), evaluation.noun)}: {where}")
+
+
+def _show_earlier(out: RichConsole, record: RecordResult) -> None:
+    """Print what stands before the last question of a conversation: its system text, and the newest exchanges."""
+    if record.system:
+        _print_text(out, "system", shortened(record.system, LONGEST_TEXT), "dim")
+    if len(record.earlier) > EARLIER:
+        _print_line(out, f"({counted(len(record.earlier) - EARLIER, 'earlier turn')})", "dim")
+    for exchange in record.earlier[-EARLIER:]:
+        _print_text(out, "", _task(exchange), "")
+        _print_text(out, "answer", shortened(exchange.output, LONGEST_TEXT), "dim")
+
+
+def _task(asked: Exchange | RecordResult) -> str:
+    return shortened(" / ".join(filter(None, (asked.instruction, asked.input))), LONGEST_TEXT)
 
 
 def _print_text(out: RichConsole, label: str, text: str, style: str) -> None:

@@ -21,7 +21,9 @@ from gpt2cli.cli.chat_session import Session, converse
 from gpt2cli.cli.commands.chat import read_template
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import GPTConfig, SamplingConfig
+from gpt2cli.data.records import read_records
 from gpt2cli.errors import CheckpointError
+from gpt2cli.exchanges import Exchange, prompt_ids
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.model.gpt import GPT
 from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
@@ -501,6 +503,102 @@ def test_each_line_of_a_pipe_or_a_file_can_be_a_question(run: Run, tuned: Path, 
     assert run(*args, "--each-line", input="\n \n").returncode == 2
 
 
+def prompt_lengths(stdout: str) -> list[int]:
+    return [json.loads(line)["stats"]["prompt_tokens"] for line in stdout.splitlines()]
+
+
+def test_lines_are_one_conversation_only_with_turns(run: Run, tmp_path: Path) -> None:
+    file, lines, template = tmp_path / "talk.pt", "so long\nPlease invent\n", PromptTemplate(**TEMPLATE)
+    save_checkpoint(speaker(), file, template=TEMPLATE, provenance={"data": {"turns": 3}})
+    args = ("chat", "--ckpt", str(file), "-n", "2", "--temp", "0", "--json", "--each-line")
+    alone = [len(prompt_ids(template, [], Exchange(line))) for line in lines.splitlines()]
+    together = len(prompt_ids(template, [Exchange("so long", "", "la la")], Exchange("Please invent")))
+    for options, lengths in (((), alone), (("--turns", "0"), alone), (("--turns", "1"), [alone[0], together])):
+        assert prompt_lengths(run(*args, *options, input=lines).stdout) == lengths
+    assert run(*args, "--turns", "-1", input=lines).returncode == 2
+
+
+def test_the_system_text_of_a_prompt(run: Run, tmp_path: Path) -> None:
+    stored = ALPACA.with_system("Stored.")
+    shape = dataclasses.replace(models.SMALL, block_size=128)
+    save_checkpoint(models.small_model(shape), tmp_path / "a.pt", template=stored.to_dict())
+    args = ("chat", "--ckpt", str(tmp_path / "a.pt"), "-n", "1", "--json", "--prompt", "Why?")
+    for options, template in (
+        ((), stored),
+        (("--system", "You are a {input}.\n"), ALPACA.with_system("You are a {input}.")),
+        (("--system", "A", "--template", "seed"), SEED.with_system("A")),
+    ):
+        done = run(*args, *options)
+        assert prompt_lengths(done.stdout) == [len(prompt_ids(template, [], Exchange("Why?")))], done.stderr
+
+
+def test_options_of_a_conversation_without_effect_are_refused(
+    run: Run, tuned: Path, storyteller: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps(TEMPLATE))
+    placeless = "the prompt template has no preamble, which a system text replaces: leave it out"
+    for code, says, *args in (
+        (2, "--turns is for instructions", "--ckpt", storyteller, "--turns", "1"),
+        (2, "--turns is for instructions", "--model", "tiny", "--template", "none", "--turns", "0"),
+        (2, "a text that is continued has no system text", "--ckpt", storyteller, "--system", "A"),
+        (2, placeless, "--ckpt", f"{tuned}/finetuned.pt", "--system", "A"),
+        (2, placeless, "--model", "tiny", "--template", f"{tmp_path}/mine.json", "--system", "A"),
+        (3, "--system is not valid UTF-8 at byte 1", "--model", "tiny", "--system", "a\udcff"),
+    ):
+        done = run("chat", "--prompt", "x", *args)
+        assert (done.returncode, done.stdout) == (code, ""), done.stderr
+        assert says in done.stderr.splitlines()[-1]
+
+
+def test_a_chat_with_a_model_of_conversations_includes_all_that_fits(tmp_path: Path, home: Path) -> None:
+    save_checkpoint(speaker(), tmp_path / "talk.pt", template=TEMPLATE, provenance={"data": {"turns": 3}})
+    person = Person("--ckpt", "talk.pt", "--stats", "-n", "3", cwd=tmp_path)
+    assert re.search(r"turns +all that fit *\n", person.asks("/show"))
+    person.asks("so long")
+    together = len(prompt_ids(PromptTemplate(**TEMPLATE), [Exchange("so long", "", "la la la")], Exchange("so long")))
+    assert f"{together} prompt tokens" in person.asks("so long")
+    assert "no room" not in person.asks("so long") + person.asks("so long")
+    assert "no room for 1 older exchange; included 3" in person.asks("so long")
+    assert person.leaves(CTRL_D) == 0
+
+
+def test_the_system_text_can_be_changed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    session = Session(Console(), "x", speaker(), PromptTemplate(**TEMPLATE), SamplingConfig(3, temperature=0))
+    converse_with(session, monkeypatch, "/system You are a pirate.", "/show")
+    shown = capsys.readouterr().err
+    assert "error: the prompt template has no preamble" in shown and not re.search("^system ", shown, re.MULTILINE)
+    session.template = ALPACA.with_system("Stored.")
+    converse_with(
+        session, monkeypatch, "/show", "/system You are a [b]{input}[/b].", "so long", "/show", "/system \ud800"
+    )
+    assert session.template == ALPACA.with_system("You are a [b]{input}[/b].")
+    shown = capsys.readouterr().err
+    assert "Stored." in shown and shown.count("You are a [b]{input}[/b].") == 2 and "not valid Unicode" in shown
+    converse_with(session, monkeypatch, "/system")
+    assert session.template == ALPACA
+    assert "the system text is the template's preamble" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".tsv"])
+@pytest.mark.parametrize("format", [None, "instructions", "prompt", "messages", "sharegpt"])
+def test_what_is_saved_is_read_again_as_the_same_exchanges(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str, format: str | None
+) -> None:
+    session.template = ALPACA.with_system("You are 'a', \"b\".")
+    session.exchanges = [Exchange('One,\n"two"\tthree; x', "", "a\r\n, b"), Exchange("Why?", "", "🌍 | None")]
+    whole = format in ("messages", "sharegpt")
+    file = tmp_path / f"a chat{suffix}"
+    converse_with(session, monkeypatch, f"/save {file}" + (f" {format}" if format else ""))
+    if whole and suffix in (".csv", ".tsv"):
+        assert not file.exists()
+        return
+    found = read_records(file).good
+    assert {record.system for record in found} == {session.template.system}
+    again = [Exchange(each.instruction, each.input, each.output) for record in found for each in record.exchanges]
+    assert again == session.exchanges
+    assert len(found) == (1 if whole else 2)
+
+
 def test_a_model_of_plain_text_continues_what_is_given(run: Run, storyteller: str) -> None:
     done = run("chat", "--ckpt", storyteller, "--json", "-n", "2", "--prompt", "so long")
     assert json.loads(done.stdout)["stats"]["prompt_tokens"] == 2 and json.loads(done.stdout)["text"] == " la la"
@@ -551,7 +649,7 @@ def test_an_empty_line_at_the_beginning_of_a_text_asks_nothing(monkeypatch: pyte
     assert text_session(monkeypatch, "", " ").exchanges == []
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".html", ".JSONS"])
+@pytest.mark.parametrize("suffix", [".parquet", ".html", ".JSONS"])
 def test_a_chat_is_not_saved_in_a_format_that_is_not_written(
     session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

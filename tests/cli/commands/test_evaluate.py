@@ -282,6 +282,38 @@ def test_a_table_is_evaluated_like_the_records_in_it(
     assert found[0]["records"] == found[1]["records"]
 
 
+def test_conversations_are_scored_answered_and_shown_with_their_earlier_turns(
+    work: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ("Hello?", "Hi.", "Who are you?", "A fox.")
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+    talks = [{"messages": messages[:n], "system": "Talk."} for n in (4, 2, 3)]
+    write_json(work / "talks.json", talks)
+    write_json(
+        work / "said.json", ["a fox", "hi", {"messages": [*messages[:1], {"role": "assistant", "content": "yo"}]}]
+    )
+    args = ("--data", "talks.json", "--ckpt", "a.pt", "--answers-from", "said.json", "-n", "3")
+    call(*args, "--json", "--out", "talks.html")
+    shown = capsys.readouterr()
+    told = json.loads(shown.out)
+    assert (told["kind"], told["records"], told["turns"], told["answers"]) == ("alpaca", 3, 4, 3)
+    assert told["models"][0]["tokens"] == sum(
+        len(tokenizer.encode(text)) + 1 for text in ("Hi.", "A fox.", "Hi.", "Hi.")
+    )
+    assert "1 conversation ends with a question, which is left out" in shown.err
+    assert "3 conversations, 4 turns, OpenAI's messages" in shown.err
+    page = (work / "talks.html").read_text()
+    assert page.count("<details") == 3 and page.count("1 earlier turn") == 1
+    call(*args)
+    assert "talks.json: 3 conversations of 4 turns with " in (text := capsys.readouterr().out)
+    assert "\n  system: Talk.\nHello?\n  answer: Hi.\nWho are you?\n  reference: A fox.\n  a.pt: " in text
+    call("--data", "talks.json", "--questions", "--ckpt", "a.pt", "-n", "3", "--json")
+    asked = json.loads(capsys.readouterr().out)["answered"]
+    assert [record["instruction"] for record in asked] == ["Who are you?", "Hello?", "Who are you?"]
+    assert asked[0]["earlier"] == [{"instruction": "Hello?", "input": "", "output": "Hi."}]
+    assert asked[0] == asked[2] and "earlier" not in asked[1]
+
+
 def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "none.json", [])
     write_json(work / "one.json", ["a"])

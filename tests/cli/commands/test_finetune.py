@@ -339,6 +339,38 @@ def test_resuming_with_other_settings_lists_them(args, tmp_path):
     assert finetune(str(tmp_path / "run")).returncode == 2
 
 
+def test_the_config_of_a_run_gives_the_same_run_again(args, tmp_path):
+    first, again = tmp_path / "run", tmp_path / "again"
+    assert finetune(*args, "--max-steps", "3", "--lora", "--lora-rank", "2", "--seed", "5").returncode == 0
+    there = finetune("--config", str(first), "--device", "cpu", "--run-dir", str(again))
+    assert (there.returncode, again.exists()) == (2, False)
+    assert f"{tmp_path / 'out.pt'} is there already: use --force to replace it, or choose another --out" in there.stderr
+    place = ["--device", "cpu", "--run-dir", str(again), "--out", str(tmp_path / "again.pt")]
+    done = finetune("--config", str(first / "config.json"), *place)
+    assert done.returncode == 0, done.stderr
+    assert learned(again) == learned(first)
+    weights = [torch.load(tmp_path / name, weights_only=True)["model"] for name in ("out.pt", "again.pt")]
+    assert all(torch.equal(weights[1][name], weights[0][name]) for name in weights[0])
+    configs = [json.loads((run / "config.json").read_text()) for run in (first, again)]
+    assert configs[1] == configs[0] | {"out": str(tmp_path / "again.pt")}
+
+
+def test_paths_in_a_config_are_relative_to_the_working_directory(base, tmp_path, monkeypatch):
+    write_records(tmp_path / "records.json", 20)
+    (tmp_path / "recipes").mkdir()
+    values = {"model": base, "data": "records.json", "out": "quiz.pt", "train": {"max_steps": 2, "loss_on": "all"}}
+    (tmp_path / "recipes" / "quiz.json").write_text(json.dumps(values))
+    monkeypatch.chdir(tmp_path)
+    planned = finetune("--config", "recipes/quiz.json", "--device", "cpu", "--dry-run", "--max-steps", "7")
+    assert planned.returncode == 0, planned.stderr
+    assert "7 steps" in planned.stdout
+    values["data"] = None
+    (tmp_path / "recipes" / "quiz.json").write_text(json.dumps(values))
+    decided = finetune("--config", "recipes/quiz.json", "--device", "cpu", "--dry-run")
+    assert decided.returncode == 2
+    assert "--loss-on cannot change prepared data" in decided.stderr
+
+
 def test_a_run_keeps_the_columns_of_its_records(args, tmp_path):
     colours = json.loads((tmp_path / "records.json").read_text())
     rows = [{"Frage": each["instruction"], "Antwort": each["output"], "Nr": "1"} for each in colours]
@@ -420,7 +452,12 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize(
-    "extra", [pytest.param([], id="full"), pytest.param(["--lora"], id="lora", marks=pytest.mark.slow)]
+    "extra",
+    [
+        pytest.param([], id="full"),
+        pytest.param(["--lora"], id="lora", marks=pytest.mark.slow),
+        pytest.param(["--optimizer", "muon"], id="muon", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_equal_one(args, tmp_path, extra):
     args = [*args, "--dropout", "0", "--max-steps", "6", "--precision", "fp32", *extra]
@@ -439,7 +476,7 @@ def test_two_processes_equal_one(args, tmp_path, extra):
     expected, found = learned(tmp_path / "one"), learned(tmp_path / "two")
     assert [line[:2] for line in found] == [line[:2] for line in expected]
     assert [line[2] for line in found] == pytest.approx([line[2] for line in expected], rel=1e-4)
-    assert (tmp_path / "two" / ("best-adapter" if extra else "best.pt")).exists()
+    assert (tmp_path / "two" / ("best-adapter" if "--lora" in extra else "best.pt")).exists()
 
 
 @pytest.mark.slow
@@ -662,3 +699,26 @@ def test_options_that_would_do_nothing_are_refused(home, option, says):
     done = finetune(*option)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_data_on_the_hub_is_trained_on_resumed_and_known_to_an_evaluation(args, tmp_path, hub):
+    hub.repo, hub.files = "owner/colours", {"data/train.json": (tmp_path / "records.json").read_bytes()}
+    name, run = "hf:owner/colours/data/train.json", tmp_path / "run"
+    args = [name if each == str(tmp_path / "records.json") else each for each in args]
+    planned = finetune(*args, "--dry-run", "--json")  # the data are downloaded, as the plan depends on them
+    assert planned.returncode == 0 and json.loads(planned.stdout)["examples"] == 42
+    whole = finetune(*args, "--offline", "--run-dir", str(tmp_path / "whole"), "--out", str(tmp_path / "whole.pt"))
+    assert whole.returncode == 0, whole.stderr
+    with signal_when(lambda: has_saved(run, 3), signal.SIGINT):
+        assert finetune(*args, "--keep-states").returncode == 130
+    assert json.loads((run / "config.json").read_text())["data"] == name
+    requests = len(hub.log)
+    done = finetune("--resume", str(run))
+    assert done.returncode == 0, done.stderr
+    assert len(hub.log) == requests and "downloaded before" in done.stderr
+    assert learned(run) == learned(tmp_path / "whole")
+    assert torch.load(tmp_path / "out.pt", weights_only=True)["provenance"]["data"]["source"] == name
+    known = run_here("evaluate", "--data", name, "--ckpt", str(tmp_path / "out.pt"), "--answers", "0")
+    assert known.returncode == 0 and f"{tmp_path / 'out.pt'} was trained on this data" in known.stderr, known.stderr
+    held_out = run_here("evaluate", "--data", name, "--ckpt", str(tmp_path / "out.pt"), "--split", "val", "--json")
+    assert json.loads(held_out.stdout)["records"] == 6 and "was trained on" not in held_out.stderr

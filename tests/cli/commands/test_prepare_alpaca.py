@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +15,9 @@ from gpt2cli.cli.typer_internals import invoke
 from gpt2cli.cli.views.dataset import show_example
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.kinds import FILE
-from gpt2cli.data.open_data import load_alpaca, load_data
+from gpt2cli.data.open_data import load_data, load_records
 from gpt2cli.data.prepared import fingerprint, read_prepared
+from gpt2cli.data.records import Record
 from gpt2cli.errors import ResourceError
 from gpt2cli.prompts import PromptTemplate
 from tests.cli.commands.test_download_weights import one_error
@@ -52,8 +52,8 @@ def test_from_records_to_a_dataset(home: Path, run: Run, tmp_path: Path) -> None
     assert sum(part["tokens"] for part in found["splits"].values()) == found["counts"]["tokens"]
     in_memory = load_data(records, TrainConfig(), DataConfig(), 1024)
     prepared = read_prepared(home / "datasets" / "mine", with_records=True)
-    texts = [asdict(record) for part in prepared.records.values() for record in part]
-    assert sorted(map(repr, texts)) == sorted(map(repr, many(40)))
+    found_records = [record for part in prepared.records.values() for record in part]
+    assert sorted(map(repr, found_records)) == sorted(repr(Record(**record)) for record in many(40))
     assert fingerprint(prepared) == fingerprint(in_memory) == found["fingerprint"]
     assert prepared.info == in_memory.info
 
@@ -99,7 +99,7 @@ def test_what_is_there_stays_without_force(run: Run, tmp_path: Path) -> None:
         (b'[{"instruction": NaN, "output": "a"}]', "record 1 has NaN as 'instruction'"),
         (b'{"instruction": "a", "output": "b"}', "not a list of records"),
         (f'[{GOOD}, {{"instruction": "\x1b[31m", "output": 3}}]'.replace("\x1b", "\\u001b").encode(), "record 2 "),
-        (b'[{"instruction": "a", "output": " "}]', "1 have no output"),
+        (b'[{"instruction": "a", "output": " "}]', "1 record without an output"),
     ],
 )
 def test_bad_files(run: Run, tmp_path: Path, content: bytes, told: str) -> None:
@@ -163,7 +163,7 @@ def test_the_example_is_divided_by_the_template_of_the_data(
 ) -> None:
     template = PromptTemplate("Q: {instruction} {input}\nA:", "Q: {instruction}\nA:")
     records = write_json(tmp_path / "a.json", [{"instruction": "Say A:", "output": " ### Response:\nA"}] * 3)
-    splits = load_alpaca(records, 99, loss_on, DataConfig(0, 0), template=template)
+    splits = load_records(records, 99, loss_on, DataConfig(0, 0), template=template)
     console = Console(force_terminal=True, color_system="standard", highlight=False)
     show_example(console, splits)
     shown = capsys.readouterr().out
@@ -195,6 +195,43 @@ def test_the_summary(run: Run, tmp_path: Path) -> None:
     assert "###### " in plain.stdout
 
 
+def talk(*texts: str, system: str = "") -> dict[str, list[dict[str, str]]]:
+    """A conversation in OpenAI's format: question, answer, question ..."""
+    messages = [{"role": "system", "content": system}] if system else []
+    roles = ("user", "assistant")
+    messages += [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+    return {"messages": messages}
+
+
+def test_the_summary_of_conversations(home: Path, run: Run, tmp_path: Path) -> None:
+    whole = talk("Say A.", "A", "And then?", "B", system="Be brief.")
+    long, asking = talk("One?", "1 " * 80, "Two?", "2"), talk("Ask.", "Yes?", "Why?")
+    file = write_json(tmp_path / "chats.json", [whole] * 20 + [long, asking])
+    done = run("prepare-alpaca", "--source", str(file), "--max-length", "120", "--val-fraction", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert "22 conversations, 43 turns, OpenAI's messages" in done.stderr
+    heading = next(line for line in done.stdout.splitlines() if "turns" in line)
+    assert heading.split() == ["conversations", "turns", "tokens", "of", "them", "learned"]
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("train", "val", "test"))]
+    assert sum(int(row[1]) for row in rows) == 22 and sum(int(row[2]) for row in rows) == 42
+    assert (
+        "22 of 22 conversations kept, with 42 turns\n"
+        "1 without their first turns, to fit 120 tokens · 1 without their last question, which has no answer\n"
+    ) in done.stdout
+    prompt = "Be brief.\n\n### Instruction:\n{}\n\n### Response:\n"
+    assert f"{prompt.format('Say A.')}A<|endoftext|>\n{prompt.format('And then?')}B\n" in done.stdout
+    counts = json.loads(run("prepare-alpaca", "--source", str(file), "--force", "--json").stdout)["counts"]
+    assert (counts["kept"], counts["turns"], counts["shortened"], counts["unanswered"]) == (22, 43, 0, 1)
+
+
+def test_a_file_on_the_hub_is_prepared_under_the_name_of_its_dataset(hub: HubServer, home: Path, run: Run) -> None:
+    hub.repo, hub.files = "owner/talks", {"data/train.jsonl": "\n".join(map(json.dumps, [talk("a", "b")] * 9)).encode()}
+    done = run("prepare-alpaca", "--source", "hf:owner/talks/data/train.jsonl", "--json", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert (told["out"], told["source"]) == (str(home / "datasets" / "talks-train"), "hf:owner/talks/data/train.jsonl")
+
+
 def test_on_a_terminal(home: Path, tmp_path: Path) -> None:
     records = write_json(tmp_path / "a.json", many(40))
     shown = screen("prepare-alpaca", "--source", str(records), COLUMNS="200")
@@ -204,7 +241,7 @@ def test_on_a_terminal(home: Path, tmp_path: Path) -> None:
 
 
 def test_cleaned_and_offline(hub: HubServer, home: Path, run: Run) -> None:
-    assert "--source" in one_error(run("prepare-alpaca", "--offline"), 5)
+    assert "or give a file of your own" in one_error(run("prepare-alpaca", "--offline"), 5)
     hub.repo, hub.files = "yahma/alpaca-cleaned", {"alpaca_data_cleaned.json": json.dumps(many(40)).encode()}
     done = run("prepare-alpaca", "--json", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")

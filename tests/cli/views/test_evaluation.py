@@ -1,6 +1,7 @@
 """What the results of an evaluation look like on terminals of several widths, and in a pipe."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from gpt2cli.cli.views.evaluation import QUESTIONS, show_evaluation
 from gpt2cli.evaluation.answers import Answer
 from gpt2cli.evaluation.bootstrap import Estimate
 from gpt2cli.evaluation.results import METRICS, Evaluation, ModelResult, RecordResult
+from gpt2cli.exchanges import Exchange
 from tests.runner import Pipe
 
 NAMES = ("tiny", "robin.pt", "wren.pt")
@@ -84,3 +86,15 @@ def test_questions_are_shown_with_their_answers_and_without_figures(
     assert text.count("\n  tiny: Me.") == min(answered, QUESTIONS)
     assert not any(word in text for word in ("reference", "better", "%"))
     assert ("these are 5 of 6 questions: --out report.html writes all" in text) == (answered > QUESTIONS)
+
+
+def test_what_stands_before_a_question_is_shown_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = tuple(Exchange(f"Question {i}?", "", f"Reply {i}.\n" + "word " * 100) for i in range(4))
+    results = evaluation(1)
+    talk = [replace(record, earlier=earlier, system="Be short.") for record in results.answered]
+    text = shown(monkeypatch, replace(results, answered=talk, turns=30), 60)
+    found = " ".join(text.split())
+    assert "mine (val split): 6 conversations of 30 turns" in found
+    assert "system: Be short. (2 earlier turns) Question 2? answer: Reply 2. word" in found
+    assert "Who? reference: Me. tiny: I am." in found[found.index("Question 3? answer: Reply 3.") :]
+    assert "Question 1?" not in found and "these are 3 of 6 conversations" in found
