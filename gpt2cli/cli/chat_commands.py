@@ -155,6 +155,8 @@ def set_system(session: "Session", argument: str) -> None:
     session.template = check_place_for_system(session.template).with_system(argument)
     what = f"is {shortened(argument, 200)!r}" if argument else "is the template's preamble"
     session.console.note(f"the system text {what}", wrap=True)
+    if session.exchanges:  # they had another system text, and /save writes one for all
+        clear(session, "")
 
 
 class Leave(Exception):  # noqa: N818 (not an error)
