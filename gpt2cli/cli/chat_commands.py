@@ -152,11 +152,12 @@ def set_turns(session: "Session", argument: str) -> None:
 
 def set_system(session: "Session", argument: str) -> None:
     check_unicode(argument)
-    session.template = check_place_for_system(session.template).with_system(argument)
+    before, session.template = session.template, check_place_for_system(session.template).with_system(argument)
     what = f"is {shortened(argument, 200)!r}" if argument else "is the template's preamble"
     session.console.note(f"the system text {what}", wrap=True)
-    if session.exchanges:  # they had another system text, and /save writes one for all
-        clear(session, "")
+    if session.exchanges and session.template != before:  # /save writes one system text for all exchanges
+        session.console.note(f"forgot {counted(len(session.exchanges), 'exchange')}")
+        session.exchanges.clear()
 
 
 class Leave(Exception):  # noqa: N818 (not an error)
@@ -189,7 +190,9 @@ COMMANDS: Mapping[str, Command] = {
         Command("/read FILE", "use a file as the input of the next instruction", read, "path"),
         Command("/save FILE [FORMAT]", f"save the exchanges: {SAVED}", save, "path"),
         Command("/turns N", "include up to N earlier exchanges in each prompt; 0: none", set_turns, ()),
-        Command("/system TEXT", "replace the template's preamble; without TEXT: the preamble again", set_system, ()),
+        Command(
+            "/system TEXT", "begin anew with this text as the preamble; without TEXT: the template's", set_system, ()
+        ),
         Command("/exit", "leave", leave),
     )
 }

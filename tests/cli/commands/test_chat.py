@@ -574,9 +574,15 @@ def test_the_system_text_can_be_changed(monkeypatch: pytest.MonkeyPatch, capsys:
     assert session.template == ALPACA.with_system("You are a [b]{input}[/b].")
     shown = capsys.readouterr().err
     assert "Stored." in shown and shown.count("You are a [b]{input}[/b].") == 2 and "not valid Unicode" in shown
+    assert len(session.exchanges) == 1
+    session.input = "kept"
     converse_with(session, monkeypatch, "/system")
-    assert session.template == ALPACA
-    assert "the system text is the template's preamble" in capsys.readouterr().err
+    assert session.template == ALPACA and not session.exchanges and session.input == "kept"
+    shown = capsys.readouterr().err
+    assert "the system text is the template's preamble" in shown and "forgot 1 exchange" in shown
+    session.exchanges = [Exchange("a", "", "b")]
+    converse_with(session, monkeypatch, "/system")
+    assert len(session.exchanges) == 1  # the same text as before
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".tsv"])
