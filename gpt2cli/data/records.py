@@ -141,7 +141,7 @@ def read_records(
 
 
 class _Reader:
-    """Makes records of the objects in a file, and counts what is told about them."""
+    """Makes the records of a file, and counts what its notes say."""
 
     def __init__(self, columns: Columns, output: Output) -> None:
         self._columns, self._is_question = columns, output == "unused"

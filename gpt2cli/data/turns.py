@@ -20,7 +20,7 @@ class Turn(NamedTuple):
     answer: list[int]
 
 
-def template_of(record: Record, template: PromptTemplate) -> PromptTemplate:
+def template_for(record: Record, template: PromptTemplate) -> PromptTemplate:
     """The template for the prompts of a record: with its system text, if it has one and the template a place for it."""
     return template.with_system(record.system) if record.system.strip() and template.has_place_for_system else template
 
@@ -34,7 +34,7 @@ def encode_turns(records: Sequence[Record], template: PromptTemplate, max_length
     most = max_length * LONGEST_TOKEN + 1  # there may be 100 million further characters
     texts, counts = list[str](), list[int]()
     for record in records:
-        own, parts, size = template_of(record, template), list[str](), 0
+        own, parts, size = template_for(record, template), list[str](), 0
         for each in reversed(record.exchanges):
             if size < most:
                 parts += [each.output[:most], own.prompt(each.instruction, each.input)[:most]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gpt2cli.config import EvaluationConfig
 from gpt2cli.counted import counted
 from gpt2cli.data.splits import sample
-from gpt2cli.data.turns import template_of
+from gpt2cli.data.turns import template_for
 from gpt2cli.errors import DataError
 from gpt2cli.evaluation.compared_models import Candidate
 from gpt2cli.evaluation.evaluation_data import Instructions, Texts
@@ -80,7 +80,7 @@ def _prompts(
     found = {}
     for i in answered:
         record = data.tasks[i].record
-        own, room = template_of(record, template), config.sampling.max_new_tokens
+        own, room = template_for(record, template), config.sampling.max_new_tokens
         found[i], _ = compose(own, record.earlier, record, max_length, room)
     return found
 

@@ -10,7 +10,7 @@ import torch
 
 from gpt2cli.data.dataset import TokenDataset, from_masked
 from gpt2cli.data.records import Record, Records
-from gpt2cli.data.turns import template_of
+from gpt2cli.data.turns import template_for
 from gpt2cli.exchanges import Exchange, prompt_ids
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encode_plain
@@ -38,7 +38,7 @@ def conversation(*texts: str, system: str = "") -> Record:
 
 def parts_of(record: Record, template: PromptTemplate) -> list[tuple[list[int], list[int]]]:
     """The tokens before each answer of a conversation, as chat sends them, and those of the answer."""
-    own = template_of(record, template)
+    own = template_for(record, template)
     return [
         (prompt_ids(own, record.exchanges[:k], each), [*encode_plain(each.output), END_OF_TEXT_ID])
         for k, each in enumerate(record.exchanges)

@@ -7,7 +7,7 @@ import pytest
 from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.open_data import load_records
 from gpt2cli.data.records import Record
-from gpt2cli.data.turns import template_of
+from gpt2cli.data.turns import template_for
 from gpt2cli.evaluation.evaluation_data import Instructions, read_data
 from gpt2cli.evaluation.layout import lay_out, sequences
 from gpt2cli.exchanges import Exchange, prompt_ids
@@ -73,8 +73,8 @@ def test_a_system_text_replaces_the_preamble_in_every_turn():
         *lay_out([TALK], [[1]], brief, 999),
         *lay_out([TALK], [[1]], ALPACA, 999),
     ]
-    assert template_of(talk, ALPACA.with_system("Rhyme.")) == brief
-    assert template_of(talk, BARE) == BARE and template_of(TALK, brief) == brief
+    assert template_for(talk, ALPACA.with_system("Rhyme.")) == brief
+    assert template_for(talk, BARE) == BARE and template_for(TALK, brief) == brief
 
 
 def test_the_first_token_is_no_target_even_if_the_prompt_is_empty():

@@ -11,7 +11,7 @@ from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.data.dataset import from_masked, from_sequences
 from gpt2cli.data.open_data import load_data
 from gpt2cli.data.tokenized_records import tokenize_records
-from gpt2cli.data.turns import template_of
+from gpt2cli.data.turns import template_for
 from gpt2cli.exchanges import prompt_ids
 from gpt2cli.prompts import ALPACA, SEED, PromptTemplate
 from gpt2cli.training.sample_prompts import BEGINNING, SAMPLING, given_prompts, prompts_from
@@ -63,7 +63,7 @@ def test_a_conversation_is_asked_its_last_question(loss_on):
     assert [prompt.expected for prompt in found] == [record.output for record in records]
     assert [prompt.shown for prompt in found] == [record.instruction for record in records]
     for prompt, record in zip(found, records, strict=True):
-        assert prompt.ids == prompt_ids(template_of(record, ALPACA), record.earlier, record)
+        assert prompt.ids == prompt_ids(template_for(record, ALPACA), record.earlier, record)
 
 
 def test_sequences_of_unknown_prompts_have_no_sample_prompt():

@@ -13,7 +13,7 @@ from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import terminal, visible, visible_line
 from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.data.splits import Splits
-from gpt2cli.data.turns import template_of
+from gpt2cli.data.turns import template_for
 from gpt2cli.tokenizer import END_OF_TEXT
 
 BUCKETS = 8
@@ -107,7 +107,7 @@ def show_example(console: RichConsole, splits: Splits) -> None:
     """Print one record of at most median length, prompts and ends of text dim and answers bright."""
     lengths = splits.train.lengths
     record = splits.records["train"][int((lengths <= lengths.median()).nonzero()[0])]
-    template = template_of(record, splits.template) if splits.template else None
+    template = template_for(record, splits.template) if splits.template else None
     example = Text()
     for number, each in enumerate(record.exchanges):
         before = f"{END_OF_TEXT}\n" if number else ""
