@@ -249,3 +249,15 @@ class BenchConfig(Checked):
     )
     repeats: int = described(3, AT_LEAST_1, "The number of runs after a warm-up run. The medians are reported.")
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class ExplainConfig(Checked):
+    """How to explain a prompt. Raises UsageError for a value out of its bounds."""
+
+    top: int = described(10, AT_LEAST_1, "The number of likely tokens to list at each place.")
+    ablation: Literal["zero", "mean"] = described(
+        "zero", None, "The value that replaces the output of a head or MLP: zero, or its mean over the prompt."
+    )
+    steps: int = described(32, AT_LEAST_1, "The number of steps of integrated gradients.")
+    seed: int = described(0, SEED, "The seed of the repeated random sequence, on which heads are labelled.")

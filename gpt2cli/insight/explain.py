@@ -1,0 +1,95 @@
+"""The engine of `gpt2 explain`: a generator that yields what it finds, part by part."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from gpt2cli.config import ExplainConfig, SamplingConfig
+from gpt2cli.errors import UsageError
+from gpt2cli.insight.ablation import ablation
+from gpt2cli.insight.attention import attention
+from gpt2cli.insight.attribution import attribution
+from gpt2cli.insight.compared import compared
+from gpt2cli.insight.events import Event
+from gpt2cli.insight.lens import lens
+from gpt2cli.insight.limits import LIMITS
+from gpt2cli.insight.next_token import next_token
+from gpt2cli.insight.patching import patching
+from gpt2cli.insight.question import Question, ask
+from gpt2cli.insight.saliency import saliency
+from gpt2cli.insight.subject import Subject
+from gpt2cli.insight.token_rows import tokens
+from gpt2cli.model.gpt import GPT
+from gpt2cli.progress import Note
+
+FINDERS: dict[str, Callable[[Subject, ExplainConfig], Iterator[Event]]] = {
+    "tokens": tokens,
+    "next": next_token,
+    "lens": lens,
+    "attention": attention,
+    "attribution": attribution,
+    "saliency": saliency,
+    "ablation": ablation,
+    "patching": patching,
+}
+"""The parts of an explanation in the order in which they are found, each a generator whose last event is the Finding."""
+
+
+def explain(
+    model: GPT,
+    prompt: str,
+    *,
+    target: str | None = None,
+    foil: str | None = None,
+    against: str | None = None,
+    parts: Sequence[str] | None = None,
+    config: ExplainConfig = ExplainConfig(),
+    sampling: SamplingConfig = SamplingConfig(),
+    other: GPT | None = None,
+) -> Iterator[Event]:
+    """What happens inside a model while it reads a prompt, part by part. The findings come as soon as they are there.
+
+    model    in fp32 and evaluation mode, as `load_plain` returns it
+    target   the next token that is explained, the first token of a text; None: the likeliest one
+    foil     a token that the target is compared with
+    against  a prompt with as many tokens, for patching
+    parts    some of FINDERS; None: all that the prompt's length allows, with a note about the others
+    other    a second model, such as a fine-tuned one, whose differences are found last
+
+    Raises UsageError for a wrong part, for an empty target, and for a prompt longer than the window.
+    """
+    question, notes = ask(prompt, target=target, foil=foil, against=against)
+    yield from notes
+    yield from find(Subject(model, question, sampling), parts, config, other)
+
+
+def find(
+    subject: Subject, parts: Sequence[str] | None, config: ExplainConfig = ExplainConfig(), other: GPT | None = None
+) -> Iterator[Event]:
+    """As `explain`, for a question in token ids."""
+    chosen, note = choose_parts(parts, subject.question)
+    if note is not None:
+        yield note
+    for part in chosen:
+        yield from FINDERS[part](subject, config)
+    if other is not None:
+        yield from compared(subject, other, chosen, config)
+
+
+def choose_parts(parts: Sequence[str] | None, question: Question) -> tuple[list[str], Note | None]:
+    """The parts to find, and a note about those that are left out because the prompt is long.
+
+    Raises UsageError for a part that does not exist, and for patching without a second prompt.
+    """
+    for part in parts or ():
+        if part not in FINDERS:
+            raise UsageError(f"--parts has no {part!r}: choose from {', '.join(FINDERS)}")
+    if parts is not None:
+        if "patching" in parts and question.against is None:
+            raise UsageError("patching needs --against PROMPT, a prompt with as many tokens")
+        return [part for part in FINDERS if part in parts], None
+    possible = [part for part in FINDERS if part != "patching" or question.against is not None]
+    length = len(question.prompt)
+    slow = [part for part in possible if length > LIMITS.get(part, length)]
+    if not slow:
+        return possible, None
+    text = f"left out for {length} tokens: {', '.join(slow)}; --parts {','.join(slow)} computes them, slowly"
+    return [part for part in possible if part not in slow], Note(text)

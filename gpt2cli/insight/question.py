@@ -1,0 +1,73 @@
+"""What `explain` is asked: a prompt, the token to explain, and the token to compare it with."""
+
+from dataclasses import dataclass
+
+from gpt2cli import tokenizer
+from gpt2cli.errors import UsageError
+from gpt2cli.progress import Note
+from gpt2cli.tokenizer import END_OF_TEXT_ID
+
+
+@dataclass(frozen=True)
+class Question:
+    """The input of all parts of an explanation. Token ids throughout.
+
+    prompt   at least one token
+    target   the next token that is explained; None: the likeliest one
+    foil     a token that the target is compared with; None: with none
+    against  another prompt with as many tokens, for patching
+    """
+
+    prompt: tuple[int, ...]
+    target: int | None = None
+    foil: int | None = None
+    against: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise UsageError("the prompt is empty: give a text, or <|endoftext|>")
+        if self.against is not None and len(self.against) != len(self.prompt):
+            raise UsageError(
+                f"--against has {len(self.against)} tokens and the prompt has {len(self.prompt)}: they must have the "
+                "same number"
+            )
+
+
+def ask(
+    prompt: str, *, target: str | None = None, foil: str | None = None, against: str | None = None
+) -> tuple[Question, list[Note]]:
+    """The question in token ids, and notes about texts of which only the first token counts.
+
+    An empty prompt is `<|endoftext|>`, as in `generate`. Raises UsageError for an empty target or foil, and for prompts
+    of different lengths; DataError for text that is not valid Unicode.
+    """
+    notes: list[Note] = []
+
+    def first_token(name: str, text: str | None) -> int | None:
+        if text is None:
+            return None
+        ids = tokenizer.encode(text)
+        if not ids:
+            raise UsageError(f"--{name} is empty: give the text that could come next, such as ' Paris'")
+        if len(ids) > 1:
+            notes.append(Note(f"--{name} {text!r} has {len(ids)} tokens: only the first counts, {show(ids[0])!r}"))
+        return ids[0]
+
+    return (
+        Question(
+            tuple(tokenizer.encode(prompt)) or (END_OF_TEXT_ID,),
+            first_token("target", target),
+            first_token("foil", foil),
+            None if against is None else tuple(tokenizer.encode(against)) or (END_OF_TEXT_ID,),
+        ),
+        notes,
+    )
+
+
+def show(token: int) -> str:
+    r"""The text of a token. Bytes that are not UTF-8 are shown as `\xe2`. An id without a token is `[50300]`."""
+    try:
+        content = tokenizer.encoding().decode_single_token_bytes(token)
+    except KeyError:  # a model with a padded vocabulary
+        return f"[{token}]"
+    return content.decode("utf-8", errors="backslashreplace")
