@@ -30,7 +30,7 @@ FINDERS: dict[str, Callable[[Subject, ExplainConfig], Iterator[Event]]] = {
     "ablation": ablation,
     "patching": patching,
 }
-"""The parts of an explanation in the order in which they are found, each a generator whose last event is the Finding."""
+"""The parts of an explanation in the order in which they are found. The last event of each is its finding."""
 
 
 def explain(
