@@ -93,9 +93,12 @@ def evaluate(
         options.of_output(
             "--out",
             metavar="FILE",
-            help="Write a report with all answers: a web page (.html) or data (.json).",
+            help="Write a report with all answers: a web page (.html) or data (.json). Replaces an earlier report.",
         ),
     ] = None,
+    force: Annotated[
+        bool, options.of_output("--force", help="Replace a file at --out that is not an earlier report.")
+    ] = False,
     json: options.Json = False,
     model: Annotated[
         list[str] | None,
@@ -137,7 +140,7 @@ def evaluate(
     if not model and not ckpt and not answers_from:
         ckpt = [default_checkpoint("evaluate")]
     if out is not None:
-        check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())])
+        check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())], force)
     from gpt2cli.checkpoints.model_spec import ModelSpec
 
     machine = ModelSpec(device=device, precision=precision, offline=offline, threads=threads)
