@@ -19,6 +19,8 @@ from gpt2cli.insight.subject import Subject
 from gpt2cli.insight.token_rows import tokens
 from gpt2cli.model.gpt import GPT
 
+DEFAULTS, SAMPLING = ExplainConfig(), SamplingConfig()
+
 FINDERS: dict[str, Callable[[Subject, ExplainConfig], Iterator[Event]]] = {
     "tokens": tokens,
     "next": next_token,
@@ -41,8 +43,8 @@ def explain(
     against: str | None = None,
     bos: bool = False,
     parts: Sequence[str] | None = None,
-    config: ExplainConfig = ExplainConfig(),
-    sampling: SamplingConfig = SamplingConfig(),
+    config: ExplainConfig = DEFAULTS,
+    sampling: SamplingConfig = SAMPLING,
     other: GPT | None = None,
 ) -> Iterator[Event]:
     """What happens inside a model while it reads a prompt, part by part. The findings come as soon as they are there.
@@ -63,7 +65,7 @@ def explain(
 
 
 def find(
-    subject: Subject, parts: Sequence[str] | None, config: ExplainConfig = ExplainConfig(), other: GPT | None = None
+    subject: Subject, parts: Sequence[str] | None, config: ExplainConfig = DEFAULTS, other: GPT | None = None
 ) -> Iterator[Event]:
     """As `explain`, for a question in token ids."""
     chosen, note = choose_parts(parts, subject.question)

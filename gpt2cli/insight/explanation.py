@@ -28,7 +28,7 @@ class Explanation:
     foil: Token | None = None
     bos: bool = False
     ablated: tuple[str, ...] = ()
-    config: ExplainConfig = ExplainConfig()
+    config: ExplainConfig = field(default_factory=ExplainConfig)
     findings: list[Finding] = field(default_factory=list)
 
     def get(self, kind: type[Kind]) -> Kind | None:

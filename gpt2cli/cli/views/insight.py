@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 from rich.console import Console as RichConsole
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from gpt2cli.cli.environment import current
-from gpt2cli.cli.terminal import terminal, visible, visible_line
+from gpt2cli.cli.terminal import terminal, visible_line
 from gpt2cli.cli.views.insight_tables import Tables
 from gpt2cli.cli.views.surprisal import legend, prompt_lines
 from gpt2cli.counted import counted
@@ -20,6 +19,16 @@ GAP = 4
 UNBOUNDED = 10_000
 """More columns than any table has."""
 FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p"}
+SENTENCES = (
+    (Lens, "layer", "the last norm and the head, applied early (logit lens): an approximation"),
+    (Attribution, "adds", "to the logit (target minus foil). Effects through later parts are not included"),
+    (Ablation, "without", "the change if the part is removed. Other parts can make up for it"),
+    (Heads, "attends", "measured on repeated random tokens. Attention alone proves no effect"),
+    (Saliency, "moves it", "integrated gradients: shares of the logit, compared with zeros as input"),
+    (Patching, "share", "of the difference between the prompts that this value alone restores"),
+    (Compared, "after", "the second model. A difference does not say which training example caused it"),
+)
+"""For each part, a word of its table, what the numbers are, and what they do not prove."""
 
 
 def show_explanation(explanation: Explanation) -> None:
@@ -36,19 +45,20 @@ def show_explanation(explanation: Explanation) -> None:
         else:
             out.print()
             out.print(tables.prompt(tokens))
-    for row in _rows(out, [*_all_tables(explanation, tables)]) if screen else _all_tables(explanation, tables):
+    found = [*_all_tables(explanation, tables)]
+    for row in _side_by_side(out, found) if screen else found:
         out.print()
         out.print(row)
     out.print()
     for word, sentence in _reading(explanation):
-        _print_sentence(out, word, sentence, screen)
+        out.print(Text.assemble(f"{word:<10}", sentence), soft_wrap=not screen)
 
 
 def _title(explanation: Explanation, tables: Tables) -> Text:
     count = counted(len(explanation.ids), "token")
     foil = f" rather than {tables.token(explanation.foil.text)}" if explanation.foil else ""
     without = f" · without {', '.join(explanation.ablated)}" if explanation.ablated else ""
-    said = f" · {count}{without} · why {tables.token(explanation.target.text)}{foil} next"
+    said = f" · {count}{without} · next token: {tables.token(explanation.target.text)}{foil}"
     return Text.assemble((visible_line(explanation.model), "bold"), (said, "dim"))
 
 
@@ -72,7 +82,7 @@ def _all_tables(explanation: Explanation, tables: Tables) -> Iterator[Table]:
         yield tables.differences("adds, head or MLP", compared.attribution, percent=False)
 
 
-def _rows(out: RichConsole, tables: list[Table]) -> Iterator[Table]:
+def _side_by_side(out: RichConsole, tables: list[Table]) -> Iterator[Table]:
     """The tables, two side by side where both fit into the terminal's width."""
     unbounded = out.options.update_width(UNBOUNDED)
     widths = [out.measure(table, options=unbounded).maximum for table in tables]
@@ -88,27 +98,20 @@ def _rows(out: RichConsole, tables: list[Table]) -> Iterator[Table]:
             number += 1
 
 
-def _reading(explanation: Explanation) -> Iterator[tuple[str, Text | str]]:
-    """For each part, how to read its numbers, and what they do not prove."""
+def _reading(explanation: Explanation) -> Iterator[tuple[str, Text]]:
+    """For each part, a word of its table, what the numbers are, and what they do not prove."""
     if explanation.get(Tokens):
-        yield "surprise", Text.assemble("in bits: 1 is a coin toss, 10 is one of 1,000 (", legend(), ")")
+        said = "bits: -log2 of a token's probability before it was read; 10 is 1 in 1,000. "
+        yield "surprise", Text(said, "dim") + legend()
     if following := explanation.get(Next):
-        given = " ".join(f"{FLAGS[name]} {value:g}" for name, value in following.settings.items() if name in FLAGS)
-        yield "sampled", f"what `generate` draws from, with {given}"
-    if explanation.get(Lens):
-        yield "layers", "the last norm and head, too early: a layer need not hold such words"
-    if explanation.get(Attribution):
-        yield "adds", "to the logit, directly; what a part does through later parts is not in it"
-    if explanation.get(Ablation):
-        yield "without", "the change if a part is removed; others may make up for it, so 0 proves nothing"
-    if explanation.get(Heads):
-        yield "attends", "labels from a repeated random text; where a head looks is not what it does"
-    if explanation.get(Saliency):
-        yield "moves it", "integrated gradients, from a prompt of zeros; other baselines give other shares"
-    if explanation.get(Patching):
-        yield "share", "of the difference that this value alone carries over; shares do not add up"
+        yield "sampled", Text(f"the probabilities that generate draws from, with {_flags(following)}", "dim")
+    for kind, word, sentence in SENTENCES:
+        if explanation.get(kind):
+            yield word, Text(sentence, "dim")
 
 
-def _print_sentence(out: RichConsole, word: str, sentence: Text | str, screen: bool) -> None:
-    line = Text.assemble((f"{word:<10}", ""), sentence if isinstance(sentence, Text) else (sentence, "dim"))
-    out.print(line, soft_wrap=not screen)
+def _flags(following: Next) -> str:
+    """The options that change the distribution."""
+    off = {"top_k": 0, "top_p": 1, "min_p": 0}
+    settings = following.settings
+    return " ".join(f"{flag} {settings[name]:g}" for name, flag in FLAGS.items() if settings[name] != off.get(name))

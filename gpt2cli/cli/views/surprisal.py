@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -27,7 +28,7 @@ def style_of(surprisal: float | None) -> str:
 def legend() -> Text:
     """The ranges of bits, each in its colour."""
     limits = [0, *(int(limit) for limit, _ in STYLES[:-1])]
-    ranges = [f"{low}-{high}" for low, high in zip(limits, limits[1:], strict=False)] + [f"{limits[-1]}+"]
+    ranges = [f"{low}-{high}" for low, high in pairwise(limits)] + [f"{limits[-1]}+"]
     return Text(" ").join(Text(words, style) for words, (_, style) in zip(ranges, STYLES, strict=True))
 
 
