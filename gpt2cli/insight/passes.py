@@ -5,17 +5,17 @@ embeddings and of all that attention and MLPs have added. Shapes: B rows of T to
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
+from enum import Enum
 
 import torch
 from torch import Tensor
 
-from gpt2cli.insight.watched import Watched
+from gpt2cli.errors import DivergedError
 from gpt2cli.model.gpt import CAUSAL, GPT, Causal
 
 
-class Site(StrEnum):
+class Site(Enum):
     """A place in a block where a pass can be changed."""
 
     STREAM = "stream"  # the residual stream before the block, (B, T, C)
@@ -30,30 +30,36 @@ NO_EDITS: Edits = {}
 
 
 @dataclass(frozen=True)
-class Trace:
-    """What a pass computed. The lists have an entry for each layer.
+class PartOutputs:
+    """What the parts computed in a pass. Each list has an entry for each layer.
 
-    embedding, position  (B, T, C) and (T, C): what the stream begins with
-    weights, mixes       see `Watched`; `weights` is empty if they were not asked for
-    attention, mlp       (B, T, C): what each attention and each MLP adds to the stream
+    mixes           (B, H, T, D): the heads' outputs, before the output matrix
+    attention, mlp  (B, T, C): what the attention and the MLP add to the residual stream
+    """
+
+    mixes: list[Tensor] = field(default_factory=list)
+    attention: list[Tensor] = field(default_factory=list)
+    mlp: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trace(PartOutputs):
+    """A whole pass.
+
+    embedding, position  (B, T, C) and (T, C): the stream begins with their sum
     final                (B, T, C): the stream after the last block, before the last norm
     """
 
-    embedding: Tensor
-    position: Tensor
-    weights: list[Tensor]
-    mixes: list[Tensor]
-    attention: list[Tensor]
-    mlp: list[Tensor]
-    final: Tensor
+    embedding: Tensor = field(kw_only=True)
+    position: Tensor = field(kw_only=True)
+    final: Tensor = field(kw_only=True)
 
     def streams(self) -> list[Tensor]:
         """The residual stream (B, T, C) at 2 L + 1 places: at first, then after each attention and each MLP."""
-        stream = self.embedding + self.position
-        found = [stream]
+        found = [self.embedding + self.position]
         for attention, mlp in zip(self.attention, self.mlp, strict=True):
-            found += [stream + attention, stream + attention + mlp]
-            stream = found[-1]
+            found.append(found[-1] + attention)
+            found.append(found[-1] + mlp)
         return found
 
 
@@ -63,35 +69,25 @@ def embed(model: GPT, idx: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def trace(model: GPT, idx: Tensor, edits: Edits = NO_EDITS, *, weights: bool = False) -> Trace:
-    """Run the model over ids (B, T), and keep what its parts add; with `weights`, the attention probabilities too.
+def trace(model: GPT, idx: Tensor, edits: Edits = NO_EDITS) -> Trace:
+    """Run the model over ids (B, T), and keep what its parts add.
 
-    Raises UsageError if T exceeds the window.
+    Raises UsageError if T exceeds the window, and DivergedError if the result is not finite.
     """
     embedding, position = embed(model, idx)
-    sight = Watched(lambda layer, mix: _edited(edits, layer, Site.HEADS, mix), keep_weights=weights)
-    attention: list[Tensor] = []
-    mlp: list[Tensor] = []
-    final = run_blocks(model, embedding + position, edits, sight=sight, keep=(attention, mlp))
-    return Trace(embedding, position, sight.weights, sight.mixes, attention, mlp, final)
+    kept = PartOutputs()
+    final = finite(run_blocks(model, embedding + position, edits, keep=kept))
+    return Trace(kept.mixes, kept.attention, kept.mlp, embedding=embedding, position=position, final=final)
 
 
 def run_blocks(
-    model: GPT,
-    x: Tensor,
-    edits: Edits = NO_EDITS,
-    *,
-    first: int = 0,
-    sight: Causal | None = None,
-    keep: tuple[list[Tensor], list[Tensor]] | None = None,
+    model: GPT, x: Tensor, edits: Edits = NO_EDITS, *, first: int = 0, keep: PartOutputs | None = None
 ) -> Tensor:
     """The stream (B, T, C) after the last block, from the stream `x` before block number `first`. Differentiable.
 
-    sight  by default, one that keeps nothing and applies the edits of heads
-    keep   lists that get what each attention and each MLP adds
+    `keep` receives what the parts compute. Without edits, the result equals the model's to the bit.
     """
-    if sight is None:
-        sight = _EditedHeads(edits) if any(site is Site.HEADS for _, site in edits) else CAUSAL
+    sight = _Mixes(edits, keep)
     for layer in range(first, model.config.n_layer):
         block = model.h[layer]
         x = _edited(edits, layer, Site.STREAM, x)
@@ -100,8 +96,8 @@ def run_blocks(
         mlp = _edited(edits, layer, Site.MLP, block.mlp(block.ln_2(x)))  # type: ignore[operator]
         x = x + mlp
         if keep is not None:
-            keep[0].append(attention)
-            keep[1].append(mlp)
+            keep.attention.append(attention)
+            keep.mlp.append(mlp)
     return x
 
 
@@ -111,12 +107,24 @@ def logits(model: GPT, stream: Tensor) -> Tensor:
     return found
 
 
-class _EditedHeads(Causal):
-    def __init__(self, edits: Edits) -> None:
-        self._edits = edits
+def finite(computed: Tensor) -> Tensor:
+    """The tensor itself. Raises DivergedError if one of its numbers is not finite."""
+    if not bool(computed.isfinite().all()):
+        raise DivergedError("the model computes numbers that are not finite: check the checkpoint")
+    return computed
+
+
+class _Mixes(Causal):
+    """A sight that edits and keeps the outputs of heads."""
+
+    def __init__(self, edits: Edits, keep: PartOutputs | None) -> None:
+        self._edits, self._keep = edits, keep
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        return _edited(self._edits, layer, Site.HEADS, super().attend(layer, q, k, v, dropout))
+        mix = _edited(self._edits, layer, Site.HEADS, super().attend(layer, q, k, v, dropout))
+        if self._keep is not None:
+            self._keep.mixes.append(mix)
+        return mix
 
 
 def _edited(edits: Edits, layer: int, site: Site, value: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
 """What all parts of an explanation look at: the model, the question, and one pass over the prompt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gpt2cli.config import SamplingConfig
-from gpt2cli.errors import DivergedError
+from gpt2cli.generation.decode import check_token
 from gpt2cli.insight.findings import Token
-from gpt2cli.insight.passes import Trace, logits, trace
+from gpt2cli.insight.passes import Trace, finite, logits, trace
 from gpt2cli.insight.question import Question, show
 from gpt2cli.model.gpt import GPT
 from gpt2cli.tokenizer import encoding
@@ -24,7 +24,13 @@ class Subject:
 
     model: GPT
     question: Question
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        """Raise CheckpointError for a token that the model does not know."""
+        asked = self.question
+        others = [id for id in (asked.target, asked.foil) if id is not None]
+        check_token(max(*asked.prompt, *(asked.against or ()), *others, 0), self.model.config.vocab_size)
 
     @cached_property
     def idx(self) -> Tensor:
@@ -33,17 +39,14 @@ class Subject:
 
     @cached_property
     def trace(self) -> Trace:
-        """The pass over the prompt, without attention probabilities. UsageError for a prompt longer than the window."""
+        """The pass over the prompt. Raises what `passes.trace` raises."""
         return trace(self.model, self.idx)
 
     @cached_property
     def last_logits(self) -> Tensor:
         """The logits (V,) of the token after the prompt. Raises DivergedError if they are not finite."""
         with torch.no_grad():
-            found = logits(self.model, self.trace.final[0, -1])
-        if not bool(found.isfinite().all()):
-            raise DivergedError("the model computes numbers that are not finite: check the checkpoint")
-        return found
+            return finite(logits(self.model, self.trace.final[0, -1]))
 
     @cached_property
     def target(self) -> int:

@@ -1,4 +1,4 @@
-"""Attention that keeps its probabilities and the output of each head."""
+"""Attention whose probabilities can be read."""
 
 from collections.abc import Callable
 
@@ -7,34 +7,22 @@ from torch import Tensor
 
 from gpt2cli.model.gpt import Causal
 
-EditHeads = Callable[[int, Tensor], Tensor]
-"""A function that takes a layer's number and the heads' outputs (B, H, T, D), and returns what replaces them."""
-
 
 class Watched(Causal):
-    """A sight that keeps what each layer's attention computes in one pass.
+    """A sight that passes each layer's attention probabilities to a function, which need not keep them."""
 
-    weights  for each layer the attention probabilities (B, H, T, T), if they are kept: row i says what token i reads
-    mixes    for each layer the heads' outputs (B, H, T, D), before the output matrix
-    """
-
-    def __init__(self, edit: EditHeads | None = None, keep_weights: bool = True) -> None:
-        self.weights: list[Tensor] = []
-        self.mixes: list[Tensor] = []
-        self._edit, self._keep_weights = edit, keep_weights
+    def __init__(self, see: Callable[[int, Tensor], None]) -> None:
+        """`see` gets the layer's number and the probabilities (B, H, T, T): row i is about what token i reads."""
+        self._see = see
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """As `Causal.attend`, in explicit steps. Raises ValueError for dropout: the model must be in eval mode."""
+        """As `Causal.attend`, in separate steps. Raises ValueError for dropout: the model must be in eval mode."""
         if dropout:
             raise ValueError("a model in training mode cannot be watched")
         T = q.shape[2]
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
         future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
-        weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)
-        mix = weights @ v
-        if self._edit is not None:
-            mix = self._edit(layer, mix)
-        if self._keep_weights:
-            self.weights.append(weights)
-        self.mixes.append(mix)
+        weights = scores.masked_fill_(future, -torch.inf).softmax(dim=-1)
+        self._see(layer, weights)
+        mix: Tensor = weights @ v
         return mix
