@@ -94,6 +94,15 @@ Checkpoint = Annotated[
         "LLMs-from-scratch, or the directory of a LoRA adapter in PEFT's format. --model can name the adapter's base.",
     ),
 ]
+Ablate = Annotated[
+    list[str] | None,
+    of_model(
+        "--ablate",
+        metavar="PART,...",
+        help="Take parts out of the model: 9.6 (head 6 of layer 9), attn.9 (all heads) or mlp.9. What they add becomes "
+        "0. Can be repeated.",
+    ),
+]
 TEMPLATE = "|".join((*TEMPLATES, "FILE"))
 Template = Annotated[
     str | None,

@@ -111,6 +111,8 @@ WRONG = {
     "finetune --optimizer adam": "did you mean adamw?",
     "finetune --cooldown 0.2": "--cooldown has no effect on another schedule: add --schedule wsd",
     "finetune --schedule wsd --cooldown 0": "--cooldown must be above 0 and at most 1, not 0",
+    "generate x --model tiny --ablate 9.6,mlp": "'mlp' names no part of a model: write 9.6 (layer.head), attn.9",
+    "generate x --model tiny --ablate ,": "an empty name names no part of a model",
     "generate x --temperature 1": "there is no option --temperature: did you mean --temp?",
     "chat": "there is no finetuned.pt here",
 }
