@@ -29,8 +29,13 @@ OPTION_OF = {"max_new_tokens": "-n", "temperature": "--temp", "learning_rate": "
 
 
 def unescape(texts: list[str] | None) -> list[str] | None:
-    r"""The texts with `\n`, `\t`, `\r` and `\\` replaced by their characters, which a shell does not do."""
-    return texts and [re.sub(r"\\[ntr\\]", lambda found: ESCAPES[found[0]], text) for text in texts]
+    """The texts as `unescaped`."""
+    return texts and [unescaped(text) for text in texts]
+
+
+def unescaped(text: str) -> str:
+    r"""The text with `\n`, `\t`, `\r` and `\\` replaced by their characters, which a shell does not do."""
+    return re.sub(r"\\[ntr\\]", lambda found: ESCAPES[found[0]], text)
 
 
 def complete_model(incomplete: str) -> list[str]:

@@ -116,14 +116,14 @@ def explain(context: Context) -> None:
 
 
 def numbers_in(value: object, place: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in a JSON value, each with its place."""
+    """The floating-point numbers in a JSON value, each with its place. Equally likely tokens may change places."""
     if isinstance(value, dict):
         for key, each in value.items():
             yield from numbers_in(each, f"{place}.{key}")
     elif isinstance(value, list):
         for number, each in enumerate(value):
             yield from numbers_in(each, f"{place}[{number}]")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, float):
         yield place, value
 
 
