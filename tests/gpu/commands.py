@@ -105,9 +105,8 @@ def explain(context: Context) -> None:
     for case, more in (("one-model", ["--against", against]), ("ablated", ["--ablate", "0.1,mlp.3", "--bos"])):
         with context.each(case):
             options = ["--model", "tiny", "--offline", "--json", "--foil", " her", *more]
-            found = []
-            for device in (context.device.type, "cpu"):
-                found.append(json.loads(cli("explain", prompt, *options, "--device", device).stdout))
+            devices = (context.device.type, "cpu")
+            found = [json.loads(cli("explain", prompt, *options, "--device", device).stdout) for device in devices]
             numbers, expected = (dict(numbers_in(one)) for one in found)
             apart = {place: abs(numbers[place] - value) / max(1, abs(value)) for place, value in expected.items()}
             worst = max(apart, key=apart.__getitem__)

@@ -48,7 +48,8 @@ def explain(
     bos: Annotated[
         bool,
         of_question(
-            "--bos", help="Put <|endoftext|> before the prompt, as before every document in GPT-2's training data."
+            "--bos",
+            help="Put the end-of-text token before the prompt, as in GPT-2's training data before every document.",
         ),
     ] = False,
     target: Annotated[
