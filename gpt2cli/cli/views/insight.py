@@ -26,7 +26,6 @@ SENTENCES = (
     (Heads, "attends", "measured on repeated random tokens; attention proves no effect"),
     (Saliency, "moves it", "integrated gradients: shares of the logit, relative to zero inputs"),
     (Patching, "share", "of the difference of the prompts that this value alone brings back"),
-    (Compared, "after", "the second model; the numbers do not say which example changed it"),
 )
 """For each part, a word of its table, what the numbers are, and what they do not prove."""
 
@@ -84,8 +83,7 @@ def _all_tables(explanation: Explanation, tables: Tables) -> Iterator[Table]:
     if patching := explanation.get(Patching):
         yield tables.patching(patching, explanation.ids)
     if compared := explanation.get(Compared):
-        yield tables.differences(f"next, in {visible_line(compared.model)}", compared.next, percent=True)
-        yield tables.differences("adds, head or MLP", compared.attribution, percent=False)
+        yield from tables.compared(compared)
 
 
 def _side_by_side(out: RichConsole, tables: list[Table]) -> Iterator[Table]:
@@ -111,8 +109,12 @@ def _reading(explanation: Explanation) -> Iterator[tuple[str, Text]]:
         yield "surprise", Text.assemble((said, "dim"), legend())
     if following := explanation.get(Next):
         yield "sampled", Text(f"the probabilities that generate draws from, with {_flags(following)}", "dim")
+    if compared := explanation.get(Compared):
+        said = f"{visible_line(compared.model)}; the numbers do not say which example changed it"
+        yield "after", Text(said, "dim")
     for kind, word, sentence in SENTENCES:
-        if explanation.get(kind):
+        finding = explanation.get(kind)
+        if finding and not (isinstance(finding, Heads) and not any(row.label for row in finding.rows)):
             yield word, Text(sentence, "dim")
 
 

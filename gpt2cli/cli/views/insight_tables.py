@@ -1,6 +1,7 @@
 """The tables of `gpt2 explain`, one for each finding. The first heading of each is its title."""
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,7 +12,18 @@ from rich.text import Text
 from gpt2cli.cli.terminal import visible_line
 from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.cli.views.surprisal import bits
-from gpt2cli.insight.findings import Ablation, Attribution, Difference, Heads, Lens, Next, Patching, Saliency, Tokens
+from gpt2cli.insight.findings import (
+    Ablation,
+    Attribution,
+    Compared,
+    Difference,
+    Heads,
+    Lens,
+    Next,
+    Patching,
+    Saliency,
+    Tokens,
+)
 from gpt2cli.insight.question import show
 
 ROWS = 6
@@ -78,9 +90,8 @@ class Tables:
         adds = {row.part: row.contribution for row in attribution.parts} if attribution else {}
         changes = {row.part: row.change for row in ablation.rows} if ablation else {}
         labels = {f"{row.layer}.{row.head}": KINDS.get(row.label, "") for row in heads.rows} if heads else {}
-        names = [name for name in changes or adds if name.startswith("mlp.") or name.replace(".", "").isdigit()]
-        names.sort(key=lambda name: -abs((changes or adds)[name]))
-        names = self._first(names)
+        found = [name for name in changes or adds if name.startswith("mlp.") or name.replace(".", "").isdigit()]
+        names = self._first(sorted(found, key=lambda name: -abs((changes or adds)[name])))
         columns = [("adds", adds), ("without", changes)]
         shown = [(heading, numbers) for heading, numbers in columns if numbers]
         attends = ["attends to"] if any(labels.get(name) for name in names) else []
@@ -118,12 +129,27 @@ class Tables:
             table.add_row(str(layer), name, f"{stream[place]:.2f}", f"{layer}.{head}", f"{heads[head]:.2f}")
         return table
 
-    def differences(self, title: str, rows: Sequence[Difference], percent: bool) -> Table:
-        """The numbers that differ most between the first model and the second."""
+    def compared(self, found: Compared) -> Iterator[Table]:
+        """Three tables: what the second model changes in the next token, the lens, and what the parts add."""
+        largest = self._first(sorted(found.next, key=lambda row: -abs(row.after - row.before)))
+        if largest:
+            rows = [Difference(self.token(row.name), row.before, row.after) for row in largest]
+            yield self._before_and_after("next token", rows, _percent)
+        layers = [row for row in found.lens if not row.name.startswith("attn")]
+        if layers:
+            rows = [
+                Difference(row.name.removeprefix("mlp."), math.exp(row.before), math.exp(row.after))
+                for row in self._thinned(layers)
+            ]
+            yield self._before_and_after(f"{self.token(found.target.text)} after layer", rows, _percent)
+        parts = sorted(found.attribution, key=lambda row: -abs(row.after - row.before))
+        if parts:
+            yield self._before_and_after("adds", self._first(parts), _signed)
+
+    def _before_and_after(self, title: str, rows: Sequence[Difference], spell: Callable[[float], str]) -> Table:
         table = _table(title, "before", "after", numbers={1, 2})
-        spell = _percent if percent else _signed
-        for row in self._first(sorted(rows, key=lambda row: -abs(row.after - row.before))):
-            table.add_row(visible_line(row.name), spell(row.before), spell(row.after))
+        for row in rows:
+            table.add_row(row.name, spell(row.before), spell(row.after))
         return table
 
     def _first(self, rows: Sequence[Row]) -> Sequence[Row]:
