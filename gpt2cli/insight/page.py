@@ -1,0 +1,106 @@
+"""The page of an explanation: one HTML file with pictures, tables, and the numbers of `gpt2 explain --json`."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpt2cli import html_page
+from gpt2cli.insight import page_figures as figures
+from gpt2cli.insight.question import show
+
+TITLE = 60
+"""Characters of the prompt in the page's title."""
+SCORES = {
+    "previous": "previous token",
+    "duplicate": "same token",
+    "induction": "induction",
+    "first": "first token",
+    "entropy": "entropy (nats)",
+}
+"""The scores of a head, and how the page calls them."""
+FILTERS = {
+    "token": figures.token_name,
+    "number": figures.number,
+    "signed": figures.signed,
+    "percent": figures.percent,
+    "bits": lambda nats: None if nats is None else abs(nats) / figures.LOG_2,
+    "shade": figures.shade,
+    "signed_shade": figures.signed_shade,
+    "bars": figures.bars,
+    "part_map": figures.part_map,
+    "largest": figures.largest,
+    "sums": figures.sums,
+    "hex": lambda content: bytes(content).hex(" "),
+}
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The page in HTML, of the object that `gpt2 explain --json` prints. Parts that are missing have no section."""
+    names = [figures.token_name(show(id)) for id in found["ids"]]
+    target, foil = _explained(found)
+    start = " ".join(found["prompt"].split())
+    shortened = start if len(start) <= TITLE else start[:TITLE] + "..."
+    values = {
+        "found": found,
+        "names": names,
+        "target": target,
+        "foil": foil,
+        "title": f"{shortened} - {found['model']}",
+        "data": embedded({"found": packed(found), "names": names}),
+        "scores": SCORES,
+        "next": _before_and_after(found),
+        "attribution": _by_name(found.get("attribution", {}).get("parts", ()), "contribution"),
+        "ablation": _by_name(found.get("ablation", ()), "change"),
+        "scale": {
+            "bits": figures.BITS,
+            "probability": figures.PROBABILITIES,
+            "divergence": figures.DIVERGENCES,
+        },
+    }
+    return html_page.render("insight", values, FILTERS)
+
+
+def packed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The same object with each attention pattern as one text, 6 times smaller.
+
+    It is base64 of one byte for each probability, 255 for 1, row after row: row i has i + 1 of them.
+    """
+    if "heads" not in found:
+        return dict(found)
+    return {**found, "heads": [{**head, "pattern": _pattern(head["pattern"])} for head in found["heads"]]}
+
+
+def embedded(value: Any) -> str:
+    """JSON that cannot end the element that it stands in: ASCII without <, > and &."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+
+
+def _pattern(rows: Sequence[Sequence[float]] | None) -> str | None:
+    if rows is None:
+        return None
+    return base64.b64encode(bytes(round(255 * min(1.0, weight)) for row in rows for weight in row)).decode()
+
+
+def _explained(found: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The names of the token that is explained and of its foil, from a part that has them."""
+    parts = [found[part] for part in ("attribution", "saliency", "patching", "compared") if part in found]
+    texts = [next((part[key]["text"] for part in parts if part.get(key)), None) for key in ("target", "foil")]
+    target, foil = (None if text is None else figures.token_name(text) for text in texts)
+    return target, foil
+
+
+def _before_and_after(found: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
+    """Tokens that may come next: name, probability, probability after the sampling settings."""
+    before = {id: (text, probability) for text, id, probability in found.get("next", ())}
+    after = {id: (text, probability) for text, id, probability in found.get("sampled", {}).get("next", ())}
+    texts = {id: text for id, (text, _) in (after | before).items()}
+    return [
+        (figures.token_name(texts[id]), before.get(id, ("", None))[1], after.get(id, ("", None))[1])
+        for id in dict.fromkeys([*before, *after])
+    ]
+
+
+def _by_name(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+    return {row["part"]: row[key] for row in rows}
