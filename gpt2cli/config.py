@@ -255,9 +255,14 @@ class BenchConfig(Checked):
 class ExplainConfig(Checked):
     """How to explain a prompt. Raises UsageError for a value out of its bounds."""
 
-    top: int = described(10, AT_LEAST_1, "The number of likely tokens to list at each place.")
-    ablation: Literal["zero", "mean"] = described(
-        "zero", None, "The value that replaces the output of a head or MLP: zero, or its mean over the prompt."
+    top: int = described(
+        10,
+        Bounds("from 1 to 1,000", lambda value: 1 <= value <= 1000),
+        "The number of likely tokens to list at each place.",
     )
-    steps: int = described(32, AT_LEAST_1, "The number of steps of integrated gradients.")
-    seed: int = described(0, SEED, "The seed of the repeated random sequence, on which heads are labelled.")
+    ablation: Literal["zero", "mean"] = described(
+        "zero",
+        help="The part `ablation` replaces the output of each head and MLP by zero, or by its mean over the prompt.",
+    )
+    steps: int = described(32, AT_LEAST_1, "The number of steps of integrated gradients, in the part `saliency`.")
+    seed: int = described(0, SEED, "The seed of the random sequence on which heads are labelled.")

@@ -10,15 +10,16 @@ from gpt2cli.insight.attribution import attribution
 from gpt2cli.insight.compared import compared
 from gpt2cli.insight.events import Event
 from gpt2cli.insight.lens import lens
-from gpt2cli.insight.limits import LIMITS
+from gpt2cli.insight.limits import choose_parts
 from gpt2cli.insight.next_token import next_token
 from gpt2cli.insight.patching import patching
-from gpt2cli.insight.question import Question, ask
+from gpt2cli.insight.question import ask, show
 from gpt2cli.insight.saliency import saliency
 from gpt2cli.insight.subject import Subject
 from gpt2cli.insight.token_rows import tokens
 from gpt2cli.model.gpt import GPT
-from gpt2cli.progress import Note
+
+DEFAULTS, SAMPLING = ExplainConfig(), SamplingConfig()
 
 FINDERS: dict[str, Callable[[Subject, ExplainConfig], Iterator[Event]]] = {
     "tokens": tokens,
@@ -30,7 +31,7 @@ FINDERS: dict[str, Callable[[Subject, ExplainConfig], Iterator[Event]]] = {
     "ablation": ablation,
     "patching": patching,
 }
-"""The parts of an explanation in the order in which they are found. The last event of each is its finding."""
+"""For each of `limits.PARTS`, the generator that finds it. The last event of each is its finding."""
 
 
 def explain(
@@ -40,9 +41,10 @@ def explain(
     target: str | None = None,
     foil: str | None = None,
     against: str | None = None,
+    bos: bool = False,
     parts: Sequence[str] | None = None,
-    config: ExplainConfig = ExplainConfig(),
-    sampling: SamplingConfig = SamplingConfig(),
+    config: ExplainConfig = DEFAULTS,
+    sampling: SamplingConfig = SAMPLING,
     other: GPT | None = None,
 ) -> Iterator[Event]:
     """What happens inside a model while it reads a prompt, part by part. The findings come as soon as they are there.
@@ -51,45 +53,27 @@ def explain(
     target   the next token that is explained, the first token of a text; None: the likeliest one
     foil     a token that the target is compared with
     against  a prompt with as many tokens, for patching
-    parts    some of FINDERS; None: all that the prompt's length allows, with a note about the others
+    bos      whether to put `<|endoftext|>` in front of both prompts
+    parts    some of `limits.PARTS`; None: all that the prompt's length allows, with a note about the others
     other    a second model, such as a fine-tuned one, whose differences are found last
 
     Raises UsageError for a wrong part, for an empty target, and for a prompt longer than the window.
     """
-    question, notes = ask(prompt, target=target, foil=foil, against=against)
+    question, notes = ask(prompt, target=target, foil=foil, against=against, bos=bos)
     yield from notes
     yield from find(Subject(model, question, sampling), parts, config, other)
 
 
 def find(
-    subject: Subject, parts: Sequence[str] | None, config: ExplainConfig = ExplainConfig(), other: GPT | None = None
+    subject: Subject, parts: Sequence[str] | None, config: ExplainConfig = DEFAULTS, other: GPT | None = None
 ) -> Iterator[Event]:
     """As `explain`, for a question in token ids."""
     chosen, note = choose_parts(parts, subject.question)
     if note is not None:
         yield note
+    if subject.question.foil is not None and subject.question.foil == subject.target:
+        raise UsageError(f"the foil {show(subject.target)!r} is the token that is explained: choose another --target")
     for part in chosen:
         yield from FINDERS[part](subject, config)
     if other is not None:
         yield from compared(subject, other, chosen, config)
-
-
-def choose_parts(parts: Sequence[str] | None, question: Question) -> tuple[list[str], Note | None]:
-    """The parts to find, and a note about those that are left out because the prompt is long.
-
-    Raises UsageError for a part that does not exist, and for patching without a second prompt.
-    """
-    for part in parts or ():
-        if part not in FINDERS:
-            raise UsageError(f"--parts has no {part!r}: choose from {', '.join(FINDERS)}")
-    if parts is not None:
-        if "patching" in parts and question.against is None:
-            raise UsageError("patching needs --against PROMPT, a prompt with as many tokens")
-        return [part for part in FINDERS if part in parts], None
-    possible = [part for part in FINDERS if part != "patching" or question.against is not None]
-    length = len(question.prompt)
-    slow = [part for part in possible if length > LIMITS.get(part, length)]
-    if not slow:
-        return possible, None
-    text = f"left out for {length} tokens: {', '.join(slow)}; --parts {','.join(slow)} computes them, slowly"
-    return [part for part in possible if part not in slow], Note(text)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gpt2cli import tokenizer
+from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
 from gpt2cli.progress import Note
 from gpt2cli.tokenizer import END_OF_TEXT_ID
@@ -16,6 +17,8 @@ class Question:
     target   the next token that is explained; None: the likeliest one
     foil     a token that the target is compared with; None: with none
     against  another prompt with as many tokens, for patching
+
+    Raises UsageError for an empty prompt, and for prompts of different lengths.
     """
 
     prompt: tuple[int, ...]
@@ -27,19 +30,18 @@ class Question:
         if not self.prompt:
             raise UsageError("the prompt is empty: give a text, or <|endoftext|>")
         if self.against is not None and len(self.against) != len(self.prompt):
-            raise UsageError(
-                f"--against has {len(self.against)} tokens and the prompt has {len(self.prompt)}: they must have the "
-                "same number"
-            )
+            theirs, ours = counted(len(self.against), "token"), f"{len(self.prompt):,}"
+            raise UsageError(f"--against has {theirs} and the prompt has {ours}: they must have the same number")
 
 
 def ask(
-    prompt: str, *, target: str | None = None, foil: str | None = None, against: str | None = None
+    prompt: str, *, target: str | None = None, foil: str | None = None, against: str | None = None, bos: bool = False
 ) -> tuple[Question, list[Note]]:
     """The question in token ids, and notes about texts of which only the first token counts.
 
-    An empty prompt is `<|endoftext|>`, as in `generate`. Raises UsageError for an empty target or foil, and for prompts
-    of different lengths; DataError for text that is not valid Unicode.
+    With `bos`, `<|endoftext|>` comes before both prompts. An empty prompt is `<|endoftext|>`, as in `generate`.
+    Raises UsageError for an empty target or foil, and what `Question` raises; DataError for text that is not valid
+    Unicode.
     """
     notes: list[Note] = []
 
@@ -51,14 +53,20 @@ def ask(
             raise UsageError(f"--{name} is empty: give the text that could come next, such as ' Paris'")
         if len(ids) > 1:
             notes.append(Note(f"--{name} {text!r} has {len(ids)} tokens: only the first counts, {show(ids[0])!r}"))
+        if text[0].isalnum() and prompt[-1:].isalnum():
+            notes.append(Note(f"--{name} {text!r} continues the prompt's last word: {' ' + text!r} begins a new one"))
         return ids[0]
+
+    def prompt_ids(text: str) -> tuple[int, ...]:
+        front = (END_OF_TEXT_ID,) if bos else ()
+        return front + tuple(tokenizer.encode(text)) or (END_OF_TEXT_ID,)
 
     return (
         Question(
-            tuple(tokenizer.encode(prompt)) or (END_OF_TEXT_ID,),
+            prompt_ids(prompt),
             first_token("target", target),
             first_token("foil", foil),
-            None if against is None else tuple(tokenizer.encode(against)) or (END_OF_TEXT_ID,),
+            None if against is None else prompt_ids(against),
         ),
         notes,
     )

@@ -53,6 +53,11 @@ class Subject:
         """The token that is explained: the question's, or the likeliest one."""
         return int(self.last_logits.argmax()) if self.question.target is None else self.question.target
 
+    @property
+    def foil(self) -> Token | None:
+        """The token that the target is compared with, for a finding."""
+        return None if self.question.foil is None else token(self.question.foil)
+
     def measure(self, last: Tensor) -> Tensor:
         """The number that is explained, (...), of logits (..., V) at the last place: the target's, minus the foil's."""
         found = last[..., self.target]

@@ -247,11 +247,14 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, hom
 
 def test_a_full_disk_leaves_what_was_there(work: Path, run: Run) -> None:
     (work / "report.html").write_text("mine")
+    args = ("evaluate", "--data", "records.json", "--ckpt", "a.pt", "-n", "3", "--out", "report.html")
     with little_room(8000):
-        done = run("evaluate", "--data", "records.json", "--ckpt", "a.pt", "-n", "3", "--out", "report.html")
+        done = run(*args, "--force")
     assert done.returncode == 6 and done.stderr.count("error: ") == 1, done.stderr
     assert "error: cannot write report.html: File too large: the results are kept" in done.stderr
     assert (work / "report.html").read_text() == "mine" and not list(work.glob(".report*"))
+    refused = run(*args)
+    assert refused.returncode == 2 and "report.html is there already: use --force" in refused.stderr
 
 
 def test_records_that_finetune_held_out_are_found_again(

@@ -1,0 +1,117 @@
+"""The summary of `gpt2 explain`: tables side by side on a terminal, one below the other in a pipe."""
+
+from collections.abc import Iterator
+
+from rich.console import Console as RichConsole
+from rich.table import Table
+from rich.text import Text
+
+from gpt2cli.cli.environment import current
+from gpt2cli.cli.terminal import terminal, visible_line
+from gpt2cli.cli.views.insight_tables import Tables
+from gpt2cli.cli.views.surprisal import legend, prompt_lines
+from gpt2cli.counted import counted
+from gpt2cli.insight.explanation import Explanation
+from gpt2cli.insight.findings import Ablation, Attribution, Compared, Heads, Lens, Next, Patching, Saliency, Tokens
+
+GAP = 4
+"""Columns between two tables that stand side by side."""
+UNBOUNDED = 10_000
+"""More columns than any table has."""
+FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p"}
+SENTENCES = (
+    (Lens, "layer", "the last norm and the head, applied early (logit lens): an approximation"),
+    (Attribution, "adds", "to the logit (target minus foil). Effects through later parts are not included"),
+    (Ablation, "without", "the change if the part is removed. Other parts can make up for it"),
+    (Heads, "attends", "measured on repeated random tokens. Attention alone proves no effect"),
+    (Saliency, "moves it", "integrated gradients: shares of the logit, compared with zeros as input"),
+    (Patching, "share", "of the difference between the prompts that this value alone restores"),
+    (Compared, "after", "the second model. A difference does not say which training example caused it"),
+)
+"""For each part, a word of its table, what the numbers are, and what they do not prove."""
+
+
+def show_explanation(explanation: Explanation) -> None:
+    """Print the summary. Control characters in texts are spelled out."""
+    stdout = current().stdout
+    screen = stdout.isatty()
+    out = terminal(stdout, None if screen else UNBOUNDED)
+    tables = Tables(screen, out.encoding.startswith("utf"))
+    out.print(_title(explanation, tables), soft_wrap=not screen)
+    if tokens := explanation.get(Tokens):
+        if screen:
+            for line in prompt_lines(tokens.rows, out.width):
+                out.print(line)
+        else:
+            out.print()
+            out.print(tables.prompt(tokens))
+    found = [*_all_tables(explanation, tables)]
+    for row in _side_by_side(out, found) if screen else found:
+        out.print()
+        out.print(row)
+    out.print()
+    for word, sentence in _reading(explanation):
+        out.print(Text.assemble(f"{word:<10}", sentence), soft_wrap=not screen)
+
+
+def _title(explanation: Explanation, tables: Tables) -> Text:
+    count = counted(len(explanation.ids), "token")
+    foil = f" rather than {tables.token(explanation.foil.text)}" if explanation.foil else ""
+    without = f" · without {', '.join(explanation.ablated)}" if explanation.ablated else ""
+    said = f" · {count}{without} · next token: {tables.token(explanation.target.text)}{foil}"
+    return Text.assemble((visible_line(explanation.model), "bold"), (said, "dim"))
+
+
+def _all_tables(explanation: Explanation, tables: Tables) -> Iterator[Table]:
+    if following := explanation.get(Next):
+        yield tables.next(following)
+    if lens := explanation.get(Lens):
+        yield tables.lens(lens)
+    attribution, ablation = explanation.get(Attribution), explanation.get(Ablation)
+    heads = explanation.get(Heads)
+    if attribution or ablation:
+        yield tables.parts(attribution, ablation, heads)
+    if saliency := explanation.get(Saliency):
+        yield tables.saliency(saliency)
+    if heads and not (attribution or ablation):
+        yield tables.heads(heads)
+    if patching := explanation.get(Patching):
+        yield tables.patching(patching, explanation.ids)
+    if compared := explanation.get(Compared):
+        yield tables.differences(f"next, in {visible_line(compared.model)}", compared.next, percent=True)
+        yield tables.differences("adds, head or MLP", compared.attribution, percent=False)
+
+
+def _side_by_side(out: RichConsole, tables: list[Table]) -> Iterator[Table]:
+    """The tables, two side by side where both fit into the terminal's width."""
+    unbounded = out.options.update_width(UNBOUNDED)
+    widths = [out.measure(table, options=unbounded).maximum for table in tables]
+    number = 0
+    while number < len(tables):
+        if number + 1 < len(tables) and widths[number] + GAP + widths[number + 1] <= out.width:
+            pair = Table.grid(padding=(0, GAP, 0, 0))
+            pair.add_row(tables[number], tables[number + 1])
+            yield pair
+            number += 2
+        else:
+            yield tables[number]
+            number += 1
+
+
+def _reading(explanation: Explanation) -> Iterator[tuple[str, Text]]:
+    """For each part, a word of its table, what the numbers are, and what they do not prove."""
+    if explanation.get(Tokens):
+        said = "bits: -log2 of a token's probability before it was read; 10 is 1 in 1,000. "
+        yield "surprise", Text(said, "dim") + legend()
+    if following := explanation.get(Next):
+        yield "sampled", Text(f"the probabilities that generate draws from, with {_flags(following)}", "dim")
+    for kind, word, sentence in SENTENCES:
+        if explanation.get(kind):
+            yield word, Text(sentence, "dim")
+
+
+def _flags(following: Next) -> str:
+    """The options that change the distribution."""
+    off = {"top_k": 0, "top_p": 1, "min_p": 0}
+    settings = following.settings
+    return " ".join(f"{flag} {settings[name]:g}" for name, flag in FLAGS.items() if settings[name] != off.get(name))
