@@ -29,8 +29,13 @@ OPTION_OF = {"max_new_tokens": "-n", "temperature": "--temp", "learning_rate": "
 
 
 def unescape(texts: list[str] | None) -> list[str] | None:
-    r"""The texts with `\n`, `\t`, `\r` and `\\` replaced by their characters, which a shell does not do."""
-    return texts and [re.sub(r"\\[ntr\\]", lambda found: ESCAPES[found[0]], text) for text in texts]
+    """The texts as `unescaped`."""
+    return texts and [unescaped(text) for text in texts]
+
+
+def unescaped(text: str) -> str:
+    r"""The text with `\n`, `\t`, `\r` and `\\` replaced by their characters, which a shell does not do."""
+    return re.sub(r"\\[ntr\\]", lambda found: ESCAPES[found[0]], text)
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -92,6 +97,15 @@ Checkpoint = Annotated[
         metavar="FILE|DIR",
         help="A checkpoint file (.pt, .safetensors or .gguf) from gpt2cli, the Hub, llama.cpp, nanoGPT or "
         "LLMs-from-scratch, or the directory of a LoRA adapter in PEFT's format. --model can name the adapter's base.",
+    ),
+]
+Ablate = Annotated[
+    list[str] | None,
+    of_model(
+        "--ablate",
+        metavar="PART,...",
+        help="Take parts out of the model: 9.6 (head 6 of layer 9), attn.9 (all heads) or mlp.9. What they add becomes "
+        "0. Can be repeated.",
     ),
 ]
 TEMPLATE = "|".join((*TEMPLATES, "FILE"))

@@ -40,7 +40,7 @@ EVALUATION = Report(
 EXPLANATION = Report(
     name="an explanation",
     of="the explanation",
-    page=rb"(?s).*<p class=\"kicker\">gpt2 explain</p>",
+    page=rb'(?s).*<p class="kicker">gpt2 explain ',
     data=rb'\{\s*"model": ".*",\s*"prompt": ".*",\s*"ids": \[',
 )
 

@@ -4,12 +4,14 @@ Layers and heads are counted from 0. This module does not import torch.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import UsageError
+from gpt2cli.untrusted import shown
 
-_NAME = re.compile(r"(?P<layer>\d+)\.(?P<head>\d+)|(?P<kind>attn|mlp)\.(?P<of>\d+)")
+_NAME = re.compile(r"(?P<layer>[0-9]{1,6})\.(?P<head>[0-9]{1,6})|(?P<kind>attn|mlp)\.(?P<of>[0-9]{1,6})")
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,35 @@ Part = Head | Attention | MLP
 """A part of the model that adds to the residual stream."""
 
 
-def parse_parts(text: str, config: GPTConfig) -> tuple[Part, ...]:
-    """The parts that a list such as `9.6,mlp.3` names. Raises UsageError for a wrong name, or one that is not there."""
-    return tuple(_parse(name.strip(), config) for name in text.split(","))
+def parse_parts(*lists: str) -> tuple[Part, ...]:
+    """The parts that lists such as `9.6,mlp.3` name, each once. Raises UsageError for a text that is no such name.
+
+    Whether a model has these parts is not known yet: see `check_parts`.
+    """
+    return tuple(dict.fromkeys(_parse(name.strip()) for names in lists for name in names.split(",")))
 
 
-def _parse(name: str, config: GPTConfig) -> Part:
+def _parse(name: str) -> Part:
     found = _NAME.fullmatch(name)
     if found is None:
-        raise UsageError(f"{name or 'an empty name'} names no part: write 9.6 (layer.head), attn.9 or mlp.9")
-    layer = int(found["layer"] or found["of"])
-    if layer >= config.n_layer:
-        raise UsageError(f"there is no layer {layer} ({name}): this model has layers 0 to {config.n_layer - 1}")
+        named = shown(name, 40) if name else "an empty name"
+        raise UsageError(f"{named} names no part of a model: write 9.6 (layer.head), attn.9 or mlp.9")
     if found["kind"]:
-        return MLP(layer) if found["kind"] == "mlp" else Attention(layer)
-    head = int(found["head"])
-    if head >= config.n_head:
-        raise UsageError(f"there is no head {head} ({name}): this model has heads 0 to {config.n_head - 1}")
-    return Head(layer, head)
+        return (MLP if found["kind"] == "mlp" else Attention)(int(found["of"]))
+    return Head(int(found["layer"]), int(found["head"]))
+
+
+def check_parts(parts: Iterable[Part], config: GPTConfig) -> None:
+    """Raise UsageError, naming the range, if a model of this shape lacks one of the parts."""
+    for part in parts:
+        if not 0 <= part.layer < config.n_layer:
+            raise UsageError(f"{part} is not there: this model has {_range('layer', config.n_layer)}")
+        if isinstance(part, Head) and not 0 <= part.head < config.n_head:
+            raise UsageError(f"{part} is not there: a layer of this model has {_range('head', config.n_head)}")
+
+
+def _range(kind: str, count: int) -> str:
+    return f"{kind}s 0 to {count - 1}" if count > 1 else f"only {kind} 0"
 
 
 def heads_and_mlps(config: GPTConfig) -> list[Part]:

@@ -11,6 +11,8 @@ from gpt2cli.insight.subject import Subject
 from gpt2cli.insight.swaps import Swap, measure_swaps
 from tests.insight.subjects import FOIL, MODELS, TARGET, TEXT, finding, subject
 
+OUTPUTS = (Site.ATTENTION, Site.MLP)
+
 
 def found(of: Subject, how: str = "zero") -> Ablation:
     return finding(ablation(of, ExplainConfig(ablation=how)))
@@ -68,10 +70,9 @@ def test_a_mean_is_taken_over_the_prompt() -> None:
     of = subject("random")
     mean = of.trace.mlp[1][0].mean(0)
     passed = trace(of.model, of.idx, {(1, Site.MLP): lambda values: mean.expand_as(values)})
-    expected = (
-        logits(of.model, passed.final[0, -1]).log_softmax(0)[of.target] - of.last_logits.log_softmax(0)[of.target]
-    )
-    assert found(of, "mean").rows[-1].change == pytest.approx(float(expected), abs=1e-5)
+    with torch.no_grad():
+        changed = logits(of.model, passed.final[0, -1]).log_softmax(0) - of.last_logits.log_softmax(0)
+    assert found(of, "mean").rows[-1].change == pytest.approx(float(changed[of.target]), abs=1e-5)
 
 
 def test_long_prompts_are_measured_in_several_batches(monkeypatch) -> None:
@@ -99,7 +100,7 @@ def test_a_swap_of_a_value_with_itself_changes_nothing(name) -> None:
 def test_without_any_part_the_embedding_is_left(name) -> None:
     of = subject(name)
     layers = range(of.model.config.n_layer)
-    empty = trace(of.model, of.idx, {(layer, site): torch.zeros_like for layer in layers for site in ("attn", "mlp")})
+    empty = trace(of.model, of.idx, {(layer, site): torch.zeros_like for layer in layers for site in OUTPUTS})
     with torch.no_grad():
         expected = of.model.head(of.model.ln_f(of.model.wte(of.idx) + of.model.wpe.weight[: of.idx.shape[1]]))
     torch.testing.assert_close(logits(of.model, empty.final), expected, atol=1e-5, rtol=0)

@@ -13,6 +13,9 @@ PANELS = {
         "evaluate": "Compare how well models predict and answer.",
         "bench": "Measure the speed of a model.",
     },
+    "Look inside": {
+        "explain": "Show what happens inside a model as it reads a prompt.",
+    },
     "Files": {
         "quantize": "Write a model with 8 or 4 bits per weight.",
         "export": "Write a model for other programs.",

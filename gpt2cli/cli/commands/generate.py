@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.open_model import describe_speed, note_dropped, open_model, sample_as_json, why_empty
+from gpt2cli.cli.open_model import (
+    ablated_as_json,
+    describe_speed,
+    note_ablated,
+    note_dropped,
+    open_model,
+    sample_as_json,
+    why_empty,
+)
 from gpt2cli.cli.prose import Prose
 from gpt2cli.cli.read_text import read_prompt
 from gpt2cli.cli.terminal import Console
@@ -21,6 +29,7 @@ gpt2 generate "The meaning of life is" -n 300  # a longer text, with GPT-2
 gpt2 generate "Q: Who wrote Hamlet? A:" --temp 0 --stop "\\n"  # the most likely answer, one line
 cat draft.txt | gpt2 generate --no-echo > more.txt  # from a pipe, into a file
 gpt2 generate "Dear diary," --num-samples 3 --seed 1 --json  # three samples as JSON lines
+gpt2 generate "Once upon a time" --model tiny --ablate 1.0,mlp.3  # without a head and an MLP
 """
 DEFAULTS = SamplingConfig()
 
@@ -52,6 +61,7 @@ def generate(
     stats: options.Stats = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
+    ablate: options.Ablate = None,
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
     threads: options.Threads = None,
@@ -65,8 +75,9 @@ def generate(
     sampling = options.sampling_config(ctx)
     from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.views.spinner import working
+    from gpt2cli.model.part_names import parse_parts
 
-    spec = ModelSpec(model, ckpt, device, precision, offline)
+    spec = ModelSpec(model, ckpt, device, precision, offline, ablate=parse_parts(*ablate or ()))
     spec.check()
     text = read_prompt(prompt, prompt_file)
     if not text:
@@ -76,13 +87,14 @@ def generate(
 
         decoder, load_s = open_model(console, spec, threads, compile)
         run = TextGeneration.from_text(decoder, text, sampling)
+    note_ablated(console, spec)
     note_dropped(console, run)
     if json:
         with working(console, "generating"):
             for _ in run:
                 pass
         for sample in run.samples:
-            console.json(sample_as_json(text, sample, run, load_s))
+            console.json(sample_as_json(text, sample, run, load_s) | ablated_as_json(spec))
     else:
         try:
             with Prose(console) as prose:

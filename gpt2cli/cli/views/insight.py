@@ -14,19 +14,19 @@ from gpt2cli.counted import counted
 from gpt2cli.insight.explanation import Explanation
 from gpt2cli.insight.findings import Ablation, Attribution, Compared, Heads, Lens, Next, Patching, Saliency, Tokens
 
-GAP = 4
+GAP = 3
 """Columns between two tables that stand side by side."""
 UNBOUNDED = 10_000
 """More columns than any table has."""
 FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p"}
 SENTENCES = (
-    (Lens, "layer", "the last norm and the head, applied early (logit lens): an approximation"),
-    (Attribution, "adds", "to the logit (target minus foil). Effects through later parts are not included"),
-    (Ablation, "without", "the change if the part is removed. Other parts can make up for it"),
-    (Heads, "attends", "measured on repeated random tokens. Attention alone proves no effect"),
-    (Saliency, "moves it", "integrated gradients: shares of the logit, compared with zeros as input"),
-    (Patching, "share", "of the difference between the prompts that this value alone restores"),
-    (Compared, "after", "the second model. A difference does not say which training example caused it"),
+    (Lens, "layer", "the last norm and head, applied early (logit lens): an approximation"),
+    (Attribution, "adds", "to the logit, or target minus foil; without effects by later parts"),
+    (Ablation, "without", "the change if the part is removed; other parts can make up for it"),
+    (Heads, "attends", "measured on repeated random tokens; attention proves no effect"),
+    (Saliency, "moves it", "integrated gradients: shares of the logit, relative to zero inputs"),
+    (Patching, "share", "of the difference of the prompts that this value alone brings back"),
+    (Compared, "after", "the second model; the numbers do not say which example changed it"),
 )
 """For each part, a word of its table, what the numbers are, and what they do not prove."""
 
@@ -36,22 +36,28 @@ def show_explanation(explanation: Explanation) -> None:
     stdout = current().stdout
     screen = stdout.isatty()
     out = terminal(stdout, None if screen else UNBOUNDED)
-    tables = Tables(screen, out.encoding.startswith("utf"))
-    out.print(_title(explanation, tables), soft_wrap=not screen)
-    if tokens := explanation.get(Tokens):
-        if screen:
-            for line in prompt_lines(tokens.rows, out.width):
-                out.print(line)
-        else:
-            out.print()
-            out.print(tables.prompt(tokens))
+    with out.capture() as printed:
+        _print_summary(out, explanation, Tables(screen, out.encoding.startswith("utf")))
+    lines = printed.get().split("\n")
+    stdout.write("\n".join(line if screen else line.rstrip() for line in lines))
+
+
+def _print_summary(out: RichConsole, explanation: Explanation, tables: Tables) -> None:
+    out.print(_title(explanation, tables))
     found = [*_all_tables(explanation, tables)]
-    for row in _side_by_side(out, found) if screen else found:
+    if tokens := explanation.get(Tokens):
+        if tables.screen:
+            out.print(Text("\n").join(prompt_lines(tokens.rows, out.width)))
+        else:
+            found.insert(0, tables.prompt(tokens))
+    for row in _side_by_side(out, found) if tables.screen else found:
         out.print()
         out.print(row)
-    out.print()
+    words = Table.grid(padding=(0, 2, 0, 0))
     for word, sentence in _reading(explanation):
-        out.print(Text.assemble(f"{word:<10}", sentence), soft_wrap=not screen)
+        words.add_row(word, sentence)
+    out.print()
+    out.print(words)
 
 
 def _title(explanation: Explanation, tables: Tables) -> Text:
@@ -101,8 +107,8 @@ def _side_by_side(out: RichConsole, tables: list[Table]) -> Iterator[Table]:
 def _reading(explanation: Explanation) -> Iterator[tuple[str, Text]]:
     """For each part, a word of its table, what the numbers are, and what they do not prove."""
     if explanation.get(Tokens):
-        said = "bits: -log2 of a token's probability before it was read; 10 is 1 in 1,000. "
-        yield "surprise", Text(said, "dim") + legend()
+        said = "bits, -log2 of a token's probability; 10 is 1 in 1,000: "
+        yield "surprise", Text.assemble((said, "dim"), legend())
     if following := explanation.get(Next):
         yield "sampled", Text(f"the probabilities that generate draws from, with {_flags(following)}", "dim")
     for kind, word, sentence in SENTENCES:

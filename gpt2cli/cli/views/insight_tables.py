@@ -1,6 +1,6 @@
 """The tables of `gpt2 explain`, one for each finding. The first heading of each is its title."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -80,13 +80,18 @@ class Tables:
         labels = {f"{row.layer}.{row.head}": KINDS.get(row.label, "") for row in heads.rows} if heads else {}
         names = [name for name in changes or adds if name.startswith("mlp.") or name.replace(".", "").isdigit()]
         names.sort(key=lambda name: -abs((changes or adds)[name]))
-        table = _table("head or MLP", "adds", "without", "attends to", numbers={1, 2})
-        for name in self._first(names):
-            table.add_row(name, _signed(adds.get(name)), _signed(changes.get(name)), labels.get(name, ""))
+        names = self._first(names)
+        columns = [("adds", adds), ("without", changes)]
+        shown = [(heading, numbers) for heading, numbers in columns if numbers]
+        attends = ["attends to"] if any(labels.get(name) for name in names) else []
+        table = _table("head or MLP", *(heading for heading, _ in shown), *attends, numbers={1, len(shown)})
+        for name in names:
+            label = [labels.get(name, "")] if attends else []
+            table.add_row(name, *(_signed(numbers[name]) for _, numbers in shown), *label)
         return table
 
     def saliency(self, found: Saliency) -> Table:
-        table = _table("token of the prompt", "moves it by", "gradient", numbers={1, 2})
+        table = _table("prompt token", "moves it", "gradient", numbers={1, 2})
         rows = sorted(found.rows, key=lambda row: -abs(row.integrated_gradients)) if self.screen else found.rows
         for row in self._first(rows):
             table.add_row(self.token(row.text), _signed(row.integrated_gradients), _signed(row.gradient_x_input))
@@ -109,7 +114,7 @@ class Tables:
         for layer, (stream, heads) in self._thinned(list(enumerate(zip(found.stream, found.heads, strict=True)))):
             place = max(range(len(stream)), key=stream.__getitem__)
             head = max(range(len(heads)), key=heads.__getitem__)
-            name = f"{place + 1} {self.token(show(prompt[place]))}"
+            name = f"{place + 1}: {self.token(show(prompt[place]))}"
             table.add_row(str(layer), name, f"{stream[place]:.2f}", f"{layer}.{head}", f"{heads[head]:.2f}")
         return table
 
@@ -131,7 +136,7 @@ class Tables:
         return [rows[round(number * (len(rows) - 1) / (ROWS - 1))] for number in range(ROWS)]
 
 
-def _table(title: str, *headings: str, numbers: set[int] = frozenset()) -> Table:
+def _table(title: str, *headings: str, numbers: Collection[int] = ()) -> Table:
     """An empty table. The columns `numbers` are aligned on the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(Text(title, "bold not dim"), no_wrap=True)
@@ -144,5 +149,5 @@ def _percent(probability: float) -> str:
     return f"{probability:.1%}" if probability >= 0.0005 or not probability else "<0.1%"
 
 
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f}"
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"

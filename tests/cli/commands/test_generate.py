@@ -82,6 +82,21 @@ def test_json_has_the_fields_of_the_contract(run, directory):
         assert (len(sample["tokens"]), sample["finish_reason"], sample["seed"]) == (9, "length", 4 + number)
 
 
+def test_parts_are_taken_out(run, directory):
+    args = ("generate", "One day", "--model", directory, "-n", "9", "--seed", "4")
+    whole = run(*args)
+    without = run(*args, "--ablate", "1.2,mlp.0", "--ablate", "attn.1, mlp.0")
+    assert without.stdout != whole.stdout
+    assert without.stderr == "taken out of the model: 1.2, mlp.0, attn.1\n"
+    told = json.loads(run(*args, "--ablate", "1.2,attn.1,mlp.0", "--json").stdout)
+    assert told["ablated"] == ["1.2", "attn.1", "mlp.0"]
+    assert "One day" + told["text"] + "\n" == without.stdout
+    for names, says in (("2.0", "this model has layers 0 to 1"), ("1.3", "heads 0 to 2"), ("mlp.9", "layers 0 to 1")):
+        assert_one_error(run(*args, "--ablate", names), 2, f"{names} is not there: ", says)
+    for empty in ("", ",", "0.0,"):
+        assert_one_error(run(*args, "--ablate", empty), 2, "empty")
+
+
 def test_several_samples_are_told_apart(run, directory):
     done = run("generate", "One day", "--model", directory, "-n", "5", "--seed", "4", "--num-samples", "2")
     first, second = done.stdout.split("--- sample 2 of 2 ---\n")
