@@ -2,7 +2,6 @@
 const { found, names } = JSON.parse(document.getElementById("data").textContent);
 const size = names.length;
 const byId = (id) => document.getElementById(id);
-const text = (element) => element.textContent;
 const shown = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
 
 // One cell is in the tab order, the arrow keys move over the others (https://www.w3.org/WAI/ARIA/apg/practices/keyboard-interface/).
@@ -55,8 +54,8 @@ if (lens) {
     const row = Math.floor(at / size);
     const place = found.lens[row].places[at % size];
     byId("lens-readout").textContent =
-      `${text(lens.tBodies[0].rows[row].cells[0])}, at ${names[at % size]}: ` +
-      `${text(cells[at])} ${shown(place.probability, 3)}, true next token ${shown(place.next, 3)}, KL ${shown(place.kl)}`;
+      `After ${lens.tBodies[0].rows[row].cells[0].textContent}, at token ${(at % size) + 1} ${names[at % size]}: likeliest ` +
+      `${cells[at].textContent} ${shown(place.probability, 3)}, true next token ${shown(place.next, 3)}, KL ${shown(place.kl)}`;
   };
   lens.setAttribute("role", "grid");
   lens.addEventListener("mouseover", tell);
@@ -96,7 +95,7 @@ if (maps) {
   const canvases = buttons.map((button) => button.querySelector("canvas"));
   const paintAll = () => canvases.forEach(paint);
   const open = largeHead((head) => buttons[head].focus());
-  const place = (event, length) => Math.floor((event * size) / length);
+  const place = (distance, length) => Math.floor((distance * size) / length);
   paintAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintAll);
   maps.style.setProperty("--columns", Math.max(...found.heads.map((head) => head.head)) + 1);
@@ -115,11 +114,15 @@ if (maps) {
 
   const arrange = () => {
     const order = byId("order").value, only = byId("only").value;
-    const score = (head) => (order === "entropy" ? -found.heads[head].repeated.entropy : found.heads[head].repeated[order] ?? -1);
+    const score = (head) => found.heads[head].repeated[order];
     const sorted = buttons.map((_, head) => head);
-    if (order !== "layer") sorted.sort((a, b) => score(b) - score(a));
+    if (order !== "layer") sorted.sort((a, b) => (score(b) ?? -1) - (score(a) ?? -1));
     maps.replaceChildren(...sorted.map((head) => buttons[head]));
-    buttons.forEach((button, head) => { button.hidden = only !== "all" && found.heads[head].label !== only; });
+    buttons.forEach((button, head) => {
+      const { label } = found.heads[head];
+      button.hidden = only !== "all" && label !== only;
+      button.querySelector("small").textContent = order === "layer" ? label || "\u00a0" : `${shown(score(head))} ${label}`;
+    });
     maps.classList.toggle("sorted", order !== "layer" || only !== "all");
     const [first] = [...maps.children].filter((button) => !button.hidden);
     buttons.forEach((button) => { button.tabIndex = button === first ? 0 : -1; });

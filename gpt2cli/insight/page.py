@@ -11,6 +11,8 @@ from gpt2cli.insight.question import show
 
 TITLE = 60
 """Characters of the prompt in the page's title."""
+HEADING = 300
+"""Characters of the prompt in the page's heading. The section about its tokens has all of it."""
 SCORES = {
     "previous": "previous token",
     "duplicate": "same token",
@@ -21,6 +23,7 @@ SCORES = {
 """The scores of a head, and how the page calls them."""
 FILTERS = {
     "token": figures.token_name,
+    "one_line": figures.one_line,
     "number": figures.number,
     "signed": figures.signed,
     "percent": figures.percent,
@@ -38,15 +41,13 @@ FILTERS = {
 def page(found: Mapping[str, Any]) -> str:
     """The page in HTML, of the object that `gpt2 explain --json` prints. Parts that are missing have no section."""
     names = [figures.token_name(show(id)) for id in found["ids"]]
-    target, foil = _explained(found)
-    start = " ".join(found["prompt"].split())
-    shortened = start if len(start) <= TITLE else start[:TITLE] + "..."
     values = {
         "found": found,
         "names": names,
-        "target": target,
-        "foil": foil,
-        "title": f"{shortened} - {found['model']}",
+        "target": figures.token_name(found["target"]["text"]),
+        "foil": figures.token_name(found["foil"]["text"]) if found["foil"] else None,
+        "heading": _shortened(figures.one_line(found["prompt"]), HEADING),
+        "title": f"{_shortened(figures.one_line(found['prompt']), TITLE)} · {found['model']}",
         "data": embedded({"found": packed(found), "names": names}),
         "scores": SCORES,
         "next": _before_and_after(found),
@@ -83,12 +84,9 @@ def _pattern(rows: Sequence[Sequence[float]] | None) -> str | None:
     return base64.b64encode(bytes(round(255 * min(1.0, weight)) for row in rows for weight in row)).decode()
 
 
-def _explained(found: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The names of the token that is explained and of its foil, from a part that has them."""
-    parts = [found[part] for part in ("attribution", "saliency", "patching", "compared") if part in found]
-    texts = [next((part[key]["text"] for part in parts if part.get(key)), None) for key in ("target", "foil")]
-    target, foil = (None if text is None else figures.token_name(text) for text in texts)
-    return target, foil
+def _shortened(text: str, length: int) -> str:
+    """The text, or its two ends if it is longer than `length`."""
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
 
 
 def _before_and_after(found: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:

@@ -16,6 +16,7 @@ DIVERGENCES = (0.05, 0.2, 0.5, 1, 2, 3, 5, 8, 12)
 """Where the next shade begins, for divergences in nats."""
 TOP = 20
 """The number of bars for parts."""
+_DIRECTIONS = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
 _SPACES = {" ": "·", "\n": "↵", "\t": "⇥"}
 
 
@@ -89,7 +90,7 @@ def part_map(values: Mapping[str, float]) -> PartMap:
 
 def sums(values: Mapping[str, float]) -> dict[str, float]:
     """What the parts of an attribution add together, kind by kind."""
-    kinds = {"embedding": "embedding of the last token", "position": "embedding of its position"}
+    kinds = {"embedding": "token embedding", "position": "position embedding"}
     found: dict[str, float] = {}
     for part, value in values.items():
         if part[0].isdigit():
@@ -112,6 +113,12 @@ def largest(rows: Iterable[Iterable[float | None]]) -> float:
 def token_name(text: str) -> str:
     """A token's text on one line: spaces and line ends as signs, invisible characters as their code points."""
     return "".join(_SPACES.get(character) or _shown(character) for character in text)
+
+
+def one_line(text: str) -> str:
+    """A text on one line. The characters that set a direction of writing are shown as their code points."""
+    shown = (_shown(c) if unicodedata.bidirectional(c) in _DIRECTIONS else c for c in " ".join(text.split()))
+    return "".join(shown)
 
 
 def _shown(character: str) -> str:
