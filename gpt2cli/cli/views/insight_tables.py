@@ -28,10 +28,8 @@ from gpt2cli.insight.question import show
 
 ROWS = 6
 """Rows of a table on a screen."""
-BAR = 8
+BAR = 6
 """Columns of the longest bar."""
-LONGEST_TOKEN = 14
-"""Columns of a token's text on a screen."""
 KINDS = {"previous": "previous token", "duplicate": "same token", "induction": "induction", "first": "first token"}
 """What the labels of heads are called."""
 Row = TypeVar("Row")
@@ -41,17 +39,19 @@ Row = TypeVar("Row")
 class Tables:
     """Makes the tables: short ones for a screen, or those with all rows for a pipe.
 
-    blocks  whether the terminal can show block characters
+    blocks         whether the terminal can show block characters
+    longest_token  columns of a token's text on a screen
     """
 
     screen: bool
     blocks: bool
+    longest_token: int
 
     def token(self, text: str) -> str:
         """A token on one line, in quotes, which show its blanks."""
         shown = f'"{visible_line(text)}"'
-        if self.screen and cell_len(shown) > LONGEST_TOKEN:
-            return set_cell_size(shown, LONGEST_TOKEN - 4) + '..."'
+        if self.screen and cell_len(shown) > self.longest_token:
+            return set_cell_size(shown, self.longest_token - 4) + '..."'
         return shown
 
     def prompt(self, found: Tokens) -> Table:
@@ -73,8 +73,8 @@ class Tables:
         return table
 
     def lens(self, found: Lens) -> Table:
-        """After each layer. The first row is that of the embedding."""
-        table = _table("after layer", "likeliest", "", self.token(found.target.text), numbers={2, 3})
+        """What the lens says after each layer. The first row is that of the embedding."""
+        table = _table("layer", "likeliest", "", self.token(found.target.text), numbers={2, 3})
         for row in self._thinned([row for row in found.rows if row.after != "attn"]):
             likeliest = row.top[0]
             name = row.after if row.layer is None else str(row.layer)
@@ -141,7 +141,7 @@ class Tables:
                 Difference(row.name.removeprefix("mlp."), math.exp(row.before), math.exp(row.after))
                 for row in self._thinned(layers)
             ]
-            yield self._before_and_after(f"{self.token(found.target.text)} after layer", rows, _percent)
+            yield self._before_and_after(f"layer, {self.token(found.target.text)}", rows, _percent)
         parts = sorted(found.attribution, key=lambda row: -abs(row.after - row.before))
         if parts:
             yield self._before_and_after("adds", self._first(parts), _signed)
@@ -172,7 +172,9 @@ def _table(title: str, *headings: str, numbers: Collection[int] = ()) -> Table:
 
 
 def _percent(probability: float) -> str:
-    return f"{probability:.1%}" if probability >= 0.0005 or not probability else "<0.1%"
+    if 0 < probability < 0.0005:
+        return "<0.1%"
+    return f"{probability:.1%}" if probability < 0.9995 else "100%"
 
 
 def _signed(value: float) -> str:

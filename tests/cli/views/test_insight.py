@@ -96,7 +96,7 @@ def test_a_long_prompt_shows_its_end(width: int) -> None:
 
 
 def test_tokens_are_in_quotes_on_one_line_and_short_on_a_screen() -> None:
-    screen, pipe = Tables(screen=True, blocks=True), Tables(screen=False, blocks=True)
+    screen, pipe = (Tables(screen=screen, blocks=True, longest_token=14) for screen in (True, False))
     assert screen.token(" owl") == '" owl"' and screen.token("\n\x1b") == r'"\n\x1b"'
     assert screen.token(" electroencephalogram") == '" electroe..."' and len(pipe.token(" " * 40)) == 42
 
@@ -120,17 +120,26 @@ def test_the_parts_that_change_most_come_first_and_only_heads_and_mlps() -> None
 
 
 def test_a_screen_has_some_layers_and_a_pipe_all() -> None:
-    screen, pipe = (Tables(screen=screen, blocks=True).lens(lens(48)) for screen in (True, False))
+    screen, pipe = (Tables(screen=screen, blocks=True, longest_token=14).lens(lens(48)) for screen in (True, False))
     assert (screen.row_count, pipe.row_count) == (ROWS, 49)
     names = [str(name) for name in screen.columns[0].cells]
     assert names[0] == "embedding" and names[-1] == "47"
+
+
+def test_the_widest_tables_fit_side_by_side_into_80_columns() -> None:
+    long = Choice(" electroencephalogram", 1, 1.0)
+    place = LensPlace(long.text, 1, 1.0, 1.0, 0.0)
+    found = Lens(Token(long.text, 1), (LensRow(None, "embedding", (long,), 0.0, 0.0, (place,)),))
+    settings = {"temperature": 0.5, "top_k": 1, "top_p": 1.0, "min_p": 0.0}
+    text = shown([Next((long,), (long,), settings), found], terminal=True)
+    assert any("next token" in line and "layer" in line and len(line) <= 80 for line in text.splitlines())
 
 
 @pytest.mark.parametrize("width", [30, 60, 80, 120])
 def test_no_line_is_longer_than_the_terminal(width: int) -> None:
     text = shown(FINDINGS, terminal=True, width=width)
     assert max(map(len, text.splitlines())) <= width and "\x1b" not in text
-    side_by_side = any("next token" in line and "after layer" in line for line in text.splitlines())
+    side_by_side = any("next token" in line and " layer " in line for line in text.splitlines())
     assert side_by_side == (width >= 80)
     assert len(text.splitlines()) <= 30 or width < 80
 
@@ -138,5 +147,5 @@ def test_no_line_is_longer_than_the_terminal(width: int) -> None:
 def test_ascii_terminals_get_other_bars_and_excluded_tokens_a_dash() -> None:
     lines = shown(FINDINGS, encoding="ascii").splitlines()
     [cat] = [line for line in lines if line.startswith('" cat"')]
-    assert cat.split() == ['"', 'cat"', "25.0%", "####", "-"]
+    assert cat.split() == ['"', 'cat"', "25.0%", "###", "-"]
     assert any("with --temp 0.5 --top-k 1" in line and "--top-p" not in line for line in lines)
