@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt2cli.checkpoints.adapters import Adapter, read_adapter
 from gpt2cli.checkpoints.configs import config_shape
-from gpt2cli.checkpoints.hub_layout import read_hub_config
+from gpt2cli.checkpoints.hub_layout import check_hub_config
 from gpt2cli.checkpoints.lazy_arrays import LazyArray
 from gpt2cli.checkpoints.metadata import Metadata
 from gpt2cli.checkpoints.model_shape import parameter_shapes
@@ -17,7 +17,7 @@ from gpt2cli.checkpoints.read_model import add_adapter
 from gpt2cli.checkpoints.stored_model import StoredModel, Weights
 from gpt2cli.config import GPTConfig
 from gpt2cli.errors import NetworkError
-from gpt2cli.hub import models
+from gpt2cli.hub.config_file import fetch_config
 from gpt2cli.hub.names import parse_name, short_name
 from gpt2cli.model.origin import Origin
 from gpt2cli.paths import expand
@@ -80,8 +80,9 @@ def _shape_on_hub(name: str, offline: bool, progress: Progress) -> GPTConfig:
     published = PUBLISHED.get(short_name(parse_name(name)[0]))
     if published is not None:
         return published.config
-    directory = models.fetch_config(name, offline=offline, progress=progress)
-    return config_shape(read_hub_config(directory), directory)
+    config = fetch_config(name, offline=offline, progress=progress)
+    check_hub_config(config, name)
+    return config_shape(config, name)
 
 
 def _without_weights(config: GPTConfig) -> StoredModel:

@@ -92,26 +92,6 @@ def download(
             raise NetworkError(f"cannot fetch {model}: {error}{way_out}") from None
 
 
-def fetch_config(name: str, *, offline: bool = False, progress: Progress = ignore) -> Path:
-    """A directory with the `config.json` of a model that is not on disk. It is downloaded, without the weights.
-
-    A later download of the model keeps the file. Raises what `download` raises.
-    """
-    repo, revision = parse_name(name)
-    if offline or is_offline():
-        raise NetworkError(f"{name} is not on disk and the network is off (--offline or HF_HUB_OFFLINE): go online")
-    source = Remote(repo, revision, progress)
-    with model_cache.lock(repo, lambda: progress(Note(f"another process is downloading {name}: waiting for it"))):
-        try:
-            prepare_client()
-            commit, config = source.head(CONFIG)
-            _check_json(source, config)
-            _download_missing(_pinned(source, commit), [config], force=False)
-        except NetworkError as error:
-            raise NetworkError(f"cannot fetch the config of {name}: {error}") from None
-    return model_cache.model_directory(repo, commit)
-
-
 def download_from_dataset(wanted: DatasetFile, part: Path, *, progress: Progress = ignore) -> None:
     """Download a file of a *dataset* to `part`. Bytes that `part` already holds are kept.
 

@@ -82,6 +82,9 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> 
     optimizer = Optimizer(job.model, job.config)
     rows, sampled = _typical_rows(job, device, step)
     out, free = Path(settings.out), free_memory(device)
+    memory = memory_needed(
+        job, optimizer, device, rows
+    )  # before a step of a miniature, whose memory is not needed later
     seconds = left * _step_seconds(settings, job, optimizer, rows, sampled, device) if left else 0.0
     return Plan(
         device=str(device),
@@ -94,7 +97,7 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> 
         epoch_tokens=job.train.n_tokens,
         tokens=round(left / per_epoch * job.train.n_tokens),
         seconds=seconds,
-        memory=memory_needed(job, optimizer, device, rows),
+        memory=memory,
         free_memory=free,
         disk=disk_needed(job, optimizer, settings.lora is not None, _checkpoints(settings, job, seconds)),
         free_run=free_disk(run),

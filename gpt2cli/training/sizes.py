@@ -31,10 +31,10 @@ KEPT_OF_PAIRS = 12
 """Bytes that such attention keeps, for each head, of a query and a key: their weight, the same dropped, and a mask."""
 COPIES_OF_LOGITS = 3
 """Logits, their softmax and its gradient, in fp32."""
-LATER_LIBRARIES = 150 * 2**20
-"""Bytes of libraries and of their compiled kernels that are loaded during the first step."""
-ALLOCATOR = 1.2
-"""Memory that freed tensors of other sizes leave behind, as a factor of activations and logits."""
+LIBRARIES, LATER_LIBRARIES = 290 * 2**20, 75 * 2**20
+"""Bytes of Python and of the libraries of a run before its first step, at least, and of what the first step adds."""
+LEFT_BEHIND = 0.2
+"""Memory that freed tensors of other sizes leave behind, as a fraction of activations and logits."""
 UNLIMITED = 2**60
 """A limit of a control group above this is no limit."""
 CGROUP = Path("/sys/fs/cgroup")
@@ -66,12 +66,16 @@ def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Se
     weights = sum(p.numel() for p in parameters) * FLOAT
     if job.autocast and trained < weights // FLOAT:  # layers with an adapter are rounded to 16 bits
         weights -= sum(p.numel() for p in job.model.h.parameters() if not p.requires_grad) * (FLOAT - HALF)
-    total = weights + trained * FLOAT + _state_bytes(optimizer) + max(_passing(job, device, row) for row in rows)
+    passing = max(_passing(job, device, row) for row in rows)
+    gradients, left_behind = trained * FLOAT, int(passing * LEFT_BEHIND)
+    total = weights + _state_bytes(optimizer) + passing
     if device.type != "cpu":
-        return total + (trained * 2 * HALF if job.half_copy else 0)
+        return total + gradients + left_behind + (trained * 2 * HALF if job.half_copy else 0)
+    total += max(gradients, left_behind)  # gradients are made where activations were
     libraries = psutil.Process().memory_info().rss - (sum(p.nbytes for p in parameters) if is_loaded else 0)
+    libraries = max(libraries, LIBRARIES)
     while_loading = 2 * sum(p.numel() for p in parameters) * FLOAT  # the file and the copy that is trained
-    return int(max(libraries, 0) + max(total + LATER_LIBRARIES, while_loading))
+    return libraries + max(total + LATER_LIBRARIES, while_loading)
 
 
 def _state_bytes(optimizer: Optimizer) -> int:
@@ -85,7 +89,7 @@ def _passing(job: Job, device: torch.device, row: Batch) -> int:
     block = _kept(job, device, row)
     in_blocks = FLOAT * tokens * config.n_embd * config.n_layer + block if job.recompute else block * config.n_layer
     logits = min(len(row.targets), LOGIT_ROWS[device.type]) * config.vocab_size * FLOAT * COPIES_OF_LOGITS
-    return int((in_blocks + logits) * ALLOCATOR)
+    return in_blocks + logits
 
 
 def _kept(job: Job, device: torch.device, row: Batch) -> int:
