@@ -4,7 +4,7 @@ const size = names.length;
 const byId = (id) => document.getElementById(id);
 const shown = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
 
-// One cell is in the tab order, the arrow keys move over the others (https://www.w3.org/WAI/ARIA/apg/practices/keyboard-interface/).
+// One cell is in the tab order, the arrow keys move over the others, as ARIA advises for grids.
 function moveWithArrows(container, cells) {
   const columns = (visible) => visible.filter((cell) => cell.offsetTop === visible[0].offsetTop).length;
   cells().forEach((cell, i) => { cell.tabIndex = i ? -1 : 0; });

@@ -21,7 +21,7 @@ SCORES = {
     "entropy": "entropy (nats)",
 }
 """The scores of a head, and how the page calls them."""
-FILTERS = {
+FILTERS: html_page.Filters = {
     "token": figures.token_name,
     "one_line": figures.one_line,
     "number": figures.number,
@@ -34,6 +34,7 @@ FILTERS = {
     "part_map": figures.part_map,
     "largest": figures.largest,
     "sums": figures.sums,
+    "changes": lambda rows: {row["name"]: row["after"] - row["before"] for row in rows},
     "hex": lambda content: bytes(content).hex(" "),
 }
 
@@ -51,6 +52,10 @@ def page(found: Mapping[str, Any]) -> str:
         "data": embedded({"found": packed(found), "names": names}),
         "scores": SCORES,
         "next": _before_and_after(found),
+        "next_compared": [
+            (figures.token_name(row["name"]), row["before"], row["after"])
+            for row in found.get("compared", {}).get("next", ())
+        ],
         "attribution": _by_name(found.get("attribution", {}).get("parts", ()), "contribution"),
         "ablation": _by_name(found.get("ablation", ()), "change"),
         "scale": {
