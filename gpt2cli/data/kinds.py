@@ -60,8 +60,8 @@ def _other_data_in(folder: Path) -> str:
 def text_files(path: Path) -> dict[str, Path]:
     """The text file at a path by its name, or the `.txt` files in a folder and its subfolders by `name_in`, sorted.
 
-    The suffix may be in upper case. Hidden files and folders are left out, such as `._*`, where macOS stores metadata on other file systems. Symbolic
-    links to folders are not followed, because they can lead around in a circle.
+    The suffix may be in upper case. Hidden files and folders are left out, such as `._*`, where macOS stores metadata
+    on other file systems. Symbolic links to folders are not followed, because they can lead around in a circle.
     """
     if not path.is_dir():
         return {path.name: path}
