@@ -134,7 +134,13 @@ def test_documents_are_tokenized_in_portions(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"caf\xe9!", "a.txt is not valid UTF-8 at byte 3"), (b"", "no text"), (b"\xef\xbb\xbf", "no")],
+    [
+        (b"caf\xe9!", r"a.txt is not valid UTF-8 at byte 3 \(looks like text in Latin-1 or a similar encoding\): conv"),
+        (b"x" * 600 + "Äpfel".encode("cp1252"), r"at byte 600 \(looks like text in Latin-1"),
+        (b"\xff\x01\x02\x03", r"at byte 0 \(looks like unknown binary data\)"),
+        (b"", "no text"),
+        (b"\xef\xbb\xbf", "no"),
+    ],
 )
 def test_what_is_no_text(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)

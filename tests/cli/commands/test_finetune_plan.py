@@ -60,6 +60,13 @@ def test_the_plan_is_the_result_of_a_dry_run_and_a_note_of_a_run(args, run):
     assert done.stdout == ""
 
 
+def test_a_dry_run_replaces_nothing_so_it_needs_no_force(args, tmp_path, run):
+    (tmp_path / "out.pt").write_text("mine")
+    dry = run("finetune", *args, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert run("finetune", *args).returncode == 2 and (tmp_path / "out.pt").read_text() == "mine"
+
+
 def test_what_is_held_out_can_be_trained_on_too_unless_it_was_prepared_so(args, tmp_path, run, home):
     advice = "--val-fraction 0 trains on all"
     assert advice in run("finetune", *args, "--dry-run").stderr
