@@ -63,11 +63,11 @@ def parse_json(text: str | bytes, make_object: Callable[[list[tuple[str, Any]]],
         raise ValueError("nested too deeply") from None
     except UnicodeDecodeError as error:
         encoding = error.encoding.upper()[: len("UTF-16")].rstrip("-")
-        raise ValueError(f"is not {encoding} at byte {error.start + 1}") from None
+        raise ValueError(f"not {encoding} at byte {error.start + 1}") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON at line {error.lineno}, column {error.colno}") from None
+        raise ValueError(f"invalid at line {error.lineno}, column {error.colno}") from None
     except ValueError as error:  # of `make_object`, or of Python about a number
-        raise ValueError("has a number of too many digits" if "int_max_str" in str(error) else str(error)) from None
+        raise ValueError("a number of too many digits" if "int_max_str" in str(error) else str(error)) from None
 
 
 def whole_lines(file: BinaryIO) -> Iterator[bytes]:

@@ -22,9 +22,9 @@ def ending(path: Path) -> str:
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """Open a file for reading. Raises OSError.
+    """Open a file for reading. Raises OSError, and DataError for a `.gz` file that is not packed, or another that is.
 
-    Raises DataError for a `.gz` file that gzip did not make, and for any other that it made. Reading raises DataError if a `.gz` file is damaged, or unpacks to much more than any text would.
+    Reading raises DataError if a `.gz` file is damaged, or unpacks to much more than any text would.
     """
     with path.open("rb") as file:
         start = file.read(512)

@@ -32,7 +32,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"has {untrusted.shown_name(name)} twice")
+            raise ValueError(f"{untrusted.shown_name(name)} stands in it twice")
         found[name] = value
     return found
 

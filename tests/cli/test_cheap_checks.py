@@ -89,7 +89,7 @@ WRONG = {
     # settings
     "finetune --config setting.json": "setting.json is not there: did you mean settings.json?",
     "finetune --config empty": "empty holds no run: it has no config.json",
-    "finetune --config text.pt": "text.pt holds no settings (is not JSON at line 1, column 1)",
+    "finetune --config text.pt": "text.pt holds no settings (invalid at line 1, column 1)",
     "finetune --config settings.json": "settings.json: there is no setting train.learning_rat: did you mean "
     "train.learning_rate?",
     "finetune --config rate.json": "rate.json: train.learning_rate must be a finite number above 0, not -1",

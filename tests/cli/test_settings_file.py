@@ -96,15 +96,15 @@ def test_a_wrong_value_is_named_in_the_words_of_its_option(text: str, file: Path
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "is not JSON at line 1, column 1"),
+        (b"", "invalid at line 1, column 1"),
         (b"[1]", "settings.json is a list, not an object"),
         (b"null", "settings.json is null, not an object"),
-        (b'{"a":\n  1 2}', "is not JSON at line 2, column 5"),
+        (b'{"a":\n  1 2}', "invalid at line 2, column 5"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"out": "caf\xe9"}', "is not UTF-8 at byte 13"),
-        (b"\xff\xfe\x00", "is not UTF-16 at byte 3"),
+        (b'{"out": "caf\xe9"}', "not UTF-8 at byte 13"),
+        (b"\xff\xfe\x00", "not UTF-16 at byte 3"),
         (b" " * 2**24 + b"{}", "has more than 16 MB"),
-        (b'{"data":\n ' + b"9" * 5000 + b"}", "has a number of too many digits"),
+        (b'{"data":\n ' + b"9" * 5000 + b"}", "a number of too many digits"),
     ],
 )
 def test_a_file_without_an_object_is_refused(content: bytes, why: str, file: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_file_without_an_object_is_refused(content: bytes, why: str, file: Pat
 )
 def test_a_setting_that_stands_twice_is_refused(text: str, name: str, file: Path) -> None:
     file.write_text(text)
-    assert refusal(file).startswith(f"{file} holds no settings (has {name} twice): ")
+    assert refusal(file).startswith(f"{file} holds no settings ({name} stands in it twice): ")
 
 
 def test_a_file_from_windows_is_read(file: Path) -> None:
