@@ -190,7 +190,12 @@ class LoRAConfig(Checked):
 class DataConfig(Checked):
     """How records become training data. Raises UsageError for a value out of its bounds."""
 
-    val_fraction: float = described(0.1, BELOW_1, "The fraction of the records that is used for validation.")
+    val_fraction: float = described(
+        0.1,
+        BELOW_1,
+        "The fraction of the records that is used for validation. Of several texts whole ones are used, of one its "
+        "end.",
+    )
     test_fraction: float = described(0.05, BELOW_1)
     subset: int | None = described(None, AT_LEAST_1, "Use only this many records, chosen at random.", means="all")
     seed: int = 0

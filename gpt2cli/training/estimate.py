@@ -32,8 +32,8 @@ class Plan:
     """What a run will read, take and need. Bytes are those of the peak.
 
     device        where it computes
-    is_text       whether its examples are blocks of text, not records
-    examples      the number of training records or blocks
+    noun          the word for one of its examples: a record, a conversation, or a block of text
+    examples      the number of training examples
     step, steps   steps already taken, and all steps of the run
     epochs        epochs of the run, the last of which may be incomplete
     warmup        steps in which the learning rate rises, as asked
@@ -49,7 +49,7 @@ class Plan:
     """
 
     device: str
-    is_text: bool
+    noun: str
     examples: int
     step: int
     steps: int
@@ -88,7 +88,7 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> 
     seconds = left * _step_seconds(settings, job, optimizer, rows, sampled, device) if left else 0.0
     return Plan(
         device=str(device),
-        is_text=job.plain_text,
+        noun=job.noun,
         examples=len(job.train),
         step=step,
         steps=job.total_steps,

@@ -21,10 +21,28 @@ def read_object(file: Path) -> dict[str, Any]:
     content = untrusted.read_at_most(file, _MAX_BYTES) if untrusted.is_file(file) else None
     if content is None:
         raise ValueError(f"{file.name} is missing, not a regular file, or has more than {_MAX_BYTES >> 20} MB")
-    value = untrusted.parse_json(content)
+    value = untrusted.parse_json(content, _object)
     if not isinstance(value, dict):
-        raise ValueError(f"{file.name} is {untrusted.shown(value)}, not an object")
+        raise ValueError(f"{file.name} is {_shown(value)}, not an object")
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError if it has two values of one name."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{untrusted.shown_name(name)} stands in it twice")
+        found[name] = value
+    return found
+
+
+def _shown(value: Any) -> str:
+    """A JSON value for an error message, as JSON writes it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    kinds = {list: "a list", dict: "an object"}
+    return kinds.get(type(value)) or untrusted.shown(value)
 
 
 def typed(value: Any, kind: Any, place: str = "") -> Any:
@@ -54,7 +72,7 @@ def typed(value: Any, kind: Any, place: str = "") -> Any:
         return value
     if type(value) is plain and plain is not int:
         return value
-    raise FieldError(place, f"must be {_words(kind, value)}, not {untrusted.shown(value)}")
+    raise FieldError(place, f"must be {_words(kind, value)}, not {_shown(value)}")
 
 
 def _dataclass_object(values: Mapping[str, Any], kind: Any, place: str) -> Any:

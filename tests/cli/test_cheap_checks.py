@@ -89,7 +89,7 @@ WRONG = {
     # settings
     "finetune --config setting.json": "setting.json is not there: did you mean settings.json?",
     "finetune --config empty": "empty holds no run: it has no config.json",
-    "finetune --config text.pt": "text.pt holds no settings (Expecting value: line 1 column 1 (char 0))",
+    "finetune --config text.pt": "text.pt holds no settings (invalid at line 1, column 1)",
     "finetune --config settings.json": "settings.json: there is no setting train.learning_rat: did you mean "
     "train.learning_rate?",
     "finetune --config rate.json": "rate.json: train.learning_rate must be a finite number above 0, not -1",
@@ -105,6 +105,7 @@ WRONG = {
     "chat --model tiny --template alpca": "there is no template 'alpca': did you mean alpaca?",
     "generate x --precision 8bit": "did you mean int8?",
     "generate x --threads 0": "--threads must be a whole number from 1 to 1,024, not '0'",
+    "chat --turns -1": "--turns must be a whole number, 0 or more, not '-1'",
     "generate x --top-p high": "--top-p must be a number, not 'high'",
     "evaluate --split dev": "did you mean val?",
     "finetune --schedule cos": "did you mean cosine?",

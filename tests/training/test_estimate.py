@@ -17,7 +17,7 @@ from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.estimate import Plan, make_plan
 from gpt2cli.training.inputs import shape_only
 from gpt2cli.training.job import make_job
-from gpt2cli.training.optim import Optimizer
+from gpt2cli.training.optim import Optimizer, learning_rate
 from gpt2cli.training.plan_warnings import warnings_of
 from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.settings import Settings
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 MEDIUM = GPTConfig(24, 16, 1024)
 PLAN = Plan(
     device="cpu",
-    is_text=False,
+    noun="record",
     examples=27,
     step=0,
     steps=80,
@@ -153,7 +153,7 @@ def test_a_plan_that_fits_has_no_warnings():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": 8}, ["(10 steps)", "(8 steps)", "--epochs 13 or --warmup 0"]),
+        ({"steps": 8}, ["(10 steps)", "(8 steps)", "only there and never falls: use --epochs 13 or --warmup 0"]),
         ({"steps": 15}, ["10 of 15 steps", "--warmup 0"]),
         ({"steps": 15, "warmup": 0}, ["15 steps are few", "--epochs 3"]),
         ({"steps": 1, "epochs": 1}, ["1 step is few"]),
@@ -166,6 +166,30 @@ def test_a_plan_that_fits_has_no_warnings():
 def test_each_warning_names_what_to_change(changes, said):
     (warning,) = warnings_of(replace(PLAN, **changes), settings())
     assert all(text in warning for text in said), warning
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+@pytest.mark.parametrize(("steps", "warmup"), [(30, 29), (30, 30), (30, 40), (30, 28), (30, 16)])
+def test_a_rate_that_never_falls_has_a_warning(schedule, steps, warmup):
+    train = TrainConfig(schedule=schedule, warmup=warmup, learning_rate=1.0)
+    (warning,) = warnings_of(replace(PLAN, steps=steps, warmup=warmup), settings(train=train))
+    falls = learning_rate(steps - 1, steps, train) < 1
+    assert ("never falls" in warning) == (not falls and schedule != "constant"), warning
+
+
+@pytest.mark.parametrize(("cooldown", "falls"), [(0.02, False), (0.05, True)])
+def test_a_fall_of_less_than_two_steps_is_none(cooldown, falls):
+    train = TrainConfig(schedule="wsd", cooldown=cooldown, warmup=2, learning_rate=1.0)
+    warnings = warnings_of(replace(PLAN, steps=40, warmup=2), settings(train=train))
+    assert (learning_rate(39, 40, train) < 1) == falls == (not warnings)
+    assert falls or "--cooldown 0.02 of 40 steps" in warnings[0]
+
+
+def test_few_steps_of_a_given_number_do_not_grow_with_smaller_batches():
+    few = replace(PLAN, steps=15, warmup=0)
+    for train, advised in ((TrainConfig(max_steps=15), False), (TrainConfig(batch_size=1), False), (None, True)):
+        (warning,) = warnings_of(few, settings(train=train or TrainConfig()))
+        assert "15 steps are few" in warning and ("--batch-size" in warning) == advised
 
 
 def test_advice_leaves_out_what_is_done_already():

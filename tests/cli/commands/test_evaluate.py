@@ -257,6 +257,20 @@ def test_a_full_disk_leaves_what_was_there(work: Path, run: Run) -> None:
     assert refused.returncode == 2 and "report.html is there already: use --force" in refused.stderr
 
 
+@pytest.mark.parametrize("fraction", [0.3, 0])
+def test_the_part_that_training_held_out_is_advised_only_if_there_is_one(
+    work: Path, home: Path, capsys: pytest.CaptureFixture[str], fraction: float
+) -> None:
+    records = {"val_fraction": fraction, "test_fraction": 0, "subset": None, "seed": 3}
+    data = {"kind": "alpaca", "source": str(work / "records.json"), "max_length": 64, "loss_on": "response"}
+    told = {"data": data, "settings": {"records": records}}
+    save_checkpoint(models.small_model(SHAPE), work / "told.pt", provenance=told)
+    call("--data", "records.json", "--ckpt", "told.pt", "--answers", "0")
+    note = "told.pt was trained on this data, so its scores are too good"
+    advice = ": --split val takes the records that it has not seen"
+    assert f"{note}{advice if fraction else ''}\n" in capsys.readouterr().err
+
+
 def test_records_that_finetune_held_out_are_found_again(
     run: Run, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
