@@ -3,7 +3,8 @@
     python tests/on_gpu.py [STEP ...] [--device cuda|cpu] [--tiny] [--out DIR] [--jobs N] [--no-slow-peers] [--list]
 
 STEP is the name of a step, a pattern such as "train-*", or a group: `right` (results are correct) or `fast` (time is
-measured). The default is all steps. Steps of `right` run --jobs at a time; steps of `fast` run one after another.
+measured). The default is all steps. Steps of `right` run first, --jobs at a time; then those of `fast`, one by one and
+in the order in which they are named.
 Each result is appended to DIR/results.jsonl at once, and a short form of it is printed. Logs of failed steps are in
 their results. `--device cpu --tiny` rehearses all steps without a GPU, with small shapes.
 
@@ -138,13 +139,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def choose(patterns: list[str], slow_peers: bool) -> list[Step]:
-    """The steps that the patterns name. Exits with 2 if a pattern names none."""
+    """The steps that the patterns name, in the patterns' order, each once. Exits with 1 if a pattern names none."""
     found = steps()
-    for pattern in patterns:
-        if not any(fits(step, pattern) for step in found):
+    chosen: dict[str, Step] = {}
+    for pattern in patterns or ["*"]:
+        named = {step.name: step for step in found if fits(step, pattern)}
+        if not named:
             sys.exit(f"no step is called {pattern}: see --list")
-    chosen = [step for step in found if not patterns or any(fits(step, pattern) for pattern in patterns)]
-    return [step for step in chosen if slow_peers or not step.slow_peer]
+        chosen = chosen | named
+    return [step for step in chosen.values() if slow_peers or not step.slow_peer]
 
 
 def fits(step: Step, pattern: str) -> bool:
@@ -160,26 +163,41 @@ class Driver:
         self.begun = time.monotonic()
         self.failed: list[str] = []
         self.running: set[subprocess.Popen] = set()
+        self.ended = False
         args.out.mkdir(parents=True, exist_ok=True)
         self.results = (args.out / "results.jsonl").open("a", encoding="utf-8")
 
     def run(self, chosen: list[Step]) -> int:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGTERM, self.end)
         right = [step for step in chosen if step.group == "right"]
         fast = [step for step in chosen if step.group == "fast"]
         with tempfile.TemporaryDirectory(prefix="on_gpu-", ignore_cleanup_errors=True) as work:
             try:
                 jobs = max(1, min(self.args.jobs, len(right) or 1))
                 with ThreadPoolExecutor(jobs) as pool:
-                    list(pool.map(lambda step: self.finish(self.start(step, Path(work), jobs)), right))
+                    list(pool.map(lambda step: self.run_aside(step, Path(work), jobs), right))
                 self.run_in_turn(fast, Path(work))
             except BaseException:
-                for process in list(self.running):
-                    kill_group(process, signal.SIGKILL)
+                self.kill_all()
                 raise
         seconds = time.monotonic() - self.begun
         print(f"{len(chosen)} steps in {seconds:.0f} s; failed: {', '.join(self.failed) or 'none'}", flush=True)
         return 1 if self.failed else 0
+
+    def end(self, *_: object) -> None:
+        """On SIGTERM: end the steps, which other threads wait for, and leave."""
+        self.ended = True
+        self.kill_all()
+        sys.exit(143)
+
+    def kill_all(self) -> None:
+        for process in list(self.running):
+            kill_group(process, signal.SIGKILL)
+
+    def run_aside(self, step: Step, work: Path, jobs: int) -> None:
+        """Run a step in a thread of its own."""
+        if not self.ended:
+            self.finish(self.start(step, work, jobs))
 
     def run_in_turn(self, fast: list[Step], work: Path) -> None:
         """One step at a time; the next one's imports are done while a step runs."""
@@ -231,6 +249,8 @@ class Driver:
         process.wait()
         self.running.discard(process)
         reader.join(GRACE)
+        if self.ended:
+            return
         if error is None and process.returncode not in (0, 1):
             error = f"exit code {process.returncode}"
         if error or (process.returncode == 1 and running.failures == 0):

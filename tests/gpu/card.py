@@ -2,7 +2,7 @@
 
 import torch
 
-from gpt2cli.bench import memory_bandwidth
+from gpt2cli.inference.gpu.bandwidth import read_bandwidth
 from tests.gpu.common import Context
 
 DATASHEET_BF16 = 989e12
@@ -17,7 +17,7 @@ def card(context: Context) -> None:
         figures = {"memory_gb": properties.total_memory / 1e9, "processors": properties.multi_processor_count}
         figures["capability"] = f"{properties.major}.{properties.minor}"
     context.report("device", True, cuda=torch.version.cuda, **figures)
-    read = memory_bandwidth(context.device.type)
+    read = read_bandwidth(context.device.type)
     context.report("bandwidth", True, read_gb_s=read / 1e9, copy_gb_s=copy_rate(context) / 1e9)
     rate = matmul_rate(context)
     context.report("matmul", True, bf16_tflop_s=rate / 1e12, share_of_datasheet=rate / DATASHEET_BF16)
