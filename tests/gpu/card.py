@@ -14,7 +14,7 @@ DATASHEET_BF16 = 989e12
 
 
 def card(context: Context) -> None:
-    """The device's name, the memory's bandwidth, the rate of a large product on random data, and the time of a launch."""
+    """The device's name, its memory's bandwidth, the rate of a large product, and the host's time for an operation."""
     figures = {}
     if context.cuda:
         properties = torch.cuda.get_device_properties(0)
