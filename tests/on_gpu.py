@@ -82,6 +82,7 @@ def right_steps() -> list[Step]:
         ("full", [], "SIGTERM"),
         ("lora", ["--lora"], "SIGKILL"),
         ("checkpointing", ["--grad-checkpointing"], "SIGTERM"),
+        ("sampled", ["--sampled-softmax", "4096", "--optimizer", "muon"], "SIGKILL"),
         ("compile", ["--compile"], "SIGTERM"),
     ):
         limit = 150 if name == "compile" else 90
