@@ -111,8 +111,13 @@ def fast_steps() -> list[Step]:
                     limit = 120 if compiled else 60
                     found.append(Step(mine, "fast", limit, "speed_train:ours", options | {"compiled": compiled}))
                 found.append(Step(f"peer-{name}", "fast", 60, "speed_train:peer", options, slow_peer=large))
-    for what in ("decode", "text", "records"):
-        found.append(Step(f"profile-{what}", "fast", 60, f"profiling:{what}"))
+    for what, function in {
+        "decode": "decode",
+        "text": "text",
+        "text-compile": "text_compiled",
+        "records": "records",
+    }.items():
+        found.append(Step(f"profile-{what}", "fast", 60, f"profiling:{function}"))
     return found
 
 
