@@ -37,9 +37,9 @@ STEPS, WARM_UP = 15, 5
 RANK = 16
 BATCHES = {
     ("text", "124m"): (16, 32),
-    ("text", "1.5b"): (4, 8),
+    ("text", "1.5b"): (8,),
     ("records", "124m"): (8, 64),
-    ("records", "1.5b"): (8, 64),
+    ("records", "1.5b"): (8,),
 }
 
 
