@@ -8,8 +8,9 @@ agree. Exits with 0 if all agree, with 1 if one does not, and with 2 without wei
 
 Sources: TransformerLens (tests/acceptance/test_hooked_transformer.py; demos Activation_Patching_in_TL_Demo and
 Exploratory_Analysis_Demo); Wang et al. 2022, "Interpretability in the Wild" (arXiv 2211.00593), for the indirect
-object; McDougall et al. 2023, "Copy Suppression" (2310.04625); Hanna et al. 2023, "How does GPT-2 compute
-greater-than?" (2305.00586).
+object, with the names of heads in ACDC's acdc/ioi/utils.py; designer-coderajay/induction-head-detector for induction
+scores; McDougall et al. 2023, "Copy Suppression" (2310.04625); Hanna et al. 2023, "How does GPT-2 compute
+greater-than?" (2305.00586), and ashioyajotham/greater-than-circuit for the figure of this prompt.
 """
 
 import argparse

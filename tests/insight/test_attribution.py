@@ -19,7 +19,7 @@ def found(of: Subject) -> Attribution:
 @pytest.mark.parametrize("name", MODELS)
 def test_contributions_add_up_to_the_logit_and_to_the_difference(name, question, text) -> None:
     of = subject(name, text, **question)
-    logits = of.model(of.idx)[0, -1]
+    logits = of.model(of.idx)[0, -1].detach()
     logit = logits[of.target] - (logits[FOIL] if "foil" in question else 0)
     result = found(of)
     assert result.logit == pytest.approx(float(logit), abs=1e-4)

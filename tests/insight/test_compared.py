@@ -75,7 +75,7 @@ def test_the_target_is_the_first_models() -> None:
     assert int(other(of.idx)[0, -1].argmax()) != of.target
     result = found(other)
     assert result.target.id == of.target
-    assert result.lens[-1].after == pytest.approx(float(other(of.idx)[0, -1].log_softmax(0)[of.target]), abs=1e-5)
+    assert result.lens[-1].after == pytest.approx(other(of.idx)[0, -1].log_softmax(0)[of.target].item(), abs=1e-5)
 
 
 def test_the_second_model_must_know_the_tokens_and_have_the_window() -> None:

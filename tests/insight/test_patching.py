@@ -17,9 +17,8 @@ def found(of: Subject) -> Patching:
 
 def result(of: Subject, edits: dict) -> float:
     """The measured number after an edited pass over the second prompt."""
-    return float(
-        of.measure(logits(of.model, trace(of.model, of.idx.new_tensor([of.question.against]), edits).final[0, -1]))
-    )
+    final = trace(of.model, of.idx.new_tensor([of.question.against]), edits).final
+    return of.measure(logits(of.model, final[0, -1])).item()
 
 
 @pytest.mark.parametrize("question", [{}, {"target": TARGET, "foil": FOIL}])
