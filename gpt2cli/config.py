@@ -27,6 +27,9 @@ from gpt2cli.bounds import (
 VOCAB_SIZE = 50257
 """The number of tokens in GPT-2's vocabulary. A checkpoint may pad its tables with more rows."""
 
+MOST_LOGPROBS = 100
+"""The most likely tokens whose log-probabilities are listed at each place of a generated text."""
+
 HEAD_SIZE = 64
 """The width of an attention head in every published GPT-2. It gives `n_head` if a checkpoint does not."""
 

@@ -82,6 +82,15 @@ def decode(ids: list[int]) -> str:
     return encoding().decode(ids)
 
 
+def show(token: int) -> str:
+    r"""The text of one token. Bytes that are not UTF-8 are shown as `\xe2`. An id without a token is `[50300]`."""
+    try:
+        content = encoding().decode_single_token_bytes(token)
+    except KeyError:  # a model with a padded vocabulary
+        return f"[{token}]"
+    return content.decode("utf-8", errors="backslashreplace")
+
+
 def check_unicode(text: str) -> None:
     """Raise DataError if the text contains a lone surrogate, which stands for an invalid byte in an argument."""
     try:

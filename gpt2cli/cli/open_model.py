@@ -54,7 +54,7 @@ def ablated_as_json(spec: "ModelSpec") -> dict[str, Any]:
 
 
 def sample_as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s: float) -> dict[str, Any]:
-    return {
+    found: dict[str, Any] = {
         "prompt": prompt,
         "text": sample.text,
         "tokens": sample.tokens,
@@ -68,6 +68,9 @@ def sample_as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s:
             "load_s": load_s,
         },
     }
+    if run.logprobs is not None:
+        found["logprobs"] = [entry.as_dict() for entry in sample.logprobs]
+    return found
 
 
 def why_empty(sample: "Sample") -> str:

@@ -13,7 +13,7 @@ import typer
 
 from gpt2cli.bounds import FieldError
 from gpt2cli.cli.config_options import option
-from gpt2cli.config import SamplingConfig
+from gpt2cli.config import MOST_LOGPROBS, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import TEMPLATES
 from gpt2cli.published import PUBLISHED, TINY
@@ -164,4 +164,15 @@ NumSamples = Annotated[int, of_field("num_samples")]
 Quiet = Annotated[bool, of_output("--quiet", "-q", help="Show only results and errors.")]
 Debug = Annotated[bool, of_output("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, of_output("--json", help="Print only JSON lines on stdout.")]
+Logprobs = Annotated[
+    int | None,
+    of_output(
+        "--logprobs",
+        metavar="N",
+        min=0,
+        max=MOST_LOGPROBS,
+        help="With --json, also print the natural log-probabilities of each new token and of the N likeliest tokens at "
+        "its place. They are the model's, before temperature, top-k, top-p, min-p and repetition penalty.",
+    ),
+]
 Stats = Annotated[bool, of_output("--stats", help="Print the speed on stderr.")]

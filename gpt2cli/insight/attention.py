@@ -1,7 +1,8 @@
 """The part `attention`: each head's pattern, and scores that say what the head does.
 
-The scores are those of Olsson et al. 2022, "In-context Learning and Induction Heads". On a repeated random sequence,
-only the position and the repetition tell tokens apart, so that the heads which use these show.
+`HeadScores` defines the scores; that of induction is the prefix matching score of Olsson et al. 2022, "In-context
+Learning and Induction Heads". A repeated random sequence has no meaning. There, high scores show which heads use only
+the position or the repetition of tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from torch import Tensor
 from gpt2cli.config import ExplainConfig
 from gpt2cli.insight.events import Event
 from gpt2cli.insight.findings import HeadRow, Heads, HeadScores
-from gpt2cli.insight.limits import PATTERN_TOKENS
+from gpt2cli.insight.limits import PATTERN_NUMBERS
 from gpt2cli.insight.passes import finite
 from gpt2cli.insight.subject import Subject
 from gpt2cli.insight.watched import Watched
@@ -29,33 +30,35 @@ Pattern = tuple[tuple[float, ...], ...]
 
 def attention(subject: Subject, config: ExplainConfig) -> Iterator[Event]:
     """A row for each head: two passes of the model, one over the prompt and one over the repeated sequence."""
-    prompt = subject.question.prompt
-    on_prompt, patterns = watch(subject.model, prompt, keep_patterns=len(prompt) <= PATTERN_TOKENS)
+    prompt, shape = subject.question.prompt, subject.model.config
+    numbers = shape.n_layer * shape.n_head * len(prompt) * (len(prompt) + 1) // 2
+    on_prompt, patterns = watch(subject.model, prompt, keep_patterns=numbers <= PATTERN_NUMBERS)
     repeated, _ = watch(subject.model, repeated_sequence(subject.model, config.seed), keep_patterns=False)
-    n_head = subject.model.config.n_head
     rows = []
     for number, (scores, on_repeated) in enumerate(zip(on_prompt, repeated, strict=True)):
-        layer, head = divmod(number, n_head)
+        layer, head = divmod(number, shape.n_head)
         pattern = patterns[number] if patterns else None
         rows.append(HeadRow(layer, head, label(on_repeated), scores, on_repeated, pattern))
     yield Heads(tuple(rows))
 
 
 def repeated_sequence(model: GPT, seed: int) -> list[int]:
-    """`<|endoftext|>`, then random tokens twice. Fewer than REPEATED_TOKENS if the model's window is small."""
+    """`<|endoftext|>`, then random tokens twice. Fewer than REPEATED_TOKENS if the model's window is small.
+
+    In a vocabulary without `<|endoftext|>`, the last token takes its place.
+    """
     count = min(REPEATED_TOKENS, (model.config.block_size - 1) // 2)
-    known = min(model.config.vocab_size, END_OF_TEXT_ID)
-    tokens = torch.randint(known, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
-    start = [END_OF_TEXT_ID] if known == END_OF_TEXT_ID else []
-    return [*start, *tokens, *tokens]
+    end = min(END_OF_TEXT_ID, model.config.vocab_size - 1)
+    tokens = torch.randint(end, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [end, *tokens, *tokens]
 
 
 @torch.no_grad()
 def watch(model: GPT, ids: Sequence[int], *, keep_patterns: bool) -> tuple[list[HeadScores], list[Pattern]]:
     """The scores of all heads, layer by layer, in a pass over the ids; and their patterns, if they are kept.
 
-    The probabilities of one layer are in memory at once. Raises UsageError for more ids than
-    the window, and DivergedError if the model's result is not finite.
+    Only one layer's probabilities are in memory at a time. Raises UsageError for more ids than the window, and
+    DivergedError if the model's result is not finite.
     """
     idx = torch.tensor([ids], device=model.wte.weight.device)
     masks = _masks(idx[0])

@@ -9,10 +9,9 @@ from gpt2cli.config import ExplainConfig
 from gpt2cli.insight.choices import likeliest
 from gpt2cli.insight.events import Advanced, Event
 from gpt2cli.insight.findings import Lens, LensPlace, LensRow
-from gpt2cli.insight.passes import logits
+from gpt2cli.insight.passes import ROWS, logits
 from gpt2cli.insight.question import show
 from gpt2cli.insight.subject import Subject, token
-from gpt2cli.model.device import LOGIT_ROWS
 
 
 def lens(subject: Subject, config: ExplainConfig) -> Iterator[Event]:
@@ -20,7 +19,7 @@ def lens(subject: Subject, config: ExplainConfig) -> Iterator[Event]:
     streams = torch.cat(subject.trace.streams())
     expected = torch.cat([subject.idx[0, 1:], subject.idx.new_tensor([subject.target])])
     places: list[list[LensPlace]] = [[] for _ in streams]
-    step = max(1, LOGIT_ROWS[streams.device.type] // len(streams))
+    step = max(1, ROWS // len(streams))
     starts = range(0, len(expected), step)
     for done, start in enumerate(starts, 1):
         chosen = slice(start, start + step)

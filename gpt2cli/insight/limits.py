@@ -15,8 +15,8 @@ PARTS = ("tokens", "next", "lens", "attention", "attribution", "saliency", "abla
 """The names of the parts, in the order in which they are found."""
 LIMITS = {"saliency": 256, "ablation": 256, "patching": 128}
 """Tokens for each part whose cost is many passes over the prompt."""
-PATTERN_TOKENS = 256
-"""The most tokens for which attention patterns are kept: their number grows with the square of the length."""
+PATTERN_NUMBERS = 3_000_000
+"""The most attention probabilities that are kept, about 60 MB of JSON: 200 tokens of gpt2, 70 of gpt2-xl."""
 _OTHER_NAMES = {
     **dict.fromkeys(("heads", "patterns"), "attention"),
     **dict.fromkeys(("dla", "logits"), "attribution"),

@@ -27,6 +27,8 @@ class Site(Enum):
 Edits = Mapping[tuple[int, Site], Callable[[Tensor], Tensor]]
 """For layers and sites, the function that takes the tensor there and returns what replaces it."""
 NO_EDITS: Edits = {}
+ROWS = 128
+"""Streams whose logits are computed at once. For GPT-2's vocabulary, 128 take 26 MB."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
 from gpt2cli.progress import Note
 from gpt2cli.tokenizer import END_OF_TEXT_ID
+from gpt2cli.tokenizer import show as show
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,3 @@ def ask(
         ),
         notes,
     )
-
-
-def show(token: int) -> str:
-    r"""The text of a token. Bytes that are not UTF-8 are shown as `\xe2`. An id without a token is `[50300]`."""
-    try:
-        content = tokenizer.encoding().decode_single_token_bytes(token)
-    except KeyError:  # a model with a padded vocabulary
-        return f"[{token}]"
-    return content.decode("utf-8", errors="backslashreplace")

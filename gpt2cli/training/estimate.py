@@ -81,9 +81,10 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> 
     left = max(0, job.total_steps - step)
     optimizer = Optimizer(job.model, job.config)
     rows, sampled = _typical_rows(job, device, step)
-    largest = max(rows, key=lambda row: row.idx.shape[1])
-    targets = max(len(row.targets) for row in rows)
     out, free = Path(settings.out), free_memory(device)
+    memory = memory_needed(
+        job, optimizer, device, rows
+    )  # before a step of a miniature, whose memory is not needed later
     seconds = left * _step_seconds(settings, job, optimizer, rows, sampled, device) if left else 0.0
     return Plan(
         device=str(device),
@@ -96,7 +97,7 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> 
         epoch_tokens=job.train.n_tokens,
         tokens=round(left / per_epoch * job.train.n_tokens),
         seconds=seconds,
-        memory=memory_needed(job, optimizer, device, tokens=largest.idx.shape[1], targets=targets),
+        memory=memory,
         free_memory=free,
         disk=disk_needed(job, optimizer, settings.lora is not None, _checkpoints(settings, job, seconds)),
         free_run=free_disk(run),

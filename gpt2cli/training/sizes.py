@@ -7,12 +7,14 @@ attention kernels that are used here.
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
+from gpt2cli.data.batches import Batch
 from gpt2cli.model.device import LOGIT_ROWS
 from gpt2cli.training.job import Job
 from gpt2cli.training.optim import MUON_STATE, Optimizer
@@ -20,15 +22,19 @@ from gpt2cli.training.optim import MUON_STATE, Optimizer
 FLOAT, HALF = 4, 2
 """Bytes of a number."""
 KEPT_IN_16_BITS, KEPT_IN_32_BITS = 40, 70
-"""Bytes that a block keeps for the backward pass, for each token and channel."""
-KEPT_FOR_ADAPTERS = 16
-"""The same for the inputs of adapters."""
+"""Bytes that a block keeps for the backward pass, for each token and channel, if attention keeps no weights."""
+KEPT_WITH_DROPOUT_IN_16_BITS, KEPT_WITH_DROPOUT_IN_32_BITS = 48, 82
+"""The same with dropout on a CPU: torch's attention then has no kernel that saves memory, and keeps copies in fp32."""
+KEPT_OF_COPIES = 8
+"""Bytes that such attention keeps, for each channel, of the key and value of a prefix's token, for each sequence."""
+KEPT_OF_PAIRS = 12
+"""Bytes that such attention keeps, for each head, of a query and a key: their weight, the same dropped, and a mask."""
 COPIES_OF_LOGITS = 3
 """Logits, their softmax and its gradient, in fp32."""
-LATER_LIBRARIES = 150 * 2**20
-"""Bytes of libraries and of their compiled kernels that are loaded during the first step."""
-ALLOCATOR = 1.2
-"""Memory that freed tensors of other sizes leave behind, as a factor of activations and logits."""
+LIBRARIES, LATER_LIBRARIES = 290 * 2**20, 75 * 2**20
+"""Bytes of Python and of the libraries of a run before its first step, at least, and of what the first step adds."""
+LEFT_BEHIND = 0.2
+"""Memory that freed tensors of other sizes leave behind, as a fraction of activations and logits."""
 UNLIMITED = 2**60
 """A limit of a control group above this is no limit."""
 CGROUP = Path("/sys/fs/cgroup")
@@ -48,11 +54,11 @@ class Disk:
     out: int
 
 
-def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, *, tokens: int, targets: int) -> int:
+def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Sequence[Batch]) -> int:
     """The peak memory in bytes: of this process on a CPU, of the device otherwise.
 
-    tokens, targets  of the largest row of the run
-    optimizer        of `job.model`, whose weights may be on the meta device
+    rows       some of the run, the largest of which counts
+    optimizer  of `job.model`, whose weights may be on the meta device
     """
     parameters = list(job.model.parameters())
     is_loaded = not parameters[0].is_meta
@@ -60,12 +66,16 @@ def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, *, token
     weights = sum(p.numel() for p in parameters) * FLOAT
     if job.autocast and trained < weights // FLOAT:  # layers with an adapter are rounded to 16 bits
         weights -= sum(p.numel() for p in job.model.h.parameters() if not p.requires_grad) * (FLOAT - HALF)
-    total = weights + trained * FLOAT + _state_bytes(optimizer) + _passing(job, device, tokens, targets)
+    passing = max(_passing(job, device, row) for row in rows)
+    gradients, left_behind = trained * FLOAT, int(passing * LEFT_BEHIND)
+    total = weights + _state_bytes(optimizer) + passing
     if device.type != "cpu":
-        return total + (trained * 2 * HALF if job.half_copy else 0)
+        return total + gradients + left_behind + (trained * 2 * HALF if job.half_copy else 0)
+    total += max(gradients, left_behind)  # gradients are made where activations were
     libraries = psutil.Process().memory_info().rss - (sum(p.nbytes for p in parameters) if is_loaded else 0)
+    libraries = max(libraries, LIBRARIES)
     while_loading = 2 * sum(p.numel() for p in parameters) * FLOAT  # the file and the copy that is trained
-    return int(max(libraries, 0) + max(total + LATER_LIBRARIES, while_loading))
+    return libraries + max(total + LATER_LIBRARIES, while_loading)
 
 
 def _state_bytes(optimizer: Optimizer) -> int:
@@ -73,15 +83,26 @@ def _state_bytes(optimizer: Optimizer) -> int:
     return sum(p.numel() * (1 if keys == MUON_STATE else 2) for p, keys in optimizer.keys.items()) * FLOAT
 
 
-def _passing(job: Job, device: torch.device, tokens: int, targets: int) -> int:
-    """Bytes of activations and logits in one forward and backward pass."""
-    config = job.model.config
-    kept = KEPT_IN_16_BITS if job.autocast else KEPT_IN_32_BITS
-    if not all(p.requires_grad for p in job.model.parameters()):
-        kept += KEPT_FOR_ADAPTERS
-    in_blocks = FLOAT * config.n_layer + kept if job.recompute else kept * config.n_layer
-    logits = min(targets, LOGIT_ROWS[device.type]) * config.vocab_size * FLOAT * COPIES_OF_LOGITS
-    return int((tokens * config.n_embd * in_blocks + logits) * ALLOCATOR)
+def _passing(job: Job, device: torch.device, row: Batch) -> int:
+    """Bytes of activations and logits in the forward and backward pass of a row."""
+    config, tokens = job.model.config, row.idx.shape[1]
+    block = _kept(job, device, row)
+    in_blocks = FLOAT * tokens * config.n_embd * config.n_layer + block if job.recompute else block * config.n_layer
+    logits = min(len(row.targets), LOGIT_ROWS[device.type]) * config.vocab_size * FLOAT * COPIES_OF_LOGITS
+    return in_blocks + logits
+
+
+def _kept(job: Job, device: torch.device, row: Batch) -> int:
+    """Bytes that a block keeps for the backward pass of a row."""
+    config, tokens = job.model.config, row.idx.shape[1]
+    if device.type != "cpu" or not config.dropout:
+        return tokens * config.n_embd * (KEPT_IN_16_BITS if job.autocast else KEPT_IN_32_BITS)
+    each = KEPT_WITH_DROPOUT_IN_16_BITS if job.autocast else KEPT_WITH_DROPOUT_IN_32_BITS
+    lengths, prefixes = row.sight.lengths, row.sight.prefixes
+    before = [0 if prefix is None else lengths[prefix] for prefix in prefixes]
+    pairs = sum(length * (length + seen) for length, seen in zip(lengths, before, strict=True))
+    channels = tokens * each + sum(before) * KEPT_OF_COPIES
+    return channels * config.n_embd + pairs * KEPT_OF_PAIRS * config.n_head
 
 
 def disk_needed(job: Job, optimizer: Optimizer, lora: bool, checkpoints: int) -> Disk:

@@ -113,6 +113,8 @@ WRONG = {
     "finetune --schedule wsd --cooldown 0": "--cooldown must be above 0 and at most 1, not 0",
     "generate x --model tiny --ablate 9.6,mlp": "'mlp' names no part of a model: write 9.6 (layer.head), attn.9",
     "generate x --model tiny --ablate ,": "an empty name names no part of a model",
+    "generate x --model tiny --logprobs 5": "--logprobs needs --json, which prints them: add --json",
+    "generate x --model tiny --json --logprobs -1": "--logprobs must be a whole number from 0 to 100, not '-1'",
     "explain x --model tiny --parts lense": "--parts has no 'lense': did you mean lens?",
     "explain x --parts patching": "patching needs --against TEXT",
     "explain x --against y --parts lens": "--against is for patching",

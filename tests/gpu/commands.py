@@ -126,6 +126,28 @@ def numbers_in(value: object, place: str = "") -> Iterator[tuple[str, float]]:
         yield place, value
 
 
+def logprobs(context: Context) -> None:
+    """Log-probabilities of generated tokens on the device, by graphs too, are the CPU's; also without some parts."""
+    common = ["--model", "tiny", "-n", context.pick(60, 12), "--num-samples", 3, "--seed", 1, "--precision", "fp32"]
+    for case, extra in (("whole", []), ("ablated", ["--ablate", "1.0,mlp.3,attn.5"])):
+        options = [*common, *extra, "--offline", "--json", "--logprobs", 3]
+        expected = token_logprobs(*options, "--device", "cpu")
+        for name, compiled in ((case, []), (f"{case}-compiled", ["--compile"])):
+            if compiled and not context.cuda:
+                context.skip("--compile is for CUDA", name)
+                continue
+            with context.each(name):
+                found = token_logprobs(*options, *compiled, "--device", context.device.type)
+                same = [entry["id"] for entry in found] == [entry["id"] for entry in expected]
+                apart = max(abs(a["logprob"] - b["logprob"]) for a, b in zip(found, expected, strict=True))
+                context.report(name, same and apart <= 1e-3, apart=apart, bound=1e-3, tokens=len(found))
+
+
+def token_logprobs(*options: object) -> list[dict]:
+    done = cli("generate", "Once upon a time", *options)
+    return [entry for line in done.stdout.splitlines() for entry in json.loads(line)["logprobs"]]
+
+
 def serve(context: Context) -> None:
     """The server answers a completion and a chat, greedily as `generate` does, and ends on SIGTERM."""
     if not has_command("serve"):

@@ -1,16 +1,15 @@
-"""The models on which the laws of an explanation are tested: random weights, and the bundled model."""
+"""The models on which the laws of an explanation are tested."""
 
 import pytest
 import torch
 
-from gpt2cli.checkpoints.load import load_plain
-from tests import models
+from tests.insight import subjects
 
 
-@pytest.fixture(scope="session", params=["random", "tiny"])
+@pytest.fixture(scope="session", params=subjects.MODELS)
 def model(request):
     """A GPT in fp32. Tests change nothing in it."""
-    return models.small_model() if request.param == "random" else load_plain("tiny", device="cpu")
+    return subjects.model(request.param)
 
 
 @pytest.fixture

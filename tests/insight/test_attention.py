@@ -128,6 +128,15 @@ def test_the_repeated_sequence_begins_with_the_end_of_text():
     assert max(rest) < 50256
 
 
+def test_without_the_end_of_text_the_sequence_begins_with_the_last_token():
+    model = models.small_model(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=65))
+    first, *rest = repeated_sequence(model, 0)
+    assert first == 64
+    assert len(rest) == 14
+    assert max(rest) < 64
+    assert len(heads_of(model, [5])) == 1
+
+
 @pytest.mark.parametrize("window, length", [(37, 37), (8, 7), (2, 1), (1, 1)])
 def test_a_small_window_has_a_short_sequence(window, length):
     model = models.small_model(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=window, vocab_size=50257))
@@ -136,7 +145,8 @@ def test_a_small_window_has_a_short_sequence(window, length):
 
 
 def test_a_long_prompt_has_scores_without_patterns(model, ids, monkeypatch):
-    monkeypatch.setattr("gpt2cli.insight.attention.PATTERN_TOKENS", 19)
+    n_heads = model.config.n_layer * model.config.n_head
+    monkeypatch.setattr("gpt2cli.insight.attention.PATTERN_NUMBERS", n_heads * 19 * 20 // 2)
     long, short = heads_of(model, ids), heads_of(model, ids[:19])
     assert all(row.pattern is None and row.on_prompt.previous is not None for row in long)
     assert all(row.pattern is not None for row in short)

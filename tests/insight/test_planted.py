@@ -1,5 +1,6 @@
 """A circuit that was set by hand is found: its heads are named, and without them the behaviour is gone."""
 
+import json
 from functools import cache
 
 import pytest
@@ -10,7 +11,7 @@ from gpt2cli.insight.attention import attention, repeated_sequence
 from gpt2cli.insight.passes import Site, logits, trace
 from gpt2cli.insight.question import Question
 from gpt2cli.insight.subject import Subject
-from tests import planted
+from tests import models, planted
 
 model = cache(planted.planted_model)
 
@@ -46,3 +47,23 @@ def test_the_model_continues_what_repeats_itself_and_not_without_either_head():
     assert accuracy(without(0, 0)) == accuracy(without(1, 0)) == 1
     assert accuracy(without(*planted.PREVIOUS_TOKEN_HEAD)) < 0.1
     assert accuracy(without(*planted.INDUCTION_HEAD)) < 0.1
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return str(models.save_hub_directory(model(), tmp_path / "planted"))
+
+
+def test_the_command_names_the_heads(run, directory):
+    done = run("explain", "x", "--model", directory, "--parts", "attention", "--json")
+    heads = json.loads(done.stdout)["heads"]
+    labels = {(head["layer"], head["head"]): head["label"] for head in heads if head["label"]}
+    assert labels == {planted.PREVIOUS_TOKEN_HEAD: "previous", planted.INDUCTION_HEAD: "induction"}
+
+
+@pytest.mark.parametrize("removed", [None, "0.0,1.0", "0.1", "1.2"])
+def test_generate_continues_the_repetition_unless_a_head_of_the_circuit_is_removed(run, directory, removed):
+    ablate = ["--ablate", removed] if removed else []
+    text = " a b c d e f g h a b c"
+    done = run("generate", text, "--model", directory, "--temp", "0", "-n", "5", *ablate)
+    assert (text + " d e f g h" in done.stdout) == (removed in (None, "0.0,1.0"))

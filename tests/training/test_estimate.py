@@ -8,8 +8,10 @@ import torch
 
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.data.batches import Batch
 from gpt2cli.data.open_data import load_data
 from gpt2cli.model.gpt import GPT
+from gpt2cli.model.packed_row import PackedRow
 from gpt2cli.training import sizes
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.estimate import Plan, make_plan
@@ -96,7 +98,13 @@ def memory(lora: bool = False, tokens: int = 1000, recompute: bool = False, auto
     chosen = settings(lora=LoRAConfig() if lora else None, train=TrainConfig(**train), from_scratch=None)
     model = shape_only(replace(chosen, model="gpt2-medium"))
     job = replace(small_job(), model=model, recompute=recompute, autocast=autocast)
-    return memory_needed(job, Optimizer(model, chosen.train), CPU, tokens=tokens, targets=tokens)
+    return memory_needed(job, Optimizer(model, chosen.train), CPU, [row_of([tokens])])
+
+
+def row_of(lengths: list[int], prefixes: list[int | None] | None = None) -> Batch:
+    """A row of pieces of these lengths, of which every token is a target."""
+    every = torch.arange(sum(lengths))
+    return Batch(every[None], PackedRow(lengths, prefixes or [None] * len(lengths), CPU), every, every, [0])
 
 
 def test_memory_needs_follow_from_what_is_kept():

@@ -14,8 +14,12 @@ from gpt2cli.counted import counted
 from gpt2cli.insight.explanation import Explanation
 from gpt2cli.insight.findings import Ablation, Attribution, Compared, Heads, Lens, Next, Patching, Saliency, Tokens
 
-GAP = 3
-"""Columns between two tables that stand side by side."""
+LEAST_GAP, GAP = 2, 6
+"""Columns between two tables that stand side by side: at least, and if there is room."""
+WIDE = 100
+"""Columns of a terminal that has room for long tokens."""
+LONGEST_TOKEN = {False: 11, True: 20}
+"""Columns of a token in a table, by whether the terminal is wide: with 11, two tables fit into 80 columns."""
 UNBOUNDED = 10_000
 """More columns than any table has."""
 FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p"}
@@ -26,7 +30,6 @@ SENTENCES = (
     (Heads, "attends", "measured on repeated random tokens; attention proves no effect"),
     (Saliency, "moves it", "integrated gradients: shares of the logit, relative to zero inputs"),
     (Patching, "share", "of the difference of the prompts that this value alone brings back"),
-    (Compared, "after", "the second model; the numbers do not say which example changed it"),
 )
 """For each part, a word of its table, what the numbers are, and what they do not prove."""
 
@@ -37,7 +40,9 @@ def show_explanation(explanation: Explanation) -> None:
     screen = stdout.isatty()
     out = terminal(stdout, None if screen else UNBOUNDED)
     with out.capture() as printed:
-        _print_summary(out, explanation, Tables(screen, out.encoding.startswith("utf")))
+        _print_summary(
+            out, explanation, Tables(screen, out.encoding.startswith("utf"), LONGEST_TOKEN[out.width >= WIDE])
+        )
     lines = printed.get().split("\n")
     stdout.write("\n".join(line if screen else line.rstrip() for line in lines))
 
@@ -84,8 +89,7 @@ def _all_tables(explanation: Explanation, tables: Tables) -> Iterator[Table]:
     if patching := explanation.get(Patching):
         yield tables.patching(patching, explanation.ids)
     if compared := explanation.get(Compared):
-        yield tables.differences(f"next, in {visible_line(compared.model)}", compared.next, percent=True)
-        yield tables.differences("adds, head or MLP", compared.attribution, percent=False)
+        yield from tables.compared(compared)
 
 
 def _side_by_side(out: RichConsole, tables: list[Table]) -> Iterator[Table]:
@@ -94,8 +98,9 @@ def _side_by_side(out: RichConsole, tables: list[Table]) -> Iterator[Table]:
     widths = [out.measure(table, options=unbounded).maximum for table in tables]
     number = 0
     while number < len(tables):
-        if number + 1 < len(tables) and widths[number] + GAP + widths[number + 1] <= out.width:
-            pair = Table.grid(padding=(0, GAP, 0, 0))
+        room = out.width - sum(widths[number : number + 2])
+        if number + 1 < len(tables) and room >= LEAST_GAP:
+            pair = Table.grid(padding=(0, min(room, GAP), 0, 0), pad_edge=False)
             pair.add_row(tables[number], tables[number + 1])
             yield pair
             number += 2
@@ -111,8 +116,12 @@ def _reading(explanation: Explanation) -> Iterator[tuple[str, Text]]:
         yield "surprise", Text.assemble((said, "dim"), legend())
     if following := explanation.get(Next):
         yield "sampled", Text(f"the probabilities that generate draws from, with {_flags(following)}", "dim")
+    if compared := explanation.get(Compared):
+        said = f"{visible_line(compared.model)}; the numbers do not say which example changed it"
+        yield "after", Text(said, "dim")
     for kind, word, sentence in SENTENCES:
-        if explanation.get(kind):
+        finding = explanation.get(kind)
+        if finding and not (isinstance(finding, Heads) and not any(row.label for row in finding.rows)):
             yield word, Text(sentence, "dim")
 
 

@@ -1,6 +1,7 @@
 """The tables of `gpt2 explain`, one for each finding. The first heading of each is its title."""
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,15 +12,24 @@ from rich.text import Text
 from gpt2cli.cli.terminal import visible_line
 from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.cli.views.surprisal import bits
-from gpt2cli.insight.findings import Ablation, Attribution, Difference, Heads, Lens, Next, Patching, Saliency, Tokens
+from gpt2cli.insight.findings import (
+    Ablation,
+    Attribution,
+    Compared,
+    Difference,
+    Heads,
+    Lens,
+    Next,
+    Patching,
+    Saliency,
+    Tokens,
+)
 from gpt2cli.insight.question import show
 
 ROWS = 6
 """Rows of a table on a screen."""
-BAR = 8
+BAR = 6
 """Columns of the longest bar."""
-LONGEST_TOKEN = 14
-"""Columns of a token's text on a screen."""
 KINDS = {"previous": "previous token", "duplicate": "same token", "induction": "induction", "first": "first token"}
 """What the labels of heads are called."""
 Row = TypeVar("Row")
@@ -29,17 +39,19 @@ Row = TypeVar("Row")
 class Tables:
     """Makes the tables: short ones for a screen, or those with all rows for a pipe.
 
-    blocks  whether the terminal can show block characters
+    blocks         whether the terminal can show block characters
+    longest_token  columns of a token's text on a screen
     """
 
     screen: bool
     blocks: bool
+    longest_token: int
 
     def token(self, text: str) -> str:
         """A token on one line, in quotes, which show its blanks."""
         shown = f'"{visible_line(text)}"'
-        if self.screen and cell_len(shown) > LONGEST_TOKEN:
-            return set_cell_size(shown, LONGEST_TOKEN - 4) + '..."'
+        if self.screen and cell_len(shown) > self.longest_token:
+            return set_cell_size(shown, self.longest_token - 4) + '..."'
         return shown
 
     def prompt(self, found: Tokens) -> Table:
@@ -61,8 +73,8 @@ class Tables:
         return table
 
     def lens(self, found: Lens) -> Table:
-        """After each layer. The first row is that of the embedding."""
-        table = _table("after layer", "likeliest", "", self.token(found.target.text), numbers={2, 3})
+        """What the lens says after each layer. The first row is that of the embedding."""
+        table = _table("layer", "likeliest", "", self.token(found.target.text), numbers={2, 3})
         for row in self._thinned([row for row in found.rows if row.after != "attn"]):
             likeliest = row.top[0]
             name = row.after if row.layer is None else str(row.layer)
@@ -78,9 +90,8 @@ class Tables:
         adds = {row.part: row.contribution for row in attribution.parts} if attribution else {}
         changes = {row.part: row.change for row in ablation.rows} if ablation else {}
         labels = {f"{row.layer}.{row.head}": KINDS.get(row.label, "") for row in heads.rows} if heads else {}
-        names = [name for name in changes or adds if name.startswith("mlp.") or name.replace(".", "").isdigit()]
-        names.sort(key=lambda name: -abs((changes or adds)[name]))
-        names = self._first(names)
+        found = [name for name in changes or adds if name.startswith("mlp.") or name.replace(".", "").isdigit()]
+        names = self._first(sorted(found, key=lambda name: -abs((changes or adds)[name])))
         columns = [("adds", adds), ("without", changes)]
         shown = [(heading, numbers) for heading, numbers in columns if numbers]
         attends = ["attends to"] if any(labels.get(name) for name in names) else []
@@ -118,12 +129,27 @@ class Tables:
             table.add_row(str(layer), name, f"{stream[place]:.2f}", f"{layer}.{head}", f"{heads[head]:.2f}")
         return table
 
-    def differences(self, title: str, rows: Sequence[Difference], percent: bool) -> Table:
-        """The numbers that differ most between the first model and the second."""
+    def compared(self, found: Compared) -> Iterator[Table]:
+        """Three tables: what the second model changes in the next token, the lens, and what the parts add."""
+        largest = self._first(sorted(found.next, key=lambda row: -abs(row.after - row.before)))
+        if largest:
+            rows = [Difference(self.token(row.name), row.before, row.after) for row in largest]
+            yield self._before_and_after("next token", rows, _percent)
+        layers = [row for row in found.lens if not row.name.startswith("attn")]
+        if layers:
+            rows = [
+                Difference(row.name.removeprefix("mlp."), math.exp(row.before), math.exp(row.after))
+                for row in self._thinned(layers)
+            ]
+            yield self._before_and_after(f"layer, {self.token(found.target.text)}", rows, _percent)
+        parts = sorted(found.attribution, key=lambda row: -abs(row.after - row.before))
+        if parts:
+            yield self._before_and_after("adds", self._first(parts), _signed)
+
+    def _before_and_after(self, title: str, rows: Sequence[Difference], spell: Callable[[float], str]) -> Table:
         table = _table(title, "before", "after", numbers={1, 2})
-        spell = _percent if percent else _signed
-        for row in self._first(sorted(rows, key=lambda row: -abs(row.after - row.before))):
-            table.add_row(visible_line(row.name), spell(row.before), spell(row.after))
+        for row in rows:
+            table.add_row(row.name, spell(row.before), spell(row.after))
         return table
 
     def _first(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -146,7 +172,9 @@ def _table(title: str, *headings: str, numbers: Collection[int] = ()) -> Table:
 
 
 def _percent(probability: float) -> str:
-    return f"{probability:.1%}" if probability >= 0.0005 or not probability else "<0.1%"
+    if 0 < probability < 0.0005:
+        return "<0.1%"
+    return f"{probability:.1%}" if probability < 0.9995 else "100%"
 
 
 def _signed(value: float) -> str:

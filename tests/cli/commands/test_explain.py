@@ -202,7 +202,7 @@ def test_the_summary_fits_on_a_screen() -> None:
     plain = screen("explain", prompt, "--model", "tiny", NO_COLOR="1")
     summary = plain[plain.index("tiny · 15") :]
     assert "\x1b" not in summary and max(map(len, summary.splitlines())) <= 80
-    assert all(word in summary for word in ("next token", "after layer", "head or MLP", "moves it", "surprise"))
+    assert all(word in summary for word in ("next token", "layer", "head or MLP", "moves it", "surprise"))
 
 
 def test_a_pipe_gets_plain_lines_and_control_characters_are_spelled_out() -> None:

@@ -97,6 +97,25 @@ def test_parts_are_taken_out(run, directory):
         assert_one_error(run(*args, "--ablate", empty), 2, "empty")
 
 
+def test_json_with_log_probabilities(run, directory):
+    args = ("generate", "One day", "--model", directory, "-n", "9", "--seed", "4", "--num-samples", "2", "--json")
+    plain, found, chosen = (run(*args, *more) for more in ((), ("--logprobs", "3"), ("--logprobs", "0")))
+    for lines in zip(*(done.stdout.splitlines() for done in (plain, found, chosen)), strict=True):
+        without, sample, alone = map(json.loads, lines)
+        assert "logprobs" not in without
+        assert (sample["text"], sample["tokens"]) == (without["text"], without["tokens"])
+        assert [list(entry) for entry in sample["logprobs"]] == [["token", "id", "logprob", "top"]] * 9
+        assert [entry["id"] for entry in sample["logprobs"]] == sample["tokens"]
+        for entry, same in zip(sample["logprobs"], alone["logprobs"], strict=True):
+            assert same == entry | {"top": []}
+            assert tokenizer.show(entry["id"]) == entry["token"]
+            assert entry["logprob"] < 0 and len(entry["top"]) == 3
+            text, token, largest = entry["top"][0]
+            assert text == tokenizer.show(token) and largest >= entry["logprob"]
+    assert_one_error(run(*args[:-1], "--logprobs", "3"), 2, "--logprobs needs --json")
+    assert_one_error(run(*args, "--logprobs", "101"), 2, "from 0 to 100")
+
+
 def test_several_samples_are_told_apart(run, directory):
     done = run("generate", "One day", "--model", directory, "-n", "5", "--seed", "4", "--num-samples", "2")
     first, second = done.stdout.split("--- sample 2 of 2 ---\n")

@@ -1,0 +1,151 @@
+"""The summary of `gpt2 explain`, with findings made by hand."""
+
+import io
+import math
+
+import pytest
+
+from gpt2cli.cli.environment import Environment, use
+from gpt2cli.cli.views.insight import show_explanation
+from gpt2cli.cli.views.insight_tables import ROWS, Tables
+from gpt2cli.cli.views.surprisal import MOST_LINES, bits, prompt_lines, style_of
+from gpt2cli.insight.explanation import Explanation
+from gpt2cli.insight.findings import (
+    Ablation,
+    Attribution,
+    Change,
+    Choice,
+    Contribution,
+    Finding,
+    HeadRow,
+    Heads,
+    HeadScores,
+    Lens,
+    LensPlace,
+    LensRow,
+    Next,
+    Saliency,
+    SaliencyRow,
+    Token,
+    TokenRow,
+    Tokens,
+)
+from tests.runner import Pipe
+
+OWL, CAT = Choice(" owl", 1, 0.5), Choice(" cat", 2, 0.25)
+TARGET = Token(" owl", 1)
+SCORES = HeadScores(None, None, 0.9, 0.1, 0.5)
+
+
+def row(text: str, surprisal: float | None) -> TokenRow:
+    logprob = None if surprisal is None else -surprisal * math.log(2)
+    return TokenRow(text, 7, b"", logprob, None if logprob is None else 1, 1.0, (OWL,))
+
+
+def lens(layers: int) -> Lens:
+    names = [(None, "embedding"), *((layer, after) for layer in range(layers) for after in ("attn", "mlp"))]
+    place = LensPlace(" owl", 1, 0.5, 0.5, 0.0)
+    return Lens(TARGET, tuple(LensRow(layer, after, (OWL, CAT), -1.0, 0.1, (place,)) for layer, after in names))
+
+
+FINDINGS: list[Finding] = [
+    Tokens((row("The", None), row(" small", 3.25), row(" owl", 12.6))),
+    Next((OWL, CAT), (OWL,), {"temperature": 0.5, "top_k": 1, "top_p": 1.0, "min_p": 0.0}),
+    lens(12),
+    Heads((HeadRow(0, 0, "induction", SCORES, SCORES, None), HeadRow(0, 1, "", SCORES, SCORES, None))),
+    Attribution(
+        TARGET, None, 6.5, tuple(map(Contribution, ("embedding", "0.0", "0.1", "mlp.0"), (9.0, -3.0, 0.0, 0.5)))
+    ),
+    Saliency(TARGET, None, (SaliencyRow("The", 5, 0.1, -2.5), SaliencyRow(" small", 6, 0.1, 0.5)), -2.0, 0.0, 32),
+    Ablation(TARGET, None, "zero", (Change("0.0", 0.25), Change("0.1", -0.5), Change("mlp.0", 0.0))),
+]
+WORDS = {"tokens": "surprise", "next": "sampled", "lens": "layer ", "attribution": "adds  ", "ablation": "without  "}
+WORDS |= {"attention": "attends", "saliency": "moves it  "}
+
+
+def shown(findings: list[Finding], encoding: str = "utf-8", terminal: bool = False, width: int = 80) -> str:
+    out = Pipe(encoding=encoding, terminal=terminal)
+    variables = {"NO_COLOR": "1"}
+    with pytest.MonkeyPatch.context() as patch, use(Environment(io.StringIO(), out, out, variables)):
+        patch.setenv("COLUMNS", str(width))
+        patch.setenv("TERM", "xterm-256color")
+        show_explanation(Explanation("small", "The small owl", (5, 6, 1), TARGET, findings=findings))
+    return out.written()
+
+
+def test_numbers_stand_below_their_tokens() -> None:
+    tokens, numbers = prompt_lines([row("The", None), row(" small", 3.25), row("est", 12.6), row("\n", 0.5)], 80)
+    assert tokens.plain.rstrip() == r"The smallest\n"
+    assert numbers.plain.rstrip() == "-   3.2  13 0.5"
+    assert tokens.plain.index("small") == numbers.plain.index("3.2") and tokens.plain.index(
+        "est"
+    ) == numbers.plain.index("13")
+    assert [style_of(bits(each)) for each in (row("a", None), row("a", 1), row("a", 30))] == [
+        "dim",
+        "green",
+        "bold red",
+    ]
+
+
+@pytest.mark.parametrize("width", [10, 24, 80])
+def test_a_long_prompt_shows_its_end(width: int) -> None:
+    lines = prompt_lines([row(f" w{number}", number % 14) for number in range(400)], width)
+    assert len(lines) == 2 * MOST_LINES + 1 and "lines of tokens before" in lines[0].plain
+    assert "w399" in lines[-2].plain and all(len(line.plain) <= width for line in lines[1:])
+    assert len(prompt_lines([row("x" * 200, 1.0)], width)[0].plain) <= width
+
+
+def test_tokens_are_in_quotes_on_one_line_and_short_on_a_screen() -> None:
+    screen, pipe = (Tables(screen=screen, blocks=True, longest_token=14) for screen in (True, False))
+    assert screen.token(" owl") == '" owl"' and screen.token("\n\x1b") == r'"\n\x1b"'
+    assert screen.token(" electroencephalogram") == '" electroe..."' and len(pipe.token(" " * 40)) == 42
+
+
+@pytest.mark.parametrize("part", WORDS)
+def test_each_part_alone(part: str) -> None:
+    [finding] = [finding for finding in FINDINGS if finding.part == part]
+    text = shown([finding])
+    explained = {name for name, word in WORDS.items() if f"\n{word}" in text[text.rindex("\n\n") + 1 :]}
+    assert explained == {part} and text.startswith('small · 3 tokens · next token: " owl"\n')
+
+
+def test_the_parts_that_change_most_come_first_and_only_heads_and_mlps() -> None:
+    lines = [line.split() for line in shown(FINDINGS).splitlines()]
+    at = lines.index(["head", "or", "MLP", "adds", "without", "attends", "to"])
+    assert lines[at + 1 : at + 4] == [
+        ["0.1", "+0.00", "-0.50"],
+        ["0.0", "-3.00", "+0.25", "induction"],
+        ["mlp.0", "+0.50", "+0.00"],
+    ]
+
+
+def test_a_screen_has_some_layers_and_a_pipe_all() -> None:
+    screen, pipe = (Tables(screen=screen, blocks=True, longest_token=14).lens(lens(48)) for screen in (True, False))
+    assert (screen.row_count, pipe.row_count) == (ROWS, 49)
+    names = [str(name) for name in screen.columns[0].cells]
+    assert names[0] == "embedding" and names[-1] == "47"
+
+
+def test_the_widest_tables_fit_side_by_side_into_80_columns() -> None:
+    long = Choice(" electroencephalogram", 1, 1.0)
+    place = LensPlace(long.text, 1, 1.0, 1.0, 0.0)
+    found = Lens(Token(long.text, 1), (LensRow(None, "embedding", (long,), 0.0, 0.0, (place,)),))
+    settings = {"temperature": 0.5, "top_k": 1, "top_p": 1.0, "min_p": 0.0}
+    text = shown([Next((long,), (long,), settings), found], terminal=True)
+    assert any("next token" in line and "layer" in line and len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
+def test_no_line_is_longer_than_the_terminal(width: int) -> None:
+    text = shown(FINDINGS, terminal=True, width=width)
+    assert max(map(len, text.splitlines())) <= width and "\x1b" not in text
+    side_by_side = any("next token" in line and " layer " in line for line in text.splitlines())
+    assert side_by_side == (width >= 80)
+    assert len(text.splitlines()) <= 30 or width < 80
+
+
+def test_ascii_terminals_get_other_bars_and_excluded_tokens_a_dash() -> None:
+    lines = shown(FINDINGS, encoding="ascii").splitlines()
+    [cat] = [line for line in lines if line.startswith('" cat"')]
+    assert cat.split() == ['"', 'cat"', "25.0%", "###", "-"]
+    assert any("with --temp 0.5 --top-k 1" in line and "--top-p" not in line for line in lines)
