@@ -99,7 +99,7 @@ if (maps) {
   paintAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintAll);
   maps.style.setProperty("--columns", Math.max(...found.heads.map((head) => head.head)) + 1);
-  document.querySelector(".tools").hidden = false;
+  maps.hidden = document.querySelector(".tools").hidden = false;
 
   buttons.forEach((button, head) => {
     button.addEventListener("click", () => open(head));
@@ -121,7 +121,7 @@ if (maps) {
     buttons.forEach((button, head) => {
       const { label } = found.heads[head];
       button.hidden = only !== "all" && label !== only;
-      button.querySelector("small").textContent = order === "layer" ? label || "\u00a0" : `${shown(score(head))} ${label}`;
+      button.querySelector("small").textContent = order === "layer" ? label : `${shown(score(head))} ${label}`;
     });
     maps.classList.toggle("sorted", order !== "layer" || only !== "all");
     const [first] = [...maps.children].filter((button) => !button.hidden);
@@ -139,7 +139,8 @@ function largeHead(afterClose) {
 
   const draw = () => {
     const styles = getComputedStyle(document.documentElement), scale = devicePixelRatio || 1;
-    cell = Math.max(9, Math.min(40, Math.floor((canvas.parentElement.clientWidth - margin - 8) / size)));
+    const room = Math.min(canvas.parentElement.clientWidth - 8, innerHeight - 220) - margin;
+    cell = Math.max(9, Math.min(40, Math.floor(room / size)));
     const side = margin + cell * size + 2;
     Object.assign(canvas, { width: side * scale, height: side * scale });
     Object.assign(canvas.style, { width: `${side}px`, height: `${side}px` });
@@ -148,7 +149,7 @@ function largeHead(afterClose) {
     paint(pattern, head);
     context.imageSmoothingEnabled = false;
     context.drawImage(pattern, margin, margin, cell * size, cell * size);
-    context.font = `${Math.min(13, cell + 1)}px system-ui, sans-serif`;
+    context.font = `${Math.min(13, cell)}px system-ui, sans-serif`;
     context.textBaseline = "middle";
     names.forEach((name, i) => {
       const label = [...name].slice(0, 11).join("") + ([...name].length > 11 ? "…" : "");
@@ -172,6 +173,11 @@ function largeHead(afterClose) {
     if (newReader < 0 || newReader >= size || newRead < 0 || newRead > newReader) return;
     [reader, read] = [newReader, newRead];
     draw();
+  };
+  const showFrame = () => {
+    const box = canvas.parentElement;
+    box.scrollLeft = margin + cell * read - box.clientWidth / 2;
+    dialog.scrollTop = canvas.offsetTop + margin + cell * reader - dialog.clientHeight / 2;
   };
   const show = (number) => {
     head = (number + found.heads.length) % found.heads.length;
@@ -209,6 +215,7 @@ function largeHead(afterClose) {
     if (!down && !right) return;
     event.preventDefault();
     point(reader + down, Math.min(read, reader + down) + right);
+    showFrame();
   });
   dialog.addEventListener("click", (event) => {
     const button = event.target.closest("button");
@@ -219,9 +226,10 @@ function largeHead(afterClose) {
   dialog.querySelector("details").addEventListener("toggle", (event) => event.target.open && fill());
   addEventListener("resize", () => dialog.open && draw());
   return (number) => {
-    [reader, read] = [size - 1, size - 1];
+    [reader, read] = [size - 1, 0];
     dialog.showModal();
     show(number);
-    canvas.focus();
+    canvas.focus({ preventScroll: true });
+    canvas.parentElement.scrollLeft = dialog.scrollTop = 0;
   };
 }
