@@ -14,6 +14,11 @@ _WORDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", str: "a text", bool: "true or false"},
     **dict.fromkeys((list, tuple), "a list"),
 }
+_SHOWN = {
+    **{"None": "null", "True": "true", "False": "false"},
+    **{"a value of type list": "a list", "a value of type dict": "an object"},
+}
+"""JSON's words for what `untrusted.shown` says."""
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -38,11 +43,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """A JSON value for an error message, as JSON writes it."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    kinds = {list: "a list", dict: "an object"}
-    return kinds.get(type(value)) or untrusted.shown(value)
+    """A JSON value for an error message, in JSON's words."""
+    shown = untrusted.shown(value)
+    return _SHOWN.get(shown, shown)
 
 
 def typed(value: Any, kind: Any, place: str = "") -> Any:
