@@ -21,14 +21,15 @@ from gpt2cli.training.optim import MUON_STATE, Optimizer
 
 FLOAT, HALF = 4, 2
 """Bytes of a number."""
-KEPT_IN_16_BITS, KEPT_IN_32_BITS = 40, 70
-"""Bytes that a block keeps for the backward pass, for each token and channel, if attention keeps no weights."""
-KEPT_WITH_DROPOUT_IN_16_BITS, KEPT_WITH_DROPOUT_IN_32_BITS = 48, 82
-"""The same with dropout on a CPU: torch's attention then has no kernel that saves memory, and keeps copies in fp32."""
+KEPT, KEPT_WITH_DROPOUT = (40, 70), (48, 82)
+"""Bytes that a block keeps for the backward pass, for each token and channel, in 16 and in 32 bits.
+
+With dropout on a CPU, torch's attention has no kernel that saves memory, and keeps more, some of it in fp32.
+"""
 KEPT_OF_COPIES = 8
-"""Bytes that such attention keeps, for each channel, of the key and value of a prefix's token, for each sequence."""
+"""Bytes kept for each channel of a shared prefix's keys and values, once for each sequence that attends to it."""
 KEPT_OF_PAIRS = 12
-"""Bytes that such attention keeps, for each head, of a query and a key: their weight, the same dropped, and a mask."""
+"""Bytes kept with dropout on a CPU for each head, query and key: the attention weight, the mask, and their product."""
 COPIES_OF_LOGITS = 3
 """Logits, their softmax and its gradient, in fp32."""
 LIBRARIES, LATER_LIBRARIES = 290 * 2**20, 75 * 2**20
@@ -95,13 +96,12 @@ def _passing(job: Job, device: torch.device, row: Batch) -> int:
 def _kept(job: Job, device: torch.device, row: Batch) -> int:
     """Bytes that a block keeps for the backward pass of a row."""
     config, tokens = job.model.config, row.idx.shape[1]
-    if device.type != "cpu" or not config.dropout:
-        return tokens * config.n_embd * (KEPT_IN_16_BITS if job.autocast else KEPT_IN_32_BITS)
-    each = KEPT_WITH_DROPOUT_IN_16_BITS if job.autocast else KEPT_WITH_DROPOUT_IN_32_BITS
-    lengths, prefixes = row.sight.lengths, row.sight.prefixes
-    before = [0 if prefix is None else lengths[prefix] for prefix in prefixes]
-    pairs = sum(length * (length + seen) for length, seen in zip(lengths, before, strict=True))
-    channels = tokens * each + sum(before) * KEPT_OF_COPIES
+    drops = device.type == "cpu" and config.dropout > 0
+    in_16_bits, in_32_bits = KEPT_WITH_DROPOUT if drops else KEPT
+    lengths = row.sight.lengths
+    before = [0 if prefix is None else lengths[prefix] for prefix in row.sight.prefixes]
+    pairs = sum(length * (length + seen) for length, seen in zip(lengths, before, strict=True)) if drops else 0
+    channels = tokens * (in_16_bits if job.autocast else in_32_bits) + sum(before) * KEPT_OF_COPIES
     return channels * config.n_embd + pairs * KEPT_OF_PAIRS * config.n_head
 
 
