@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from gpt2cli.data.batches import Batch
 from gpt2cli.model.device import LOGIT_ROWS
@@ -55,11 +56,11 @@ class Disk:
     out: int
 
 
-def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Sequence[Batch]) -> int:
+def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Sequence[Batch], steps: int) -> int:
     """The peak memory in bytes: of this process on a CPU, of the device otherwise.
 
-    rows       some of the run, the largest of which counts
-    optimizer  of `job.model`, whose weights may be on the meta device
+    rows, steps  those of so many steps of the run; the largest row counts
+    optimizer    of `job.model`, whose weights may be on the meta device
     """
     parameters = list(job.model.parameters())
     is_loaded = not parameters[0].is_meta
@@ -68,13 +69,12 @@ def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Se
     if job.autocast and trained < weights // FLOAT:  # layers with an adapter are rounded to 16 bits
         weights -= sum(p.numel() for p in job.model.h.parameters() if not p.requires_grad) * (FLOAT - HALF)
     passing = max(_passing(job, device, row) for row in rows)
-    gradients, left_behind = trained * FLOAT, int(passing * LEFT_BEHIND)
     total = weights + _state_bytes(optimizer) + passing
     if device.type != "cpu":
-        return total + gradients + left_behind + (trained * 2 * HALF if job.half_copy else 0)
-    total += max(gradients, left_behind)  # gradients are made where activations were
+        return total + trained * FLOAT + int(passing * LEFT_BEHIND) + (trained * 2 * HALF if job.half_copy else 0)
+    total += _gradient_bytes(optimizer, job.model.wte.weight, passing, accumulated=len(rows) > steps)
     libraries = psutil.Process().memory_info().rss - (sum(p.nbytes for p in parameters) if is_loaded else 0)
-    libraries = max(libraries, LIBRARIES)
+    libraries = max(int(libraries), LIBRARIES)
     while_loading = 2 * sum(p.numel() for p in parameters) * FLOAT  # the file and the copy that is trained
     return libraries + max(total + LATER_LIBRARIES, while_loading)
 
@@ -82,6 +82,20 @@ def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Se
 def _state_bytes(optimizer: Optimizer) -> int:
     """Bytes of the tensors that the optimizer keeps."""
     return sum(p.numel() * (1 if keys == MUON_STATE else 2) for p, keys in optimizer.keys.items()) * FLOAT
+
+
+def _gradient_bytes(optimizer: Optimizer, embedding: Tensor, passing: int, *, accumulated: bool) -> int:
+    """Bytes of the gradients, and of what freed activations leave behind, on a CPU.
+
+    passing      bytes of the activations
+    accumulated  whether a step has several rows: a later one finds the gradients of those before, and its gradient of
+                 the embedding is a separate tensor. Otherwise the gradients are made where activations were.
+    """
+    gradients = sum(p.numel() for p in optimizer.trained.values()) * FLOAT
+    left_behind = int(passing * LEFT_BEHIND)
+    if not accumulated:
+        return max(gradients, left_behind)
+    return gradients + left_behind + (embedding.numel() * FLOAT if embedding.requires_grad else 0)
 
 
 def _passing(job: Job, device: torch.device, row: Batch) -> int:

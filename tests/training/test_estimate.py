@@ -103,7 +103,7 @@ def memory(lora: bool = False, tokens: int = 1000, recompute: bool = False, auto
     model = shape_only(replace(chosen, model="gpt2-medium"))
     job = replace(small_job(), model=model, recompute=recompute, autocast=autocast)
     row = row_of([tokens // 8] * 8)
-    return memory_needed(job, Optimizer(model, chosen.train), CPU, [row])
+    return memory_needed(job, Optimizer(model, chosen.train), CPU, [row], 1)
 
 
 def row_of(lengths: list[int], prefixes: list[int | None] | None = None) -> Batch:
