@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def _shape_on_hub(name: str, offline: bool, progress: Progress) -> GPTConfig:
     if published is not None:
         return published.config
     config = fetch_config(name, offline=offline, progress=progress)
-    check_hub_config(config, name)
+    check_hub_config(config, Path(name))
     return config_shape(config, name)
 
 

@@ -12,8 +12,8 @@ from gpt2cli.training.optim import Optimizer
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.sizes import memory_needed
 
-PROMPT, RECORD = 40, 163
-"""Tokens at the beginning of Alpaca's prompts, which all have, and of a record whose batch of 8 fills a pass."""
+PROMPT, RECORD = 40, 180
+"""Tokens at the beginning of Alpaca's prompts, which all have, and of a record of a batch that takes two passes."""
 
 
 def finetuning_memory(shape: GPTConfig, lora: LoRAConfig | None, device: torch.device) -> int:
@@ -26,7 +26,7 @@ def finetuning_memory(shape: GPTConfig, lora: LoRAConfig | None, device: torch.d
     data, tokens = _records(settings.train.batch_size, shape.block_size), TOKENS_PER_PASS[device.type]
     job = Job(model=model, train=data, val=None, config=settings.train, autocast=autocast, max_tokens=tokens)
     rows = make_rows(data, range(len(data)), tokens, device)
-    return memory_needed(job, Optimizer(model, settings.train), device, rows)
+    return memory_needed(job, Optimizer(model, settings.train), device, rows, steps=1)
 
 
 def _records(count: int, window: int) -> TokenDataset:

@@ -82,9 +82,8 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> 
     optimizer = Optimizer(job.model, job.config)
     rows, sampled = _typical_rows(job, device, step)
     out, free = Path(settings.out), free_memory(device)
-    memory = memory_needed(
-        job, optimizer, device, rows
-    )  # before a step of a miniature, whose memory is not needed later
+    # before a step of a miniature, whose memory is not needed later
+    memory = memory_needed(job, optimizer, device, rows, sampled)
     seconds = left * _step_seconds(settings, job, optimizer, rows, sampled, device) if left else 0.0
     return Plan(
         device=str(device),

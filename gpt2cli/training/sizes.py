@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from gpt2cli.data.batches import Batch
 from gpt2cli.model.device import LOGIT_ROWS
@@ -21,14 +22,15 @@ from gpt2cli.training.optim import MUON_STATE, Optimizer
 
 FLOAT, HALF = 4, 2
 """Bytes of a number."""
-KEPT_IN_16_BITS, KEPT_IN_32_BITS = 40, 70
-"""Bytes that a block keeps for the backward pass, for each token and channel, if attention keeps no weights."""
-KEPT_WITH_DROPOUT_IN_16_BITS, KEPT_WITH_DROPOUT_IN_32_BITS = 48, 82
-"""The same with dropout on a CPU: torch's attention then has no kernel that saves memory, and keeps copies in fp32."""
+KEPT, KEPT_WITH_DROPOUT = (40, 70), (48, 82)
+"""Bytes that a block keeps for the backward pass, for each token and channel, in 16 and in 32 bits.
+
+With dropout on a CPU, torch's attention has no kernel that saves memory, and keeps more, some of it in fp32.
+"""
 KEPT_OF_COPIES = 8
-"""Bytes that such attention keeps, for each channel, of the key and value of a prefix's token, for each sequence."""
+"""Bytes kept for each channel of a shared prefix's keys and values, once for each sequence that attends to it."""
 KEPT_OF_PAIRS = 12
-"""Bytes that such attention keeps, for each head, of a query and a key: their weight, the same dropped, and a mask."""
+"""Bytes kept with dropout on a CPU for each head, query and key: the attention weight, the mask, and their product."""
 COPIES_OF_LOGITS = 3
 """Logits, their softmax and its gradient, in fp32."""
 LIBRARIES, LATER_LIBRARIES = 290 * 2**20, 75 * 2**20
@@ -54,11 +56,11 @@ class Disk:
     out: int
 
 
-def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Sequence[Batch]) -> int:
+def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Sequence[Batch], steps: int) -> int:
     """The peak memory in bytes: of this process on a CPU, of the device otherwise.
 
-    rows       some of the run, the largest of which counts
-    optimizer  of `job.model`, whose weights may be on the meta device
+    rows, steps  those of so many steps of the run; the largest row counts
+    optimizer    of `job.model`, whose weights may be on the meta device
     """
     parameters = list(job.model.parameters())
     is_loaded = not parameters[0].is_meta
@@ -67,13 +69,12 @@ def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Se
     if job.autocast and trained < weights // FLOAT:  # layers with an adapter are rounded to 16 bits
         weights -= sum(p.numel() for p in job.model.h.parameters() if not p.requires_grad) * (FLOAT - HALF)
     passing = max(_passing(job, device, row) for row in rows)
-    gradients, left_behind = trained * FLOAT, int(passing * LEFT_BEHIND)
     total = weights + _state_bytes(optimizer) + passing
     if device.type != "cpu":
-        return total + gradients + left_behind + (trained * 2 * HALF if job.half_copy else 0)
-    total += max(gradients, left_behind)  # gradients are made where activations were
+        return total + trained * FLOAT + int(passing * LEFT_BEHIND) + (trained * 2 * HALF if job.half_copy else 0)
+    total += _gradient_bytes(optimizer, job.model.wte.weight, passing, accumulated=len(rows) > steps)
     libraries = psutil.Process().memory_info().rss - (sum(p.nbytes for p in parameters) if is_loaded else 0)
-    libraries = max(libraries, LIBRARIES)
+    libraries = max(int(libraries), LIBRARIES)
     while_loading = 2 * sum(p.numel() for p in parameters) * FLOAT  # the file and the copy that is trained
     return libraries + max(total + LATER_LIBRARIES, while_loading)
 
@@ -81,6 +82,20 @@ def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Se
 def _state_bytes(optimizer: Optimizer) -> int:
     """Bytes of the tensors that the optimizer keeps."""
     return sum(p.numel() * (1 if keys == MUON_STATE else 2) for p, keys in optimizer.keys.items()) * FLOAT
+
+
+def _gradient_bytes(optimizer: Optimizer, embedding: Tensor, passing: int, *, accumulated: bool) -> int:
+    """Bytes of the gradients, and of what freed activations leave behind, on a CPU.
+
+    passing      bytes of the activations
+    accumulated  whether a step has several rows: a later one finds the gradients of those before, and its gradient of
+                 the embedding is a separate tensor. Otherwise the gradients are made where activations were.
+    """
+    gradients = sum(p.numel() for p in optimizer.trained.values()) * FLOAT
+    left_behind = int(passing * LEFT_BEHIND)
+    if not accumulated:
+        return max(gradients, left_behind)
+    return gradients + left_behind + (embedding.numel() * FLOAT if embedding.requires_grad else 0)
 
 
 def _passing(job: Job, device: torch.device, row: Batch) -> int:
@@ -95,13 +110,12 @@ def _passing(job: Job, device: torch.device, row: Batch) -> int:
 def _kept(job: Job, device: torch.device, row: Batch) -> int:
     """Bytes that a block keeps for the backward pass of a row."""
     config, tokens = job.model.config, row.idx.shape[1]
-    if device.type != "cpu" or not config.dropout:
-        return tokens * config.n_embd * (KEPT_IN_16_BITS if job.autocast else KEPT_IN_32_BITS)
-    each = KEPT_WITH_DROPOUT_IN_16_BITS if job.autocast else KEPT_WITH_DROPOUT_IN_32_BITS
-    lengths, prefixes = row.sight.lengths, row.sight.prefixes
-    before = [0 if prefix is None else lengths[prefix] for prefix in prefixes]
-    pairs = sum(length * (length + seen) for length, seen in zip(lengths, before, strict=True))
-    channels = tokens * each + sum(before) * KEPT_OF_COPIES
+    drops = device.type == "cpu" and config.dropout > 0
+    in_16_bits, in_32_bits = KEPT_WITH_DROPOUT if drops else KEPT
+    lengths = row.sight.lengths
+    before = [0 if prefix is None else lengths[prefix] for prefix in row.sight.prefixes]
+    pairs = sum(length * (length + seen) for length, seen in zip(lengths, before, strict=True)) if drops else 0
+    channels = tokens * (in_16_bits if job.autocast else in_32_bits) + sum(before) * KEPT_OF_COPIES
     return channels * config.n_embd + pairs * KEPT_OF_PAIRS * config.n_head
 
 

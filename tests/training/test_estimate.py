@@ -1,5 +1,6 @@
 """The plan of a run: laws of its figures, and its agreement with the run."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,15 @@ from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.data.batches import Batch
 from gpt2cli.data.open_data import load_data
 from gpt2cli.model.gpt import GPT
+from gpt2cli.model.lora import add_lora
 from gpt2cli.model.packed_row import PackedRow
 from gpt2cli.training import sizes
+from gpt2cli.training.bf16_linear import make_lean
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.estimate import Plan, make_plan
 from gpt2cli.training.inputs import shape_only
-from gpt2cli.training.job import make_job
+from gpt2cli.training.job import make_job, round_frozen
+from gpt2cli.training.loss import SequenceLoss
 from gpt2cli.training.optim import Optimizer, learning_rate
 from gpt2cli.training.plan_warnings import warnings_of
 from gpt2cli.training.run_checkpoints import Resumable
@@ -98,7 +102,8 @@ def memory(lora: bool = False, tokens: int = 1000, recompute: bool = False, auto
     chosen = settings(lora=LoRAConfig() if lora else None, train=TrainConfig(**train), from_scratch=None)
     model = shape_only(replace(chosen, model="gpt2-medium"))
     job = replace(small_job(), model=model, recompute=recompute, autocast=autocast)
-    return memory_needed(job, Optimizer(model, chosen.train), CPU, [row_of([tokens])])
+    row = row_of([tokens // 8] * 8)
+    return memory_needed(job, Optimizer(model, chosen.train), CPU, [row], 1)
 
 
 def row_of(lengths: list[int], prefixes: list[int | None] | None = None) -> Batch:
@@ -242,3 +247,45 @@ def test_a_checkpoint_from_before_the_fall_needs_disk_too(tmp_path):
     kept, not_kept = (plan_of(tmp_path, max_steps=20, schedule=name).disk for name in ("wsd", "constant"))
     weights = kept.out
     assert kept.run - not_kept.run == pytest.approx(4 * weights, rel=0.1)  # weights, two states, the best weights
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("autocast", [torch.bfloat16, None])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("lengths", "prefixes"),
+    [([500], None), ([250, 250], None), ([50, 90, 70, 130], None), ([40] + [60] * 8, [None] + [0] * 8)],
+)
+def test_the_activations_are_as_large_as_what_autograd_keeps(lora, autocast, dropout, lengths, prefixes):
+    shape = GPTConfig(n_layer=3, n_head=4, n_embd=256, block_size=512, vocab_size=50, dropout=dropout)
+    model = GPT(shape).train()
+    if lora:
+        add_lora(model, LoRAConfig())
+    if autocast:
+        round_frozen(model, autocast)
+        make_lean(model, autocast)
+    row, weights = row_of(lengths, prefixes), {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    row = replace(row, idx=row.idx % 50, targets=row.targets % 50)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+        torch.autocast("cpu", autocast) if autocast else nullcontext(),
+    ):
+        loss = SequenceLoss(model)(row)
+    assert loss.requires_grad
+    job = replace(small_job(), model=model, autocast=autocast)
+    assert sizes._kept(job, CPU, row) * shape.n_layer == pytest.approx(sum(kept.values()), rel=0.12)
+
+
+def test_memory_for_text_grows_with_the_square_of_its_length():
+    job = replace(small_job(), model=shape_only(settings_from("gpt2")))
+    short, long = (sizes._passing(job, CPU, row_of(lengths)) for lengths in ([256] * 4, [1024]))
+    config = job.model.config
+    assert long - short == config.n_layer * config.n_head * sizes.KEPT_OF_PAIRS * (1024**2 - 4 * 256**2)

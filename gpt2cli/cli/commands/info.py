@@ -41,8 +41,8 @@ def info(
 ) -> None:
     """Show a model's parts, size, memory and origin. Without a model, show what is on disk and how to delete it.
 
-    The weights are not read: a model that is not on disk is not downloaded, except with --bench. Memory is the peak on
-    a CPU: to generate 100 tokens, and to fine-tune on batches of 8 records at the default settings.
+    The weights are not read: a model that is not on disk is not downloaded, except with --bench. Memory and speed are
+    those of a CPU: to generate 100 tokens, and to fine-tune on long records at the default settings.
 
     What is on disk does not include the weights that you write with --out, and runs with --run-dir.
     """

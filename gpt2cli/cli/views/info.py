@@ -45,7 +45,7 @@ def show(info: ModelInfo) -> None:
 def _title(info: ModelInfo) -> str:
     config = info.config
     shape = f"{counted(config.n_layer, 'block')} of {counted(config.n_head, 'head')}, width {config.n_embd:,}"
-    return f"{visible_line(info.name)}: {shape}, window {config.block_size:,}, {info.parameters.total:,} parameters"
+    return f"{visible_line(info.name)}: {shape}, window {config.block_size:,}"
 
 
 def _table() -> Table:
