@@ -87,7 +87,7 @@ def right_steps() -> list[Step]:
     ):
         limit = 150 if name == "compile" else 90
         found.append(Step(f"resume-{name}", "right", limit, "finetuning:resume", {"extra": extra, "kill": kill}))
-    commands = {"memory": 60, "evaluate": 90, "quantized": 90, "chat": 60, "explain": 60, "logprobs": 60}
+    commands = {"memory": 60, "evaluate": 90, "quantized": 90, "chat": 60, "explain": 60, "logprobs": 120}
     for name, limit in commands.items():
         found.append(Step(name, "right", limit, f"commands:{name}"))
     return [*found, Step("serve", "right", 60, "commands:serve"), Step("torchrun", "right", 90, "finetuning:torchrun")]
