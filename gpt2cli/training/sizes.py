@@ -35,8 +35,14 @@ COPIES_OF_LOGITS = 3
 """Logits, their softmax and its gradient, in fp32."""
 LIBRARIES, LATER_LIBRARIES = 290 * 2**20, 75 * 2**20
 """Bytes of Python and of the libraries of a run before its first step, at least, and of what the first step adds."""
-LEFT_BEHIND = 0.2
-"""Memory that freed tensors of other sizes leave behind, as a fraction of activations and logits."""
+LEFT_BEHIND, LEFT_BEHIND_BY_BATCHES = 0.2, 0.8
+"""Memory that freed tensors of other sizes leave behind, as a fraction of activations and logits. Measured.
+
+More on a CPU if sequences of the same length are one batch of attention, such as blocks of text, and dropout makes
+torch keep its weights: these leave large gaps in the heap.
+"""
+LARGEST_IN_HEAP = 32 * 2**20
+"""Bytes from which the allocator (glibc's) returns a tensor to the system when it is freed."""
 UNLIMITED = 2**60
 """A limit of a control group above this is no limit."""
 CGROUP = Path("/sys/fs/cgroup")
@@ -68,11 +74,11 @@ def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Se
     weights = sum(p.numel() for p in parameters) * FLOAT
     if job.autocast and trained < weights // FLOAT:  # layers with an adapter are rounded to 16 bits
         weights -= sum(p.numel() for p in job.model.h.parameters() if not p.requires_grad) * (FLOAT - HALF)
-    passing = max(_passing(job, device, row) for row in rows)
+    passing, left_behind = max(_passing(job, device, row) for row in rows)
     total = weights + _state_bytes(optimizer) + passing
     if device.type != "cpu":
-        return total + trained * FLOAT + int(passing * LEFT_BEHIND) + (trained * 2 * HALF if job.half_copy else 0)
-    total += _gradient_bytes(optimizer, job.model.wte.weight, passing, accumulated=len(rows) > steps)
+        return total + trained * FLOAT + left_behind + (trained * 2 * HALF if job.half_copy else 0)
+    total += _gradient_bytes(optimizer, job.model.wte.weight, left_behind, accumulated=len(rows) > steps)
     libraries = psutil.Process().memory_info().rss - (sum(p.nbytes for p in parameters) if is_loaded else 0)
     libraries = max(int(libraries), LIBRARIES)
     while_loading = 2 * sum(p.numel() for p in parameters) * FLOAT  # the file and the copy that is trained
@@ -84,39 +90,55 @@ def _state_bytes(optimizer: Optimizer) -> int:
     return sum(p.numel() * (1 if keys == MUON_STATE else 2) for p, keys in optimizer.keys.items()) * FLOAT
 
 
-def _gradient_bytes(optimizer: Optimizer, embedding: Tensor, passing: int, *, accumulated: bool) -> int:
+def _gradient_bytes(optimizer: Optimizer, embedding: Tensor, left_behind: int, *, accumulated: bool) -> int:
     """Bytes of the gradients, and of what freed activations leave behind, on a CPU.
 
-    passing      bytes of the activations
     accumulated  whether a step has several rows: a later one finds the gradients of those before, and its gradient of
                  the embedding is a separate tensor. Otherwise the gradients are made where activations were.
     """
     gradients = sum(p.numel() for p in optimizer.trained.values()) * FLOAT
-    left_behind = int(passing * LEFT_BEHIND)
     if not accumulated:
         return max(gradients, left_behind)
     return gradients + left_behind + (embedding.numel() * FLOAT if embedding.requires_grad else 0)
 
 
-def _passing(job: Job, device: torch.device, row: Batch) -> int:
-    """Bytes of activations and logits in the forward and backward pass of a row."""
+def _passing(job: Job, device: torch.device, row: Batch) -> tuple[int, int]:
+    """Bytes of activations and logits in the forward and backward pass of a row, and of what they leave behind."""
     config, tokens = job.model.config, row.idx.shape[1]
     block = _kept(job, device, row)
     in_blocks = FLOAT * tokens * config.n_embd * config.n_layer + block if job.recompute else block * config.n_layer
     logits = min(len(row.targets), LOGIT_ROWS[device.type]) * config.vocab_size * FLOAT * COPIES_OF_LOGITS
-    return in_blocks + logits
+    is_one_batch = len(set(row.sight.lengths)) == 1 and not any(_seen_before(row))
+    is_in_heap = _pairs(row) * config.n_head * FLOAT < LARGEST_IN_HEAP
+    leaves_gaps = _keeps_attention(job, device) and is_one_batch and is_in_heap
+    fraction = LEFT_BEHIND_BY_BATCHES if leaves_gaps else LEFT_BEHIND
+    return in_blocks + logits, int((in_blocks + logits) * fraction)
+
+
+def _keeps_attention(job: Job, device: torch.device) -> bool:
+    """Whether torch keeps attention's weights for the backward pass: with dropout on a CPU."""
+    return device.type == "cpu" and job.model.config.dropout > 0
+
+
+def _pairs(row: Batch) -> int:
+    """The pairs of a query and a key in a row, masked ones too."""
+    lengths = row.sight.lengths
+    return sum(length * (length + seen) for length, seen in zip(lengths, _seen_before(row), strict=True))
+
+
+def _seen_before(row: Batch) -> list[int]:
+    """The tokens of the shared prefix before each piece of a row."""
+    return [0 if prefix is None else row.sight.lengths[prefix] for prefix in row.sight.prefixes]
 
 
 def _kept(job: Job, device: torch.device, row: Batch) -> int:
     """Bytes that a block keeps for the backward pass of a row."""
-    config, tokens = job.model.config, row.idx.shape[1]
-    drops = device.type == "cpu" and config.dropout > 0
-    in_16_bits, in_32_bits = KEPT_WITH_DROPOUT if drops else KEPT
-    lengths = row.sight.lengths
-    before = [0 if prefix is None else lengths[prefix] for prefix in row.sight.prefixes]
-    pairs = sum(length * (length + seen) for length, seen in zip(lengths, before, strict=True)) if drops else 0
-    channels = tokens * (in_16_bits if job.autocast else in_32_bits) + sum(before) * KEPT_OF_COPIES
-    return channels * config.n_embd + pairs * KEPT_OF_PAIRS * config.n_head
+    config, keeps_attention = job.model.config, _keeps_attention(job, device)
+    in_16_bits, in_32_bits = KEPT_WITH_DROPOUT if keeps_attention else KEPT
+    channels = row.idx.shape[1] * (in_16_bits if job.autocast else in_32_bits)
+    channels += sum(_seen_before(row)) * KEPT_OF_COPIES
+    pairs = _pairs(row) * KEPT_OF_PAIRS * config.n_head if keeps_attention else 0
+    return channels * config.n_embd + pairs
 
 
 def disk_needed(job: Job, optimizer: Optimizer, lora: bool, checkpoints: int) -> Disk:

@@ -102,7 +102,7 @@ def memory(lora: bool = False, tokens: int = 1000, recompute: bool = False, auto
     chosen = settings(lora=LoRAConfig() if lora else None, train=TrainConfig(**train), from_scratch=None)
     model = shape_only(replace(chosen, model="gpt2-medium"))
     job = replace(small_job(), model=model, recompute=recompute, autocast=autocast)
-    row = row_of([tokens // 8] * 8)
+    row = row_of([tokens // 8 - 1, tokens // 8 + 1] * 4)
     return memory_needed(job, Optimizer(model, chosen.train), CPU, [row], 1)
 
 
@@ -286,6 +286,20 @@ def test_the_activations_are_as_large_as_what_autograd_keeps(lora, autocast, dro
 
 def test_memory_for_text_grows_with_the_square_of_its_length():
     job = replace(small_job(), model=shape_only(settings_from("gpt2")))
-    short, long = (sizes._passing(job, CPU, row_of(lengths)) for lengths in ([256] * 4, [1024]))
+    short, long = (sizes._passing(job, CPU, row_of(lengths))[0] for lengths in ([256] * 4, [1024]))
     config = job.model.config
     assert long - short == config.n_layer * config.n_head * sizes.KEPT_OF_PAIRS * (1024**2 - 4 * 256**2)
+
+
+def test_blocks_of_text_leave_more_behind_than_records_do():
+    job = replace(small_job(), model=shape_only(settings_from("gpt2")))
+    apart, batch, large = (sizes._passing(job, CPU, row_of(lengths)) for lengths in ([500, 524], [512] * 2, [1024]))
+    assert [left / passing for passing, left in (apart, batch, large)] == pytest.approx([0.2, 0.8, 0.2], rel=1e-6)
+
+
+def test_the_rows_of_a_step_add_up_gradients():
+    job = replace(small_job(), model=shape_only(settings_from("gpt2")))
+    optimizer, rows = Optimizer(job.model, TrainConfig()), [row_of([90, 110])] * 2
+    one, two = (memory_needed(job, optimizer, CPU, rows, steps) for steps in (2, 1))
+    left_behind = sizes._passing(job, CPU, rows[0])[1]
+    assert two - one == pytest.approx(left_behind + 4 * job.model.wte.weight.numel(), abs=2**24)
