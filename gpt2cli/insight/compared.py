@@ -10,10 +10,10 @@ from gpt2cli.insight.attribution import contributions
 from gpt2cli.insight.events import Event
 from gpt2cli.insight.findings import Compared, Difference
 from gpt2cli.insight.passes import logits
-from gpt2cli.insight.question import show
 from gpt2cli.insight.subject import Subject, token
 from gpt2cli.model.gpt import GPT
 from gpt2cli.progress import Note
+from gpt2cli.tokenizer import show
 
 
 def compared(subject: Subject, other: GPT, chosen: Sequence[str], config: ExplainConfig) -> Iterator[Event]:

@@ -10,8 +10,8 @@ from gpt2cli.insight.choices import likeliest
 from gpt2cli.insight.events import Advanced, Event
 from gpt2cli.insight.findings import Lens, LensPlace, LensRow
 from gpt2cli.insight.passes import ROWS, logits
-from gpt2cli.insight.question import show
 from gpt2cli.insight.subject import Subject, token
+from gpt2cli.tokenizer import show
 
 
 def lens(subject: Subject, config: ExplainConfig) -> Iterator[Event]:

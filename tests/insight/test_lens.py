@@ -11,8 +11,9 @@ from gpt2cli.config import ExplainConfig
 from gpt2cli.insight.events import Advanced
 from gpt2cli.insight.lens import lens
 from gpt2cli.insight.passes import logits
-from gpt2cli.insight.question import Question, show
+from gpt2cli.insight.question import Question
 from gpt2cli.insight.subject import Subject
+from gpt2cli.tokenizer import show
 from tests import models
 
 

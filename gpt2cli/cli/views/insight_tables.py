@@ -24,7 +24,7 @@ from gpt2cli.insight.findings import (
     Saliency,
     Tokens,
 )
-from gpt2cli.insight.question import show
+from gpt2cli.tokenizer import show
 
 ROWS = 6
 """Rows of a table on a screen."""
