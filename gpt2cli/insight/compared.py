@@ -55,7 +55,7 @@ def _contributions(subject: Subject) -> dict[str, float]:
 @torch.no_grad()
 def _target_logprobs(subject: Subject) -> dict[str, float]:
     """The lens' log-probability of the target at the last place: after the embeddings, each attention and each MLP."""
-    streams = torch.cat([stream[:, -1] for stream in subject.trace.streams()])  # (2 L + 1, C)
+    streams = torch.cat(subject.trace.streams(slice(-1, None)))[:, 0]  # (2 L + 1, C)
     logprobs = logits(subject.model, streams).log_softmax(dim=-1)[:, subject.target]
     layers = range(subject.model.config.n_layer)
     names = ["embedding", *(f"{after}.{layer}" for layer in layers for after in ("attn", "mlp"))]

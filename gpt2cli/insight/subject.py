@@ -65,9 +65,5 @@ class Subject:
 
 
 def token(id: int) -> Token:
-    """A token for a finding."""
-    try:
-        content = encoding().decode_single_token_bytes(id)
-    except KeyError:  # a model with a padded vocabulary
-        content = b""
-    return Token(show(id), id, tuple(content))
+    """A token of GPT-2's vocabulary, for a finding."""
+    return Token(show(id), id, tuple(encoding().decode_single_token_bytes(id)))
