@@ -10,6 +10,7 @@ from gpt2cli.bounds import (
     FINITE_NOT_NEGATIVE,
     FINITE_POSITIVE,
     FROM_0_TO_1,
+    FROM_1_TO_1000,
     NEVER_AT_0,
     NOT_NEGATIVE,
     OFF_AT_0,
@@ -263,14 +264,10 @@ class BenchConfig(Checked):
 class ExplainConfig(Checked):
     """How to explain a prompt. Raises UsageError for a value out of its bounds."""
 
-    top: int = described(
-        10,
-        Bounds("from 1 to 1,000", lambda value: 1 <= value <= 1000),
-        "The number of likely tokens to list at each place.",
-    )
+    top: int = described(10, FROM_1_TO_1000, "The number of likely tokens to list at each place.")
     ablation: Literal["zero", "mean"] = described(
         "zero",
         help="The part `ablation` replaces the output of each head and MLP by zero, or by its mean over the prompt.",
     )
-    steps: int = described(32, AT_LEAST_1, "The number of steps of integrated gradients, in the part `saliency`.")
+    steps: int = described(32, FROM_1_TO_1000, "The number of steps of integrated gradients, in the part `saliency`.")
     seed: int = described(0, SEED, "The seed of the random sequence on which heads are labelled.")

@@ -30,10 +30,10 @@ from gpt2cli.config import ExplainConfig
 from gpt2cli.errors import GPT2Error
 from gpt2cli.insight.explain import FINDERS
 from gpt2cli.insight.passes import Site, logits, trace
-from gpt2cli.insight.question import Question, show
+from gpt2cli.insight.question import Question
 from gpt2cli.insight.subject import Subject
 from gpt2cli.model.gpt import GPT
-from gpt2cli.tokenizer import encode
+from gpt2cli.tokenizer import encode, show
 
 IOI = (  # the indirect object, the subject, and a sentence about both
     (" Mary", " John", "When John and Mary went to the shops,{} gave the bag to"),

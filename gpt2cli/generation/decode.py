@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpt2cli.config import SamplingConfig
+from gpt2cli.config import VOCAB_SIZE, SamplingConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.generation.prefill import decode_next, prefill
 from gpt2cli.generation.prompt_lookup import PromptLookup
@@ -90,10 +90,11 @@ def _decode_one_row(decoder: Decoder, rows: Rows, row: int, logits: Any, cache: 
 
 
 def check_token(largest: int, vocab_size: int) -> None:
-    """Raise CheckpointError if a text's largest token is not in a model's vocabulary."""
-    if largest >= vocab_size:
+    """Raise CheckpointError if a text's largest token is not in a model's vocabulary. Rows of padding are no tokens."""
+    known = min(vocab_size, VOCAB_SIZE)
+    if largest >= known:
         raise CheckpointError(
-            f"token {largest} is not among the {vocab_size} that the model knows: it was made for another tokenizer"
+            f"token {largest} is not among the {known} that the model knows: it was made for another tokenizer"
         )
 
 

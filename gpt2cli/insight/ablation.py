@@ -30,7 +30,7 @@ def ablation(subject: Subject, config: ExplainConfig) -> Iterator[Event]:
         yield Advanced("ablation", layer + 1, model.config.n_layer)
     parts = heads_and_mlps(model.config)
     rows = tuple(Change(str(part), value - whole) for part, value in zip(parts, measured, strict=True))
-    yield Ablation(token(subject.target), subject.foil, config.ablation, rows)
+    yield Ablation(token(subject.target), rows)
 
 
 def _measure(subject: Subject, last: Tensor) -> Tensor:

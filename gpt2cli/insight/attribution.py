@@ -57,4 +57,4 @@ def _reader(subject: Subject, unembedding: Tensor) -> Tensor:
 
 def _exact(values: Tensor) -> Tensor:
     """In fp64 on the CPU: parts of a logit can be much larger than the logit, and some devices have no fp64."""
-    return values.detach().double().cpu()
+    return values.detach().cpu().double()

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from gpt2cli.insight.findings import Choice, Choices
-from gpt2cli.insight.question import show
+from gpt2cli.tokenizer import show
 
 
 def likeliest(logprobs: Tensor, count: int) -> list[Choices]:

@@ -13,11 +13,12 @@ from gpt2cli.insight.lens import lens
 from gpt2cli.insight.limits import choose_parts
 from gpt2cli.insight.next_token import next_token
 from gpt2cli.insight.patching import patching
-from gpt2cli.insight.question import ask, show
+from gpt2cli.insight.question import ask
 from gpt2cli.insight.saliency import saliency
 from gpt2cli.insight.subject import Subject
 from gpt2cli.insight.token_rows import tokens
 from gpt2cli.model.gpt import GPT
+from gpt2cli.tokenizer import show
 
 DEFAULTS, SAMPLING = ExplainConfig(), SamplingConfig()
 

@@ -4,19 +4,15 @@ Probabilities are natural numbers from 0 to 1. Logarithms, entropies and diverge
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A token that may come next. In JSON: [text, id, probability]."""
 
     text: str
     id: int
     probability: float
-
-    def as_list(self) -> list[Any]:
-        return [self.text, self.id, self.probability]
 
 
 Choices = tuple[Choice, ...]
@@ -57,7 +53,7 @@ class Tokens:
     rows: tuple[TokenRow, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"tokens": [_plain(row) for row in self.rows]}
+        return {"tokens": [asdict(row) for row in self.rows]}
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class Next:
     settings: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"next": _plain(self.top), "sampled": {**self.settings, "next": _plain(self.sampled)}}
+        return {"next": self.top, "sampled": {**self.settings, "next": self.sampled}}
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class Lens:
     rows: tuple[LensRow, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"lens": [_plain(row) for row in self.rows]}
+        return {"lens": [asdict(row) for row in self.rows]}
 
 
 @dataclass(frozen=True)
@@ -151,7 +147,7 @@ class HeadRow:
 
     def as_dict(self) -> dict[str, Any]:
         row = {"layer": self.layer, "head": self.head, "label": self.label, **asdict(self.on_prompt)}
-        return row | {"repeated": asdict(self.repeated), "pattern": _plain(self.pattern)}
+        return row | {"repeated": asdict(self.repeated), "pattern": self.pattern}
 
 
 @dataclass(frozen=True)
@@ -182,7 +178,7 @@ class Attribution:
     parts: tuple[Contribution, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"attribution": _plain(self)}
+        return {"attribution": asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -203,14 +199,13 @@ class Saliency:
     part: ClassVar = "saliency"
     target: Token
     foil: Token | None
-    rows: tuple[SaliencyRow, ...]
+    tokens: tuple[SaliencyRow, ...]
     difference: float
     gap: float
     steps: int
 
     def as_dict(self) -> dict[str, Any]:
-        found = _plain(self)
-        return {"saliency": {**{name: found[name] for name in found if name != "rows"}, "tokens": found["rows"]}}
+        return {"saliency": asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -223,16 +218,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Each head and MLP taken out in turn. `replaced` by `zero` or by its `mean` over the prompt."""
+    """Each head and MLP taken out in turn: its output is replaced by zero, or by its mean over the prompt."""
 
     part: ClassVar = "ablation"
     target: Token
-    foil: Token | None
-    replaced: str
     rows: tuple[Change, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"ablation": _plain(self.rows)}
+        return {"ablation": [asdict(row) for row in self.rows]}
 
 
 @dataclass(frozen=True)
@@ -258,7 +251,7 @@ class Patching:
     heads: tuple[tuple[float, ...], ...]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"patching": _plain(self)}
+        return {"patching": asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -282,18 +275,7 @@ class Compared:
     attribution: tuple[Difference, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
-        return {"compared": _plain(self)}
+        return {"compared": asdict(self)}
 
 
 Finding = Tokens | Next | Lens | Heads | Attribution | Saliency | Ablation | Patching | Compared
-
-
-def _plain(value: Any) -> Any:
-    """A finding as JSON has it."""
-    if isinstance(value, Choice):
-        return value.as_list()
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -10,23 +10,24 @@ from gpt2cli.insight.choices import likeliest
 from gpt2cli.insight.events import Advanced, Event
 from gpt2cli.insight.findings import Lens, LensPlace, LensRow
 from gpt2cli.insight.passes import ROWS, logits
-from gpt2cli.insight.question import show
 from gpt2cli.insight.subject import Subject, token
+from gpt2cli.tokenizer import show
 
 
 def lens(subject: Subject, config: ExplainConfig) -> Iterator[Event]:
     """The last norm and the head, applied to the residual stream after the embeddings, each attention and each MLP."""
-    streams = torch.cat(subject.trace.streams())
     expected = torch.cat([subject.idx[0, 1:], subject.idx.new_tensor([subject.target])])
-    places: list[list[LensPlace]] = [[] for _ in streams]
-    step = max(1, ROWS // len(streams))
+    last = torch.cat(subject.trace.streams(slice(-1, None)))[:, 0]  # (S, C)
+    places: list[list[LensPlace]] = [[] for _ in last]
+    step = max(1, ROWS // len(last))
     starts = range(0, len(expected), step)
     for done, start in enumerate(starts, 1):
         chosen = slice(start, start + step)
-        for row, found in zip(places, _places(subject, streams[:, chosen], expected[chosen]), strict=True):
+        streams = torch.cat(subject.trace.streams(chosen))
+        for row, found in zip(places, _places(subject, streams, expected[chosen]), strict=True):
             row += found
         yield Advanced("lens", done, len(starts))
-    yield Lens(token(subject.target), tuple(_rows(subject, streams[:, -1], places, config.top)))
+    yield Lens(token(subject.target), tuple(_rows(subject, last, places, config.top)))
 
 
 @torch.no_grad()

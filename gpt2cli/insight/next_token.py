@@ -7,8 +7,8 @@ from gpt2cli.generation.sampling import Sampler
 from gpt2cli.inference.candidates import candidates
 from gpt2cli.insight.events import Event
 from gpt2cli.insight.findings import Choice, Choices, Next
-from gpt2cli.insight.question import show
 from gpt2cli.insight.subject import Subject
+from gpt2cli.tokenizer import show
 
 BARE = SamplingConfig(temperature=1, top_k=0)
 """Settings that leave the model's distribution as it is."""

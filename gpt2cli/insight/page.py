@@ -7,7 +7,7 @@ from typing import Any
 
 from gpt2cli import html_page
 from gpt2cli.insight import page_figures as figures
-from gpt2cli.insight.question import show
+from gpt2cli.tokenizer import show
 
 TITLE = 60
 """Characters of the prompt in the page's title."""

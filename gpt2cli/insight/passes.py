@@ -11,6 +11,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from gpt2cli.config import VOCAB_SIZE
 from gpt2cli.errors import DivergedError
 from gpt2cli.model.gpt import CAUSAL, GPT, Causal
 
@@ -56,12 +57,12 @@ class Trace(PartOutputs):
     position: Tensor = field(kw_only=True)
     final: Tensor = field(kw_only=True)
 
-    def streams(self) -> list[Tensor]:
-        """The residual stream (B, T, C) at 2 L + 1 places: at first, then after each attention and each MLP."""
-        found = [self.embedding + self.position]
+    def streams(self, places: slice = slice(None)) -> list[Tensor]:
+        """The residual stream (B, T, C) at some places: the embeddings, then after each attention and each MLP."""
+        found = [self.embedding[:, places] + self.position[places]]
         for attention, mlp in zip(self.attention, self.mlp, strict=True):
-            found.append(found[-1] + attention)
-            found.append(found[-1] + mlp)
+            found.append(found[-1] + attention[:, places])
+            found.append(found[-1] + mlp[:, places])
         return found
 
 
@@ -104,8 +105,11 @@ def run_blocks(
 
 
 def logits(model: GPT, stream: Tensor) -> Tensor:
-    """The logits (..., V) that the last norm and the head make of a residual stream (..., C)."""
-    found: Tensor = model.head(model.ln_f(stream))
+    """The logits (..., V) that the last norm and the head make of a residual stream (..., C).
+
+    Rows that pad a checkpoint's table are no tokens: their logits are left out, as in sampling.
+    """
+    found: Tensor = model.head(model.ln_f(stream))[..., :VOCAB_SIZE]
     return found
 
 

@@ -6,8 +6,7 @@ from gpt2cli import tokenizer
 from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
 from gpt2cli.progress import Note
-from gpt2cli.tokenizer import END_OF_TEXT_ID
-from gpt2cli.tokenizer import show as show
+from gpt2cli.tokenizer import END_OF_TEXT_ID, show
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from gpt2cli.config import ExplainConfig
 from gpt2cli.insight.events import Advanced, Event
 from gpt2cli.insight.findings import Saliency, SaliencyRow
 from gpt2cli.insight.passes import embed, logits, run_blocks
-from gpt2cli.insight.question import show
 from gpt2cli.insight.subject import Subject, token
+from gpt2cli.tokenizer import show
 
 TOKENS_AT_ONCE = 512
 """The most tokens of a batch, if a prompt is not longer: a token's intermediate values take 0.6 MB at 124M."""

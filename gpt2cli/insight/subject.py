@@ -10,9 +10,9 @@ from gpt2cli.config import SamplingConfig
 from gpt2cli.generation.decode import check_token
 from gpt2cli.insight.findings import Token
 from gpt2cli.insight.passes import Trace, finite, logits, trace
-from gpt2cli.insight.question import Question, show
+from gpt2cli.insight.question import Question
 from gpt2cli.model.gpt import GPT
-from gpt2cli.tokenizer import encoding
+from gpt2cli.tokenizer import encoding, show
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,5 @@ class Subject:
 
 
 def token(id: int) -> Token:
-    """A token for a finding."""
-    try:
-        content = encoding().decode_single_token_bytes(id)
-    except KeyError:  # a model with a padded vocabulary
-        content = b""
-    return Token(show(id), id, tuple(content))
+    """A token of GPT-2's vocabulary, for a finding."""
+    return Token(show(id), id, tuple(encoding().decode_single_token_bytes(id)))

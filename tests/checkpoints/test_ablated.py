@@ -100,15 +100,17 @@ def test_nothing_else_changes(specs, kind):
     assert all(whole.weights[name].any() for name in changed)
 
 
-def test_to_take_out_nothing_is_the_identity(specs):
-    assert torch.equal(replace(specs["hub"], ablate=()).load_plain()(IDX), specs["hub"].load_plain()(IDX))
+@pytest.mark.parametrize("kind", ["hub", "untied.pt", "tiny"])
+def test_to_take_out_nothing_is_the_identity(specs, kind):
+    assert torch.equal(replace(specs[kind], ablate=()).load_plain()(IDX), specs[kind].load_plain()(IDX))
 
 
+@pytest.mark.parametrize("kind", ["hub", "untied.pt", "tiny"])
 @torch.no_grad()
-def test_to_take_out_everything_leaves_the_embedding(specs):
-    model = specs["hub"].load_plain()
-    parts = (*(Attention(layer) for layer in range(3)), *(part for part in heads_and_mlps(CONFIG)))
-    without = replace(specs["hub"], ablate=parts).load_plain()
+def test_to_take_out_everything_leaves_the_embedding(specs, kind):
+    model = specs[kind].load_plain()
+    parts = (*map(Attention, range(model.config.n_layer)), *heads_and_mlps(model.config))
+    without = replace(specs[kind], ablate=parts).load_plain()
     assert torch.equal(without(IDX), logits(model, model.wte(IDX) + model.wpe.weight[: IDX.shape[1]]))
 
 

@@ -11,8 +11,6 @@ from gpt2cli.insight.subject import Subject
 from gpt2cli.insight.swaps import Swap, measure_swaps
 from tests.insight.subjects import FOIL, MODELS, TARGET, TEXT, finding, subject
 
-OUTPUTS = (Site.ATTENTION, Site.MLP)
-
 
 def found(of: Subject, how: str = "zero") -> Ablation:
     return finding(ablation(of, ExplainConfig(ablation=how)))
@@ -94,16 +92,6 @@ def test_a_swap_of_a_value_with_itself_changes_nothing(name) -> None:
     ]
     measured = measure_swaps(of.model, of.trace.streams()[2], 1, same, of.measure)
     assert measured == pytest.approx([float(of.measure(of.last_logits))] * 4, abs=2e-5)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_without_any_part_the_embedding_is_left(name) -> None:
-    of = subject(name)
-    layers = range(of.model.config.n_layer)
-    empty = trace(of.model, of.idx, {(layer, site): torch.zeros_like for layer in layers for site in OUTPUTS})
-    with torch.no_grad():
-        expected = of.model.head(of.model.ln_f(of.model.wte(of.idx) + of.model.wpe.weight[: of.idx.shape[1]]))
-    torch.testing.assert_close(logits(of.model, empty.final), expected, atol=1e-5, rtol=0)
 
 
 def test_progress_is_told_after_each_layer() -> None:

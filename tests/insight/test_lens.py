@@ -1,5 +1,6 @@
 """The lens: its end is the model, its beginning the embedding."""
 
+import copy
 import math
 from dataclasses import astuple
 
@@ -11,9 +12,9 @@ from gpt2cli.config import ExplainConfig
 from gpt2cli.insight.events import Advanced
 from gpt2cli.insight.lens import lens
 from gpt2cli.insight.passes import logits
-from gpt2cli.insight.question import Question, show
+from gpt2cli.insight.question import Question
 from gpt2cli.insight.subject import Subject
-from tests import models
+from gpt2cli.tokenizer import show
 
 
 def lens_of(model, ids, target=None, **config):
@@ -58,17 +59,19 @@ def test_rows_are_named_after_the_parts(model, ids):
     assert len(found) == 2 * model.config.n_layer + 1
 
 
-def test_without_any_part_all_rows_are_the_embeddings(ids):
-    model = models.small_model()
+def test_without_any_part_all_rows_are_the_embeddings(model, ids):
     before = lens_of(model, ids, target=3).rows[0]
+    changed = copy.deepcopy(model)
     with torch.no_grad():
-        for block in model.h:
-            for matrix in (block.attn.c_proj, block.mlp.c_proj):
-                matrix.weight.zero_()
-                matrix.bias.zero_()
-    for row in lens_of(model, ids, target=3).rows:
+        for block in changed.h:
+            for parameter in (*block.attn.c_proj.parameters(), *block.mlp.c_proj.parameters()):
+                parameter.zero_()
+        embedding = model.wte(torch.tensor(ids)) + model.wpe.weight[: len(ids)]
+        likeliest = model.head(model.ln_f(embedding)).argmax(dim=-1)
+    for row in lens_of(changed, ids, target=3).rows:
         assert row.top == before.top
         assert row.kl == 0
+        assert [place.id for place in row.places] == likeliest.tolist()
 
 
 def test_text_that_is_added_changes_nothing_before_it(model, ids):

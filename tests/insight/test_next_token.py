@@ -8,8 +8,9 @@ import torch
 from gpt2cli.config import ExplainConfig, SamplingConfig
 from gpt2cli.generation.decode import generate_tokens
 from gpt2cli.insight.next_token import next_token
-from gpt2cli.insight.question import Question, show
+from gpt2cli.insight.question import Question
 from gpt2cli.insight.subject import Subject
+from gpt2cli.tokenizer import show
 from tests import models
 
 SETTINGS = [

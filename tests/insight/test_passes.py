@@ -1,10 +1,14 @@
 """Passes: the parts add up to the stream, edits do what they say, and transformers has the same hidden states."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from gpt2cli.errors import DivergedError, UsageError
+from gpt2cli.errors import CheckpointError, DivergedError, UsageError
 from gpt2cli.insight.passes import NO_EDITS, Site, logits, run_blocks, trace
+from gpt2cli.insight.question import Question
+from gpt2cli.insight.subject import Subject
 from tests import models
 
 
@@ -36,6 +40,36 @@ def test_heads_and_bias_add_up_to_the_attentions_output(model, ids):
         for head in range(model.config.n_head):
             total = total + mixes[:, head] @ output.weight[:, head * size : (head + 1) * size].t()
         torch.testing.assert_close(total, attention, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_text_that_is_added_changes_nothing_that_a_part_computes_before_it(model, ids):
+    whole, prefix = (trace(model, torch.tensor([tokens])) for tokens in (ids, ids[:8]))
+    for name in ("mixes", "attention", "mlp"):
+        for of_whole, of_prefix in zip(getattr(whole, name), getattr(prefix, name), strict=True):
+            torch.testing.assert_close(of_whole[..., :8, :], of_prefix, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole.final[:, :8], prefix.final, atol=1e-5, rtol=1e-5)
+
+
+def test_streams_can_be_taken_at_some_places(model, ids):
+    found = trace(model, torch.tensor([ids]))
+    for places in (slice(3, 7), slice(-1, None)):
+        expected = [stream[:, places] for stream in found.streams()]
+        assert all(map(torch.equal, found.streams(places), expected))
+
+
+@torch.no_grad()
+def test_rows_that_pad_the_vocabulary_are_no_tokens(ids):
+    model = models.small_model(replace(models.SMALL, vocab_size=50304))
+    model.wte.weight[50257:] *= 100
+    idx = torch.tensor([ids])
+    assert int(model(idx)[0, -1].argmax()) >= 50257
+    found = logits(model, trace(model, idx).final)
+    assert torch.equal(found, model(idx)[..., :50257])
+    subject = Subject(model, Question(tuple(ids)))
+    assert subject.target == int(found[0, -1].argmax())
+    with pytest.raises(CheckpointError, match="token 50300 is not among the 50257"):
+        Subject(model, Question(tuple(ids), target=50300))
 
 
 def test_edits_that_change_nothing_are_the_identity(model, ids):

@@ -3,8 +3,8 @@
 import pytest
 
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.insight.question import Question, ask, show
-from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
+from gpt2cli.insight.question import Question, ask
+from gpt2cli.tokenizer import END_OF_TEXT_ID, encode, show
 
 
 def test_the_prompt_is_what_generate_reads() -> None:

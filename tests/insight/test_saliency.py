@@ -30,7 +30,7 @@ def test_integrated_gradients_add_up_to_the_difference_to_the_baseline(name, tex
     embedding = of.model.wte(of.idx)[0].detach()
     difference = measured(of, embedding) - measured(of, torch.zeros_like(embedding))
     assert result.difference == pytest.approx(difference, abs=1e-4)
-    total = sum(row.integrated_gradients for row in result.rows)
+    total = sum(row.integrated_gradients for row in result.tokens)
     assert result.gap == pytest.approx(total - result.difference, abs=1e-6)
     assert total == pytest.approx(difference, abs=0.02 * max(1, abs(difference)))
 
@@ -45,7 +45,7 @@ def test_the_gap_falls_with_the_steps(name) -> None:
 def test_gradients_are_finite_differences(name) -> None:
     of = double(subject(name, target=TARGET, foil=FOIL))
     embedding = of.model.wte(of.idx)[0].detach()
-    for place, row in enumerate(found(of, steps=1).rows):
+    for place, row in enumerate(found(of, steps=1).tokens):
         step = torch.zeros_like(embedding)
         step[place] = 1e-5 * embedding[place]
         slope = (measured(of, embedding + step) - measured(of, embedding - step)) / 2e-5
@@ -54,11 +54,11 @@ def test_gradients_are_finite_differences(name) -> None:
 
 def test_long_prompts_are_computed_in_several_batches(monkeypatch) -> None:
     whole = found(subject("random"))
-    monkeypatch.setattr(module, "TOKENS_AT_ONCE", 2 * len(whole.rows))
+    monkeypatch.setattr(module, "TOKENS_AT_ONCE", 2 * len(whole.tokens))
     *advances, in_batches = saliency(subject("random"), ExplainConfig())
     assert [advance.done for advance in advances] == [*range(2, 33, 2), 33]
     assert advances[0].total == 33
-    for one, other in zip(whole.rows, in_batches.rows, strict=True):
+    for one, other in zip(whole.tokens, in_batches.tokens, strict=True):
         assert one.gradient_x_input == pytest.approx(other.gradient_x_input, abs=1e-5)
         assert one.integrated_gradients == pytest.approx(other.integrated_gradients, abs=1e-5)
 

@@ -24,7 +24,7 @@ from gpt2cli.insight.findings import (
     Saliency,
     Tokens,
 )
-from gpt2cli.insight.question import show
+from gpt2cli.tokenizer import show
 
 ROWS = 6
 """Rows of a table on a screen."""
@@ -103,7 +103,7 @@ class Tables:
 
     def saliency(self, found: Saliency) -> Table:
         table = _table("prompt token", "moves it", "gradient", numbers={1, 2})
-        rows = sorted(found.rows, key=lambda row: -abs(row.integrated_gradients)) if self.screen else found.rows
+        rows = sorted(found.tokens, key=lambda row: -abs(row.integrated_gradients)) if self.screen else found.tokens
         for row in self._first(rows):
             table.add_row(self.token(row.text), _signed(row.integrated_gradients), _signed(row.gradient_x_input))
         return table

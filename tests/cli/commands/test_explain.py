@@ -132,6 +132,7 @@ WRONG = [
     (2, "--target is empty", "--target", ""),
     (2, "choose another --target", "--target", " four", "--foil", " four"),
     (2, "--top must be from 1 to 1,000, not 0", "--top", "0"),
+    (2, "--steps must be from 1 to 1,000, not 1001", "--steps", "1001"),
     (2, "--ablation must be zero or mean, not 'none'", "--ablation", "none"),
     (2, "--temp must be a finite number, 0 or more", "--temp", "-1"),
     (2, "explain compares two models, and 3 are given: a.pt, b.pt, a.pt", "--ckpt", "b.pt", "--ckpt", "a.pt"),

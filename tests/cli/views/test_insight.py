@@ -57,7 +57,7 @@ FINDINGS: list[Finding] = [
         TARGET, None, 6.5, tuple(map(Contribution, ("embedding", "0.0", "0.1", "mlp.0"), (9.0, -3.0, 0.0, 0.5)))
     ),
     Saliency(TARGET, None, (SaliencyRow("The", 5, 0.1, -2.5), SaliencyRow(" small", 6, 0.1, 0.5)), -2.0, 0.0, 32),
-    Ablation(TARGET, None, "zero", (Change("0.0", 0.25), Change("0.1", -0.5), Change("mlp.0", 0.0))),
+    Ablation(TARGET, (Change("0.0", 0.25), Change("0.1", -0.5), Change("mlp.0", 0.0))),
 ]
 WORDS = {"tokens": "surprise", "next": "sampled", "lens": "layer ", "attribution": "adds  ", "ablation": "without  "}
 WORDS |= {"attention": "attends", "saliency": "moves it  "}
