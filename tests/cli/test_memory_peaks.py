@@ -21,7 +21,7 @@ try:
 finally:
     print(peak_rss_mb(), file=sys.stderr)
 """
-WORDS = "the king and his daughter went over the hill to see an old house by the water".split()
+WORDS = "the king and his daughter went over the hill to see an old house by the water "
 
 
 def peak_of(*arguments: str) -> float:
@@ -45,10 +45,10 @@ def test_generating(run: Run, precision: str) -> None:
 def write_data(kind: str, directory: Path) -> str:
     """Data whose batches are as large as they can be: long records, or text; or the bundled short records."""
     if kind == "text":
-        (directory / "text.txt").write_text("\n\n".join(" ".join(WORDS * 12) for _ in range(40)))
+        (directory / "text.txt").write_text("\n\n".join((WORDS * 12).strip() for _ in range(40)))
         return str(directory / "text.txt")
     if kind == "records":
-        records = [{"instruction": f"Tell story {i}.", "output": " ".join(WORDS * 7)} for i in range(40)]
+        records = [{"instruction": f"Tell story {i}.", "output": (WORDS * 7).strip()} for i in range(40)]
         (directory / "records.json").write_text(json.dumps(records))
         return str(directory / "records.json")
     return kind
@@ -60,19 +60,8 @@ def write_data(kind: str, directory: Path) -> str:
 def test_fine_tuning(run: Run, tmp_path: Path, kind: str, lora: bool) -> None:
     data, trained = write_data(kind, tmp_path), tmp_path / "run"
     done = run_process(
-        *(
-            "finetune",
-            "--model",
-            "tiny",
-            "--data",
-            data,
-            "--max-steps",
-            "2",
-            "--eval-every",
-            "0",
-            "--sample-every",
-            "0",
-        ),
+        *("finetune", "--model", "tiny", "--data", data, "--max-steps", "2"),
+        *("--eval-every", "0", "--sample-every", "0"),
         *("--out", str(tmp_path / "out.pt"), "--run-dir", str(trained), "--json", *["--lora"] * lora),
     )
     assert done.returncode == 0, done.stderr
