@@ -78,6 +78,7 @@ def _parts(info: ModelInfo, blocks: bool) -> Table:
 def _work(info: ModelInfo) -> Table:
     """The work and the cache of a token, and the measured speed."""
     table, window = _table(), info.config.block_size
+    table.show_header = False
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("")
     table.add_row("compute", f"{info.flops / 1e9:,.3g} GFLOP", f"a token, with {window:,} tokens of context")

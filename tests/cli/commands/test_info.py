@@ -136,7 +136,7 @@ def test_the_drawing_fits_80_columns(run: Run, model: str, encoding: str) -> Non
     config = {"tiny": "8 of 6 384", "gpt2": "12 of 12 768", "gpt2-xl": "48 of 25 1,600"}[model].split()
     assert f"{config[0]} blocks of {config[2]} heads, width {config[3]}" in shown
     assert f"block x {config[0]}" in shown and "wte again (tied)" in shown
-    assert not any(line.endswith(" ") for line in shown.splitlines())
+    assert not any(line.endswith(" ") for line in shown.splitlines()) and "\n\n\n" not in shown
     [norm] = [line for line in shown.splitlines() if line.startswith("norm")]
     assert "<0.1%" in norm
 
