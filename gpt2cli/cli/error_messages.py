@@ -48,6 +48,7 @@ def _describe_usage(error: Any) -> str:
         message = error.format_message().rstrip(".")
         quotes = "put the prompt in quotes"
         advice = {"generate": quotes, "explain": quotes, "chat": "add --prompt before the instruction"}
+        advice["info"] = "name a model with --model"
         if "extra argument" in message and context and context.info_name in advice:
             hint = f"{advice[context.info_name]}, or {hint}"
         return f"{message} ({hint})"

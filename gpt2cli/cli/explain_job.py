@@ -1,7 +1,7 @@
 """Loads the models for `gpt2 explain`, and collects what is found, with progress on the terminal."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpt2cli.cli.interrupts import raise_received
@@ -26,10 +26,10 @@ class Job:
     models: "Sequence[ModelSpec]"
     prompt: str
     question: "Question"
-    bos: bool = False
-    parts: Sequence[str] | None = None
-    config: ExplainConfig = field(default_factory=ExplainConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    bos: bool
+    parts: Sequence[str] | None
+    config: ExplainConfig
+    sampling: SamplingConfig
 
 
 def load(console: Console, specs: "Sequence[ModelSpec]", threads: int | None) -> "list[GPT]":

@@ -219,6 +219,17 @@ def terminal(stream: TextIO, width: int | None = None) -> "RichConsole":
 
 
 @contextmanager
+def trimmed(console: "RichConsole") -> Iterator[None]:
+    """In a pipe, print what the block prints without the blanks at line ends, with which tables fill their columns."""
+    if console.is_terminal:
+        yield
+        return
+    with console.capture() as printed:
+        yield
+    console.file.write(re.sub(" +$", "", printed.get(), flags=re.MULTILINE))
+
+
+@contextmanager
 def typing_unseen() -> Iterator[None]:
     """Hide typed characters inside the block. They are read afterwards, as part of the next line."""
     stdin = current().stdin

@@ -41,10 +41,10 @@ def info(
 ) -> None:
     """Show a model's parts, size, memory and origin. Without a model, show what is on disk and how to delete it.
 
-    The weights are not read: a model that is not on disk is not downloaded, except with --bench. Memory and speed are
-    those of a CPU: to generate 100 tokens, and to fine-tune on long records at the default settings.
+    Weights are neither read nor downloaded, except with --bench. Memory and speed are those of a CPU. The memory is
+    that of generating 100 tokens, and of fine-tuning on long records at the default settings.
 
-    What is on disk does not include the weights that you write with --out, and runs with --run-dir.
+    The list of what is on disk lacks the weights that you write with --out, and the runs with --run-dir.
     """
     console = Console(quiet)
     if model is not None or ckpt is not None:

@@ -44,7 +44,7 @@ def _lines(config: GPTConfig, parts: Parameters) -> Iterator[tuple[str, int | No
     head = "wte again (tied)" if config.tied else "lm_head"
     yield f"  head: {C:,} -> {V:,}, {head}", parts.head
     yield "   │", None
-    yield f" (T, {V:,}) logits of the next token", parts.total
+    yield f" (T, {V:,}) logits of the next token", None
 
 
 def _border(left: str, right: str, label: str = "") -> str:

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 from typing import Any
 
+from rich.console import Console as RichConsole
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.model_info import ModelInfo
-from gpt2cli.cli.terminal import terminal, visible_line
-from gpt2cli.cli.views.bar_chart import bar
+from gpt2cli.cli.terminal import terminal, trimmed, visible_line
+from gpt2cli.cli.views.bar_chart import bar, percent
 from gpt2cli.cli.views.block_drawing import WIDTH, drawing
 from gpt2cli.config import SamplingConfig
 from gpt2cli.counted import counted
 from gpt2cli.prompts import TEMPLATES
 from gpt2cli.published import DEFAULT_MODEL
-from gpt2cli.training.plan_warnings import gigabytes
 
 NUMBER = 16
 """Columns for a number of parameters."""
@@ -27,13 +27,18 @@ BAR = 24
 def show(info: ModelInfo) -> None:
     """Print everything on stdout, with colors on a terminal."""
     console = terminal(current().stdout)
+    with trimmed(console):
+        _print(console, info)
+
+
+def _print(console: RichConsole, info: ModelInfo) -> None:
     blocks = console.encoding.startswith("utf")
     console.print(Text(_title(info), style="bold"), soft_wrap=True)
     console.print()
     console.print(Text(" T token ids".ljust(WIDTH) + "parameters".rjust(NUMBER), style="dim"))
     for line, count in drawing(info.config, info.parameters, ascii_only=not blocks):
         number = "" if count is None else f"{count:>{NUMBER},}"
-        console.print(Text.assemble(line if number else line.rstrip(), (number, "cyan")), soft_wrap=True)
+        console.print(Text.assemble(line, (number, "cyan")), soft_wrap=True)
     for table in (_parts(info, blocks), _work(info), _memory(info)):
         console.print()
         console.print(table)
@@ -63,7 +68,7 @@ def _parts(info: ModelInfo, blocks: bool) -> Table:
     parts = ("embedding", "position", "attention", "mlp", "norm", "head")
     for name in parts:
         if count := getattr(info.parameters, name):
-            table.add_row(name, f"{count:,}", f"{count / total:.1%}", bar(count / total, BAR, blocks))
+            table.add_row(name, f"{count:,}", percent(count / total), bar(count / total, BAR, blocks))
     table.add_row("total", f"{total:,}")
     if adapter := info.described.adapter:
         table.add_row("LoRA adapter", f"{adapter.parameters:,}", "", Text(f"of rank {adapter.rank}, merged into these"))
@@ -73,11 +78,12 @@ def _parts(info: ModelInfo, blocks: bool) -> Table:
 def _work(info: ModelInfo) -> Table:
     """The work and the cache of a token, and the measured speed."""
     table, window = _table(), info.config.block_size
+    table.show_header = False
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("")
     table.add_row("compute", f"{info.flops / 1e9:,.3g} GFLOP", f"a token, with {window:,} tokens of context")
     held = "fp32" if info.precision == "fp32" else "fp16"
-    full = gigabytes(info.cache * window)
+    full = decimal(info.cache * window)
     table.add_row("KV cache", f"{info.cache:,} bytes", f"a token in {held}; {full} for the whole window")
     if speed := info.speed:
         how = f"in {speed.precision}, {counted(speed.threads, 'thread')}"
@@ -92,15 +98,15 @@ def _work(info: ModelInfo) -> Table:
 def _memory(info: ModelInfo) -> Table:
     """The memory of generating in each precision and of fine-tuning, and whether it is free."""
     table = _table()
-    free = "" if info.free is None else f"of {gigabytes(info.free)} free here"
+    free = "" if info.free is None else f"of {decimal(info.free)} free here"
     table.add_column("weights", justify="right", no_wrap=True)
     table.add_column("memory", justify="right", no_wrap=True)
     table.add_column(free, no_wrap=True)
     for held, needed in info.generate.items():
         name = f"generate in {held}" + (" (default)" if held == info.precision else "")
-        table.add_row(name, decimal(info.weights[held]), gigabytes(needed), _fits(needed, info.free))
+        table.add_row(name, decimal(info.weights[held]), decimal(needed), _fits(needed, info.free))
     for name, needed in (("finetune", info.finetune), ("finetune --lora", info.finetune_lora)):
-        table.add_row(name, decimal(info.weights["fp32"]), gigabytes(needed), _fits(needed, info.free))
+        table.add_row(name, decimal(info.weights["fp32"]), decimal(needed), _fits(needed, info.free))
     return table
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt2cli.cli.environment import current
-from gpt2cli.cli.terminal import terminal, visible_line
+from gpt2cli.cli.terminal import terminal, trimmed, visible_line
 from gpt2cli.cli.views.insight_tables import Tables
 from gpt2cli.cli.views.surprisal import legend, prompt_lines
 from gpt2cli.counted import counted
@@ -25,7 +25,7 @@ UNBOUNDED = 10_000
 FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p"}
 SENTENCES = (
     (Lens, "layer", "the last norm and head, applied early (logit lens): an approximation"),
-    (Attribution, "adds", "to the logit, or target minus foil; without effects by later parts"),
+    (Attribution, "adds", "directly to the logit, or to target minus foil; not through later parts"),
     (Ablation, "without", "the change if the part is removed; other parts can make up for it"),
     (Heads, "attends", "measured on repeated random tokens; attention proves no effect"),
     (Saliency, "moves it", "integrated gradients: shares of the logit, relative to zero inputs"),
@@ -39,12 +39,9 @@ def show_explanation(explanation: Explanation) -> None:
     stdout = current().stdout
     screen = stdout.isatty()
     out = terminal(stdout, None if screen else UNBOUNDED)
-    with out.capture() as printed:
-        _print_summary(
-            out, explanation, Tables(screen, out.encoding.startswith("utf"), LONGEST_TOKEN[out.width >= WIDE])
-        )
-    lines = printed.get().split("\n")
-    stdout.write("\n".join(line if screen else line.rstrip() for line in lines))
+    tables = Tables(screen, out.encoding.startswith("utf"), LONGEST_TOKEN[out.width >= WIDE])
+    with trimmed(out):
+        _print_summary(out, explanation, tables)
 
 
 def _print_summary(out: RichConsole, explanation: Explanation, tables: Tables) -> None:
@@ -61,15 +58,16 @@ def _print_summary(out: RichConsole, explanation: Explanation, tables: Tables) -
     words = Table.grid(padding=(0, 2, 0, 0))
     for word, sentence in _reading(explanation):
         words.add_row(word, sentence)
-    out.print()
-    out.print(words)
+    if words.row_count:
+        out.print()
+        out.print(words)
 
 
 def _title(explanation: Explanation, tables: Tables) -> Text:
     count = counted(len(explanation.ids), "token")
-    foil = f" rather than {tables.token(explanation.foil.text)}" if explanation.foil else ""
+    foil = f" · foil: {tables.token(explanation.foil.text)}" if explanation.foil else ""
     without = f" · without {', '.join(explanation.ablated)}" if explanation.ablated else ""
-    said = f" · {count}{without} · next token: {tables.token(explanation.target.text)}{foil}"
+    said = f" · {count}{without} · target: {tables.token(explanation.target.text)}{foil}"
     return Text.assemble((visible_line(explanation.model), "bold"), (said, "dim"))
 
 

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt2cli.cli.terminal import visible_line
-from gpt2cli.cli.views.bar_chart import bar
+from gpt2cli.cli.views.bar_chart import bar, percent
 from gpt2cli.cli.views.surprisal import bits
+from gpt2cli.insight.attention import LABEL_SCORE
 from gpt2cli.insight.findings import (
     Ablation,
     Attribution,
@@ -68,8 +69,8 @@ class Tables:
         highest = max(choice.probability for choice in found.top)
         for choice in self._first(found.top):
             drawn = Text(bar(choice.probability / highest, BAR, self.blocks), "cyan")
-            share = _percent(sampled[choice.id]) if choice.id in sampled else "-"
-            table.add_row(self.token(choice.text), _percent(choice.probability), drawn, share)
+            share = percent(sampled[choice.id]) if choice.id in sampled else "-"
+            table.add_row(self.token(choice.text), percent(choice.probability), drawn, share)
         return table
 
     def lens(self, found: Lens) -> Table:
@@ -81,7 +82,7 @@ class Tables:
             target = row.places[-1].next
             style = "bold" if likeliest.id == found.target.id else ""
             table.add_row(
-                name, Text(self.token(likeliest.text), style), _percent(likeliest.probability), _percent(target)
+                name, Text(self.token(likeliest.text), style), percent(likeliest.probability), percent(target)
             )
         return table
 
@@ -110,13 +111,15 @@ class Tables:
 
     def heads(self, found: Heads) -> Table:
         """The heads of each kind, with the highest scores first."""
-        table = _table("heads that read", "", "")
+        table = _table("heads that attend to", "", "")
         for label, kind in KINDS.items():
             of_kind = [row for row in found.rows if row.label == label]
             of_kind.sort(key=lambda row: -(getattr(row.repeated, label) or 0.0))
             if of_kind:
                 names = [f"{row.layer}.{row.head}" for row in self._first(of_kind)]
                 table.add_row(kind, f"{len(of_kind)}", " ".join(names))
+        if not table.row_count:
+            table.add_row("none", "", f"no score reaches {LABEL_SCORE:g}")
         return table
 
     def patching(self, found: Patching, prompt: Sequence[int]) -> Table:
@@ -134,14 +137,14 @@ class Tables:
         largest = self._first(sorted(found.next, key=lambda row: -abs(row.after - row.before)))
         if largest:
             rows = [Difference(self.token(row.name), row.before, row.after) for row in largest]
-            yield self._before_and_after("next token", rows, _percent)
+            yield self._before_and_after("next token", rows, percent)
         layers = [row for row in found.lens if not row.name.startswith("attn")]
         if layers:
             rows = [
                 Difference(row.name.removeprefix("mlp."), math.exp(row.before), math.exp(row.after))
                 for row in self._thinned(layers)
             ]
-            yield self._before_and_after(f"layer, {self.token(found.target.text)}", rows, _percent)
+            yield self._before_and_after(f"layer, {self.token(found.target.text)}", rows, percent)
         parts = sorted(found.attribution, key=lambda row: -abs(row.after - row.before))
         if parts:
             yield self._before_and_after("adds", self._first(parts), _signed)
@@ -171,11 +174,5 @@ def _table(title: str, *headings: str, numbers: Collection[int] = ()) -> Table:
     return table
 
 
-def _percent(probability: float) -> str:
-    if 0 < probability < 0.0005:
-        return "<0.1%"
-    return f"{probability:.1%}" if probability < 0.9995 else "100%"
-
-
 def _signed(value: float) -> str:
-    return f"{value:+.2f}"
+    return f"{round(value, 2) + 0.0:+.2f}"  # + 0.0: not -0.00

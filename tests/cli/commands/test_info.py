@@ -136,6 +136,9 @@ def test_the_drawing_fits_80_columns(run: Run, model: str, encoding: str) -> Non
     config = {"tiny": "8 of 6 384", "gpt2": "12 of 12 768", "gpt2-xl": "48 of 25 1,600"}[model].split()
     assert f"{config[0]} blocks of {config[2]} heads, width {config[3]}" in shown
     assert f"block x {config[0]}" in shown and "wte again (tied)" in shown
+    assert not any(line.endswith(" ") for line in shown.splitlines()) and "\n\n\n" not in shown
+    [norm] = [line for line in shown.splitlines() if line.startswith("norm")]
+    assert "<0.1%" in norm
 
 
 def test_the_numbers_in_the_drawing_add_up() -> None:
@@ -143,13 +146,12 @@ def test_the_numbers_in_the_drawing_add_up() -> None:
     parts = count_parameters(shape)
     lines = {line.strip(): count for line, count in drawing(shape, parts, ascii_only=True) if count is not None}
     assert all(line.isascii() for line in lines)
-    *each, total = lines.values()
     blocks = next(count for line, count in lines.items() if "all blocks" in line)
     inside = sum(
         count for line, count in lines.items() if line.startswith("| ") and "wte" not in line and "wpe" not in line
     )
     assert blocks == 3 * inside
-    assert total == parts.total == sum(each) - inside
+    assert parts.total == sum(lines.values()) - inside
 
 
 def test_a_file_of_a_training_says_where_it_is_from(run: Run, tmp_path: Path) -> None:
@@ -216,3 +218,5 @@ def test_the_page_of_a_small_terminal_is_not_folded() -> None:
 def test_bench_needs_a_model(run: Run) -> None:
     done = run("info", "--bench")
     assert done.returncode == 2 and "name it with --model or --ckpt" in done.stderr
+    done = run("info", "tiny")
+    assert done.returncode == 2 and "(name a model with --model, or see `gpt2 info --help`)" in done.stderr

@@ -106,7 +106,7 @@ def test_each_part_alone(part: str) -> None:
     [finding] = [finding for finding in FINDINGS if finding.part == part]
     text = shown([finding])
     explained = {name for name, word in WORDS.items() if f"\n{word}" in text[text.rindex("\n\n") + 1 :]}
-    assert explained == {part} and text.startswith('small · 3 tokens · next token: " owl"\n')
+    assert explained == {part} and text.startswith('small · 3 tokens · target: " owl"\n')
 
 
 def test_the_parts_that_change_most_come_first_and_only_heads_and_mlps() -> None:
@@ -117,6 +117,14 @@ def test_the_parts_that_change_most_come_first_and_only_heads_and_mlps() -> None
         ["0.0", "-3.00", "+0.25", "induction"],
         ["mlp.0", "+0.50", "+0.00"],
     ]
+
+
+def test_heads_without_labels_and_numbers_that_round_to_zero() -> None:
+    unlabelled = Heads((HeadRow(0, 1, "", SCORES, SCORES, None),))
+    lines = shown([unlabelled]).splitlines()
+    assert [" ".join(line.split()) for line in lines[2:]] == ["heads that attend to", "none no score reaches 0.4"]
+    ablation = Ablation(TARGET, None, "zero", (Change("mlp.0", -0.004),))
+    assert "mlp.0          +0.00" in shown([ablation]).splitlines()
 
 
 def test_a_screen_has_some_layers_and_a_pipe_all() -> None:
