@@ -1,5 +1,5 @@
 // Draws the attention patterns, and answers the mouse and the keyboard. The tables of the page need no script.
-const { found, names } = JSON.parse(document.getElementById("data").textContent);
+const { found, names, scores } = JSON.parse(document.getElementById("data").textContent);
 const size = names.length;
 const byId = (id) => document.getElementById(id);
 const shown = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
@@ -183,8 +183,8 @@ function largeHead(afterClose) {
     head = (number + found.heads.length) % found.heads.length;
     const row = found.heads[head];
     byId("large-name").textContent = `Head ${headName(head)}${row.label && ", " + row.label}`;
-    const scores = (of) => ["previous", "duplicate", "induction", "first", "entropy"].map((name) => `${name} ${shown(of[name])}`).join(", ");
-    byId("large-scores").textContent = `On this prompt: ${scores(row)}. On a repeated random sequence: ${scores(row.repeated)}.`;
+    const told = (of) => Object.entries(scores).map(([key, name]) => `${name} ${shown(of[key])}`).join(", ");
+    byId("large-scores").textContent = `On this prompt: ${told(row)}. On a repeated random sequence: ${told(row.repeated)}.`;
     if (dialog.querySelector("details").open) fill();
     draw();
   };

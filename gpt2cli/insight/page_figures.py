@@ -90,19 +90,24 @@ def part_map(values: Mapping[str, float]) -> PartMap:
 
 def sums(values: Mapping[str, float]) -> dict[str, float]:
     """What the parts of an attribution add together, kind by kind."""
-    kinds = {"embedding": "token embedding", "position": "position embedding"}
     found: dict[str, float] = {}
     for part, value in values.items():
-        if part[0].isdigit():
-            kind = "all heads"
-        elif part.startswith("mlp."):
-            kind = "all MLPs"
-        elif part.startswith("attn."):
-            kind = "biases of attention"
-        else:
-            kind = kinds.get(part, "bias of the last norm")
+        match part.split("."):
+            case ["mlp", _]:
+                kind = "MLPs"
+            case ["attn", _, "bias"]:
+                kind = "attention biases"
+            case [layer, _] if layer.isdigit():
+                kind = "heads"
+            case _:
+                kind = part
         found[kind] = found.get(kind, 0.0) + value
     return found
+
+
+def lens_part(row: Mapping[str, Any]) -> str:
+    """The part after which a row of the lens is taken: `attn.9`, `mlp.9` or `embedding`."""
+    return row["after"] if row["layer"] is None else f"{row['after']}.{row['layer']}"
 
 
 def largest(rows: Iterable[Iterable[float | None]]) -> float:

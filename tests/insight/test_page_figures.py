@@ -47,7 +47,7 @@ def test_parts_are_sorted_into_layers_and_kinds():
     assert found.rows == ((0, (2.0, 4.0, 3.0, 5.0, None)), (1, (None, None, None, None, -6.0)))
     assert found.others == {"embedding": 1.0, "ln_f.bias": 7.0} and found.largest == 6.0
     assert sum(figures.sums(values).values()) == sum(values.values())
-    assert figures.sums(values)["all heads"] == 9.0
+    assert figures.sums(values)["heads"] == 9.0
 
 
 @pytest.mark.parametrize(
