@@ -100,7 +100,7 @@ def _pattern(rows: Sequence[Sequence[float]] | None) -> str | None:
 
 def _shortened(text: str, length: int) -> str:
     """The text, or its two ends if it is longer than `length`."""
-    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
+    return text if len(text) <= length else f"{text[: length // 2].rstrip()} … {text[-length // 2 :].lstrip()}"
 
 
 def _before_and_after(found: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
