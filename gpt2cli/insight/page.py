@@ -33,6 +33,7 @@ FILTERS: html_page.Filters = {
     "bars": figures.bars,
     "part_map": figures.part_map,
     "largest": figures.largest,
+    "digits": figures.digits,
     "sums": figures.sums,
     "changes": lambda rows: {row["name"]: row["after"] - row["before"] for row in rows},
     "both_models": lambda rows: [

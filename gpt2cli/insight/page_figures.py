@@ -1,5 +1,6 @@
 """What the page of an explanation draws: shades of numbers, bars, maps of parts, names of tokens."""
 
+import math
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -113,6 +114,11 @@ def lens_part(row: Mapping[str, Any]) -> str:
 def largest(rows: Iterable[Iterable[float | None]]) -> float:
     """The largest absolute value, 0 if there is none."""
     return max((abs(value) for row in rows for value in row if value is not None), default=0.0)
+
+
+def digits(largest: float) -> int:
+    """Digits after the point: two, and more if the largest number of a table is so small that two would show little."""
+    return min(6, max(2, 1 - math.floor(math.log10(largest)))) if largest else 2
 
 
 def token_name(text: str) -> str:

@@ -105,11 +105,9 @@ def test_tables_have_every_part_of_attribution_and_ablation(found):
     }
     for caption, values in shown.items():
         [[_, *columns], *rows] = tables[caption]
-        expected = {
-            name: figures.number(value)
-            for name, value in values.items()
-            if name[0].isdigit() or name[:3] in ("mlp", "att")
-        }
+        inside = {name: value for name, value in values.items() if name[0].isdigit() or name[:3] in ("mlp", "att")}
+        digits = figures.digits(max(map(abs, inside.values())))
+        expected = {name: figures.number(value, digits) for name, value in inside.items()}
         cells = [(row[0], column, cell) for row in rows for column, cell in zip(columns, row[1:], strict=True)]
         assert {_part(layer, column): cell for layer, column, cell in cells} == expected
     together = tables["All parts together"]
@@ -154,7 +152,8 @@ def test_tables_have_both_models():
             [name, *(figures.number(value, 3) for value in of_part)] for name, of_part in values.items()
         ]
         [rows] = [rows for name, rows in tables.items() if name.startswith(changes[key])]
-        assert all(cells[2] == figures.signed(values[cells[0]][2]) for cells in rows[1:])
+        digits = figures.digits(max(abs(change) for _, _, change in values.values()))
+        assert all(cells[2] == figures.signed(values[cells[0]][2], digits) for cells in rows[1:])
         assert len(rows) - 1 == (len(values) if key == "lens" else min(20, len(values)))
     for row, cells in zip(compared["next"], tables["Probability of the next token"][1:], strict=True):
         assert cells[0] == figures.token_name(row["name"])

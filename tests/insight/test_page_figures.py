@@ -58,6 +58,10 @@ def test_numbers(value, shown):
     assert figures.number(value) == shown
 
 
+def test_tables_of_small_numbers_have_more_digits():
+    assert [figures.digits(value) for value in (0, 300, 1, 0.1, 0.07, 0.0021, 1e-20)] == [2, 2, 2, 2, 3, 4, 6]
+
+
 @pytest.mark.parametrize(("value", "shown"), [(0.004, "0.00"), (0.3, "+0.30"), (-0.3, "−0.30"), (0, "0.00")])
 def test_signed_numbers(value, shown):
     assert figures.signed(value) == shown
