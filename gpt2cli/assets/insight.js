@@ -1,5 +1,5 @@
 // Draws the attention patterns, and answers the mouse and the keyboard. The tables of the page need no script.
-const { found, names } = JSON.parse(document.getElementById("data").textContent);
+const { found, names, scores } = JSON.parse(document.getElementById("data").textContent);
 const size = names.length;
 const byId = (id) => document.getElementById(id);
 const shown = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
@@ -94,7 +94,12 @@ if (maps) {
   const buttons = [...maps.children];
   const canvases = buttons.map((button) => button.querySelector("canvas"));
   const paintAll = () => canvases.forEach(paint);
-  const open = largeHead((head) => buttons[head].focus());
+  const visible = () => [...maps.children].filter((button) => !button.hidden);
+  const neighbour = (head, step) => {
+    const order = visible();
+    return buttons.indexOf(order.at((order.indexOf(buttons[head]) + step) % order.length));
+  };
+  const open = largeHead(neighbour, (head) => buttons[head].focus());
   const place = (distance, length) => Math.floor((distance * size) / length);
   paintAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintAll);
@@ -110,7 +115,7 @@ if (maps) {
         byId("heads-readout").textContent = `${headName(head)}: ${reading(head, reader, read)}`;
     });
   });
-  moveWithArrows(maps, () => [...maps.children].filter((button) => !button.hidden));
+  moveWithArrows(maps, visible);
 
   const arrange = () => {
     const order = byId("order").value, only = byId("only").value;
@@ -124,7 +129,7 @@ if (maps) {
       button.querySelector("small").textContent = order === "layer" ? label : `${shown(score(head))} ${label}`;
     });
     maps.classList.toggle("sorted", order !== "layer" || only !== "all");
-    const [first] = [...maps.children].filter((button) => !button.hidden);
+    const [first] = visible();
     buttons.forEach((button) => { button.tabIndex = button === first ? 0 : -1; });
   };
   byId("order").addEventListener("change", arrange);
@@ -132,7 +137,8 @@ if (maps) {
 }
 
 // The large drawing of one head: tokens at both edges, a frame that the mouse or the arrow keys move.
-function largeHead(afterClose) {
+// Its buttons go to the neighbour in the order on the page.
+function largeHead(neighbour, afterClose) {
   const dialog = byId("large"), canvas = byId("large-map"), context = canvas.getContext("2d");
   const margin = 96;
   let head = 0, reader = 0, read = 0, cell = 0;
@@ -180,11 +186,11 @@ function largeHead(afterClose) {
     dialog.scrollTop = canvas.offsetTop + margin + cell * reader - dialog.clientHeight / 2;
   };
   const show = (number) => {
-    head = (number + found.heads.length) % found.heads.length;
+    head = number;
     const row = found.heads[head];
     byId("large-name").textContent = `Head ${headName(head)}${row.label && ", " + row.label}`;
-    const scores = (of) => ["previous", "duplicate", "induction", "first", "entropy"].map((name) => `${name} ${shown(of[name])}`).join(", ");
-    byId("large-scores").textContent = `On this prompt: ${scores(row)}. On a repeated random sequence: ${scores(row.repeated)}.`;
+    const told = (of) => Object.entries(scores).map(([key, name]) => `${name} ${shown(of[key])}`).join(", ");
+    byId("large-scores").textContent = `On this prompt: ${told(row)}. On a repeated random sequence: ${told(row.repeated)}.`;
     if (dialog.querySelector("details").open) fill();
     draw();
   };
@@ -220,7 +226,7 @@ function largeHead(afterClose) {
   dialog.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (event.target === dialog || button?.matches("[data-close]")) dialog.close();
-    else if (button) show(head + Number(button.dataset.step));
+    else if (button) show(neighbour(head, Number(button.dataset.step)));
   });
   dialog.addEventListener("close", () => afterClose(head));
   dialog.querySelector("details").addEventListener("toggle", (event) => event.target.open && fill());

@@ -15,7 +15,7 @@ HEADING = 300
 """Characters of the prompt in the page's heading. The section about its tokens has all of it."""
 SCORES = {
     "previous": "previous token",
-    "duplicate": "same token",
+    "duplicate": "duplicate token",
     "induction": "induction",
     "first": "first token",
     "entropy": "entropy (nats)",
@@ -33,8 +33,16 @@ FILTERS: html_page.Filters = {
     "bars": figures.bars,
     "part_map": figures.part_map,
     "largest": figures.largest,
+    "digits": figures.digits,
     "sums": figures.sums,
     "changes": lambda rows: {row["name"]: row["after"] - row["before"] for row in rows},
+    "both_models": lambda rows: [
+        (row["name"], (row["before"], row["after"], row["after"] - row["before"])) for row in rows
+    ],
+    "by_layer": lambda rows, start=0: [(layer, row[start:]) for layer, row in enumerate(rows)],
+    "lens_part": figures.lens_part,
+    "lens_rows": lambda rows, key: [(figures.lens_part(row), [place[key] for place in row["places"]]) for row in rows],
+    "zip": zip,
     "hex": lambda content: bytes(content).hex(" "),
 }
 
@@ -42,14 +50,15 @@ FILTERS: html_page.Filters = {
 def page(found: Mapping[str, Any]) -> str:
     """The page in HTML, of the object that `gpt2 explain --json` prints. Parts that are missing have no section."""
     names = [figures.token_name(show(id)) for id in found["ids"]]
+    prompt = figures.one_line(found["prompt"]) or "".join(names)
     values = {
         "found": found,
         "names": names,
         "target": figures.token_name(found["target"]["text"]),
         "foil": figures.token_name(found["foil"]["text"]) if found["foil"] else None,
-        "heading": _shortened(figures.one_line(found["prompt"]), HEADING),
-        "title": f"{_shortened(figures.one_line(found['prompt']), TITLE)} · {found['model']}",
-        "data": embedded({"found": packed(found), "names": names}),
+        "heading": _shortened(prompt, HEADING),
+        "title": f"{_shortened(prompt, TITLE)} · {found['model']}",
+        "data": embedded({"found": packed(found), "names": names, "scores": SCORES}),
         "scores": SCORES,
         "next": _before_and_after(found),
         "next_compared": [
@@ -58,6 +67,7 @@ def page(found: Mapping[str, Any]) -> str:
         ],
         "attribution": _by_name(found.get("attribution", {}).get("parts", ()), "contribution"),
         "ablation": _by_name(found.get("ablation", ()), "change"),
+        "unchanged": _unchanged(found["patching"]) if "patching" in found else 0,
         "scale": {
             "bits": figures.BITS,
             "probability": figures.PROBABILITIES,
@@ -91,7 +101,7 @@ def _pattern(rows: Sequence[Sequence[float]] | None) -> str | None:
 
 def _shortened(text: str, length: int) -> str:
     """The text, or its two ends if it is longer than `length`."""
-    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
+    return text if len(text) <= length else f"{text[: length // 2].rstrip()} … {text[-length // 2 :].lstrip()}"
 
 
 def _before_and_after(found: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
@@ -103,6 +113,12 @@ def _before_and_after(found: Mapping[str, Any]) -> list[tuple[str, float | None,
         (figures.token_name(texts[id]), before.get(id, ("", None))[1], after.get(id, ("", None))[1])
         for id in dict.fromkeys([*before, *after])
     ]
+
+
+def _unchanged(patching: Mapping[str, Any]) -> int:
+    """The number of first places whose values change nothing, such as those where both prompts have the same tokens."""
+    rows = [*patching["stream"], *patching["attn"], *patching["mlp"]]
+    return next((place for place, values in enumerate(zip(*rows, strict=True)) if any(values)), 0)
 
 
 def _by_name(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:

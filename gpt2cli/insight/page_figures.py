@@ -1,5 +1,6 @@
 """What the page of an explanation draws: shades of numbers, bars, maps of parts, names of tokens."""
 
+import math
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,24 +91,34 @@ def part_map(values: Mapping[str, float]) -> PartMap:
 
 def sums(values: Mapping[str, float]) -> dict[str, float]:
     """What the parts of an attribution add together, kind by kind."""
-    kinds = {"embedding": "token embedding", "position": "position embedding"}
     found: dict[str, float] = {}
     for part, value in values.items():
-        if part[0].isdigit():
-            kind = "all heads"
-        elif part.startswith("mlp."):
-            kind = "all MLPs"
-        elif part.startswith("attn."):
-            kind = "biases of attention"
-        else:
-            kind = kinds.get(part, "bias of the last norm")
+        match part.split("."):
+            case ["mlp", _]:
+                kind = "MLPs"
+            case ["attn", _, "bias"]:
+                kind = "attention biases"
+            case [layer, _] if layer.isdigit():
+                kind = "heads"
+            case _:
+                kind = part
         found[kind] = found.get(kind, 0.0) + value
     return found
+
+
+def lens_part(row: Mapping[str, Any]) -> str:
+    """The part after which a row of the lens is taken: `attn.9`, `mlp.9` or `embedding`."""
+    return row["after"] if row["layer"] is None else f"{row['after']}.{row['layer']}"
 
 
 def largest(rows: Iterable[Iterable[float | None]]) -> float:
     """The largest absolute value, 0 if there is none."""
     return max((abs(value) for row in rows for value in row if value is not None), default=0.0)
+
+
+def digits(largest: float) -> int:
+    """Digits after the point: two, and more if the largest number of a table is so small that two would show little."""
+    return min(6, max(2, 1 - math.floor(math.log10(largest)))) if largest else 2
 
 
 def token_name(text: str) -> str:

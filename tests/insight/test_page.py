@@ -17,6 +17,8 @@ from tests.pages import Tags, assert_loads_nothing
 KEYS = {"tokens": "tokens", "next": "next", "lens": "lens", "attention": "heads", "compared": "compared"}
 KEYS |= {part: part for part in ("attribution", "saliency", "ablation", "patching")}
 """For each part, its key in the JSON object, which is the name of its section too."""
+SHARED = 1
+"""The number of tokens with which both prompts begin."""
 HOSTILE = "</script><img onerror='alert(2)'>\" {{ 1 }} \u202e\x1b\x00"
 
 
@@ -103,11 +105,9 @@ def test_tables_have_every_part_of_attribution_and_ablation(found):
     }
     for caption, values in shown.items():
         [[_, *columns], *rows] = tables[caption]
-        expected = {
-            name: figures.number(value)
-            for name, value in values.items()
-            if name[0].isdigit() or name[:3] in ("mlp", "att")
-        }
+        inside = {name: value for name, value in values.items() if name[0].isdigit() or name[:3] in ("mlp", "att")}
+        digits = figures.digits(max(map(abs, inside.values())))
+        expected = {name: figures.number(value, digits) for name, value in inside.items()}
         cells = [(row[0], column, cell) for row in rows for column, cell in zip(columns, row[1:], strict=True)]
         assert {_part(layer, column): cell for layer, column, cell in cells} == expected
     together = tables["All parts together"]
@@ -116,28 +116,48 @@ def test_tables_have_every_part_of_attribution_and_ablation(found):
     assert added == pytest.approx(found["attribution"]["logit"], abs=0.01 * len(together))
 
 
-def test_tables_have_the_saliency_the_patching_and_the_second_model(found):
-    html = page(found)
-    tables = Tags(html).tables
+def test_tables_have_the_saliency(found):
+    tables = Tags(page(found)).tables
     for row, cells in zip(found["saliency"]["tokens"], tables["What each token adds"][1:], strict=True):
         values = (row["integrated_gradients"], row["gradient_x_input"])
-        assert cells[2:] == [figures.number(value, 4) for value in values]
-    for key, caption in (
-        ("stream", "residual stream"),
-        ("attn", "each attention"),
-        ("mlp", "each MLP,"),
-        ("heads", "each head,"),
-    ):
+        assert cells == [figures.token_name(row["text"]), *(figures.number(value, 4) for value in values)]
+
+
+def test_tables_have_the_patching_without_the_tokens_that_both_prompts_begin_with(found):
+    html = page(found)
+    tables = Tags(html).tables
+    captions = {"stream": "residual stream", "attn": "each attention", "mlp": "each MLP,", "heads": "each head,"}
+    for key, caption in captions.items():
         [rows] = [rows for name, rows in tables.items() if caption in name and name.startswith("The ")]
+        left_out = 0 if key == "heads" else SHARED
         assert [cells[1:] for cells in rows[1:]] == [
-            [figures.number(value) for value in row] for row in found["patching"][key]
+            [figures.number(value) for value in row[left_out:]] for row in found["patching"][key]
         ]
-    if "compared" in found:
-        rows = tables["Logit lens: log-probability of the target (nats)"][1:]
-        for row, cells in zip(found["compared"]["lens"], rows, strict=True):
-            change = row["after"] - row["before"]
-            numbers = [figures.number(row["before"], 3), figures.number(row["after"], 3), figures.signed(change, 3)]
-            assert cells == [row["name"], *numbers]
+        assert not any(value for row in found["patching"][key] for value in row[:left_out])
+    assert "All numbers of the first 1 token are 0 and are left out." in html
+    patching = {**found["patching"], "stream": [[1.0, *row[1:]] for row in found["patching"]["stream"]]}
+    assert "left out." not in page({**found, "patching": patching})
+
+
+def test_tables_have_both_models():
+    found = explained(subject("random", target=TARGET, foil=FOIL), TEXT, other=True)
+    tables = Tags(page(found)).tables
+    compared = found["compared"]
+    captions = {"lens": "Logit lens: log-probability", "attribution": "Contribution to"}
+    changes = {"lens": "Logit lens: change", "attribution": "The largest changes of direct"}
+    for key, caption in captions.items():
+        [rows] = [rows for name, rows in tables.items() if name.startswith(caption)]
+        values = {row["name"]: (row["before"], row["after"], row["after"] - row["before"]) for row in compared[key]}
+        assert rows[1:] == [
+            [name, *(figures.number(value, 3) for value in of_part)] for name, of_part in values.items()
+        ]
+        [rows] = [rows for name, rows in tables.items() if name.startswith(changes[key])]
+        digits = figures.digits(max(abs(change) for _, _, change in values.values()))
+        assert all(cells[2] == figures.signed(values[cells[0]][2], digits) for cells in rows[1:])
+        assert len(rows) - 1 == (len(values) if key == "lens" else min(20, len(values)))
+    for row, cells in zip(compared["next"], tables["Probability of the next token"][1:], strict=True):
+        assert cells[0] == figures.token_name(row["name"])
+        assert cells[2::2] == [unbroken(figures.percent(row[key])) for key in ("before", "after")]
 
 
 def test_a_section_for_each_part_that_was_found(found):
@@ -192,6 +212,12 @@ def test_one_token():
     html = page(found)
     assert "1 token" in html and "1 tokens" not in html
     assert sorted(sections(html)) == sorted(key for key in KEYS.values() if key in found)
+
+
+def test_an_empty_prompt_is_named_by_its_token():
+    found = explained(subject("random", "<|endoftext|>"), "")
+    heading = re.search(r"<h1.*?</h1>", page(found))
+    assert heading is not None and "&lt;|endoftext|&gt;" in heading[0]
 
 
 def test_without_patterns_there_is_nothing_to_draw(found):

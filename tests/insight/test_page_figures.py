@@ -47,7 +47,7 @@ def test_parts_are_sorted_into_layers_and_kinds():
     assert found.rows == ((0, (2.0, 4.0, 3.0, 5.0, None)), (1, (None, None, None, None, -6.0)))
     assert found.others == {"embedding": 1.0, "ln_f.bias": 7.0} and found.largest == 6.0
     assert sum(figures.sums(values).values()) == sum(values.values())
-    assert figures.sums(values)["all heads"] == 9.0
+    assert figures.sums(values)["heads"] == 9.0
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,10 @@ def test_parts_are_sorted_into_layers_and_kinds():
 )
 def test_numbers(value, shown):
     assert figures.number(value) == shown
+
+
+def test_tables_of_small_numbers_have_more_digits():
+    assert [figures.digits(value) for value in (0, 300, 1, 0.1, 0.07, 0.0021, 1e-20)] == [2, 2, 2, 2, 3, 4, 6]
 
 
 @pytest.mark.parametrize(("value", "shown"), [(0.004, "0.00"), (0.3, "+0.30"), (-0.3, "−0.30"), (0, "0.00")])
