@@ -1,6 +1,6 @@
 """The results of an explanation, one type for each part. `as_dict` gives the part's keys in `gpt2 explain --json`.
 
-Probabilities are natural numbers from 0 to 1. Logarithms, entropies and divergences are in nats.
+Probabilities are numbers from 0 to 1. Logarithms are natural; entropies and divergences are in nats.
 """
 
 from dataclasses import asdict, dataclass
