@@ -77,7 +77,8 @@ def watch(model: GPT, ids: Sequence[int], *, keep_patterns: bool) -> tuple[list[
 def label(scores: HeadScores) -> str:
     """The kind of a head by its scores: previous, duplicate or induction, else first, else nothing.
 
-    A head that finds nothing to do often attends to the first token, so that this label comes last.
+    Most heads attend to the first token where no other token matches. So `first` is given only if no other score is
+    high.
     """
     score, kind = max((getattr(scores, kind) or 0.0, kind) for kind in ("previous", "duplicate", "induction"))
     if score >= LABEL_SCORE:

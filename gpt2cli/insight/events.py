@@ -1,4 +1,4 @@
-"""What `explain` yields: findings, notes, and how far a long part is."""
+"""What `explain` yields: findings, notes, and the progress of long parts."""
 
 from dataclasses import dataclass
 

@@ -58,7 +58,9 @@ def explain(
     parts    some of `limits.PARTS`; None: all that the prompt's length allows, with a note about the others
     other    a second model, such as a fine-tuned one, whose differences are found last
 
-    Raises UsageError for a wrong part, for an empty target, and for a prompt longer than the window.
+    Errors are raised when the first finding that they concern is asked for: UsageError for a wrong part, an empty
+    target, or a prompt longer than the window; DataError for text that is not valid Unicode; CheckpointError for a
+    token that the model does not know; DivergedError for a model whose numbers are not finite.
     """
     question, notes = ask(prompt, target=target, foil=foil, against=against, bos=bos)
     yield from notes

@@ -1,9 +1,9 @@
 """The results of an explanation, one type for each part. `as_dict` gives the part's keys in `gpt2 explain --json`.
 
-Probabilities are natural numbers from 0 to 1. Logarithms, entropies and divergences are in nats.
+Probabilities are numbers from 0 to 1. Logarithms are natural; entropies and divergences are in nats.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 
@@ -134,7 +134,7 @@ class HeadScores:
 class HeadRow:
     """A head: its scores on the prompt and on a repeated random sequence, a label, and its attention pattern.
 
-    label    what it does, by the scores of the repeated sequence; empty if none is high
+    label    its kind, by the scores on the repeated sequence; empty if none is high
     pattern  row i has the i + 1 probabilities of token i; None for prompts that are too long
     """
 
@@ -270,9 +270,9 @@ class Compared:
     part: ClassVar = "compared"
     model: str
     target: Token
-    next: tuple[Difference, ...] = field(default=())
-    lens: tuple[Difference, ...] = field(default=())
-    attribution: tuple[Difference, ...] = field(default=())
+    next: tuple[Difference, ...] = ()
+    lens: tuple[Difference, ...] = ()
+    attribution: tuple[Difference, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {"compared": asdict(self)}

@@ -1,4 +1,4 @@
-"""Passes from one layer on, in each of which one value of that layer is replaced. Ablation and patching are made of it.
+"""Passes from one layer on, in each of which one value of that layer is replaced. Ablation and patching use them.
 
 Shapes: T tokens, C channels, V = vocab_size.
 """

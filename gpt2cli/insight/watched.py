@@ -9,10 +9,10 @@ from gpt2cli.model.gpt import Causal
 
 
 class Watched(Causal):
-    """A sight that passes each layer's attention probabilities to a function, which need not keep them."""
+    """A sight that gives each layer's attention probabilities to a function."""
 
     def __init__(self, see: Callable[[int, Tensor], None]) -> None:
-        """`see` gets the layer's number and the probabilities (B, H, T, T): row i is about what token i reads."""
+        """`see` gets the layer's number and the probabilities (B, H, T, T). Row i is the distribution of token i."""
         self._see = see
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:

@@ -75,8 +75,9 @@ def explain(
         of_parts(
             "--parts",
             metavar="NAME,...",
-            help="tokens, next, lens, attention and attribution: two passes in all, up to 1,024 tokens. saliency: a "
-            "pass forward and backward for each of its --steps. ablation: a pass for each head and MLP (156 for gpt2). "
+            help="tokens, next, attention and attribution: two passes in all, up to 1,024 tokens. lens: the output "
+            "matrix after each attention and MLP, as much work as ten passes. saliency: a pass forward and backward "
+            "for each of its --steps. ablation: a pass for each head and MLP (156 for gpt2). "
             "patching: a pass for each head, and three for each layer and token. A pass takes twice as long for twice "
             "as many tokens.",
             show_default="all, above 256 tokens the first five",
