@@ -123,7 +123,7 @@ def test_heads_without_labels_and_numbers_that_round_to_zero() -> None:
     unlabelled = Heads((HeadRow(0, 1, "", SCORES, SCORES, None),))
     lines = shown([unlabelled]).splitlines()
     assert [" ".join(line.split()) for line in lines[2:]] == ["heads that attend to", "none no score reaches 0.4"]
-    ablation = Ablation(TARGET, None, "zero", (Change("mlp.0", -0.004),))
+    ablation = Ablation(TARGET, (Change("mlp.0", -0.004),))
     assert "mlp.0          +0.00" in shown([ablation]).splitlines()
 
 
