@@ -40,9 +40,11 @@ def ask(
     """The question in token ids, and notes about texts of which only the first token counts.
 
     With `bos`, `<|endoftext|>` comes before both prompts. An empty prompt is `<|endoftext|>`, as in `generate`.
-    Raises UsageError for an empty target or foil, and what `Question` raises; DataError for text that is not valid
-    Unicode.
+    Raises UsageError for an empty target or foil, for prompts that are the same, and what `Question` raises; DataError
+    for text that is not valid Unicode.
     """
+    if against == prompt:
+        raise UsageError("--against is the prompt itself: give another text with as many tokens")
     notes: list[Note] = []
 
     def first_token(name: str, text: str | None) -> int | None:

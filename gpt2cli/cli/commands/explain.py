@@ -10,7 +10,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.explain_job import Job, compute, load
 from gpt2cli.cli.open_model import note_ablated
-from gpt2cli.cli.read_text import read_prompt, typed
+from gpt2cli.cli.read_text import note_blank_end, read_prompt, typed
 from gpt2cli.cli.report_file import EXPLANATION, check_out, write_report
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import ExplainConfig, SamplingConfig
@@ -155,6 +155,7 @@ def explain(
     text = read_prompt(prompt, prompt_file)
     if not text:
         console.note("the prompt is empty: explaining what follows <|endoftext|>")
+    note_blank_end(console, text)
     tokens = {"target": target, "foil": foil}
     texts = {name: options.unescaped(given) for name, given in tokens.items() if given is not None}
     texts |= {} if against is None else {"against": against}
