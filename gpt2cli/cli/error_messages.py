@@ -14,7 +14,7 @@ from gpt2cli.untrusted import shown_name
 def report(error: BaseException) -> int:
     """Print an error as one line on stderr, with `--debug` after its traceback. Returns its exit code."""
     message, code = describe(error)
-    with suppress(OSError, SystemExit):  # if stderr cannot be written, only the exit code reports the error
+    with suppress(OSError):  # if stderr cannot be written, only the exit code reports the error
         if current().debug:
             current().stderr.write(visible("".join(traceback.format_exception(error))))
         report_error(message)

@@ -1,5 +1,6 @@
-"""What `explain` yields: findings, notes, and the progress of long parts."""
+"""What `find` yields: findings, notes, and the progress of long parts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpt2cli.insight.findings import Finding
@@ -16,3 +17,5 @@ class Advanced:
 
 
 Event = Note | Advanced | Finding
+Progress = Callable[[Note | Advanced], None]
+"""A function that is called with each event that is no finding."""

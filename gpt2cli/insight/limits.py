@@ -28,6 +28,8 @@ _OTHER_NAMES = {
 
 def check_parts(parts: Sequence[str] | None, has_against: bool) -> None:
     """Raise UsageError for a part that does not exist, and for patching without a second prompt or the reverse."""
+    if isinstance(parts, str):
+        raise UsageError(f"parts is a list of names, such as ['next', 'lens'], and not one text, {shown(parts)}")
     for part in parts or ():
         if part not in PARTS:
             advice = did_you_mean(part, PARTS, _OTHER_NAMES) or f"choose from {', '.join(PARTS)}"

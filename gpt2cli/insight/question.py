@@ -7,6 +7,7 @@ from gpt2cli.counted import counted
 from gpt2cli.errors import UsageError
 from gpt2cli.progress import Note
 from gpt2cli.tokenizer import END_OF_TEXT_ID, show
+from gpt2cli.untrusted import shown
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,13 @@ def ask(
     """The question in token ids, and notes about texts of which only the first token counts.
 
     With `bos`, `<|endoftext|>` comes before both prompts. An empty prompt is `<|endoftext|>`, as in `generate`.
-    Raises UsageError for an empty target or foil, for prompts that are the same, and what `Question` raises; DataError
-    for text that is not valid Unicode.
+    Raises UsageError for what is not a text, for an empty target or foil, for prompts that are the same, and as
+    `Question`; DataError for text that is not valid Unicode.
     """
+    for name, given in {"prompt": prompt, "target": target, "foil": foil, "against": against}.items():
+        if not isinstance(given, str) and (given is not None or name == "prompt"):
+            advice = "gpt2cli.decode makes a text of token ids"
+            raise UsageError(f"the {name} must be a text, not {shown(given)}: {advice}")
     if against == prompt:
         raise UsageError("--against is the prompt itself: give another text with as many tokens")
     notes: list[Note] = []

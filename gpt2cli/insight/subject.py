@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gpt2cli.config import SamplingConfig
+from gpt2cli.errors import UsageError
 from gpt2cli.generation.decode import check_token
 from gpt2cli.insight.findings import Token
 from gpt2cli.insight.passes import Trace, finite, logits, trace
@@ -27,7 +28,11 @@ class Subject:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        """Raise CheckpointError for a token that the model does not know."""
+        """Raise UsageError for a decoder or a model in training mode, CheckpointError for tokens that it lacks."""
+        if not isinstance(self.model, GPT):
+            raise UsageError("explain needs every layer of a model: use gpt2cli.load_plain in place of gpt2cli.load")
+        if self.model.training:
+            raise UsageError("the model is in training mode, where dropout changes its numbers: call model.eval()")
         asked = self.question
         others = [id for id in (asked.target, asked.foil) if id is not None]
         check_token(max(*asked.prompt, *(asked.against or ()), *others, 0), self.model.config.vocab_size)
