@@ -78,8 +78,11 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def decode(ids: list[int]) -> str:
-    """Converts token ids to text. Bytes that are not UTF-8 become U+FFFD."""
-    return encoding().decode(ids)
+    """Converts token ids to text. Bytes that are not UTF-8 become U+FFFD. Raises DataError for another id."""
+    try:
+        return encoding().decode(ids)
+    except (KeyError, OverflowError):
+        raise DataError(f"one of the ids is no token: give ids from 0 to {END_OF_TEXT_ID}") from None
 
 
 def show(token: int) -> str:

@@ -172,7 +172,8 @@ Logprobs = Annotated[
         min=0,
         max=MOST_LOGPROBS,
         help="With --json, also print the natural log-probabilities of each new token and of the N likeliest tokens at "
-        "its place. They are the model's, before temperature, top-k, top-p, min-p and repetition penalty.",
+        "its place. They are the model's, before temperature, top-k, top-p, min-p and repetition penalty. A token that "
+        "reaches into a stop text is left out, although the text has its beginning.",
     ),
 ]
 Stats = Annotated[bool, of_output("--stats", help="Print the speed on stderr.")]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Sample:
     """One continuation while it is generated: its text, its token ids, and why it ended.
 
+    tokens    without one that reaches into a stop text, although `text` has the characters of it before the stop text
     logprobs  if they are wanted, the log-probabilities of each of `tokens`; complete when the sample has ended
     """
 

@@ -58,7 +58,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Next:
-    """What may come next: as the model says, and after the sampling settings."""
+    """What may come next: as the model says, and after the sampling settings. Target and foil are always among it,
+    unless their probability is 0.
+    """
 
     part: ClassVar = "next"
     top: Choices

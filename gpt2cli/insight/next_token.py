@@ -17,15 +17,23 @@ SHOWN = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def next_token(subject: Subject, config: ExplainConfig) -> Iterator[Event]:
-    """The likeliest next tokens and the probabilities with which `generate` samples them, without and with settings."""
+    """The likeliest next tokens and the probabilities with which `generate` samples them, without and with settings.
+
+    The target and the foil come after the likeliest tokens if they are not among them.
+    """
     settings = {name: getattr(subject.sampling, name) for name in SHOWN}
     yield Next(_choices(subject, BARE, config.top), _choices(subject, subject.sampling, config.top), settings)
 
 
 def _choices(subject: Subject, sampling: SamplingConfig, count: int) -> Choices:
-    """At most `count` tokens. Those that the settings exclude are left out."""
+    """The `count` likeliest tokens, the target and the foil, without those that the settings exclude."""
     sampler = Sampler(sampling, seeds=[0], candidates=candidates)
     row = subject.last_logits[None].cpu().numpy()
     [probabilities], [ids] = sampler.distribution(row, [subject.question.prompt], [0])
-    found = zip(ids[:count].tolist(), probabilities[:count].tolist(), strict=True)
-    return tuple(Choice(show(id), id, probability) for id, probability in found if probability > 0)
+    asked = (subject.target, subject.question.foil)
+    found = enumerate(zip(ids.tolist(), probabilities.tolist(), strict=True))
+    return tuple(
+        Choice(show(id), id, probability)
+        for place, (id, probability) in found
+        if probability > 0 and (place < count or id in asked)
+    )

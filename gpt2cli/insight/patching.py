@@ -27,7 +27,10 @@ def patching(subject: Subject, config: ExplainConfig) -> Iterator[Event]:
     other = _other_prompt(subject)
     clean, corrupted = (float(each.measure(each.last_logits)) for each in (subject, other))
     if abs(clean - corrupted) < SMALLEST_DIFFERENCE:
-        yield Note(f"patching left out: both prompts give the target {clean:.4f}, so there is no difference to restore")
+        explained = "the target the logit" if subject.foil is None else "target minus foil, in logits,"
+        yield Note(
+            f"patching left out: both prompts give {explained} {clean:.2f}, so there is no difference to restore"
+        )
         return
     values, inputs = _values(subject.trace), other.trace.streams()[::2]
     shared = _shared(subject.question.prompt, other.question.prompt)

@@ -49,13 +49,15 @@ def ask(
 
     With `bos`, `<|endoftext|>` comes before both prompts. An empty prompt is `<|endoftext|>`, as in `generate`.
     `read` takes the place of the prompt's tokens, such as those of an instruction in its template.
-    Raises UsageError for what is not a text, for an empty target or foil, and as `Question`; DataError for text that is
-    not valid Unicode.
+    Raises UsageError for what is not a text, for an empty target or foil, for prompts that are the same, and as
+    `Question`; DataError for text that is not valid Unicode.
     """
     for name, given in {"prompt": prompt, "target": target, "foil": foil, "against": against}.items():
         if not isinstance(given, str) and (given is not None or name == "prompt"):
             advice = "gpt2cli.decode makes a text of token ids"
             raise UsageError(f"the {name} must be a text, not {shown(given)}: {advice}")
+    if against == prompt:
+        raise UsageError("--against is the prompt itself: give another text with as many tokens")
     notes: list[Note] = []
 
     def first_token(name: str, text: str | None) -> int | None:

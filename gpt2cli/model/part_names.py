@@ -61,7 +61,9 @@ def _parse(name: str) -> Part:
     found = _NAME.fullmatch(name)
     if found is None:
         named = shown(name, 40) if name else "an empty name"
-        raise UsageError(f"{named} names no part of a model: write 9.6 (layer.head), attn.9 or mlp.9")
+        lower = name.lower()
+        guess = f"; did you mean {lower}?" if _NAME.fullmatch(lower) else ""
+        raise UsageError(f"{named} names no part of a model: write 9.6 (layer.head), attn.9 or mlp.9{guess}")
     if found["kind"]:
         return (MLP if found["kind"] == "mlp" else Attention)(int(found["of"]))
     return Head(int(found["layer"]), int(found["head"]))

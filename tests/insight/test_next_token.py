@@ -73,3 +73,15 @@ def test_tokens_that_the_settings_exclude_are_left_out(ids):
     total = sum(choice.probability for choice in found.top[:3])
     for bare, sampled in zip(found.top, found.sampled, strict=False):
         assert sampled.probability == pytest.approx(bare.probability / total)
+
+
+def test_target_and_foil_come_after_the_likeliest_tokens():
+    model, prompt = models.small_model(), (1, 2, 3)
+    everything = next_of(model, prompt, top=100).top
+    first, foil, target = everything[0], everything[30], everything[60]
+    subject = Subject(model, Question(prompt, target=target.id, foil=foil.id), SamplingConfig(top_k=40))
+    [found] = next_token(subject, ExplainConfig(top=3))
+    assert found.top == (*everything[:3], foil, target)
+    assert [choice.id for choice in found.sampled] == [*(choice.id for choice in everything[:3]), foil.id]
+    [found] = next_token(Subject(model, Question(prompt, target=first.id)), ExplainConfig(top=3))
+    assert found.top == everything[:3]

@@ -97,7 +97,9 @@ def test_places_before_the_first_other_token_change_nothing() -> None:
 def test_prompts_with_equal_results_have_nothing_to_restore() -> None:
     [note] = patching(subject("random", against=TEXT), ExplainConfig())
     assert isinstance(note, Note)
-    assert "no difference" in note.text
+    assert "no difference" in note.text and "give the target the logit" in note.text
+    [note] = patching(subject("random", against=TEXT, target=TARGET, foil=FOIL), ExplainConfig())
+    assert isinstance(note, Note) and "give target minus foil, in logits, " in note.text
 
 
 def test_the_second_prompt_is_asked_about_the_first_ones_target() -> None:

@@ -14,11 +14,11 @@ def test_the_prompt_is_what_generate_reads() -> None:
     assert ask("")[0].prompt == (END_OF_TEXT_ID,)
 
 
-@pytest.mark.parametrize(("text", "count"), [("", 1), ("One two", 3)])
-def test_with_bos_the_end_of_text_is_before_both_prompts(text: str, count: int) -> None:
-    question, _ = ask(text, against=text, bos=True)
-    assert question.prompt == question.against and question.prompt[0] == END_OF_TEXT_ID
-    assert len(question.prompt) == count
+def test_with_bos_the_end_of_text_is_before_both_prompts() -> None:
+    question, _ = ask("One two", against="Six two", bos=True)
+    assert question.prompt == (END_OF_TEXT_ID, *encode("One two"))
+    assert question.against == (END_OF_TEXT_ID, *encode("Six two"))
+    assert ask("", bos=True)[0].prompt == (END_OF_TEXT_ID,)
 
 
 def test_of_several_tokens_the_first_counts_and_a_note_says_so() -> None:
@@ -37,6 +37,8 @@ def test_what_cannot_be_asked() -> None:
         ask("One", foil="")
     with pytest.raises(UsageError, match="--against has 1 token and the prompt has 2: they must have the same number"):
         ask("One two", against="One")
+    with pytest.raises(UsageError, match="--against is the prompt itself"):
+        ask("One two", against="One two")
     with pytest.raises(UsageError, match="the prompt is empty"):
         Question(())
     with pytest.raises(DataError, match="not valid Unicode"):

@@ -40,3 +40,8 @@ def test_the_heads_and_mlps_of_a_model_are_its_own():
     parts = heads_and_mlps(CONFIG)
     assert [str(part) for part in parts] == ["0.0", "0.1", "0.2", "mlp.0", "1.0", "1.1", "1.2", "mlp.1"]
     check_parts(parts, CONFIG)
+
+
+def test_a_name_in_capitals_has_a_guess():
+    with pytest.raises(UsageError, match=r"did you mean mlp\.3\?"):
+        parse_parts("MLP.3")

@@ -173,6 +173,12 @@ def test_each_warning_names_what_to_change(changes, said):
     assert all(text in warning for text in said), warning
 
 
+@pytest.mark.parametrize(("examples", "helps"), [(1, False), (2, True)])
+def test_a_smaller_batch_is_advised_only_if_it_makes_more_steps(examples, helps):
+    (warning,) = warnings_of(replace(PLAN, examples=examples, epochs=1, steps=1, warmup=0), settings())
+    assert ("--batch-size" in warning) == helps and "--epochs" in warning
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
 @pytest.mark.parametrize(("steps", "warmup"), [(30, 29), (30, 30), (30, 40), (30, 28), (30, 16)])
 def test_a_rate_that_never_falls_has_a_warning(schedule, steps, warmup):

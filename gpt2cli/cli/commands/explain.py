@@ -10,7 +10,7 @@ from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.explain_job import Job, chat_ids, compute, load
 from gpt2cli.cli.open_model import note_ablated
-from gpt2cli.cli.read_text import read_prompt, typed
+from gpt2cli.cli.read_text import note_blank_end, read_prompt, typed
 from gpt2cli.cli.report_file import EXPLANATION, check_out, write_report
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import ExplainConfig, SamplingConfig
@@ -164,6 +164,7 @@ def explain(
     text = read_prompt(prompt, prompt_file)
     if not text and not chat:
         console.note("the prompt is empty: explaining what follows <|endoftext|>")
+    note_blank_end(console, text)
     tokens = {"target": target, "foil": foil}
     texts = {name: options.unescaped(given) for name, given in tokens.items() if given is not None}
     texts |= {} if against is None else {"against": against}
@@ -171,8 +172,16 @@ def explain(
     question, notes = ask(text, **texts, bos=bos, read=chat_ids(console, text, models) if chat else None)
     for note in notes:
         console.note(note.text)
-    asked = {"prompt": text, "question": question, "bos": bos, "chat": chat}
-    job = Job(models=models, **asked, parts=chosen, config=config, sampling=sampling)
+    job = Job(
+        models=models,
+        prompt=text,
+        question=question,
+        bos=bos,
+        chat=chat,
+        parts=chosen,
+        config=config,
+        sampling=sampling,
+    )
     run(console, job, threads, json, out)
 
 

@@ -16,7 +16,7 @@ from gpt2cli.cli.open_model import (
     why_empty,
 )
 from gpt2cli.cli.prose import Prose
-from gpt2cli.cli.read_text import read_prompt
+from gpt2cli.cli.read_text import note_blank_end, read_prompt
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import SamplingConfig
 from gpt2cli.errors import UsageError
@@ -87,6 +87,7 @@ def generate(
     text = read_prompt(prompt, prompt_file)
     if not text:
         console.note("the prompt is empty: the text starts from <|endoftext|>")
+    note_blank_end(console, text)
     with working(console, f"loading {spec.name}"):
         from gpt2cli.generation.text import TextGeneration
 

@@ -22,6 +22,8 @@ NUMBER = 16
 """Columns for a number of parameters."""
 BAR = 24
 """Columns of the longest bar in the chart of the parameters."""
+BESIDE_BAR = 36
+"""Columns of names and numbers to the left of a bar."""
 
 
 def show(info: ModelInfo) -> None:
@@ -35,16 +37,22 @@ def _print(console: RichConsole, info: ModelInfo) -> None:
     blocks = console.encoding.startswith("utf")
     console.print(Text(_title(info), style="bold"), soft_wrap=True)
     console.print()
+    if not console.is_terminal or console.width >= WIDTH + NUMBER:  # wrapped, it would be no drawing
+        _print_drawing(console, info, blocks)
+        console.print()
+    bar_columns = min(BAR, max(1, console.width - BESIDE_BAR))
+    for table in (_parts(info, blocks, bar_columns), _work(info), _memory(info)):
+        console.print(table)
+        console.print()
+    for line in _origin(info):
+        console.print(Text(line), soft_wrap=True)
+
+
+def _print_drawing(console: RichConsole, info: ModelInfo, blocks: bool) -> None:
     console.print(Text(" T token ids".ljust(WIDTH) + "parameters".rjust(NUMBER), style="dim"))
     for line, count in drawing(info.config, info.parameters, ascii_only=not blocks):
         number = "" if count is None else f"{count:>{NUMBER},}"
         console.print(Text.assemble(line, (number, "cyan")), soft_wrap=True)
-    for table in (_parts(info, blocks), _work(info), _memory(info)):
-        console.print()
-        console.print(table)
-    console.print()
-    for line in _origin(info):
-        console.print(Text(line), soft_wrap=True)
 
 
 def _title(info: ModelInfo) -> str:
@@ -55,20 +63,20 @@ def _title(info: ModelInfo) -> str:
 
 def _table() -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # on a narrow terminal, names wrap and numbers do not
     return table
 
 
-def _parts(info: ModelInfo, blocks: bool) -> Table:
+def _parts(info: ModelInfo, blocks: bool, bar_columns: int) -> Table:
     """The parameters of each part, and their shares."""
     table, total = _table(), info.parameters.total
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
-    table.add_column("", style="cyan", no_wrap=True)
+    table.add_column("", style="cyan")
     parts = ("embedding", "position", "attention", "mlp", "norm", "head")
     for name in parts:
         if count := getattr(info.parameters, name):
-            table.add_row(name, f"{count:,}", percent(count / total), bar(count / total, BAR, blocks))
+            table.add_row(name, f"{count:,}", percent(count / total), bar(count / total, bar_columns, blocks))
     table.add_row("total", f"{total:,}")
     if adapter := info.described.adapter:
         table.add_row("LoRA adapter", f"{adapter.parameters:,}", "", Text(f"of rank {adapter.rank}, merged into these"))
@@ -101,11 +109,14 @@ def _memory(info: ModelInfo) -> Table:
     free = "" if info.free is None else f"of {decimal(info.free)} free here"
     table.add_column("weights", justify="right", no_wrap=True)
     table.add_column("memory", justify="right", no_wrap=True)
-    table.add_column(free, no_wrap=True)
+    table.add_column(free)
     for held, needed in info.generate.items():
         name = f"generate in {held}" + (" (default)" if held == info.precision else "")
         table.add_row(name, decimal(info.weights[held]), decimal(needed), _fits(needed, info.free))
-    for name, needed in (("finetune", info.finetune), ("finetune --lora", info.finetune_lora)):
+    for name, needed in (
+        ("finetune (long records)", info.finetune),
+        ("finetune --lora (long records)", info.finetune_lora),
+    ):
         table.add_row(name, decimal(info.weights["fp32"]), decimal(needed), _fits(needed, info.free))
     return table
 

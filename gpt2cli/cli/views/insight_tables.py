@@ -1,4 +1,4 @@
-"""The tables of `gpt2 explain`, one for each finding. The first heading of each is its title."""
+"""The tables of `gpt2 explain`, one or two for each finding. The first heading of each is its title."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gpt2cli.cli.terminal import visible_line
 from gpt2cli.cli.views.bar_chart import bar, percent
+from gpt2cli.cli.views.row_choice import telling_rows
 from gpt2cli.cli.views.surprisal import bits
 from gpt2cli.insight.attention import LABEL_SCORE
 from gpt2cli.insight.findings import (
@@ -28,7 +29,9 @@ from gpt2cli.insight.findings import (
 from gpt2cli.tokenizer import show
 
 ROWS = 6
-"""Rows of a table on a screen."""
+"""Rows of a table on a low screen."""
+STRONGEST = 5
+"""Heads that are listed of those that patching measured."""
 BAR = 6
 """Columns of the longest bar."""
 KINDS = {"previous": "previous token", "duplicate": "same token", "induction": "induction", "first": "first token"}
@@ -42,41 +45,56 @@ class Tables:
 
     blocks         whether the terminal can show block characters
     longest_token  columns of a token's text on a screen
+    rows           of a table on a screen
     """
 
     screen: bool
     blocks: bool
     longest_token: int
+    rows: int = ROWS
 
     def token(self, text: str) -> str:
         """A token on one line, in quotes, which show its blanks."""
-        shown = f'"{visible_line(text)}"'
+        escaped = visible_line(text).replace('"', r"\"")
+        shown = f'"{escaped}"'
         if self.screen and cell_len(shown) > self.longest_token:
             return set_cell_size(shown, self.longest_token - 4) + '..."'
         return shown
 
+    def at(self, place: int, text: str) -> str:
+        """A token of the prompt with its place. The first place is 1."""
+        return f"{place + 1}: {self.token(text)}"
+
     def prompt(self, found: Tokens) -> Table:
-        table = _table("token", "id", "bits", "rank", "likeliest", numbers={1, 2, 3})
-        for row in found.rows:
+        table = _table("token", "id", "surprisal", "rank", "likeliest", numbers={1, 2, 3})
+        for place, row in enumerate(found.rows):
             surprisal = bits(row)
             numbers = ("-", "-") if surprisal is None else (f"{surprisal:.2f}", f"{row.rank:,}")
-            table.add_row(self.token(row.text), str(row.id), *numbers, self.token(row.top[0].text) if row.top else "-")
+            likeliest = self.token(row.top[0].text) if row.top else "-"
+            table.add_row(self.at(place, row.text), str(row.id), *numbers, likeliest)
         return table
 
-    def next(self, found: Next) -> Table:
+    def next(self, found: Next, asked: Collection[int]) -> Table:
+        """The likeliest tokens, and the `asked` ones."""
         table = _table("next token", "model", "", "sampled", numbers={1, 3})
         sampled = {choice.id: choice.probability for choice in found.sampled}
         highest = max(choice.probability for choice in found.top)
-        for choice in self._first(found.top):
+        for choice in (*self._first(found.top), *(choice for choice in self._later(found.top) if choice.id in asked)):
             drawn = Text(bar(choice.probability / highest, BAR, self.blocks), "cyan")
             share = percent(sampled[choice.id]) if choice.id in sampled else "-"
-            table.add_row(self.token(choice.text), percent(choice.probability), drawn, share)
+            token = Text(self.token(choice.text), "bold" if choice.id in asked else "")
+            table.add_row(token, percent(choice.probability), drawn, share)
         return table
 
     def lens(self, found: Lens) -> Table:
-        """What the lens says after each layer. The first row is that of the embedding."""
+        """What the lens says after each layer. The first row is that of the embedding. Target in bold."""
         table = _table("layer", "likeliest", "", self.token(found.target.text), numbers={2, 3})
-        for row in self._thinned([row for row in found.rows if row.after != "attn"]):
+        rows = [row for row in found.rows if row.after != "attn"]
+        for index in self._telling([(row.places[-1].next, row.top[0].probability) for row in rows]):
+            if index is None:
+                table.add_row(self._gap)
+                continue
+            row = rows[index]
             likeliest = row.top[0]
             name = row.after if row.layer is None else str(row.layer)
             target = row.places[-1].next
@@ -104,9 +122,11 @@ class Tables:
 
     def saliency(self, found: Saliency) -> Table:
         table = _table("prompt token", "moves it", "gradient", numbers={1, 2})
-        rows = sorted(found.tokens, key=lambda row: -abs(row.integrated_gradients)) if self.screen else found.tokens
-        for row in self._first(rows):
-            table.add_row(self.token(row.text), _signed(row.integrated_gradients), _signed(row.gradient_x_input))
+        rows = list(enumerate(found.tokens))
+        if self.screen:
+            rows.sort(key=lambda pair: -abs(pair[1].integrated_gradients))
+        for place, row in self._first(rows):
+            table.add_row(self.at(place, row.text), _signed(row.integrated_gradients), _signed(row.gradient_x_input))
         return table
 
     def heads(self, found: Heads) -> Table:
@@ -122,15 +142,22 @@ class Tables:
             table.add_row("none", "", f"no score reaches {LABEL_SCORE:g}")
         return table
 
-    def patching(self, found: Patching, prompt: Sequence[int]) -> Table:
-        """For each layer the place and the head that carry most of the difference."""
-        table = _table("before layer", "difference is at", "share", "head", "share", numbers={2, 4})
-        for layer, (stream, heads) in self._thinned(list(enumerate(zip(found.stream, found.heads, strict=True)))):
+    def patching(self, found: Patching, prompt: Sequence[int]) -> Iterator[Table]:
+        """Before each layer the place that carries most of the difference; and the heads that carry most of it."""
+        table = _table("before layer", "difference is at", "share", numbers={2})
+        for layer in self._telling(found.stream):
+            if layer is None:
+                table.add_row(self._gap)
+                continue
+            stream = found.stream[layer]
             place = max(range(len(stream)), key=stream.__getitem__)
-            head = max(range(len(heads)), key=heads.__getitem__)
-            name = f"{place + 1}: {self.token(show(prompt[place]))}"
-            table.add_row(str(layer), name, f"{stream[place]:.2f}", f"{layer}.{head}", f"{heads[head]:.2f}")
-        return table
+            table.add_row(str(layer), self.at(place, show(prompt[place])), f"{stream[place]:.2f}")
+        yield table
+        table = _table("patched head", "share", numbers={1})
+        heads = {f"{layer}.{head}": share for layer, row in enumerate(found.heads) for head, share in enumerate(row)}
+        for name in sorted(heads, key=lambda name: -abs(heads[name]))[: STRONGEST if self.screen else None]:
+            table.add_row(name, f"{heads[name]:.2f}")
+        yield table
 
     def compared(self, found: Compared) -> Iterator[Table]:
         """Three tables: what the second model changes in the next token, the lens, and what the parts add."""
@@ -140,37 +167,48 @@ class Tables:
             yield self._before_and_after("next token", rows, percent)
         layers = [row for row in found.lens if not row.name.startswith("attn")]
         if layers:
-            rows = [
-                Difference(row.name.removeprefix("mlp."), math.exp(row.before), math.exp(row.after))
-                for row in self._thinned(layers)
+            every = [
+                Difference(row.name.removeprefix("mlp."), math.exp(row.before), math.exp(row.after)) for row in layers
             ]
+            chosen = self._telling([(row.before, row.after) for row in every])
+            rows = [None if index is None else every[index] for index in chosen]
             yield self._before_and_after(f"layer, {self.token(found.target.text)}", rows, percent)
         parts = sorted(found.attribution, key=lambda row: -abs(row.after - row.before))
         if parts:
             yield self._before_and_after("adds", self._first(parts), _signed)
 
-    def _before_and_after(self, title: str, rows: Sequence[Difference], spell: Callable[[float], str]) -> Table:
+    def _before_and_after(self, title: str, rows: Sequence[Difference | None], spell: Callable[[float], str]) -> Table:
         table = _table(title, "before", "after", numbers={1, 2})
         for row in rows:
-            table.add_row(row.name, spell(row.before), spell(row.after))
+            if row is None:
+                table.add_row(self._gap)
+            else:
+                table.add_row(row.name, spell(row.before), spell(row.after))
         return table
 
     def _first(self, rows: Sequence[Row]) -> Sequence[Row]:
-        return rows[:ROWS] if self.screen else rows
+        return rows[: self.rows] if self.screen else rows
 
-    def _thinned(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The first and the last row, and some between them at equal distances."""
-        if not self.screen or len(rows) <= ROWS:
-            return rows
-        return [rows[round(number * (len(rows) - 1) / (ROWS - 1))] for number in range(ROWS)]
+    def _later(self, rows: Sequence[Row]) -> Sequence[Row]:
+        return rows[self.rows :] if self.screen else ()
+
+    def _telling(self, rows: Sequence[Sequence[float]]) -> Sequence[int | None]:
+        """The indices of the rows of numbers that a table shows, and None in place of rows that it leaves out."""
+        return telling_rows(rows, self.rows if self.screen else len(rows))
+
+    @property
+    def _gap(self) -> str:
+        """What stands in place of rows that are left out."""
+        return "…" if self.blocks else "..."
 
 
 def _table(title: str, *headings: str, numbers: Collection[int] = ()) -> Table:
-    """An empty table. The columns `numbers` are aligned on the right."""
+    """An empty table. The columns `numbers` are aligned on the right; on a narrow terminal, only the others wrap."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(Text(title, "bold not dim"), no_wrap=True)
+    table.add_column(Text(title, "bold not dim"), overflow="fold")
     for column, heading in enumerate(headings, 1):
-        table.add_column(Text(heading), no_wrap=True, justify="right" if column in numbers else "left")
+        is_number = column in numbers
+        table.add_column(Text(heading), no_wrap=is_number, justify="right" if is_number else "left", overflow="fold")
     return table
 
 

@@ -25,11 +25,11 @@ def style_of(surprisal: float | None) -> str:
     return "dim" if surprisal is None else next(style for limit, style in STYLES if surprisal < limit)
 
 
-def legend() -> Text:
+def ranges() -> Text:
     """The ranges of bits, each in its colour."""
     limits = [0, *(int(limit) for limit, _ in STYLES[:-1])]
-    ranges = [f"{low}-{high}" for low, high in pairwise(limits)] + [f"{limits[-1]}+"]
-    return Text(" ").join(Text(words, style) for words, (_, style) in zip(ranges, STYLES, strict=True))
+    spelled = [f"{low}-{high}" for low, high in pairwise(limits)] + [f"{limits[-1]}+"]
+    return Text(" ").join(Text(words, style) for words, (_, style) in zip(spelled, STYLES, strict=True))
 
 
 def prompt_lines(rows: Sequence[TokenRow], width: int) -> list[Text]:

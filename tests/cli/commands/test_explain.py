@@ -60,7 +60,8 @@ def test_parts_are_chosen_and_a_file_has_the_same_numbers(tmp_path: Path) -> Non
     out = tmp_path / "found.json"
     options = ("--ckpt", "a.pt", "--parts", "next, lens", "--top", "3", "--target", " Paris", "--foil", " London")
     found = explained(*options, "--out", str(out))
-    assert set(found) == {*ASKED, "next", "sampled", "lens"} and len(found["next"]) == 3
+    assert set(found) == {*ASKED, "next", "sampled", "lens"}
+    assert [row[0] for row in found["next"]][3:] == [" London", " Paris"], "3 likely tokens, then what was asked about"
     assert (found["target"]["text"], found["foil"]["text"], found["settings"]["top"]) == (" Paris", " London", 3)
     assert json.loads(out.read_text()) == found
     assert explained(*options, "--out", str(out)) == found, "an earlier explanation is replaced"
@@ -242,7 +243,7 @@ def test_the_summary_fits_on_a_screen() -> None:
     plain = screen("explain", prompt, "--model", "tiny", NO_COLOR="1")
     summary = plain[plain.index("tiny · 15") :]
     assert "\x1b" not in summary and max(map(len, summary.splitlines())) <= 80
-    assert all(word in summary for word in ("next token", "layer", "head or MLP", "moves it", "surprise"))
+    assert all(word in summary for word in ("next token", "layer", "head or MLP", "moves it", "surprisal"))
 
 
 def test_a_pipe_gets_plain_lines_and_control_characters_are_spelled_out() -> None:
@@ -265,3 +266,15 @@ def test_long_prompts_leave_slow_parts_out_and_say_so(run: Run, tmp_path: Path) 
 
 def test_the_parts_in_their_order() -> None:
     assert tuple(engine.FINDERS) == PARTS
+
+
+def test_a_prompt_that_ends_with_a_blank_is_noted() -> None:
+    for command in (("explain", "--parts", "next"), ("generate", "-n", "1")):
+        for prompt, noted in (("One ", True), ("One", False)):
+            done = run_here(*command, prompt, "--ckpt", "a.pt")
+            assert done.returncode == 0 and ("the prompt ends with a blank" in done.stderr) == noted
+
+
+def test_a_prompt_cannot_be_patched_with_itself() -> None:
+    done = run_here("explain", "One two", "--ckpt", "a.pt", "--against", "One two", "--parts", "patching")
+    assert (done.returncode, done.stdout) == (2, "") and "--against is the prompt itself" in done.stderr
