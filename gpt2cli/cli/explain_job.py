@@ -20,6 +20,7 @@ class Job:
     """What to explain.
 
     models  one model, or two to compare
+    chat    whether the prompt is an instruction that the question has in a prompt template
     parts   None for all that the length of the prompt allows
     """
 
@@ -27,9 +28,31 @@ class Job:
     prompt: str
     question: "Question"
     bos: bool
+    chat: bool
     parts: Sequence[str] | None
     config: ExplainConfig
     sampling: SamplingConfig
+
+
+def chat_ids(console: Console, instruction: str, specs: "Sequence[ModelSpec]") -> list[int]:
+    """The tokens that `gpt2 chat` sends for an instruction, in the template of the last of the models that has one.
+
+    Without one they are those of Alpaca's template, with a note, or of the plain text for a model that was trained on
+    plain text. Raises CheckpointError for a damaged template, and DataError for text that is not valid Unicode.
+    """
+    from gpt2cli import tokenizer
+    from gpt2cli.exchanges import Exchange, prompt_ids
+    from gpt2cli.prompts import ALPACA
+
+    facts = [(spec.name, spec.metadata()) for spec in reversed(specs)]
+    template = next(filter(None, (found.prompt_template(name) for name, found in facts)), None)
+    name, last = facts[0]
+    if template is None and last.is_plain_text:
+        console.note(f"{name} was trained on plain text: it has no prompt template")
+        return tokenizer.encode(instruction, allow_special=False)
+    if template is None:
+        console.note(f"{name} has no prompt template: using Alpaca's")
+    return prompt_ids(template or ALPACA, (), Exchange(instruction))
 
 
 def load(console: Console, specs: "Sequence[ModelSpec]", threads: int | None) -> "list[GPT]":
@@ -67,6 +90,7 @@ def compute(console: Console, job: Job, models: "Sequence[GPT]") -> "tuple[Expla
             target=token(subject.target),
             foil=None if job.question.foil is None else token(job.question.foil),
             bos=job.bos,
+            chat=job.chat,
             ablated=tuple(map(str, job.models[0].ablate)),
             config=job.config,
         )

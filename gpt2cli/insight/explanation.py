@@ -15,6 +15,7 @@ class Explanation:
 
     model     the model's name
     ids       the tokens of the prompt, with `bos` the end of text before the others
+    chat      whether the prompt is an instruction, and `ids` the prompt template with it
     target    the next token that is explained
     foil      the token that it is compared with, if any
     ablated   the names of the parts that were removed from the model
@@ -27,6 +28,7 @@ class Explanation:
     target: Token
     foil: Token | None = None
     bos: bool = False
+    chat: bool = False
     ablated: tuple[str, ...] = ()
     config: ExplainConfig = field(default_factory=ExplainConfig)
     findings: list[Finding] = field(default_factory=list)
@@ -42,6 +44,7 @@ class Explanation:
             "prompt": self.prompt,
             "ids": list(self.ids),
             "bos": self.bos,
+            "chat": self.chat,
             "target": asdict(self.target),
             "foil": None if self.foil is None else asdict(self.foil),
             "ablated": list(self.ablated),

@@ -1,5 +1,6 @@
 """What `explain` is asked: a prompt, the token to explain, and the token to compare it with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpt2cli import tokenizer
@@ -36,11 +37,18 @@ class Question:
 
 
 def ask(
-    prompt: str, *, target: str | None = None, foil: str | None = None, against: str | None = None, bos: bool = False
+    prompt: str,
+    *,
+    target: str | None = None,
+    foil: str | None = None,
+    against: str | None = None,
+    bos: bool = False,
+    read: Sequence[int] | None = None,
 ) -> tuple[Question, list[Note]]:
     """The question in token ids, and notes about texts of which only the first token counts.
 
     With `bos`, `<|endoftext|>` comes before both prompts. An empty prompt is `<|endoftext|>`, as in `generate`.
+    `read` takes the place of the prompt's tokens, such as those of an instruction in its template.
     Raises UsageError for what is not a text, for an empty target or foil, for prompts that are the same, and as
     `Question`; DataError for text that is not valid Unicode.
     """
@@ -60,7 +68,7 @@ def ask(
             raise UsageError(f"--{name} is empty: give the text that could come next, such as ' Paris'")
         if len(ids) > 1:
             notes.append(Note(f"--{name} {text!r} has {len(ids)} tokens: only the first counts, {show(ids[0])!r}"))
-        if text[0].isalnum() and prompt[-1:].isalnum():
+        if read is None and text[0].isalnum() and prompt[-1:].isalnum():
             notes.append(Note(f"--{name} {text!r} continues the prompt's last word: {' ' + text!r} begins a new one"))
         return ids[0]
 
@@ -70,7 +78,7 @@ def ask(
 
     return (
         Question(
-            prompt_ids(prompt),
+            prompt_ids(prompt) if read is None else tuple(read),
             first_token("target", target),
             first_token("foil", foil),
             None if against is None else prompt_ids(against),

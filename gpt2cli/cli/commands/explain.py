@@ -8,7 +8,7 @@ import typer
 
 from gpt2cli.cli import options
 from gpt2cli.cli.config_options import option
-from gpt2cli.cli.explain_job import Job, compute, load
+from gpt2cli.cli.explain_job import Job, chat_ids, compute, load
 from gpt2cli.cli.open_model import note_ablated
 from gpt2cli.cli.read_text import note_blank_end, read_prompt, typed
 from gpt2cli.cli.report_file import EXPLANATION, check_out, write_report
@@ -27,7 +27,7 @@ gpt2 explain "The Eiffel Tower is in" --out tower.html  # and a page with pictur
 gpt2 explain "The doctor said that" --target " he" --foil " she"  # why this token rather than that one?
 gpt2 explain "When Mary met John, she told" --ablate 9.6,mlp.0  # without a head and an MLP
 gpt2 explain "Mary saw John. John saw" --against "Mary saw John. Mary saw"  # what carries the difference?
-gpt2 explain "Who are you?" --model gpt2 --ckpt finetuned.pt  # what did fine-tuning change?
+gpt2 explain "Who are you?" --chat --model gpt2 --ckpt finetuned.pt  # what did fine-tuning change?
 gpt2 explain "Call me" --parts lens,attribution --json > found.json  # two parts, for programs
 """
 of_question, of_parts = (partial(typer.Option, rich_help_panel=panel) for panel in ("Question", "Parts"))
@@ -50,6 +50,13 @@ def explain(
         of_question(
             "--bos",
             help="Put the end-of-text token before the prompt, as in GPT-2's training data before every document.",
+        ),
+    ] = False,
+    chat: Annotated[
+        bool,
+        of_question(
+            "--chat",
+            help="Read the prompt as an instruction, in the prompt template of the checkpoint, as `gpt2 chat` does.",
         ),
     ] = False,
     target: Annotated[
@@ -147,22 +154,26 @@ def explain(
 
     chosen = None if parts is None else [name.strip() for name in parts.split(",")]
     check_parts(chosen, against is not None)
+    if chat and (bos or against is not None):
+        raise UsageError(f"--chat does not go with {'--bos' if bos else '--against'}: give one of them")
     machine = ModelSpec(device=device, offline=offline, ablate=parse_parts(*ablate or ()))
     models = models_to_explain(model or [], ckpt or [], machine)
     if out is not None:
         inputs = [*(model or ()), *(ckpt or ()), prompt_file and str(prompt_file)]
         check_out(out, EXPLANATION, inputs, force)
     text = read_prompt(prompt, prompt_file)
-    if not text:
+    if not text and not chat:
         console.note("the prompt is empty: explaining what follows <|endoftext|>")
     note_blank_end(console, text)
     tokens = {"target": target, "foil": foil}
     texts = {name: options.unescaped(given) for name, given in tokens.items() if given is not None}
     texts |= {} if against is None else {"against": against}
-    question, notes = ask(text, **{name: typed(given, f"--{name}") for name, given in texts.items()}, bos=bos)
+    texts = {name: typed(given, f"--{name}") for name, given in texts.items()}
+    question, notes = ask(text, **texts, bos=bos, read=chat_ids(console, text, models) if chat else None)
     for note in notes:
         console.note(note.text)
-    job = Job(models=models, prompt=text, question=question, bos=bos, parts=chosen, config=config, sampling=sampling)
+    asked = {"prompt": text, "question": question, "bos": bos, "chat": chat}
+    job = Job(models=models, **asked, parts=chosen, config=config, sampling=sampling)
     run(console, job, threads, json, out)
 
 

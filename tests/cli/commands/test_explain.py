@@ -10,17 +10,20 @@ import torch
 from gpt2cli import tokenizer
 from gpt2cli.checkpoints.load import load_plain
 from gpt2cli.checkpoints.save import save_checkpoint
+from gpt2cli.cli.chat_session import Session
 from gpt2cli.config import GPTConfig
+from gpt2cli.generation.text import TextGeneration
 from gpt2cli.insight import explain as engine
 from gpt2cli.insight.events import Advanced
 from gpt2cli.insight.limits import PARTS
+from gpt2cli.prompts import PromptTemplate
 from tests import models
 from tests.conftest import Run
 from tests.runner import little_room, run_here, screen, signal_when
 
 PROMPT = "Once upon a time there was a little"
 KEYS = {"tokens", "next", "sampled", "lens", "heads", "attribution", "saliency", "ablation"}
-ASKED = ["model", "prompt", "ids", "bos", "target", "foil", "ablated", "settings"]
+ASKED = ["model", "prompt", "ids", "bos", "chat", "target", "foil", "ablated", "settings"]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,40 @@ def test_the_end_of_text_before_both_prompts() -> None:
     found = explained("--ckpt", "a.pt", "--bos", "--against", "One six three", "--parts", "tokens,patching")
     assert found["bos"] and found["ids"][0] == tokenizer.END_OF_TEXT_ID and len(found["ids"]) == 4
     assert len(found["patching"]["stream"][0]) == 4
+
+
+def chat_reads(ckpt: str, instruction: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens that `gpt2 chat` sends to the model."""
+    read: list[list[int]] = []
+
+    def started(session: Session, prompt: list[int]) -> TextGeneration:
+        read.append(prompt)
+        return start(session, prompt)
+
+    start = Session.start
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "start", started)
+        assert run_here("chat", "--ckpt", ckpt, "--prompt", instruction, "-n", "1").returncode == 0
+    return read[0]
+
+
+@pytest.mark.parametrize("instruction", ["Who are you?", "a <|endoftext|>\n b"])
+@pytest.mark.parametrize("ckpt", ["chat.pt", "long.pt", "text.pt"])
+def test_an_instruction_has_the_tokens_of_chat(
+    ckpt: str, instruction: str, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = GPTConfig(1, 1, 8, 128)
+    template = PromptTemplate("Q: {instruction} {input}\nA:", "Q: {instruction}\nA:")
+    save_checkpoint(models.small_model(shape), work / "long.pt")
+    save_checkpoint(models.small_model(shape, seed=1), work / "chat.pt", template=template.to_dict())
+    save_checkpoint(models.small_model(shape), work / "text.pt", provenance={"data": {"kind": "text"}})
+    expected = chat_reads(ckpt, instruction, monkeypatch)
+    found = explained("--ckpt", ckpt, "--chat", "--parts", "next", prompt=instruction)
+    assert (found["ids"], found["prompt"], found["chat"]) == (expected, instruction, True)
+    for other in ("long.pt", "chat.pt"):  # the template of the model that has one, the second before the first
+        both = explained("--ckpt", other, "--ckpt", ckpt, "--chat", "--parts", "next", prompt=instruction)
+        if ckpt == "chat.pt":
+            assert both["ids"] == expected
 
 
 def test_the_second_model_is_compared_with_the_first() -> None:
@@ -139,6 +176,8 @@ WRONG = [
     (2, "explain compares two models, and 3 are given: a.pt, b.pt, a.pt", "--ckpt", "b.pt", "--ckpt", "a.pt"),
     (2, "page.txt is no name for an explanation: let it end in .html or .json", "--out", "page.txt"),
     (2, "is there already: use --force", "--out", "mine.json"),
+    (2, "--chat does not go with --bos", "--chat", "--bos"),
+    (2, "--chat does not go with --against", "--chat", "--against", "x"),
     (2, "there is no option --precision", "--precision", "int8"),
     (6, "there is no directory", "--out", "nowhere/page.html"),
 ]
