@@ -57,7 +57,8 @@ def test_parts_are_chosen_and_a_file_has_the_same_numbers(tmp_path: Path) -> Non
     out = tmp_path / "found.json"
     options = ("--ckpt", "a.pt", "--parts", "next, lens", "--top", "3", "--target", " Paris", "--foil", " London")
     found = explained(*options, "--out", str(out))
-    assert set(found) == {*ASKED, "next", "sampled", "lens"} and len(found["next"]) == 3
+    assert set(found) == {*ASKED, "next", "sampled", "lens"} and len(found["next"]) == 3 + 2
+    assert {text for text, _, _ in found["next"][3:]} == {" Paris", " London"}
     assert (found["target"]["text"], found["foil"]["text"], found["settings"]["top"]) == (" Paris", " London", 3)
     assert json.loads(out.read_text()) == found
     assert explained(*options, "--out", str(out)) == found, "an earlier explanation is replaced"
