@@ -167,7 +167,7 @@ def prepared(tmp_path):
     for name in ("tales/a.txt", "draft.txt"):
         (tmp_path / name).write_text("Once upon a time, an owl lived in a wood. " * 20)
     save_checkpoint(models.small_model(SHAPE), tmp_path / "finetuned.pt")
-    for name in ("a.pt", "b.pt", "mine.pt"):
+    for name in ("a.pt", "b.pt", "mine.pt", "robin.pt"):
         shutil.copy(tmp_path / "finetuned.pt", tmp_path / name)
 
 

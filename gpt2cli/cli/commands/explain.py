@@ -172,8 +172,16 @@ def explain(
     question, notes = ask(text, **texts, bos=bos, read=chat_ids(console, text, models) if chat else None)
     for note in notes:
         console.note(note.text)
-    asked = {"prompt": text, "question": question, "bos": bos, "chat": chat}
-    job = Job(models=models, **asked, parts=chosen, config=config, sampling=sampling)
+    job = Job(
+        models=models,
+        prompt=text,
+        question=question,
+        bos=bos,
+        chat=chat,
+        parts=chosen,
+        config=config,
+        sampling=sampling,
+    )
     run(console, job, threads, json, out)
 
 
