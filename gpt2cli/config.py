@@ -264,7 +264,9 @@ class BenchConfig(Checked):
 class ExplainConfig(Checked):
     """How to explain a prompt. Raises UsageError for a value out of its bounds."""
 
-    top: int = described(10, FROM_1_TO_1000, "The number of likely tokens to list at each place.")
+    top: int = described(
+        10, FROM_1_TO_1000, "The number of likely tokens to list at each place. The target and the foil are added."
+    )
     ablation: Literal["zero", "mean"] = described(
         "zero",
         help="The part `ablation` replaces the output of each head and MLP by zero, or by its mean over the prompt.",

@@ -171,8 +171,8 @@ class Tables:
                 Difference(row.name.removeprefix("mlp."), math.exp(row.before), math.exp(row.after)) for row in layers
             ]
             chosen = self._telling([(row.before, row.after) for row in every])
-            rows = [None if index is None else every[index] for index in chosen]
-            yield self._before_and_after(f"layer, {self.token(found.target.text)}", rows, percent)
+            shown = [None if index is None else every[index] for index in chosen]
+            yield self._before_and_after(f"layer, {self.token(found.target.text)}", shown, percent)
         parts = sorted(found.attribution, key=lambda row: -abs(row.after - row.before))
         if parts:
             yield self._before_and_after("adds", self._first(parts), _signed)

@@ -215,6 +215,15 @@ def test_the_page_of_a_small_terminal_is_not_folded() -> None:
     assert max(map(len, shown.splitlines())) <= 80
 
 
+def test_a_narrow_terminal_keeps_all_numbers() -> None:
+    shown = screen("info", "--model", "gpt2-xl", COLUMNS="40", NO_COLOR="1")
+    tables = shown.split("\n\n", 1)[1]
+    assert "…" not in shown and "┌" not in shown
+    assert max(map(len, tables[: tables.index("not on disk")].splitlines())) <= 40
+    for number in ("80,411,200", "GFLOP", "307,200 bytes", "6.2 GB"):
+        assert number in shown
+
+
 def test_bench_needs_a_model(run: Run) -> None:
     done = run("info", "--bench")
     assert done.returncode == 2 and "name it with --model or --ckpt" in done.stderr
