@@ -30,7 +30,7 @@ def read_prompt(prompt: str | None, file: Path | None = None) -> str:
 def note_blank_end(console: Console, prompt: str) -> None:
     """Say that a prompt ends with a blank. GPT-2 was trained on texts whose blanks are the beginnings of tokens."""
     if prompt.endswith(" "):
-        note = "the prompt ends with a blank: most words begin with their own, so the text may continue badly"
+        note = "the prompt ends with a blank, but GPT-2's words begin with one: the text may continue badly"
         console.note(note, wrap=True)
 
 

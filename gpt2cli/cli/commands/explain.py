@@ -162,9 +162,10 @@ def explain(
         inputs = [*(model or ()), *(ckpt or ()), prompt_file and str(prompt_file)]
         check_out(out, EXPLANATION, inputs, force)
     text = read_prompt(prompt, prompt_file)
-    if not text and not chat:
-        console.note("the prompt is empty: explaining what follows <|endoftext|>")
-    note_blank_end(console, text)
+    if not chat:
+        note_blank_end(console, text)
+        if not text:
+            console.note("the prompt is empty: explaining what follows <|endoftext|>")
     tokens = {"target": target, "foil": foil}
     texts = {name: options.unescaped(given) for name, given in tokens.items() if given is not None}
     texts |= {} if against is None else {"against": against}

@@ -227,9 +227,9 @@ def test_an_error_in_mid_text_has_a_line_of_its_own(home, tmp_path):
 
 
 def test_a_prompt_longer_than_the_window_keeps_its_end_and_generation_goes_on(run, directory):
-    done = run("generate", "--model", directory, "-n", "50", "--json", input="word " * 100)
+    done = run("generate", "--model", directory, "-n", "50", "--json", input=" word" * 100)
     sample = json.loads(done.stdout)
-    n_tokens = len(tokenizer.encode("word " * 100))
+    n_tokens = len(tokenizer.encode(" word" * 100))
     assert sample["stats"]["prompt_tokens"] == 37
     assert sample["stats"]["new_tokens"] == 50
     assert done.stderr.count("\n") == 1
