@@ -19,6 +19,7 @@ if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
 # the names people import from here, and the modules that hold them
 _HOMES = {
     "Chat": "gpt2cli.generation.conversation",
+    "ExplainConfig": "gpt2cli.config",
     "GPTConfig": "gpt2cli.config",
     "SamplingConfig": "gpt2cli.config",
     "GPT2Error": "gpt2cli.errors",
@@ -26,7 +27,9 @@ _HOMES = {
     "chat": "gpt2cli.generation.conversation",
     "decode": "gpt2cli.tokenizer",
     "encode": "gpt2cli.tokenizer",
+    "explain": "gpt2cli.insight.explain",
     "load": "gpt2cli.checkpoints.load",
+    "load_plain": "gpt2cli.checkpoints.load",
     "generate": "gpt2cli.generation.text",
     "stream": "gpt2cli.generation.text",
     "TextGeneration": "gpt2cli.generation.text",
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gpt2cli.checkpoints.load import load as load
+    from gpt2cli.checkpoints.load import load_plain as load_plain
+    from gpt2cli.config import ExplainConfig as ExplainConfig
     from gpt2cli.config import GPTConfig as GPTConfig
     from gpt2cli.config import SamplingConfig as SamplingConfig
     from gpt2cli.errors import GPT2Error as GPT2Error
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from gpt2cli.generation.text import TextGeneration as TextGeneration
     from gpt2cli.generation.text import generate as generate
     from gpt2cli.generation.text import stream as stream
+    from gpt2cli.insight.explain import explain as explain
     from gpt2cli.tokenizer import decode as decode
     from gpt2cli.tokenizer import encode as encode
 

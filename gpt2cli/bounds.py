@@ -42,6 +42,7 @@ FINITE_NOT_NEGATIVE = Bounds("a finite number, 0 or more", lambda value: 0 <= va
 BELOW_1 = Bounds("at least 0 and below 1", lambda value: 0 <= value < 1)
 UP_TO_1 = Bounds("above 0 and at most 1", lambda value: 0 < value <= 1)
 FROM_0_TO_1 = Bounds("from 0 to 1", lambda value: 0 <= value <= 1)
+FROM_1_TO_1000 = Bounds("from 1 to 1,000", lambda value: 1 <= value <= 1000)
 SEED = Bounds("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 
 

@@ -10,6 +10,7 @@ from gpt2cli.bounds import (
     FINITE_NOT_NEGATIVE,
     FINITE_POSITIVE,
     FROM_0_TO_1,
+    FROM_1_TO_1000,
     NEVER_AT_0,
     NOT_NEGATIVE,
     OFF_AT_0,
@@ -26,6 +27,9 @@ from gpt2cli.bounds import (
 
 VOCAB_SIZE = 50257
 """The number of tokens in GPT-2's vocabulary. A checkpoint may pad its tables with more rows."""
+
+MOST_LOGPROBS = 100
+"""The most likely tokens whose log-probabilities are listed at each place of a generated text."""
 
 HEAD_SIZE = 64
 """The width of an attention head in every published GPT-2. It gives `n_head` if a checkpoint does not."""
@@ -187,7 +191,12 @@ class LoRAConfig(Checked):
 class DataConfig(Checked):
     """How records become training data. Raises UsageError for a value out of its bounds."""
 
-    val_fraction: float = described(0.1, BELOW_1, "The fraction of the records that is used for validation.")
+    val_fraction: float = described(
+        0.1,
+        BELOW_1,
+        "The fraction of the records that is used for validation. Of several texts whole ones are used, of one its "
+        "end.",
+    )
     test_fraction: float = described(0.05, BELOW_1)
     subset: int | None = described(None, AT_LEAST_1, "Use only this many records, chosen at random.", means="all")
     seed: int = 0
@@ -249,3 +258,18 @@ class BenchConfig(Checked):
     )
     repeats: int = described(3, AT_LEAST_1, "The number of runs after a warm-up run. The medians are reported.")
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class ExplainConfig(Checked):
+    """How to explain a prompt. Raises UsageError for a value out of its bounds."""
+
+    top: int = described(
+        10, FROM_1_TO_1000, "The number of likely tokens to list at each place. The target and the foil are added."
+    )
+    ablation: Literal["zero", "mean"] = described(
+        "zero",
+        help="The part `ablation` replaces the output of each head and MLP by zero, or by its mean over the prompt.",
+    )
+    steps: int = described(32, FROM_1_TO_1000, "The number of steps of integrated gradients, in the part `saliency`.")
+    seed: int = described(0, SEED, "The seed of the random sequence on which heads are labelled.")

@@ -24,5 +24,5 @@ Progress = Callable[[Received | Note], None]
 """A function that is called with each event."""
 
 
-def ignore(event: Received | Note) -> None:
+def ignore(event: object) -> None:
     """A `Progress` that does nothing."""

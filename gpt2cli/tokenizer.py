@@ -78,8 +78,20 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def decode(ids: list[int]) -> str:
-    """Converts token ids to text. Bytes that are not UTF-8 become U+FFFD."""
-    return encoding().decode(ids)
+    """Converts token ids to text. Bytes that are not UTF-8 become U+FFFD. Raises DataError for another id."""
+    try:
+        return encoding().decode(ids)
+    except (KeyError, OverflowError):
+        raise DataError(f"one of the ids is no token: give ids from 0 to {END_OF_TEXT_ID}") from None
+
+
+def show(token: int) -> str:
+    r"""The text of one token. Bytes that are not UTF-8 are shown as `\xe2`. An id without a token is `[50300]`."""
+    try:
+        content = encoding().decode_single_token_bytes(token)
+    except KeyError:  # a model with a padded vocabulary
+        return f"[{token}]"
+    return content.decode("utf-8", errors="backslashreplace")
 
 
 def check_unicode(text: str) -> None:

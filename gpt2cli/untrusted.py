@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,17 +50,24 @@ def read_at_most(path: Path, limit: int) -> bytes | None:
     return content if len(content) <= limit else None
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for every invalid text.
+def parse_json(text: str | bytes, make_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The value of a JSON text. Raises ValueError, with the place in plain words, for every invalid text.
 
-    `json.loads` also raises RecursionError, for a deeply nested text.
+    `json.loads` also raises RecursionError, for a deeply nested text. `make_object` is its `object_pairs_hook`.
     """
     import json
 
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=make_object)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except UnicodeDecodeError as error:
+        encoding = error.encoding.upper()[: len("UTF-16")].rstrip("-")
+        raise ValueError(f"not {encoding} at byte {error.start + 1}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"invalid at line {error.lineno}, column {error.colno}") from None
+    except ValueError as error:  # of `make_object`, or of Python about a number
+        raise ValueError("a number of too many digits" if "int_max_str" in str(error) else str(error)) from None
 
 
 def whole_lines(file: BinaryIO) -> Iterator[bytes]:

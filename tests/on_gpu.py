@@ -16,9 +16,9 @@ import contextlib
 import fnmatch
 import importlib
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +26,8 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +35,8 @@ sys.path.insert(0, str(ROOT))
 
 TINY_FACTOR = 4.0
 """How many times longer a step may take in a rehearsal, on few and slow cores."""
+FRESH = "GPT2CLI_FRESH_STEP"
+"""An environment variable that is set where a step's process is not a copy but imports everything itself."""
 GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL for a step that ran past its limit."""
 
@@ -78,11 +82,13 @@ def right_steps() -> list[Step]:
         ("full", [], "SIGTERM"),
         ("lora", ["--lora"], "SIGKILL"),
         ("checkpointing", ["--grad-checkpointing"], "SIGTERM"),
+        ("sampled", ["--sampled-softmax", "4096", "--optimizer", "muon"], "SIGKILL"),
         ("compile", ["--compile"], "SIGTERM"),
     ):
         limit = 150 if name == "compile" else 90
         found.append(Step(f"resume-{name}", "right", limit, "finetuning:resume", {"extra": extra, "kill": kill}))
-    for name, limit in (("memory", 60), ("evaluate", 90), ("quantized", 90), ("chat", 60), ("explain", 60)):
+    commands = {"memory": 60, "evaluate": 90, "quantized": 90, "chat": 60, "explain": 60, "logprobs": 120}
+    for name, limit in commands.items():
         found.append(Step(name, "right", limit, f"commands:{name}"))
     return [*found, Step("serve", "right", 60, "commands:serve"), Step("torchrun", "right", 90, "finetuning:torchrun")]
 
@@ -106,8 +112,13 @@ def fast_steps() -> list[Step]:
                     limit = 120 if compiled else 60
                     found.append(Step(mine, "fast", limit, "speed_train:ours", options | {"compiled": compiled}))
                 found.append(Step(f"peer-{name}", "fast", 60, "speed_train:peer", options, slow_peer=large))
-    for what in ("decode", "text", "records"):
-        found.append(Step(f"profile-{what}", "fast", 60, f"profiling:{what}"))
+    for what, function in {
+        "decode": "decode",
+        "text": "text",
+        "text-compile": "text_compiled",
+        "records": "records",
+    }.items():
+        found.append(Step(f"profile-{what}", "fast", 60, f"profiling:{function}"))
     return found
 
 
@@ -117,8 +128,6 @@ def main() -> None:
     if args.list:
         for step in chosen:
             print(f"{step.name:32} {step.group:6} {step.limit:4.0f} s{'  slow peer' if step.slow_peer else ''}")
-    elif args.one:
-        sys.exit(run_one(args))
     else:
         sys.exit(Driver(args).run(chosen))
 
@@ -132,9 +141,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="steps of `right` at a time")
     parser.add_argument("--no-slow-peers", dest="slow_peers", action="store_false", help="leave out 1.5B peers")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # the step that this process is to run
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--pipe", type=int, help=argparse.SUPPRESS)  # where its results go
     return parser.parse_args()
 
 
@@ -162,8 +168,10 @@ class Driver:
         self.lock = threading.Lock()
         self.begun = time.monotonic()
         self.failed: list[str] = []
-        self.running: set[subprocess.Popen] = set()
+        self.running: set[BaseProcess] = set()
         self.ended = False
+        self.processes = multiprocessing.get_context("forkserver")
+        self.processes.set_forkserver_preload(["tests.gpu.preload"])
         args.out.mkdir(parents=True, exist_ok=True)
         self.results = (args.out / "results.jsonl").open("a", encoding="utf-8")
 
@@ -172,11 +180,13 @@ class Driver:
         right = [step for step in chosen if step.group == "right"]
         fast = [step for step in chosen if step.group == "fast"]
         with tempfile.TemporaryDirectory(prefix="on_gpu-", ignore_cleanup_errors=True) as work:
+            os.environ.update(environment(Path(work)))
             try:
                 jobs = max(1, min(self.args.jobs, len(right) or 1))
                 with ThreadPoolExecutor(jobs) as pool:
                     list(pool.map(lambda step: self.run_aside(step, Path(work), jobs), right))
-                self.run_in_turn(fast, Path(work))
+                for step in fast:
+                    self.finish(self.start(step, Path(work), 1))
             except BaseException:
                 self.kill_all()
                 raise
@@ -199,68 +209,45 @@ class Driver:
         if not self.ended:
             self.finish(self.start(step, work, jobs))
 
-    def run_in_turn(self, fast: list[Step], work: Path) -> None:
-        """One step at a time; the next one's imports are done while a step runs."""
-        started = [self.start(step, work, 1) for step in fast[:1]]
-        for number, _ in enumerate(fast, start=1):
-            started += [self.start(step, work, 1) for step in fast[number : number + 1]]
-            self.finish(started[number - 1])
-
     def start(self, step: Step, work: Path, jobs: int) -> "Running":
-        """Start a process that imports what the step needs, and waits."""
-        receive, send = os.pipe()
+        """Start a process for a step: a copy of one that has imported what all steps need."""
+        receive, send = self.processes.Pipe(duplex=False)
         folder = work / step.name
         folder.mkdir()
-        command = [sys.executable, __file__, "--one", step.name, "--device", self.args.device, "--pipe", str(send)]
-        command += ["--out", str(self.args.out.resolve()), "--work", str(folder)]
-        command += ["--tiny"] if self.args.tiny else []
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=(folder / "log").open("wb"),
-            stderr=subprocess.STDOUT,
-            pass_fds=[send],
-            env=environment(work, jobs),
-            start_new_session=True,
-        )
-        os.close(send)
+        threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+        process = self.processes.Process(target=run_step, args=(step.name, self.args, folder, threads, send))
+        process.start()
+        send.close()
         self.running.add(process)
         return Running(step, process, receive, folder / "log")
 
     def finish(self, running: "Running") -> None:
-        """Let a started step run, write its results, and end it at its limit."""
+        """Write the results of a step while it runs, and end it at its limit."""
         step, process, start = running.step, running.process, time.monotonic()
         limit = step.limit * (TINY_FACTOR if self.args.tiny else 1)
         reader = threading.Thread(target=self.read, args=(running,), daemon=True)
         reader.start()
-        error = None
-        try:
-            process.stdin.write(b"go\n")
-            process.stdin.close()
-            process.wait(limit)
-        except subprocess.TimeoutExpired:
-            error = f"ended at its limit of {limit:.0f} s"
-        except BrokenPipeError:
-            process.wait()
+        process.join(limit)
+        error = None if process.exitcode is not None else f"ended at its limit of {limit:.0f} s"
         kill_group(process, signal.SIGTERM if error else signal.SIGKILL)
         if error:
-            wait_quietly(process, GRACE)
+            process.join(GRACE)
             kill_group(process, signal.SIGKILL)
-        process.wait()
+        process.join()
         self.running.discard(process)
         reader.join(GRACE)
         if self.ended:
             return
-        if error is None and process.returncode not in (0, 1):
-            error = f"exit code {process.returncode}"
-        if error or (process.returncode == 1 and running.failures == 0):
+        if error is None and process.exitcode not in (0, 1):
+            error = f"exit code {process.exitcode}"
+        if error or (process.exitcode == 1 and running.failures == 0):
             log = running.log.read_text(errors="replace").splitlines()[-12:]
             seconds = round(time.monotonic() - start, 2)
             self.write({"step": step.name, "ok": False, "seconds": seconds, "error": error or "failed", "log": log})
 
     def read(self, running: "Running") -> None:
         """Pass on what a step reports, a line at a time."""
-        with os.fdopen(running.pipe, encoding="utf-8") as lines:
+        with os.fdopen(os.dup(running.pipe.fileno()), encoding="utf-8") as lines:
             for line in lines:
                 result = json.loads(line)
                 running.failures += not result["ok"]
@@ -281,17 +268,16 @@ class Running:
     """A step's process, the pipe that its results come from, and its log."""
 
     step: Step
-    process: subprocess.Popen
-    pipe: int
+    process: BaseProcess
+    pipe: Connection
     log: Path
     failures: int = 0
 
 
-def environment(work: Path, jobs: int) -> dict[str, str]:
-    """What a step's process, and the commands that it starts, see."""
+def environment(work: Path) -> dict[str, str]:
+    """What the steps' processes, and the commands that they start, see."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    return os.environ | {
+    return {
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
         "GPT2CLI_HOME": str(work / "home"),
@@ -299,20 +285,15 @@ def environment(work: Path, jobs: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "NO_COLOR": "1",
-        "OMP_NUM_THREADS": str(threads),
         "GOMP_SPINCOUNT": "1000",  # as the command sets it, for a machine that others use too
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # a process that initialized CUDA cannot be copied
     }
 
 
-def kill_group(process: subprocess.Popen, number: int) -> None:
-    """Signal a step and all it started; the group may be gone."""
+def kill_group(process: BaseProcess, number: int) -> None:
+    """Signal a step and all it started; the group may be gone, or not there yet."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
-
-
-def wait_quietly(process: subprocess.Popen, seconds: float) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(seconds)
 
 
 SHOWN = 200
@@ -335,25 +316,38 @@ def short(value: object) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
-def run_one(args: argparse.Namespace) -> int:
-    """Run one step in this process; 1 if anything it reported failed."""
-    os.set_inheritable(args.pipe, False)
-    [step] = [step for step in steps() if step.name == args.one]
+def run_step(name: str, args: argparse.Namespace, folder: Path, threads: int, send: Connection) -> None:
+    """Run one step in this process, and leave with 1 if anything it reported failed."""
+    if not os.environ.get(FRESH):
+        os.setsid()
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
     from tests.gpu.common import Context
 
-    module, _, name = step.function.partition(":")
-    function = getattr(importlib.import_module(f"tests.gpu.{module}"), name)
-    context = Context(step.name, args.device, args.tiny, args.out, args.work, args.pipe)
-    if not sys.stdin.readline():  # the driver is gone
-        return 2
-    context.begin()
+    if args.device == "cuda" and torch.cuda._is_in_bad_fork():  # an import initialized CUDA: start from nothing
+        os.environ[FRESH] = "1"
+        process = multiprocessing.get_context("spawn").Process(
+            target=run_step, args=(name, args, folder, threads, send)
+        )
+        process.start()
+        process.join()
+        sys.exit(process.exitcode)
+    torch.set_num_threads(threads)
+    [step] = [step for step in steps() if step.name == name]
+    module, _, function = step.function.partition(":")
+    context = Context(name, args.device, args.tiny, args.out.resolve(), folder, os.dup(send.fileno()))
     try:
-        function(context, **step.options)
+        context.begin()
+        getattr(importlib.import_module(f"tests.gpu.{module}"), function)(context, **step.options)
     except Exception as error:
-        log = traceback.format_exc().splitlines()[-12:]
-        print("\n".join(log), file=sys.stderr)
-        context.report(ok=False, error=f"{type(error).__name__}: {str(error)[:600]}", log=log)
-    return 1 if context.failures else 0
+        lines = traceback.format_exc().splitlines()[-12:]
+        print("\n".join(lines), file=sys.stderr)
+        context.report(ok=False, error=f"{type(error).__name__}: {str(error)[:600]}", log=lines)
+    sys.exit(1 if context.failures else 0)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ SHORTER = {
     "chat": ["-n", "3"],
     "finetune": ["--epochs", "1", "--sample-every", "0", "--save-every", "0", "--force"],
     "evaluate": ["--answers", "1", "-n", "3"],
+    "explain": ["--steps", "2", "--force"],
 }
 """Options that are added to an example's, so that it takes seconds. The last value of an option counts."""
 NEEDS_NETWORK = ("gpt2-medium", "distilgpt2", "--subset", "--model gpt2 --ckpt finetuned.pt")
@@ -166,7 +167,7 @@ def prepared(tmp_path):
     for name in ("tales/a.txt", "draft.txt"):
         (tmp_path / name).write_text("Once upon a time, an owl lived in a wood. " * 20)
     save_checkpoint(models.small_model(SHAPE), tmp_path / "finetuned.pt")
-    for name in ("a.pt", "b.pt", "mine.pt"):
+    for name in ("a.pt", "b.pt", "mine.pt", "robin.pt"):
         shutil.copy(tmp_path / "finetuned.pt", tmp_path / name)
 
 
@@ -180,7 +181,7 @@ def test_the_class_writes_a_table_of_30_questions(tmp_path):
 
 @pytest.mark.usefixtures("prepared", "hub_with_gpt2")
 @pytest.mark.parametrize(
-    "title", ["Your own texts", "Write", "Fine-tune", "Chat", "Evaluate", "Models", "Other programs"]
+    "title", ["Your own texts", "Write", "Fine-tune", "Chat", "Evaluate", "Look inside", "Models", "Other programs"]
 )
 def test_the_examples_run(shell, title):
     if title == "Other programs":

@@ -157,3 +157,9 @@ def test_a_character_is_held_back_until_it_is_whole():
     dangling = tokenizer.StreamDecoder()
     assert dangling.push(first).strip() == ""
     assert dangling.finish() == "\ufffd"
+
+
+@pytest.mark.parametrize("id", [-1, 50257, 999_999, 2**40])
+def test_an_id_without_a_token_is_told(id):
+    with pytest.raises(DataError, match="give ids from 0 to 50256"):
+        tokenizer.decode([id])

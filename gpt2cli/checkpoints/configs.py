@@ -8,9 +8,10 @@ from gpt2cli.checkpoints.files import Contents
 from gpt2cli.checkpoints.headers import read_json
 from gpt2cli.checkpoints.lazy_arrays import LazyArray
 from gpt2cli.checkpoints.state_dicts import ALPHAS, BIASES, CONFIGS, HEADS
-from gpt2cli.config import HEAD_SIZE
+from gpt2cli.config import HEAD_SIZE, GPTConfig
+from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.published import PUBLISHED
-from gpt2cli.untrusted import is_file, parse_json
+from gpt2cli.untrusted import is_file, parse_json, shown
 
 _NESTED = (*CONFIGS, "model", "gpt")
 _WIDTHS = ("n_embd", "emb_dim", "hidden_size", "d_model")
@@ -79,6 +80,24 @@ def alpha_in(config: Mapping[str, Any], extra: Mapping[str, Any]) -> float | Non
     entries = [decoded(place[name]) for place in (config, extra) for name in ALPHAS if name in place]
     numbers = [entry for entry in entries if isinstance(entry, int | float) and not isinstance(entry, bool)]
     return next((float(number) for number in numbers if abs(number) < 2**53), None)
+
+
+def config_shape(config: Mapping[str, Any], where: object) -> GPTConfig:
+    """The shape that a `config.json` of the Hub gives; what it leaves out is as in the 124M model.
+
+    Raises CheckpointError, naming the field, for an impossible shape. The weights may still differ from it.
+    """
+    names = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "vocab_size": "vocab_size"}
+    names |= {"n_positions": "block_size", "layer_norm_epsilon": "layer_norm_epsilon", "tie_word_embeddings": "tied"}
+    given = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+    for name, value in given.items():
+        kind = type(getattr(GPTConfig, name))
+        if type(value) is not kind:
+            raise CheckpointError(f"{where}: {name} is {shown(value)}, not of type {kind.__name__}: use another model")
+    try:
+        return GPTConfig(**given)
+    except UsageError as error:
+        raise CheckpointError(f"{where}: {error}: use another model") from None
 
 
 def _configs(extra: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

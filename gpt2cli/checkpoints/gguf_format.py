@@ -64,7 +64,7 @@ def read_gguf(path: Path) -> tuple[dict[str, LazyArray], dict[str, Any]]:
         header = _Header(file.read(MAX_HEADER))
     try:
         fields, described, start = header.read()
-    except (struct.error, ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         reason = shown_reason(error)
         raise CheckpointError(f"{path} is damaged: bad GGUF header ({reason}): fetch or export it again") from None
     architecture = fields.get("general.architecture")
@@ -118,7 +118,7 @@ class _Header:
     def read(self) -> tuple[dict[str, Any], list[_Described], int]:
         """The fields (arrays are None, except the list of tokens), the tensors, and where the data begins.
 
-        Raises ValueError, LookupError or struct.error for an invalid header.
+        Raises ValueError or LookupError for an invalid header.
         """
         version, n_tensors, n_fields = self._number("I"), self._number("Q"), self._number("Q")
         if version not in (2, 3):
@@ -167,8 +167,9 @@ class _Header:
         return None
 
     def _number(self, code: str) -> Any:
-        [value] = struct.unpack_from(f"<{code}", self._content, self._at)
-        self._at += struct.calcsize(code)
+        size = struct.calcsize(f"<{code}")
+        self._skip(size)
+        [value] = struct.unpack_from(f"<{code}", self._content, self._at - size)
         return value
 
     def _text(self, errors: str = "strict") -> str:

@@ -12,6 +12,7 @@ from gpt2cli.errors import CheckpointError, UsageError
 from gpt2cli.hub.names import CONFIG, WEIGHTS
 from gpt2cli.hub.tokenizer_files import check_tokenizer, tokenizer_files
 from gpt2cli.model.device_names import check_device_name
+from gpt2cli.model.part_names import Part
 from gpt2cli.paths import asset, expand
 from gpt2cli.progress import Progress, ignore
 from gpt2cli.published import DEFAULT_MODEL, PUBLISHED, TINY
@@ -37,6 +38,8 @@ class ModelSpec:
                loops of a CPU, and `pick_precision` for PyTorch)
     offline    raise NetworkError instead of downloading a model
     threads    the number of threads that a decoder has on the CPU; None is the default
+    ablate     parts that are taken out of the model: what they add to the residual stream becomes 0. Methods that read
+               the weights or the shape raise UsageError for a part that the model does not have.
     """
 
     model: str | None = None
@@ -45,6 +48,7 @@ class ModelSpec:
     precision: str = "auto"
     offline: bool = False
     threads: int | None = None
+    ablate: tuple[Part, ...] = ()
 
     @property
     def name(self) -> str:
@@ -91,13 +95,16 @@ class ModelSpec:
 
     def _load_packed(self, progress: Progress, for_text: bool) -> "Decoder":
         """A decoder of compiled loops, which needs no torch unless a `.pt` file is opened for the first time."""
-        from gpt2cli.checkpoints.packed_models import open_or_pack
+        from gpt2cli.checkpoints.packed_models import open_or_pack, pack
         from gpt2cli.inference.cpu_decoder import CPUDecoder
 
-        place = self._find(progress, for_text)
-        home = place if self.ckpt is None and self._local() is None else None
         read = partial(self.read_stored, for_text=for_text)
-        packed = open_or_pack(self.files(), self.precision, read, home, progress)
+        if self.ablate:  # the packed weights on disk are those of whole models
+            packed = pack(read(progress), self.precision)
+        else:
+            place = self._find(progress, for_text)
+            home = place if self.ckpt is None and self._local() is None else None
+            packed = open_or_pack(self.files(), self.precision, read, home, progress)
         if for_text:
             check_tokenizer(packed, self.name)
         return CPUDecoder(packed.config, packed.origin, packed.precision, packed.arrays, self.threads)
@@ -134,6 +141,7 @@ class ModelSpec:
 
         Values that are not finite are found when a weight is read. For `only_shape`, see `read_model`.
         """
+        from gpt2cli.checkpoints.ablated import without_parts
         from gpt2cli.checkpoints.adapters import read_adapter
         from gpt2cli.checkpoints.read_model import add_adapter, read_model
 
@@ -145,7 +153,7 @@ class ModelSpec:
             model = add_adapter(model, adapter, progress)
         if for_text:
             check_tokenizer(model, self.name)
-        return model
+        return without_parts(model, self.ablate) if self.ablate else model
 
     def fetch(self, progress: Progress = ignore) -> None:
         """Download the model, if it is not here."""

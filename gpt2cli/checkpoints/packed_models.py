@@ -70,11 +70,11 @@ def open_or_pack(
     made_of, kept = identities(sources), directory_for(home)
     names = {held: _file_name(sources, held) for held in (AUTOMATIC if precision == "auto" else (precision,))}
     if made_of is None or kept is None:
-        return _pack(_read(read, progress)[0], precision)
+        return pack(read(progress), precision)
     if found := _open(kept, names, made_of, precision, progress):
         return found
     stored, notes = _read(read, progress)  # a model that is refused leaves nothing behind
-    model = _pack(stored, precision)
+    model = pack(stored, precision)
     if identities(sources) == made_of:
         facts = Facts(model.precision, model.config, model.origin, made_of, notes)
         name = names[model.precision]
@@ -150,7 +150,8 @@ def _read(read: Callable[[Progress], Stored], progress: Progress) -> tuple[Store
     return read(listen), notes
 
 
-def _pack(stored: Stored, precision: str) -> PackedModel:
+def pack(stored: Stored, precision: str) -> PackedModel:
+    """A model with packed weights, which are not kept on disk. Raises as `open_or_pack` for `precision`."""
     held = automatic_precision(stored.origin.precision) if precision == "auto" else precision
     arrays = dict(pack_model(stored.config, stored.weights, held))
     return PackedModel(stored.config, stored.origin, held, arrays)

@@ -30,7 +30,7 @@ class Weights(Mapping[str, Array]):
         array = self.arrays[name].read()
         if not is_finite(array):
             raise CheckpointError(
-                f"{self.where} does not fit: {name} has values that are not finite: fetch or save it again"
+                f"{self.where} is damaged: {name} has values that are not finite: fetch or save it again"
             )
         return array
 

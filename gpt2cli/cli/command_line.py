@@ -52,6 +52,7 @@ MEANT_COMMANDS = {
     **dict.fromkeys(("run", "complete", "write", "sample"), "gpt2 generate"),
     **dict.fromkeys(("ask", "talk"), "gpt2 chat"),
     **dict.fromkeys(("eval", "test", "compare"), "gpt2 evaluate"),
+    **dict.fromkeys(("inspect", "interpret", "lens", "attention"), "gpt2 explain"),
     **dict.fromkeys(("download", "pull", "fetch"), "gpt2 download-weights"),
     "convert": "gpt2 export",
     "prepare": "gpt2 prepare-alpaca",

@@ -11,9 +11,6 @@ ENDINGS = {
     "interrupted": "interrupted",
 }
 
-FEW_EXAMPLES = 50
-"""With fewer training examples, a person should know that some are held out."""
-
 
 def describe_start(event: Started) -> Iterator[str]:
     """What is trained; then, if only some or seen examples are used for validation and samples, which are used."""
@@ -23,23 +20,16 @@ def describe_start(event: Started) -> Iterator[str]:
     if event.step >= event.total_steps:
         yield f"no steps are left: {size}"
         return
-    held = f", with {examples_of(event, event.val_examples)} held out" if event.val_examples else ""
+    val_examples = counted(event.val_examples, event.noun)
+    held = f", with {val_examples} held out" if event.val_examples else ""
     yield (
         f"continuing after step {event.step} of {event.total_steps}: {size}" if event.step else f"training {size}"
     ) + held
-    if event.val_examples and event.train_examples < FEW_EXAMPLES:
-        yield "the model does not learn from what is held out; --val-fraction 0 trains on all"
     if event.val_used < event.val_examples:
-        used = f"validates on {event.val_used:,} of {examples_of(event, event.val_examples)}"
-        yield f"{used}, to save time; --eval-every N uses all"
+        yield f"validates on {event.val_used:,} of {val_examples}, to save time; --eval-every N uses all"
     if event.samples_from_training:
-        used = "beginnings of training texts" if event.plain_text else "training records"
+        used = "beginnings of training texts" if event.plain_text else f"training {event.noun}s"
         yield f"the sample prompts are {used}, because nothing is held out"
-
-
-def examples_of(event: Started, number: int) -> str:
-    """So many records, or blocks of plain text."""
-    return f"{counted(number, 'block')} of text" if event.plain_text else counted(number, "record")
 
 
 def describe_end(event: Finished) -> Iterator[str]:

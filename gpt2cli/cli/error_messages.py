@@ -14,7 +14,7 @@ from gpt2cli.untrusted import shown_name
 def report(error: BaseException) -> int:
     """Print an error as one line on stderr, with `--debug` after its traceback. Returns its exit code."""
     message, code = describe(error)
-    with suppress(OSError, SystemExit):  # if stderr cannot be written, only the exit code reports the error
+    with suppress(OSError):  # if stderr cannot be written, only the exit code reports the error
         if current().debug:
             current().stderr.write(visible("".join(traceback.format_exception(error))))
         report_error(message)
@@ -46,12 +46,14 @@ def _describe_usage(error: Any) -> str:
     hint = f"see `{context.command_path if context else 'gpt2'} --help`"
     if type(error).__name__ != "NoSuchOption":
         message = error.format_message().rstrip(".")
-        advice = {"generate": "put the prompt in quotes", "chat": "add --prompt before the instruction"}
+        quotes = "put the prompt in quotes"
+        advice = {"generate": quotes, "explain": quotes, "chat": "add --prompt before the instruction"}
+        advice["info"] = "name a model with --model"
         if "extra argument" in message and context and context.info_name in advice:
             hint = f"{advice[context.info_name]}, or {hint}"
         return f"{message} ({hint})"
     meant = f": did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
-    if not meant and context and context.info_name == "generate":
+    if not meant and context and context.info_name in ("generate", "explain"):
         hint += ", or put `--` before a prompt that begins with -"
     return f"there is no option {shown_name(error.option_name)}{meant} ({hint})"
 

@@ -61,13 +61,17 @@ def given_names(typed: Collection[str], configured: "Settings | None") -> frozen
     return frozenset(given)
 
 
-def groups_of(typed: Collection[str]) -> dict[str, Any]:
+def groups_of(typed: Mapping[str, Any]) -> dict[str, Any]:
     """An empty group for the adapter or the shape, if an option sets a part of it.
 
-    A resumed run needs no --lora and no --from-scratch. The typed parts are compared with those of the run.
+    A resumed run needs no --lora and no --from-scratch. The typed parts are compared with those of the run. The heads
+    of a shape divide its channels, whichever of both is typed.
     """
     groups = {"lora": LORA_OPTIONS, "from_scratch": SHAPE_OPTIONS}
-    return {group: {} for group, options in groups.items() if not set(options).isdisjoint(typed)}
+    found: dict[str, Any] = {group: {} for group, names in groups.items() if not set(names).isdisjoint(typed)}
+    if "from_scratch" in found:
+        found["from_scratch"] = {"n_head": 1, "n_embd": typed.get("n_head", 1)}
+    return found
 
 
 def absolute(place: str | None, names: Collection[str] = ()) -> str | None:

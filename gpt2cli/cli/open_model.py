@@ -42,8 +42,19 @@ def note_dropped(console: Console, run: "TextGeneration") -> None:
         console.note(f"the prompt is too long: left out {dropped} at its beginning, kept the last {kept:,}")
 
 
+def note_ablated(console: Console, spec: "ModelSpec") -> None:
+    """Print a note if parts were taken out of the model."""
+    if spec.ablate:
+        console.note(f"taken out of the model: {', '.join(map(str, spec.ablate))}")
+
+
+def ablated_as_json(spec: "ModelSpec") -> dict[str, Any]:
+    """The parts that were taken out of the model, if any, for JSON."""
+    return {"ablated": [str(part) for part in spec.ablate]} if spec.ablate else {}
+
+
 def sample_as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s: float) -> dict[str, Any]:
-    return {
+    found: dict[str, Any] = {
         "prompt": prompt,
         "text": sample.text,
         "tokens": sample.tokens,
@@ -57,6 +68,9 @@ def sample_as_json(prompt: str, sample: "Sample", run: "TextGeneration", load_s:
             "load_s": load_s,
         },
     }
+    if run.logprobs is not None:
+        found["logprobs"] = [entry.as_dict() for entry in sample.logprobs]
+    return found
 
 
 def why_empty(sample: "Sample") -> str:

@@ -33,6 +33,8 @@ def parse_value(text: str, kind: Any, option: str, least: float | None, largest:
         words = "a whole number" if kind is int else "a number"
         if least is not None and largest is not None:
             words += f" from {least:,} to {largest:,}"
+        elif least is not None:
+            words += f", {least:,} or more"
         try:
             number = kind(text)
         except ValueError:

@@ -13,7 +13,7 @@ import typer
 
 from gpt2cli.bounds import FieldError
 from gpt2cli.cli.config_options import option
-from gpt2cli.config import SamplingConfig
+from gpt2cli.config import MOST_LOGPROBS, SamplingConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.prompts import TEMPLATES
 from gpt2cli.published import PUBLISHED, TINY
@@ -29,8 +29,13 @@ OPTION_OF = {"max_new_tokens": "-n", "temperature": "--temp", "learning_rate": "
 
 
 def unescape(texts: list[str] | None) -> list[str] | None:
-    r"""The texts with `\n`, `\t`, `\r` and `\\` replaced by their characters, which a shell does not do."""
-    return texts and [re.sub(r"\\[ntr\\]", lambda found: ESCAPES[found[0]], text) for text in texts]
+    """The texts as `unescaped`."""
+    return texts and [unescaped(text) for text in texts]
+
+
+def unescaped(text: str) -> str:
+    r"""The text with `\n`, `\t`, `\r` and `\\` replaced by their characters, which a shell does not do."""
+    return re.sub(r"\\[ntr\\]", lambda found: ESCAPES[found[0]], text)
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -94,6 +99,15 @@ Checkpoint = Annotated[
         "LLMs-from-scratch, or the directory of a LoRA adapter in PEFT's format. --model can name the adapter's base.",
     ),
 ]
+Ablate = Annotated[
+    list[str] | None,
+    of_model(
+        "--ablate",
+        metavar="PART,...",
+        help="Take parts out of the model: 9.6 (head 6 of layer 9), attn.9 (all heads) or mlp.9. What they add becomes "
+        "0. Can be repeated.",
+    ),
+]
 TEMPLATE = "|".join((*TEMPLATES, "FILE"))
 Template = Annotated[
     str | None,
@@ -150,4 +164,16 @@ NumSamples = Annotated[int, of_field("num_samples")]
 Quiet = Annotated[bool, of_output("--quiet", "-q", help="Show only results and errors.")]
 Debug = Annotated[bool, of_output("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, of_output("--json", help="Print only JSON lines on stdout.")]
+Logprobs = Annotated[
+    int | None,
+    of_output(
+        "--logprobs",
+        metavar="N",
+        min=0,
+        max=MOST_LOGPROBS,
+        help="With --json, also print the natural log-probabilities of each new token and of the N likeliest tokens at "
+        "its place. They are the model's, before temperature, top-k, top-p, min-p and repetition penalty. A token that "
+        "reaches into a stop text is left out, although the text has its beginning.",
+    ),
+]
 Stats = Annotated[bool, of_output("--stats", help="Print the speed on stderr.")]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gpt2cli import paths
 from gpt2cli.cli.environment import current
+from gpt2cli.cli.terminal import Console
 from gpt2cli.errors import DataError, ResourceError, UsageError
 from gpt2cli.untrusted import is_utf16, shown
 
@@ -24,6 +25,13 @@ def read_prompt(prompt: str | None, file: Path | None = None) -> str:
     if prompt == "-" or (prompt is None and not current().stdin.isatty()):
         return read_stdin()
     return typed(prompt or "", "the prompt")
+
+
+def note_blank_end(console: Console, prompt: str) -> None:
+    """Say that a prompt ends with a blank. GPT-2 was trained on texts whose blanks are the beginnings of tokens."""
+    if prompt.endswith(" "):
+        note = "the prompt ends with a blank, but GPT-2's words begin with one: the text may continue badly"
+        console.note(note, wrap=True)
 
 
 def typed(argument: str, where: str) -> str:

@@ -30,6 +30,9 @@ from gpt2cli.training.plan_warnings import MEMORY_ADVICE
 from gpt2cli.training.settings import Settings
 from gpt2cli.training.tracking import WandbTracker
 
+FEW_EXAMPLES = 50
+"""With fewer training examples, a person should know that some are held out."""
+
 
 def run_training(
     asked: Settings, options: RunOptions, *, threads: int | None, json: bool, quiet: bool, verbose: bool
@@ -54,6 +57,7 @@ def run_training(
         if run is None:
             return
         note_left_out(run.splits, console)
+        note_held_out(run, console)
         if run.directory or (options.dry_run and launched_rank() == 0):
             show_plan(run.plan, run.settings, console, events if json else None, is_result=options.dry_run)
         if options.dry_run:
@@ -126,6 +130,13 @@ def note_left_out(splits: Splits, console: Console) -> None:
     counts = splits.info.get("counts")
     if counts and (counts["kept"] < counts["records"] or counts["truncated"]):
         console.note(fate(splits))
+
+
+def note_held_out(run: Run, console: Console) -> None:
+    """Note at the start of a run with few examples that it could train on all of them."""
+    can_train_on_all = len(run.splits.val) and not run.settings.data_is_prepared and not run.plan.step
+    if can_train_on_all and run.plan.examples < FEW_EXAMPLES:
+        console.note("the model does not learn from what is held out; --val-fraction 0 trains on all")
 
 
 def note_written(run: Run, finished: Finished, best: Path | None, console: Console) -> None:

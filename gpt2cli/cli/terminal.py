@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LONGEST_LINE = 1000
 """The largest number of characters in an error or a note. Longer ones, which may quote a file, are shortened."""
 
+STDOUT = "the standard output"
+"""The name of stdout in an error message."""
+
 # Characters that harm a terminal, or hide a text from its reader: C0 and C1 controls and DEL, except newline and tab;
 # marks that change the direction of a text; line and paragraph separators; characters without any width, except the
 # two joiners and the selectors that emoji and some scripts need; and tags, which spell a second, invisible text.
@@ -93,7 +96,7 @@ class Console:
 
     def write(self, text: str, style: str | None = None) -> None:
         """Write text to stdout at once. Only on a terminal, controls are spelled out and the style is used."""
-        with _named("the standard output"), self._above_status():
+        with _named(STDOUT), self._above_status():
             if self.prints_on_terminal:
                 from rich.segment import Segment, Segments
 
@@ -114,7 +117,7 @@ class Console:
         """Write one object to stdout, as one line of JSON in ASCII, which any locale and any terminal can show."""
         import json
 
-        with _named("the standard output"):
+        with _named(STDOUT):
             self._stdout.write(json.dumps(value) + "\n")
             self._stdout.flush()
 
@@ -210,12 +213,36 @@ def _named(place: str) -> Iterator[None]:
 
 
 def terminal(stream: TextIO, width: int | None = None) -> "RichConsole":
-    """A rich console for a stream. It shows texts as they are: no markup, no emoji codes, no highlighted numbers."""
+    """A rich console for a stream. It shows texts as they are: no markup, no emoji codes, no highlighted numbers.
+
+    Its `print` raises BrokenPipeError if nobody reads the stream, and OSError, naming the stream, for a full disk.
+    """
     from rich.console import Console as RichConsole
+
+    class Printer(RichConsole):
+        def print(self, *objects: Any, **options: Any) -> None:
+            with _named(STDOUT if stream is current().stdout else "the standard error"):
+                super().print(*objects, **options)
+
+        def on_broken_pipe(self) -> None:  # rich's own ends the program with exit code 1
+            raise BrokenPipeError
 
     # with NO_COLOR alone, rich would still write bold and dim
     colors: Literal["auto"] | None = None if current().variables.get("NO_COLOR") else "auto"
-    return RichConsole(file=stream, width=width, highlight=False, emoji=False, markup=False, color_system=colors)
+    return Printer(file=stream, width=width, highlight=False, emoji=False, markup=False, color_system=colors)
+
+
+@contextmanager
+def trimmed(console: "RichConsole") -> Iterator[None]:
+    """In a pipe, print what the block prints without the blanks at line ends, with which tables fill their columns."""
+    if console.is_terminal:
+        yield
+        return
+    with _named(STDOUT):
+        with console.capture() as printed:
+            yield
+        console.file.write(re.sub(" +$", "", printed.get(), flags=re.MULTILINE))
+        console.file.flush()
 
 
 @contextmanager

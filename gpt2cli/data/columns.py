@@ -111,6 +111,8 @@ def parse_columns(text: str) -> dict[str, str]:
         name, equals, column = part.partition("=")
         if name.strip() in columns:
             raise UsageError(f"--columns names {name.strip()} twice: leave one out")
+        if not equals and name.strip() in FIELDS:
+            raise UsageError(f"--columns {name.strip()} names no column: write FIELD=COLUMN, as in {EXAMPLE}")
         if not equals or name.strip() not in FIELDS:
             raise UsageError(
                 f"--columns {shown(text)} does not begin with {', '.join(FIELDS[:-1])} or {FIELDS[-1]}: "

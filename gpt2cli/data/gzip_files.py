@@ -22,14 +22,17 @@ def ending(path: Path) -> str:
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """Open a file for reading. Raises OSError, and DataError for a `.gz` file that gzip did not make.
+    """Open a file for reading. Raises OSError, and DataError for a `.gz` file that is not packed, or another that is.
 
     Reading raises DataError if a `.gz` file is damaged, or unpacks to much more than any text would.
     """
-    if path.suffix.lower() != ENDING:
-        return path.open("rb")
     with path.open("rb") as file:
         start = file.read(512)
+    if path.suffix.lower() != ENDING:
+        if start.startswith(MAGIC):
+            advice = "unpack it" if path.suffix.lower() == ".txt" else f"name it {path.name}{ENDING}"
+            raise DataError(f"{path} is packed by gzip: {advice}")
+        return path.open("rb")
     if not start.startswith(MAGIC):
         raise DataError(f"{path} is not a gzip file (looks like {looks_like(start)}): remove .gz from its name")
     return cast(BinaryIO, io.BufferedReader(_Unpacked(path), 2**16))

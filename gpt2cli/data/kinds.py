@@ -57,13 +57,16 @@ def _other_data_in(folder: Path) -> str:
     return f"give a file of records itself, such as {min(files)}"
 
 
-def text_files(folder: Path) -> list[Path]:
-    """The `.txt` files in a folder and its subfolders, sorted by `name_in`. The suffix may be in upper case.
+def text_files(path: Path) -> dict[str, Path]:
+    """The text file at a path by its name, or the `.txt` files in a folder and its subfolders by `name_in`, sorted.
 
-    Hidden files and folders are left out, such as `._*`, where macOS stores metadata on other file systems. Symbolic
-    links to folders are not followed, because they can lead around in a circle.
+    The suffix may be in upper case. Hidden files and folders are left out, such as `._*`, where macOS stores metadata
+    on other file systems. Symbolic links to folders are not followed, because they can lead around in a circle.
     """
-    return sorted((path for path in entries(folder) if is_text(path)), key=lambda path: path.relative_to(folder).parts)
+    if not path.is_dir():
+        return {path.name: path}
+    found = sorted(filter(is_text, entries(path)), key=lambda file: file.relative_to(path).parts)
+    return {name_in(path, file): file for file in found}
 
 
 def name_in(folder: Path, path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from gpt2cli.config import DataConfig, GPTConfig, TrainConfig
-from gpt2cli.data.kinds import check_kind, default_directory, is_prepared, text_files
+from gpt2cli.data.kinds import check_kind, default_directory, is_prepared
 from gpt2cli.data.prepared import fingerprint, read_prepared, write_prepared
 from gpt2cli.data.records import read_records
 from gpt2cli.data.source import fetch_source
@@ -66,7 +66,7 @@ def load_data(
     refuse_columns(path, columns)
     if path.is_dir():
         return _load_directory(path, max_length, data)
-    return _text(read_text([path], max_length, data), source or str(path), max_length, data)
+    return _text(read_text(path, max_length, data), source or str(path), max_length, data)
 
 
 def refuse_columns(path: Path, columns: Mapping[str, str] | None) -> None:
@@ -105,13 +105,12 @@ def load_records(
 def _text(read: Splits, source: str, block_size: int, data: DataConfig, notes: tuple[str, ...] = ()) -> Splits:
     """Plain text with the facts about it."""
     info = {"kind": "text", "source": source, "max_length": block_size, "loss_on": "all", "seed": data.seed}
-    return _described(replace(read, info=info | {"subset": data.subset, **read.info}, notes=notes))
+    return _described(replace(read, info=info | {"subset": data.subset, **read.info}, notes=(*notes, *read.notes)))
 
 
 def _load_directory(path: Path, max_length: int, data: DataConfig) -> Splits:
     if not is_prepared(path):
-        read = read_text(text_files(path), max_length, data)
-        return _text(read, str(path), max_length, data, left_out_of(path))
+        return _text(read_text(path, max_length, data), str(path), max_length, data, left_out_of(path))
     prepared = read_prepared(path)
     longest = max(int(part.lengths.max()) for part in prepared.by_name().values() if len(part))
     if longest - 1 > max_length:  # the last token is predicted, not read

@@ -32,6 +32,13 @@ class Splits:
     notes: tuple[str, ...] = ()
     records: dict[str, list[Record]] = field(default_factory=dict)
 
+    @property
+    def noun(self) -> str:
+        """The word for one of the sequences: a conversation if any record has several exchanges."""
+        if self.template is None:
+            return "text block"
+        return "conversation" if self.info.get("turns", 1) > 1 else "record"
+
     def by_name(self) -> dict[str, TokenDataset]:
         """The three splits in the order train, val, test."""
         return {"train": self.train, "val": self.val, "test": self.test}

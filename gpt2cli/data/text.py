@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from gpt2cli.config import DataConfig
+from gpt2cli.counted import counted
+from gpt2cli.data.columns import listed
 from gpt2cli.data.dataset import TokenDataset, from_sequences
 from gpt2cli.data.encoding import batches, encode_many
-from gpt2cli.data.kinds import entries, is_text, name_in
+from gpt2cli.data.kinds import entries, is_text, name_in, text_files
 from gpt2cli.data.splits import Splits, sample, sizes, split
 from gpt2cli.data.text_records import TextRecords
 from gpt2cli.data.utf8 import read_utf8
@@ -43,16 +45,17 @@ def left_out_of(folder: Path) -> tuple[str, ...]:
     return (f"{folder}: left out {count}, the first of them {shown(others[0])}",)
 
 
-def read_text(files: Sequence[Path], block_size: int, data: DataConfig) -> Splits:
-    """Tokenize the files and divide them: whole files if there are several, else the parts of the only one.
+def read_text(path: Path, block_size: int, data: DataConfig) -> Splits:
+    """Tokenize a file, or those in a folder, and divide them: whole files, or the parts of the only one.
 
     `info` has the number of `files` that hold any text. A `subset` is that many random blocks of `train`. Raises
     DataError, with the byte, for a file that is not UTF-8, and if there is no text.
     """
-    texts = [documents for documents in (tokenize(read_documents(path)) for path in files) if documents]
+    read = {name: tokenize(read_documents(file)) for name, file in text_files(path).items()}
+    texts = {name: documents for name, documents in read.items() if documents}
     if not texts:
-        raise DataError(f"{files[0] if files else 'the folder'}: there is no text to learn from: give another file")
-    return _divided(texts, block_size, data, {"files": len(texts)})
+        raise DataError(f"{path}: there is no text to learn from: give another file")
+    return _divided([*texts.values()], block_size, data, {"files": len(texts)}, [*texts])
 
 
 def read_text_of(records: TextRecords, block_size: int, data: DataConfig) -> Splits:
@@ -61,17 +64,32 @@ def read_text_of(records: TextRecords, block_size: int, data: DataConfig) -> Spl
     return _divided(texts, block_size, data, {"documents": len(texts)})
 
 
-def _divided(texts: Sequence[Sequence[Tensor]], block_size: int, data: DataConfig, info: dict[str, int]) -> Splits:
-    """Blocks of these texts, each of one or more documents, (T,) uint16. A single text is cut, several stay whole."""
+def _divided(
+    texts: Sequence[Sequence[Tensor]],
+    block_size: int,
+    data: DataConfig,
+    info: dict[str, int],
+    names: Sequence[str] = (),
+) -> Splits:
+    """Blocks of these texts, each of one or more documents, (T,) uint16. A single text is cut, several stay whole.
+
+    A note then says which are held out. Texts may have `names`.
+    """
+    notes: tuple[str, ...] = ()
     if len(texts) == 1:
         streams = _cut(join(texts[0]), data)
     else:
-        parts = split(len(texts), data).values()
-        streams = [join([document for i in part for document in texts[i]]) for part in parts]
+        parts = split(len(texts), data)
+        streams = [join([document for i in part for document in texts[i]]) for part in parts.values()]
+        if held := parts["val"]:
+            share = len(streams[1]) / sum(map(len, streams))
+            noun, named = ("file", f": {listed([names[i] for i in held])}") if names else ("document", "")
+            out_of = f"{len(held):,} of {counted(len(texts), noun)}"
+            notes = (f"holds out {out_of} for validation, with {100 * share:.0f} % of the tokens{named}",)
     train, val, test = (blocks(stream, block_size) for stream in streams)
     if data.subset is not None:
         train = train.select(sample(len(train), data.subset, data.seed))
-    return Splits(train, val, test, None, info)
+    return Splits(train, val, test, None, info, notes)
 
 
 def _cut(stream: Tensor, data: DataConfig) -> list[Tensor]:

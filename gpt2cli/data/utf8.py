@@ -1,5 +1,6 @@
 """Reading text files in UTF-8."""
 
+import re
 from pathlib import Path
 
 from gpt2cli.checkpoints.headers import looks_like
@@ -8,6 +9,8 @@ from gpt2cli.errors import DataError
 from gpt2cli.untrusted import is_utf16
 
 BOM = b"\xef\xbb\xbf"
+_CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+"""Control characters that texts do not contain, in any encoding of single bytes."""
 
 
 def read_utf8(path: Path) -> str:
@@ -23,4 +26,6 @@ def read_utf8(path: Path) -> str:
     except UnicodeDecodeError as error:
         where = f"{path} is not valid UTF-8 at byte {start + error.start}"
     guess = "UTF-16" if is_utf16(content) else looks_like(content[:512])
+    if guess in ("text", "unknown binary data") and not _CONTROLS.search(content[:4096]):
+        guess = "text in Latin-1 or a similar encoding"
     raise DataError(f"{where} (looks like {guess}): convert it to UTF-8, or give another file")

@@ -29,6 +29,12 @@ class Candidate:
     settings: dict[str, Any] = field(default_factory=dict)
     tuned_in: PromptTemplate = ALPACA
 
+    @property
+    def held_some_out(self) -> bool:
+        """Whether the training may have held out some of its data for validation."""
+        records = self.settings.get("records")
+        return not isinstance(records, dict) or records.get("val_fraction") != 0
+
     def fingerprint(self) -> str:
         """sha256, in hex, of the files that the model is made of."""
         digest = hashlib.sha256()

@@ -11,7 +11,7 @@ from gpt2cli.config import DataConfig, TrainConfig
 from gpt2cli.counted import counted
 from gpt2cli.data.dataset import TokenDataset
 from gpt2cli.data.encoding import encode_many
-from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, name_in, text_files
+from gpt2cli.data.kinds import ACCEPTED, check_kind, is_prepared, text_files
 from gpt2cli.data.open_data import load_records, refuse_columns
 from gpt2cli.data.prepared import AGAIN, read_prepared
 from gpt2cli.data.records import Record, read_records
@@ -154,8 +154,7 @@ def _read_lines(path: Path, source: str) -> Instructions:
 
 
 def _read_texts(path: Path, source: str) -> Texts:
-    files = {name_in(path, file): file for file in text_files(path)} if path.is_dir() else {path.name: path}
-    read = [(name, document) for name, file in files.items() for document in read_documents(file)]
+    read = [(name, document) for name, file in text_files(path).items() for document in read_documents(file)]
     if not read:
         raise DataError(f"{source}: there is no text to evaluate on: give another file")
     as_questions = f"{source} is taken as plain text. If each line is a question, use --questions"

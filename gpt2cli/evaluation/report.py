@@ -1,21 +1,12 @@
-"""The report of an evaluation: one HTML page that loads nothing else.
+"""The report of an evaluation: one HTML page."""
 
-The template escapes every value, and the page's Content-Security-Policy allows no script or style but its own.
-"""
-
-import base64
-import hashlib
 import math
 from typing import NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-
-from gpt2cli import __version__, paths
+from gpt2cli import html_page
 from gpt2cli.evaluation.bootstrap import Estimate
 from gpt2cli.evaluation.results import ARROWS, Evaluation, Metric, RecordResult
 
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
-"""HTML allows no control characters. Unicode has a visible picture for each of them."""
 CHARTED = ("perplexity", "bits_per_byte", "accuracy", "bleu", "chrf", "rouge_l", "bertscore", "ended")
 CHART_WIDTH = 320
 """Units of the chart's own coordinates."""
@@ -53,44 +44,21 @@ class Chart(NamedTuple):
 
 def page(evaluation: Evaluation) -> str:
     """The whole page in HTML."""
-    script, style = (_asset(f"report.{kind}") for kind in ("js", "css"))
-    style += _further_colors(len(evaluation.models))
-    environment = Environment(
-        autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     charts = [_chart(evaluation, metric) for metric in evaluation.metrics if metric.key in CHARTED]
-    environment.filters |= {"unbroken": _unbroken, "fits_unfolded": _fits_unfolded}
     heading = _heading(evaluation)
     names = " ".join(filter(None, (word for i, before in heading for word in (before, evaluation.models[i].model))))
-    return environment.from_string(_asset("report.html.jinja")).render(
-        evaluation=evaluation,
-        heading=heading,
-        title=f"{names} on {evaluation.data}",
-        arrows=ARROWS,
-        charts=[chart for chart in charts if chart.tells_something],
-        width=CHART_WIDTH,
-        count=f"{len(evaluation.answered):,}",
-        settings=", ".join(f"{name} {value}" for name, value in evaluation.settings.items() if value is not None),
-        version=__version__,
-        script=script,
-        style=style,
-        script_hash=_policy_hash(script),
-        style_hash=_policy_hash(style),
-    )
-
-
-def _asset(name: str) -> str:
-    return paths.asset(name).read_text(encoding="utf-8")
-
-
-def _visible(value: object) -> object:
-    """A value of the template, its control characters replaced by pictures. The template escapes the result."""
-    return value.translate(_PICTURES) if isinstance(value, str) else value
-
-
-def _policy_hash(content: str) -> str:
-    """The name of an allowed script or style: https://www.w3.org/TR/CSP3/#grammardef-hash-source."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    values = {
+        "evaluation": evaluation,
+        "heading": heading,
+        "title": f"{names} on {evaluation.data}",
+        "arrows": ARROWS,
+        "charts": [chart for chart in charts if chart.tells_something],
+        "width": CHART_WIDTH,
+        "count": f"{len(evaluation.answered):,}",
+        "settings": ", ".join(f"{name} {value}" for name, value in evaluation.settings.items() if value is not None),
+    }
+    colors = _further_colors(len(evaluation.models))
+    return html_page.render("report", values, {"fits_unfolded": _fits_unfolded}, further_style=colors)
 
 
 def _further_colors(models: int) -> str:
@@ -106,11 +74,6 @@ def _heading(evaluation: Evaluation) -> list[tuple[int, str]]:
         joined = [(i, "and" if number else "") for number, i in enumerate(others)]
         return [*joined, (first, "compared with" if others else "")]
     return [(first, "Answers of"), *((i, "and") for i in others)]
-
-
-def _unbroken(text: str) -> str:
-    """The text with no-break spaces, so that a figure stays with its sign and its unit."""
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _fits_unfolded(record: RecordResult) -> bool:

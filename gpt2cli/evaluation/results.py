@@ -153,15 +153,13 @@ class Evaluation:
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics that are shown: those with a figure. Exact match is left out if no answer matches.
+        """The metrics that are shown: those with a figure.
 
         Questions have none: without references, nothing says which answer is better.
         """
         if self.kind == "questions":
             return []
-        found = [metric for metric in METRICS if any(metric.key in model.figures for model in self.models)]
-        exact = [model.figures["exact_match"].value for model in self.models if "exact_match" in model.figures]
-        return found if any(exact) else [metric for metric in found if metric.key != "exact_match"]
+        return [metric for metric in METRICS if any(metric.key in model.figures for model in self.models)]
 
     @property
     def caution(self) -> str:

@@ -19,8 +19,8 @@ def decode_in_bursts(decoder: Decoder, sessions: GraphSessions, rows: Rows, capa
     if config.max_new_tokens == 1:
         yield from first
         return
-    # a repetition penalty needs all tokens so far, which only the host has
-    on_device = config.repetition_penalty == 1
+    # a repetition penalty needs all tokens so far, which only the host has; log-probabilities need all logits there
+    on_device = config.repetition_penalty == 1 and rows.logprobs is None
     sampling = config if on_device else None
     with sessions.session(len(everyone), capacity, sampling) as session:
         session.load(cast(KVCache, cache), [token for _, token in first])

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpt2cli.config import SamplingConfig
+from gpt2cli.config import VOCAB_SIZE, SamplingConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.generation.prefill import decode_next, prefill
 from gpt2cli.generation.prompt_lookup import PromptLookup
@@ -14,6 +14,7 @@ from gpt2cli.inference.decoder import Cache, Decoder, as_decoder
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 
 if TYPE_CHECKING:
+    from gpt2cli.generation.logprobs import KeptLogprobs
     from gpt2cli.model.gpt import GPT
 
 
@@ -25,6 +26,7 @@ def generate_tokens(
     is_finished: Callable[[int], bool] = lambda row: False,
     speculate: bool = True,
     end: int | None = END_OF_TEXT_ID,
+    logprobs: "KeptLogprobs | None" = None,
 ) -> Iterator[tuple[int, int]]:
     """Continue each prompt, all in one batch; yield (row, token id) for each new token.
 
@@ -32,13 +34,14 @@ def generate_tokens(
     if `is_finished(row)`. Prompts may differ in length; each has between 1 and `block_size` tokens. A row that has
     filled the window forgets its older half: see `decode_next`. With `speculate`, a single row, or the last one that is
     left, is decoded several tokens at a time where its text repeats itself; the tokens are the same. A decoder with
-    `sessions` uses CUDA graphs, without `speculate`. Raises CheckpointError for a token that the model does not know.
+    `sessions` uses CUDA graphs, without `speculate`. `logprobs` gets the log-probabilities of each new token before the
+    token is yielded. Raises CheckpointError for a token that the model does not know.
     """
     if not prompts or not sampling.max_new_tokens:
         return
     decoder = as_decoder(model)
     check_token(max(map(max, prompts)), decoder.config.vocab_size)
-    rows = Rows(prompts, Sampler(sampling, seeds, decoder.candidates), is_finished, end)
+    rows = Rows(decoder, prompts, Sampler(sampling, seeds, decoder.candidates), is_finished, end, logprobs)
     capacity = min(decoder.config.block_size, max(rows.limits))
     if decoder.sessions is not None:
         from gpt2cli.generation.burst_decoding import decode_in_bursts  # imports torch
@@ -87,10 +90,11 @@ def _decode_one_row(decoder: Decoder, rows: Rows, row: int, logits: Any, cache: 
 
 
 def check_token(largest: int, vocab_size: int) -> None:
-    """Raise CheckpointError if a text's largest token is not in a model's vocabulary."""
-    if largest >= vocab_size:
+    """Raise CheckpointError if a text's largest token is not in a model's vocabulary. Rows of padding are no tokens."""
+    known = min(vocab_size, VOCAB_SIZE)
+    if largest >= known:
         raise CheckpointError(
-            f"token {largest} is not among the {vocab_size} that the model knows: it was made for another tokenizer"
+            f"token {largest} is not among the {known} that the model knows: it was made for another tokenizer"
         )
 
 

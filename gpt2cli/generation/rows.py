@@ -1,9 +1,13 @@
 """The texts of one batch: their tokens so far, and when each ends."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2cli.generation.sampling import Sampler
+from gpt2cli.inference.decoder import Decoder
+
+if TYPE_CHECKING:
+    from gpt2cli.generation.logprobs import KeptLogprobs
 
 
 class Rows:
@@ -11,19 +15,28 @@ class Rows:
 
     contexts   the tokens of each row: the prompt and the new tokens
     limits     the largest number of tokens in each row
+    logprobs   gets the log-probabilities of the tokens that `choose` chooses, if they are wanted
     """
 
     def __init__(
-        self, prompts: Sequence[Sequence[int]], sampler: Sampler, is_finished: Callable[[int], bool], end: int | None
+        self,
+        decoder: Decoder,
+        prompts: Sequence[Sequence[int]],
+        sampler: Sampler,
+        is_finished: Callable[[int], bool],
+        end: int | None,
+        logprobs: "KeptLogprobs | None" = None,
     ) -> None:
-        self.sampler = sampler
+        self.sampler, self.logprobs = sampler, logprobs
         self.contexts = [list(prompt) for prompt in prompts]
         self.limits = [len(prompt) + sampler.config.max_new_tokens for prompt in prompts]
-        self._is_finished, self._end = is_finished, end
+        self._decoder, self._is_finished, self._end = decoder, is_finished, end
 
     def choose(self, logits: Any, rows: Sequence[int]) -> list[tuple[int, int]]:
         """Choose and append a token to each of `rows`, from logits (len(rows), V). Returns pairs of row and token."""
         tokens = self.sampler.choose(logits, [self.contexts[row] for row in rows], rows)
+        if self.logprobs is not None:
+            self.logprobs.add(self._decoder.to_host(logits), rows, tokens)
         return self.append(rows, tokens)
 
     def append(self, rows: Sequence[int], tokens: Sequence[int]) -> list[tuple[int, int]]:

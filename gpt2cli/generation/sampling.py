@@ -37,6 +37,17 @@ class Sampler:
 
         The logits are the decoder's. Raises DivergedError if a largest logit is not finite.
         """
+        probabilities, ids = self.distribution(logits, contexts, rows)
+        uniform = np.array([self._streams[row].random() for row in rows])
+        return list(map(int, draw(probabilities, ids, uniform)))
+
+    def distribution(
+        self, logits: Any, contexts: Sequence[Sequence[int]], rows: Sequence[int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The probabilities (B, K) with which `choose` chooses, the largest first, and the tokens' ids (B, K).
+
+        The arguments and errors are those of `choose`.
+        """
         penalty = self.config.repetition_penalty
         seen = []
         if penalty != 1:
@@ -44,9 +55,8 @@ class Sampler:
         values, ids = self._candidates(logits, self._count, seen, penalty)
         check_finite(values[:, 0].tolist(), contexts)
         if self.config.temperature == 0:
-            return list(map(int, ids[:, 0]))
-        uniform = np.array([self._streams[row].random() for row in rows])
-        return list(map(int, draw(cut(values, self.config), ids, uniform)))
+            return np.ones((len(ids), 1)), ids[:, :1]
+        return cut(values, self.config), ids
 
     def uniform(self, steps: int) -> NDArray[np.float64]:
         """The random numbers (steps, B) for the next `steps` tokens of all rows."""

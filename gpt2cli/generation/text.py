@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from gpt2cli import tokenizer
 from gpt2cli.config import SamplingConfig
 from gpt2cli.generation.decode import generate_tokens, random_seed
+from gpt2cli.generation.logprobs import KeptLogprobs, TokenLogprobs
 from gpt2cli.hub.tokenizer_files import check_tokenizer
 from gpt2cli.inference.decoder import Decoder
 
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
 
 
 class Sample:
-    """One continuation while it is generated: its text, its token ids, and why it ended."""
+    """One continuation while it is generated: its text, its token ids, and why it ended.
+
+    tokens    without one that reaches into a stop text, although `text` has the characters of it before the stop text
+    logprobs  if they are wanted, the log-probabilities of each of `tokens`; complete when the sample has ended
+    """
 
     def __init__(self, seed: int, stop: tuple[str, ...] = ()) -> None:
         self.seed = seed
         self.text = ""
         self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []
         self.finish_reason: Literal["length", "stop", "eos"] | None = None
         self._stop = stop
         self._characters = tokenizer.StreamDecoder()
@@ -42,10 +48,11 @@ class Sample:
 
     def finish(self) -> str:
         """End the sample. Returns the rest of its text."""
-        if self.finish_reason == "stop":
-            return ""
-        rest = self._release(self._characters.finish(), last=True)
-        self.finish_reason = self.finish_reason or "length"
+        rest = ""
+        if self.finish_reason != "stop":
+            rest = self._release(self._characters.finish(), last=True)
+            self.finish_reason = self.finish_reason or "length"
+        del self.logprobs[len(self.tokens) :]  # of the end of text, or of tokens that reach into a stop text
         return rest
 
     def _release(self, fresh: str, last: bool = False) -> str:
@@ -78,28 +85,36 @@ class TextGeneration:
     dropped        the number of tokens at the beginning of the prompt that do not fit into the window
     prompt_ids     the tokens that the model reads; `<|endoftext|>` if the prompt is empty
     samples        the continuations; complete after the iteration
+    logprobs       if not None, the samples get the log-probabilities of each new token and of this many likeliest
+                   tokens at its place (0 to MOST_LOGPROBS). They are natural logarithms of the model's probabilities,
+                   before temperature, top-k, top-p, min-p and the repetition penalty.
     prefill_tok_s  prompt tokens per second, until the first new token
     decode_tok_s   new tokens per second after the first of each sample; None if there are none
     """
 
-    def __init__(self, model: "Decoder | GPT", prompt: Sequence[int], sampling: SamplingConfig) -> None:
+    def __init__(
+        self, model: "Decoder | GPT", prompt: Sequence[int], sampling: SamplingConfig, logprobs: int | None = None
+    ) -> None:
         check_tokenizer(model)
         self.model = model
-        self.sampling = sampling
+        self.sampling, self.logprobs = sampling, logprobs
         self.dropped = max(0, len(prompt) - model.config.block_size)
         self.prompt_ids = _what_is_read(prompt, model.config.block_size)
         seed = random_seed() if sampling.seed is None else sampling.seed
         self.samples = [Sample(seed + i, sampling.stop) for i in range(sampling.num_samples)]
+        self._kept = None if logprobs is None else KeptLogprobs(logprobs, [sample.logprobs for sample in self.samples])
         self.prefill_tok_s: float | None = None
         self.decode_tok_s: float | None = None
 
     @classmethod
-    def from_text(cls, model: "Decoder | GPT", prompt: str, sampling: SamplingConfig) -> "TextGeneration":
+    def from_text(
+        cls, model: "Decoder | GPT", prompt: str, sampling: SamplingConfig, logprobs: int | None = None
+    ) -> "TextGeneration":
         """Continues a text. `<|endoftext|>` in it is the special token.
 
         Raises DataError for a text that is not valid Unicode, and CheckpointError for a model with another tokenizer.
         """
-        return cls(model, tokenizer.encode(prompt), sampling)
+        return cls(model, tokenizer.encode(prompt), sampling, logprobs)
 
     def __iter__(self) -> Iterator[tuple[Sample, str]]:
         """Yield (sample, new text) for text that cannot belong to a stop text."""
@@ -109,6 +124,7 @@ class TextGeneration:
             self.sampling,
             [sample.seed for sample in self.samples],
             is_finished=lambda row: self.samples[row].finish_reason is not None,
+            logprobs=self._kept,
         )
         start = first = time.perf_counter()
         n = 0

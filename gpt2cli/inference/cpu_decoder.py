@@ -81,6 +81,9 @@ class CPUDecoder:
         logits = self._passes.head(hidden.reshape(-1, hidden.shape[-1]))
         return logits[:, : self.config.vocab_size].reshape(*hidden.shape[:-1], self.config.vocab_size)
 
+    def to_host(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        return logits
+
     def candidates(
         self, logits: NDArray[np.float32], count: int, seen: Sequence[NDArray[np.int64]] = (), penalty: float = 1.0
     ) -> Found:

@@ -90,6 +90,10 @@ class Decoder(Protocol):
         """Logits (..., V) of final hidden states (..., C)."""
         ...
 
+    def to_host(self, logits: Any) -> NDArray[np.float32]:
+        """Logits of the decoder's kind as an array of NumPy, in fp32."""
+        ...
+
     def candidates(
         self, logits: Any, count: int, seen: Sequence[NDArray[np.int64]] = (), penalty: float = 1.0
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -33,8 +33,7 @@ class TorchDecoder:
         return torch.get_num_threads()
 
     def __call__(self, idx: Any) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self.head(self.hidden(np.asarray(idx), CAUSAL)).float().cpu().numpy()
-        return logits
+        return self.to_host(self.head(self.hidden(np.asarray(idx), CAUSAL)))
 
     @torch.inference_mode()
     def hidden(self, idx: NDArray[np.int64], sight: Causal) -> Tensor:
@@ -44,12 +43,16 @@ class TorchDecoder:
     def head(self, hidden: Tensor) -> Tensor:
         return self.gpt.head(hidden)
 
+    def to_host(self, logits: Tensor) -> NDArray[np.float32]:
+        array: NDArray[np.float32] = logits.float().cpu().numpy()
+        return array
+
     @torch.inference_mode()
     def candidates(
         self, logits: Tensor, count: int, seen: Sequence[NDArray[np.int64]] = (), penalty: float = 1.0
     ) -> candidates.Found:
         if self.device == "cpu":
-            return candidates.candidates(logits.float().numpy(), count, seen, penalty)
+            return candidates.candidates(self.to_host(logits), count, seen, penalty)
         return torch_sampling.candidates(logits, count, seen, penalty)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:

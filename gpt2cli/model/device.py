@@ -3,10 +3,13 @@
 `device_choice` picks one, without torch where it can.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from gpt2cli.model.device_choice import CUBLAS_WORKSPACE, REPEATABLE_WORKSPACES
 
 TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Tokens in one forward pass over whole sequences. More are no faster and need more memory."""
@@ -42,13 +45,17 @@ def repeatable(device: torch.device) -> Iterator[None]:
     """Make CUDA add up gradients in the same order every time, as the CPU always does.
 
     So a resumed run can equal an uninterrupted one bit for bit. The backward pass of attention is somewhat slower.
+
+    With `warn_only`, attention would only warn and add up in any order: see `_flash_attention_backward` in PyTorch. The
+    strict mode demands a workspace for cuBLAS, which `pick_device` sets unless the user chose another.
     """
     if device.type != "cuda":
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling = torch._C._get_deterministic_fill_uninitialized_memory()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    strict = os.environ.get(CUBLAS_WORKSPACE) in REPEATABLE_WORKSPACES
+    torch.use_deterministic_algorithms(True, warn_only=not strict)
     torch._C._set_deterministic_fill_uninitialized_memory(False)  # it only helps to find bugs, and takes time
     try:
         yield

@@ -18,6 +18,10 @@ There is a kernel for each size of a product, and packed rows have other sizes a
 1,024 kernels, a gigabyte and more. No step needs 64.
 """
 
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+REPEATABLE_WORKSPACES = (":4096:8", ":16:8")
+"""Values of this environment variable with which cuBLAS gives the same result every time."""
+
 
 def pick_device(name: str = "auto") -> str:
     """The device with this name, for example cpu or cuda:0. `auto` is the fastest one, `cuda` the first CUDA device.
@@ -33,7 +37,7 @@ def pick_device(name: str = "auto") -> str:
 
     available = available_devices()
     if available[0].startswith("cuda"):  # for `repeatable`; cuBLAS reads it once, before its first product
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault(CUBLAS_WORKSPACE, REPEATABLE_WORKSPACES[0])
     if name == "auto":
         return available[0]
     for device in available:

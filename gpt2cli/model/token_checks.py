@@ -13,4 +13,6 @@ def check_shape(shape: tuple[int, ...]) -> None:
 def check_length(length: int, window: int) -> None:
     """Raise UsageError for more tokens than the window holds."""
     if length > window:
-        raise UsageError(f"{length} tokens do not fit into the model's window of {window}")
+        raise UsageError(
+            f"{length} tokens do not fit into the model's window of {window}: give {length - window} fewer"
+        )

@@ -128,6 +128,8 @@ def begin(asked: Settings, options: RunOptions, ranks: Ranks, progress: Progress
             compiled=options.compile,
         )
         _check_resumed(job)
+        if checkpoint and checkpoint.went_back:
+            note(f"going on from step {checkpoint.counters.step}, before the learning rate fell")
         settings = replace(settings, train=job.config)
         if directory:  # not earlier: a run that could not load its inputs must not be resumable
             settings = _write_config(directory, settings, options)

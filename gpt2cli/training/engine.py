@@ -106,6 +106,7 @@ class _Loop:
             val_examples=len(job.val or ()) if job.held_out is None else job.held_out,
             val_used=len(job.val or ()),
             plain_text=job.plain_text,
+            noun=job.noun,
             samples_from_training=bool(job.prompts) and job.prompts_are_seen,
             trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
             parameters=sum(p.numel() for p in parameters),

@@ -32,8 +32,8 @@ class Plan:
     """What a run will read, take and need. Bytes are those of the peak.
 
     device        where it computes
-    is_text       whether its examples are blocks of text, not records
-    examples      the number of training records or blocks
+    noun          the word for one of its examples: a record, a conversation, or a block of text
+    examples      the number of training examples
     step, steps   steps already taken, and all steps of the run
     epochs        epochs of the run, the last of which may be incomplete
     warmup        steps in which the learning rate rises, as asked
@@ -49,7 +49,7 @@ class Plan:
     """
 
     device: str
-    is_text: bool
+    noun: str
     examples: int
     step: int
     steps: int
@@ -81,13 +81,13 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> 
     left = max(0, job.total_steps - step)
     optimizer = Optimizer(job.model, job.config)
     rows, sampled = _typical_rows(job, device, step)
-    largest = max(rows, key=lambda row: row.idx.shape[1])
-    targets = max(len(row.targets) for row in rows)
     out, free = Path(settings.out), free_memory(device)
+    # before a step of a miniature, whose memory is not needed later
+    memory = memory_needed(job, optimizer, device, rows, sampled)
     seconds = left * _step_seconds(settings, job, optimizer, rows, sampled, device) if left else 0.0
     return Plan(
         device=str(device),
-        is_text=job.plain_text,
+        noun=job.noun,
         examples=len(job.train),
         step=step,
         steps=job.total_steps,
@@ -96,7 +96,7 @@ def make_plan(settings: Settings, job: Job, run: Path, device: torch.device) -> 
         epoch_tokens=job.train.n_tokens,
         tokens=round(left / per_epoch * job.train.n_tokens),
         seconds=seconds,
-        memory=memory_needed(job, optimizer, device, tokens=largest.idx.shape[1], targets=targets),
+        memory=memory,
         free_memory=free,
         disk=disk_needed(job, optimizer, settings.lora is not None, _checkpoints(settings, job, seconds)),
         free_run=free_disk(run),

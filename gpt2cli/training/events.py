@@ -29,6 +29,7 @@ class Started:
     samples_from_training: bool  # whether the sample prompts are training examples, because none is held out
     trainable_parameters: int
     parameters: int
+    noun: str = "record"  # the word for one of the examples
     before_fall: bool = False  # whether it resumes from a checkpoint as in `Saved.before_fall`
 
 

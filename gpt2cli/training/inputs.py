@@ -49,7 +49,8 @@ def load_inputs(
         raise UsageError("--template is for instructions, and plain text has none: leave it out")
     _check_vocabulary(model, splits)
     if settings.train.patience and (settings.train.eval_every == 0 or not len(splits.val)):
-        raise UsageError("--patience needs evaluations: leave out --eval-every 0 and --val-fraction 0, or --patience")
+        why = "--eval-every 0 makes none" if settings.train.eval_every == 0 else "no data is held out for them"
+        raise UsageError(f"--patience needs evaluations, and {why}: leave one of them out")
     return model, splits
 
 

@@ -33,6 +33,7 @@ class Job:
     max_tokens       the most tokens of one forward pass; a larger batch is split
     held_out         the number of validation records, of which `val` may be a part
     plain_text       whether the records are blocks of plain text
+    noun             the word for one of the records
     prompts          the sample prompts
     prompts_are_seen whether these are training records
     identity         settings, shape and data, which a resumed run must share
@@ -54,6 +55,7 @@ class Job:
     max_tokens: int = 1024
     held_out: int | None = None  # None: all of `val`
     plain_text: bool = False
+    noun: str = "record"
     prompts: list[SamplePrompt] = field(default_factory=list)
     prompts_are_seen: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
@@ -171,6 +173,7 @@ def make_job(
         max_tokens=TOKENS_PER_PASS[device.type],
         held_out=len(splits.val),
         plain_text=splits.template is None,
+        noun=splits.noun,
         prompts=_sample_prompts(settings, splits),
         prompts_are_seen=not settings.sample_prompts and not len(splits.val),
         identity=identity,

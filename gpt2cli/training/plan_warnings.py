@@ -1,12 +1,14 @@
 """What may go wrong with a planned run, each time with an option that helps."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from gpt2cli.checkpoints.metadata import read_metadata
 from gpt2cli.counted import counted
 from gpt2cli.errors import GPT2Error
 from gpt2cli.published import TINY
 from gpt2cli.training.estimate import Plan
+from gpt2cli.training.optim import steps_before_fall
 from gpt2cli.training.settings import Settings
 
 MEMORY_ADVICE = "a smaller --batch-size with more --grad-accum, --grad-checkpointing, or --lora"
@@ -44,19 +46,27 @@ def _pretrained_with_muon(settings: Settings) -> bool:
 
 
 def _about_steps(plan: Plan, settings: Settings) -> Iterator[str]:
-    """Warn if the learning rate does not reach its peak, or late, or if the steps are few."""
-    steps = counted(plan.steps, "step")
+    """Warn if the learning rate reaches its peak late or never falls from it, or if the steps are few."""
+    steps, train = counted(plan.steps, "step"), replace(settings.train, warmup=plan.warmup)
     more = _more_steps(plan, settings)
-    if plan.warmup >= plan.steps > 1:
+    falls = train.schedule == "constant" or steps_before_fall(plan.steps, train) < plan.steps - 1
+    if plan.warmup >= plan.steps - 1 > 0:
         yield (
-            f"the warm-up ({plan.warmup} steps) does not end within the run ({steps}), and the learning rate reaches "
-            f"its peak only at the end: use {more} or --warmup 0"
+            f"the warm-up ({plan.warmup} steps) lasts until the end of the run ({steps}), and the learning rate "
+            f"reaches its peak only there{'' if falls else ' and never falls'}: use {more} or --warmup 0"
         )
     elif 2 * plan.warmup > plan.steps > 1:
         share = f"{plan.warmup} of {steps}"
         yield f"the warm-up takes {share}: for more steps at the full learning rate, use {more} or --warmup 0"
     elif plan.steps < FEW_STEPS:
-        yield f"{steps} {'is' if plan.steps == 1 else 'are'} few to learn from: use {more} or a smaller --batch-size"
+        are = "is" if plan.steps == 1 else "are"
+        smaller = " or a smaller --batch-size" * (
+            train.max_steps is None and train.batch_size > 1 and plan.examples > 1
+        )
+        yield f"{steps} {are} few to learn from: use {more}{smaller}"
+    elif not falls:
+        share = f"--cooldown {train.cooldown:g} of {steps}"
+        yield f"{share} is less than two, so the learning rate never falls: use a larger --cooldown"
 
 
 def _more_steps(plan: Plan, settings: Settings) -> str:

@@ -179,9 +179,8 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def find_checkpoint(path: Path, config: TrainConfig, note: Callable[[str], None]) -> Resumable | None:
     """The checkpoint that `path` names, or the newest whole one that a run with `config` can resume from.
 
-    Returns None if the run has no checkpoint yet. `note` receives the error of each newer one that is damaged, and the
-    step that the run goes back to if newer ones do not fit. Raises CheckpointError if the named one is damaged, or the
-    run has none that can be used.
+    Returns None if the run has no checkpoint yet. `note` receives the error of each newer one that is damaged. Raises
+    CheckpointError if the named one is damaged, or the run has none that can be used.
     """
     checkpoint = named_checkpoint(path)
     if checkpoint:
@@ -197,9 +196,7 @@ def find_checkpoint(path: Path, config: TrainConfig, note: Callable[[str], None]
     first_error = None
     for found in read_newest(path / "checkpoints", fits):
         if isinstance(found, Resumable):
-            if unfit:
-                note(f"going on from step {found.counters.step}, before the learning rate fell")
-            return found
+            return replace(found, went_back=bool(unfit))
         note(f"{found}: trying the one before")
         first_error = first_error or found
     if unfit:

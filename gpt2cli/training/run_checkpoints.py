@@ -42,6 +42,7 @@ class Resumable:
     optimizer: dict[str, Tensor]
     counters: Counters
     identity: dict[str, Any] = field(default_factory=dict)  # data, shape and settings of the run
+    went_back: bool = False  # whether newer ones do not fit, as the learning rate had begun to fall
 
 
 def save_state(

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from gpt2cli.bounds import FieldError
 from gpt2cli.config import FINETUNED, FULL_RATE, DataConfig, GPTConfig, LoRAConfig, TrainConfig, TrainingPrecision
 from gpt2cli.data.columns import checked, columns_text
+from gpt2cli.data.kinds import is_prepared
 from gpt2cli.errors import CheckpointError, DataError, UsageError
 from gpt2cli.prompts import ALPACA, PromptTemplate
 from gpt2cli.training.stored_json import typed
@@ -43,6 +45,11 @@ class Settings:
     def prompt_template(self) -> PromptTemplate:
         """How instructions become prompts. Raises DataError if `template` is not a template."""
         return ALPACA if self.template is None else PromptTemplate.from_dict(self.template)
+
+    @property
+    def data_is_prepared(self) -> bool:
+        """Whether `gpt2 prepare-alpaca` has divided the data."""
+        return self.data is None or is_prepared(Path(self.data))
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `config.json`."""

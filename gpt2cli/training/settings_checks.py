@@ -4,7 +4,6 @@ from collections.abc import Set
 from pathlib import Path
 
 from gpt2cli import paths
-from gpt2cli.data.kinds import is_prepared
 from gpt2cli.errors import UsageError
 from gpt2cli.outputs import check_checkpoint
 from gpt2cli.published import PUBLISHED, TINY
@@ -22,7 +21,7 @@ def check_new(settings: Settings, run: Path | None, given: Set[str]) -> None:
     if run:
         check_new_run(run)
     decided = sorted(given & {"loss_on", "val_fraction", "template", "columns"})
-    if decided and (settings.data is None or is_prepared(Path(settings.data))):
+    if decided and settings.data_is_prepared:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in decided)
         raise UsageError(
             f"{names} cannot change prepared data: give it to `gpt2 prepare-alpaca`, or choose other --data"

@@ -14,6 +14,11 @@ _WORDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", str: "a text", bool: "true or false"},
     **dict.fromkeys((list, tuple), "a list"),
 }
+_SHOWN = {
+    **{"None": "null", "True": "true", "False": "false"},
+    **{"a value of type list": "a list", "a value of type dict": "an object"},
+}
+"""JSON's words for what `untrusted.shown` says."""
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -21,10 +26,26 @@ def read_object(file: Path) -> dict[str, Any]:
     content = untrusted.read_at_most(file, _MAX_BYTES) if untrusted.is_file(file) else None
     if content is None:
         raise ValueError(f"{file.name} is missing, not a regular file, or has more than {_MAX_BYTES >> 20} MB")
-    value = untrusted.parse_json(content)
+    value = untrusted.parse_json(content, _object)
     if not isinstance(value, dict):
-        raise ValueError(f"{file.name} is {untrusted.shown(value)}, not an object")
+        raise ValueError(f"{file.name} is {_shown(value)}, not an object")
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError if it has two values of one name."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{untrusted.shown_name(name)} stands in it twice")
+        found[name] = value
+    return found
+
+
+def _shown(value: Any) -> str:
+    """A JSON value for an error message, in JSON's words."""
+    shown = untrusted.shown(value)
+    return _SHOWN.get(shown, shown)
 
 
 def typed(value: Any, kind: Any, place: str = "") -> Any:
@@ -54,7 +75,7 @@ def typed(value: Any, kind: Any, place: str = "") -> Any:
         return value
     if type(value) is plain and plain is not int:
         return value
-    raise FieldError(place, f"must be {_words(kind, value)}, not {untrusted.shown(value)}")
+    raise FieldError(place, f"must be {_words(kind, value)}, not {_shown(value)}")
 
 
 def _dataclass_object(values: Mapping[str, Any], kind: Any, place: str) -> Any:

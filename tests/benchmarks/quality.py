@@ -24,7 +24,7 @@ from gpt2cli.inference.decoder import PRECISIONS, Decoder, as_decoder
 def perplexity(model: Decoder, folder: Path, most: int) -> float:
     """Of `most` tokens of each text, each predicted with at least half of the window before it."""
     size = model.config.block_size
-    texts = [join(tokenize(read_documents(file)))[:most] for file in text_files(folder)]
+    texts = [join(tokenize(read_documents(file)))[:most] for file in text_files(folder).values()]
     source = TextSource(texts, size, size // 2)
     sums = [score(model, source, chosen, 1024) for chosen in portions(source.lengths, 1024)]
     loss = math.fsum(loss for part in sums for loss in part.losses)

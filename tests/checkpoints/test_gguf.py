@@ -79,7 +79,7 @@ def test_plain_tensors_are_mapped(model, tmp_path):
 @pytest.mark.parametrize("cut", [4, 10, 23, 24, 100, 3_000, 1_000_000, -1, -5_000])
 def test_truncated(whole, tmp_path, cut):
     (tmp_path / "a.gguf").write_bytes(whole.read_bytes()[:cut])
-    with pytest.raises(CheckpointError, match=r"is truncated: .* expected|bad GGUF header"):
+    with pytest.raises(CheckpointError, match=r"is truncated: .* expected|bad GGUF header .*where it ends"):
         load_plain(ckpt=tmp_path / "a.gguf")
 
 

@@ -79,7 +79,7 @@ class Model:
         if self.read > before:
             return False
         stored = SimpleNamespace(config=self.config, weights=Weights(self.config, self.seed), origin=self.origin)
-        expected = packed_models._pack(stored, found.precision)
+        expected = packed_models.pack(stored, found.precision)
         assert (found.config, found.origin, found.precision) == (expected.config, expected.origin, expected.precision)
         assert list(found.arrays) == list(expected.arrays)
         for name, array in found.arrays.items():

@@ -190,5 +190,5 @@ def test_the_shell_completes_commands_with_their_summaries() -> None:
     with group.make_context("gpt2", [], resilient_parsing=True) as context:
         found = {item.value: item.help for item in group.shell_complete(context, "e")}
         options = [item.value for item in group.shell_complete(context, "--v")]
-    assert found == {name: first_sentence(commands()[name].help) for name in ("evaluate", "export")}
+    assert found == {name: first_sentence(commands()[name].help) for name in ("evaluate", "explain", "export")}
     assert options == ["--version"]

@@ -183,6 +183,10 @@ def test_a_file_gives_what_differs_from_the_defaults():
         ({"from_scratch": {"n_layer": 3}}, {"n_layer": 12}, "n_layer was 3, is 12"),
         ({"from_scratch": {"n_layer": 3}}, {"n_layer": 3}, None),
         ({}, {"block_size": 1024}, "block_size was None, is 1024"),
+        ({"from_scratch": {}}, {"n_head": 5}, "n_head was 12, is 5"),
+        ({"from_scratch": {}}, {"n_embd": 100}, "n_embd was 768, is 100"),
+        ({"from_scratch": {}}, {"n_embd": 100, "n_head": 5}, "n_embd was 768, is 100; n_head was 12, is 5"),
+        ({"from_scratch": {"n_head": 6}}, {"n_head": 6}, None),
     ],
     ids=str,
 )

@@ -87,7 +87,7 @@ def test_a_folder_of_texts(run: Run) -> None:
     Path("tales/old").mkdir(parents=True)
     Path("tales/owl.txt").write_text("The owl slept all day. Its sister ran home.\n" * 3)
     Path("tales/old/bear.txt").write_text("A bear ate the honey. Three bees were cross.\n" * 3)
-    assert "1 block of text" in learn(run, "tales", 60)
+    assert "1 text block" in learn(run, "tales", 60)
     done = run("generate", "A bear", "--ckpt", "mine.pt", "--temp", "0", "-n", "4")
     assert done.stdout == "A bear ate the honey.\n"
     facts, scores = evaluate(run, "tales")

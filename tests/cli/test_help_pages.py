@@ -43,7 +43,7 @@ def test_every_option_is_there_with_one_kind_of_value(command: str) -> None:
         assert all(re.search(rf"(?m)^  .*{re.escape(name)}\b", text) for name in param.opts if name.startswith("-"))
     values = set(re.findall(r"(?m)^  (?:-\w, )?--[\w-]+ (\S+)", text)) - {""}
     plain = {"N", "X", "FRACTION", "TEXT", "FILE", "DIR", "NAME", "PATH", "MODEL", "OWNER/NAME", "RUN"}
-    plain.add("FIELD=COLUMN,...")
+    plain |= {"FIELD=COLUMN,...", "PART,...", "NAME,..."}
     assert all(value in plain or "|" in value for value in values if not value.startswith("--")), values
     assert "<" not in re.sub(r"(?s)\nExamples.*", "", text)
     assert "default: (" not in text and "bool" not in text
@@ -71,7 +71,7 @@ def test_the_top_page_names_every_command_and_a_start_without_a_network() -> Non
     tries = [line.split("  # ")[0] for line in START.strip().splitlines()]
     assert 2 <= len(tries) <= 4 and all("--model tiny" in command for command in tries)
     headings = [line for line in lines if line and not line.startswith((" ", "`"))]
-    assert headings[2:] == ["Start here", "Write", "Train", "Measure", "Files", "Options"]
+    assert headings[2:] == ["Start here", "Write", "Train", "Measure", "Look inside", "Files", "Options"]
     assert run_here().stdout == run_here("help").stdout == run_here("--help").stdout
 
 

@@ -37,17 +37,17 @@ WRONG = {
     '{"train": {"learning_rate": -1}}': "train.learning_rate must be a finite number above 0, not -1",
     '{"train": {"learning_rate": NaN}}': "train.learning_rate must be a finite number above 0, not nan",
     '{"train": {"learning_rate": "1e-4"}}': "train.learning_rate must be a number, not '1e-4'",
-    '{"train": {"learning_rate": null}}': "train.learning_rate must be a number, not None",
+    '{"train": {"learning_rate": null}}': "train.learning_rate must be a number, not null",
     '{"train": {"epochs": "3"}}': "train.epochs must be a whole number, not '3'",
     '{"train": {"epochs": 2.5}}': "train.epochs must be a whole number, not 2.5",
-    '{"train": {"epochs": true}}': "train.epochs must be a whole number, not True",
+    '{"train": {"epochs": true}}': "train.epochs must be a whole number, not true",
     '{"train": {"epochs": -1}}': "train.epochs must be 1 or more, not -1",
     '{"train": {"max_steps": "x"}}': "train.max_steps must be a whole number or null, not 'x'",
     '{"train": {"schedule": "cos"}}': "train.schedule must be cosine, linear",
     '{"train": {"seed": -1}}': "train.seed must be from 0 to 2^63 - 1, not -1",
-    '{"train": []}': "train must be an object, not a value of type list",
-    '{"train": null}': "train must be an object, not None",
-    '{"lora": true}': "lora must be an object or null, not True",
+    '{"train": []}': "train must be an object, not a list",
+    '{"train": null}': "train must be an object, not null",
+    '{"lora": true}': "lora must be an object or null, not true",
     '{"lora": {"learning_rate": Infinity}}': "lora.learning_rate must be a finite number above 0, not inf",
     '{"precision": "fp61"}': "precision must be auto, fp32 or bf16, not 'fp61'",
     '{"skip_bad": 1}': "skip_bad must be true or false, not 1",
@@ -94,11 +94,30 @@ def test_a_wrong_value_is_named_in_the_words_of_its_option(text: str, file: Path
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[1]", b"null", b'{"a": 1,}', b"[" * 100_000, b"\xff\xfe\x00", b" " * 2**24 + b"{}", b"9" * 5000]
+    ("content", "why"),
+    [
+        (b"", "invalid at line 1, column 1"),
+        (b"[1]", "settings.json is a list, not an object"),
+        (b"null", "settings.json is null, not an object"),
+        (b'{"a":\n  1 2}', "invalid at line 2, column 5"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"out": "caf\xe9"}', "not UTF-8 at byte 13"),
+        (b"\xff\xfe\x00", "not UTF-16 at byte 3"),
+        (b" " * 2**24 + b"{}", "has more than 16 MB"),
+        (b'{"data":\n ' + b"9" * 5000 + b"}", "a number of too many digits"),
+    ],
 )
-def test_a_file_without_an_object_is_refused(content: bytes, file: Path) -> None:
+def test_a_file_without_an_object_is_refused(content: bytes, why: str, file: Path) -> None:
     file.write_bytes(content)
-    assert refusal(file).startswith(f"{file} holds no settings (")
+    assert refusal(file).startswith(f"{file} holds no settings (") and f"{why})" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [('{"out": "a.pt", "out": "b.pt"}', "out"), ('{"a": {"b": 1, "b": 1}}', "b")]
+)
+def test_a_setting_that_stands_twice_is_refused(text: str, name: str, file: Path) -> None:
+    file.write_text(text)
+    assert refusal(file).startswith(f"{file} holds no settings ({name} stands in it twice): ")
 
 
 def test_a_file_from_windows_is_read(file: Path) -> None:

@@ -187,6 +187,12 @@ def test_the_text_of_columns_is_read_back() -> None:
     assert columns_text(None) is None
 
 
+@pytest.mark.parametrize("field", ["instruction", " output "])
+def test_a_field_without_a_column_is_told_so(field: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--columns {field.strip()} names no column: write FIELD=COLUMN, as in"):
+        parse_columns(field)
+
+
 def test_the_names_of_all_values_count_and_the_first_value_that_is_not_null_is_a_list_or_not() -> None:
     values = ({"a": None, "question": 1}, 7, {"b": [], "c": ["x"]}, {"a": [{"role": "user"}], "question": [{}]})
     assert names_in(values, LIKELY) == Names(["a", "question", "b", "c"], ["b", "a"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2cli.data.dataset import TokenDataset, empty, from_masked, from_sequences, mask_from
@@ -55,6 +55,7 @@ def masked(masks: list[list[bool]]) -> TokenDataset:
     return from_masked([torch.arange(len(mask)).to(torch.uint16) for mask in masks], tensors)
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_facts_about_masks(masks: list[list[bool]]) -> None:
     data = masked(masks)
@@ -66,6 +67,7 @@ def test_facts_about_masks(masks: list[list[bool]]) -> None:
     assert data.select(backwards).fingerprint() == masked(masks[::-1]).fingerprint()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=6))
 def test_targets_up_to_the_end_are_known_by_their_first(pairs: list[tuple[int, int]]) -> None:
     sequences = [torch.arange(first + more).to(torch.uint16) for first, more in pairs]
@@ -75,6 +77,7 @@ def test_targets_up_to_the_end_are_known_by_their_first(pairs: list[tuple[int, i
     assert torch.equal(mask_from(data.offsets, data.first_targets), data.is_target)
 
 
+@settings(deadline=None)
 @given(MASKS, MASKS)
 def test_other_masks_have_another_fingerprint(first: list[list[bool]], second: list[list[bool]]) -> None:
     assert (masked(first).fingerprint() == masked(second).fingerprint()) == (first == second)

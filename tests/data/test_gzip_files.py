@@ -8,6 +8,7 @@ import pytest
 
 from gpt2cli.data.gzip_files import ending, open_binary
 from gpt2cli.data.records import read_records
+from gpt2cli.data.utf8 import read_utf8
 from gpt2cli.errors import DataError
 from tests.data.records import RECORDS, many, write_json
 
@@ -52,6 +53,19 @@ def test_damaged_at_any_byte(tmp_path: Path, name: str) -> None:
     packed.write_bytes(b"question,answer")
     with pytest.raises(DataError, match=r"is not a gzip file \(looks like text\): remove \.gz from its name"):
         read_records(packed)
+
+
+@pytest.mark.parametrize(("name", "right"), [("a.csv", "a.csv.gz"), ("a.jsonl", "a.jsonl.gz"), ("a.json", "a.json.gz")])
+def test_a_packed_file_without_its_ending_is_told_its_name(tmp_path: Path, name: str, right: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"question,answer\na,b"))
+    with pytest.raises(DataError, match=rf"a\.\w+ is packed by gzip: name it {right}$"):
+        read_records(tmp_path / name)
+
+
+def test_a_packed_text_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(gzip.compress(b"Once upon a time."))
+    with pytest.raises(DataError, match=r"a\.txt is packed by gzip: unpack it$"):
+        read_utf8(tmp_path / "a.txt")
 
 
 def test_what_unpacks_to_far_more_than_a_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,7 @@ def test_texts_in_records_are_documents_in_every_container(tmp_path: Path) -> No
         assert found.info["fingerprint"] == expected.info["fingerprint"], file.name
         assert (found.template, found.info["kind"], found.info["documents"]) == (None, "text", 20)
         assert found.notes[0].startswith("20 documents of plain text")
+        assert found.notes[1].startswith("holds out 2 of 20 documents for validation, with ")
     assert [len(part) for part in load(files[0], data=DataConfig(0, 0, subset=3)).by_name().values()] == [3, 0, 0]
 
 
@@ -168,7 +169,8 @@ def test_endings_count_in_any_case_and_what_is_left_out_of_a_folder_is_noted(tmp
     (tmp_path / "BOOK.TXT").write_text("Once upon a time. " * 50, encoding="utf-8")
     (tmp_path / "a.txt").write_text("In the end. " * 50, encoding="utf-8")
     found = load(tmp_path)
-    assert found.info["files"] == 2 and found.notes == ()
+    held_out = "holds out 1 of 2 files for validation, with 45 % of the tokens: 'a.txt'"
+    assert found.info["files"] == 2 and found.notes == (held_out,)
     assert load(tmp_path / "BOOK.TXT").info["kind"] == "text"
     assert load(write_json(tmp_path / "R.JSON", many(4))).info["kind"] == "alpaca"
     (tmp_path / ".notes.txt").write_text("hidden", encoding="utf-8")
@@ -181,12 +183,14 @@ def test_endings_count_in_any_case_and_what_is_left_out_of_a_folder_is_noted(tmp
     assert again.info["fingerprint"] == found.info["fingerprint"]
     assert again.notes == (
         f"{tmp_path}: left out 5 entries that are not visible .txt files, the first of them '._a.txt'",
+        held_out,
     )
     for name in (".notes.txt", "._a.txt", "R.JSON"):
         (tmp_path / name).unlink()
     (tmp_path / ".git" / "objects" / "a.txt").rename(tmp_path / "b.txt")
     shutil.rmtree(tmp_path / ".git")
-    assert load(tmp_path).notes == (f"{tmp_path}: left out 1 entry that is not a visible .txt file, 'below/notes.md'",)
+    left_out = f"{tmp_path}: left out 1 entry that is not a visible .txt file, 'below/notes.md'"
+    assert load(tmp_path).notes[0] == left_out
 
 
 def test_a_folder_with_records_only_says_to_give_a_file(tmp_path: Path) -> None:

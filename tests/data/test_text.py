@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpt2cli.config import DataConfig
 from gpt2cli.data.dataset import TokenDataset
-from gpt2cli.data.kinds import name_in, text_files
+from gpt2cli.data.kinds import text_files
 from gpt2cli.data.text import blocks, left_out_of, read_documents, read_text, tokenize
 from gpt2cli.errors import DataError
 from gpt2cli.tokenizer import END_OF_TEXT_ID, encode
@@ -39,7 +39,7 @@ def test_blocks_cover_a_stream_exactly_once(length: int, block_size: int) -> Non
 def test_one_text_is_cut_at_its_end(tmp_path: Path, data: DataConfig) -> None:
     file = tmp_path / "story.txt"
     file.write_text("\ufeff" + STORY, encoding="utf-8")
-    text = read_text([file], 32, data)
+    text = read_text(file, 32, data)
     ids = encode(STORY, allow_special=False)
     assert END_OF_TEXT_ID not in ids
     assert text.train[0][0][0] == END_OF_TEXT_ID
@@ -52,8 +52,9 @@ def test_several_texts_are_divided_whole(tmp_path: Path) -> None:
     stories = {f"{i}.txt": f"Story {i} goes on and on. " * (i + 1) for i in range(8)}
     for name, story in (stories | {"empty.txt": "", "notes.md": "no"}).items():
         (tmp_path / name).write_text(story, encoding="utf-8")
-    text = read_text(text_files(tmp_path), 16, DataConfig(0.25, 0.1))
+    text = read_text(tmp_path, 16, DataConfig(0.25, 0.1))
     assert text.info == {"files": 8}
+    (held_out,) = text.notes
     found: list[list[str]] = []
     for part, count in ((text.train, 5), (text.val, 2), (text.test, 1)):
         learned = targets(part)
@@ -61,6 +62,9 @@ def test_several_texts_are_divided_whole(tmp_path: Path) -> None:
         found.append([name for name, story in stories.items() if _holds(learned, [*encode(story), END_OF_TEXT_ID])])
     assert sorted(chain.from_iterable(found)) == sorted(stories)
     assert [len(names) for names in found] == [5, 2, 1]
+    share = 100 * len(targets(text.val)) / sum(len(targets(part)) for part in text.by_name().values())
+    held = "holds out 2 of 8 files for validation, with"
+    assert held_out == f"{held} {share:.0f} % of the tokens: {', '.join(map(repr, sorted(found[1])))}"
 
 
 def _holds(ids: list[int], part: list[int]) -> bool:
@@ -80,8 +84,8 @@ def test_a_folder_is_read_with_its_subfolders_by_their_paths(tmp_path: Path) -> 
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
     (tmp_path / "c.txt").symlink_to(elsewhere / "far.txt")  # a link to a file is that file
     found = text_files(tmp_path)
-    assert [name_in(tmp_path, path) for path in found] == [*names, "c.txt"]
-    assert read_text(found, 16, DataConfig()).info == {"files": 6}
+    assert [*found] == [*names, "c.txt"] and all(found[name] == tmp_path / name for name in found)
+    assert read_text(tmp_path, 16, DataConfig()).info == {"files": 6}
     assert left_out_of(tmp_path) == (
         f"{tmp_path}: left out 5 entries that are not visible .txt files, the first of them '.trash'",
     )
@@ -89,7 +93,7 @@ def test_a_folder_is_read_with_its_subfolders_by_their_paths(tmp_path: Path) -> 
 
 def test_a_subset_of_blocks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(STORY, encoding="utf-8")
-    text = read_text(text_files(tmp_path), 16, DataConfig(0.1, 0, subset=3))
+    text = read_text(tmp_path, 16, DataConfig(0.1, 0, subset=3))
     assert len(text.train) == 3
 
 
@@ -97,7 +101,7 @@ def test_newlines_of_windows_and_a_byte_order_mark_change_nothing(tmp_path: Path
     text = "The fox.\n\nThe crow.\n" * 20
     (tmp_path / "a.txt").write_bytes(text.encode())
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
-    a, b = (read_text([tmp_path / name], 16, DataConfig(0.2, 0)) for name in ("a.txt", "b.txt"))
+    a, b = (read_text(tmp_path / name, 16, DataConfig(0.2, 0)) for name in ("a.txt", "b.txt"))
     assert a.train.fingerprint() == b.train.fingerprint() and a.val.fingerprint() == b.val.fingerprint()
 
 
@@ -118,7 +122,7 @@ def test_a_line_of_end_of_text_separates_documents(tmp_path: Path, text: str, do
     (tmp_path / "a.txt").write_bytes(text.encode())
     assert read_documents(tmp_path / "a.txt") == documents
     if documents:
-        stream = targets(read_text([tmp_path / "a.txt"], 8, DataConfig(0, 0)).train)
+        stream = targets(read_text(tmp_path / "a.txt", 8, DataConfig(0, 0)).train)
         assert stream == [id for part in documents for id in (*encode(part, allow_special=False), END_OF_TEXT_ID)]
 
 
@@ -130,12 +134,18 @@ def test_documents_are_tokenized_in_portions(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"caf\xe9!", "a.txt is not valid UTF-8 at byte 3"), (b"", "no text"), (b"\xef\xbb\xbf", "no")],
+    [
+        (b"caf\xe9!", r"a.txt is not valid UTF-8 at byte 3 \(looks like text in Latin-1 or a similar encoding\): conv"),
+        (b"x" * 600 + "Äpfel".encode("cp1252"), r"at byte 600 \(looks like text in Latin-1"),
+        (b"\xff\x01\x02\x03", r"at byte 0 \(looks like unknown binary data\)"),
+        (b"", "no text"),
+        (b"\xef\xbb\xbf", "no"),
+    ],
 )
 def test_what_is_no_text(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(DataError, match=told):
-        read_text(text_files(tmp_path), 16, DataConfig())
+        read_text(tmp_path, 16, DataConfig())
 
 
 def test_the_line_ends_of_the_first_macs_end_lines(tmp_path: Path) -> None:

@@ -101,11 +101,10 @@ def test_questions_have_answers_and_nothing_that_needs_a_reference() -> None:
     assert (model["answer_tokens"], model["ended"], model["tokens"]) == (2.0, 1.0, None)
 
 
-def test_exact_matches_are_left_out_where_there_is_none() -> None:
-    shown = [metric.key for metric in evaluation({"bleu": 1.0, "exact_match": 0.0}).metrics]
-    assert shown == ["bleu"]
-    assert [metric.key for metric in evaluation({"exact_match": 0.1}).metrics] == ["exact_match"]
-    assert evaluation({"exact_match": 0.0}).as_dict()["models"][0]["exact_match"] == 0
+def test_that_no_answer_matches_is_a_result_too() -> None:
+    shown = evaluation({"bleu": 1.0, "exact_match": 0.0})
+    assert [metric.key for metric in shown.metrics] == ["bleu", "exact_match"]
+    assert shown.as_dict()["models"][0]["exact_match"] == 0
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,17 @@ def test_a_device_finds_the_candidates_that_the_host_finds(count, penalty, tied)
     assert np.array_equal(ids[kept], their_ids[kept])
 
 
+@pytest.mark.parametrize("temperature", [0, 0.6, 1])
+def test_choose_draws_from_the_distribution(temperature):
+    config = SamplingConfig(temperature=temperature, top_k=9, repetition_penalty=1.2)
+    ours, theirs = Sampler(config, [1, 2, 3], candidates), Sampler(config, [1, 2, 3], candidates)
+    logits, contexts = tied_logits(), [[5, 9], [330], [0]]
+    probabilities, ids = ours.distribution(logits, contexts, [0, 1, 2])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    chosen = draw(probabilities, ids, ours.uniform(1)[0]).tolist()
+    assert chosen == theirs.choose(logits, contexts, [0, 1, 2])
+
+
 def test_a_penalty_looks_at_new_tokens_alone_and_counts_each_once():
     class Context(list):
         def __getitem__(self, place):

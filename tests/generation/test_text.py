@@ -48,6 +48,16 @@ def test_tokens_belong_to_the_text(text, stop):
         assert decode(sample.tokens) == sample.text
 
 
+def test_a_token_that_reaches_into_a_stop_text_is_left_out_and_its_beginning_is_text():
+    sample = Sample(0, ("a",))
+    for token in encode(", when he was"):
+        sample.push(token)
+        if sample.finish_reason:
+            break
+    sample.finish()
+    assert (sample.text, decode(sample.tokens)) == (", when he w", ", when he")
+
+
 # "a", "é" and "🌍" as they come byte by byte, whole tokens, and bytes that are no UTF-8 wherever they stand
 BYTES = [vocabulary()[spelling] for spelling in ("a", "b", "Ã", "©", "ð", "Ł", "Į", "į", "ÿ", "Ġthe", "é")]
 

@@ -1,5 +1,9 @@
 """What the card can do: the rates that other figures are shares of."""
 
+import os
+import statistics
+import time
+
 import torch
 
 from gpt2cli.inference.gpu.bandwidth import read_bandwidth
@@ -10,7 +14,7 @@ DATASHEET_BF16 = 989e12
 
 
 def card(context: Context) -> None:
-    """The device's name, the memory's bandwidth, and the rate of a large matrix product on random data."""
+    """The device's name, its memory's bandwidth, the rate of a large product, and the host's time for an operation."""
     figures = {}
     if context.cuda:
         properties = torch.cuda.get_device_properties(0)
@@ -21,6 +25,7 @@ def card(context: Context) -> None:
     context.report("bandwidth", True, read_gb_s=read / 1e9, copy_gb_s=copy_rate(context) / 1e9)
     rate = matmul_rate(context)
     context.report("matmul", True, bf16_tflop_s=rate / 1e12, share_of_datasheet=rate / DATASHEET_BF16)
+    context.report("host", True, us_an_operation=operation_time(context) * 1e6, load=os.getloadavg()[0])
 
 
 def copy_rate(context: Context) -> float:
@@ -35,6 +40,17 @@ def matmul_rate(context: Context) -> float:
     n = context.pick(8192, 256)
     a, b = (torch.randn(n, n, device=context.device, dtype=torch.bfloat16) for _ in range(2))
     return 2 * n**3 / best_time(context, lambda: a @ b, 3)
+
+
+def operation_time(context: Context) -> float:
+    """Seconds that the host takes to start an operation, the median of 10 means: most small steps wait for this."""
+    x, means = torch.zeros(1, device=context.device), []
+    for _ in range(10):
+        start = context.clock()
+        for _ in range(500):
+            x.add_(1)
+        means.append((time.perf_counter() - start) / 500)
+    return statistics.median(means)
 
 
 def best_time(context: Context, work, repeats: int) -> float:

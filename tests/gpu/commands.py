@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
 
 from gpt2cli.config import GPTConfig
 from tests.gpu.common import COMMAND, Context, cli, has_command, random_model, write_records
@@ -99,17 +100,52 @@ def chat(context: Context) -> None:
 
 
 def explain(context: Context) -> None:
-    """`explain --json` on the device tells of the same next tokens as on the CPU."""
-    if not has_command("explain"):
-        context.report(skipped="absent")
-        return
-    found = []
-    for device in (context.device.type, "cpu"):
-        options = ["--model", "tiny", "--precision", "fp32", "--offline", "--json", "--device", device]
-        found.append(json.loads(cli("explain", "Once upon a time there was a little", *options).stdout))
-    ours, theirs = ([entry[:2] for entry in one["next"]] for one in found)
-    apart = max(abs(a[2] - b[2]) for a, b in zip(found[0]["next"], found[1]["next"], strict=True))
-    context.report(None, ours == theirs and apart <= 1e-4, apart=apart, next=ours[:3], keys=sorted(found[0]))
+    """Every number of `explain --json` on the device is the CPU's, within 1e-3 of 1 or of itself if it is larger."""
+    prompt, against = "Mary saw John. John saw", "Mary saw John. Mary saw"
+    for case, more in (("one-model", ["--against", against]), ("ablated", ["--ablate", "0.1,mlp.3", "--bos"])):
+        with context.each(case):
+            options = ["--model", "tiny", "--offline", "--json", "--foil", " her", *more]
+            devices = (context.device.type, "cpu")
+            found = [json.loads(cli("explain", prompt, *options, "--device", device).stdout) for device in devices]
+            numbers, expected = (dict(numbers_in(one)) for one in found)
+            apart = {place: abs(numbers[place] - value) / max(1, abs(value)) for place, value in expected.items()}
+            worst = max(apart, key=apart.__getitem__)
+            same = numbers.keys() == expected.keys() and apart[worst] <= 1e-3
+            context.report(case, same, apart=apart[worst], at=worst, numbers=len(apart), keys=sorted(found[0]))
+
+
+def numbers_in(value: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """The floating-point numbers in a JSON value, each with its place. Equally likely tokens may change places."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from numbers_in(each, f"{place}.{key}")
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from numbers_in(each, f"{place}[{number}]")
+    elif isinstance(value, float):
+        yield place, value
+
+
+def logprobs(context: Context) -> None:
+    """Log-probabilities of generated tokens on the device, by graphs too, are the CPU's; also without some parts."""
+    common = ["--model", "tiny", "-n", context.pick(60, 12), "--num-samples", 3, "--seed", 1, "--precision", "fp32"]
+    for case, extra in (("whole", []), ("ablated", ["--ablate", "1.0,mlp.3,attn.5"])):
+        options = [*common, *extra, "--offline", "--json", "--logprobs", 3]
+        expected = token_logprobs(*options, "--device", "cpu")
+        for name, compiled in ((case, []), (f"{case}-compiled", ["--compile"])):
+            if compiled and not context.cuda:
+                context.skip("--compile is for CUDA", name)
+                continue
+            with context.each(name):
+                found = token_logprobs(*options, *compiled, "--device", context.device.type)
+                same = [entry["id"] for entry in found] == [entry["id"] for entry in expected]
+                apart = max(abs(a["logprob"] - b["logprob"]) for a, b in zip(found, expected, strict=True))
+                context.report(name, same and apart <= 1e-3, apart=apart, bound=1e-3, tokens=len(found))
+
+
+def token_logprobs(*options: object) -> list[dict]:
+    done = cli("generate", "Once upon a time", *options)
+    return [entry for line in done.stdout.splitlines() for entry in json.loads(line)["logprobs"]]
 
 
 def serve(context: Context) -> None:

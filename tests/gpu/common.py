@@ -44,13 +44,14 @@ class Context:
         self.failures = 0
         self._results = os.fdopen(pipe, "w", encoding="utf-8")
         self._card = ""
+        self._since = time.perf_counter()
 
     def begin(self) -> None:
         """Set the precision that results are compared in, and start the clock. Raises if the device is not there."""
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         if self.cuda and not torch.cuda.is_available():
-            raise SystemExit("there is no CUDA device")
+            raise RuntimeError("there is no CUDA device")
         pick_device(self.device.type)  # sets what the commands set
         self._card = torch.cuda.get_device_name() if self.cuda else "cpu"
         self._since = time.perf_counter()

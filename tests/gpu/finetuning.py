@@ -38,12 +38,23 @@ runpy.run_module("gpt2cli", run_name="__main__", alter_sys=True)
 
 
 def arguments(context: Context, data: str, name: str, *extra: object) -> list[object]:
-    """A run of 20 steps, called `name`, on records or on text."""
+    """A run of 20 steps, called `name`, on records or on text. A block of text is as long as the window."""
     file = context.work / ("records.json" if data == "records" else "text.txt")
     if not file.exists():
         write_records(file, 220) if data == "records" else write_text(file, 1500)
-    fixed = ["finetune", "--model", "tiny", "--data", file, "--max-steps", STEPS, "--batch-size", 8, "--warmup", 3]
-    fixed += ["--eval-every", 10, "--sample-every", 0, "--save-every", 5, "--quiet", "--offline"]
+    fixed = ["finetune", "--model", "tiny", "--data", file, "--max-steps", STEPS, "--warmup", 3]
+    fixed += [
+        "--batch-size",
+        8 if data == "records" else 2,
+        "--eval-every",
+        10,
+        "--sample-every",
+        0,
+        "--save-every",
+        5,
+        "--quiet",
+        "--offline",
+    ]
     fixed += ["--run-dir", context.work / name, "--out", context.work / f"{name}.pt"]
     return [*fixed, *([] if {"--lora", "--lr"} & set(extra) else ["--lr", 1e-3]), *extra]
 

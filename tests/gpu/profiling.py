@@ -32,17 +32,23 @@ def text(context: Context) -> None:
     training(context, "text", context.pick(16, 2))
 
 
+def text_compiled(context: Context) -> None:
+    """The same with `--compile`."""
+    training(context, "text", context.pick(16, 2), compiled=True)
+
+
 def records(context: Context) -> None:
     """Steps of training 124M on 8 records."""
     training(context, "records", context.pick(8, 2))
 
 
-def training(context: Context, data: str, batch: int) -> None:
+def training(context: Context, data: str, batch: int, compiled: bool = False) -> None:
     config = context.shape("124m")
     maker = speed_train.text_splits if data == "text" else speed_train.record_splits
     settings = speed_train.make_settings(config, batch, lora=False)
     model = speed_train.make_model(context, settings)
-    watch(context, data, speed_train.events(settings, model, maker(context, config), False), 10, 3)
+    steps = speed_train.events(settings, model, maker(context, config), compiled)
+    watch(context, f"{data}-compile" if compiled else data, steps, 10, 3)
 
 
 def watch(context: Context, name: str, steps: Iterator, warm_up: int, count: int) -> None:

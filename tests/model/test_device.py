@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from gpt2cli.model.device import repeatable
 from gpt2cli.model.peak_memory import peak_rss_mb
 
 
@@ -31,3 +33,17 @@ def test_the_peak_is_told_where_proc_may_not_be_read(monkeypatch):
     for name in ("read_text", "exists"):
         monkeypatch.setattr(Path, name, refuse)
     assert 10 < peak_rss_mb() < 1e6
+
+
+@pytest.mark.parametrize(("workspace", "warns"), [(":4096:8", False), (":0:0", True), (None, True)])
+def test_cuda_computes_attention_in_a_fixed_order_if_cublas_can(monkeypatch, workspace, warns):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if workspace:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
+
+    with repeatable(torch.device("cuda")):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled() is warns
+
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()

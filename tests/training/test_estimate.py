@@ -1,5 +1,6 @@
 """The plan of a run: laws of its figures, and its agreement with the run."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +9,19 @@ import torch
 
 from gpt2cli.checkpoints.save import save_checkpoint
 from gpt2cli.config import DataConfig, GPTConfig, LoRAConfig, TrainConfig
+from gpt2cli.data.batches import Batch
 from gpt2cli.data.open_data import load_data
 from gpt2cli.model.gpt import GPT
+from gpt2cli.model.lora import add_lora
+from gpt2cli.model.packed_row import PackedRow
 from gpt2cli.training import sizes
+from gpt2cli.training.bf16_linear import make_lean
 from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.estimate import Plan, make_plan
 from gpt2cli.training.inputs import shape_only
-from gpt2cli.training.job import make_job
-from gpt2cli.training.optim import Optimizer
+from gpt2cli.training.job import make_job, round_frozen
+from gpt2cli.training.loss import SequenceLoss
+from gpt2cli.training.optim import Optimizer, learning_rate
 from gpt2cli.training.plan_warnings import warnings_of
 from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.settings import Settings
@@ -28,7 +34,7 @@ CPU = torch.device("cpu")
 MEDIUM = GPTConfig(24, 16, 1024)
 PLAN = Plan(
     device="cpu",
-    is_text=False,
+    noun="record",
     examples=27,
     step=0,
     steps=80,
@@ -96,7 +102,14 @@ def memory(lora: bool = False, tokens: int = 1000, recompute: bool = False, auto
     chosen = settings(lora=LoRAConfig() if lora else None, train=TrainConfig(**train), from_scratch=None)
     model = shape_only(replace(chosen, model="gpt2-medium"))
     job = replace(small_job(), model=model, recompute=recompute, autocast=autocast)
-    return memory_needed(job, Optimizer(model, chosen.train), CPU, tokens=tokens, targets=tokens)
+    row = row_of([tokens // 8 - 1, tokens // 8 + 1] * 4)
+    return memory_needed(job, Optimizer(model, chosen.train), CPU, [row], 1)
+
+
+def row_of(lengths: list[int], prefixes: list[int | None] | None = None) -> Batch:
+    """A row of pieces of these lengths, of which every token is a target."""
+    every = torch.arange(sum(lengths))
+    return Batch(every[None], PackedRow(lengths, prefixes or [None] * len(lengths), CPU), every, every, [0])
 
 
 def test_memory_needs_follow_from_what_is_kept():
@@ -145,7 +158,7 @@ def test_a_plan_that_fits_has_no_warnings():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": 8}, ["(10 steps)", "(8 steps)", "--epochs 13 or --warmup 0"]),
+        ({"steps": 8}, ["(10 steps)", "(8 steps)", "only there and never falls: use --epochs 13 or --warmup 0"]),
         ({"steps": 15}, ["10 of 15 steps", "--warmup 0"]),
         ({"steps": 15, "warmup": 0}, ["15 steps are few", "--epochs 3"]),
         ({"steps": 1, "epochs": 1}, ["1 step is few"]),
@@ -158,6 +171,36 @@ def test_a_plan_that_fits_has_no_warnings():
 def test_each_warning_names_what_to_change(changes, said):
     (warning,) = warnings_of(replace(PLAN, **changes), settings())
     assert all(text in warning for text in said), warning
+
+
+@pytest.mark.parametrize(("examples", "helps"), [(1, False), (2, True)])
+def test_a_smaller_batch_is_advised_only_if_it_makes_more_steps(examples, helps):
+    (warning,) = warnings_of(replace(PLAN, examples=examples, epochs=1, steps=1, warmup=0), settings())
+    assert ("--batch-size" in warning) == helps and "--epochs" in warning
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+@pytest.mark.parametrize(("steps", "warmup"), [(30, 29), (30, 30), (30, 40), (30, 28), (30, 16)])
+def test_a_rate_that_never_falls_has_a_warning(schedule, steps, warmup):
+    train = TrainConfig(schedule=schedule, warmup=warmup, learning_rate=1.0)
+    (warning,) = warnings_of(replace(PLAN, steps=steps, warmup=warmup), settings(train=train))
+    falls = learning_rate(steps - 1, steps, train) < 1
+    assert ("never falls" in warning) == (not falls and schedule != "constant"), warning
+
+
+@pytest.mark.parametrize(("cooldown", "falls"), [(0.02, False), (0.05, True)])
+def test_a_fall_of_less_than_two_steps_is_none(cooldown, falls):
+    train = TrainConfig(schedule="wsd", cooldown=cooldown, warmup=2, learning_rate=1.0)
+    warnings = warnings_of(replace(PLAN, steps=40, warmup=2), settings(train=train))
+    assert (learning_rate(39, 40, train) < 1) == falls == (not warnings)
+    assert falls or "--cooldown 0.02 of 40 steps" in warnings[0]
+
+
+def test_few_steps_of_a_given_number_do_not_grow_with_smaller_batches():
+    few = replace(PLAN, steps=15, warmup=0)
+    for train, advised in ((TrainConfig(max_steps=15), False), (TrainConfig(batch_size=1), False), (None, True)):
+        (warning,) = warnings_of(few, settings(train=train or TrainConfig()))
+        assert "15 steps are few" in warning and ("--batch-size" in warning) == advised
 
 
 def test_advice_leaves_out_what_is_done_already():
@@ -210,3 +253,59 @@ def test_a_checkpoint_from_before_the_fall_needs_disk_too(tmp_path):
     kept, not_kept = (plan_of(tmp_path, max_steps=20, schedule=name).disk for name in ("wsd", "constant"))
     weights = kept.out
     assert kept.run - not_kept.run == pytest.approx(4 * weights, rel=0.1)  # weights, two states, the best weights
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("autocast", [torch.bfloat16, None])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("lengths", "prefixes"),
+    [([500], None), ([250, 250], None), ([50, 90, 70, 130], None), ([40] + [60] * 8, [None] + [0] * 8)],
+)
+def test_the_activations_are_as_large_as_what_autograd_keeps(lora, autocast, dropout, lengths, prefixes):
+    shape = GPTConfig(n_layer=3, n_head=4, n_embd=256, block_size=512, vocab_size=50, dropout=dropout)
+    model = GPT(shape).train()
+    if lora:
+        add_lora(model, LoRAConfig())
+    if autocast:
+        round_frozen(model, autocast)
+        make_lean(model, autocast)
+    row, weights = row_of(lengths, prefixes), {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    row = replace(row, idx=row.idx % 50, targets=row.targets % 50)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+        torch.autocast("cpu", autocast) if autocast else nullcontext(),
+    ):
+        loss = SequenceLoss(model)(row)
+    assert loss.requires_grad
+    job = replace(small_job(), model=model, autocast=autocast)
+    assert sizes._kept(job, CPU, row) * shape.n_layer == pytest.approx(sum(kept.values()), rel=0.12)
+
+
+def test_memory_for_text_grows_with_the_square_of_its_length():
+    job = replace(small_job(), model=shape_only(settings_from("gpt2")))
+    short, long = (sizes._passing(job, CPU, row_of(lengths))[0] for lengths in ([256] * 4, [1024]))
+    config = job.model.config
+    assert long - short == config.n_layer * config.n_head * sizes.KEPT_OF_PAIRS * (1024**2 - 4 * 256**2)
+
+
+def test_blocks_of_text_leave_more_behind_than_records_do():
+    job = replace(small_job(), model=shape_only(settings_from("gpt2")))
+    apart, batch, large = (sizes._passing(job, CPU, row_of(lengths)) for lengths in ([500, 524], [512] * 2, [1024]))
+    assert [left / passing for passing, left in (apart, batch, large)] == pytest.approx([0.2, 0.8, 0.2], rel=1e-6)
+
+
+def test_the_rows_of_a_step_add_up_gradients():
+    job = replace(small_job(), model=shape_only(settings_from("gpt2")))
+    optimizer, rows = Optimizer(job.model, TrainConfig()), [row_of([90, 110])] * 2
+    one, two = (memory_needed(job, optimizer, CPU, rows, steps) for steps in (2, 1))
+    left_behind = sizes._passing(job, CPU, rows[0])[1]
+    assert two - one == pytest.approx(left_behind + 4 * job.model.wte.weight.numel(), abs=2**24)

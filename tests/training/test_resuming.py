@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from gpt2cli.config import GPTConfig, LoRAConfig, TrainConfig
 from gpt2cli.errors import CheckpointError
 from gpt2cli.training import run_directory
+from gpt2cli.training.begin import RunOptions, begin
+from gpt2cli.training.distributed import Ranks
 from gpt2cli.training.resuming import check_settings, differences, named_checkpoint, run_of, settings_of
 from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.run_directory import RunDirectory
@@ -238,6 +240,18 @@ def test_a_shorter_run_must_hold_the_level_steps(tmp_path):
     with pytest.raises(CheckpointError, match=r"has taken 9 steps, and with the new length .* falls after step 7"):
         carry_out(elsewhere(short, "out.pt", epochs=2), tmp_path / "run", resume=True, given=EPOCHS)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["epochs"] == 4
+
+
+def test_a_length_that_does_not_fit_is_refused_before_a_step_to_go_on_from_is_named(done, tmp_path):
+    shorter = elsewhere(moved(done, tmp_path), "out.pt", max_steps=LEVEL + 3)
+    options = RunOptions(path=tmp_path / "run", device="cpu", given=frozenset({"max_steps"}), **MOVED)
+    notes = []
+    with (
+        pytest.raises(CheckpointError, match=f"has taken {LEVEL} steps, and .* falls after step {LEVEL - 1}"),
+        begin(shorter, options, Ranks(), lambda event: notes.append(event.text)),
+    ):
+        pass
+    assert notes == []
 
 
 def test_a_run_of_one_step_has_no_fall(tmp_path):

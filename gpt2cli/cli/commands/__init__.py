@@ -13,12 +13,15 @@ PANELS = {
         "evaluate": "Compare how well models predict and answer.",
         "bench": "Measure the speed of a model.",
     },
+    "Look inside": {
+        "explain": "Show what happens inside a model as it reads a prompt.",
+        "info": "Show a model's parts, size, memory and origin.",
+    },
     "Files": {
         "quantize": "Write a model with 8 or 4 bits per weight.",
         "export": "Write a model for other programs.",
         "download-weights": "Download a model, or list and delete those on disk.",
         "runs": "List training runs, or delete them.",
-        "info": "Show what is on disk, and how to delete it.",
     },
 }
 """The commands by purpose, as on the help page, which is shown without importing their modules.

@@ -11,7 +11,7 @@ from gpt2cli.cli.commands.chat import default_checkpoint
 from gpt2cli.cli.config_options import option
 from gpt2cli.cli.evaluation_job import check_inputs, prepare
 from gpt2cli.cli.interrupts import raise_received
-from gpt2cli.cli.report_file import check_out, write_report
+from gpt2cli.cli.report_file import EVALUATION, check_out, write_report
 from gpt2cli.cli.terminal import Console
 from gpt2cli.cli.views.spinner import waiting_for, working
 from gpt2cli.config import ANSWERS, FINETUNED, EvaluationConfig, SamplingConfig
@@ -36,6 +36,7 @@ gpt2 evaluate --data records.json --answers-from theirs.json  # score answers fr
 """
 of_data, of_answers = (partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Answers"))
 DEFAULTS = EvaluationConfig()
+RESULTS_ARE_KEPT = "the results are kept, and the same command with another --out writes them at once"
 
 
 def register(app: typer.Typer) -> None:
@@ -93,9 +94,12 @@ def evaluate(
         options.of_output(
             "--out",
             metavar="FILE",
-            help="Write a report with all answers: a web page (.html) or data (.json).",
+            help="Write a report with all answers: a web page (.html) or data (.json). Replaces an earlier report.",
         ),
     ] = None,
+    force: Annotated[
+        bool, options.of_output("--force", help="Replace a file at --out that is not an earlier report.")
+    ] = False,
     json: options.Json = False,
     model: Annotated[
         list[str] | None,
@@ -137,7 +141,7 @@ def evaluate(
     if not model and not ckpt and not answers_from:
         ckpt = [default_checkpoint("evaluate")]
     if out is not None:
-        check_out(out, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())])
+        check_out(out, EVALUATION, [data, *(model or ()), *(ckpt or ()), *(answers_from or ())], force)
     from gpt2cli.checkpoints.model_spec import ModelSpec
 
     machine = ModelSpec(device=device, precision=precision, offline=offline, threads=threads)
@@ -188,7 +192,10 @@ def run(console: Console, job: "Job", json: bool, out: Path | None) -> None:
                     case Evaluation():
                         progress.close()
                         if out is not None:
-                            write_report(event, out)
+                            from gpt2cli.evaluation.report import page
+
+                            whole = partial(event.as_dict, with_records=True)
+                            write_report(out, whole, partial(page, event), RESULTS_ARE_KEPT)
                         if json:
                             console.json(event.as_dict())
                         else:

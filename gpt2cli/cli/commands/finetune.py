@@ -205,6 +205,7 @@ def finetune(
     if not resume:
         refuse_idle(given, asked.lora is not None, asked.from_scratch is not None, asked.train.schedule)
     named = run or run_dir
+    force = force or dry_run  # which replaces nothing
     check_before_training(asked, named, resume=resume, force=force, device=device)
     with working(Console(quiet), "starting"):
         from gpt2cli.cli.run_finetune import run_training

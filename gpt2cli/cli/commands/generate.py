@@ -6,11 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt2cli.cli import options
-from gpt2cli.cli.open_model import describe_speed, note_dropped, open_model, sample_as_json, why_empty
+from gpt2cli.cli.open_model import (
+    ablated_as_json,
+    describe_speed,
+    note_ablated,
+    note_dropped,
+    open_model,
+    sample_as_json,
+    why_empty,
+)
 from gpt2cli.cli.prose import Prose
-from gpt2cli.cli.read_text import read_prompt
+from gpt2cli.cli.read_text import note_blank_end, read_prompt
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import SamplingConfig
+from gpt2cli.errors import UsageError
 
 if TYPE_CHECKING:
     from gpt2cli.generation.text import TextGeneration
@@ -21,6 +30,8 @@ gpt2 generate "The meaning of life is" -n 300  # a longer text, with GPT-2
 gpt2 generate "Q: Who wrote Hamlet? A:" --temp 0 --stop "\\n"  # the most likely answer, one line
 cat draft.txt | gpt2 generate --no-echo > more.txt  # from a pipe, into a file
 gpt2 generate "Dear diary," --num-samples 3 --seed 1 --json  # three samples as JSON lines
+gpt2 generate "Once upon a time" --model tiny --json --logprobs 5  # what else each token could have been
+gpt2 generate "Once upon a time" --model tiny --ablate 1.0,mlp.3  # without a head and an MLP
 """
 DEFAULTS = SamplingConfig()
 
@@ -49,9 +60,11 @@ def generate(
     no_echo: Annotated[bool, options.of_output("--no-echo", help="Do not print the prompt.")] = False,
     no_stream: Annotated[bool, options.of_output("--no-stream", help="Print the text when it is complete.")] = False,
     json: options.Json = False,
+    logprobs: options.Logprobs = None,
     stats: options.Stats = False,
     model: options.Model = None,
     ckpt: options.Checkpoint = None,
+    ablate: options.Ablate = None,
     device: options.Device = "auto",
     precision: options.PrecisionOption = "auto",
     threads: options.Threads = None,
@@ -63,26 +76,31 @@ def generate(
     """Continue a text. It appears while it is generated."""
     console = Console(quiet)
     sampling = options.sampling_config(ctx)
+    if logprobs is not None and not json:
+        raise UsageError("--logprobs needs --json, which prints them: add --json")
     from gpt2cli.checkpoints.model_spec import ModelSpec
     from gpt2cli.cli.views.spinner import working
+    from gpt2cli.model.part_names import parse_parts
 
-    spec = ModelSpec(model, ckpt, device, precision, offline)
+    spec = ModelSpec(model, ckpt, device, precision, offline, ablate=parse_parts(*ablate or ()))
     spec.check()
     text = read_prompt(prompt, prompt_file)
     if not text:
         console.note("the prompt is empty: the text starts from <|endoftext|>")
+    note_blank_end(console, text)
     with working(console, f"loading {spec.name}"):
         from gpt2cli.generation.text import TextGeneration
 
         decoder, load_s = open_model(console, spec, threads, compile)
-        run = TextGeneration.from_text(decoder, text, sampling)
+        run = TextGeneration.from_text(decoder, text, sampling, logprobs)
+    note_ablated(console, spec)
     note_dropped(console, run)
     if json:
         with working(console, "generating"):
             for _ in run:
                 pass
         for sample in run.samples:
-            console.json(sample_as_json(text, sample, run, load_s))
+            console.json(sample_as_json(text, sample, run, load_s) | ablated_as_json(spec))
     else:
         try:
             with Prose(console) as prose:

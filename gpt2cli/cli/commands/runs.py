@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpt2cli import paths
 from gpt2cli.cli import options
 from gpt2cli.cli.confirm import confirmed
 from gpt2cli.cli.terminal import Console
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from gpt2cli.training.run_list import RunInfo
 
 EXAMPLES = """
-gpt2 runs  # all runs, the newest first
+gpt2 runs  # the runs in the data directory, the newest first
 gpt2 runs --remove 20260131-142530-records  # delete one run
 gpt2 runs --prune --yes  # delete the checkpoints of runs that are done
 """
@@ -86,10 +87,10 @@ def show_runs(console: Console, json: bool) -> None:
             console.json(run_as_json(run))
         return
     if not found:
-        console.note("no runs yet: `gpt2 finetune` starts one")
+        console.note(f"no runs in {paths.runs()} yet: `gpt2 finetune` starts one, without --run-dir")
         return
     print_runs(found)
-    total = f"{counted(len(found), 'run')}, {decimal(sum(run.bytes for run in found))}"
+    total = f"{counted(len(found), 'run')} in {paths.runs()}, {decimal(sum(run.bytes for run in found))}"
     freed = sum(run.state_bytes for run in found if run.is_done)
     console.note(total + (f"; `gpt2 runs --prune` frees {decimal(freed)}" if freed else ""))
 

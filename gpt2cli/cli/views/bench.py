@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gpt2cli.bench import Speed
 from gpt2cli.cli.environment import current
-from gpt2cli.cli.terminal import Console, terminal, visible
+from gpt2cli.cli.terminal import Console, terminal, trimmed, visible
 from gpt2cli.cli.views.bar_chart import bar
 from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.config import BenchConfig
@@ -47,7 +47,8 @@ def show_speed(speed: Speed, config: BenchConfig) -> None:
     table.add_row("", "", f"{_megabytes(speed)} MB of weights per token, at {bandwidth}")
     table.add_row("loads in", f"{speed.load_s:,.2f}", "s")
     table.add_row("takes", f"{speed.peak_rss_mb:,.0f}", "MB of memory at the peak")
-    console.print(table)
+    with trimmed(console):
+        console.print(table)
 
 
 def show_comparison(speeds: list[Speed], config: BenchConfig) -> None:

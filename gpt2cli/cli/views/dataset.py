@@ -30,7 +30,7 @@ def show_summary(splits: Splits, directory: Path) -> None:
     if cut := cut_conversations(splits):
         console.print(Text(cut), soft_wrap=True)
     console.print()
-    noun = noun_of(splits)
+    noun = splits.noun
     console.print(Text(f"{noun} length in tokens: median {int(lengths.median()):,}, longest {int(lengths.max()):,}"))
     console.print(histogram(lengths, blocks=console.encoding.startswith("utf")))
     console.print()
@@ -39,15 +39,10 @@ def show_summary(splits: Splits, directory: Path) -> None:
     console.print(Text(visible_line(str(directory)), style="bold"), soft_wrap=True)
 
 
-def noun_of(splits: Splits) -> str:
-    """The word for one of the records: conversation if any has several exchanges."""
-    return "conversation" if splits.info.get("turns", 1) > 1 else "record"
-
-
 def sizes(splits: Splits) -> Table:
     """A table of the records and tokens of each split, and of the turns of conversations."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    noun = noun_of(splits)
+    noun = splits.noun
     has_turns = noun == "conversation"
     for title in ("", f"{noun}s", *["turns"] * has_turns, "tokens", "of them learned"):
         table.add_column(title, justify="right" if title else "left")
@@ -69,7 +64,7 @@ def fate(splits: Splits) -> str:
         "bad": "malformed and skipped",
         "left_out": "left out of the subset",
     }
-    noun = noun_of(splits)
+    noun = splits.noun
     turns = f", with {counts['turns']:,} turns" if noun == "conversation" else ""
     return " · ".join([f"{counts['kept']:,} of {counts['records']:,} {noun}s kept{turns}", *_counted(splits, told)])
 

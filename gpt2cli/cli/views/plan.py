@@ -40,12 +40,11 @@ def show_plan(
 
 def lines_of(plan: Plan) -> Iterator[str]:
     """What the run reads, and what it takes and needs."""
-    examples = f"{counted(plan.examples, 'block')} of text" if plan.is_text else counted(plan.examples, "record")
     steps = f"{counted(plan.steps, 'step')} in {counted(plan.epochs, 'epoch')}"
     if plan.step:
         left = max(0, plan.steps - plan.step)
         steps = f"{counted(left, 'step')} of {plan.steps:,} {'is' if left == 1 else 'are'} left"
-    yield f"{examples}, {counted(plan.epoch_tokens, 'token')} an epoch: {steps}"
+    yield f"{counted(plan.examples, plan.noun)}, {counted(plan.epoch_tokens, 'token')} an epoch: {steps}"
     yield f"about {rough(plan.seconds)} of training on {plan.device}"
     yield f"memory: {gigabytes(plan.memory)}{_free(plan.free_memory)}"
     more = f", and up to {gigabytes(plan.disk.run)} during the run" if plan.disk.run else ""

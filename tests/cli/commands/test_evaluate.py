@@ -247,11 +247,28 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(work: Path, hom
 
 def test_a_full_disk_leaves_what_was_there(work: Path, run: Run) -> None:
     (work / "report.html").write_text("mine")
+    args = ("evaluate", "--data", "records.json", "--ckpt", "a.pt", "-n", "3", "--out", "report.html")
     with little_room(8000):
-        done = run("evaluate", "--data", "records.json", "--ckpt", "a.pt", "-n", "3", "--out", "report.html")
+        done = run(*args, "--force")
     assert done.returncode == 6 and done.stderr.count("error: ") == 1, done.stderr
     assert "error: cannot write report.html: File too large: the results are kept" in done.stderr
     assert (work / "report.html").read_text() == "mine" and not list(work.glob(".report*"))
+    refused = run(*args)
+    assert refused.returncode == 2 and "report.html is there already: use --force" in refused.stderr
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0])
+def test_the_part_that_training_held_out_is_advised_only_if_there_is_one(
+    work: Path, home: Path, capsys: pytest.CaptureFixture[str], fraction: float
+) -> None:
+    records = {"val_fraction": fraction, "test_fraction": 0, "subset": None, "seed": 3}
+    data = {"kind": "alpaca", "source": str(work / "records.json"), "max_length": 64, "loss_on": "response"}
+    told = {"data": data, "settings": {"records": records}}
+    save_checkpoint(models.small_model(SHAPE), work / "told.pt", provenance=told)
+    call("--data", "records.json", "--ckpt", "told.pt", "--answers", "0")
+    note = "told.pt was trained on this data, so its scores are too good"
+    advice = ": --split val takes the records that it has not seen"
+    assert f"{note}{advice if fraction else ''}\n" in capsys.readouterr().err
 
 
 def test_records_that_finetune_held_out_are_found_again(
@@ -325,7 +342,6 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (2, "below the model's window of 64 tokens", *a, "--data", "text.txt", "--stride", "64"),
         (2, "--stride is for plain text", *a, "--data", "records.json", "--stride", "8"),
         (2, "holds no instructions", *a, "--data", "text.txt", "--answers", "3"),
-        (2, "no name for a report", *a, "--data", "records.json", "--out", "report.pdf"),
         (2, "is an input of the evaluation", *a, "--data", "records.json", "--out", "./records.json"),
         (2, "--questions to answer each line", *a, "--data", "text.txt", "--answers", "3"),
         (2, "questions have none", *a, "--data", "text.txt", "--questions", "--bertscore"),
@@ -335,7 +351,6 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (3, "(21 answers, 1 question)", "--data", "text.txt", "--questions", "--answers-from", "records.json"),
         (2, "--answers must be", *a, "--answers", "-1"),
         (2, "device 'abacus' is not there", *a, "--device", "abacus"),
-        (2, "is not there", *a, "--data", "nowhere.json"),
         (3, "no text", *a, "--data", "empty.txt"),
         (3, "no records", *a, "--data", str(tmp_path / "none.json")),
         (4, "b.safetensors is not there", *a, "--ckpt", "b.safetensors", "--data", "records.json"),
@@ -346,7 +361,6 @@ def test_what_is_wrong_is_said_before_anything_is_done(work: Path, home: Path, t
         (2, "write FIELD=COLUMN", *a, "--data", "records.json", "--columns", "x"),
         (2, "did you mean lessons?", *a, "--data", "lesson"),
         (2, "not a known data format", *a, "--data", "a.pt"),
-        (2, "is not there: give --answers-from", "--data", "records.json", "--answers-from", "nowhere.json"),
         (2, "leave --answers, --answers-from", "--data", "text.txt", "--answers-from", "records.json"),
         (2, "--answers 0 asks for none", "--data", "records.json", "--answers-from", "records.json", "--answers", "0"),
         (2, "is an input of the evaluation", "--answers-from", "records.json", "--out", "records.json"),

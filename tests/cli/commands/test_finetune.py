@@ -182,7 +182,9 @@ def test_a_run_that_did_not_begin_leaves_no_directory(args, tmp_path):
     assert finetune("--resume", str(tmp_path / "nowhere")).returncode == 4
     assert not (tmp_path / "nowhere").exists()
     refused = finetune(*args, "--patience", "2", "--val-fraction", "0")
-    assert (refused.returncode, "--patience needs evaluations" in refused.stderr) == (2, True)
+    assert (refused.returncode, "--patience needs evaluations, and no data is held" in refused.stderr) == (2, True)
+    refused = finetune(*args, "--patience", "2", "--eval-every", "0")
+    assert (refused.returncode, "--patience needs evaluations, and --eval-every 0 " in refused.stderr) == (2, True)
     (tmp_path / "file").touch()
     assert finetune(*args, "--run-dir", str(tmp_path / "file")).returncode == 2
 

@@ -60,6 +60,32 @@ def test_the_plan_is_the_result_of_a_dry_run_and_a_note_of_a_run(args, run):
     assert done.stdout == ""
 
 
+def test_a_dry_run_replaces_nothing_so_it_needs_no_force(args, tmp_path, run):
+    (tmp_path / "out.pt").write_text("mine")
+    dry = run("finetune", *args, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert run("finetune", *args).returncode == 2 and (tmp_path / "out.pt").read_text() == "mine"
+
+
+def test_what_is_held_out_can_be_trained_on_too_unless_it_was_prepared_so(args, tmp_path, run, home):
+    advice = "--val-fraction 0 trains on all"
+    assert advice in run("finetune", *args, "--dry-run").stderr
+    assert advice not in run("finetune", *args, "--dry-run", "--val-fraction", "0").stderr
+    prepared = ["--out", str(tmp_path / "prepared")]
+    assert run("prepare-alpaca", "--source", str(tmp_path / "records.json"), *prepared).returncode == 0
+    done = run("finetune", *args, "--dry-run", "--data", str(tmp_path / "prepared"))
+    assert done.returncode == 0 and advice not in done.stderr, done.stderr
+
+
+def test_conversations_are_called_so(args, tmp_path, run):
+    talk = [{"role": role, "content": "Hello."} for role in ("user", "assistant") * 2]
+    (tmp_path / "talks.jsonl").write_text((json.dumps({"messages": talk}) + "\n") * 20)
+    done = run("finetune", *args, "--model", "tiny", "--data", str(tmp_path / "talks.jsonl"), "--max-steps", "1")
+    assert done.returncode == 0, done.stderr
+    assert "18 conversations, " in done.stderr and "with 2 conversations held out" in done.stderr
+    assert "record" not in done.stderr
+
+
 def test_a_published_model_is_planned_without_its_weights(args, tmp_path, run, home):
     options = ["--model", "distilgpt2", *args[2:], "--dry-run", "--offline", "--json"]
     (plan,) = objects(run("finetune", *options).stdout)

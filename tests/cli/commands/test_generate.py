@@ -82,6 +82,40 @@ def test_json_has_the_fields_of_the_contract(run, directory):
         assert (len(sample["tokens"]), sample["finish_reason"], sample["seed"]) == (9, "length", 4 + number)
 
 
+def test_parts_are_taken_out(run, directory):
+    args = ("generate", "One day", "--model", directory, "-n", "9", "--seed", "4")
+    whole = run(*args)
+    without = run(*args, "--ablate", "1.2,mlp.0", "--ablate", "attn.1, mlp.0")
+    assert without.stdout != whole.stdout
+    assert without.stderr == "taken out of the model: 1.2, mlp.0, attn.1\n"
+    told = json.loads(run(*args, "--ablate", "1.2,attn.1,mlp.0", "--json").stdout)
+    assert told["ablated"] == ["1.2", "attn.1", "mlp.0"]
+    assert "One day" + told["text"] + "\n" == without.stdout
+    for names, says in (("2.0", "this model has layers 0 to 1"), ("1.3", "heads 0 to 2"), ("mlp.9", "layers 0 to 1")):
+        assert_one_error(run(*args, "--ablate", names), 2, f"{names} is not there: ", says)
+    for empty in ("", ",", "0.0,"):
+        assert_one_error(run(*args, "--ablate", empty), 2, "empty")
+
+
+def test_json_with_log_probabilities(run, directory):
+    args = ("generate", "One day", "--model", directory, "-n", "9", "--seed", "4", "--num-samples", "2", "--json")
+    plain, found, chosen = (run(*args, *more) for more in ((), ("--logprobs", "3"), ("--logprobs", "0")))
+    for lines in zip(*(done.stdout.splitlines() for done in (plain, found, chosen)), strict=True):
+        without, sample, alone = map(json.loads, lines)
+        assert "logprobs" not in without
+        assert (sample["text"], sample["tokens"]) == (without["text"], without["tokens"])
+        assert [list(entry) for entry in sample["logprobs"]] == [["token", "id", "logprob", "top"]] * 9
+        assert [entry["id"] for entry in sample["logprobs"]] == sample["tokens"]
+        for entry, same in zip(sample["logprobs"], alone["logprobs"], strict=True):
+            assert same == entry | {"top": []}
+            assert tokenizer.show(entry["id"]) == entry["token"]
+            assert entry["logprob"] < 0 and len(entry["top"]) == 3
+            text, token, largest = entry["top"][0]
+            assert text == tokenizer.show(token) and largest >= entry["logprob"]
+    assert_one_error(run(*args[:-1], "--logprobs", "3"), 2, "--logprobs needs --json")
+    assert_one_error(run(*args, "--logprobs", "101"), 2, "from 0 to 100")
+
+
 def test_several_samples_are_told_apart(run, directory):
     done = run("generate", "One day", "--model", directory, "-n", "5", "--seed", "4", "--num-samples", "2")
     first, second = done.stdout.split("--- sample 2 of 2 ---\n")
@@ -193,9 +227,9 @@ def test_an_error_in_mid_text_has_a_line_of_its_own(home, tmp_path):
 
 
 def test_a_prompt_longer_than_the_window_keeps_its_end_and_generation_goes_on(run, directory):
-    done = run("generate", "--model", directory, "-n", "50", "--json", input="word " * 100)
+    done = run("generate", "--model", directory, "-n", "50", "--json", input=" word" * 100)
     sample = json.loads(done.stdout)
-    n_tokens = len(tokenizer.encode("word " * 100))
+    n_tokens = len(tokenizer.encode(" word" * 100))
     assert sample["stats"]["prompt_tokens"] == 37
     assert sample["stats"]["new_tokens"] == 50
     assert done.stderr.count("\n") == 1

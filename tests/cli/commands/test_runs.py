@@ -32,7 +32,7 @@ def answering(answer: str, *args: str) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("two")
-def test_in_a_pipe_each_run_is_a_line(run: Run) -> None:
+def test_in_a_pipe_each_run_is_a_line(run: Run, home: Path) -> None:
     done = run("runs")
     assert done.returncode == 0, done.stderr
     titles, newest, oldest = done.stdout.splitlines()
@@ -40,7 +40,7 @@ def test_in_a_pipe_each_run_is_a_line(run: Run) -> None:
     assert newest.split()[:4] == [B, "interrupted", "3/12", "2.500"]
     assert oldest.split()[:4] == [A, "done", "4/12", "2.500"]
     assert oldest.split()[-2:] == ["tiny", "records.json"]
-    assert "2 runs, " in done.stderr and "`gpt2 runs --prune` frees 10 bytes" in done.stderr
+    assert f"2 runs in {home / 'runs'}, " in done.stderr and "`gpt2 runs --prune` frees 10 bytes" in done.stderr
 
 
 @pytest.mark.usefixtures("two")

@@ -16,8 +16,8 @@ def test_the_plan_in_four_lines():
         "memory: 2.0 GB (8.0 GB free)",
         "disk: 0.1 GB for the result, and up to 1.0 GB during the run (10 GB free)",
     ]
-    text = replace(PLAN, is_text=True, examples=1, step=79)
-    assert next(lines_of(text)) == "1 block of text, 2,754 tokens an epoch: 1 step of 80 is left"
+    text = replace(PLAN, noun="text block", examples=1, step=79)
+    assert next(lines_of(text)) == "1 text block, 2,754 tokens an epoch: 1 step of 80 is left"
     unknown = replace(PLAN, free_memory=None, one_disk=False)
     assert list(lines_of(unknown))[2] == "memory: 2.0 GB"
 

@@ -247,12 +247,14 @@ def test_the_start_tells_what_is_used() -> None:
         "the sample prompts are training records, because nothing is held out",
         "before training: validation loss 4.500",
     ]
-    text = replace(STARTED, plain_text=True, train_examples=256, val_examples=0, val_used=0)
+    talks = shown([replace(some, noun="conversation")], terminal=False)
+    assert "12 of 100 conversations," in talks and "are training conversations," in talks
+    text = replace(STARTED, plain_text=True, noun="text block", train_examples=256, val_examples=0, val_used=0)
     assert shown([text], terminal=False) == "training 2,359,296 of 124,439,808 parameters\n"
     seen = shown([replace(text, samples_from_training=True), EVENTS[4]], terminal=False).splitlines()
     assert seen[1] == "the sample prompts are beginnings of training texts, because nothing is held out"
     assert seen[3] == "step 2: 'Say nothing' is continued with ''"
-    assert "parameters, with 1 block of text held out" in shown(
+    assert "parameters, with 1 text block held out" in shown(
         [replace(text, val_examples=1, val_used=1)], terminal=False
     )
 
