@@ -9,7 +9,7 @@ from gpt2cli.config import ExplainConfig
 from gpt2cli.insight.attribution import contributions
 from gpt2cli.insight.events import Event
 from gpt2cli.insight.findings import Compared, Difference
-from gpt2cli.insight.passes import logits
+from gpt2cli.insight.passes import logits, stream_places
 from gpt2cli.insight.subject import Subject, token
 from gpt2cli.model.gpt import GPT
 from gpt2cli.progress import Note
@@ -55,10 +55,9 @@ def _contributions(subject: Subject) -> dict[str, float]:
 @torch.no_grad()
 def _target_logprobs(subject: Subject) -> dict[str, float]:
     """The lens' log-probability of the target at the last place: after the embeddings, each attention and each MLP."""
-    streams = torch.cat(subject.trace.streams(slice(-1, None)))[:, 0]  # (2 L + 1, C)
-    logprobs = logits(subject.model, streams).log_softmax(dim=-1)[:, subject.target]
-    layers = range(subject.model.config.n_layer)
-    names = ["embedding", *(f"{after}.{layer}" for layer in layers for after in ("attn", "mlp"))]
+    logprobs = logits(subject.model, subject.trace.last_streams()).log_softmax(dim=-1)[:, subject.target]
+    places = stream_places(subject.model.config.n_layer)
+    names = [after if layer is None else f"{after}.{layer}" for layer, after in places]
     return dict(zip(names, logprobs.tolist(), strict=True))
 
 

@@ -9,7 +9,7 @@ from gpt2cli.config import ExplainConfig
 from gpt2cli.insight.choices import likeliest
 from gpt2cli.insight.events import Advanced, Event
 from gpt2cli.insight.findings import Lens, LensPlace, LensRow
-from gpt2cli.insight.passes import ROWS, logits
+from gpt2cli.insight.passes import LOGIT_ROWS, logits, stream_places
 from gpt2cli.insight.subject import Subject, token
 from gpt2cli.tokenizer import show
 
@@ -17,9 +17,9 @@ from gpt2cli.tokenizer import show
 def lens(subject: Subject, config: ExplainConfig) -> Iterator[Event]:
     """The last norm and the head, applied to the residual stream after the embeddings, each attention and each MLP."""
     expected = torch.cat([subject.idx[0, 1:], subject.idx.new_tensor([subject.target])])
-    last = torch.cat(subject.trace.streams(slice(-1, None)))[:, 0]  # (S, C)
+    last = subject.trace.last_streams()
     places: list[list[LensPlace]] = [[] for _ in last]
-    step = max(1, ROWS // len(last))
+    step = max(1, LOGIT_ROWS // len(last))
     starts = range(0, len(expected), step)
     for done, start in enumerate(starts, 1):
         chosen = slice(start, start + step)
@@ -46,8 +46,7 @@ def _places(subject: Subject, streams: Tensor, expected: Tensor) -> Iterator[lis
 def _rows(subject: Subject, streams: Tensor, places: list[list[LensPlace]], top: int) -> Iterator[LensRow]:
     """The rows of the finding. `streams` (S, C) are those at the last place."""
     logprobs = logits(subject.model, streams).log_softmax(dim=-1)
-    names: list[tuple[int | None, str]] = [(None, "embedding")]
-    names += [(layer, after) for layer in range(subject.model.config.n_layer) for after in ("attn", "mlp")]
+    names = stream_places(subject.model.config.n_layer)
     columns = (names, likeliest(logprobs, top), logprobs[:, subject.target].tolist(), places)
     for (layer, after), choices, logprob, row in zip(*columns, strict=True):
         yield LensRow(layer, after, choices, logprob, row[-1].kl, tuple(row))

@@ -28,7 +28,7 @@ class Site(Enum):
 Edits = Mapping[tuple[int, Site], Callable[[Tensor], Tensor]]
 """For layers and sites, the function that takes the tensor there and returns what replaces it."""
 NO_EDITS: Edits = {}
-ROWS = 128
+LOGIT_ROWS = 128
 """Streams whose logits are computed at once. For GPT-2's vocabulary, 128 take 26 MB."""
 
 
@@ -64,6 +64,15 @@ class Trace(PartOutputs):
             found.append(found[-1] + attention[:, places])
             found.append(found[-1] + mlp[:, places])
         return found
+
+    def last_streams(self) -> Tensor:
+        """The residual streams (2 L + 1, C) at the last place of the only row, in the order of `streams`."""
+        return torch.cat(self.streams(slice(-1, None)))[:, 0]
+
+
+def stream_places(n_layer: int) -> list[tuple[int | None, str]]:
+    """What `Trace.streams` come after: (None, "embedding"), then (layer, "attn") and (layer, "mlp") of each layer."""
+    return [(None, "embedding"), *((layer, part) for layer in range(n_layer) for part in ("attn", "mlp"))]
 
 
 def embed(model: GPT, idx: Tensor) -> tuple[Tensor, Tensor]:

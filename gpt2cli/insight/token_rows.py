@@ -8,7 +8,7 @@ from gpt2cli.config import ExplainConfig
 from gpt2cli.insight.choices import likeliest
 from gpt2cli.insight.events import Event
 from gpt2cli.insight.findings import TokenRow, Tokens
-from gpt2cli.insight.passes import ROWS, logits
+from gpt2cli.insight.passes import LOGIT_ROWS, logits
 from gpt2cli.insight.subject import Subject, token
 
 
@@ -17,8 +17,8 @@ def tokens(subject: Subject, config: ExplainConfig) -> Iterator[Event]:
     first = token(subject.question.prompt[0])
     rows = [TokenRow(first.text, first.id, first.bytes, logprob=None, rank=None, entropy=None, top=())]
     length = len(subject.question.prompt)
-    for start in range(1, length, ROWS):
-        rows += _predicted(subject, start, min(start + ROWS, length), config.top)
+    for start in range(1, length, LOGIT_ROWS):
+        rows += _predicted(subject, start, min(start + LOGIT_ROWS, length), config.top)
     yield Tokens(tuple(rows))
 
 

@@ -84,7 +84,7 @@ def test_text_that_is_added_changes_nothing_before_it(model, ids):
 
 def test_a_long_prompt_is_read_a_few_places_at_a_time(model, ids, monkeypatch):
     whole = lens_of(model, ids)
-    monkeypatch.setattr("gpt2cli.insight.lens.ROWS", 7 * len(whole.rows))
+    monkeypatch.setattr("gpt2cli.insight.lens.LOGIT_ROWS", 7 * len(whole.rows))
     events = list(lens(Subject(model, Question(tuple(ids))), ExplainConfig()))
     assert events[:-1] == [Advanced("lens", done, 3) for done in (1, 2, 3)]
     for row, other in zip(events[-1].rows, whole.rows, strict=True):

@@ -56,7 +56,7 @@ def test_text_that_is_added_changes_nothing_before_it(model, ids):
 
 def test_a_long_prompt_is_read_in_pieces(model, ids, monkeypatch):
     whole = rows_of(model, ids)
-    monkeypatch.setattr("gpt2cli.insight.token_rows.ROWS", 7)
+    monkeypatch.setattr("gpt2cli.insight.token_rows.LOGIT_ROWS", 7)
     in_pieces = rows_of(model, ids)
     assert [row.rank for row in in_pieces] == [row.rank for row in whole]
     assert [row.logprob for row in in_pieces[1:]] == pytest.approx([row.logprob for row in whole[1:]], abs=1e-5)
