@@ -114,8 +114,8 @@ def show_notes(console: Console, chosen: "list[Candidate]", data: "Instructions 
     for candidate in chosen:
         if candidate.was_trained_on(data, path):
             has_splits = isinstance(data, Instructions) and path.suffix.lower() != ".txt" and not path.is_dir()
-            advice = ": --split val takes the records that it has not seen"
-            advice *= has_splits and candidate.held_some_out
+            has_unseen = has_splits and candidate.held_some_out
+            advice = ": --split val takes the records that it has not seen" if has_unseen else ""
             scores = "its scores are too good"
             if isinstance(data, Instructions) and not data.has_references:
                 scores = "it may know the answers by heart"

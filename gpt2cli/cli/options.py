@@ -29,7 +29,7 @@ OPTION_OF = {"max_new_tokens": "-n", "temperature": "--temp", "learning_rate": "
 
 
 def unescape(texts: list[str] | None) -> list[str] | None:
-    """The texts as `unescaped`."""
+    """Each text, changed by `unescaped`."""
     return texts and [unescaped(text) for text in texts]
 
 

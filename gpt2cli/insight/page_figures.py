@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-LOG_2 = 0.6931471805599453
+LOG_2 = math.log(2)
 SHADES = 10
 """Shades of a colour in the style sheet: s0, the palest, to s9."""
 BITS = (0.5, 1, 2, 3, 4, 6, 8, 10, 13)

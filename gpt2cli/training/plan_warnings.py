@@ -60,9 +60,8 @@ def _about_steps(plan: Plan, settings: Settings) -> Iterator[str]:
         yield f"the warm-up takes {share}: for more steps at the full learning rate, use {more} or --warmup 0"
     elif plan.steps < FEW_STEPS:
         are = "is" if plan.steps == 1 else "are"
-        smaller = " or a smaller --batch-size" * (
-            train.max_steps is None and train.batch_size > 1 and plan.examples > 1
-        )
+        batches_shrink = train.max_steps is None and train.batch_size > 1 and plan.examples > 1
+        smaller = " or a smaller --batch-size" if batches_shrink else ""
         yield f"{steps} {are} few to learn from: use {more}{smaller}"
     elif not falls:
         share = f"--cooldown {train.cooldown:g} of {steps}"

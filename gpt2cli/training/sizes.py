@@ -65,8 +65,9 @@ class Disk:
 def memory_needed(job: Job, optimizer: Optimizer, device: torch.device, rows: Sequence[Batch], steps: int) -> int:
     """The peak memory in bytes: of this process on a CPU, of the device otherwise.
 
-    rows, steps  those of so many steps of the run; the largest row counts
-    optimizer    of `job.model`, whose weights may be on the meta device
+    rows       all rows of some steps of the run. The largest one sets the peak.
+    steps      the number of these steps
+    optimizer  of `job.model`, whose weights may be on the meta device
     """
     parameters = list(job.model.parameters())
     is_loaded = not parameters[0].is_meta

@@ -13,7 +13,7 @@ from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import terminal, trimmed, visible_line
 from gpt2cli.cli.views.bar_chart import percent
 from gpt2cli.cli.views.insight_legend import legend
-from gpt2cli.cli.views.insight_tables import ROWS, Tables
+from gpt2cli.cli.views.insight_tables import LEAST_ROWS, Tables
 from gpt2cli.cli.views.surprisal import prompt_lines, ranges
 from gpt2cli.counted import counted
 from gpt2cli.insight.explanation import Explanation
@@ -41,7 +41,7 @@ def show_explanation(explanation: Explanation) -> None:
     if screen:
         spare = out.height - 1 - len(out.render_lines(Group(*summary)))  # below it is the line of the next command
         bands = sum(isinstance(each, Table) for each in summary)
-        tables = replace(tables, rows=ROWS + max(0, spare // max(1, bands)))
+        tables = replace(tables, rows=LEAST_ROWS + max(0, spare // max(1, bands)))
         summary = _summary(out, explanation, tables)
     with trimmed(out):
         out.print(Group(*summary))

@@ -28,7 +28,7 @@ from gpt2cli.insight.findings import (
 )
 from gpt2cli.tokenizer import show
 
-ROWS = 6
+LEAST_ROWS = 6
 """Rows of a table on a low screen."""
 STRONGEST = 5
 """Heads that are listed of those that patching measured."""
@@ -51,7 +51,7 @@ class Tables:
     screen: bool
     blocks: bool
     longest_token: int
-    rows: int = ROWS
+    rows: int = LEAST_ROWS
 
     def token(self, text: str) -> str:
         """A token on one line, in quotes, which show its blanks."""

@@ -11,7 +11,7 @@ from gpt2cli.cli.terminal import visible_line
 from gpt2cli.insight.findings import TokenRow
 
 STYLES = ((2.0, "green"), (5.0, "cyan"), (9.0, "magenta"), (math.inf, "bold red"))
-"""Styles up to so many bits. They can be read on dark and on light backgrounds."""
+"""Each style is for a surprisal below the number, in bits. All are legible on dark and on light backgrounds."""
 MOST_LINES = 3
 """Lines of tokens on a terminal. Only the last tokens of a longer prompt are shown."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from gpt2cli.cli.environment import Environment, use
 from gpt2cli.cli.views.insight import show_explanation
-from gpt2cli.cli.views.insight_tables import ROWS, STRONGEST, Tables
+from gpt2cli.cli.views.insight_tables import LEAST_ROWS, STRONGEST, Tables
 from gpt2cli.cli.views.surprisal import MOST_LINES, bits, prompt_lines, style_of
 from gpt2cli.insight.explanation import Explanation
 from gpt2cli.insight.findings import (
@@ -143,7 +143,7 @@ def test_heads_without_labels_and_numbers_that_round_to_zero() -> None:
 
 def test_a_screen_has_some_layers_and_a_pipe_all() -> None:
     screen, pipe = (Tables(screen=screen, blocks=True, longest_token=14).lens(lens(48)) for screen in (True, False))
-    assert (screen.row_count, pipe.row_count) == (ROWS, 49)
+    assert (screen.row_count, pipe.row_count) == (LEAST_ROWS, 49)
     names = [str(name) for name in screen.columns[0].cells]
     assert names[0] == "embedding" and names[-1] == "47"
 
@@ -201,7 +201,7 @@ def test_target_and_foil_have_a_row_on_any_screen() -> None:
     top = tuple(Choice(f" w{number}", number, 0.1) for number in range(12))
     tables = Tables(screen=True, blocks=True, longest_token=14)
     names = [str(name) for name in tables.next(Next(top, top, {}), {2, 8, 11}).columns[0].cells]
-    assert names == [*(f'" w{number}"' for number in range(ROWS)), '" w8"', '" w11"']
+    assert names == [*(f'" w{number}"' for number in range(LEAST_ROWS)), '" w8"', '" w11"']
 
 
 def patching(layers: int, moves_at: int) -> Patching:
@@ -216,7 +216,7 @@ def test_patching_shows_where_the_difference_moves_and_the_strongest_heads(moves
     tables = Tables(screen=True, blocks=True, longest_token=14)
     streams, heads = tables.patching(patching(12, moves_at), (464, 1402, 39610))
     layers = [str(cell) for cell in streams.columns[0].cells]
-    assert {"0", str(moves_at - 1), str(moves_at), "11"} <= set(layers) and len(layers) <= ROWS
+    assert {"0", str(moves_at - 1), str(moves_at), "11"} <= set(layers) and len(layers) <= LEAST_ROWS
     assert layers.count("…") >= 1
     places = dict(zip(layers, (str(cell) for cell in streams.columns[1].cells), strict=True))
     assert places["0"].startswith("1: ") and places["11"].startswith("3: ")
