@@ -1,0 +1,52 @@
+"""The state that the HTTP server and the command share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gpt2cli.config import ServeConfig
+from gpt2cli.serving.engine import Engine
+from gpt2cli.serving.refusal import Refusal
+from gpt2cli.serving.served_model import ServedModel
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """One answered request, for the log and the metrics. It holds no text of a prompt or an answer.
+
+    path              the route, such as /v1/models/{id}, and not what a client wrote; "other" if there is none
+    status            the HTTP status; 499 if the client left before the answer was complete
+    seconds           from the first byte of the request to the last of the answer
+    first_text        seconds until the first new text, if there was one
+    prompt_tokens, new_tokens   None for requests that generate nothing
+    """
+
+    method: str
+    path: str
+    status: int
+    seconds: float
+    first_text: float | None = None
+    prompt_tokens: int | None = None
+    new_tokens: int | None = None
+
+
+@dataclass
+class Service:
+    """The HTTP server reads it in its own thread. The command writes it: `engine` and `model` when they are loaded.
+
+    report  gets each answered request, in the thread of the HTTP server
+    """
+
+    config: ServeConfig
+    report: Callable[[RequestRecord], None]
+    engine: Engine | None = field(default=None, init=False)
+    model: ServedModel | None = field(default=None, init=False)
+
+    def begin(self, model: ServedModel, engine: Engine) -> None:
+        """Answer requests from now on."""
+        self.model, self.engine = model, engine
+
+    def loaded(self) -> tuple[ServedModel, Engine]:
+        """The model and the engine. Raises Refusal (503) while the model is loaded."""
+        if self.model is None or self.engine is None:
+            raise Refusal(503, "the model is still loading: try again in a moment", headers={"Retry-After": "1"})
+        return self.model, self.engine
