@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from gpt2cli.config import ServeConfig
 from gpt2cli.serving.engine import Engine
-from gpt2cli.serving.refusal import Refusal
+from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.served_model import ServedModel
 
 
@@ -46,7 +46,7 @@ class Service:
         self.model, self.engine = model, engine
 
     def loaded(self) -> tuple[ServedModel, Engine]:
-        """The model and the engine. Raises Refusal (503) while the model is loaded."""
+        """The model and the engine. Raises RefusedError (503) while the model is loaded."""
         if self.model is None or self.engine is None:
-            raise Refusal(503, "the model is still loading: try again in a moment", headers={"Retry-After": "1"})
+            raise RefusedError(503, "the model is still loading: try again in a moment", headers={"Retry-After": "1"})
         return self.model, self.engine

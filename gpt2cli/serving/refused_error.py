@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request is refused. `headers` are those of the answer besides its content type.
 
     status   the HTTP status: 400 wrong field, 401 key, 403 Host or Origin, 404 model or path, 405 method, 408 too slow,
