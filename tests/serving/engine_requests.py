@@ -44,7 +44,7 @@ def with_few_choices(text):
 
 def random_request(rng):
     """Up to 3 prompts, some of which may be equal, with up to 3 texts each."""
-    lengths = [1, 2, 5, 31, 32, 33, 47, 48, 49, 80, WINDOW - 1, WINDOW]
+    lengths = [1, 2, 5, 31, 32, 33, 63, 64, 65, 80, WINDOW - 1, WINDOW]
     prompts = [random_ids(rng, rng.choice(lengths)) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
     texts = []
     for ids in rng.choices(prompts, k=len(prompts)):

@@ -43,6 +43,13 @@ def test_a_graph_decoder_has_slots_in_its_graph(decoder):
     assert type(make_slots(decoder, 2)) is (CacheSlots if decoder.sessions is None else GraphSlots)
 
 
+def test_a_session_of_graphs_belongs_to_its_slots():
+    decoder = DECODERS["graphs"](models.small_model(CONFIG))
+    slots = GraphSlots(decoder, 2)
+    with decoder.sessions.session(2, CONFIG.block_size, None) as other:
+        assert other is not slots._session
+
+
 def test_the_memory_is_that_of_all_windows(decoder):
     rows = 4 if decoder.sessions is None else 5  # one more, which reads the prompts
     size = decoder.new_cache(rows, CONFIG.block_size).nbytes
@@ -91,14 +98,13 @@ def test_a_cleared_slot_is_free_of_numbers_that_are_not_finite(decoder):
 
 
 def spoil(decoder, slots):
-    """Fill a window of every slot with tokens whose keys and values are NaN."""
-    weight = decoder.gpt.wpe.weight if hasattr(decoder, "gpt") else decoder._arrays["wpe"]
-    before = weight.data.clone() if hasattr(decoder, "gpt") else weight.copy()
-    target = weight.data if hasattr(decoder, "gpt") else weight
-    target[:] = np.nan
+    """Fill a window of each slot with tokens whose keys and values are NaN."""
+    weight = decoder.gpt.wpe.weight.data.numpy() if hasattr(decoder, "gpt") else decoder._arrays["wpe"]
+    before = weight.copy()
+    weight[:] = np.nan
     for slot in range(2):
         assert np.isnan(read(slots, slot, ids_of(CONFIG.block_size))).all()
-    target[:] = before
+    weight[:] = before
 
 
 def test_slots_that_are_not_used_never_run_out_of_room(decoder):
