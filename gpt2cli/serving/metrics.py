@@ -20,12 +20,18 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = self._counter("requests", "Answered requests by route and HTTP status.", ("route", "status"))
-        self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts. Several texts of one prompt count once.")
+        self._prompt_tokens = self._counter(
+            "prompt_tokens", "Tokens of prompts. Several texts of one prompt count once."
+        )
         self._new_tokens = self._counter("new_tokens", "Generated tokens.")
-        self._seconds = self._histogram("request_seconds", "Seconds from a generation request to its last byte.", SECONDS)
+        self._seconds = self._histogram(
+            "request_seconds", "Seconds from a generation request to its last byte.", SECONDS
+        )
         self._first = self._histogram("first_text_seconds", "Seconds from a request to its first new text.", SECONDS)
         self._speed = self._histogram(
-            "tokens_per_second", "New tokens per second of a request, from its first text to its end.", TOKENS_PER_SECOND
+            "tokens_per_second",
+            "New tokens per second of a request, from its first text to its end.",
+            TOKENS_PER_SECOND,
         )
         self._waiting = self._gauge("waiting_requests", "Requests that wait for a slot.")
         self._busy = self._gauge("busy_slots", "Slots that read a prompt or generate a text.")
