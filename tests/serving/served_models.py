@@ -11,9 +11,9 @@ from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.served_model import ServedModel
 
 
-def described_model(template: PromptTemplate | None = ALPACA, window: int = 256) -> ServedModel:
-    """A model that is named tiny."""
-    return ServedModel("tiny", 1, GPTConfig(block_size=window), "fp32", "cpu", template, False, "fp_0")
+def described_model(template: PromptTemplate | None = ALPACA, window: int = 256, name: str = "tiny") -> ServedModel:
+    """A model without weights."""
+    return ServedModel(name, 1, GPTConfig(block_size=window), "fp32", "cpu", template, False, "fp_0")
 
 
 texts = st.text(st.characters(exclude_categories=()), max_size=8)  # halves of surrogate pairs too
