@@ -13,9 +13,11 @@ async function connect() {
   isConnecting = true;
   for (let model; !model; ) {
     try {
-      [model] = (await (await ask("v1/models")).json()).data;
-      describe(model);
-    } catch (problem) {
+      const { data } = await (await ask("v1/models")).json();
+      describe(data[0]);
+      [model] = data;
+    } catch (error) {
+      const problem = asProblem(error, "The server does not say which model it has.");
       const isKey = problem.status === 401;
       about.textContent = problem.message + (isKey ? "" : " This page tries again.");
       if (isKey) {
@@ -38,20 +40,24 @@ function describe(model) {
 
 function askForKey() {
   byId("key-form").hidden = false;
-  byId("key").focus();
+  byId("key").select();
 }
 
-byId("key-form").addEventListener("submit", (event) => {
+byId("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   key = byId("key").value;
   byId("key-form").hidden = true;
-  connect();
+  await connect();
+  if (!byId("key-form").hidden) return;
+  const panel = chat.root.hidden ? completion : chat;
+  panel.tell("The server accepts the key.");
+  panel.input.focus();
 });
 
 // ---- The settings
 
 // The fields of a request that the settings give. Empty fields have the server's default. Null: a field is wrong.
-function chosen(kind) {
+function chosen() {
   const inputs = [...settings.querySelectorAll("[name]")].filter((input) => !input.closest("[hidden]"));
   const wrong = inputs.find((input) => !input.checkValidity());
   if (wrong) {
@@ -121,19 +127,18 @@ continuation.addEventListener("keydown", (event) => {
 
 function send() {
   const message = byId("message"), asked = message.value.trim();
-  if (chat.running || !asked) return;
+  const body = chat.running ? null : chosen();
+  if (!asked || !body) return;
   const element = byId("exchange").content.cloneNode(true).firstElementChild;
   element.querySelector(".asked").textContent = asked;
   exchanges.push({ asked, element, said: element.querySelector(".said") });
   log.append(element);
   message.value = "";
-  answerLast();
+  answerLast(body);
 }
 
 // The earlier messages are those with an answer.
-async function answerLast() {
-  const body = chat.running ? null : chosen();
-  if (!body) return;
+async function answerLast(body) {
   const { asked, said, element } = exchanges.at(-1), note = element.querySelector(".note");
   const messages = exchanges.slice(0, -1).filter((earlier) => earlier.said.textContent).flatMap((earlier) => [
     { role: "user", content: earlier.asked }, { role: "assistant", content: earlier.said.textContent },
@@ -143,13 +148,16 @@ async function answerLast() {
   log.scrollTop = log.scrollHeight;
   enableForChat();
   const { words, failed, figures } = await chat.run({ ...body, messages }, new GrowingText(log, said));
-  note.textContent = figures;
+  note.textContent = failed || !said.textContent ? `${words} ${figures}` : figures;
   chat.tell(words, failed);
 }
 
 function enableForChat() { byId("again").ariaDisabled = byId("clear").ariaDisabled = !exchanges.length; }
 
-byId("again").addEventListener("click", () => { if (exchanges.length) answerLast(); });
+byId("again").addEventListener("click", () => {
+  const body = chat.running || !exchanges.length ? null : chosen();
+  if (body) answerLast(body);
+});
 byId("clear").addEventListener("click", () => {
   chat.running?.abort();
   exchanges.length = 0;

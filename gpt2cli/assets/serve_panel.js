@@ -32,10 +32,10 @@ class Panel {
     let words, problem;
     try {
       await this.read({ ...body, stream: true, stream_options: { include_usage: true } }, growing, found);
-      words = found.reason === "length" ? "The text has the most tokens that the settings allow." : "The text has ended.";
+      words = found.reason === "length" ? "The text has reached max tokens." : "The text has ended.";
     } catch (error) {
       if (this.running.signal.aborted) words = "Stopped.";
-      else problem = error instanceof Problem ? error : new Problem("The text broke off: the connection to the server ended.");
+      else problem = asProblem(error, "The text broke off: the connection to the server ended.");
     }
     this.running.abort();
     this.running = null;
@@ -81,11 +81,10 @@ class Panel {
 }
 
 function figures({ usage, first, last, pieces }, begun, seed) {
-  const parts = [];
-  const tokens = usage?.completion_tokens ?? pieces;
+  const parts = [], tokens = usage?.completion_tokens ?? pieces;
   if (usage) parts.push(`${usage.prompt_tokens} prompt tokens, ${tokens} new`);
-  else if (pieces) parts.push(`about ${tokens} new tokens`);
-  if (first) parts.push(`first after ${((first - begun) / 1000).toFixed(2)} s`);
+  else if (pieces) parts.push(`About ${tokens} new tokens`);
+  if (first) parts.push(`first token after ${((first - begun) / 1000).toFixed(2)} s`);
   if (tokens > 1 && last > first) parts.push(`then ${((1000 * (tokens - 1)) / (last - first)).toFixed(1)} tokens/s`);
-  return [...parts, `seed ${seed}`].join(" · ");
+  return parts.length ? [...parts, `seed ${seed}`].join(" · ") : "";
 }

@@ -8,6 +8,8 @@ class Problem extends Error {
   }
 }
 
+const asProblem = (error, words) => (error instanceof Problem ? error : new Problem(words));
+
 async function ask(path, body, signal) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   if (body) headers["Content-Type"] = "application/json";
