@@ -84,15 +84,21 @@ class ServedProcess:
 
 
 @contextmanager
-def started(
-    directory: Path, *options: str, port: int = 0, code: str | None = None, env: dict[str, str] | None = None
-) -> Iterator[ServedProcess]:
-    """Start a server, which is killed at the end of the block if it runs. `code` replaces `python -m gpt2cli`."""
+def started(directory: Path, *options: str, port: int = 0, code: str | None = None) -> Iterator[ServedProcess]:
+    """Start a server, which is killed at the end of the block if it runs. `code` replaces `python -m gpt2cli`.
+
+    Its output goes to files in `directory`, which is also its working directory.
+    """
     start = ["-m", "gpt2cli"] if code is None else ["-c", code]
     command = [sys.executable, *start, "serve", "--port", str(port), "--threads", "1", *options]
     with (directory / "stdout").open("wb") as stdout, (directory / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=clean_environment() | (env or {})
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=directory,
+            env=clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[1])},
         )
     try:
         yield ServedProcess(process, directory, port)
