@@ -171,6 +171,15 @@ def test_a_signal_ends_an_idle_server(home: Path, small: str, tmp_path: Path, na
     assert server.stderr.count("\n") == 2 and "ending" not in server.stderr
 
 
+def test_a_server_on_a_cpu_does_not_import_torch(home: Path, tmp_path: Path) -> None:
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from gpt2cli.__main__ import main; main()"
+    with serving(tmp_path, "--model", "tiny", "--device", "cpu", code=code) as server:
+        server.ask("/v1/completions", COMPLETION)
+        server.end(signal.SIGTERM)
+    imported = server.stdout.split()
+    assert "uvicorn" in imported and not {"torch", "safetensors", "huggingface_hub", "pydantic"} & set(imported)
+
+
 class Stream:
     """A stream of a text, which a thread reads."""
 
