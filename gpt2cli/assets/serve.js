@@ -181,6 +181,7 @@ function choose(chosenTab) {
     byId(kind).hidden = !isChosen;
     settings.querySelector(`[data-for="${kind}"]`).hidden = !isChosen;
   }
+  log.scrollTop = log.scrollHeight; // a hidden box forgets where it was
 }
 
 for (const tab of tabs) {
