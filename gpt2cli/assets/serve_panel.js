@@ -81,11 +81,13 @@ class Panel {
   }
 }
 
+const SHORTEST_TIME = 100; // milliseconds: a browser may get several tokens at once, so a shorter time tells no speed
+
 function figures({ usage, first, last, pieces }, begun, seed) {
   const parts = [], tokens = usage?.completion_tokens ?? pieces;
   if (usage) parts.push(`${usage.prompt_tokens} prompt tokens, ${tokens} new`);
   else if (pieces) parts.push(`About ${tokens} new tokens`);
   if (first) parts.push(`first token after ${((first - begun) / 1000).toFixed(2)} s`);
-  if (tokens > 1 && last > first) parts.push(`then ${((1000 * (tokens - 1)) / (last - first)).toFixed(1)} tokens/s`);
+  if (tokens > 1 && last - first > SHORTEST_TIME) parts.push(`then ${((1000 * (tokens - 1)) / (last - first)).toFixed(1)} tokens/s`);
   return parts.length ? [...parts, `seed ${seed}`].join(" · ") : "";
 }

@@ -56,7 +56,7 @@ async function* events(response) {
 
 const PROBABILITIES = [0.5, 0.2, 0.05, 0.01];
 const percent = (logprob) => { const value = 100 * Math.exp(logprob); return `${value < 0.1 ? "<0.1" : value.toFixed(1)} %`; };
-const visible = (token) => `\u2068${token.replaceAll(" ", "·").replaceAll("\n", "↵")}\u2069`;
+const visible = (token) => `“\u2068${token.replaceAll(" ", "·").replaceAll("\n", "↵")}\u2069”`;
 
 // The bytes of a token. Those that are not UTF-8 come as "bytes:\xe2\x80".
 function bytesOf(token) {
