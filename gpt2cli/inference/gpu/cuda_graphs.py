@@ -142,6 +142,22 @@ class GraphSession:
         self.state.lengths[row] = length
 
     @torch.inference_mode()
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Replace a row's keys and values by the first `length` ones of another row, which may be the same one."""
+        if source != target:
+            for store in (self.state.keys, self.state.values):
+                store[:, target, :, :length] = store[:, source, :, :length]
+        self.lengths[target] = length
+        self.state.lengths[target] = length
+
+    @torch.inference_mode()
+    def clear(self, row: int) -> None:
+        """Forget a row's tokens. Zeros replace them, because an earlier text may have left NaN."""
+        self.state.keys[:, row] = 0
+        self.state.values[:, row] = 0
+        self.copy_row(row, row, 0)
+
+    @torch.inference_mode()
     def launch(self, steps: int, uniform: NDArray[np.float64] | None = None) -> Burst:
         """Decode `steps` tokens in every row, at most BURST, drawn with `uniform` (steps, B). Does not wait for them.
 
