@@ -47,9 +47,14 @@ class Batch:
 
         It assumes that texts grow to their largest lengths.
         """
-        turns = [text.most_left if (text := seat.text) else 0 for seat in self._seats]
+        turns = [self._turns_left(seat.text, seat.reading) for seat in self._seats]
         before = max(0, len(self._rotation) - self.waiting)  # slots that earlier requests take first
         return sorted(turns)[min(before, len(turns) - 1)] * self._turn_seconds
+
+    def _turns_left(self, text: RunningText | None, reading: Reading | None) -> int:
+        """The most turns until a slot is free."""
+        pieces = 0 if reading is None else -(-reading.left // self._slots.piece_tokens)
+        return pieces + (0 if text is None else text.most_left)
 
     def add(self, job: Job) -> None:
         self._jobs[job] = None
@@ -195,26 +200,23 @@ class Batch:
         shortest = min(reading, key=lambda pair: (pair[1].left, pair[1].order))
         seat, chosen = shortest if self._oldest_was_read else oldest
         self._oldest_was_read = chosen is oldest[1]
-        assert seat.job is not None
+        job = seat.job
+        assert job is not None
         try:
             chosen.read_piece(self._decoder, self._slots)
             if not chosen.left:
-                self._end_reading(seat, chosen.prompt)
+                self._end_reading(seat, job, chosen.prompt)
         except GPT2Error as error:
-            self.fail(seat.job, error)
+            self.fail(job, error)
 
-    def _end_reading(self, seat: Seat, prompt: Prompt | None) -> None:
-        """Go on with a text whose prompt has been read, and with those that wait for the same prompt."""
-        job, seat.reading = seat.job, None
+    def _end_reading(self, seat: Seat, job: Job, prompt: Prompt | None) -> None:
+        """Go on with a text that has read its prompt, and with the texts that wait for the same prompt."""
+        seat.reading = None
         if prompt is None:
             seat.is_generating = True
             return
         seat.held = prompt
-        waiting = [
-            other
-            for other in self._seats
-            if other.job is job and other.text is not None and not other.is_generating and other.reading is None
-            if job is not None and job.prompt(other.text.request) is prompt
-        ]
-        for other in sorted(waiting, key=lambda other: other.slot == seat.slot):  # the source last: it changes
-            self._give_prompt(other, prompt)
+        for other in self._seats:
+            is_waiting = other.reading is None and not other.is_generating
+            if other.job is job and is_waiting and other.text and job.prompt(other.text.request) is prompt:
+                self._give_prompt(other, prompt)

@@ -6,19 +6,23 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+EXCLUDED = -100
+"""The smallest bias of OpenAI's API: the token is never chosen."""
+
 
 class LogitChanges:
     """The changes for one text. They come before the repetition penalty and the temperature.
 
     From the logit of a token that was generated c times in this text, c * `frequency_penalty` is subtracted, and
-    `presence_penalty` if c > 0, as OpenAI's documentation defines them. Then `bias[token]` is added. Tokens of the
-    prompt do not count.
+    `presence_penalty` if c > 0, as OpenAI's documentation defines them. Then `bias[token]` is added; a bias of EXCLUDED
+    or less excludes the token. Tokens of the prompt do not count.
     """
 
     def __init__(self, frequency_penalty: float, presence_penalty: float, bias: Mapping[int, float]) -> None:
         self._frequency_penalty, self._presence_penalty = frequency_penalty, presence_penalty
         self._bias_tokens = np.array(list(bias), np.int64)
-        self._bias = np.array(list(bias.values()), np.float32)
+        values = np.array(list(bias.values()), np.float32)
+        self._bias = np.where(values > EXCLUDED, values, -np.inf).astype(np.float32)
         self._counts = Counter[int]()
 
     def count(self, token: int) -> None:

@@ -84,7 +84,9 @@ class CacheSlots:
 class GraphSlots:
     """Implements `Slots` by a session of CUDA graphs. A step computes all rows, also those that are not used.
 
-    Graphs do not read prompts: a second cache of one row does, so that a prompt must be read in one piece.
+    Graphs do not read prompts: a second cache of one row does, so that a prompt must be read in one piece. A row that is
+    not used gets a token after its last one, which the next token overwrites. In a full row, it overwrites the last
+    one: no step continues a full row.
     """
 
     def __init__(self, decoder: Decoder, count: int) -> None:
@@ -108,13 +110,19 @@ class GraphSlots:
         return hidden
 
     def step(self, slots: Sequence[int], tokens: Sequence[int]) -> NDArray[np.float32]:
-        row_tokens = [0] * self._count
+        row_tokens, lengths = [0] * self._count, list(self._session.lengths)
         for slot, token in zip(slots, tokens, strict=True):
             row_tokens[slot] = token
-        return self._decoder.to_host(self._session.logits_after(row_tokens))[list(slots)]
+            lengths[slot] += 1
+        self._session.set_lengths(self._session.lengths)
+        logits = self._decoder.to_host(self._session.logits_after(row_tokens))[list(slots)]
+        self._session.lengths = lengths  # the other rows have got a token, too: forget it
+        return logits
 
     def copy(self, source: int, target: int, length: int) -> None:
-        self._session.copy_row(source, target, length)
+        if source != target:
+            self._session.copy_row(source, target)
+        self._session.lengths[target] = length
 
     def clear(self, slot: int) -> None:
-        self._session.clear(slot)
+        self._session.lengths[slot] = 0  # `read` and `copy` replace all of a row
