@@ -66,7 +66,7 @@ async def equality(load: Load, part: Part) -> None:
     answers = await random_requests.served_at(load.port, bodies, moments)
     model = load_model(args.model, ckpt=args.ckpt, device="cpu", precision=args.precision)
     found = [
-        random_requests.difference(body, answer, random_requests.generated(model, body))
+        random_requests.difference(answer, random_requests.generated(model, body))
         for body, answer in zip(bodies, answers, strict=True)
     ]
     wrong = [(body, why) for body, why in zip(bodies, found, strict=True) if why]

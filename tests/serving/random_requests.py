@@ -66,20 +66,19 @@ def _random_text(choose: random.Random, window: int) -> str:
 
 
 async def served(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The choices of the server's answer, with `text`, `finish_reason` and, if wanted, `token_logprobs`."""
-    if not body["stream"]:
-        answer = await raw_client.ask(port, body)
-        return [_choice(choice) for choice in sorted(answer["choices"], key=lambda choice: choice["index"])]
-    whole: dict[int, dict[str, Any]] = {}
-    async for event in raw_client.stream(port, body):
-        for piece in event["choices"]:
-            new = _choice(piece)
-            if (choice := whole.setdefault(piece["index"], new)) is not new:
-                choice["text"] += new["text"]
-                choice["finish_reason"] = new["finish_reason"]
-                if "token_logprobs" in new:
-                    choice.setdefault("token_logprobs", []).extend(new["token_logprobs"])
-    return [whole[index] for index in sorted(whole)]
+    """The choices of the server's answer, with `text`, `finish_reason` and `token_logprobs`."""
+    if body["stream"]:
+        pieces = [piece async for event in raw_client.stream(port, body) for piece in event["choices"]]
+    else:
+        pieces = (await raw_client.ask(port, body))["choices"]
+    count = 1 + max(piece["index"] for piece in pieces)
+    found = [{"text": "", "finish_reason": None, "token_logprobs": []} for _ in range(count)]
+    for piece in pieces:
+        choice = found[piece["index"]]
+        choice["text"] += piece["text"]
+        choice["finish_reason"] = piece["finish_reason"]
+        choice["token_logprobs"] += (piece["logprobs"] or {}).get("token_logprobs", [])
+    return found
 
 
 async def served_at(
@@ -92,13 +91,6 @@ async def served_at(
         return await served(port, body)
 
     return await asyncio.gather(*map(later, bodies, moments))
-
-
-def _choice(choice: dict[str, Any]) -> dict[str, Any]:
-    found = {"text": choice["text"], "finish_reason": choice["finish_reason"]}
-    if choice.get("logprobs") is not None:
-        found["token_logprobs"] = choice["logprobs"]["token_logprobs"]
-    return found
 
 
 def generated(model: Decoder, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -126,13 +118,11 @@ def generated(model: Decoder, body: dict[str, Any]) -> list[dict[str, Any]]:
 def _expected(sample: Sample, body: dict[str, Any], ids: list[int]) -> dict[str, Any]:
     before = tokenizer.decode(ids) if body.get("echo") else ""
     reason = "length" if sample.finish_reason == "length" else "stop"
-    found: dict[str, Any] = {"text": before + sample.text, "finish_reason": reason}
-    if "logprobs" in body:
-        found["token_logprobs"] = [entry.logprob for entry in sample.logprobs]
-    return found
+    logprobs = [entry.logprob for entry in sample.logprobs]
+    return {"text": before + sample.text, "finish_reason": reason, "token_logprobs": logprobs}
 
 
-def difference(body: dict[str, Any], answer: list[dict[str, Any]], expected: list[dict[str, Any]]) -> str | None:
+def difference(answer: list[dict[str, Any]], expected: list[dict[str, Any]]) -> str | None:
     """How an answer differs from what is expected; None if it does not.
 
     With `echo`, the answer's log-probabilities begin with those of the prompt.
@@ -140,11 +130,9 @@ def difference(body: dict[str, Any], answer: list[dict[str, Any]], expected: lis
     if len(answer) != len(expected):
         return f"{len(answer)} choices in place of {len(expected)}"
     for number, (one, other) in enumerate(zip(answer, expected, strict=True)):
-        mine = dict(one)
-        if body.get("echo") and "token_logprobs" in other:
-            before = len(mine["token_logprobs"]) - len(other["token_logprobs"])
-            mine["token_logprobs"] = mine["token_logprobs"][before:]
-        for name, value in other.items():
-            if mine.get(name) != value:
-                return f"{name} of choice {number} is {mine.get(name)!r} in place of {value!r}"
+        entries = one["token_logprobs"]
+        of_new_tokens = entries[len(entries) - len(other["token_logprobs"]) :]
+        for name, value in (one | {"token_logprobs": of_new_tokens}).items():
+            if value != other[name]:
+                return f"{name} of choice {number} is {value!r} in place of {other[name]!r}"
     return None
