@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from gpt2cli.serving.refused_error import RefusedError
 
-BUG = RefusedError(500, "the server failed at this request: it is a bug, and the server's log says more")
+BUG = RefusedError(500, "the server failed at this request: it is a bug")
 
 
 def as_json(value: Any) -> bytes:

@@ -3,10 +3,19 @@
 One thread runs the engine. Requests come from other threads.
 """
 
+import math
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Lock
 
+from gpt2cli.errors import GPT2Error
 from gpt2cli.inference.decoder import Decoder
+from gpt2cli.serving.batch import Batch
+from gpt2cli.serving.jobs import Job
 from gpt2cli.serving.text_request import TextEvent, TextRequest
 
 Deliver = Callable[[TextEvent], None]
@@ -35,6 +44,12 @@ class Ticket:
     texts: tuple[TextRequest, ...]
     deliver: Deliver
     is_cancelled: bool = field(default=False, init=False)
+    job: Job | None = field(default=None, init=False, repr=False)  # of the engine's thread
+
+    def pass_on(self, event: TextEvent) -> None:
+        """Deliver an event, unless the client has left."""
+        if not self.is_cancelled:
+            self.deliver(event)
 
 
 @dataclass(frozen=True)
@@ -54,27 +69,86 @@ class Engine:
 
     def __init__(self, decoder: Decoder, slots: int, max_queue: int) -> None:
         self.decoder, self.slots, self.max_queue = decoder, slots, max_queue
-        self.kv_bytes = 0
+        self._batch = Batch(decoder, slots)
+        self.kv_bytes = self._batch.nbytes
+        # what `run` does before its next turn; reentrant, so that a signal handler can put something in
+        self._inbox = SimpleQueue[Callable[[], None]]()
+        self._accepted = self._added = 0  # tickets that were put into the inbox, and that came out
+        self._is_closed = False
+        self._deadline: float | None = None
+        self._submitting = Lock()  # `end` does not take it, because a signal may come while it is held
 
     def submit(self, texts: Sequence[TextRequest], deliver: Deliver) -> Ticket:
         """Accept a request, in any thread. Raises QueueFullError and EndingError."""
-        raise NotImplementedError
+        ticket = Ticket(tuple(texts), deliver)
+        with self._submitting:
+            if self._is_closed or self._deadline is not None:
+                raise EndingError
+            load = self.load()
+            if load.waiting_requests >= self.max_queue + load.slots - load.busy_slots:
+                raise QueueFullError(max(1, math.ceil(self._batch.free_in())))
+            self._accepted += 1
+            self._inbox.put(partial(self._add, ticket))
+        return ticket
 
     def cancel(self, ticket: Ticket) -> None:
         """Stop a request whose client has left, in any thread. Its slots are free before the next step."""
-        raise NotImplementedError
+        ticket.is_cancelled = True
+        self._inbox.put(partial(self._remove, ticket))
 
     def load(self) -> Load:
         """What the engine does at the moment, in any thread."""
-        raise NotImplementedError
+        return Load(self._batch.busy, self.slots, self._batch.waiting + self._accepted - self._added)
 
     def run(self) -> None:
         """Generate texts until `end`."""
-        raise NotImplementedError
+        error = GPT2Error("the server has ended before the answer was complete")
+        try:
+            while True:
+                self._empty_inbox(wait=self._batch.is_idle and self._deadline is None)
+                if self._is_over():
+                    return
+                self._batch.turn()
+        except Exception:
+            error = GPT2Error("the server has failed: this is a bug")
+            raise
+        finally:
+            self._close(error)
 
     def end(self, grace: float) -> None:
         """Let `run` return when all accepted requests are done, or after `grace` seconds; from a thread or a signal.
 
         A second call can only shorten the time. Requests that are cut get RequestFailed.
         """
-        raise NotImplementedError
+        deadline = time.monotonic() + grace
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+        self._inbox.put(lambda: None)  # wakes `run`
+
+    def _is_over(self) -> bool:
+        return self._deadline is not None and (self._batch.is_idle or time.monotonic() >= self._deadline)
+
+    def _empty_inbox(self, wait: bool) -> None:
+        """Add the new requests to the batch and remove the cancelled ones. With `wait`, there is at least one."""
+        with suppress(Empty):
+            while True:
+                self._inbox.get(block=wait)()
+                wait = False
+
+    def _add(self, ticket: Ticket) -> None:
+        self._added += 1
+        if not ticket.is_cancelled:
+            ticket.job = Job(ticket.texts, ticket.pass_on)
+            self._batch.add(ticket.job)
+
+    def _remove(self, ticket: Ticket) -> None:
+        if ticket.job is not None:
+            self._batch.remove(ticket.job)
+
+    def _close(self, error: GPT2Error) -> None:
+        """End all requests that are left. There will be no others."""
+        with self._submitting:
+            self._is_closed = True
+        self._empty_inbox(wait=False)
+        for job in self._batch.jobs:
+            with suppress(Exception):  # the others must get their event, too
+                self._batch.fail(job, error)

@@ -1,0 +1,85 @@
+"""Reading prompts in pieces, so that a long prompt does not stall the other texts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2cli.errors import DivergedError
+from gpt2cli.generation.logprobs import LOGIT_ROWS, TokenLogprobs, token_logprobs
+from gpt2cli.inference.decoder import Decoder
+from gpt2cli.serving.slots import Slots
+
+
+@dataclass(eq=False)
+class Prompt:
+    """A prompt of a request. It is read once for all texts that continue it.
+
+    top         the number of likeliest tokens for which log-probabilities are wanted at each place; None: none are
+    texts_left  the number of texts that have not begun to continue it
+    logits      (V,) after the last token; None until the prompt is read, and when no texts are left
+    logprobs    those of the tokens from the second one on, if they are wanted
+    """
+
+    ids: tuple[int, ...]
+    top: int | None
+    texts_left: int = field(default=0, init=False)
+    logits: NDArray[np.float32] | None = field(default=None, init=False)
+    logprobs: tuple[TokenLogprobs, ...] = field(default=(), init=False)
+
+    def begin_text(self) -> NDArray[np.float32]:
+        """The logits, for one of the texts. The last one takes them away: a request can have hundreds of prompts."""
+        assert self.logits is not None
+        logits = self.logits
+        self.texts_left -= 1
+        if not self.texts_left:
+            self.logits, self.logprobs = None, ()
+        return logits
+
+
+class Reading:
+    """Reads `ids` into a slot, piece by piece. If they are a prompt, it gets its logits and log-probabilities.
+
+    order   counts readings, so that the oldest is known
+    prompt  None for a text that has filled the window and reads the newer half of its tokens again
+    """
+
+    def __init__(self, slot: int, ids: Sequence[int], order: int, prompt: Prompt | None = None) -> None:
+        self.slot, self.ids, self.order, self.prompt = slot, ids, order, prompt
+        self._done = 0
+        self._logprobs = list[TokenLogprobs]()
+
+    @property
+    def left(self) -> int:
+        """The number of tokens that are not read yet."""
+        return len(self.ids) - self._done
+
+    def read_piece(self, decoder: Decoder, slots: Slots) -> None:
+        """Read the next piece. Raises DivergedError if a log-probability is not finite."""
+        piece = self.ids[self._done : self._done + slots.piece_tokens]
+        hidden = slots.read(self.slot, piece, len(self.ids))
+        if self.prompt is None:
+            self._done += len(piece)
+            return
+        if self.prompt.top is not None and not self.prompt.logprobs:
+            for start in range(0, len(piece), LOGIT_ROWS):
+                first = self._done + start + 1
+                after = self.ids[first : min(first + LOGIT_ROWS, self._done + len(piece) + 1)]
+                if after:
+                    logits = decoder.to_host(decoder.head(hidden[start : start + len(after)]))
+                    self._logprobs += _checked(token_logprobs(logits, after, self.prompt.top))
+        self._done += len(piece)
+        if not self.left:
+            self.prompt.logits = decoder.to_host(decoder.head(hidden[-1:]))[0]
+            self.prompt.logprobs = self.prompt.logprobs or tuple(self._logprobs)
+
+
+def _checked(found: list[TokenLogprobs]) -> list[TokenLogprobs]:
+    """The same log-probabilities. Raises DivergedError if one is not finite."""
+    if not all(math.isfinite(each.logprob) for each in found):
+        raise DivergedError(
+            "the model's logits are not finite in the prompt: try --precision fp32 or another checkpoint"
+        )
+    return found
