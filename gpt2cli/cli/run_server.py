@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
+from gpt2cli import tokenizer
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.open_model import open_model
@@ -43,6 +44,7 @@ def run_server(
             decoder, _ = open_model(console, spec, threads, compile)
             model = served_model(decoder, served_name(spec))
             engine = make_engine(decoder, config)
+            tokenizer.encoding()  # so that the first request does not wait for it
         server.run(address, model, engine)
 
 

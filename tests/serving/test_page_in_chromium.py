@@ -7,7 +7,7 @@ import pytest
 
 from gpt2cli.serving.refused_error import RefusedError
 from tests.serving.browser import CHROMIUM, CTRL, SHIFT, Tab, chromium
-from tests.serving.scripted_server import ScriptedServer
+from tests.serving.page_server import STREAMED, PageServer
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -15,12 +15,12 @@ HOSTILE = "</script><img src=x onerror=alert(1)> &amp; <b>bold</b>"
 
 
 @pytest.fixture(scope="module")
-def server() -> ScriptedServer:
-    return ScriptedServer()
+def server() -> PageServer:
+    return PageServer()
 
 
 @pytest.fixture(scope="module")
-def address(server: ScriptedServer) -> Iterator[str]:
+def address(server: PageServer) -> Iterator[str]:
     with server.running() as address:
         yield address
 
@@ -32,7 +32,7 @@ def browser(tmp_path_factory) -> Iterator[Tab]:
 
 
 @pytest.fixture
-def tab(browser: Tab, server: ScriptedServer, address: str) -> Iterator[Tab]:
+def tab(browser: Tab, server: PageServer, address: str) -> Iterator[Tab]:
     """The page, which knows its model."""
     server.reset()
     browser.open(address)
@@ -60,7 +60,7 @@ def messages(*texts: str) -> list[dict[str, str]]:
 
 def test_a_completion_continues_the_text_and_says_how_it_went(tab, server):
     complete(tab, "Hello,\n<b>you</b>")
-    tab.wait_for_text("#completion .status", "tokens/s")
+    tab.wait_for_text("#completion .status", "seed")
     assert tab.text("#continuation") == "Hello,\n<b>you</b>Once upon a time."
     [body] = server.bodies
     status = tab.text("#completion .status")
@@ -86,7 +86,7 @@ def test_nothing_moves_while_a_text_is_written(tab, server, address, width):
     assert tab.value("continuation.scrollTop + continuation.clientHeight + 1 >= continuation.scrollHeight")
     tab.value("continuation.scrollTop = 0")  # the reader goes back
     server.release()
-    tab.wait_for_text("#completion .status", "tokens/s")
+    tab.wait_for_text("#completion .status", "seed")
     assert tab.value("continuation.scrollTop") == 0
     assert tab.value(places) == before
 
@@ -138,7 +138,7 @@ def test_tokens_have_colours_and_tell_what_else_was_likely(tab, server):
     tab.value("continuation.focus()")
     tab.press("ArrowRight")
     assert tab.text("#readout").replace("\u2068", "").replace("\u2069", "") == (
-        "Once had 90.5 %. Likeliest others: ↵ 8.2 %, ·a·b 5.0 %."
+        "“Once” had 90.5 %. Likeliest others: “↵” 8.2 %, “·a·b” 5.0 %."
     )
     tab.press("ArrowRight")
     tab.press("ArrowRight")
@@ -158,7 +158,7 @@ def test_a_chat_sends_the_earlier_exchanges_and_can_be_answered_again(tab, serve
             asked[-1] = "Question 1\n?"
         tab.type("?")
         tab.press("Enter")
-        tab.wait_for_text(f"#log article:nth-child({number + 1}) .note", "tokens/s")
+        tab.wait_for_text(f"#log article:nth-child({number + 1}) .note", "seed")
         assert server.bodies[-1]["messages"] == messages(*asked)
         asked += ["Once upon a time."]
     server.pieces = ["Another", " answer"]
@@ -193,8 +193,7 @@ def test_the_settings_are_sent(tab, server):
     tab.value(r"byId('stop').value = 'END\n\\n\\n\n\n'")
     complete(tab)
     tab.wait_for_text("#completion .status", "seed 7")
-    rest = {"prompt": "Hello", "logprobs": 5, "stream": True, "stream_options": {"include_usage": True}}
-    assert server.bodies == [values | rest | {"stop": ["END", "\n\n"]}]
+    assert server.bodies == [values | STREAMED | {"prompt": "Hello", "logprobs": 5, "stop": ["END", "\n\n"]}]
     tab.click("#settings [type=reset]")
     tab.click("#new-seed")
     seed = int(tab.value("byId('seed').value"))
@@ -287,7 +286,7 @@ def test_the_page_waits_for_a_model_that_is_loading(browser, server, address):
 
 
 def test_the_page_waits_for_a_server_that_is_gone(browser):
-    server = ScriptedServer()
+    server = PageServer()
     with ExitStack() as stack:
         address = stack.enter_context(server.running())
         browser.open(address)
