@@ -27,6 +27,8 @@ from gpt2cli.untrusted import is_directory
 
 GRACE = 5.0
 """Seconds that running requests get after the first signal."""
+SHARE_OF_SLOTS = 0.9
+"""The largest share of the free memory that keys and values may take. Prompts that are read need some of the rest."""
 
 
 def run_server(
@@ -89,12 +91,12 @@ def make_engine(decoder: Decoder, config: ServeConfig) -> Engine:
     """Take the memory for all slots. Raises ResourceError, with the number of slots for which it suffices."""
     one = decoder.new_cache(1, decoder.config.block_size).nbytes
     free = more_memory(decoder.device)
-    if free is not None and config.slots * one > free:
-        fitting = free // one
+    fitting = config.slots if free is None else int(SHARE_OF_SLOTS * free) // one
+    if free is not None and config.slots > fitting:
+        advice = f"--slots {fitting} fits" if fitting else "try a smaller model, or a lower --precision"
         raise ResourceError(
             f"--slots {config.slots} takes {decimal(config.slots * one)} of memory for keys and values, and "
-            f"{decimal(free)} are free: "
-            + (f"--slots {fitting} fits" if fitting else "try a smaller model, or a lower --precision")
+            f"{decimal(free)} are free: {advice}"
         )
     return Engine(decoder, config.slots, config.max_queue)
 

@@ -75,7 +75,10 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(run: Run, small: str, 
 
 def test_too_many_slots_for_the_memory(run: Run, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = models.packed(models.small_model(), "fp16").new_cache(1, models.SMALL.block_size).nbytes
-    for free, advice in ((3 * one + 5, "--slots 3 fits"), (one - 1, "try a smaller model, or a lower --precision")):
+    for free, advice in (
+        (int(3 * one / 0.9) + 5, "--slots 3 fits"),
+        (one, "try a smaller model, or a lower --precision"),
+    ):
         monkeypatch.setattr(run_server, "more_memory", lambda device, free=free: free)
         done = run("serve", "--model", small, "--port", "0", "--slots", "4")
         assert (done.returncode, done.stdout) == (6, "")
