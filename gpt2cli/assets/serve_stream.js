@@ -58,11 +58,12 @@ const PROBABILITIES = [0.5, 0.2, 0.05, 0.01];
 const percent = (logprob) => { const value = 100 * Math.exp(logprob); return `${value < 0.1 ? "<0.1" : value.toFixed(1)} %`; };
 const visible = (token) => `“\u2068${token.replaceAll(" ", "·").replaceAll("\n", "↵")}\u2069”`;
 
-// The bytes of a token. Those that are not UTF-8 come as "bytes:\xe2\x80".
+// The bytes of a token. One that is not UTF-8 comes as "bytes:\xe2\x80".
 function bytesOf(token) {
-  if (!token.startsWith("bytes:")) return new TextEncoder().encode(token);
-  const found = token.slice(6).matchAll(/\\x([0-9a-f]{2})|(.)/gs);
-  return Uint8Array.from(found, ([, hex, letter]) => (hex ? parseInt(hex, 16) : letter.charCodeAt(0)));
+  const encode = (text) => [...new TextEncoder().encode(text)];
+  if (!token.startsWith("bytes:")) return Uint8Array.from(encode(token));
+  const parts = [...token.slice(6).matchAll(/\\x([0-9a-f]{2})|./gsu)];
+  return Uint8Array.from(parts.flatMap(([part, hex]) => (hex ? parseInt(hex, 16) : encode(part))));
 }
 
 // Text with known tokens has an element for each. The rest is one text node behind them.

@@ -1,13 +1,20 @@
 """The page is used as a person uses it: by mouse and keyboard, with answers, errors and a hostile model."""
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from gpt2cli.config import VOCAB_SIZE, SamplingConfig
+from gpt2cli.generation.text import generate
 from gpt2cli.serving.refused_error import RefusedError
+from gpt2cli.serving.text_pieces import token_name
+from gpt2cli.tokenizer import encoding
 from tests.serving.browser import CHROMIUM, CTRL, SHIFT, Tab, chromium
+from tests.serving.live_server import live_server, small
 from tests.serving.page_server import STREAMED, PageServer
+from tests.serving.small_server import wait_until
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -144,6 +151,16 @@ def test_tokens_have_colours_and_tell_what_else_was_likely(tab, server):
     tab.press("ArrowRight")
     tab.press("ArrowLeft")
     assert tab.value("document.activeElement.textContent") == " "
+
+
+def test_the_page_knows_the_bytes_of_every_token(tab):
+    names = [token_name(token) for token in range(VOCAB_SIZE)]
+    found = tab.value(
+        f"{json.dumps(names)}.map((name) => Array.from(bytesOf(name), (byte) => byte.toString(16)).join())"
+    )
+    assert found == [
+        ",".join(f"{byte:x}" for byte in encoding().decode_single_token_bytes(i)) for i in range(VOCAB_SIZE)
+    ]
 
 
 def test_a_chat_sends_the_earlier_exchanges_and_can_be_answered_again(tab, server):
@@ -325,6 +342,31 @@ def test_the_page_fits_a_phone(browser, server, address, scheme):
         assert browser.value("document.documentElement.scrollWidth") == 400
         buttons = "[...document.querySelectorAll('button')].filter((e) => e.checkVisibility())"
         assert min(browser.value(f"{buttons}.map((e) => e.offsetHeight)")) >= 40
+
+
+def test_a_real_model_answers(browser):
+    """The real server takes what the page sends, and the page shows what it generates."""
+    with live_server(small(), key="right") as live:
+        browser.open(f"{live.url}/")
+        browser.wait_for_text("#about", "The server asks for an API key.")
+        browser.type("right")
+        browser.press("Enter")
+        browser.wait_for_text("#model", "tiny")
+        browser.value("byId('seed').value = '5'")
+        complete(browser)
+        browser.wait_for_text("#completion .status", "seed 5")
+        text = generate(small(), "Hello", SamplingConfig(seed=5))
+        assert browser.text("#continuation") == f"Hello{text}"
+        tokens = "[...continuation.querySelectorAll('[tabindex]')].map((each) => each.textContent).join('')"
+        assert browser.value(tokens) == text
+        browser.click("#chat-tab")
+        say(browser, "Hello")
+        browser.wait_for_text("#log .note", "seed 5")
+        wait_until(live.is_idle)
+        assert [(record.path, record.status) for record in live.records if record.method == "POST"] == [
+            ("/v1/completions", 200),
+            ("/v1/chat/completions", 200),
+        ]
 
 
 def test_the_tabs_obey_the_arrow_keys(tab):
