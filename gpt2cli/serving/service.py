@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from gpt2cli.config import ServeConfig
 from gpt2cli.serving.engine import Engine
+from gpt2cli.serving.metrics import Metrics
 from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.served_model import ServedModel
 
@@ -28,18 +29,29 @@ class RequestRecord:
     prompt_tokens: int | None = None
     new_tokens: int | None = None
 
+    @property
+    def tokens_per_second(self) -> float | None:
+        """New tokens per second after the first text; None if there were fewer than two tokens."""
+        if self.first_text is None or not self.new_tokens or self.new_tokens < 2 or self.seconds <= self.first_text:
+            return None
+        return (self.new_tokens - 1) / (self.seconds - self.first_text)
+
 
 @dataclass
 class Service:
     """The HTTP server reads it in its own thread. The command writes it: `engine` and `model` when they are loaded.
 
-    report  gets each answered request, in the thread of the HTTP server
+    report     gets each answered request, in the thread of the HTTP server
+    metrics    what /metrics tells: `report` must count the requests
+    is_ending  whether the server has been asked to end, and takes no more requests
     """
 
     config: ServeConfig
     report: Callable[[RequestRecord], None]
     engine: Engine | None = field(default=None, init=False)
     model: ServedModel | None = field(default=None, init=False)
+    metrics: Metrics = field(default_factory=Metrics, init=False)
+    is_ending: bool = field(default=False, init=False)
 
     def begin(self, model: ServedModel, engine: Engine) -> None:
         """Answer requests from now on."""

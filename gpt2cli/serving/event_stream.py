@@ -1,0 +1,92 @@
+"""Answers as streams of server-sent events (text/event-stream), as OpenAI sends them."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Send
+
+from gpt2cli.serving.answers import as_json
+from gpt2cli.serving.generation_events import GenerationEvents
+from gpt2cli.serving.refused_error import RefusedError
+from gpt2cli.serving.text_pieces import GrowingAnswer
+
+WAITING_SECONDS = 15.0
+"""After this time without news, a comment tells clients and proxies that the server lives."""
+SEND_SECONDS = 30.0
+"""A client that takes nothing for this time counts as one that has left: what it does not take fills the memory."""
+
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the chunks back
+]
+
+
+class EventStream:
+    """Sends server-sent events. Its methods raise ClientDisconnect if the client does not take what is sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_begun = False
+
+    async def begin(self) -> None:
+        """Send the status and the headers. From now on, the answer cannot have another status."""
+        self.is_begun = True
+        await self._put({"type": "http.response.start", "status": 200, "headers": HEADERS})
+
+    async def data(self, values: Iterable[dict[str, Any]]) -> None:
+        """Send an event for each value, all together."""
+        body = b"".join(b"data: %b\n\n" % as_json(value) for value in values)
+        if body:
+            await self._body(body)
+
+    async def waiting(self) -> None:
+        """Send a comment, which clients skip."""
+        await self._body(b": waiting\n\n")
+
+    async def done(self) -> None:
+        """End the stream of a complete answer."""
+        await self._body(b"data: [DONE]\n\n", more=False)
+
+    async def failed(self, error: RefusedError) -> None:
+        """End the stream with an error."""
+        await self._body(b"data: %b\n\n" % as_json(error.as_dict()), more=False)
+
+    async def _body(self, body: bytes, more: bool = True) -> None:
+        await self._put({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _put(self, message: Message) -> None:
+        try:
+            await asyncio.wait_for(self._send(message), SEND_SECONDS)
+        except (asyncio.TimeoutError, OSError):
+            raise ClientDisconnect from None
+
+
+async def stream_answer(events: GenerationEvents, answer: GrowingAnswer, stream: EventStream) -> None:
+    """Send an answer in chunks as its events come. Raises RefusedError if it fails, and ClientDisconnect.
+
+    The stream begins with the first event, so that an answer that fails before it has the status of its error.
+    """
+    new = await events.next(WAITING_SECONDS)
+    await stream.begin()
+    while True:
+        await stream.data(answer.chunk(piece) for event in new for piece in answer.add(event))
+        if answer.is_complete:
+            break
+        if not new:
+            await stream.waiting()
+        new = await events.next(WAITING_SECONDS)
+    if answer.asked.include_usage:
+        await stream.data([answer.usage_chunk()])
+    await stream.done()
+
+
+async def whole_answer(events: GenerationEvents, answer: GrowingAnswer) -> dict[str, Any]:
+    """The JSON of an answer when it is complete. Raises RefusedError if it fails, and ClientDisconnect."""
+    pieces = []
+    while not answer.is_complete:
+        for event in await events.next():
+            pieces += answer.add(event)
+    return answer.whole(pieces)
