@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from gpt2cli.generation.logprobs import prompt_logprobs
+from gpt2cli.generation.logprobs import prompt_logprobs, token_logprobs
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.inference.candidates import candidates
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.serving.engine import Engine, Ticket
 from gpt2cli.serving.text_request import NewText, PromptRead, RequestFailed, TextEnd, TextEvent, TextRequest
+from gpt2cli.tokenizer import END_OF_TEXT_ID
 
 LIMIT = 300
 """Seconds after which a test that waits has failed."""
@@ -98,18 +99,20 @@ def submit(engine: Engine, *texts: TextRequest) -> Answer:
 def expected(decoder: Decoder, request: TextRequest) -> tuple:
     """What `Answer.found` must have for a text: what TextGeneration gives, alone.
 
-    The text, the reason for its end, the number of tokens, the log-probabilities of the text and of the prompt.
+    The text, the reason for its end, the number of tokens, the log-probabilities of the text and of the prompt. Those
+    of the text also have the end of text, which TextGeneration leaves out.
     """
     alone = copy.copy(decoder)
     generation = TextGeneration(alone, request.ids, request.sampling, request.logprobs)
     [sample] = generation.samples
-    chosen = 0
+    chosen, newest = 0, np.empty(0)
 
     def changed_candidates(logits, count, seen, penalty):
         """OpenAI's formula, before the rest. It is called once for each token, after the one before has been pushed."""
-        nonlocal chosen
+        nonlocal chosen, newest
         chosen += 1
-        logits = np.array(decoder.to_host(logits))
+        newest = decoder.to_host(logits)
+        logits = np.array(newest)
         for token in set(sample.tokens):
             times = sample.tokens.count(token)
             change = np.float32(times) * np.float32(request.frequency_penalty) + np.float32(request.presence_penalty)
@@ -121,6 +124,7 @@ def expected(decoder: Decoder, request: TextRequest) -> tuple:
     alone.candidates = changed_candidates
     text = "".join(text for _, text in generation)
     reason = "length" if sample.finish_reason in (None, "length") else "stop"
-    top = request.prompt_logprobs
-    before = [] if top is None else prompt_logprobs(decoder, request.ids, top)
-    return text, reason, chosen, sample.logprobs, before
+    new, top = sample.logprobs, request.prompt_logprobs
+    if sample.finish_reason == "eos" and request.logprobs is not None:
+        new = new + token_logprobs(newest, [END_OF_TEXT_ID], request.logprobs)
+    return text, reason, chosen, new, [] if top is None else prompt_logprobs(decoder, request.ids, top)
