@@ -84,8 +84,8 @@ class CacheSlots:
 class GraphSlots:
     """Implements `Slots` by a session of CUDA graphs. A step computes all rows, also those that are not used.
 
-    Graphs do not read prompts: a second cache of one row does, so that a prompt must be read in one piece. A row that is
-    not used gets a token after its last one, which the next token overwrites. In a full row, it overwrites the last
+    Graphs do not read prompts: a second cache of one row does, so that a prompt must be read in one piece. A row that
+    is not used gets a token after its last one, which the next token overwrites. In a full row, it overwrites the last
     one: no step continues a full row.
     """
 

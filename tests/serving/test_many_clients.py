@@ -11,9 +11,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from gpt2cli.serving import event_stream
-from tests.serving.live_server import LiveServer, live_server, small
+from tests.serving.live_server import ENDLESS, LiveServer, live_server, small
 from tests.serving.small_server import post, wait_until
-from tests.serving.test_openai_client import ENDLESS
 
 READER = """
 import sys, urllib.request
