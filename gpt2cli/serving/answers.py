@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from gpt2cli.serving.refused_error import RefusedError
 
-BUG = RefusedError(500, "the server failed at this request: it is a bug")
+BUG = RefusedError(500, "the server failed at this request: it is a bug, whose place is in the server's log")
 
 
 def as_json(value: Any) -> bytes:

@@ -1,8 +1,10 @@
 """The outermost layer of the HTTP server: it reports each answered request, without any text of it."""
 
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +14,7 @@ from gpt2cli.serving.service import RequestRecord, Service
 CLIENT_LEFT = 499
 """The status in the log if the client has left before the answer was complete. No HTTP answer has it."""
 
+PACKAGE = Path(__file__).parents[1]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -21,12 +24,14 @@ class RequestCounts:
 
     first_text_at  the value of `time.perf_counter` when the first new text came
     status         replaces the HTTP status, for a stream that failed after it began with 200
+    bug            as in RequestRecord
     """
 
     first_text_at: float | None = None
     prompt_tokens: int | None = None
     new_tokens: int | None = None
     status: int | None = None
+    bug: str | None = None
 
 
 class RequestLog:
@@ -54,8 +59,8 @@ class RequestLog:
         failed = False
         try:
             await self.app(scope, receive, noting_send)
-        except Exception:
-            failed = True
+        except Exception as error:
+            failed, counts.bug = True, _place(error)
             raise
         finally:
             cut = 500 if failed else CLIENT_LEFT
@@ -71,9 +76,17 @@ class RequestLog:
             None if counts.first_text_at is None else counts.first_text_at - start,
             counts.prompt_tokens,
             counts.new_tokens,
+            counts.bug,
         )
 
     def _pattern(self, scope: Scope) -> str:
         """The path of the request's route. A client's own path could hold anything."""
         matching = (route.path_format for route in self.routes if route.matches(scope)[0] is not Match.NONE)
         return next(matching, "other")
+
+
+def _place(error: Exception) -> str:
+    """Where in this package an exception comes from. Its message could quote a request."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if PACKAGE in Path(frame.filename).parents), frames[-1])
+    return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"

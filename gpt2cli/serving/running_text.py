@@ -35,7 +35,11 @@ class RunningText:
     @property
     def most_left(self) -> int:
         """The number of tokens until the text has its largest length."""
-        return len(self.request.ids) + self.request.sampling.max_new_tokens - len(self.context)
+        return self.request.sampling.max_new_tokens - self._new_tokens
+
+    @property
+    def _new_tokens(self) -> int:
+        return len(self.context) - len(self.request.ids)
 
     def choose(self, logits: NDArray[np.float32]) -> Iterator[TextEvent]:
         """Choose the next token, given the logits (V,) after the context. Yields what is new.
@@ -59,14 +63,13 @@ class RunningText:
         end_of_text = tuple(self._sample.logprobs[-1:]) if self._sample.finish_reason == "eos" else ()
         yield from self._new(text + self._sample.finish())
         if end_of_text:  # a token without characters
-            yield NewText(self.index, "", end_of_text)
+            yield NewText(self.index, "", end_of_text, self._new_tokens)
         reason = self._sample.finish_reason
-        new_tokens = len(self.context) - len(self.request.ids)
-        yield TextEnd(self.index, "length" if reason == "length" else "stop", new_tokens)
+        yield TextEnd(self.index, "length" if reason == "length" else "stop", self._new_tokens)
 
     def _new(self, text: str) -> Iterator[NewText]:
         """Yields new text and the log-probabilities of the tokens that it completes, unless there is neither."""
         logprobs = tuple(self._sample.logprobs[self._sent : self._sample.settled])
         self._sent += len(logprobs)
         if text or logprobs:
-            yield NewText(self.index, text, logprobs)
+            yield NewText(self.index, text, logprobs, self._new_tokens)

@@ -19,6 +19,7 @@ class RequestRecord:
     seconds           from the first byte of the request to the last of the answer
     first_text        seconds until the first new text, if there was one
     prompt_tokens, new_tokens   None for requests that generate nothing
+    bug               where an exception was raised that nothing expects, such as "KeyError at answers.py:12"
     """
 
     method: str
@@ -28,6 +29,7 @@ class RequestRecord:
     first_text: float | None = None
     prompt_tokens: int | None = None
     new_tokens: int | None = None
+    bug: str | None = None
 
     @property
     def tokens_per_second(self) -> float | None:

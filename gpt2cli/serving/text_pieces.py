@@ -68,7 +68,6 @@ def token_name(token: int) -> str:
 class GrowingAnswer(ABC):
     """The answer to a request for texts while it grows. Subclasses know OpenAI's shapes for one kind of request.
 
-    new_tokens     the tokens of all texts that have ended
     first_text_at  the value of `time.perf_counter` when the first new text came
     """
 
@@ -78,9 +77,9 @@ class GrowingAnswer(ABC):
 
     def __init__(self, asked: GenerationRequest, model: ServedModel, created: int) -> None:
         self.asked = asked
-        self.new_tokens = 0
         self.first_text_at: float | None = None
         self._open = len(asked.texts)
+        self._new_tokens = [0] * len(asked.texts)
         self._id = f"{self.id_prefix}{token_hex(12)}"
         self._model, self._created = model, created
 
@@ -89,13 +88,19 @@ class GrowingAnswer(ABC):
         """Whether all texts have ended."""
         return not self._open
 
+    @property
+    def new_tokens(self) -> int:
+        """The tokens that have been generated so far."""
+        return sum(self._new_tokens)
+
     def add(self, event: TextEvent) -> list[Piece]:
         """What the event adds to the answer, often nothing."""
         if isinstance(event, TextEnd):
             self._open -= 1
-            self.new_tokens += event.new_tokens
         elif isinstance(event, NewText) and event.text and self.first_text_at is None:
             self.first_text_at = time.perf_counter()
+        if isinstance(event, TextEnd | NewText):
+            self._new_tokens[event.index] = event.new_tokens
         return self.pieces(event)
 
     def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:

@@ -43,13 +43,15 @@ class PromptRead:
 class NewText:
     """Text that continues text `index` and cannot belong to a stop text.
 
-    logprobs  the entries of the tokens whose characters have all been sent with this piece or an earlier one. The
-              token for the end of text has an entry, too, and no text.
+    logprobs    the entries of the tokens whose characters have all been sent with this piece or an earlier one. The
+                token for the end of text has an entry, too, and no text.
+    new_tokens  the number of tokens that the model has generated for this text so far
     """
 
     index: int
     text: str
     logprobs: tuple[TokenLogprobs, ...] = ()
+    new_tokens: int = 0
 
 
 @dataclass(frozen=True)

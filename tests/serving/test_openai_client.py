@@ -1,7 +1,5 @@
 """The `openai` package as a client, over a socket."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -16,25 +14,9 @@ from gpt2cli.generation.text import TextGeneration
 from gpt2cli.serving.text_pieces import token_name
 from gpt2cli.tokenizer import END_OF_TEXT_ID, decode, encode
 from tests.models import tiny
-from tests.serving.live_server import DIVERGES_AT, LiveServer, diverging, live_server, small
-from tests.serving.small_server import wait_until
 
 PROMPT = "The old man said: “I"
-ENDLESS: dict[str, Any] = {"max_tokens": 10**6, "logit_bias": {str(END_OF_TEXT_ID): -100}}
-"""A text that does not end by itself."""
 EXTRAS = {"top_k": 0, "repetition_penalty": 1.3}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LiveServer]:
-    with live_server(tiny("int8")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server: LiveServer) -> Iterator[OpenAI]:
-    with server.client() as client:
-        yield client
 
 
 def generated(sampling: SamplingConfig, logprobs: int | None = None, prompt: str = PROMPT) -> TextGeneration:
@@ -215,111 +197,6 @@ def test_models_are_listed_and_retrieved(client: OpenAI) -> None:
     assert client.models.retrieve("tiny") == model
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4")
-
-
-@pytest.mark.parametrize(
-    ("options", "kind", "param", "code"),
-    [
-        ({"temperature": -1}, openai.BadRequestError, "temperature", None),
-        ({"extra_body": {"n_predict": 3}}, openai.BadRequestError, "n_predict", None),
-        ({"best_of": 3}, openai.BadRequestError, "best_of", None),
-        ({"prompt": "a" * 40_000}, openai.BadRequestError, "prompt", "context_length_exceeded"),
-        ({"model": "gpt-4"}, openai.NotFoundError, "model", "model_not_found"),
-    ],
-)
-def test_what_is_wrong_is_an_exception_of_the_package(
-    client: OpenAI, options: dict[str, Any], kind: type[openai.APIStatusError], param: str, code: str | None
-) -> None:
-    with pytest.raises(kind) as raised:
-        client.completions.create(**{"model": "tiny", "prompt": PROMPT} | options)
-    assert (raised.value.param, raised.value.code) == (param, code)
-
-
-def test_a_path_that_does_not_exist_is_not_found(client: OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="/v1/embeddings does not exist"):
-        client.embeddings.create(model="tiny", input="a")
-
-
-def test_a_key_is_asked_for() -> None:
-    with live_server(small(), key="right") as server:
-        with server.client(api_key="wrong") as client, pytest.raises(openai.AuthenticationError) as raised:
-            client.completions.create(model="tiny", prompt="A", max_tokens=1)
-        assert raised.value.code == "invalid_api_key"
-        with server.client(api_key="right") as client:
-            assert client.completions.create(model="tiny", prompt="A", max_tokens=1).choices
-
-
-def test_a_stream_that_is_closed_frees_its_slot(server: LiveServer, client: OpenAI) -> None:
-    with client.completions.create(model="tiny", prompt=PROMPT, stream=True, **ENDLESS) as stream:
-        next(iter(stream))
-        assert server.engine.load().busy_slots == 1
-    server.check_is_free()
-    assert 499 in [record.status for record in server.records]
-
-
-def test_a_client_that_stops_waiting_for_a_whole_answer_frees_its_slots(server: LiveServer, client: OpenAI) -> None:
-    with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.5).completions.create(model="tiny", prompt=PROMPT, n=3, **ENDLESS)
-    server.check_is_free()
-
-
-def test_a_client_that_leaves_the_queue_does_not_get_a_slot() -> None:
-    with live_server(small(), slots=1) as server, server.client() as client:
-        with client.completions.create(model="tiny", prompt="A", stream=True, **ENDLESS) as stream:
-            next(iter(stream))
-            with pytest.raises(openai.APITimeoutError):
-                client.with_options(timeout=0.5).completions.create(model="tiny", prompt="A", **ENDLESS)
-            wait_until(lambda: server.engine.load().waiting_requests == 0)
-            assert server.engine.load().busy_slots == 1
-        server.check_is_free()
-
-
-def test_a_full_queue_is_a_rate_limit() -> None:
-    with live_server(small(), slots=1, max_queue=0) as server, server.client() as client:
-        with client.completions.create(model="tiny", prompt="A", stream=True, **ENDLESS) as stream:
-            next(iter(stream))
-            with pytest.raises(openai.RateLimitError) as raised:
-                client.completions.create(model="tiny", prompt="A")
-            assert int(raised.value.response.headers["retry-after"]) >= 1
-            assert raised.value.code == "queue_full"
-        server.check_is_free()
-
-
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_model_that_diverges_fails_alone(stream: bool) -> None:
-    def fine(_number: int) -> Any:
-        return complete(client, "A", max_tokens=5, temperature=0).choices
-
-    def diverges(number: int) -> None:
-        prompt = [464] * (DIVERGES_AT - number)
-        with pytest.raises(openai.APIError, match="not finite"):
-            list(client.completions.create(model="tiny", prompt=prompt, stream=stream, **ENDLESS))
-
-    with live_server(diverging()) as server, server.client() as client, ThreadPoolExecutor(8) as pool:
-        alone = fine(0)
-        failures = pool.map(diverges, range(-2, 10))
-        assert [*pool.map(fine, range(12))] == [alone] * 12
-        assert [*failures] == [None] * 12
-        statuses = [record.status for record in server.records]
-        assert (statuses.count(200), statuses.count(500)) == (13, 12)
-        server.check_is_free()
-
-
-def test_while_the_model_is_loaded_and_while_the_server_ends_the_answer_is_503() -> None:
-    with live_server(small()) as server, server.client() as client:
-        server.engine.end(0)
-        with pytest.raises(openai.InternalServerError) as raised:
-            client.completions.create(model="tiny", prompt="A")
-        assert raised.value.status_code == 503
-
-
-def test_the_end_of_the_server_cuts_a_stream_with_an_error() -> None:
-    with live_server(small()) as server, server.client() as client:
-        stream = iter(client.completions.create(model="tiny", prompt="A", stream=True, **ENDLESS))
-        next(stream)
-        server.engine.end(0)
-        with pytest.raises(openai.APIError, match="ended before the answer was complete"):
-            list(stream)
 
 
 def test_a_text_is_sent_as_it_is_written(client: OpenAI) -> None:

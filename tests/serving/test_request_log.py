@@ -116,6 +116,8 @@ def test_a_bug_is_500_without_a_word_of_the_exception() -> None:
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
     assert logged.only.status == 500
+    assert logged.only.bug is not None and logged.only.bug.startswith("KeyError at ")
+    assert "secret" not in logged.only.bug
 
 
 def test_a_client_that_left_is_499() -> None:

@@ -97,6 +97,8 @@ def example(address: Address, model: ServedModel) -> str:
 def in_words(record: RequestRecord) -> str:
     """A request as the log shows it to people."""
     words = f"{record.method} {record.path} {record.status}{' (client left)' * (record.status == CLIENT_LEFT)}"
+    if record.bug:
+        words += f" (bug: {record.bug})"
     if record.prompt_tokens is None:
         return f"{words}  {record.seconds:.2f} s"
     parts = [f"{record.prompt_tokens:,} -> {counted(record.new_tokens or 0, 'token')}"]
@@ -120,4 +122,4 @@ def as_json(record: RequestRecord) -> Mapping[str, Any]:
         "prompt_tokens": record.prompt_tokens,
         "new_tokens": record.new_tokens,
         "tokens_per_s": record.tokens_per_second,
-    }
+    } | ({"bug": record.bug} if record.bug else {})

@@ -89,6 +89,8 @@ def test_an_idle_server_ends_without_a_word():
         (replace(RECORD, first_text=None, new_tokens=0), "POST /v1/completions 200  1,200 -> 0 tokens, 1.50 s"),
         (replace(RECORD, seconds=40.5, status=499),
          "POST /v1/completions 499 (client left)  1,200 -> 41 tokens, first after 0.50 s, 1.0 tokens/s"),
+        (RequestRecord("GET", "/", 500, 0.1, bug="KeyError at page.py:9"),
+         "GET / 500 (bug: KeyError at page.py:9)  0.10 s"),
         (RequestRecord("GET", "/v1/models", 401, 0.004), "GET /v1/models 401  0.00 s"),
     ],
 )  # fmt: skip
