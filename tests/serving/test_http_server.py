@@ -47,6 +47,20 @@ def error(answer: bytes) -> dict[str, Any]:
     return found
 
 
+def answer_on(client: socket.socket) -> bytes:
+    """One answer on a connection that stays open."""
+    found = b""
+    while b"\r\n\r\n" not in found:
+        piece = client.recv(65536)
+        assert piece, "the connection has ended"
+        found += piece
+    start, _, body = found.partition(b"\r\n\r\n")
+    length = int(start.lower().partition(b"content-length: ")[2].split()[0])
+    while len(body) < length:
+        body += client.recv(65536)
+    return start + b"\r\n\r\n" + body
+
+
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -147,10 +161,11 @@ def test_a_body_of_one_byte_now_and_then(hasty: SmallServer) -> None:
 
 @pytest.mark.parametrize("length", [0, 20, 80, -3])
 def test_part_of_a_request_and_a_close(server: SmallServer, length: int) -> None:
+    server.records.clear()
     with server.connect() as client:
         client.sendall(post(b'{"a": 1}')[:length])
     server.check_idle()
-    assert {record.status for record in server.records} <= {200, 400, 403, 415, 499}
+    assert {record.status for record in server.records} <= {200, 499}
 
 
 def test_a_reset(server: SmallServer) -> None:
@@ -161,19 +176,19 @@ def test_a_reset(server: SmallServer) -> None:
 
 
 @pytest.mark.parametrize("keep", ["close", "keep-alive"])
-def test_a_body_of_50_mb_is_refused_without_a_reset(hasty: SmallServer, keep: str) -> None:
+def test_a_body_of_50_mb_is_refused_without_a_reset(server: SmallServer, keep: str) -> None:
     most, piece = 0, b"x" * 2**20
-    with hasty.connect() as client:
-        client.sendall(
-            head("POST", "/echo", Content_Type="application/json", Content_Length=str(50 * 2**20), Connection=keep)
-        )
+    headers = {"Content_Type": "application/json", "Content_Length": str(50 * 2**20), "Connection": keep}
+    with server.connect() as client:
+        client.sendall(head("POST", "/echo", **headers))
         for _ in range(50):
             client.sendall(piece)
-            most = max(most, *[len(c.cycle.body) for c in hasty.server.server_state.connections if c.cycle] or [0])
-        answer = received(client)
+            cycles = [connection.cycle for connection in list(server.server.server_state.connections)]
+            most = max([most, *(len(cycle.body) for cycle in cycles if cycle)])
+        answer = answer_on(client)
     assert status(answer) == 413 and "more than 100,000 bytes" in error(answer)["message"]
     assert most < 2**20
-    hasty.check_idle()
+    server.check_idle()
 
 
 def test_a_body_that_is_too_large_to_be_read_at_all(server: SmallServer) -> None:
@@ -207,7 +222,7 @@ def test_requests_in_a_row(server: SmallServer) -> None:
 
 
 def test_an_idle_connection_ends(hasty: SmallServer) -> None:
-    assert hasty.exchange(PING).count(b"HTTP/1.1 200 ") == 1
+    wait_until(lambda: hasty.exchange(PING).startswith(b"HTTP/1.1 200 "))
     hasty.check_idle()
 
 
@@ -233,20 +248,6 @@ def test_a_client_that_leaves_in_mid_stream(server: SmallServer) -> None:
         client.sendall(head("GET", "/flood"))
         assert client.recv(100_000)
     server.check_idle()
-
-
-def answer_on(client: socket.socket) -> bytes:
-    """One answer on a connection that stays open."""
-    found = b""
-    while b"\r\n\r\n" not in found:
-        piece = client.recv(65536)
-        assert piece, "the connection has ended"
-        found += piece
-    start, _, body = found.partition(b"\r\n\r\n")
-    length = int(start.lower().partition(b"content-length: ")[2].split()[0])
-    while len(body) < length:
-        body += client.recv(65536)
-    return start + b"\r\n\r\n" + body
 
 
 def test_200_connections(server: SmallServer) -> None:
@@ -311,8 +312,8 @@ def test_the_end_is_bounded_whatever_clients_do() -> None:
             state = small.server.server_state
             for beginning in (b"", PING[:9], post(b'{"a": 1}')[:-1], head("GET", "/flood"), PING):
                 stack.enter_context(small.connect()).sendall(beginning)
-            loop = small.server.servers[0].get_loop()
             wait_until(lambda: len(state.connections) == 5 and len(state.tasks) == 2)
+            loop = small.server.servers[0].get_loop()
             start = time.monotonic()
         assert time.monotonic() - start < PATIENCE
         assert not state.connections and not state.tasks
