@@ -29,7 +29,7 @@ def test_a_value_out_of_bounds_is_shown_and_not_sent(tab, server):
 
 
 REFUSALS: list[tuple[RefusedError, str]] = [
-    (RefusedError(400, "min_p must be from 0 to 1, not 2", "min_p"), "Min_p must be from 0 to 1, not 2."),
+    (RefusedError(400, "min_p must be from 0 to 1, not 2", "min_p"), "min_p must be from 0 to 1, not 2."),
     (
         RefusedError(429, "queue full", headers={"Retry-After": "7"}),
         "too many requests at the moment. Try again in 7 s.",
