@@ -299,3 +299,21 @@ def test_numbers_that_are_not_finite_do_not_outlive_a_cleared_row(precision, new
     cache.lengths = [0, 200]
     cache.clear(1)
     assert np.array_equal(ours.hidden(idx, cache.view([1])), expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("width", [39, 48, 64])
+def test_a_pass_with_numbers_that_are_not_finite_changes_no_later_one(precision, width):
+    """Also in models whose rows are padded."""
+    config = GPTConfig(n_layer=2, n_head=3 if width % 3 == 0 else 4, n_embd=width, block_size=60, vocab_size=301)
+    ours = packed_model(models.small_model(config), precision)
+    idx = random_ids(config, 1, 60)
+    expected = [ours.hidden(idx[:, :length], ours.new_cache(1, 60)) for length in (1, 3, 33)]
+    positions = ours._arrays["wpe"]
+    kept = positions.copy()
+    for spoilt in (1, 3, 33):
+        positions[:] = np.nan
+        assert np.isnan(ours.hidden(idx[:, :spoilt], ours.new_cache(1, 60))).all()
+        positions[:] = kept
+        found = [ours.hidden(idx[:, :length], ours.new_cache(1, 60)) for length in (1, 3, 33)]
+        assert all(map(np.array_equal, found, expected))
