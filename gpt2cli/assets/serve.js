@@ -82,7 +82,7 @@ byId("new-seed").addEventListener("click", () => { byId("seed").value = newSeed(
 
 // ---- Completion
 
-const colour = byId("colour"), append = byId("append");
+const colour = byId("colour"), append = byId("append"), readout = byId("readout"), hint = readout.textContent;
 
 async function continueText() {
   const body = completion.running ? null : chosen();
@@ -93,6 +93,7 @@ async function continueText() {
   continuation.replaceChildren(given, generated);
   continuation.scrollTop = continuation.scrollHeight;
   append.ariaDisabled = true;
+  readout.textContent = hint;
   const growing = new GrowingText(continuation, generated);
   const { words, failed, figures } = await completion.run({ ...body, prompt: given.textContent, logprobs: 5 }, growing);
   completion.tell(`${words} ${figures}`, failed);
@@ -111,7 +112,7 @@ colour.addEventListener("change", () => {
 });
 
 for (const kind of ["mouseover", "focusin"]) continuation.addEventListener(kind, ({ target }) => {
-  if (colour.checked && target.likely) byId("readout").textContent = target.likely;
+  if (colour.checked && target.likely) readout.textContent = target.likely;
 });
 
 continuation.addEventListener("keydown", (event) => {
@@ -181,6 +182,7 @@ function choose(chosenTab) {
     byId(kind).hidden = !isChosen;
     settings.querySelector(`[data-for="${kind}"]`).hidden = !isChosen;
   }
+  log.scrollTop = log.scrollHeight; // a hidden box forgets where it was
 }
 
 for (const tab of tabs) {

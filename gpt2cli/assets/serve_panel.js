@@ -7,10 +7,11 @@ class Panel {
     this.input = byId(input);
     this.find(".send").addEventListener("click", send);
     this.find(".stop").addEventListener("click", () => this.running?.abort());
+    this.root.addEventListener("keydown", (event) => { if (event.key === "Escape") this.running?.abort(); });
     this.input.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.running?.abort();
       const isSend = id === "chat" ? !event.shiftKey : event.ctrlKey || event.metaKey;
-      if (event.key !== "Enter" || !isSend || event.isComposing) return;
+      const isComposing = event.isComposing || event.keyCode === 229; // Enter ends a word of Chinese or Japanese
+      if (event.key !== "Enter" || !isSend || isComposing) return;
       event.preventDefault();
       send();
     });
@@ -32,7 +33,7 @@ class Panel {
     let words, problem;
     try {
       await this.read({ ...body, stream: true, stream_options: { include_usage: true } }, growing, found);
-      words = found.reason === "length" ? "The text has reached max tokens." : "The text has ended.";
+      words = found.reason === "length" ? "Max tokens reached." : "The text has ended.";
     } catch (error) {
       if (this.running.signal.aborted) words = "Stopped.";
       else problem = asProblem(error, "The text broke off: the connection to the server ended.");
@@ -80,11 +81,13 @@ class Panel {
   }
 }
 
+const SHORTEST_TIME = 100; // milliseconds: a browser may get several tokens at once, so a shorter time tells no speed
+
 function figures({ usage, first, last, pieces }, begun, seed) {
   const parts = [], tokens = usage?.completion_tokens ?? pieces;
   if (usage) parts.push(`${usage.prompt_tokens} prompt tokens, ${tokens} new`);
   else if (pieces) parts.push(`About ${tokens} new tokens`);
   if (first) parts.push(`first token after ${((first - begun) / 1000).toFixed(2)} s`);
-  if (tokens > 1 && last > first) parts.push(`then ${((1000 * (tokens - 1)) / (last - first)).toFixed(1)} tokens/s`);
+  if (tokens > 1 && last - first > SHORTEST_TIME) parts.push(`then ${((1000 * (tokens - 1)) / (last - first)).toFixed(1)} tokens/s`);
   return parts.length ? [...parts, `seed ${seed}`].join(" · ") : "";
 }

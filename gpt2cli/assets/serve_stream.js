@@ -35,17 +35,19 @@ async function problemOf(response) {
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
-// The JSON objects of a stream. Other lines are comments, which say that the server is still there.
+// The JSON objects of a stream, which is read to its end: a server may take a closed connection for a client that left.
+// Lines that begin with a colon say only that the server is still there.
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let rest = ""; ; ) {
+  for (let rest = "", isComplete = false; ; ) {
     const { value, done } = await reader.read();
-    if (done) throw new TypeError("the stream has no end");
+    if (done && isComplete) return;
+    if (done) throw new Error("the stream is not complete");
     const lines = (rest + value).split("\n");
     rest = lines.pop();
     for (const line of lines) {
-      if (line === "data: [DONE]") return;
-      if (line.startsWith("data: ")) yield JSON.parse(line.slice(6));
+      if (line === "data: [DONE]") isComplete = true;
+      else if (line.startsWith("data: ")) yield JSON.parse(line.slice(6));
     }
   }
 }
@@ -54,13 +56,14 @@ async function* events(response) {
 
 const PROBABILITIES = [0.5, 0.2, 0.05, 0.01];
 const percent = (logprob) => { const value = 100 * Math.exp(logprob); return `${value < 0.1 ? "<0.1" : value.toFixed(1)} %`; };
-const visible = (token) => `\u2068${token.replaceAll(" ", "·").replaceAll("\n", "↵")}\u2069`;
+const visible = (token) => `“\u2068${token.replaceAll(" ", "·").replaceAll("\n", "↵")}\u2069”`;
 
-// The bytes of a token. Those that are not UTF-8 come as "bytes:\xe2\x80".
+// The bytes of a token. One that is not UTF-8 comes as "bytes:\xe2\x80".
 function bytesOf(token) {
-  if (!token.startsWith("bytes:")) return new TextEncoder().encode(token);
-  const found = token.slice(6).matchAll(/\\x([0-9a-f]{2})|(.)/gs);
-  return Uint8Array.from(found, ([, hex, letter]) => (hex ? parseInt(hex, 16) : letter.charCodeAt(0)));
+  const encode = (text) => [...new TextEncoder().encode(text)];
+  if (!token.startsWith("bytes:")) return Uint8Array.from(encode(token));
+  const parts = [...token.slice(6).matchAll(/\\x([0-9a-f]{2})|./gsu)];
+  return Uint8Array.from(parts.flatMap(([part, hex]) => (hex ? parseInt(hex, 16) : encode(part))));
 }
 
 // Text with known tokens has an element for each. The rest is one text node behind them.

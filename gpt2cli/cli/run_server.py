@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
+from gpt2cli import tokenizer
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.open_model import open_model
@@ -26,6 +27,8 @@ from gpt2cli.untrusted import is_directory
 
 GRACE = 5.0
 """Seconds that running requests get after the first signal."""
+SHARE_OF_SLOTS = 0.9
+"""The largest share of the free memory that keys and values may take. Prompts that are read need some of the rest."""
 
 
 def run_server(
@@ -43,6 +46,7 @@ def run_server(
             decoder, _ = open_model(console, spec, threads, compile)
             model = served_model(decoder, served_name(spec))
             engine = make_engine(decoder, config)
+            tokenizer.encoding()  # so that the first request does not wait for it
         server.run(address, model, engine)
 
 
@@ -87,12 +91,12 @@ def make_engine(decoder: Decoder, config: ServeConfig) -> Engine:
     """Take the memory for all slots. Raises ResourceError, with the number of slots for which it suffices."""
     one = decoder.new_cache(1, decoder.config.block_size).nbytes
     free = more_memory(decoder.device)
-    if free is not None and config.slots * one > free:
-        fitting = free // one
+    fitting = config.slots if free is None else int(SHARE_OF_SLOTS * free) // one
+    if free is not None and config.slots > fitting:
+        advice = f"--slots {fitting} fits" if fitting else "try a smaller model, or a lower --precision"
         raise ResourceError(
             f"--slots {config.slots} takes {decimal(config.slots * one)} of memory for keys and values, and "
-            f"{decimal(free)} are free: "
-            + (f"--slots {fitting} fits" if fitting else "try a smaller model, or a lower --precision")
+            f"{decimal(free)} are free: {advice}"
         )
     return Engine(decoder, config.slots, config.max_queue)
 

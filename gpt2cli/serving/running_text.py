@@ -56,7 +56,10 @@ class RunningText:
     def finish(self, text: str = "") -> Iterator[TextEvent]:
         """End the text. Yields the rest of it, after the new `text`."""
         self.is_over = True
+        end_of_text = tuple(self._sample.logprobs[-1:]) if self._sample.finish_reason == "eos" else ()
         yield from self._new(text + self._sample.finish())
+        if end_of_text:  # a token without characters
+            yield NewText(self.index, "", end_of_text)
         reason = self._sample.finish_reason
         new_tokens = len(self.context) - len(self.request.ids)
         yield TextEnd(self.index, "length" if reason == "length" else "stop", new_tokens)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpt2cli.inference.decoder import Decoder
 
-CPU_PIECE, GPU_PIECE = 48, 512
+CPU_PIECE, GPU_PIECE = 64, 512
 """Tokens of a prompt that are read between two decoding steps. In larger pieces, a long prompt takes less time; in
 smaller ones, the other texts wait less. A GPU needs more tokens to be busy."""
 

@@ -94,7 +94,7 @@ class GrowingAnswer(ABC):
         if isinstance(event, TextEnd):
             self._open -= 1
             self.new_tokens += event.new_tokens
-        elif isinstance(event, NewText) and self.first_text_at is None:
+        elif isinstance(event, NewText) and event.text and self.first_text_at is None:
             self.first_text_at = time.perf_counter()
         return self.pieces(event)
 

@@ -43,7 +43,8 @@ class PromptRead:
 class NewText:
     """Text that continues text `index` and cannot belong to a stop text.
 
-    logprobs  the entries of the tokens whose characters have all been sent with this piece or an earlier one
+    logprobs  the entries of the tokens whose characters have all been sent with this piece or an earlier one. The
+              token for the end of text has an entry, too, and no text.
     """
 
     index: int

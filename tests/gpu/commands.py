@@ -7,10 +7,14 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
+from pathlib import Path
 
 from gpt2cli.config import GPTConfig
-from tests.gpu.common import COMMAND, Context, cli, has_command, random_model, write_records
+from gpt2cli.tokenizer import END_OF_TEXT_ID
+from tests.gpu.common import COMMAND, Context, cli, random_model, write_records
 from tests.gpu.finetuning import free_port
 from tests.models import save_hub_directory
 
@@ -149,27 +153,68 @@ def token_logprobs(*options: object) -> list[dict]:
 
 
 def serve(context: Context) -> None:
-    """The server answers a completion and a chat, greedily as `generate` does, and ends on SIGTERM."""
-    if not has_command("serve"):
-        context.report(skipped="absent")
-        return
+    """Texts for clients at the same time are those of `generate`, also with --compile, and SIGTERM ends the server.
+
+    In another batch, a GPU adds in another order: log-probabilities may differ by 1e-3, and a text may take another
+    token where two have nearly the same chance. So half of the texts must be equal, and each up to its first
+    difference.
+    """
+    common = ["--model", "tiny", "--precision", "fp32", "--offline", "--device", context.device.type]
+    count, tokens = 8, context.pick(100, 12)
+    for case, options in (("plain", common), ("compiled", [*common, "--compile"])):
+        if "--compile" in options and not context.cuda:
+            context.skip("--compile is for CUDA", case)
+            continue
+        with context.each(case), serving(context.work, options) as (address, process):
+            body = {"prompt": "Once upon a time", "max_tokens": tokens, "logprobs": 1}
+            asked = [body | {"seed": 1 + number} for number in range(count)]
+            with ThreadPoolExecutor(count) as clients:
+                answers = list(clients.map(lambda each: post(f"{address}/v1/completions", each), asked))
+            found = [answer["choices"][0] for answer in answers]
+            sampled = ["--num-samples", count, "--seed", 1, "-n", tokens, "--json", "--logprobs", 1]
+            expected = [
+                json.loads(line) for line in cli("generate", body["prompt"], *sampled, *options).stdout.splitlines()
+            ]
+            equal = sum(choice["text"] == sample["text"] for choice, sample in zip(found, expected, strict=True))
+            apart = max(largest_difference(*pair) for pair in zip(found, expected, strict=True))
+            context.report(f"{case}-texts", 2 * equal >= count and apart <= 1e-3, equal=equal, of=count, apart=apart)
+            message = {"role": "user", "content": "What does the owl say?"}
+            answer = post(f"{address}/v1/chat/completions", {"messages": [message], "max_tokens": 24, "temperature": 0})
+            said = answer["choices"][0]["message"]["content"]
+            context.report(f"{case}-chat", bool(said), said=said)
+            endless = {"prompt": "Once", "max_tokens": 10**6, "logit_bias": {END_OF_TEXT_ID: -100}, "stream": True}
+            with open_url(f"{address}/v1/completions", endless) as stream:
+                stream.readline()
+                process.send_signal(signal.SIGTERM)
+                code = process.wait(60)
+            context.report(f"{case}-ended", code == 143, code=code)
+
+
+def largest_difference(choice: dict, sample: dict) -> float:
+    """The largest difference of log-probabilities in two texts, up to the first token that is not the same."""
+    found = zip(choice["logprobs"]["tokens"], choice["logprobs"]["token_logprobs"], strict=True)
+    expected = [(entry["token"], entry["logprob"]) for entry in sample["logprobs"]]
+    apart = 0.0
+    for (token, logprob), (other, other_logprob) in zip(found, expected):  # noqa: B905 (one may have ended)
+        if token != other:
+            break
+        apart = max(apart, abs(logprob - other_logprob))
+    return apart
+
+
+@contextlib.contextmanager
+def serving(work: Path, options: Sequence[object]) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A server that is ready: its address and its process, which is killed at the end of the block if it runs."""
     port = free_port()
-    options = ["--model", "tiny", "--device", context.device.type, "--precision", "fp32", "--offline"]
-    process = subprocess.Popen([*COMMAND, "serve", "--port", str(port), *options], stdin=subprocess.DEVNULL)
+    command = [*COMMAND, "serve", "--port", str(port), "--slots", "4", *map(str, options)]
+    with (work / "serve.log").open("ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
     try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}/health", process)
-        body = {"model": "tiny", "max_tokens": 24, "temperature": 0}
-        told = post(f"{address}/v1/completions", body | {"prompt": "Once upon a time"})["choices"][0]["text"]
-        done = cli("generate", "Once upon a time", "-n", 24, "--temp", 0, "--json", *options)
-        context.report("completion", told == json.loads(done.stdout)["text"], said=told)
-        message = {"role": "user", "content": "What does the owl say?"}
-        answer = post(f"{address}/v1/chat/completions", body | {"messages": [message]})
-        context.report("chat", bool(answer["choices"]), said=answer["choices"][0]["message"]["content"])
+        wait_for(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}", process
     finally:
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(10)
-    context.report("ended", code in (0, 143), code=code)
+        process.kill()
+        process.wait()
 
 
 def wait_for(url: str, process: subprocess.Popen) -> None:
@@ -182,7 +227,10 @@ def wait_for(url: str, process: subprocess.Popen) -> None:
 
 
 def post(url: str, body: dict) -> dict:
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with open_url(url, body) as response:
         return json.load(response)
+
+
+def open_url(url: str, body: dict) -> HTTPResponse:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return urllib.request.urlopen(request, timeout=120)

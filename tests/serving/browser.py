@@ -4,7 +4,6 @@ https://chromedevtools.github.io/devtools-protocol
 """
 
 import base64
-import fcntl
 import json
 import os
 import shutil
@@ -12,12 +11,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-"""The program, or None on a machine without it."""
+_NAMES = ("chromium", "chromium-browser", "google-chrome") if os.name == "posix" else ()
+CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
+"""The program. None on a machine without it, and on Windows, which has no inherited file descriptors."""
 LIMIT = 60.0
 """Seconds until something that a page should do has failed."""
 KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowLeft": 37, "ArrowRight": 39}
@@ -27,8 +28,9 @@ CTRL, SHIFT = 2, 8
 class Tab:
     """A page of the browser. `logged` has what it wrote to the console, and its violations of the policy."""
 
-    def __init__(self, to_browser: IO[bytes], from_browser: IO[bytes]) -> None:
+    def __init__(self, to_browser: BinaryIO, from_browser: BufferedReader) -> None:
         self._to, self._from, self._ids = to_browser, from_browser, count(1)
+        self._unread = b""
         self._session: dict[str, str] = {}
         self.logged: list[str] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -51,12 +53,12 @@ class Tab:
             self._note(answer)
 
     def _message(self) -> bytes:
-        message = b""
-        while not message.endswith(b"\0"):
-            byte = self._from.read(1)
-            assert byte, "the browser has ended"
-            message += byte
-        return message[:-1]
+        while b"\0" not in self._unread:
+            piece = self._from.read1(2**16)
+            assert piece, "the browser has ended"
+            self._unread += piece
+        message, _, self._unread = self._unread.partition(b"\0")
+        return message
 
     def _note(self, event: dict[str, Any]) -> None:
         params = event.get("params", {})
@@ -142,6 +144,7 @@ def chromium(profile: Path) -> Iterator[Tab]:
 
 def _as_3_and_4(reads: int, writes: int) -> Callable[[], None]:
     """The browser reads commands from file descriptor 3, and writes answers to 4."""
+    import fcntl  # which Windows does not have
 
     def move() -> None:
         high = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (reads, writes)]

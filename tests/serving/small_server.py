@@ -1,5 +1,6 @@
 """A server in this process with a small application behind the real layers, and clients that do not keep to HTTP."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -36,13 +37,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @dataclass
 class SmallServer:
-    """`records` are those of the log. `idle_files` is the number of file descriptors without a connection."""
+    """`records` are those of the log."""
 
     server: Server
     service: Service
     port: int
     records: list[RequestRecord]
-    idle_files: int
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
@@ -63,7 +63,7 @@ class SmallServer:
         assert self.get().startswith(b"HTTP/1.1 200 ")
         state = self.server.server_state
         wait_until(lambda: not state.connections and not state.tasks)
-        wait_until(lambda: open_files() <= self.idle_files)
+        wait_until(lambda: open_connections(self.port) == 0)
 
 
 def received(client: socket.socket) -> bytes:
@@ -86,9 +86,11 @@ def post(body: bytes, path: str = "/echo", content_type: str = "application/json
     return head("POST", path, **headers) + body
 
 
-def open_files() -> int:
+def open_connections(port: int) -> int:
+    """The connections of this process to a port of its own that have a file descriptor at the server's end."""
     process = psutil.Process()
-    return int(process.num_handles() if hasattr(process, "num_handles") else process.num_fds())
+    found = process.net_connections("tcp") if hasattr(process, "net_connections") else process.connections("tcp")
+    return sum(entry.laddr.port == port and entry.status != psutil.CONN_LISTEN for entry in found)
 
 
 def _routes(longest_time: float) -> list[Route]:
@@ -102,6 +104,7 @@ def _routes(longest_time: float) -> list[Route]:
         async def pieces() -> Any:
             while True:
                 yield b"x" * 65536
+                await asyncio.sleep(0)
 
         return StreamingResponse(pieces())
 
@@ -128,9 +131,4 @@ def small_server(
     listener = bind(config)
     port = listener.getsockname()[1]
     with running(app, service, listener, limits) as server:
-        small = SmallServer(server, service, port, records, 0)
-        small.get()  # what is opened only once
-        wait_until(lambda: not server.server_state.connections)
-        records.clear()
-        small.idle_files = open_files()
-        yield small
+        yield SmallServer(server, service, port, records)

@@ -7,10 +7,12 @@ import re
 import pytest
 
 from gpt2cli.config import CHAT, SamplingConfig
+from gpt2cli.serving.chat_fields import chat_request
+from gpt2cli.serving.completion_fields import completion_request
 from gpt2cli.serving.page import LARGEST_SEED, page
 from tests.pages import Tags
-
-CONTROLS = ("button", "input", "textarea")
+from tests.serving.page_server import STREAMED
+from tests.serving.served_models import described_model
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,26 @@ def test_the_limits_are_values_that_the_command_line_takes(tags):
             if tag == "input" and value and not name.endswith(("frequency_penalty", "presence_penalty")):
                 SamplingConfig(**{name: int(value) if name == "seed" else value})
     assert float(LARGEST_SEED) == LARGEST_SEED and float(LARGEST_SEED + 2) != LARGEST_SEED + 2
+
+
+def test_every_setting_is_a_field_that_the_server_honours(tags):
+    values = {name: float(value or 7) for name, value in settings(tags).items()}
+    whole = {name: int(values[name]) for name in ("top_k", "max_tokens", "seed")}
+    body = values | whole | STREAMED | {"stop": ["END"]}
+    completion = completion_request(body | {"prompt": "Hello", "logprobs": 5}, described_model())
+    chat = chat_request(body | {"messages": [{"role": "user", "content": "Hello"}]}, described_model())
+    for request in (completion, chat):
+        assert request.stream and request.include_usage
+        assert request.texts[0].sampling.seed == 7
+
+
+def settings(tags: list[tuple[str, dict[str, str | None]]]) -> dict[str, str | None]:
+    """The names of the fields that the settings give, and the values in the page."""
+    return {
+        attributes["name"]: attributes.get("value")
+        for tag, attributes in tags
+        if tag == "input" and "name" in attributes
+    }
 
 
 def test_a_person_learns_what_gpt2_is_not(html):

@@ -1,13 +1,20 @@
 """The page is used as a person uses it: by mouse and keyboard, with answers, errors and a hostile model."""
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from gpt2cli.config import VOCAB_SIZE, SamplingConfig
+from gpt2cli.generation.text import generate
 from gpt2cli.serving.refused_error import RefusedError
+from gpt2cli.serving.text_pieces import token_name
+from gpt2cli.tokenizer import encoding
 from tests.serving.browser import CHROMIUM, CTRL, SHIFT, Tab, chromium
-from tests.serving.scripted_server import ScriptedServer
+from tests.serving.live_server import live_server, small
+from tests.serving.page_server import STREAMED, PageServer
+from tests.serving.small_server import wait_until
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -15,12 +22,12 @@ HOSTILE = "</script><img src=x onerror=alert(1)> &amp; <b>bold</b>"
 
 
 @pytest.fixture(scope="module")
-def server() -> ScriptedServer:
-    return ScriptedServer()
+def server() -> PageServer:
+    return PageServer()
 
 
 @pytest.fixture(scope="module")
-def address(server: ScriptedServer) -> Iterator[str]:
+def address(server: PageServer) -> Iterator[str]:
     with server.running() as address:
         yield address
 
@@ -32,7 +39,7 @@ def browser(tmp_path_factory) -> Iterator[Tab]:
 
 
 @pytest.fixture
-def tab(browser: Tab, server: ScriptedServer, address: str) -> Iterator[Tab]:
+def tab(browser: Tab, server: PageServer, address: str) -> Iterator[Tab]:
     """The page, which knows its model."""
     server.reset()
     browser.open(address)
@@ -60,7 +67,7 @@ def messages(*texts: str) -> list[dict[str, str]]:
 
 def test_a_completion_continues_the_text_and_says_how_it_went(tab, server):
     complete(tab, "Hello,\n<b>you</b>")
-    tab.wait_for_text("#completion .status", "tokens/s")
+    tab.wait_for_text("#completion .status", "seed")
     assert tab.text("#continuation") == "Hello,\n<b>you</b>Once upon a time."
     [body] = server.bodies
     status = tab.text("#completion .status")
@@ -86,7 +93,7 @@ def test_nothing_moves_while_a_text_is_written(tab, server, address, width):
     assert tab.value("continuation.scrollTop + continuation.clientHeight + 1 >= continuation.scrollHeight")
     tab.value("continuation.scrollTop = 0")  # the reader goes back
     server.release()
-    tab.wait_for_text("#completion .status", "tokens/s")
+    tab.wait_for_text("#completion .status", "seed")
     assert tab.value("continuation.scrollTop") == 0
     assert tab.value(places) == before
 
@@ -138,12 +145,22 @@ def test_tokens_have_colours_and_tell_what_else_was_likely(tab, server):
     tab.value("continuation.focus()")
     tab.press("ArrowRight")
     assert tab.text("#readout").replace("\u2068", "").replace("\u2069", "") == (
-        "Once had 90.5 %. Likeliest others: ↵ 8.2 %, ·a·b 5.0 %."
+        "“Once” had 90.5 %. Likeliest others: “↵” 8.2 %, “·a·b” 5.0 %."
     )
     tab.press("ArrowRight")
     tab.press("ArrowRight")
     tab.press("ArrowLeft")
     assert tab.value("document.activeElement.textContent") == " "
+
+
+def test_the_page_knows_the_bytes_of_every_token(tab):
+    names = [token_name(token) for token in range(VOCAB_SIZE)]
+    found = tab.value(
+        f"{json.dumps(names)}.map((name) => Array.from(bytesOf(name), (byte) => byte.toString(16)).join())"
+    )
+    assert found == [
+        ",".join(f"{byte:x}" for byte in encoding().decode_single_token_bytes(i)) for i in range(VOCAB_SIZE)
+    ]
 
 
 def test_a_chat_sends_the_earlier_exchanges_and_can_be_answered_again(tab, server):
@@ -158,7 +175,7 @@ def test_a_chat_sends_the_earlier_exchanges_and_can_be_answered_again(tab, serve
             asked[-1] = "Question 1\n?"
         tab.type("?")
         tab.press("Enter")
-        tab.wait_for_text(f"#log article:nth-child({number + 1}) .note", "tokens/s")
+        tab.wait_for_text(f"#log article:nth-child({number + 1}) .note", "seed")
         assert server.bodies[-1]["messages"] == messages(*asked)
         asked += ["Once upon a time."]
     server.pieces = ["Another", " answer"]
@@ -193,8 +210,7 @@ def test_the_settings_are_sent(tab, server):
     tab.value(r"byId('stop').value = 'END\n\\n\\n\n\n'")
     complete(tab)
     tab.wait_for_text("#completion .status", "seed 7")
-    rest = {"prompt": "Hello", "logprobs": 5, "stream": True, "stream_options": {"include_usage": True}}
-    assert server.bodies == [values | rest | {"stop": ["END", "\n\n"]}]
+    assert server.bodies == [values | STREAMED | {"prompt": "Hello", "logprobs": 5, "stop": ["END", "\n\n"]}]
     tab.click("#settings [type=reset]")
     tab.click("#new-seed")
     seed = int(tab.value("byId('seed').value"))
@@ -287,7 +303,7 @@ def test_the_page_waits_for_a_model_that_is_loading(browser, server, address):
 
 
 def test_the_page_waits_for_a_server_that_is_gone(browser):
-    server = ScriptedServer()
+    server = PageServer()
     with ExitStack() as stack:
         address = stack.enter_context(server.running())
         browser.open(address)
@@ -326,6 +342,31 @@ def test_the_page_fits_a_phone(browser, server, address, scheme):
         assert browser.value("document.documentElement.scrollWidth") == 400
         buttons = "[...document.querySelectorAll('button')].filter((e) => e.checkVisibility())"
         assert min(browser.value(f"{buttons}.map((e) => e.offsetHeight)")) >= 40
+
+
+def test_a_real_model_answers(browser):
+    """The real server takes what the page sends, and the page shows what it generates."""
+    with live_server(small(), key="right") as live:
+        browser.open(f"{live.url}/")
+        browser.wait_for_text("#about", "The server asks for an API key.")
+        browser.type("right")
+        browser.press("Enter")
+        browser.wait_for_text("#model", "tiny")
+        browser.value("byId('seed').value = '5'")
+        complete(browser)
+        browser.wait_for_text("#completion .status", "seed 5")
+        text = generate(small(), "Hello", SamplingConfig(seed=5))
+        assert browser.text("#continuation") == f"Hello{text}"
+        tokens = "[...continuation.querySelectorAll('[tabindex]')].map((each) => each.textContent).join('')"
+        assert browser.value(tokens) == text
+        browser.click("#chat-tab")
+        say(browser, "Hello")
+        browser.wait_for_text("#log .note", "seed 5")
+        wait_until(live.is_idle)
+        assert [(record.path, record.status) for record in live.records if record.method == "POST"] == [
+            ("/v1/completions", 200),
+            ("/v1/chat/completions", 200),
+        ]
 
 
 def test_the_tabs_obey_the_arrow_keys(tab):

@@ -12,6 +12,7 @@ from gpt2cli.cli.terminal import Console
 from gpt2cli.counted import counted
 from gpt2cli.serving.addresses import is_any, plain_host
 from gpt2cli.serving.engine import Engine, Load
+from gpt2cli.serving.request_log import CLIENT_LEFT
 from gpt2cli.serving.served_model import ServedModel
 from gpt2cli.serving.service import RequestRecord
 
@@ -95,7 +96,7 @@ def example(address: Address, model: ServedModel) -> str:
 
 def in_words(record: RequestRecord) -> str:
     """A request as the log shows it to people."""
-    words = f"{record.method} {record.path} {record.status}"
+    words = f"{record.method} {record.path} {record.status}{' (client left)' * (record.status == CLIENT_LEFT)}"
     if record.prompt_tokens is None:
         return f"{words}  {record.seconds:.2f} s"
     parts = [f"{record.prompt_tokens:,} -> {counted(record.new_tokens or 0, 'token')}"]

@@ -19,10 +19,12 @@ from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.service import Service
 
 MODEL = {"id": "scripted", "max_model_len": 1024, "precision": "int8", "device": "cpu"}
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+"""What each request of the page has besides its text and its settings."""
 USAGE = {"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 16}
 
 
-class ScriptedServer:
+class PageServer:
     """What it answers can be changed at any time.
 
     pieces    the texts of a stream, each with one token of probability 1/e, unless `logprobs` has others

@@ -1,0 +1,52 @@
+"""What the parts of tests/serve_load.py share: their settings, and how they tell figures."""
+
+import argparse
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpt2cli.tokenizer import END_OF_TEXT_ID
+from tests.serving.server_process import ServerProcess
+
+
+@dataclass
+class Part:
+    """The figures of one part, and the targets that it misses."""
+
+    name: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+
+    def tell(self, what: str, value: Any, shown: str) -> None:
+        self.figures[what] = value
+        print(f"{self.name:<12} {what}: {shown}", flush=True)
+
+    def must(self, holds: bool, target: str) -> None:
+        print(f"{self.name:<12} {'ok' if holds else 'MISSED'}: {target}", flush=True)
+        if not holds:
+            self.missed.append(target)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a part gets: a server, random choices, the window of the model, and the options of the script."""
+
+    server: ServerProcess
+    choose: random.Random
+    window: int
+    args: argparse.Namespace
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def body(self, prompt_tokens: int, new_tokens: int) -> dict[str, Any]:
+        """A request for a text that ends early only if the model ends it."""
+        prompt = self.choose.choices(range(END_OF_TEXT_ID), k=prompt_tokens)
+        seed = self.choose.randrange(2**31)
+        return {"prompt": prompt, "max_tokens": new_tokens, "seed": seed, "temperature": 1}
+
+    async def until_idle(self) -> None:
+        """Wait until no slot is busy and no request waits."""
+        await asyncio.to_thread(self.server.wait, self.server.is_idle, "become idle")
