@@ -60,7 +60,7 @@ class SmallServer:
 
     def check_idle(self) -> None:
         """It still answers, and holds no connection, task or file descriptor."""
-        assert self.get().startswith(b"HTTP/1.1 200 ")
+        wait_until(lambda: self.get().startswith(b"HTTP/1.1 200 "))
         state = self.server.server_state
         wait_until(lambda: not state.connections and not state.tasks)
         wait_until(lambda: open_connections(self.port) == 0)

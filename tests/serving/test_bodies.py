@@ -100,9 +100,8 @@ def test_what_is_not_an_object_in_json(server: SmallServer, body: bytes, message
 
 
 def test_every_depth_is_read_or_refused(server: SmallServer) -> None:
-    statuses = [
-        parsed(server.exchange(post(b'{"\\u0041":' * depth + b"1" + b"}" * depth)))[0] for depth in range(50, 1050, 50)
-    ]
+    bodies = [b'{"\\u0041":' * depth + b"1" + b"}" * depth for depth in range(50, 1050, 50)]
+    statuses = [int(server.exchange(post(body)).split()[1]) for body in bodies]
     assert set(statuses) == {200, 400} and statuses == sorted(statuses)
 
 

@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -45,6 +46,20 @@ def status(answer: bytes) -> int:
 def error(answer: bytes) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     return found
+
+
+def answer_on(client: socket.socket) -> bytes:
+    """One answer on a connection that stays open."""
+    found = b""
+    while b"\r\n\r\n" not in found:
+        piece = client.recv(65536)
+        assert piece, "the connection has ended"
+        found += piece
+    start, _, body = found.partition(b"\r\n\r\n")
+    length = int(start.lower().partition(b"content-length: ")[2].split()[0])
+    while len(body) < length:
+        body += client.recv(65536)
+    return start + b"\r\n\r\n" + body
 
 
 @pytest.mark.parametrize(
@@ -147,10 +162,11 @@ def test_a_body_of_one_byte_now_and_then(hasty: SmallServer) -> None:
 
 @pytest.mark.parametrize("length", [0, 20, 80, -3])
 def test_part_of_a_request_and_a_close(server: SmallServer, length: int) -> None:
+    server.records.clear()
     with server.connect() as client:
         client.sendall(post(b'{"a": 1}')[:length])
     server.check_idle()
-    assert {record.status for record in server.records} <= {200, 400, 403, 415, 499}
+    assert {record.status for record in server.records} <= {200, 499}
 
 
 def test_a_reset(server: SmallServer) -> None:
@@ -161,19 +177,20 @@ def test_a_reset(server: SmallServer) -> None:
 
 
 @pytest.mark.parametrize("keep", ["close", "keep-alive"])
-def test_a_body_of_50_mb_is_refused_without_a_reset(hasty: SmallServer, keep: str) -> None:
-    most, piece = 0, b"x" * 2**20
-    with hasty.connect() as client:
-        client.sendall(
-            head("POST", "/echo", Content_Type="application/json", Content_Length=str(50 * 2**20), Connection=keep)
-        )
+def test_a_body_of_50_mb_is_refused_without_a_reset(server: SmallServer, keep: str) -> None:
+    piece = b"x" * 2**20
+    headers = {"Content_Type": "application/json", "Content_Length": str(50 * 2**20), "Connection": keep}
+    tracemalloc.start()
+    with server.connect() as client:
+        client.sendall(head("POST", "/echo", **headers))
         for _ in range(50):
             client.sendall(piece)
-            most = max(most, *[len(c.cycle.body) for c in hasty.server.server_state.connections if c.cycle] or [0])
-        answer = received(client)
+        answer = answer_on(client)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     assert status(answer) == 413 and "more than 100,000 bytes" in error(answer)["message"]
-    assert most < 2**20
-    hasty.check_idle()
+    assert most < 5 * 2**20
+    server.check_idle()
 
 
 def test_a_body_that_is_too_large_to_be_read_at_all(server: SmallServer) -> None:
@@ -207,7 +224,7 @@ def test_requests_in_a_row(server: SmallServer) -> None:
 
 
 def test_an_idle_connection_ends(hasty: SmallServer) -> None:
-    assert hasty.exchange(PING).count(b"HTTP/1.1 200 ") == 1
+    wait_until(lambda: hasty.exchange(PING).startswith(b"HTTP/1.1 200 "))
     hasty.check_idle()
 
 
@@ -217,6 +234,16 @@ def test_a_client_that_does_not_read(hasty: SmallServer) -> None:
         wait_until(lambda: bool(hasty.server.server_state.tasks))
         wait_until(lambda: not hasty.server.server_state.tasks)
     hasty.check_idle()
+
+
+def test_a_client_that_does_not_read_the_end_of_an_answer(hasty: SmallServer) -> None:
+    """What is left is less than asyncio's usual limit, from which on it tells that a client does not read."""
+    hasty.server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        client.connect(("127.0.0.1", hasty.port))
+        client.sendall(post(b'{"a": "' + b"x" * 90_000 + b'"}'))
+        hasty.check_idle()
 
 
 def test_requests_in_a_row_of_a_client_that_does_not_read(hasty: SmallServer) -> None:
@@ -233,20 +260,6 @@ def test_a_client_that_leaves_in_mid_stream(server: SmallServer) -> None:
         client.sendall(head("GET", "/flood"))
         assert client.recv(100_000)
     server.check_idle()
-
-
-def answer_on(client: socket.socket) -> bytes:
-    """One answer on a connection that stays open."""
-    found = b""
-    while b"\r\n\r\n" not in found:
-        piece = client.recv(65536)
-        assert piece, "the connection has ended"
-        found += piece
-    start, _, body = found.partition(b"\r\n\r\n")
-    length = int(start.lower().partition(b"content-length: ")[2].split()[0])
-    while len(body) < length:
-        body += client.recv(65536)
-    return start + b"\r\n\r\n" + body
 
 
 def test_200_connections(server: SmallServer) -> None:
@@ -311,8 +324,8 @@ def test_the_end_is_bounded_whatever_clients_do() -> None:
             state = small.server.server_state
             for beginning in (b"", PING[:9], post(b'{"a": 1}')[:-1], head("GET", "/flood"), PING):
                 stack.enter_context(small.connect()).sendall(beginning)
-            loop = small.server.servers[0].get_loop()
             wait_until(lambda: len(state.connections) == 5 and len(state.tasks) == 2)
+            loop = small.server.servers[0].get_loop()
             start = time.monotonic()
         assert time.monotonic() - start < PATIENCE
         assert not state.connections and not state.tasks
