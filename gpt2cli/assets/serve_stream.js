@@ -33,7 +33,11 @@ async function problemOf(response) {
   return new Problem(words, { status, wait, param: error?.param });
 }
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+// A message of the server as a sentence. The name of a field stays as it is.
+function sentence(text) {
+  const first = /^\w*_/.test(text) ? text.charAt(0) : text.charAt(0).toUpperCase();
+  return first + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
 
 // The JSON objects of a stream, which is read to its end: a server may take a closed connection for a client that left.
 // Lines that begin with a colon say only that the server is still there.

@@ -11,7 +11,7 @@ from gpt2cli.serving.chat_fields import chat_request
 from gpt2cli.serving.completion_fields import completion_request
 from gpt2cli.serving.page import LARGEST_SEED, page
 from tests.pages import Tags
-from tests.serving.page_server import STREAMED
+from tests.serving.in_chromium.page_server import STREAMED
 from tests.serving.served_models import described_model
 
 
