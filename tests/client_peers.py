@@ -52,9 +52,9 @@ GREEDY = SamplingConfig(max_new_tokens=24, temperature=0)
 REQUESTS = {
     "one at a time": "tokenizer_backend=auto",
     "4 at a time": "tokenizer_backend=remote,num_concurrent=4",
-    "8 in a batch": "tokenizer_backend=remote,batch_size=8",
-    "4 batches of 8": "tokenizer_backend=remote,num_concurrent=4,batch_size=8",
-    "texts": "tokenized_requests=False,batch_size=8",
+    "8 in a batch": "tokenizer_backend=remote",
+    "4 batches of 8": "tokenizer_backend=remote,num_concurrent=4",
+    "8 texts in a batch": "tokenized_requests=False",
 }
 """How `local-completions` asks, and its arguments for that."""
 
@@ -102,8 +102,11 @@ def comparisons(decoder: Decoder, chosen: tuple[str, str], directory: Path) -> I
         place = f"model={name},base_url={url}/v1"
         for how, more in REQUESTS.items():
             arguments = f"{place}/completions,max_length={window},{more}"
+            size = ["--batch_size", "8" if "8" in how else "1"]
             yield from compare(
-                f"local-completions, {how}", ours, run_lm_eval(directory, how, "local-completions", arguments, SHORT)
+                f"local-completions, {how}",
+                ours,
+                run_lm_eval(directory, how, "local-completions", arguments, SHORT, *size),
             )
         if chats:
             arguments, kind = f"{place}/chat/completions,num_concurrent=4", "local-chat-completions"
@@ -122,7 +125,7 @@ def evaluations(ours: Run, options: list[str], directory: Path) -> Iterator[Comp
     for task, data in {"responses": "records.jsonl", "texts": "plain"}.items():
         source = ["--data", str(directory / data), "--split", "all", "--answers", "0", "--json"]
         report = json.loads(gpt2("evaluate", *options, *source))
-        [found], n = report["models"], report["records"]
+        [found], n = report["models"], report["turns"] or report["records"]
         logprobs = [logprob for logprob, _ in ours.likelihoods(task)]
         # after those of the records come those of the blank space before them
         loss = (sum(logprobs[n:]) - sum(logprobs[:n])) / found["tokens"]

@@ -100,8 +100,8 @@ def write_tasks(directory: Path, template: PromptTemplate) -> None:
     prompts = [template.prompt(record["instruction"], record["input"]) for record in records]
     outputs = [record["output"] for record in records]
     tale = " ".join(outputs)
-    texts = [*(tale[start : start + 400].strip() for start in range(0, 2000, 400)), "日本 “naïve” — é"]
-    long = [tale * n for n in (3, 5)]
+    texts = [*(tale[start : start + 300].strip() for start in range(0, len(tale), 300)), "日本 “naïve” — é"]
+    long = [tale * n for n in (4, 6)]
 
     choices = [
         {"context": prompt, "choices": [*outputs[i:], *outputs[:i]][:4], "gold": 0} for i, prompt in enumerate(prompts)
