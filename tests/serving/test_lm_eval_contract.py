@@ -27,6 +27,9 @@ PAIRS = [
     Pair(
         encode("### Instruction:\nWhat is the opposite of this word?\n\n### Input:\nhot"), encode("\n\n### Response:")
     ),
+    Pair(
+        encode("### Instruction:\nWhat is the opposite of hot?\n\n### Response:\nIt"), encode(" is cold.")
+    ),  # ends here
     Pair(encode("naïve “café” 日本"), encode("語 ❤")),  # with tokens that are parts of characters
 ]
 
