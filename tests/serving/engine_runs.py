@@ -13,6 +13,7 @@ from gpt2cli.inference.candidates import candidates
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.serving.engine import Engine, Ticket
 from gpt2cli.serving.text_request import NewText, PromptRead, RequestFailed, TextEnd, TextEvent, TextRequest
+from gpt2cli.tokenizer import END_OF_TEXT_ID
 
 LIMIT = 300
 """Seconds after which a test that waits has failed."""
@@ -62,6 +63,9 @@ class Answer:
         new = events[1:-1]
         assert all(isinstance(event, NewText) and (event.text or event.logprobs) for event in new)
         logprobs = [entry for event in new for entry in event.logprobs]
+        if logprobs and logprobs[-1].id == END_OF_TEXT_ID:  # TextGeneration leaves it out
+            assert new[-1].text == "" and len(logprobs) == events[-1].new_tokens
+            del logprobs[-1]
         text = "".join(event.text for event in new)
         return text, events[-1].finish_reason, events[-1].new_tokens, logprobs, list(events[0].logprobs)
 

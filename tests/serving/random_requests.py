@@ -66,7 +66,10 @@ def _random_text(choose: random.Random, window: int) -> str:
 
 
 async def served(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The choices of the server's answer, with `text`, `finish_reason` and `token_logprobs`."""
+    """The choices of the server's answer, with `text`, `finish_reason` and `token_logprobs`.
+
+    The entry of an end of text is left out, as `gpt2 generate` does.
+    """
     if body["stream"]:
         pieces = [piece async for event in raw_client.stream(port, body) for piece in event["choices"]]
     else:
@@ -77,7 +80,9 @@ async def served(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
         choice = found[piece["index"]]
         choice["text"] += piece["text"]
         choice["finish_reason"] = piece["finish_reason"]
-        choice["token_logprobs"] += (piece["logprobs"] or {}).get("token_logprobs", [])
+        logprobs = piece["logprobs"] or {"tokens": [], "token_logprobs": []}
+        is_end = logprobs["tokens"][-1:] == [tokenizer.END_OF_TEXT]
+        choice["token_logprobs"] += logprobs["token_logprobs"][: -1 if is_end else None]
     return found
 
 
