@@ -119,13 +119,6 @@ class Connection(H11Protocol):
         else:
             self._refuse(400, "this is not a valid HTTP request")
 
-    def shutdown(self) -> None:
-        """Close the connection, after the answer that is being sent."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self.cycle.keep_alive = False
-
     def drop(self) -> None:
         """Close the connection at once, without sending what is left of an answer."""
         self._leave_cycle()
