@@ -4,29 +4,19 @@ import json
 import re
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from tests.runner import PATIENCE, clean_environment
+from tests.runner import PATIENCE, clean_environment, wait_until
 
 ENDLESS = {"max_tokens": 10**6, "logit_bias": {"50256": -100}}
 """Fields of a request that does not end: the end of text cannot be generated."""
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    """The first true value of a condition. Fails after PATIENCE."""
-    end = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.02)
-    return found
 
 
 @dataclass
