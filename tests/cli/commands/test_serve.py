@@ -247,7 +247,7 @@ def test_a_client_that_never_reads_does_not_keep_it(home: Path, tmp_path: Path) 
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", server.port))
         client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-        wait_until(lambda: "gpt2cli_busy_slots 8.0" in server.open("/metrics").read().decode())
+        wait_until(lambda: server.number("busy_slots") == 8)
         assert server.end(signal.SIGTERM) == 143
 
 
