@@ -1,11 +1,9 @@
 """Answers as streams of server-sent events (text/event-stream), as OpenAI sends them."""
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from starlette.requests import ClientDisconnect
-from starlette.types import Message, Send
+from starlette.types import Send
 
 from gpt2cli.serving.answers import as_json
 from gpt2cli.serving.generation_events import GenerationEvents
@@ -14,8 +12,6 @@ from gpt2cli.serving.text_pieces import GrowingAnswer
 
 WAITING_SECONDS = 15.0
 """After this time without news, a comment tells clients and proxies that the server lives."""
-SEND_SECONDS = 30.0
-"""A client that takes nothing for this time counts as one that has left: what it does not take fills the memory."""
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -25,7 +21,7 @@ HEADERS = [
 
 
 class EventStream:
-    """Sends server-sent events. Its methods raise ClientDisconnect if the client does not take what is sent."""
+    """Sends server-sent events."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -34,7 +30,7 @@ class EventStream:
     async def begin(self) -> None:
         """Send the status and the headers. From now on, the answer cannot have another status."""
         self.is_begun = True
-        await self._put({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
 
     async def data(self, values: Iterable[dict[str, Any]]) -> None:
         """Send an event for each value, all together."""
@@ -55,13 +51,7 @@ class EventStream:
         await self._body(b"data: %b\n\n" % as_json(error.as_dict()), more=False)
 
     async def _body(self, body: bytes, more: bool = True) -> None:
-        await self._put({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def _put(self, message: Message) -> None:
-        try:
-            await asyncio.wait_for(self._send(message), SEND_SECONDS)
-        except (asyncio.TimeoutError, OSError):
-            raise ClientDisconnect from None
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def stream_answer(events: GenerationEvents, answer: GrowingAnswer, stream: EventStream) -> None:
