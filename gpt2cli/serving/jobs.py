@@ -1,7 +1,8 @@
-"""The state of a request and of a slot."""
+"""The state of a request, and of a text in a slot."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from gpt2cli.serving.prompt_reading import Prompt, Reading
 from gpt2cli.serving.running_text import RunningText
@@ -11,15 +12,14 @@ from gpt2cli.serving.text_request import TextEvent, TextRequest
 class Job:
     """A request in the batch. Its texts get slots one after the other; texts with equal prompts share a Prompt.
 
-    deliver  gets the events
-    waiting  the texts that have had no slot, with their numbers
-    running  the number of texts that have a slot
+    deliver      gets the events
+    waiting      the texts that have had no slot, with their numbers
+    has_started  whether a text has had a slot
     """
 
     def __init__(self, texts: Sequence[TextRequest], deliver: Callable[[TextEvent], None]) -> None:
         self.deliver = deliver
         self.waiting = deque(enumerate(texts))
-        self.running = 0
         self.has_started = False
         self._prompts = dict[object, Prompt]()
         for text in texts:
@@ -33,16 +33,21 @@ class Job:
         return prompt in self._prompts.values()
 
 
+@dataclass(eq=False)
 class Seat:
-    """A slot, and the text in it. A text without `reading` that is not generating waits for its prompt's reader.
+    """A text in a slot.
 
-    held  the prompt that the slot begins with, for other texts to copy
+    reading  what the text waits for: texts with the same prompt wait for one reading. None: the text is generated.
     """
 
-    def __init__(self, slot: int) -> None:
-        self.slot = slot
-        self.job: Job | None = None
-        self.text: RunningText | None = None
-        self.reading: Reading | None = None
-        self.held: Prompt | None = None
-        self.is_generating = False
+    slot: int
+    job: Job
+    prompt: Prompt
+    text: RunningText
+    reading: Reading | None = field(default=None, init=False)
+
+    def turns_left(self, piece_tokens: int) -> int:
+        """The most turns until the text ends, if no other prompt is read. In any thread."""
+        reading = self.reading
+        pieces = 0 if reading is None else -(-reading.left // piece_tokens)
+        return pieces + self.text.most_left
