@@ -63,6 +63,7 @@ def run_part(name: str, args: argparse.Namespace) -> Part:
     part = Part(name)
     model = ["--ckpt", args.ckpt] if args.ckpt else ["--model", args.model]
     settings = ["--precision", args.precision, "--threads", str(args.threads), "--slots", str(args.slots)]
+    settings += ["--max-queue", str(args.max_queue)]
     window = ModelSpec(args.model, args.ckpt).shape().block_size
     start, before = time.perf_counter(), os.getloadavg()
     with ServerProcess([*model, "--device", "cpu", *settings, "--quiet"]) as server:
@@ -89,6 +90,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--max-queue", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0, help="of the random requests and moments")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--rounds", type=int, default=7, help="of throughput")

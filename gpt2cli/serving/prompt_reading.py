@@ -57,8 +57,12 @@ class Reading:
         return len(self.ids) - self._done
 
     def read_piece(self, decoder: Decoder, slots: Slots) -> None:
-        """Read the next piece. Raises DivergedError if a log-probability is not finite."""
-        piece = self.ids[self._done : self._done + slots.piece_tokens]
+        """Read the next piece. Raises DivergedError if a log-probability is not finite.
+
+        The last piece may be twice as long, because a short prompt takes less time in one piece than in two.
+        """
+        size = slots.piece_tokens if self.left > 2 * slots.piece_tokens else self.left
+        piece = self.ids[self._done : self._done + size]
         hidden = slots.read(self.slot, piece, len(self.ids))
         if self.prompt is None:
             self._done += len(piece)

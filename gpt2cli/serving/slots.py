@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from gpt2cli.inference.decoder import Decoder
 
-CPU_PIECE, GPU_PIECE = 64, 512
-"""Tokens of a prompt that are read between two decoding steps. In larger pieces, a long prompt takes less time; in
-smaller ones, the other texts wait less. A GPU needs more tokens to be busy."""
+CPU_PIECE, GPU_PIECE = 32, 512
+"""Tokens of a long prompt that are read between two decoding steps. In larger pieces, it takes less time; in smaller
+ones, the other texts wait less. A GPU needs more tokens to be busy."""
 
 
 class Slots(Protocol):
     """Slots of a decoder. All calls come from one thread.
 
-    piece_tokens  the most tokens that `read` should get at a time
+    piece_tokens  how many tokens of a long prompt `read` should get at a time; up to twice as many if they are the last
     nbytes        the size of all keys and values
     """
 

@@ -63,9 +63,6 @@ class Answer:
         new = events[1:-1]
         assert all(isinstance(event, NewText) and (event.text or event.logprobs) for event in new)
         logprobs = [entry for event in new for entry in event.logprobs]
-        if logprobs and logprobs[-1].id == END_OF_TEXT_ID:  # TextGeneration leaves it out
-            assert new[-1].text == "" and len(logprobs) == events[-1].new_tokens
-            del logprobs[-1]
         text = "".join(event.text for event in new)
         return text, events[-1].finish_reason, events[-1].new_tokens, logprobs, list(events[0].logprobs)
 

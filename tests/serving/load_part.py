@@ -42,10 +42,11 @@ class Load:
         return self.server.port
 
     def body(self, prompt_tokens: int, new_tokens: int) -> dict[str, Any]:
-        """A request for a text that ends early only if the model ends it."""
+        """A request for a text of exactly `new_tokens` tokens: the model cannot end it."""
         prompt = self.choose.choices(range(END_OF_TEXT_ID), k=prompt_tokens)
         seed = self.choose.randrange(2**31)
-        return {"prompt": prompt, "max_tokens": new_tokens, "seed": seed, "temperature": 1}
+        never_ends = {"logit_bias": {str(END_OF_TEXT_ID): -100}}
+        return {"prompt": prompt, "max_tokens": new_tokens, "seed": seed, "temperature": 1} | never_ends
 
     async def until_idle(self) -> None:
         """Wait until no slot is busy and no request waits."""

@@ -69,11 +69,11 @@ async def first_token(load: Load, part: Part) -> None:
 async def _first_text(load: Load) -> float:
     """Seconds from a request with a short prompt to its first chunk with text. The client leaves then."""
     body = load.body(load.args.short_tokens, 16) | {"stream": True}
-    start = time.perf_counter()
+    seconds, start = 0.0, time.perf_counter()
     connection = await raw_client.begin(load.port, raw_client.COMPLETIONS, body)
     async for event in raw_client.events(connection):
+        seconds = time.perf_counter() - start
         if any(choice["text"] for choice in event["choices"]):
-            seconds = time.perf_counter() - start
             break
     await connection.close()
     return seconds

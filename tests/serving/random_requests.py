@@ -7,6 +7,7 @@ from typing import Any
 
 from gpt2cli import tokenizer
 from gpt2cli.config import VOCAB_SIZE, SamplingConfig
+from gpt2cli.generation.logprobs import prompt_logprobs
 from gpt2cli.generation.text import Sample, TextGeneration
 from gpt2cli.inference.decoder import Decoder
 from tests.corpus import random_texts
@@ -66,10 +67,7 @@ def _random_text(choose: random.Random, window: int) -> str:
 
 
 async def served(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The choices of the server's answer, with `text`, `finish_reason` and `token_logprobs`.
-
-    The entry of an end of text is left out, as `gpt2 generate` does.
-    """
+    """The choices of the server's answer, with `text`, `finish_reason` and `token_logprobs`."""
     if body["stream"]:
         pieces = [piece async for event in raw_client.stream(port, body) for piece in event["choices"]]
     else:
@@ -80,9 +78,7 @@ async def served(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
         choice = found[piece["index"]]
         choice["text"] += piece["text"]
         choice["finish_reason"] = piece["finish_reason"]
-        logprobs = piece["logprobs"] or {"tokens": [], "token_logprobs": []}
-        is_end = logprobs["tokens"][-1:] == [tokenizer.END_OF_TEXT]
-        choice["token_logprobs"] += logprobs["token_logprobs"][: -1 if is_end else None]
+        choice["token_logprobs"] += (piece["logprobs"] or {}).get("token_logprobs", [])
     return found
 
 
@@ -99,7 +95,7 @@ async def served_at(
 
 
 def generated(model: Decoder, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """What `served` must be, with the log-probabilities of the new tokens only."""
+    """What `served` must be: `difference` compares them."""
     prompts = body["prompt"]
     if isinstance(prompts, str) or isinstance(prompts[0], int):
         prompts = [prompts]
@@ -116,28 +112,34 @@ def generated(model: Decoder, body: dict[str, Any]) -> list[dict[str, Any]]:
         generation = TextGeneration(model, ids, sampling, body.get("logprobs"))
         for _ in generation:
             pass
-        found += [_expected(sample, body, generation.prompt_ids) for sample in generation.samples]
+        before, entries = "", list[float | None]()
+        if body.get("echo"):
+            before = tokenizer.decode(generation.prompt_ids)
+            if "logprobs" in body:
+                entries = [None, *(entry.logprob for entry in prompt_logprobs(model, generation.prompt_ids))]
+        found += [_expected(sample, before, entries) for sample in generation.samples]
     return found
 
 
-def _expected(sample: Sample, body: dict[str, Any], ids: list[int]) -> dict[str, Any]:
-    before = tokenizer.decode(ids) if body.get("echo") else ""
-    reason = "length" if sample.finish_reason == "length" else "stop"
-    logprobs = [entry.logprob for entry in sample.logprobs]
-    return {"text": before + sample.text, "finish_reason": reason, "token_logprobs": logprobs}
+def _expected(sample: Sample, before: str, entries: list[float | None]) -> dict[str, Any]:
+    return {
+        "text": before + sample.text,
+        "finish_reason": "length" if sample.finish_reason == "length" else "stop",
+        "token_logprobs": entries + [entry.logprob for entry in sample.logprobs],
+        "has_end_of_text": sample.finish_reason == "eos",
+    }
 
 
 def difference(answer: list[dict[str, Any]], expected: list[dict[str, Any]]) -> str | None:
     """How an answer differs from what is expected; None if it does not.
 
-    With `echo`, the answer's log-probabilities begin with those of the prompt.
+    The server gives the log-probability of an end of text, too. `gpt2 generate` does not.
     """
     if len(answer) != len(expected):
         return f"{len(answer)} choices in place of {len(expected)}"
     for number, (one, other) in enumerate(zip(answer, expected, strict=True)):
-        entries = one["token_logprobs"]
-        of_new_tokens = entries[len(entries) - len(other["token_logprobs"]) :]
-        for name, value in (one | {"token_logprobs": of_new_tokens}).items():
+        last = -1 if other["has_end_of_text"] else None
+        for name, value in (one | {"token_logprobs": one["token_logprobs"][:last]}).items():
             if value != other[name]:
                 return f"{name} of choice {number} is {value!r} in place of {other[name]!r}"
     return None
