@@ -8,23 +8,31 @@ from gpt2cli.serving.prompt_reading import Prompt, Reading
 from gpt2cli.serving.running_text import RunningText
 from gpt2cli.serving.text_request import TextEvent, TextRequest
 
+Deliver = Callable[[TextEvent], None]
+"""Gets the events of a request, in the thread of the engine. It must return at once."""
+
 
 class Job:
-    """A request in the batch. Its texts get slots one after the other; texts with equal prompts share a Prompt.
+    """A request. Its texts get slots one after the other; texts with equal prompts share a Prompt.
 
-    deliver      gets the events
-    waiting      the texts that have had no slot, with their numbers
-    has_started  whether a text has had a slot
+    waiting       the texts that have had no slot, with their numbers
+    has_started   whether a text has had a slot
+    is_cancelled  whether the client has left; any thread may set it
     """
 
-    def __init__(self, texts: Sequence[TextRequest], deliver: Callable[[TextEvent], None]) -> None:
-        self.deliver = deliver
+    def __init__(self, texts: Sequence[TextRequest], deliver: Deliver) -> None:
+        self._deliver = deliver
         self.waiting = deque(enumerate(texts))
-        self.has_started = False
+        self.has_started = self.is_cancelled = False
         self._prompts = dict[object, Prompt]()
         for text in texts:
             key = text.ids, text.prompt_logprobs
             self._prompts.setdefault(key, Prompt(*key)).texts_left += 1
+
+    def deliver(self, event: TextEvent) -> None:
+        """Pass an event on, unless the client has left."""
+        if not self.is_cancelled:
+            self._deliver(event)
 
     def prompt(self, text: TextRequest) -> Prompt:
         return self._prompts[text.ids, text.prompt_logprobs]

@@ -82,6 +82,23 @@ def test_a_prompt_that_has_lost_its_slot_is_read_again(decoder):
         assert answer.found() == [expected(decoder, text) for text in answer.texts]
 
 
+def test_a_prompt_that_another_text_needs_keeps_its_slot(decoder):
+    """Both slots are free when the other request takes one, and both hold a prompt."""
+    passes = Passes(decoder)
+    batch = Batch(passes.decoder, 2)
+    add(batch, text_of(40, 2), text_of(40, 1), text_of(40, 1))
+    add(batch, text_of(7, 1, 8), text_of(9, 1, 9))
+    finish(batch)
+    assert passes.tokens_read == 40 + 7 + 9
+
+
+def test_a_slot_is_free_before_the_client_knows_that_its_text_has_ended(decoder):
+    batch, seen = Batch(decoder, 1), []
+    batch.add(Job([text_of(4, 3)], lambda event: seen.append((type(event), batch.busy))))
+    finish(batch)
+    assert seen[0] == (PromptRead, 1) and seen[-1] == (TextEnd, 0)
+
+
 def test_requests_take_turns_for_slots(decoder):
     batch = Batch(decoder, 2)
     many = add(batch, *(text_of(5, 3, seed) for seed in range(30)))
