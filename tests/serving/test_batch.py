@@ -99,6 +99,16 @@ def test_a_slot_is_free_before_the_client_knows_that_its_text_has_ended(decoder)
     assert seen[0] == (PromptRead, 1) and seen[-1] == (TextEnd, 0)
 
 
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 5])
+def test_texts_outgrow_the_smallest_windows(window):
+    """Of up to 3 tokens, nothing is left to read again."""
+    small = models.packed(models.small_model(replace(CONFIG, block_size=window)), "fp32")
+    batch = Batch(small, 2)
+    answer = add(batch, *(text_of(length, 12, seed) for seed in range(2) for length in range(1, window + 1)))
+    finish(batch)
+    assert answer.found() == [expected(small, text) for text in answer.texts]
+
+
 def test_requests_take_turns_for_slots(decoder):
     batch = Batch(decoder, 2)
     many = add(batch, *(text_of(5, 3, seed) for seed in range(30)))
@@ -155,7 +165,7 @@ def test_a_request_that_is_removed_leaves_before_the_next_step(decoder, small_pi
     events = list(gone.events)
     batch.remove(gone.job)
     batch.remove(gone.job)
-    assert (batch.busy, batch.waiting) == (0, 1) or (batch.busy, batch.waiting) == (1, 0)
+    assert (batch.busy, batch.waiting) == (1, 0)
     del passes.seen[:]
     finish(batch)
     assert gone.events == events
