@@ -47,7 +47,7 @@ class Engine:
     """
 
     def __init__(self, decoder: Decoder, slots: int, max_queue: int) -> None:
-        self.decoder, self.slots, self.max_queue = decoder, slots, max_queue
+        self.slots, self._max_queue = slots, max_queue
         self._batch = Batch(decoder, slots)
         self.kv_bytes = self._batch.nbytes
         # what `run` does before its next turn; reentrant, so that a signal handler can put something in
@@ -63,7 +63,7 @@ class Engine:
             if self._is_closed or self._deadline is not None:
                 raise EndingError
             load = self.load()
-            if load.waiting_requests >= self.max_queue + load.slots - load.busy_slots:
+            if load.waiting_requests >= self._max_queue + load.slots - load.busy_slots:
                 raise QueueFullError(max(1, math.ceil(self._batch.free_in())))
             job = Job(texts, deliver)
             self._accepted += 1

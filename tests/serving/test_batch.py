@@ -227,6 +227,15 @@ def test_a_text_that_diverges_ends_alone_and_leaves_clean_slots(spoiled):
         assert answer.found() == [found]
 
 
+def test_a_text_that_diverges_ends_the_other_texts_of_its_request(spoiled):
+    greedy = SamplingConfig(max_new_tokens=20, temperature=0)
+    bad = TextRequest((1, 2), greedy, logit_bias={BAD: 100.0})
+    batch = Batch(spoiled, 3)
+    answer = add(batch, bad, TextRequest((3,), greedy), replace(bad, logit_bias={}), TextRequest((4,), greedy))
+    finish(batch)
+    assert answer.of(NewText) and answer.events[-1] is answer.error
+
+
 def test_a_slot_is_expected_when_the_first_text_may_end(decoder):
     batch = Batch(decoder, 2)
     assert batch.free_in() == 0
