@@ -11,7 +11,7 @@ from gpt2cli.untrusted import read_at_most
 
 VARIABLE = "GPT2CLI_API_KEY"
 LONGEST = 1024
-"""The largest number of characters of a key."""
+"""The largest number of bytes in the file of a key."""
 
 
 def read_api_key(file: Path | None, environment: Mapping[str, str]) -> str | None:
@@ -37,7 +37,7 @@ def exposed(file: Path) -> str | None:
 
 def _content(file: Path) -> str:
     try:
-        content = read_at_most(file, 4 * LONGEST)
+        content = read_at_most(file, LONGEST)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise DataError(f"cannot read {file} ({error.strerror}): name a file as --api-key-file") from None
     except OSError as error:
@@ -55,8 +55,6 @@ def _checked(text: str, where: str, advice: str) -> str:
         raise DataError(f"{where} holds no key: {advice}")
     if len(key.splitlines()) > 1:
         raise DataError(f"{where} holds several lines: {advice}")
-    if len(key) > LONGEST:
-        raise DataError(f"the key in {where} has more than {LONGEST:,} characters: {advice}")
     if not all("!" <= character <= "~" for character in key):
         raise DataError(f"the key in {where} has blanks or characters that are not ASCII: {advice}")
     return key

@@ -1,13 +1,17 @@
 """Reading the bodies of requests: JSON of a bounded size, in a bounded time."""
 
 import asyncio
-import json
-from typing import Any
+from collections.abc import Callable
+from email.message import Message
+from typing import Any, TypeVar
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from gpt2cli.serving.refused_error import RefusedError
-from gpt2cli.untrusted import is_encodable, parse_json, shown
+from gpt2cli.untrusted import parse_json, shown
+
+T = TypeVar("T")
 
 MOST_BYTES = 4 * 2**20
 """The largest body in bytes. A prompt that fills the window has a few KB; a batch can have hundreds of them."""
@@ -18,13 +22,17 @@ LONGEST_TIME = 30.0
 
 
 async def read_json(
-    request: Request, most_bytes: int = MOST_BYTES, longest_time: float = LONGEST_TIME
-) -> dict[str, Any]:
-    """The object that a request has as its body.
+    request: Request,
+    use: Callable[[dict[str, Any]], T],
+    most_bytes: int = MOST_BYTES,
+    longest_time: float = LONGEST_TIME,
+) -> T:
+    """What `use` returns for the object that a request has as its body.
 
+    The body is parsed and used in another thread: several MB take seconds, and other requests should not wait for them.
     Raises RefusedError: 415 for another content type, 413 for a body of more than `most_bytes`, 408 for one that takes
-    longer than `longest_time` seconds, 400 for one that is not an object in JSON. Names that occur twice in an object,
-    NaN and halves of surrogate pairs are refused too. Raises Starlette's ClientDisconnect if the client leaves.
+    longer than `longest_time` seconds, 400 for one that is not an object in JSON. Names that occur twice in an object
+    and NaN are refused too. Raises Starlette's ClientDisconnect if the client leaves.
     """
     _check_type(request)
     length = int(request.headers.get("content-length", 0))  # h11 has checked that it is a number
@@ -39,16 +47,14 @@ async def read_json(
         raise RefusedError(408, f"the body did not arrive within {longest_time:g} seconds") from None
     if body is None:
         raise too_large
-    return _parse(body)
+    return await run_in_threadpool(lambda: use(_parse(body)))
 
 
 def _check_type(request: Request) -> None:
-    types = request.headers.getlist("content-type")
-    kind, *parameters = (part.strip().lower() for part in ("" if len(types) != 1 else types[0]).split(";"))
-    charsets = [
-        value.strip('"') for name, _, value in (part.partition("=") for part in parameters) if name == "charset"
-    ]
-    if kind != "application/json" or charsets not in ([], ["utf-8"], ["utf8"]):
+    content = Message()
+    content["Content-Type"] = ", ".join(request.headers.getlist("content-type"))
+    is_utf8 = content.get_content_charset("utf-8") in ("utf-8", "utf8")
+    if content.get_content_type() != "application/json" or not is_utf8:
         raise RefusedError(415, "the body must be JSON in UTF-8: send the header Content-Type: application/json")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RefusedError(415, "the body must not be compressed: leave out the header Content-Encoding")
@@ -81,17 +87,7 @@ def _parse(body: bytes) -> dict[str, Any]:
         raise RefusedError(400, f"the body is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise RefusedError(400, "the body must be a JSON object")
-    if b"\\u" in body and not _is_encodable(found):
-        raise RefusedError(400, r"the body has half a surrogate pair: write both halves, as in \ud83d\ude00")
     return found
-
-
-def _is_encodable(body: dict[str, Any]) -> bool:
-    """Whether all texts in a body can be encoded in UTF-8. Only an escape can be half a surrogate pair."""
-    try:
-        return is_encodable(json.dumps(body, ensure_ascii=False))
-    except RecursionError:
-        raise RefusedError(400, "the body is not JSON: nested too deeply") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,10 +12,15 @@ from gpt2cli.tokenizer import encoding
 
 
 class StrippedText:
-    """A text without the blank space at its ends, and without the tokens of this blank space, while it grows."""
+    """A text without the blank space at its ends, while it grows.
 
-    def __init__(self, index: int) -> None:
-        self._index = index
+    The tokens of this blank space are left out, and so is the end of text, whose characters are not in the text.
+
+    blanks  the characters that are left out at the ends; None: all white space
+    """
+
+    def __init__(self, index: int, blanks: str | None = None) -> None:
+        self._index, self._blanks = index, blanks
         self._held = ""  # blank space that may be the end of the text
         self._sent = 0  # characters of the text, with those that were left out at its beginning
         self._is_begun = False
@@ -27,11 +32,11 @@ class StrippedText:
         self._tokens += [self._places.place(each.id, each) for each in event.logprobs]
         text = self._held + event.text
         if not self._is_begun:
-            begun = text.lstrip()
+            begun = text.lstrip(self._blanks)
             self._sent += len(text) - len(begun)
             self._take_tokens()
             text, self._is_begun = begun, bool(begun)
-        content = text.rstrip()
+        content = text.rstrip(self._blanks)
         self._held = text[len(content) :]
         self._sent += len(content)
         tokens = self._take_tokens()
@@ -46,14 +51,18 @@ class StrippedText:
 
 
 class ChatAnswer(GrowingAnswer):
-    """A chat completion. A text's first piece is empty: it becomes the chunk that says who speaks."""
+    """A chat completion. A text's first piece is empty: it becomes the chunk that says who speaks.
+
+    The answer of a model without a template is the exact text: the next prompt continues it.
+    """
 
     id_prefix = "chatcmpl-"
     whole_object, chunk_object = "chat.completion", "chat.completion.chunk"
 
     def __init__(self, asked: GenerationRequest, model: ServedModel, created: int) -> None:
         super().__init__(asked, model, created)
-        self._texts = [StrippedText(index) for index in range(len(asked.texts))]
+        blanks = "" if model.template is None else None
+        self._texts = [StrippedText(index, blanks) for index in range(len(asked.texts))]
 
     def pieces(self, event: TextEvent) -> list[Piece]:
         if isinstance(event, PromptRead):

@@ -5,7 +5,7 @@ and sounds are refused with their place, such as `messages[2].content[0]`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpt2cli.data.messages import ASSISTANT, ROLES, SYSTEM, TEXT_PARTS, TOOL_ROLES, USER
@@ -51,9 +51,7 @@ def read_messages(values: Sequence[Any], template: PromptTemplate | None) -> Cha
         template = _with_system(template, messages.pop(0))
     if not messages:
         raise RefusedError(400, "messages must have at least one message of the user", "messages")
-    for i, message in enumerate(messages):
-        _check_turn(message, USER if i % 2 == 0 else ASSISTANT)
-    *before, last = messages
+    *before, last = _in_turns(messages)
     if last.role != USER:
         raise RefusedError(400, f"{last.place}, the last message, must be of the user", last.place)
     earlier = [
@@ -63,14 +61,30 @@ def read_messages(values: Sequence[Any], template: PromptTemplate | None) -> Cha
     return ChatMessages(template, tuple(earlier), Exchange(last.content.strip()), last.place)
 
 
-def _check_turn(message: _Message, role: str) -> None:
-    """Refuse a message that is not of this role, or an empty one of the user."""
+def _in_turns(messages: Sequence[_Message]) -> list[_Message]:
+    """Messages of user and assistant in turns, of which the user has the first. Raises RefusedError.
+
+    Messages of the user that follow each other become one, with line breaks between them: `llm`, for example, sends no
+    message for an empty answer.
+    """
+    turns: list[_Message] = []
+    for message in messages:
+        is_asked = bool(turns) and turns[-1].role == USER
+        _check_turn(message, is_asked)
+        if is_asked and message.role == USER:
+            message = replace(message, content=f"{turns.pop().content}\n{message.content}")
+        turns.append(message)
+    return turns
+
+
+def _check_turn(message: _Message, is_asked: bool) -> None:
+    """Refuse an answer unless something is asked, an empty message of the user, and any other role."""
     if message.role == SYSTEM:
         raise RefusedError(400, f"{message.place} is a {SYSTEM} message, which must be the first one", message.place)
-    if message.role != role:
-        words = f"{message.place} is of the {message.role}: user and assistant must take turns, and the user begins"
+    if message.role == ASSISTANT and not is_asked:
+        words = f"{message.place} is of the {ASSISTANT}: user and assistant must take turns, and the user begins"
         raise RefusedError(400, words, message.place)
-    if role == USER and not message.content.strip():
+    if message.role == USER and not message.content.strip():
         raise RefusedError(400, f"{message.place}.content is empty: give a text", f"{message.place}.content")
 
 

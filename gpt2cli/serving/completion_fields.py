@@ -18,7 +18,7 @@ from gpt2cli.serving.field_readers import (
     within,
     wrong,
 )
-from gpt2cli.serving.generation_fields import check_length, read_generation_fields
+from gpt2cli.serving.generation_fields import GenerationFields, check_length, read_generation_fields
 from gpt2cli.serving.generation_request import GenerationRequest
 from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.served_model import ServedModel
@@ -46,7 +46,7 @@ def completion_request(body: Body, model: ServedModel) -> GenerationRequest:
         raise RefusedError(400, "best_of must be equal to n: all texts are returned", "best_of")
     echo = read_field(body, "echo", flag, False)
     logprobs = read_field(body, "logprobs", within(LOGPROBS, whole_number), None)
-    prompts = _prompts(body.get("prompt"), model)
+    prompts = _prompts(body.get("prompt"), fields, model)
     return GenerationRequest(
         "completion",
         fields.texts([ids for _, ids in prompts], logprobs, logprobs if echo else None),
@@ -59,19 +59,19 @@ def completion_request(body: Body, model: ServedModel) -> GenerationRequest:
     )
 
 
-def _prompts(value: Any, model: ServedModel) -> list[_Prompt]:
+def _prompts(value: Any, fields: GenerationFields, model: ServedModel) -> list[_Prompt]:
     """The prompts, each as text and as ids: of a text, a list of texts, a list of ids, or a list of lists of ids."""
     if not isinstance(value, list):
         return [_from_text("" if value is None else value, "prompt", model)]
     if not value:
         raise RefusedError(400, "prompt is an empty list: give a text, or leave it out", "prompt")
-    if isinstance(value[0], str):
-        return [_from_text(each, place, model) for each, place in entries(value, "prompt")]
-    if isinstance(value[0], list):
-        return [_from_ids(each, place, model) for each, place in entries(value, "prompt")]
-    if type(value[0]) is not int:
+    if type(value[0]) is int:
+        return [_from_ids(value, "prompt", model)]
+    if not isinstance(value[0], str | list):
         raise wrong(value[0], "prompt[0]", "a text, a token id or a list of token ids")
-    return [_from_ids(value, "prompt", model)]
+    fields.check_count(len(value))
+    read = _from_text if isinstance(value[0], str) else _from_ids
+    return [read(each, place, model) for each, place in entries(value, "prompt")]
 
 
 def _from_text(value: Any, place: str, model: ServedModel) -> _Prompt:

@@ -13,8 +13,6 @@ from uvicorn.server import ServerState
 
 from gpt2cli.serving.refused_error import RefusedError
 
-TOO_MANY_CONNECTIONS = "gpt2cli.too_many_connections"
-"""A key of the ASGI scope's `state`. It is there if the request came on a connection beyond the limit."""
 _SILENT = 100
 """A level above all levels of log messages."""
 
@@ -30,7 +28,7 @@ class Limits:
     stalled      without the client reading any of an answer
     ending       for requests that run when the server ends
     head         bytes of a request's head. A head that arrives in one piece may be longer.
-    connections  at a time. Requests on further ones are refused with 503, and above twice the number connections too.
+    connections  at a time. Further ones are closed at once.
     """
 
     sending: float = 10
@@ -86,10 +84,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so `pause_writing` is called whenever the client does not read
-        if len(self.connections) > 2 * self.limits.connections:
+        if len(self.connections) > self.limits.connections:
             self.loop.call_soon(self.drop)  # Python 3.10 begins to read after this call, also if it were closed here
-        elif len(self.connections) > self.limits.connections:
-            self.app_state = {**self.app_state, TOO_MANY_CONNECTIONS: True}
         self._limit_sending()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -118,13 +114,6 @@ class Connection(H11Protocol):
             self._refuse(431, f"the head of the request has more than {self.limits.head:,} bytes")
         else:
             self._refuse(400, "this is not a valid HTTP request")
-
-    def shutdown(self) -> None:
-        """Close the connection, after the answer that is being sent."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self.cycle.keep_alive = False
 
     def drop(self) -> None:
         """Close the connection at once, without sending what is left of an answer."""

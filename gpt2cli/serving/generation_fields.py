@@ -79,14 +79,17 @@ class GenerationFields:
     presence_penalty: float
     logit_bias: Mapping[int, float]
 
+    def check_count(self, prompts: int) -> None:
+        """Refuse a request for too many texts, before its prompts are read: reading a million takes seconds."""
+        count = self.n * prompts
+        if count > MOST_TEXTS:
+            words = f"{prompts:,} prompts with n = {self.n} ask for {count:,} texts"
+            raise RefusedError(400, f"{words}, more than {MOST_TEXTS:,}: send several requests", "prompt")
+
     def texts(
         self, prompts: Sequence[tuple[int, ...]], logprobs: int | None, prompt_logprobs: int | None = None
     ) -> tuple[TextRequest, ...]:
-        """`n` texts for each prompt. Text j of a prompt has the seed + j. Raises RefusedError for too many texts."""
-        count = self.n * len(prompts)
-        if count > MOST_TEXTS:
-            words = f"{len(prompts):,} prompts with n = {self.n} ask for {count:,} texts"
-            raise RefusedError(400, f"{words}, more than {MOST_TEXTS:,}: send several requests", "n")
+        """`n` texts for each prompt. Text j of a prompt has the seed + j."""
         made = []
         for ids in prompts:
             first = random_seed() if self.sampling.seed is None else self.sampling.seed

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -65,9 +64,8 @@ def routes(service: Service) -> list[Route]:
     def route(path: str, read: ReadFields, kind: type[GrowingAnswer]) -> Route:
         async def generate(request: Request) -> Response:
             model, engine = service.loaded()
-            body = await read_json(request)
-            try:  # in another thread: a long prompt takes time
-                asked = await run_in_threadpool(read, body, model)
+            try:
+                asked = await read_json(request, lambda body: read(body, model))
             except (UsageError, DataError) as error:
                 raise RefusedError(400, str(error)) from None
             return GeneratedResponse(engine, kind(asked, model, int(time.time())))

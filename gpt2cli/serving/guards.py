@@ -24,7 +24,6 @@ from gpt2cli.serving.addresses import (
     read_origin,
 )
 from gpt2cli.serving.answers import refused
-from gpt2cli.serving.connection import TOO_MANY_CONNECTIONS
 from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.service import Service
 
@@ -60,7 +59,7 @@ class Guards:
 
         app: ASGIApp = self._app
         try:
-            self._check(scope, headers, is_foreign)
+            self._check(headers, is_foreign)
             if is_foreign and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 app = Response(status_code=204, headers=_PREFLIGHT)
             elif scope["path"] not in WITHOUT_KEY:
@@ -69,12 +68,8 @@ class Guards:
             app = refused(error)
         await app(scope, receive, send_with_cors if self._origins else send)
 
-    def _check(self, scope: Scope, headers: Headers, is_foreign: bool) -> None:
+    def _check(self, headers: Headers, is_foreign: bool) -> None:
         """Raise RefusedError unless the request is for this server, and from a page that may use it."""
-        if scope.get("state", {}).get(TOO_MANY_CONNECTIONS):
-            # the connection must not stay open: the next request on it could be accepted by then
-            closing = {"Retry-After": "1", "Connection": "close"}
-            raise RefusedError(503, "too many connections: close some, or try again in a moment", headers=closing)
         if "content-length" in headers and "transfer-encoding" in headers:
             # a proxy may take another one for the length, and read the rest of the body as a request
             closing = {"Connection": "close"}

@@ -8,7 +8,6 @@ The fields are those of vLLM's server. lm-evaluation-harness uses them, and need
 from functools import cache
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -23,14 +22,12 @@ from gpt2cli.serving.service import Service
 
 def routes(service: Service) -> list[Route]:
     async def tokenize(request: Request) -> JSONResponse:
-        body = await read_json(request)
         model, _ = service.loaded()
-        return JSONResponse(await run_in_threadpool(tokens_of, body, model))
+        return JSONResponse(await read_json(request, lambda body: tokens_of(body, model)))
 
     async def detokenize(request: Request) -> JSONResponse:
-        body = await read_json(request)
         model, _ = service.loaded()
-        return JSONResponse(await run_in_threadpool(text_of, body, model))
+        return JSONResponse(await read_json(request, lambda body: text_of(body, model)))
 
     async def info(request: Request) -> JSONResponse:
         model, _ = service.loaded()

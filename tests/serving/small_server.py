@@ -91,7 +91,7 @@ def _routes(longest_time: float) -> list[Route]:
         return JSONResponse("pong")
 
     async def echo(request: Request) -> Response:
-        return JSONResponse(await read_json(request, MOST_BYTES, longest_time))
+        return JSONResponse(await read_json(request, dict, MOST_BYTES, longest_time))
 
     async def flood(request: Request) -> Response:
         async def pieces() -> Any:

@@ -85,8 +85,6 @@ def test_a_compressed_body(server: SmallServer) -> None:
         b'{"a": "\xff"}': "not UTF-8 at byte 8",
         b'{"a": "\xed\xa0\x80"}': "not UTF-8 at byte 8",
         '{"a": "x"}'.encode("utf-16"): "not UTF-8 at byte 1",
-        rb'{"a": ["\ud83d"]}': "has half a surrogate pair",
-        rb'{"\ude00": 1}': "has half a surrogate pair",
         b"[" * 50_000: "not JSON: nested too deeply",
         b'{"a":' * 20_000: "not JSON: nested too deeply",
         b"[]": "must be a JSON object",

@@ -118,6 +118,15 @@ def test_an_empty_answer_leaves_its_exchange_out() -> None:
     assert prompt(messages, described_model()) == prompt([user("b")], described_model())
 
 
+def test_questions_without_an_answer_between_them_are_one() -> None:
+    """llm sends no message for an empty answer."""
+    messages = [user("a"), user(" b"), assistant("c"), user("d"), user("e"), user("f")]
+    joined = [user("a\n b"), assistant("c"), user("d\ne\nf")]
+    for template in (ALPACA, None):
+        assert prompt(messages, described_model(template)) == prompt(joined, described_model(template))
+    assert read_messages(messages, ALPACA).place == "messages[5]"
+
+
 def test_fields_that_are_null_or_empty_may_come_back_with_an_answer() -> None:
     answer = assistant("Hi") | {"refusal": None, "annotations": [], "audio": None, "tool_calls": None}
     assert prompt([user("a"), answer, user("b")], described_model())
@@ -146,7 +155,8 @@ def test_the_end_of_text_in_a_message_is_plain_text() -> None:
         ([user(" ")], "messages[0].content", "is empty"),
         ([{"role": "wizard", "content": "a"}], "messages[0].role", "system, user or assistant, not 'wizard'"),
         ([assistant("a")], "messages[0]", "the user begins"),
-        ([user("a"), user("b")], "messages[1]", "must take turns"),
+        ([user("a"), assistant("b"), assistant("c"), user("d")], "messages[2]", "must take turns"),
+        ([user("a"), user(" ")], "messages[1].content", "is empty"),
         ([user("a"), assistant("b")], "messages[1]", "the last message, must be of the user"),
         ([user("a"), assistant("b"), system("c"), user("d")], "messages[2]", "must be the first one"),
         ([system("a"), system("b"), user("c")], "messages[1]", "must be the first one"),

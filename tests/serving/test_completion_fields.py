@@ -128,7 +128,8 @@ def test_a_prompt_may_fill_the_window_and_not_more() -> None:
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "max_tokens and max_completion_tokens"),
         ({"n": 0}, "n", "from 1 to 128, not 0"),
         ({"n": 129}, "n", "from 1 to 128, not 129"),
-        ({"n": 128, "prompt": ["a"] * 17}, "n", "2,176 texts, more than 2,048"),
+        ({"n": 128, "prompt": ["a"] * 17}, "prompt", "2,176 texts, more than 2,048"),
+        ({"prompt": ["a"] * 999_999 + [1]}, "prompt", "1,000,000 texts, more than 2,048"),  # refused unread
         ({"logprobs": 101}, "logprobs", "from 0 to 100, not 101"),
         ({"logprobs": True}, "logprobs", "a whole number, not true"),
         ({"frequency_penalty": 2.1}, "frequency_penalty", "from -2 to 2, not 2.1"),

