@@ -94,15 +94,24 @@ def prompt_logprobs(model: "Decoder | GPT", ids: Sequence[int], top: int = 0) ->
     token that the model does not know.
     """
     _check_top(top)
-    decoder, found = as_decoder(model), list[TokenLogprobs]()
+    decoder = as_decoder(model)
     if len(ids) < 2:
-        return found
+        return []
     check_token(max(ids), decoder.config.vocab_size)
     hidden = decoder.hidden(np.array([ids], np.int64), decoder.new_cache(1, len(ids)))[0]
-    for start in range(0, len(ids) - 1, LOGIT_ROWS):
-        after = ids[start + 1 : start + 1 + LOGIT_ROWS]
-        logits = decoder.to_host(decoder.head(hidden[start : start + len(after)]))
-        found += token_logprobs(logits, after, top)
+    return logprobs_after(decoder, hidden, ids[1:], top)
+
+
+def logprobs_after(decoder: Decoder, hidden: Any, tokens: Sequence[int], top: int) -> list[TokenLogprobs]:
+    """The log-probability of each of some tokens, given the final hidden states (T, C) before them, and perhaps others.
+
+    `top` is as in `token_logprobs`.
+    """
+    found = list[TokenLogprobs]()
+    for start in range(0, len(tokens), LOGIT_ROWS):
+        part = tokens[start : start + LOGIT_ROWS]
+        logits = decoder.to_host(decoder.head(hidden[start : start + len(part)]))
+        found += token_logprobs(logits, part, top)
     return found
 
 

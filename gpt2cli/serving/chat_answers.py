@@ -12,7 +12,9 @@ from gpt2cli.tokenizer import encoding
 
 
 class StrippedText:
-    """A text without the blank space at its ends, and without the tokens of this blank space, while it grows.
+    """A text without the blank space at its ends, while it grows.
+
+    The tokens of this blank space are left out, and so is the end of text, whose characters are not in the text.
 
     blanks  the characters that are left out at the ends; None: all white space
     """

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -15,11 +15,8 @@ from threading import Lock
 from gpt2cli.errors import GPT2Error
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.serving.batch import Batch
-from gpt2cli.serving.jobs import Job
-from gpt2cli.serving.text_request import TextEvent, TextRequest
-
-Deliver = Callable[[TextEvent], None]
-"""Gets the events of a request, in the thread of the engine. It must return at once."""
+from gpt2cli.serving.jobs import Deliver, Job
+from gpt2cli.serving.text_request import TextRequest
 
 
 class QueueFullError(Exception):
@@ -32,24 +29,6 @@ class QueueFullError(Exception):
 
 class EndingError(Exception):
     """The server ends, and takes no more requests."""
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A request that the engine has accepted.
-
-    is_cancelled  set by `Engine.cancel`
-    """
-
-    texts: tuple[TextRequest, ...]
-    deliver: Deliver
-    is_cancelled: bool = field(default=False, init=False)
-    job: Job | None = field(default=None, init=False, repr=False)  # of the engine's thread
-
-    def pass_on(self, event: TextEvent) -> None:
-        """Deliver an event, unless the client has left."""
-        if not self.is_cancelled:
-            self.deliver(event)
 
 
 @dataclass(frozen=True)
@@ -68,33 +47,33 @@ class Engine:
     """
 
     def __init__(self, decoder: Decoder, slots: int, max_queue: int) -> None:
-        self.decoder, self.slots, self.max_queue = decoder, slots, max_queue
+        self.slots, self._max_queue = slots, max_queue
         self._batch = Batch(decoder, slots)
         self.kv_bytes = self._batch.nbytes
         # what `run` does before its next turn; reentrant, so that a signal handler can put something in
         self._inbox = SimpleQueue[Callable[[], None]]()
-        self._accepted = self._added = 0  # tickets that were put into the inbox, and that came out
+        self._accepted = self._added = 0  # requests that were put into the inbox, and that came out
         self._is_closed = False
         self._deadline: float | None = None
         self._submitting = Lock()  # `end` does not take it, because a signal may come while it is held
 
-    def submit(self, texts: Sequence[TextRequest], deliver: Deliver) -> Ticket:
+    def submit(self, texts: Sequence[TextRequest], deliver: Deliver) -> Job:
         """Accept a request, in any thread. Raises QueueFullError and EndingError."""
-        ticket = Ticket(tuple(texts), deliver)
         with self._submitting:
             if self._is_closed or self._deadline is not None:
                 raise EndingError
             load = self.load()
-            if load.waiting_requests >= self.max_queue + load.slots - load.busy_slots:
+            if load.waiting_requests >= self._max_queue + load.slots - load.busy_slots:
                 raise QueueFullError(max(1, math.ceil(self._batch.free_in())))
+            job = Job(texts, deliver)
             self._accepted += 1
-            self._inbox.put(partial(self._add, ticket))
-        return ticket
+            self._inbox.put(partial(self._add, job))
+        return job
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, job: Job) -> None:
         """Stop a request whose client has left, in any thread. Its slots are free before the next step."""
-        ticket.is_cancelled = True
-        self._inbox.put(partial(self._remove, ticket))
+        job.is_cancelled = True
+        self._inbox.put(partial(self._batch.remove, job))
 
     def load(self) -> Load:
         """What the engine does at the moment, in any thread."""
@@ -134,15 +113,10 @@ class Engine:
                 self._inbox.get(block=wait)()
                 wait = False
 
-    def _add(self, ticket: Ticket) -> None:
+    def _add(self, job: Job) -> None:
         self._added += 1
-        if not ticket.is_cancelled:
-            ticket.job = Job(ticket.texts, ticket.pass_on)
-            self._batch.add(ticket.job)
-
-    def _remove(self, ticket: Ticket) -> None:
-        if ticket.job is not None:
-            self._batch.remove(ticket.job)
+        if not job.is_cancelled:
+            self._batch.add(job)
 
     def _close(self, error: GPT2Error) -> None:
         """End all requests that are left. There will be no others."""

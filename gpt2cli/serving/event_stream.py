@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -25,7 +26,7 @@ HEADERS = [
 
 
 class EventStream:
-    """Sends server-sent events. Its methods raise ClientDisconnect if the client does not take what is sent."""
+    """Sends server-sent events. All methods but `failed` raise ClientDisconnect if the client does not take them."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -51,8 +52,9 @@ class EventStream:
         await self._body(b"data: [DONE]\n\n", more=False)
 
     async def failed(self, error: RefusedError) -> None:
-        """End the stream with an error."""
-        await self._body(b"data: %b\n\n" % as_json(error.as_dict()), more=False)
+        """End the stream with an error, if the client still takes it."""
+        with suppress(ClientDisconnect):
+            await self._body(b"data: %b\n\n" % as_json(error.as_dict()), more=False)
 
     async def _body(self, body: bytes, more: bool = True) -> None:
         await self._put({"type": "http.response.body", "body": body, "more_body": more})

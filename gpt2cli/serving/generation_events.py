@@ -63,7 +63,7 @@ async def submitted(engine: Engine, texts: Sequence[TextRequest], receive: Recei
     """
     events = GenerationEvents()
     try:
-        ticket = engine.submit(texts, events.deliver)
+        job = engine.submit(texts, events.deliver)
     except QueueFullError as error:
         headers = {"Retry-After": str(error.retry_after)}
         message = f"too many requests wait: try again in {error.retry_after} s"
@@ -74,5 +74,5 @@ async def submitted(engine: Engine, texts: Sequence[TextRequest], receive: Recei
     try:
         yield events
     finally:
-        engine.cancel(ticket)
+        engine.cancel(job)
         watch.cancel()

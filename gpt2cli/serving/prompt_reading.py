@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2cli.errors import DivergedError
-from gpt2cli.generation.logprobs import LOGIT_ROWS, TokenLogprobs, token_logprobs
+from gpt2cli.generation.logprobs import TokenLogprobs, logprobs_after
 from gpt2cli.inference.decoder import Decoder
 from gpt2cli.serving.slots import Slots
 
@@ -62,22 +62,16 @@ class Reading:
         The last piece may be twice as long, because a short prompt takes less time in one piece than in two.
         """
         size = slots.piece_tokens if self.left > 2 * slots.piece_tokens else self.left
-        piece = self.ids[self._done : self._done + size]
-        hidden = slots.read(self.slot, piece, len(self.ids))
-        if self.prompt is None:
-            self._done += len(piece)
+        start, self._done, prompt = self._done, self._done + size, self.prompt
+        hidden = slots.read(self.slot, self.ids[start : self._done], len(self.ids))
+        if prompt is None:
             return
-        if self.prompt.top is not None and not self.prompt.logprobs:
-            for start in range(0, len(piece), LOGIT_ROWS):
-                first = self._done + start + 1
-                after = self.ids[first : min(first + LOGIT_ROWS, self._done + len(piece) + 1)]
-                if after:
-                    logits = decoder.to_host(decoder.head(hidden[start : start + len(after)]))
-                    self._logprobs += _checked(token_logprobs(logits, after, self.prompt.top))
-        self._done += len(piece)
+        if prompt.top is not None and not prompt.logprobs:
+            after = self.ids[start + 1 : self._done + 1]
+            self._logprobs += _checked(logprobs_after(decoder, hidden, after, prompt.top))
         if not self.left:
-            self.prompt.logits = decoder.to_host(decoder.head(hidden[-1:]))[0]
-            self.prompt.logprobs = self.prompt.logprobs or tuple(self._logprobs)
+            prompt.logits = decoder.to_host(decoder.head(hidden[-1:]))[0]
+            prompt.logprobs = prompt.logprobs or tuple(self._logprobs)
 
 
 def _checked(found: list[TokenLogprobs]) -> list[TokenLogprobs]:

@@ -16,8 +16,8 @@ class RequestRecord:
 
     path              the route, such as /v1/models/{id}, and not what a client wrote; "other" if there is none
     status            the HTTP status; 499 if the client left before the answer was complete
-    seconds           from the first byte of the request to the last of the answer
-    first_text        seconds until the first new text, if there was one
+    seconds           from the end of the request's head to the last byte of the answer
+    first_text        seconds from the same moment to the first new text, if there was one
     prompt_tokens, new_tokens   None for requests that generate nothing
     bug               where an exception was raised that nothing expects, such as "KeyError at answers.py:12"
     """

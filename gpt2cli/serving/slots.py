@@ -69,13 +69,9 @@ class CacheSlots:
         return self._decoder.to_host(self._decoder.head(hidden.reshape(len(slots), -1)))
 
     def copy(self, source: int, target: int, length: int) -> None:
-        if source == target:
-            self._cache.lengths[target] = length
-            return
-        now = self._cache.lengths[source]
-        self._cache.lengths[source] = length
-        self._cache.copy_row(target, self._cache.view([source]))
-        self._cache.lengths[source] = now
+        if source != target:
+            self._cache.copy_row(target, self._cache.view([source]))
+        self._cache.lengths[target] = length
 
     def clear(self, slot: int) -> None:
         self._cache.clear(slot)

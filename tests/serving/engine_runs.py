@@ -11,7 +11,8 @@ from gpt2cli.generation.logprobs import prompt_logprobs, token_logprobs
 from gpt2cli.generation.text import TextGeneration
 from gpt2cli.inference.candidates import candidates
 from gpt2cli.inference.decoder import Decoder
-from gpt2cli.serving.engine import Engine, Ticket
+from gpt2cli.serving.engine import Engine
+from gpt2cli.serving.jobs import Job
 from gpt2cli.serving.text_request import NewText, PromptRead, RequestFailed, TextEnd, TextEvent, TextRequest
 from gpt2cli.tokenizer import END_OF_TEXT_ID
 
@@ -25,7 +26,7 @@ class Answer:
     def __init__(self, texts: Sequence[TextRequest]) -> None:
         self.texts = texts
         self.events: list[TextEvent] = []
-        self.ticket: Ticket | None = None
+        self.job: Job | None = None
         self._arrived = threading.Condition()
 
     def deliver(self, event: TextEvent) -> None:
@@ -92,7 +93,7 @@ def running(engine: Engine, grace: float = 0) -> Iterator[None]:
 
 def submit(engine: Engine, *texts: TextRequest) -> Answer:
     answer = Answer(texts)
-    answer.ticket = engine.submit(texts, answer.deliver)
+    answer.job = engine.submit(texts, answer.deliver)
     return answer
 
 

@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Message
 from gpt2cli.config import GPTConfig, SamplingConfig
 from gpt2cli.generation.logprobs import LikelyToken, TokenLogprobs
 from gpt2cli.prompts import ALPACA
-from gpt2cli.serving.engine import Deliver, Engine, Ticket
+from gpt2cli.serving.engine import Engine
 from gpt2cli.serving.generation_request import GenerationRequest
+from gpt2cli.serving.jobs import Deliver, Job
 from gpt2cli.serving.served_model import ServedModel
 from gpt2cli.serving.text_request import NewText, PromptRead, TextEnd, TextEvent, TextRequest
 from gpt2cli.tokenizer import StreamDecoder, decode, show
@@ -51,30 +52,32 @@ def text_events(ids: Sequence[int], index: int = 0, prompt: Sequence[int] = ()) 
 
 
 class ScriptedEngine(Engine):
-    """Generates nothing: a test delivers the events of its tickets. `refusal` is raised instead of a ticket."""
+    """Generates nothing: a test delivers the events of its jobs. `refusal` is raised instead of a new job."""
 
     def __init__(self, refusal: Exception | None = None) -> None:
         self.refusal = refusal
-        self.tickets: list[Ticket] = []
+        self.jobs: list[Job] = []
 
-    def submit(self, texts: Sequence[TextRequest], deliver: Deliver) -> Ticket:
+    def submit(self, texts: Sequence[TextRequest], deliver: Deliver) -> Job:
         if self.refusal:
             raise self.refusal
-        self.tickets.append(Ticket(tuple(texts), deliver))
-        return self.tickets[-1]
+        self.jobs.append(Job(texts, deliver))
+        return self.jobs[-1]
 
-    def cancel(self, ticket: Ticket) -> None:
-        ticket.is_cancelled = True
+    def cancel(self, job: Job) -> None:
+        job.is_cancelled = True
 
 
 class Call:
     """A request to an ASGI application by a client that the test plays, in a running event loop.
 
-    sent  the messages of the answer so far
+    sent      the messages of the answer so far
+    is_stuck  whether the client takes no more messages
     """
 
     def __init__(self, app: ASGIApp, path: str, body: dict[str, Any]) -> None:
         self.sent: list[Message] = []
+        self.is_stuck = False
         self._received: asyncio.Queue[Message] = asyncio.Queue()
         self._received.put_nowait({"type": "http.request", "body": json.dumps(body).encode()})
         headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
@@ -82,6 +85,8 @@ class Call:
         self.task = asyncio.ensure_future(app(scope, self._received.get, self._send))
 
     async def _send(self, message: Message) -> None:
+        while self.is_stuck:
+            await asyncio.sleep(0.01)
         self.sent.append(message)
 
     def leave(self) -> None:

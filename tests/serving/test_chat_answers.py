@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gpt2cli.serving.chat_answers import ChatAnswer
 from gpt2cli.serving.served_model import ServedModel
-from gpt2cli.serving.text_request import TextEvent
-from gpt2cli.tokenizer import encode, encoding
-from tests.serving.scripted import MODEL, asked, text_events
+from gpt2cli.serving.text_request import NewText, TextEvent
+from gpt2cli.tokenizer import END_OF_TEXT_ID, encode, encoding
+from tests.serving.scripted import MODEL, asked, entry, text_events
 
 BLANKS = [220, 198, 628, 197]
 """Tokens of blanks and newlines."""
@@ -63,6 +63,13 @@ def test_an_answer_of_blanks_is_empty() -> None:
     assert choice["message"]["content"] == ""
     assert choice["logprobs"] == {"content": [], "refusal": None}
     assert [chunk["choices"][0]["delta"] for chunk in chunks] == [{"role": "assistant", "content": ""}, {}]
+
+
+def test_the_end_of_text_has_no_entry() -> None:
+    events = list(text_events(encode("A cat\n")))
+    events.insert(-1, NewText(0, "", (entry(END_OF_TEXT_ID),)))
+    answer, _ = both(asked("chat", logprobs=0), events)
+    assert [each["token"] for each in answer["choices"][0]["logprobs"]["content"]] == ["A", " cat"]
 
 
 @settings(max_examples=200, deadline=None)

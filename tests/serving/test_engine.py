@@ -84,7 +84,7 @@ class Gate:
     def __init__(self, engine, kind, *texts):
         self.answer = Answer(texts)
         self._kind, self._reached, self._opened = kind, threading.Event(), threading.Event()
-        self.answer.ticket = engine.submit(texts, self._deliver)
+        self.answer.job = engine.submit(texts, self._deliver)
         assert self._reached.wait(LIMIT)
 
     def _deliver(self, event):
@@ -128,11 +128,11 @@ def test_a_cancelled_request_has_no_more_events_and_leaves_its_slot(decoder, kin
     with running(engine):
         gate = Gate(engine, kind, text_of(3, 80), text_of(3, 80, 1))
         waiting, third = submit(engine, text_of(5, 80)), submit(engine, text_of(2, 4))
-        engine.cancel(gate.answer.ticket)
-        engine.cancel(waiting.ticket)
+        engine.cancel(gate.answer.job)
+        engine.cancel(waiting.job)
         events = list(gate.open().events)
         third.wait()
-        engine.cancel(third.ticket)
+        engine.cancel(third.job)
         assert (gate.answer.events, waiting.events) == (events, [])
         assert third.found() == [expected(decoder, third.texts[0])]
 
@@ -140,7 +140,7 @@ def test_a_cancelled_request_has_no_more_events_and_leaves_its_slot(decoder, kin
 def test_a_request_can_be_cancelled_before_it_is_seen(decoder):
     engine = Engine(decoder, 1, 9)
     gone, other = submit(engine, text_of(3)), submit(engine, text_of(4))
-    engine.cancel(gone.ticket)
+    engine.cancel(gone.job)
     assert engine.load().waiting_requests == 2
     with running(engine):
         other.wait()
@@ -241,13 +241,13 @@ def test_nothing_of_a_request_outlives_it(decoder):
     with running(engine):
         answers = [submit(engine, text_of(30, 3, 5), text_of(30, 4, 5), text_of(30, 5, 5)).wait()]
         gate = Gate(engine, NewText, text_of(3, 80))
-        engine.cancel(gate.answer.ticket)
+        engine.cancel(gate.answer.job)
         answers.append(gate.open())
         answers.append(submit(engine, text_of(3), replace(text_of(4), ids=(CONFIG.vocab_size,))).wait())
         while engine.load() != Load(0, 3, 0):
             time.sleep(0.001)
         submit(engine, text_of(1, 1)).wait()
-        held = [weakref.ref(kept) for answer in answers for kept in (answer, answer.ticket, *answer.texts)]
+        held = [weakref.ref(kept) for answer in answers for kept in (answer, answer.job, *answer.texts)]
         del answers, gate
         gc.collect()
         assert not [found for ref in held if (found := ref()) is not None]

@@ -8,7 +8,7 @@ import pytest
 
 from gpt2cli.config import ServeConfig
 from gpt2cli.errors import DivergedError
-from gpt2cli.serving import generation_routes
+from gpt2cli.serving import event_stream, generation_routes
 from gpt2cli.serving.app import answering
 from gpt2cli.serving.engine import EndingError, QueueFullError
 from gpt2cli.serving.request_log import RequestLog
@@ -49,7 +49,7 @@ class Server:
     async def called(self, path: str = COMPLETIONS, **fields: Any) -> Call:
         """A call whose request the engine has."""
         call = self.call(path, **fields)
-        await until(lambda: self.engine.tickets)
+        await until(lambda: self.engine.jobs)
         return call
 
     @property
@@ -63,19 +63,19 @@ class Server:
 async def test_an_answer_has_the_text_and_its_record_the_counts(path: str, stream: bool) -> None:
     server = Server()
     call = await server.called(path, stream=stream)
-    [ticket] = server.engine.tickets
+    [job] = server.engine.jobs
     for event in text_events(CAT):
-        ticket.deliver(event)
+        job.deliver(event)
     await call.task
     assert call.status == 200
     assert "cat" in call.body
     assert call.headers["content-type"].startswith("text/event-stream" if stream else "application/json")
     [record] = server.records
     assert (record.path, record.status, record.new_tokens) == (path, 200, 2)
-    assert record.prompt_tokens == len(ticket.texts[0].ids)
+    assert record.prompt_tokens == len(job.waiting[0][1].ids)
     assert record.first_text is not None
     assert 0 <= record.first_text <= record.seconds
-    assert ticket.is_cancelled  # cancelling a complete request changes nothing
+    assert job.is_cancelled  # cancelling a complete request changes nothing
 
 
 @both_paths
@@ -84,15 +84,15 @@ async def test_an_answer_has_the_text_and_its_record_the_counts(path: str, strea
 async def test_a_client_that_leaves_cancels_its_request(path: str, stream: bool, delivered: int) -> None:
     server = Server()
     call = await server.called(path, stream=stream)
-    [ticket] = server.engine.tickets
+    [job] = server.engine.jobs
     for event in [*text_events(CAT)][:delivered]:
-        ticket.deliver(event)
+        job.deliver(event)
     if delivered and stream:
         await until(lambda: call.sent)
-    assert not ticket.is_cancelled
+    assert not job.is_cancelled
     call.leave()
     await call.task
-    assert ticket.is_cancelled
+    assert job.is_cancelled
     assert server.status == 499
     assert "[DONE]" not in call.body
 
@@ -105,7 +105,7 @@ async def test_a_task_that_is_cancelled_cancels_its_request(path: str, stream: b
     call.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call.task
-    assert server.engine.tickets[0].is_cancelled
+    assert server.engine.jobs[0].is_cancelled
     await until(lambda: asyncio.all_tasks() == tasks)  # nothing watches the client any more
 
 
@@ -114,7 +114,7 @@ async def test_an_answer_leaves_no_task_behind(stream: bool) -> None:
     server, tasks = Server(), asyncio.all_tasks()
     call = await server.called(stream=stream)
     for event in text_events(CAT):
-        server.engine.tickets[0].deliver(event)
+        server.engine.jobs[0].deliver(event)
     await call.task
     await until(lambda: asyncio.all_tasks() == tasks)
 
@@ -124,7 +124,7 @@ async def test_an_answer_leaves_no_task_behind(stream: bool) -> None:
 async def test_a_model_that_fails_is_500(path: str, stream: bool) -> None:
     server = Server()
     call = await server.called(path, stream=stream)
-    server.engine.tickets[0].deliver(RequestFailed(DivergedError("the logits are not finite")))
+    server.engine.jobs[0].deliver(RequestFailed(DivergedError("the logits are not finite")))
     await call.task
     assert (call.status, server.status) == (500, 500)
     assert '"message":"the logits are not finite","type":"server_error"' in call.body
@@ -134,11 +134,11 @@ async def test_a_model_that_fails_is_500(path: str, stream: bool) -> None:
 async def test_a_model_that_fails_in_mid_stream_ends_it_with_an_error(path: str) -> None:
     server = Server()
     call = await server.called(path, stream=True)
-    ticket = server.engine.tickets[0]
+    job = server.engine.jobs[0]
     for event in [*text_events(CAT)][:2]:
-        ticket.deliver(event)
+        job.deliver(event)
     await until(lambda: "cat" in call.body)
-    ticket.deliver(RequestFailed(DivergedError("the logits are not finite")))
+    job.deliver(RequestFailed(DivergedError("the logits are not finite")))
     await call.task
     assert call.chunks[-1] == {
         "error": {
@@ -150,6 +150,19 @@ async def test_a_model_that_fails_in_mid_stream_ends_it_with_an_error(path: str)
     }
     assert call.sent[-1]["more_body"] is False
     assert (call.status, server.status) == (200, 500)
+
+
+async def test_a_client_that_does_not_take_the_error_either_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "SEND_SECONDS", 0.01)
+    server = Server()
+    call = await server.called(stream=True)
+    [job] = server.engine.jobs
+    job.deliver(next(text_events(CAT)))
+    await until(lambda: call.sent)
+    call.is_stuck = True
+    job.deliver(RequestFailed(DivergedError("the logits are not finite")))
+    await call.task
+    assert (server.status, server.records[0].bug) == (500, None)
 
 
 @streamed_or_not
@@ -188,7 +201,7 @@ async def test_a_wrong_field_is_refused_by_name(fields: dict[str, Any], status: 
     await call.task
     assert (call.status, server.status) == (status, status)
     assert f'"param":"{param}"' in call.body
-    assert not server.engine.tickets
+    assert not server.engine.jobs
 
 
 async def test_echo_in_a_stream_sends_the_prompt_as_the_first_chunk_of_each_text() -> None:
@@ -197,7 +210,7 @@ async def test_echo_in_a_stream_sends_the_prompt_as_the_first_chunk_of_each_text
     call = await server.called(prompt=["The cat", "A"], n=2, echo=True, stream=True, logprobs=1)
     for index in range(4):
         for event in text_events(CAT, index, prompts[index // 2]):
-            server.engine.tickets[0].deliver(event)
+            server.engine.jobs[0].deliver(event)
     await call.task
     for index, prompt in enumerate(["The cat", "The cat", "A", "A"]):
         texts = [chunk["choices"][0]["text"] for chunk in call.chunks[:-1] if chunk["choices"][0]["index"] == index]
@@ -207,9 +220,9 @@ async def test_echo_in_a_stream_sends_the_prompt_as_the_first_chunk_of_each_text
 async def test_requests_do_not_wait_for_each_other() -> None:
     server = Server()
     calls = [server.call(stream=number % 2 == 0) for number in range(200)]
-    await until(lambda: len(server.engine.tickets) == 200)
-    for ticket in reversed(server.engine.tickets):
+    await until(lambda: len(server.engine.jobs) == 200)
+    for job in reversed(server.engine.jobs):
         for event in text_events(CAT):
-            ticket.deliver(event)
+            job.deliver(event)
     await asyncio.gather(*(call.task for call in calls))
     assert [record.status for record in server.records] == [200] * 200
