@@ -20,7 +20,7 @@ from gpt2cli.tokenizer import END_OF_TEXT_ID
 from tests.models import SMALL, packed, small_model
 from tests.serving.small_server import wait_until
 
-ENDLESS: dict[str, Any] = {"max_tokens": 10**6, "logit_bias": {str(END_OF_TEXT_ID): -100}}
+ENDLESS: dict[str, Any] = {"max_tokens": 300_000, "logit_bias": {str(END_OF_TEXT_ID): -100}}
 """The fields for a text that does not end by itself."""
 DIVERGES_AT = 20
 """The place in the window from which on the numbers of `diverging` are not finite."""
