@@ -14,14 +14,9 @@ fails.
 
 import argparse
 import json
-import os
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +32,6 @@ from gpt2cli.prompts import ALPACA
 from tests.lm_eval_runs import (
     BOUND,
     LONG,
-    OFFLINE,
     SHORT,
     Comparison,
     Run,
@@ -46,6 +40,7 @@ from tests.lm_eval_runs import (
     run_lm_eval,
     write_tasks,
 )
+from tests.served_process import serving
 
 BEGINNING, QUESTION = "Once upon a time", "Who are you?"
 GREEDY = SamplingConfig(max_new_tokens=24, temperature=0)
@@ -97,7 +92,8 @@ def comparisons(decoder: Decoder, chosen: tuple[str, str], directory: Path) -> I
         theirs = run_lm_eval(directory, "hf chats", "hf", arguments, ["answers"], "--apply_chat_template")
         yield from compare("hf, chat template", chats, theirs)
 
-    with served([*options, "--precision", "fp32"]) as url:
+    with serving(directory, *options, "--precision", "fp32", "--offline") as server:
+        url = server.url
         name = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
         place = f"model={name},base_url={url}/v1"
         for how, more in REQUESTS.items():
@@ -172,32 +168,6 @@ def langchain_answers(decoder: Decoder, url: str, name: str) -> Iterator[Compari
     yield Comparison("LangChain, chats", 2, sum(each != answer for each in found))
     found = [completion.invoke(BEGINNING), "".join(completion.stream(BEGINNING))]
     yield Comparison("LangChain, completions", 2, sum(each != continuation for each in found))
-
-
-@contextmanager
-def served(options: list[str]) -> Iterator[str]:
-    """The address of a server."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "gpt2cli", "serve", *options, "--port", str(port), "--quiet"]
-    server = subprocess.Popen(command, env=os.environ | OFFLINE, stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while not _is_ready(url):
-            if server.poll() is not None:
-                sys.exit("the server has ended")
-            time.sleep(0.2)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -33,10 +34,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.config import GPTConfig
 from tests import models
+from tests.served_process import serving
 from tests.serving.load_part import Load, Part
 from tests.serving.load_soundness import equality, leave, memory
 from tests.serving.load_speed import first_token, throughput
-from tests.serving.server_process import ServerProcess
 
 PARTS = {
     "throughput": throughput,
@@ -66,8 +67,9 @@ def run_part(name: str, args: argparse.Namespace) -> Part:
     settings += ["--max-queue", str(args.max_queue)]
     window = ModelSpec(args.model, args.ckpt).shape().block_size
     start, before = time.perf_counter(), os.getloadavg()
-    with ServerProcess([*model, "--device", "cpu", *settings, "--quiet"]) as server:
+    with tempfile.TemporaryDirectory() as log, serving(Path(log), *model, "--device", "cpu", *settings) as server:
         asyncio.run(PARTS[name](Load(server, random.Random(args.seed), window, args), part))
+        part.must(server.end(signal.SIGTERM) == 143, "SIGTERM ends the server")
     part.tell("took", time.perf_counter() - start, f"{time.perf_counter() - start:.0f} s, load before {before[0]:.2f}")
     if args.json:
         record = {"part": name, "settings": vars(args) | {"json": None}, "missed": part.missed, "figures": part.figures}

@@ -4,29 +4,19 @@ import json
 import re
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from tests.runner import PATIENCE, clean_environment
+from tests.runner import PATIENCE, clean_environment, wait_until
 
 ENDLESS = {"max_tokens": 300_000, "logit_bias": {"50256": -100}}
 """Fields of a request that does not end: the end of text cannot be generated."""
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    """The first true value of a condition. Fails after PATIENCE."""
-    end = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.02)
-    return found
 
 
 @dataclass
@@ -77,6 +67,40 @@ class ServedProcess:
         except OSError:
             return 0
 
+    def number(self, name: str) -> float:
+        """A number of /metrics that has no labels."""
+        with self.open("/metrics") as answer:
+            text = answer.read().decode()
+        [found] = re.findall(rf"^gpt2cli_{name} (\S+)$", text, re.MULTILINE)
+        return float(found)
+
+    def is_idle(self) -> bool:
+        """Whether no slot is busy and no request waits."""
+        return self.number("busy_slots") == self.number("waiting_requests") == 0
+
+    def resident_bytes(self) -> dict[str, int]:
+        """The resident memory, and the part of it that no file holds, as one holds weights that are mapped. Linux."""
+        status = self._proc("status").read_text()
+        sizes = {
+            name: int(kilobytes) * 1024 for name, kilobytes in re.findall(r"^(\w+):\s+(\d+) kB$", status, re.MULTILINE)
+        }
+        return {"resident": sizes["VmRSS"], "anonymous": sizes["RssAnon"]}
+
+    def open_files(self) -> list[str]:
+        """What each file descriptor refers to, without the numbers of sockets and pipes. Linux."""
+        found = []
+        for link in self._proc("fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found.append(str(link.readlink()).partition(":[")[0])
+        return sorted(found)
+
+    def threads(self) -> int:
+        """The number of threads. Linux."""
+        return len(list(self._proc("task").iterdir()))
+
+    def _proc(self, name: str) -> Path:
+        return Path(f"/proc/{self.process.pid}/{name}")
+
     def end(self, signum: int) -> int:
         """Send a signal, and return the exit code."""
         self.process.send_signal(signum)
@@ -87,7 +111,7 @@ class ServedProcess:
 def started(directory: Path, *options: str, port: int = 0, code: str | None = None) -> Iterator[ServedProcess]:
     """Start a server, which is killed at the end of the block if it runs. `code` replaces `python -m gpt2cli`.
 
-    Its output goes to files in `directory`, which is also its working directory.
+    Its output goes to files in `directory`.
     """
     start = ["-m", "gpt2cli"] if code is None else ["-c", code]
     command = [sys.executable, *start, "serve", "--port", str(port), "--threads", "1", *options]
@@ -97,7 +121,6 @@ def started(directory: Path, *options: str, port: int = 0, code: str | None = No
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            cwd=directory,
             env=clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[1])},
         )
     try:

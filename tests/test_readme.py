@@ -197,7 +197,8 @@ def test_the_examples_run(shell, title):
 
 
 @pytest.mark.usefixtures("prepared")
-def test_the_servers_start_and_the_request_is_answered(home, tmp_path):
+def test_the_servers_start_and_the_request_is_answered(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "key.txt").write_text("secret\n")
     lines = section("Serve")
     [request] = [line for line in lines if line.startswith("curl ")]

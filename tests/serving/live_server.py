@@ -1,6 +1,6 @@
 """A server in this process with a real engine, on a real socket."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,15 +13,12 @@ from openai import OpenAI
 from gpt2cli.config import ServeConfig
 from gpt2cli.inference.cpu_decoder import CPUDecoder
 from gpt2cli.serving.engine import Engine
-from gpt2cli.serving.http_server import bind, listening
+from gpt2cli.serving.http_server import Server, bind, listening
 from gpt2cli.serving.served_model import served_model
 from gpt2cli.serving.service import RequestRecord, Service
-from gpt2cli.tokenizer import END_OF_TEXT_ID
 from tests.models import SMALL, packed, small_model
-from tests.serving.small_server import wait_until
+from tests.runner import wait_until
 
-ENDLESS: dict[str, Any] = {"max_tokens": 300_000, "logit_bias": {str(END_OF_TEXT_ID): -100}}
-"""The fields for a text that does not end by itself."""
 DIVERGES_AT = 20
 """The place in the window from which on the numbers of `diverging` are not finite."""
 
@@ -43,11 +40,16 @@ def diverging() -> CPUDecoder:
 
 @dataclass
 class LiveServer:
-    """`url` is without a path. `records` are those of the log."""
+    """`records` are those of the log."""
 
-    url: str
+    port: int
+    http: Server
     engine: Engine
     records: list[RequestRecord]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def client(self, **options: Any) -> OpenAI:
         """A client that does not repeat requests that fail."""
@@ -57,6 +59,10 @@ class LiveServer:
         """Whether no slot is taken and no request waits."""
         load = self.engine.load()
         return load.busy_slots == load.waiting_requests == 0
+
+    def wait_for_statuses(self, expected: Sequence[int]) -> None:
+        """Wait until the log has requests with these statuses: it gets them after the clients have their answers."""
+        wait_until(lambda: sorted(record.status for record in self.records) == sorted(expected))
 
     def check_is_free(self) -> None:
         """Within a while, no slot is taken, and a request is answered."""
@@ -75,12 +81,11 @@ def live_server(
     engine = Engine(decoder, slots, max_queue)
     service.begin(served_model(decoder, "tiny"), engine)
     listener = bind(service.config)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     runs = Thread(target=engine.run)
-    with listening(service, listener):
+    with listening(service, listener) as http:
         runs.start()
         try:
-            yield LiveServer(url, engine, records)
+            yield LiveServer(listener.getsockname()[1], http, engine, records)
         finally:
             engine.end(0)
             runs.join()

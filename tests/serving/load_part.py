@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt2cli.tokenizer import END_OF_TEXT_ID
-from tests.serving.server_process import ServerProcess
+from tests.runner import wait_until
+from tests.served_process import ServedProcess
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Part:
 class Load:
     """What a part gets: a server, random choices, the window of the model, and the options of the script."""
 
-    server: ServerProcess
+    server: ServedProcess
     choose: random.Random
     window: int
     args: argparse.Namespace
@@ -50,4 +51,4 @@ class Load:
 
     async def until_idle(self) -> None:
         """Wait until no slot is busy and no request waits."""
-        await asyncio.to_thread(self.server.wait, self.server.is_idle, "become idle")
+        await asyncio.to_thread(wait_until, self.server.is_idle)

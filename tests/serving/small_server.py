@@ -2,8 +2,7 @@
 
 import asyncio
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,18 +20,12 @@ from gpt2cli.serving.guards import Guards
 from gpt2cli.serving.http_server import Server, bind, running
 from gpt2cli.serving.request_log import RequestLog
 from gpt2cli.serving.service import RequestRecord, Service
+from tests.runner import wait_until
 
 PATIENCE = 30.0
 """Seconds that a test waits for what should happen at once."""
 MOST_BYTES = 100_000
 """The largest body that `/echo` reads."""
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.01)
 
 
 @dataclass

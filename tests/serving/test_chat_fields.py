@@ -1,11 +1,10 @@
-"""Every field of OpenAI's chat completions is honoured or refused by name."""
+"""The fields of chat completions: what they do, and which values are refused."""
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.chat.completion_create_params import CompletionCreateParams
 
 from gpt2cli.config import CHAT
 from gpt2cli.serving.chat_fields import NAMES, chat_request
@@ -13,7 +12,7 @@ from gpt2cli.serving.field_readers import Body
 from gpt2cli.serving.generation_request import GenerationRequest
 from gpt2cli.serving.refused_error import RefusedError
 from tests.serving.served_models import HUGE, anything, check_answer, described_model
-from tests.serving.test_completion_fields import SHARED, Honoured
+from tests.serving.test_openai_fields import CHATS
 
 MODEL = described_model()
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -24,106 +23,10 @@ def ids_of(request: GenerationRequest) -> list[int]:
     return [*request.texts[0].ids]
 
 
-HONOURED: Honoured = SHARED | {
-    "logprobs": ({"logprobs": True}, lambda it: (it.logprobs, it.texts[0].logprobs), (0, 0)),
-    "max_completion_tokens": (
-        {"max_completion_tokens": 5},
-        lambda it: it.texts[0].sampling.max_new_tokens,
-        5,
-    ),
-    "messages": (
-        {"messages": [{"role": "user", "content": "Goodbye"}]},
-        lambda it: "\nGoodbye\n" in it.prompts[0],
-        True,
-    ),
-    "top_logprobs": ({"logprobs": True, "top_logprobs": 20}, lambda it: it.texts[0].logprobs, 20),
-}
-"""For each field that is honoured: fields to add, where the request shows it, and what it shows then."""
-TOOL = {"type": "function", "function": {"name": "look"}}
-REFUSED = {
-    "audio": {"format": "wav", "voice": "alloy"},
-    "function_call": {"name": "look"},
-    "functions": [{"name": "look"}],
-    "modalities": ["text", "audio"],
-    "model": "gpt-6",
-    "moderation": {"model": "omni-moderation-latest"},
-    "prediction": {"type": "content", "content": "Hello"},
-    "prompt_cache_options": {"mode": "explicit"},
-    "prompt_cache_retention": "24h",
-    "reasoning_effort": "high",
-    "response_format": {"type": "json_object"},
-    "service_tier": "flex",
-    "store": True,
-    "tool_choice": "required",
-    "tools": [TOOL],
-    "verbosity": "low",
-    "web_search_options": {},
-}
-LABELS = {
-    "metadata": {"for": "a test"},
-    "parallel_tool_calls": False,
-    "prompt_cache_key": "a",
-    "safety_identifier": "someone",
-    "user": "someone",
-}
-NEUTRAL = {
-    "frequency_penalty": [0],
-    "function_call": ["none", "auto"],
-    "functions": [[]],
-    "logit_bias": [{}],
-    "logprobs": [False],
-    "metadata": [{}],
-    "modalities": [["text"]],
-    "model": ["tiny"],
-    "n": [1],
-    "parallel_tool_calls": [True],
-    "presence_penalty": [0],
-    "prompt_cache_options": [{}, {"mode": "implicit"}],
-    "prompt_cache_retention": ["in_memory"],
-    "reasoning_effort": ["none"],
-    "response_format": [{"type": "text"}],
-    "service_tier": ["auto", "default"],
-    "stop": [[]],
-    "store": [False],
-    "stream": [False],
-    "tool_choice": ["none", "auto"],
-    "tools": [[]],
-    "top_logprobs": [0],
-    "verbosity": ["medium"],
-}
-"""Values that ask for nothing."""
-FIELDS = sorted({name for kind in get_args(CompletionCreateParams) for name in kind.__annotations__})
-
-
 def refusal(body: Body) -> RefusedError:
     with pytest.raises(RefusedError) as caught:
         chat_request(body, MODEL)
     return caught.value
-
-
-def test_the_walk_is_over_all_fields_of_openai() -> None:
-    assert {"messages", "stream", "tools"} <= {*FIELDS}
-    assert not {*HONOURED, *REFUSED, *LABELS} - {*FIELDS}
-
-
-@pytest.mark.parametrize("name", FIELDS)
-def test_a_field_of_openai_is_honoured_or_refused_by_name(name: str) -> None:
-    assert (name in HONOURED) + (name in REFUSED) + (name in LABELS) == 1, f"decide what the field {name} does"
-    plain = chat_request(PLAIN, MODEL)
-    if name in HONOURED:
-        fields, look, expected = HONOURED[name]
-        assert look(chat_request(PLAIN | fields, MODEL)) == expected != look(plain)
-    elif name in REFUSED:
-        error = refusal(PLAIN | {name: REFUSED[name]})
-        assert (error.status, error.param) == (404 if name == "model" else 400, name)
-    else:
-        assert chat_request(PLAIN | {name: LABELS[name]}, MODEL) == plain
-
-
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("messages", "seed")])
-def test_null_and_other_values_that_ask_for_nothing_change_nothing(name: str) -> None:
-    for value in (None, *NEUTRAL.get(name, [])):
-        assert chat_request(PLAIN | {name: value}, MODEL) == chat_request(PLAIN, MODEL)
 
 
 def test_absent_fields_have_the_values_of_chat() -> None:
@@ -182,7 +85,7 @@ def test_deeply_nested_and_huge_values_are_refused(name: str, kind: str) -> None
     except RefusedError as error:
         check_answer(error, name)
     else:
-        assert name in LABELS
+        assert name in CHATS.labels
 
 
 @settings(deadline=None, max_examples=500)

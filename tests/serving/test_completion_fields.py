@@ -1,95 +1,27 @@
-"""Every field of OpenAI's completions is honoured or refused by name."""
+"""The fields of completions: what they do, and which values are refused."""
 
-from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.completion_create_params import CompletionCreateParams
 
 from gpt2cli.config import SamplingConfig
 from gpt2cli.serving.completion_fields import NAMES, completion_request
 from gpt2cli.serving.field_readers import Body
-from gpt2cli.serving.generation_request import GenerationRequest
 from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, decode, encode
 from tests.serving.served_models import HUGE, anything, check_answer, described_model
+from tests.serving.test_openai_fields import COMPLETIONS
 
 MODEL = described_model()
 PLAIN: dict[str, Any] = {"prompt": "Once upon a time", "seed": 7}
-
-Honoured = dict[str, tuple[Body, Callable[[GenerationRequest], Any], Any]]
-SHARED: Honoured = {
-    "frequency_penalty": ({"frequency_penalty": 1}, lambda it: it.texts[0].frequency_penalty, 1.0),
-    "logit_bias": ({"logit_bias": {"50256": -100}}, lambda it: it.texts[0].logit_bias, {50256: -100.0}),
-    "max_tokens": ({"max_tokens": 5}, lambda it: it.texts[0].sampling.max_new_tokens, 5),
-    "n": ({"n": 3}, lambda it: (it.n, [text.sampling.seed for text in it.texts]), (3, [7, 8, 9])),
-    "presence_penalty": ({"presence_penalty": -2}, lambda it: it.texts[0].presence_penalty, -2.0),
-    "seed": ({"seed": 8}, lambda it: it.texts[0].sampling.seed, 8),
-    "stop": ({"stop": ["a", "\n"]}, lambda it: it.texts[0].sampling.stop[:2], ("a", "\n")),
-    "stream": ({"stream": True}, lambda it: it.stream, True),
-    "stream_options": (
-        {"stream": True, "stream_options": {"include_usage": True}},
-        lambda it: it.include_usage,
-        True,
-    ),
-    "temperature": ({"temperature": 0}, lambda it: it.texts[0].sampling.temperature, 0.0),
-    "top_p": ({"top_p": 0.5}, lambda it: it.texts[0].sampling.top_p, 0.5),
-}
-"""For each field that is honoured: fields to add, where the request shows it, and what it shows then."""
-HONOURED: Honoured = SHARED | {
-    "echo": ({"echo": True}, lambda it: it.echo, True),
-    "logprobs": ({"logprobs": 5}, lambda it: (it.logprobs, it.texts[0].logprobs), (5, 5)),
-    "prompt": ({"prompt": "Hello"}, lambda it: (it.prompts, it.texts[0].ids), (("Hello",), (15496,))),
-}
-REFUSED = {"best_of": 3, "model": "gpt-6", "suffix": "the end."}
-LABELS = {"user": "someone"}
-NEUTRAL = {
-    "best_of": [1],
-    "echo": [False],
-    "frequency_penalty": [0],
-    "logit_bias": [{}],
-    "model": ["tiny"],
-    "n": [1],
-    "presence_penalty": [0.0],
-    "stop": [[]],
-    "stream": [False],
-    "suffix": [""],
-}
-"""Values that ask for nothing."""
-FIELDS = sorted({name for kind in get_args(CompletionCreateParams) for name in kind.__annotations__})
 
 
 def refusal(body: Body) -> RefusedError:
     with pytest.raises(RefusedError) as caught:
         completion_request(body, MODEL)
     return caught.value
-
-
-def test_the_walk_is_over_all_fields_of_openai() -> None:
-    assert {"prompt", "stream", "logit_bias"} <= {*FIELDS}
-    assert not {*HONOURED, *REFUSED, *LABELS} - {*FIELDS}
-
-
-@pytest.mark.parametrize("name", FIELDS)
-def test_a_field_of_openai_is_honoured_or_refused_by_name(name: str) -> None:
-    assert (name in HONOURED) + (name in REFUSED) + (name in LABELS) == 1, f"decide what the field {name} does"
-    plain = completion_request(PLAIN, MODEL)
-    if name in HONOURED:
-        fields, look, expected = HONOURED[name]
-        assert look(completion_request(PLAIN | fields, MODEL)) == expected != look(plain)
-    elif name in REFUSED:
-        error = refusal(PLAIN | {name: REFUSED[name]})
-        assert (error.status, error.param) == (404 if name == "model" else 400, name)
-    else:
-        assert completion_request(PLAIN | {name: LABELS[name]}, MODEL) == plain
-
-
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("prompt", "seed")])
-def test_null_and_other_values_that_ask_for_nothing_change_nothing(name: str) -> None:
-    for value in (None, *NEUTRAL.get(name, [])):
-        assert completion_request(PLAIN | {name: value}, MODEL) == completion_request(PLAIN, MODEL)
 
 
 def test_absent_fields_have_the_values_of_generate() -> None:
@@ -252,7 +184,7 @@ def test_deeply_nested_and_huge_values_are_refused(name: str, kind: str) -> None
     except RefusedError as error:
         check_answer(error, name)
     else:
-        assert name in LABELS
+        assert name in COMPLETIONS.labels
 
 
 @settings(deadline=None, max_examples=500)

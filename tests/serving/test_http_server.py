@@ -19,7 +19,8 @@ from gpt2cli.errors import ExitCode, GPT2Error
 from gpt2cli.serving.connection import Limits
 from gpt2cli.serving.http_server import bind, running
 from gpt2cli.serving.service import Service
-from tests.serving.small_server import PATIENCE, SmallServer, head, post, received, small_server, wait_until
+from tests.runner import wait_until
+from tests.serving.small_server import PATIENCE, SmallServer, head, post, received, small_server
 
 SHORT = Limits(sending=0.3, idle=1, stalled=0.3, ending=1)
 PING = head("GET", "/ping")

@@ -5,20 +5,15 @@ that these are there, and would else report numbers that look like those of a ba
 """
 
 from collections.abc import Iterator
-from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
 
-from gpt2cli.config import ServeConfig
 from gpt2cli.evaluation.continuations import Pair, score_pairs
-from gpt2cli.serving.engine import Engine
-from gpt2cli.serving.http_server import bind, listening
-from gpt2cli.serving.served_model import served_model
-from gpt2cli.serving.service import Service
 from gpt2cli.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, encode
 from tests.models import tiny
+from tests.serving.live_server import live_server
 
 CONTEXT = "The capital of France is"
 PAIRS = [
@@ -36,19 +31,8 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    service, decoder = Service(ServeConfig(port=0, slots=3), lambda record: None), tiny("fp32")
-    listener = bind(service.config)
-    engine = Engine(decoder, service.config.slots, service.config.max_queue)
-    thread = Thread(target=engine.run)
-    with listening(service, listener):
-        service.begin(served_model(decoder, "tiny"), engine)
-        thread.start()
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=300) as client:
-                yield client
-        finally:
-            engine.end(0)
-            thread.join(60)
+    with live_server(tiny("fp32"), slots=3) as server, httpx.Client(base_url=server.url, timeout=300) as client:
+        yield client
 
 
 def choices(client: httpx.Client, prompt: Any) -> list[dict[str, Any]]:

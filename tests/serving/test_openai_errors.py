@@ -7,8 +7,9 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.serving.live_server import DIVERGES_AT, ENDLESS, LiveServer, diverging, live_server, small
-from tests.serving.small_server import wait_until
+from tests.runner import wait_until
+from tests.served_process import ENDLESS
+from tests.serving.live_server import DIVERGES_AT, LiveServer, diverging, live_server, small
 
 PROMPT = "The old man said: “I"
 
@@ -50,7 +51,7 @@ def test_a_stream_that_is_closed_frees_its_slot(tiny_server: LiveServer, client:
         next(iter(stream))
         assert tiny_server.engine.load().busy_slots == 1
     tiny_server.check_is_free()
-    [record] = [record for record in tiny_server.records if record.status == 499]
+    [record] = wait_until(lambda: [record for record in tiny_server.records if record.status == 499])
     assert record.new_tokens and record.first_text is not None
 
 
@@ -99,8 +100,7 @@ def test_a_model_that_diverges_fails_alone(stream: bool) -> None:
         failures = pool.map(diverges, range(-2, 10))
         assert [*pool.map(fine, range(12))] == [alone] * 12
         assert [*failures] == [None] * 12
-        statuses = [record.status for record in server.records]
-        assert (statuses.count(200), statuses.count(500)) == (13, 12)
+        server.wait_for_statuses([200] * 13 + [500] * 12)
         server.check_is_free()
 
 

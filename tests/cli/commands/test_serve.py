@@ -19,8 +19,8 @@ from gpt2cli.serving import http_server
 from tests import models
 from tests.conftest import Run
 from tests.hub_server import Faults, HubServer
-from tests.runner import PATIENCE, clean_environment, signal_when
-from tests.served_process import ENDLESS, ServedProcess, serving, started, wait_until
+from tests.runner import PATIENCE, clean_environment, free_port, signal_when, wait_until
+from tests.served_process import ENDLESS, ServedProcess, serving, started
 
 MARKER = "Xylophonebadger"
 """A text that must not be in any log."""
@@ -247,7 +247,7 @@ def test_a_client_that_never_reads_does_not_keep_it(home: Path, tmp_path: Path) 
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", server.port))
         client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-        wait_until(lambda: "gpt2cli_busy_slots 8.0" in server.open("/metrics").read().decode())
+        wait_until(lambda: server.number("busy_slots") == 8)
         assert server.end(signal.SIGTERM) == 143
 
 
@@ -261,11 +261,6 @@ def test_a_signal_during_a_download(hub: HubServer, tmp_path: Path, signum: int,
         assert server.status("/v1/completions", COMPLETION) == 503
         assert server.end(signum) == code
     assert "Traceback" not in server.stderr and "error" not in server.stderr
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_an_error_in_the_thread_of_http_ends_it(run: Run, small: str, monkeypatch: pytest.MonkeyPatch) -> None:

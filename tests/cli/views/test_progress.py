@@ -17,7 +17,7 @@ from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.cli.views.spinner import waiting_for, working
 from gpt2cli.evaluation.engine import Advanced
 from gpt2cli.progress import Note, Received
-from tests.runner import PATIENCE, Pipe
+from tests.runner import Pipe, wait_until
 
 HOSTILE = "[bold]a\x1b]52;c;AAAA\x07"
 
@@ -175,13 +175,6 @@ def test_nothing_is_shown_if_quiet_or_if_nothing_happens(capsys: pytest.CaptureF
     with showing_downloads(Console()):
         pass
     assert capsys.readouterr() == ("", "")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < PATIENCE
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from gpt2cli.config import VOCAB_SIZE, SamplingConfig
 from gpt2cli.generation.text import generate
 from gpt2cli.serving.text_pieces import token_name
 from gpt2cli.tokenizer import encoding
+from tests.runner import wait_until
 from tests.serving.in_chromium.actions import HOSTILE, complete, messages, say
 from tests.serving.in_chromium.browser import SHIFT
 from tests.serving.in_chromium.page_server import STREAMED
 from tests.serving.live_server import live_server, small
-from tests.serving.small_server import wait_until
 
 
 def test_a_completion_continues_the_text_and_says_how_it_went(tab, server):
@@ -162,8 +162,8 @@ def test_a_real_model_answers(browser):
         browser.click("#chat-tab")
         say(browser, "Hello")
         browser.wait_for_text("#log .note", "seed 5")
-        wait_until(live.is_idle)
-        assert [(record.path, record.status) for record in live.records if record.method == "POST"] == [
+        sent = wait_until(lambda: len(sent := [each for each in live.records if each.method == "POST"]) == 2 and sent)
+        assert [(each.path, each.status) for each in sent] == [
             ("/v1/completions", 200),
             ("/v1/chat/completions", 200),
         ]
