@@ -28,7 +28,9 @@ class AnyTextResponse(JSONResponse):
 
 def refused(error: RefusedError) -> JSONResponse:
     """The answer to a request that is refused."""
-    return AnyTextResponse(error.as_dict(), error.status, error.headers)
+    # the openai package repeats a request that fails with 500: a model that diverges would diverge again
+    final = {"x-should-retry": "false"} if error.status == 500 else {}
+    return AnyTextResponse(error.as_dict(), error.status, error.headers | final)
 
 
 async def answer_refused(_request: Request, error: Exception) -> Response:

@@ -20,7 +20,8 @@ from tests.serving.small_server import post
 READER = """
 import sys, urllib.request
 request = urllib.request.Request(sys.argv[1], sys.argv[2].encode(), {"Content-Type": "application/json"})
-print(urllib.request.urlopen(request).readline().decode(), flush=True)
+answer = urllib.request.urlopen(request)  # the variable keeps the connection open
+print(answer.readline().decode(), flush=True)
 input()
 """
 """A program that reads the first line of an answer and waits."""
@@ -63,7 +64,7 @@ def test_a_client_that_is_killed_in_mid_stream_frees_its_slot() -> None:
 
 def test_a_client_that_reads_nothing_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "Limits", partial(Limits, stalled=0.5))
-    body = json.dumps({"prompt": "A", "stream": True, "logprobs": 20, "n": 4, **ENDLESS}).encode()
+    body = json.dumps({"prompt": "A", "stream": True, "logprobs": 20, "n": 4, **ENDLESS, "max_tokens": 2300}).encode()
     with live_server(small()) as server, connected(server) as client:
         client.sendall(post(body, "/v1/completions"))
         server.wait_for_statuses([499])
