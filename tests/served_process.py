@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.runner import PATIENCE, clean_environment, wait_until
 
-ENDLESS = {"max_tokens": 10**6, "logit_bias": {"50256": -100}}
+ENDLESS = {"max_tokens": 300_000, "logit_bias": {"50256": -100}}
 """Fields of a request that does not end: the end of text cannot be generated."""
 
 

@@ -32,7 +32,7 @@ class LikelyToken(NamedTuple):
     logprob: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenLogprobs:
     """The log-probability of a token after the tokens before it.
 
@@ -79,7 +79,8 @@ def token_logprobs(logits: NDArray[np.float32], tokens: Sequence[int], top: int)
     found = []
     for row, token in zip(logits, tokens, strict=True):
         largest = row.max()
-        total = float(largest) + float(np.log(np.exp(row - largest).sum(dtype=np.float64)))
+        with np.errstate(invalid="ignore"):  # infinite logits give NaN, which callers find
+            total = float(largest) + float(np.log(np.exp(row - largest).sum(dtype=np.float64)))
         values, ids = candidates(row[None], top) if top else (np.empty((1, 0)), np.empty((1, 0)))
         likely = zip(ids[0, :top].tolist(), values[0, :top].tolist(), strict=True)
         listed = tuple(LikelyToken(show(each), each, value - total) for each, value in likely)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-from gpt2cli.bounds import Bounds
 from gpt2cli.config import CHAT
 from gpt2cli.generation.conversation import compose, included
 from gpt2cli.serving import generation_fields
@@ -20,13 +19,12 @@ from gpt2cli.serving.field_readers import (
     whole_number,
     within,
 )
-from gpt2cli.serving.generation_fields import check_length, read_generation_fields
+from gpt2cli.serving.generation_fields import LIKELIEST, check_length, read_generation_fields
 from gpt2cli.serving.generation_request import GenerationRequest
 from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.served_model import ServedModel
 from gpt2cli.tokenizer import decode
 
-TOP_LOGPROBS = Bounds("from 0 to 20", lambda value: 0 <= value <= 20)
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "function_call": ("none", "auto"),
@@ -84,7 +82,7 @@ def chat_request(body: Body, model: ServedModel) -> GenerationRequest:
 def _logprobs(body: Body) -> int | None:
     """The number of likeliest tokens to list at each place; None: no logprobs."""
     is_wanted = read_field(body, "logprobs", flag, False)
-    top = read_field(body, "top_logprobs", within(TOP_LOGPROBS, whole_number), 0)
+    top = read_field(body, "top_logprobs", within(LIKELIEST, whole_number), 0)
     if top and not is_wanted:
         raise RefusedError(400, 'top_logprobs needs "logprobs": true', "top_logprobs")
     return top if is_wanted else None

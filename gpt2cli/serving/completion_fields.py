@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from gpt2cli.bounds import Bounds
-from gpt2cli.config import MOST_LOGPROBS, SamplingConfig
+from gpt2cli.config import SamplingConfig
 from gpt2cli.serving import generation_fields
 from gpt2cli.serving.field_readers import (
     Body,
@@ -18,14 +17,13 @@ from gpt2cli.serving.field_readers import (
     within,
     wrong,
 )
-from gpt2cli.serving.generation_fields import GenerationFields, check_length, read_generation_fields
+from gpt2cli.serving.generation_fields import LIKELIEST, GenerationFields, check_length, read_generation_fields
 from gpt2cli.serving.generation_request import GenerationRequest
 from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.served_model import ServedModel
 from gpt2cli.tokenizer import END_OF_TEXT, decode, encode
 
 DEFAULTS = SamplingConfig()
-LOGPROBS = Bounds(f"from 0 to {MOST_LOGPROBS}", lambda value: 0 <= value <= MOST_LOGPROBS)
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
 """Fields that are refused, with the values that ask for nothing."""
 LABELS = {"user": text}
@@ -45,7 +43,7 @@ def completion_request(body: Body, model: ServedModel) -> GenerationRequest:
     if read_field(body, "best_of", whole_number, fields.n) != fields.n:
         raise RefusedError(400, "best_of must be equal to n: all texts are returned", "best_of")
     echo = read_field(body, "echo", flag, False)
-    logprobs = read_field(body, "logprobs", within(LOGPROBS, whole_number), None)
+    logprobs = read_field(body, "logprobs", within(LIKELIEST, whole_number), None)
     prompts = _prompts(body.get("prompt"), fields, model)
     return GenerationRequest(
         "completion",

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Send
 
@@ -17,6 +18,8 @@ WAITING_SECONDS = 15.0
 """After this time without news, a comment tells clients and proxies that the server lives."""
 SEND_SECONDS = 30.0
 """A client that takes nothing for this time counts as one that has left: what it does not take fills the memory."""
+MANY_TOKENS = 100
+"""Chunks with log-probabilities of more tokens are made in another thread, because they take milliseconds."""
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -37,9 +40,13 @@ class EventStream:
         self.is_begun = True
         await self._put({"type": "http.response.start", "status": 200, "headers": HEADERS})
 
-    async def data(self, values: Iterable[dict[str, Any]]) -> None:
-        """Send an event for each value, all together."""
-        body = b"".join(b"data: %b\n\n" % as_json(value) for value in values)
+    async def data(self, values: Iterable[dict[str, Any]], are_large: bool = False) -> None:
+        """Send an event for each value, all together. Large values are made in another thread."""
+
+        def events() -> bytes:
+            return b"".join(b"data: %b\n\n" % as_json(value) for value in values)
+
+        body = await run_in_threadpool(events) if are_large else events()
         if body:
             await self._body(body)
 
@@ -74,7 +81,9 @@ async def stream_answer(events: GenerationEvents, answer: GrowingAnswer, stream:
     new = await events.next(WAITING_SECONDS)
     await stream.begin()
     while True:
-        await stream.data(answer.chunk(piece) for event in new for piece in answer.add(event))
+        pieces = [piece for event in new for piece in answer.add(event)]
+        are_large = sum(len(piece.tokens) for piece in pieces) > MANY_TOKENS
+        await stream.data(map(answer.chunk, pieces), are_large)
         if answer.is_complete:
             break
         if not new:
@@ -85,10 +94,13 @@ async def stream_answer(events: GenerationEvents, answer: GrowingAnswer, stream:
     await stream.done()
 
 
-async def whole_answer(events: GenerationEvents, answer: GrowingAnswer) -> dict[str, Any]:
-    """The JSON of an answer when it is complete. Raises RefusedError if it fails, and ClientDisconnect."""
+async def whole_answer(events: GenerationEvents, answer: GrowingAnswer) -> bytes:
+    """The JSON of an answer when it is complete. Raises RefusedError if it fails, and ClientDisconnect.
+
+    It is made in another thread: one of many log-probabilities takes seconds, and other requests should not wait.
+    """
     pieces = []
     while not answer.is_complete:
         for event in await events.next():
             pieces += answer.add(event)
-    return answer.whole(pieces)
+    return await run_in_threadpool(lambda: as_json(answer.whole(pieces)))

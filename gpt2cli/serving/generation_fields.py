@@ -11,6 +11,7 @@ from gpt2cli.bounds import Bounds, FieldError
 from gpt2cli.config import VOCAB_SIZE, SamplingConfig
 from gpt2cli.generation.conversation import SEED_LIMIT
 from gpt2cli.generation.decode import random_seed
+from gpt2cli.serving.answer_size import MOST_NEW_TOKENS, check_answer_size
 from gpt2cli.serving.field_readers import (
     Body,
     check_names,
@@ -24,6 +25,7 @@ from gpt2cli.serving.field_readers import (
     whole_number,
     within,
 )
+from gpt2cli.serving.logit_changes import EXCLUDED
 from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.served_model import ServedModel
 from gpt2cli.serving.text_request import TextRequest
@@ -38,13 +40,17 @@ N = Bounds("from 1 to 128", lambda value: 1 <= value <= 128)
 ANY_SEED = Bounds("from -2^63 to 2^63 - 1", lambda value: -SEED_LIMIT <= value < SEED_LIMIT)
 PENALTY = Bounds("from -2 to 2", lambda value: -2 <= value <= 2)
 BIAS = Bounds("from -100 to 100", lambda value: -100 <= value <= 100)
+REPETITION = Bounds("from 0.01 to 100", lambda value: 0.01 <= value <= 100)  # with others, logits become infinite
+NEW_TOKENS = Bounds(f"from 0 to {MOST_NEW_TOKENS:,}", lambda value: 0 <= value <= MOST_NEW_TOKENS)
+LIKELIEST = Bounds("from 0 to 20", lambda value: 0 <= value <= 20)
+"""The number of likeliest tokens at each place: `logprobs` of completions, `top_logprobs` of chats."""
 
 _SAMPLING = {
     "temperature": number,
     "top_k": whole_number,
     "top_p": number,
     "min_p": number,
-    "repetition_penalty": number,
+    "repetition_penalty": within(REPETITION, number),
 }
 _LIMITS = ("max_tokens", "max_completion_tokens")
 NAMES = frozenset(
@@ -89,7 +95,7 @@ class GenerationFields:
     def texts(
         self, prompts: Sequence[tuple[int, ...]], logprobs: int | None, prompt_logprobs: int | None = None
     ) -> tuple[TextRequest, ...]:
-        """`n` texts for each prompt. Text j of a prompt has the seed + j."""
+        """`n` texts for each prompt. Text j of a prompt has the seed + j. Raises RefusedError for too many."""
         made = []
         for ids in prompts:
             first = random_seed() if self.sampling.seed is None else self.sampling.seed
@@ -97,6 +103,7 @@ class GenerationFields:
                 sampling = replace(self.sampling, seed=(first + j) % SEED_LIMIT)
                 penalties = (self.frequency_penalty, self.presence_penalty)
                 made.append(TextRequest(ids, sampling, logprobs, prompt_logprobs, *penalties, self.logit_bias))
+        check_answer_size(made)
         return tuple(made)
 
 
@@ -140,7 +147,8 @@ def _sampling(body: Body, defaults: SamplingConfig) -> SamplingConfig:
 
 def _limit(body: Body) -> str | None:
     """The name of the field that limits the new tokens, if one does."""
-    given = {name: value for name in _LIMITS if (value := read_field(body, name, whole_number, None)) is not None}
+    read = within(NEW_TOKENS, whole_number)
+    given = {name: value for name in _LIMITS if (value := read_field(body, name, read, None)) is not None}
     if len({*given.values()}) > 1:
         raise RefusedError(400, f"{' and '.join(given)} are the same setting and differ: give one", _LIMITS[0])
     return next(iter(given), None)
@@ -162,6 +170,8 @@ def _biases(value: Any, place: str) -> dict[int, float]:
             words = f"{place} has the name {shown(key, 40)}, which is not a token id from 0 to {VOCAB_SIZE - 1}"
             raise RefusedError(400, words, place)
         found[int(key)] = within(BIAS, number)(bias, f'{place}["{key}"]')
+    if sum(bias <= EXCLUDED for bias in found.values()) == VOCAB_SIZE:
+        raise RefusedError(400, f"{place} excludes all tokens: leave at least one", place)
     return found
 
 

@@ -10,7 +10,6 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gpt2cli.errors import DataError, UsageError
-from gpt2cli.serving.answers import AnyTextResponse
 from gpt2cli.serving.bodies import read_json
 from gpt2cli.serving.chat_answers import ChatAnswer
 from gpt2cli.serving.chat_fields import chat_request
@@ -45,7 +44,7 @@ class GeneratedResponse(Response):
                     await stream_answer(events, answer, stream)
                     return
                 whole = await whole_answer(events, answer)
-            await AnyTextResponse(whole)(scope, receive, send)
+            await Response(whole, media_type="application/json")(scope, receive, send)
         except RefusedError as error:
             if not stream.is_begun:
                 raise

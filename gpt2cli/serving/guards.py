@@ -54,7 +54,7 @@ class Guards:
                 answered.add_vary_header("Origin")
                 if is_foreign:
                     answered["Access-Control-Allow-Origin"] = origins[0]
-                    answered["Access-Control-Expose-Headers"] = "Retry-After"
+                    answered["Access-Control-Expose-Headers"] = "Retry-After, X-Should-Retry"
             await send(message)
 
         app: ASGIApp = self._app

@@ -38,5 +38,6 @@ class LogitChanges:
         tokens = np.array(list(self._counts), np.int64)
         counts = np.array(list(self._counts.values()), np.float32)
         logits[tokens] -= counts * np.float32(self._frequency_penalty) + np.float32(self._presence_penalty)
-        logits[self._bias_tokens] += self._bias
+        with np.errstate(invalid="ignore"):  # an infinite logit becomes NaN, which the sampler finds
+            logits[self._bias_tokens] += self._bias
         return logits

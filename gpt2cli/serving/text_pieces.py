@@ -14,7 +14,7 @@ from gpt2cli.serving.text_request import NewText, TextEnd, TextEvent
 from gpt2cli.tokenizer import StreamDecoder, encoding, show
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlacedToken:
     """A token and the characters of the text that it has a part in: from `start` up to `end`.
 

@@ -1,6 +1,8 @@
 """Streams of server-sent events."""
 
 import asyncio
+import json
+import threading
 from typing import Any
 
 import pytest
@@ -105,11 +107,46 @@ async def test_texts_come_interleaved_with_their_index() -> None:
     assert [part[part.index('"index":') + 8] for part in stream.parts[:-1]] == ["1", "0"] * 3
 
 
+async def test_a_large_chunk_is_as_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def parts(many_tokens: int) -> list[str]:
+        monkeypatch.setattr(event_stream, "MANY_TOKENS", many_tokens)
+        stream = Stream(prompts=[CAT * 100], echo=True, logprobs=0)
+        for event in text_events(CAT, prompt=CAT * 100):
+            stream.events.deliver(event)
+        await stream.task
+        return [part.partition('"choices"')[2] for part in stream.parts]
+
+    assert await parts(0) == await parts(10**6)
+
+
+async def test_large_json_is_made_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def recorded(value: dict[str, Any]) -> bytes:
+        threads.append(threading.current_thread())
+        return b"{}"
+
+    monkeypatch.setattr(event_stream, "as_json", recorded)
+    monkeypatch.setattr(event_stream, "MANY_TOKENS", 2)
+    stream = Stream(prompts=[CAT * 3], echo=True, logprobs=0)
+    stream.events.deliver(next(text_events(CAT, prompt=CAT * 3)))
+    await until(lambda: threads)
+    for event in [*text_events(CAT)][1:]:
+        stream.events.deliver(event)
+    await stream.task
+    events = GenerationEvents()
+    for event in text_events(CAT):
+        events.deliver(event)
+    await whole_answer(events, CompletionAnswer(asked(), MODEL, 7))
+    is_other = [thread is not threading.current_thread() for thread in threads]
+    assert is_other == [True, False, False, False, True]
+
+
 async def test_a_whole_answer_takes_all_events() -> None:
     events = GenerationEvents()
     for event in text_events(CAT):
         events.deliver(event)
-    answer = await whole_answer(events, CompletionAnswer(asked(), MODEL, 7))
+    answer = json.loads(await whole_answer(events, CompletionAnswer(asked(), MODEL, 7)))
     assert answer["choices"][0]["text"] == " cat sat"
 
 

@@ -127,6 +127,7 @@ async def test_a_model_that_fails_is_500(path: str, stream: bool) -> None:
     server.engine.jobs[0].deliver(RequestFailed(DivergedError("the logits are not finite")))
     await call.task
     assert (call.status, server.status) == (500, 500)
+    assert call.headers["x-should-retry"] == "false"
     assert '"message":"the logits are not finite","type":"server_error"' in call.body
 
 

@@ -41,3 +41,10 @@ def test_a_bias_of_100_below_excludes_a_token():
     changed = LogitChanges(0, 0, {1: -100, 3: -99.5}).changed(LOGITS + np.float32([0, 1000, 0, 0, 0]))
     assert changed[1] == -np.inf
     assert changed[3] == LOGITS[3] - np.float32(99.5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_infinite_logit_is_left_to_the_sampler_without_a_warning():
+    changed = LogitChanges(0, 0, {1: -100, 3: 1}).changed(LOGITS + np.float32([0, np.inf, 0, np.inf, 0]))
+    assert np.isnan(changed[1])
+    assert changed[3] == np.inf

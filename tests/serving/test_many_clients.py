@@ -61,7 +61,7 @@ def test_a_client_that_is_killed_in_mid_stream_frees_its_slot() -> None:
 
 def test_a_client_that_reads_nothing_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "SEND_SECONDS", 0.5)
-    body = json.dumps({"prompt": "A", "stream": True, "logprobs": 20, "n": 4, **ENDLESS}).encode()
+    body = json.dumps({"prompt": "A", "stream": True, "logprobs": 20, "n": 4, **ENDLESS, "max_tokens": 2300}).encode()
     with live_server(small()) as server, connected(server) as client:
         client.sendall(post(body, "/v1/completions"))
         server.wait_for_statuses([499])

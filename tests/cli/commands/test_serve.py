@@ -252,7 +252,7 @@ def test_after_the_first_signal_no_request_is_accepted_and_the_second_cuts(home:
 
 
 def test_a_client_that_never_reads_does_not_keep_it(home: Path, tmp_path: Path) -> None:
-    body = json.dumps({"prompt": "x", "stream": True, "logprobs": 5, "n": 8, **ENDLESS}).encode()
+    body = json.dumps({"prompt": "x", "stream": True, "logprobs": 5, "n": 8, **ENDLESS, "max_tokens": 4000}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
     with serving(tmp_path, "--model", "tiny", code=with_grace(1)) as server, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
