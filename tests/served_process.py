@@ -108,10 +108,12 @@ class ServedProcess:
 
 
 @contextmanager
-def started(directory: Path, *options: str, port: int = 0, code: str | None = None) -> Iterator[ServedProcess]:
+def started(
+    directory: Path, *options: str, port: int = 0, code: str | None = None, **streams: int
+) -> Iterator[ServedProcess]:
     """Start a server, which is killed at the end of the block if it runs. `code` replaces `python -m gpt2cli`.
 
-    Its output goes to files in `directory`.
+    Its output goes to files in `directory`. `streams` are file descriptors that replace them, as `stderr=3`.
     """
     start = ["-m", "gpt2cli"] if code is None else ["-c", code]
     command = [sys.executable, *start, "serve", "--port", str(port), "--threads", "1", *options]
@@ -119,8 +121,7 @@ def started(directory: Path, *options: str, port: int = 0, code: str | None = No
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
+            **{"stdout": stdout, "stderr": stderr} | streams,
             env=clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[1])},
         )
     try:

@@ -1,7 +1,6 @@
 """Runs the server: listens, loads the model, generates until a signal, and ends in bounded time."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -11,6 +10,7 @@ from gpt2cli.checkpoints.model_spec import ModelSpec
 from gpt2cli.cli.interrupts import held_back
 from gpt2cli.cli.open_model import open_model
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.log_printer import LogPrinter
 from gpt2cli.cli.views.serving import Address, ServerLog
 from gpt2cli.cli.views.spinner import working
 from gpt2cli.config import ServeConfig
@@ -38,10 +38,10 @@ def run_server(
 
     key  what a shell replaces by the key in the example; empty if clients need none
     """
-    server = RunningServer(config, ServerLog(console, json))
+    server = RunningServer(config, console, json)
     listener = http_server.bind(config)
     address = Address(config.host, listener.getsockname()[1], key)
-    with http_server.listening(server.service, listener):  # while the model is loaded, it answers 503
+    with server.printer, http_server.listening(server.service, listener):  # while the model is loaded, it answers 503
         with working(console, f"loading {spec.name}"):
             decoder, _ = open_model(console, spec, threads, compile)
             model = served_model(decoder, served_name(spec))
@@ -53,10 +53,11 @@ def run_server(
 class RunningServer:
     """The service, what it reports, and how it ends."""
 
-    def __init__(self, config: ServeConfig, log: ServerLog) -> None:
+    def __init__(self, config: ServeConfig, console: Console, json: bool) -> None:
         self.service = Service(config, self._answered)
-        self._log = log
-        self._log_error: OSError | None = None
+        self.printer = LogPrinter(console, json, self._without_log)
+        self._log = ServerLog(self.printer)
+        self._log_error: Exception | None = None
 
     def run(self, address: Address, model: ServedModel, engine: Engine) -> None:
         """Answer requests until a signal, and raise its exception. Raises OSError if the log cannot be written."""
@@ -64,14 +65,12 @@ class RunningServer:
         def end() -> None:
             self.service.is_ending = True
             engine.end(GRACE)
-            with suppress(OSError, RuntimeError):  # RuntimeError: the signal came in the middle of a write
-                self._log.ending(engine.load(), GRACE)
+            self._log.ending(engine.load(), GRACE)
 
         with held_back(end) as interrupts:
             self.service.begin(model, engine)
             self._log.ready(address, model, engine)
-            if self._log_error is None:
-                engine.run()
+            engine.run()
         interrupts.raise_received()
         if self._log_error is not None:
             raise self._log_error
@@ -79,12 +78,13 @@ class RunningServer:
     def _answered(self, record: RequestRecord) -> None:
         """Count and log a request, in the thread of the HTTP server."""
         self.service.metrics.count(record)
-        try:
-            self._log.answered(record)
-        except OSError as error:  # nobody reads stdout any more, or its disk is full
-            self._log_error = error
-            if self.service.engine is not None and not self.service.is_ending:
-                self.service.engine.end(0)
+        self._log.answered(record)
+
+    def _without_log(self, error: Exception) -> None:
+        """End the server, unless it ends already, because stdout was closed or its disk is full."""
+        self._log_error = error
+        if not self.service.is_ending:
+            self.service.give_up()
 
 
 def make_engine(decoder: Decoder, config: ServeConfig) -> Engine:

@@ -37,7 +37,8 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     if error.status_code == 404:
-        return refused(RefusedError(404, f"{path} does not exist on this server: /v1/models names the model"))
+        advice = "the base URL ends with /v1, and /v1/models names the model"
+        return refused(RefusedError(404, f"{path} does not exist on this server: {advice}"))
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{path} does not answer {request.method}: use {allowed}"

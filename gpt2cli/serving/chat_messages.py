@@ -24,7 +24,7 @@ class ChatMessages:
     template  the model's, with the system text of the request
     earlier   the exchanges before the last message. The output is empty if the answer was.
     asked     the user's last message
-    place     the place of `asked`
+    place     the place of what to shorten if the prompt is too long: of `asked`, or of a longer system text
     """
 
     template: PromptTemplate | None
@@ -47,8 +47,9 @@ def read_messages(values: Sequence[Any], template: PromptTemplate | None) -> Cha
               it; with one, blank space at the ends of an answer is left out.
     """
     messages = [_message(each, place) for each, place in entries([*values], "messages")]
-    if messages and messages[0].role == SYSTEM:
-        template = _with_system(template, messages.pop(0))
+    system = [messages.pop(0)] if messages and messages[0].role == SYSTEM else []
+    for message in system:
+        template = _with_system(template, message)
     if not messages:
         raise RefusedError(400, "messages must have at least one message of the user", "messages")
     *before, last = _in_turns(messages)
@@ -58,7 +59,8 @@ def read_messages(values: Sequence[Any], template: PromptTemplate | None) -> Cha
         Exchange(question.content.strip(), "", answer.content if template is None else answer.content.strip())
         for question, answer in zip(before[::2], before[1::2], strict=True)
     ]
-    return ChatMessages(template, tuple(earlier), Exchange(last.content.strip()), last.place)
+    longest = max([last, *system], key=lambda message: len(message.content))
+    return ChatMessages(template, tuple(earlier), Exchange(last.content.strip()), longest.place)
 
 
 def _in_turns(messages: Sequence[_Message]) -> list[_Message]:

@@ -12,7 +12,10 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import ServerState
 
 from gpt2cli.serving.refused_error import RefusedError
+from gpt2cli.serving.service import Report, RequestRecord
 
+_TLS = b"\x16\x03"
+"""The first bytes of a client that speaks TLS."""
 _SILENT = 100
 """A level above all levels of log messages."""
 
@@ -40,10 +43,13 @@ class Limits:
 
 
 class Settings(uvicorn.Config):
-    """The settings of uvicorn, and `limits`, which the protocol reads. No log, no reading of the environment."""
+    """The settings of uvicorn, and what the protocol reads. No log, no reading of the environment.
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.limits = limits
+    report  gets a record of each request that is not HTTP
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, report: Report) -> None:
+        self.limits, self.report = limits, report
         super().__init__(
             app,
             loop="asyncio",
@@ -78,6 +84,8 @@ class Connection(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self.limits = config.limits
         self._owed: str | None = None
+        self._owed_since = 0.0
+        self._is_tls = False
         self._owed_timer: asyncio.TimerHandle | None = None
         self._stalled_timer: asyncio.TimerHandle | None = None
 
@@ -96,6 +104,7 @@ class Connection(H11Protocol):
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
+        self._is_tls = data.startswith(_TLS)
         super().data_received(data)
         self._limit_sending()
 
@@ -113,7 +122,8 @@ class Connection(H11Protocol):
         if len(self.conn.trailing_data[0]) > self.limits.head:
             self._refuse(431, f"the head of the request has more than {self.limits.head:,} bytes")
         else:
-            self._refuse(400, "this is not a valid HTTP request")
+            tls = "this is TLS: the address of this server begins with http://, not https://"
+            self._refuse(400, tls if self._is_tls else "this is not a valid HTTP request")
 
     def drop(self) -> None:
         """Close the connection at once, without sending what is left of an answer."""
@@ -134,7 +144,7 @@ class Connection(H11Protocol):
             return
         if self._owed_timer:
             self._owed_timer.cancel()
-        self._owed = owed
+        self._owed, self._owed_since = owed, self.loop.time()
         if owed:
             self._owed_timer = self.loop.call_later(self.limits.sending, self._end_waiting)
 
@@ -162,7 +172,7 @@ class Connection(H11Protocol):
             self.cycle.message_event.set()
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer with an error, unless an answer has begun, and close the connection."""
+        """Answer with an error, which is reported, unless an answer has begun, and close the connection."""
         self._leave_cycle()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps(RefusedError(status, message).as_dict()).encode()
@@ -174,4 +184,6 @@ class Connection(H11Protocol):
             answer = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
             for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
+            seconds = self.loop.time() - self._owed_since
+            self.config.report(RequestRecord("other", "other", status, seconds, hint=message))
         self.transport.close()

@@ -1,13 +1,10 @@
 """Answers as streams of server-sent events (text/event-stream), as OpenAI sends them."""
 
-import asyncio
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
-from starlette.types import Message, Send
+from starlette.types import Send
 
 from gpt2cli.serving.answers import as_json
 from gpt2cli.serving.generation_events import GenerationEvents
@@ -16,8 +13,6 @@ from gpt2cli.serving.text_pieces import GrowingAnswer
 
 WAITING_SECONDS = 15.0
 """After this time without news, a comment tells clients and proxies that the server lives."""
-SEND_SECONDS = 30.0
-"""A client that takes nothing for this time counts as one that has left: what it does not take fills the memory."""
 MANY_TOKENS = 100
 """Chunks with log-probabilities of more tokens are made in another thread, because they take milliseconds."""
 
@@ -29,7 +24,7 @@ HEADERS = [
 
 
 class EventStream:
-    """Sends server-sent events. All methods but `failed` raise ClientDisconnect if the client does not take them."""
+    """Sends server-sent events."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -38,7 +33,7 @@ class EventStream:
     async def begin(self) -> None:
         """Send the status and the headers. From now on, the answer cannot have another status."""
         self.is_begun = True
-        await self._put({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
 
     async def data(self, values: Iterable[dict[str, Any]], are_large: bool = False) -> None:
         """Send an event for each value, all together. Large values are made in another thread."""
@@ -59,18 +54,11 @@ class EventStream:
         await self._body(b"data: [DONE]\n\n", more=False)
 
     async def failed(self, error: RefusedError) -> None:
-        """End the stream with an error, if the client still takes it."""
-        with suppress(ClientDisconnect):
-            await self._body(b"data: %b\n\n" % as_json(error.as_dict()), more=False)
+        """End the stream with an error."""
+        await self._body(b"data: %b\n\n" % as_json(error.as_dict()), more=False)
 
     async def _body(self, body: bytes, more: bool = True) -> None:
-        await self._put({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def _put(self, message: Message) -> None:
-        try:
-            await asyncio.wait_for(self._send(message), SEND_SECONDS)
-        except (asyncio.TimeoutError, OSError):
-            raise ClientDisconnect from None
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def stream_answer(events: GenerationEvents, answer: GrowingAnswer, stream: EventStream) -> None:

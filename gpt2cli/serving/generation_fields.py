@@ -126,8 +126,8 @@ def check_length(ids: Sequence[int], model: ServedModel, place: str) -> None:
     """Refuse a prompt of more tokens than the window."""
     window = model.config.block_size
     if len(ids) > window:
-        words = f"{place} has {len(ids):,} tokens, and the model's maximum context length is {window:,}"
-        raise RefusedError(400, f"{words}: shorten it", place, "context_length_exceeded")
+        words = f"the prompt has {len(ids):,} tokens, and the model's maximum context length is {window:,}"
+        raise RefusedError(400, f"{words}: shorten {place}", place, "context_length_exceeded")
 
 
 def _sampling(body: Body, defaults: SamplingConfig) -> SamplingConfig:

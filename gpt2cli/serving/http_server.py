@@ -16,12 +16,10 @@ from gpt2cli.config import ServeConfig
 from gpt2cli.errors import GPT2Error, ResourceError, UsageError
 from gpt2cli.serving.addresses import check, check_key, plain_host
 from gpt2cli.serving.connection import Connection, Limits, Settings
-from gpt2cli.serving.service import Service
+from gpt2cli.serving.service import Report, Service
 
 BACKLOG = 512
 """Connections that may wait until the server accepts them."""
-_POLL = 0.1
-"""Seconds between two looks at whether the model is loaded."""
 _PATIENCE = 10.0
 """The most seconds that `running` waits for the thread beyond `Limits.ending`."""
 
@@ -48,8 +46,8 @@ def bind(config: ServeConfig) -> socket.socket:
 class Server(uvicorn.Server):
     """uvicorn's server. `failure` is the exception that ended it, if one did."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        super().__init__(Settings(app, limits))
+    def __init__(self, app: ASGIApp, limits: Limits, report: Report) -> None:
+        super().__init__(Settings(app, limits, report))
         self.failure: BaseException | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,13 +88,12 @@ def running(app: ASGIApp, service: Service, listener: socket.socket, limits: Lim
     An exception that ends the server ends the engine too, as soon as there is one, and is raised here at the end.
     """
     limits = limits or Limits()
-    server, stopped = Server(app, limits), Event()
+    server = Server(app, limits, service.report)
     has_ended = Event()  # instead of `join`: a signal during that would make Python 3.11 take the thread for ended
-    Thread(target=_run, args=(server, listener, service, stopped, has_ended), name="http", daemon=True).start()
+    Thread(target=_run, args=(server, listener, service, has_ended), name="http", daemon=True).start()
     try:
         yield server
     finally:
-        stopped.set()
         server.should_exit = True
         has_ended.wait(limits.ending + _PATIENCE)
         listener.close()
@@ -104,7 +101,7 @@ def running(app: ASGIApp, service: Service, listener: socket.socket, limits: Lim
         raise server.failure
 
 
-def _run(server: Server, listener: socket.socket, service: Service, stopped: Event, has_ended: Event) -> None:
+def _run(server: Server, listener: socket.socket, service: Service, has_ended: Event) -> None:
     logger = logging.getLogger("asyncio")  # it warns of writes to clients that have left
     was_disabled, logger.disabled = logger.disabled, True
     try:
@@ -114,10 +111,8 @@ def _run(server: Server, listener: socket.socket, service: Service, stopped: Eve
     finally:
         logger.disabled = was_disabled
         has_ended.set()
-    while server.failure and not stopped.wait(_POLL):
-        if service.engine is not None:
-            service.engine.end(0)
-            return
+    if server.failure:
+        service.give_up()
 
 
 def _address(config: ServeConfig) -> tuple[int, Any]:

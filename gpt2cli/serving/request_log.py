@@ -76,7 +76,7 @@ class RequestLog:
             None if counts.first_text_at is None else counts.first_text_at - start,
             counts.prompt_tokens,
             counts.new_tokens,
-            counts.bug,
+            bug=counts.bug,
         )
 
     def _pattern(self, scope: Scope) -> str:

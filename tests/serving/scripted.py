@@ -72,12 +72,13 @@ class Call:
     """A request to an ASGI application by a client that the test plays, in a running event loop.
 
     sent      the messages of the answer so far
-    is_stuck  whether the client takes no more messages
+    is_stuck  whether the client takes no more messages, until it leaves
+    waits     whether a message waits for that
     """
 
     def __init__(self, app: ASGIApp, path: str, body: dict[str, Any]) -> None:
         self.sent: list[Message] = []
-        self.is_stuck = False
+        self.is_stuck = self.waits = False
         self._received: asyncio.Queue[Message] = asyncio.Queue()
         self._received.put_nowait({"type": "http.request", "body": json.dumps(body).encode()})
         headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
@@ -86,11 +87,13 @@ class Call:
 
     async def _send(self, message: Message) -> None:
         while self.is_stuck:
+            self.waits = True
             await asyncio.sleep(0.01)
         self.sent.append(message)
 
     def leave(self) -> None:
-        """End the connection from the client's side."""
+        """End the connection from the client's side. As in uvicorn, what is sent to it is lost without an error."""
+        self.is_stuck = False
         self._received.put_nowait({"type": "http.disconnect"})
 
     @property

@@ -77,6 +77,14 @@ def test_a_last_message_longer_than_the_window_is_refused_with_the_counts() -> N
     assert "maximum context length is 256" in error.message
 
 
+@pytest.mark.parametrize(("lengths", "place"), [({"system": 300, "user": 5}, 0), ({"system": 5, "user": 300}, 1)])
+def test_what_is_to_be_shortened_is_the_longest_message(lengths: dict[str, int], place: int) -> None:
+    messages = [{"role": role, "content": "a " * length} for role, length in lengths.items()]
+    error = refusal({"messages": messages})
+    assert (error.code, error.param) == ("context_length_exceeded", f"messages[{place}]")
+    assert error.message.endswith(f"maximum context length is 256: shorten messages[{place}]")
+
+
 @pytest.mark.parametrize("kind", HUGE)
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_deeply_nested_and_huge_values_are_refused(name: str, kind: str) -> None:

@@ -93,7 +93,8 @@ def test_a_prompt_may_fill_the_window_and_not_more() -> None:
     for prompt, place in (([0] * (window + 1), "prompt"), (["a", " a" * (window + 1)], "prompt[1]")):
         error = refusal({"prompt": prompt})
         assert (error.status, error.param, error.code) == (400, place, "context_length_exceeded")
-        assert error.message == f"{place} has 257 tokens, and the model's maximum context length is 256: shorten it"
+        words = "the prompt has 257 tokens, and the model's maximum context length is 256"
+        assert error.message == f"{words}: shorten {place}"
 
 
 @pytest.mark.parametrize(

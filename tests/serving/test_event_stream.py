@@ -15,7 +15,7 @@ from gpt2cli.serving.completion_answers import CompletionAnswer
 from gpt2cli.serving.event_stream import EventStream, stream_answer, whole_answer
 from gpt2cli.serving.generation_events import GenerationEvents
 from gpt2cli.serving.refused_error import RefusedError
-from gpt2cli.serving.text_request import NewText, PromptRead, RequestFailed
+from gpt2cli.serving.text_request import NewText, RequestFailed
 from gpt2cli.tokenizer import encode
 from tests.serving.scripted import MODEL, asked, text_events, until
 
@@ -24,20 +24,17 @@ CAT = encode(" cat sat")
 
 
 class Stream:
-    """A stream that is sent to a list, in a running event loop. With `is_blocked`, the client takes nothing."""
+    """A stream that is sent to a list, in a running event loop."""
 
-    def __init__(self, is_blocked: bool = False, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         self.parts: list[str] = []
         self.more = True
-        self._is_blocked = is_blocked
         self.events = GenerationEvents()
         self.stream = EventStream(self._send)
         self.answer = CompletionAnswer(asked(stream=True, **options), MODEL, 7)
         self.task = asyncio.ensure_future(stream_answer(self.events, self.answer, self.stream))
 
     async def _send(self, message: Message) -> None:
-        if self._is_blocked:
-            await asyncio.Event().wait()
         if message["type"] == "http.response.body":
             self.parts += message["body"].decode().split("\n\n")[:-1]
             self.more = message["more_body"]
@@ -78,14 +75,6 @@ async def test_while_nothing_comes_a_comment_is_sent(monkeypatch: pytest.MonkeyP
     with pytest.raises(RefusedError):
         await stream.task
     assert stream.stream.is_begun
-
-
-async def test_a_client_that_takes_nothing_counts_as_one_that_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "SEND_SECONDS", 0.01)
-    stream = Stream(is_blocked=True)
-    stream.events.deliver(PromptRead(0))
-    with pytest.raises(ClientDisconnect):
-        await stream.task
 
 
 async def test_the_last_chunk_has_the_usage_if_it_is_wanted() -> None:

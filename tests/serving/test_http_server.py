@@ -18,7 +18,7 @@ from gpt2cli.config import ServeConfig
 from gpt2cli.errors import ExitCode, GPT2Error
 from gpt2cli.serving.connection import Limits
 from gpt2cli.serving.http_server import bind, running
-from gpt2cli.serving.service import Service
+from gpt2cli.serving.service import RequestRecord, Service
 from tests.runner import wait_until
 from tests.serving.small_server import PATIENCE, SmallServer, head, post, received, small_server
 
@@ -63,6 +63,16 @@ def answer_on(client: socket.socket) -> bytes:
     return start + b"\r\n\r\n" + body
 
 
+def check_reported(server: SmallServer, answer: bytes) -> None:
+    """The log has the answer to what is not HTTP, with its reason."""
+
+    def last() -> RequestRecord:
+        return next(record for record in reversed(server.records) if record.path == "other")
+
+    wait_until(lambda: last().hint == error(answer)["message"])
+    assert (last().method, last().status) == ("other", status(answer)) and 0 <= last().seconds < PATIENCE
+
+
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -80,6 +90,8 @@ def answer_on(client: socket.socket) -> bytes:
 def test_garbage_instead_of_http(server: SmallServer, garbage: bytes) -> None:
     answer = server.exchange(garbage)
     assert status(answer) == 400 and error(answer)["type"] == "invalid_request_error"
+    assert ("this is TLS" in error(answer)["message"]) == garbage.startswith(b"\x16\x03")
+    check_reported(server, answer)
     server.check_idle()
 
 
@@ -112,12 +124,14 @@ def test_random_changes_of_requests(hasty: SmallServer) -> None:
 def test_a_long_head(server: SmallServer) -> None:
     answer = server.exchange(PING[:-2], *[b"X-Long: " + b"x" * 1000 + b"\r\n"] * 20)
     assert status(answer) == 431 and "16,384 bytes" in error(answer)["message"]
+    check_reported(server, answer)
     server.check_idle()
 
 
 def test_half_a_head_and_silence(hasty: SmallServer) -> None:
     answer = hasty.exchange(PING[:20])
     assert status(answer) == 408 and "0.3 seconds" in error(answer)["message"]
+    check_reported(hasty, answer)
     hasty.check_idle()
 
 
@@ -345,8 +359,8 @@ def test_an_exception_in_the_thread_ends_the_engine_and_the_command() -> None:
     with pytest.raises(ZeroDivisionError), small_server() as server:
         server.get()
         server.server.servers[0].get_loop().call_soon_threadsafe(lambda: 1 / 0)
-        wait_until(lambda: server.server.failure is not None)
-        server.service.engine = engine  # it was still loading
+        wait_until(lambda: server.service.is_broken)
+        server.service.begin(None, engine)  # type: ignore[arg-type]  # it was still loading
         assert engine.ended.wait(PATIENCE)
 
 

@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from openai import AsyncOpenAI
 
-from gpt2cli.serving import event_stream
+from gpt2cli.serving import http_server
+from gpt2cli.serving.connection import Limits
 from tests.served_process import ENDLESS
 from tests.serving.live_server import LiveServer, live_server, small
 from tests.serving.small_server import post
@@ -60,7 +62,7 @@ def test_a_client_that_is_killed_in_mid_stream_frees_its_slot() -> None:
 
 
 def test_a_client_that_reads_nothing_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "SEND_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "Limits", partial(Limits, stalled=0.5))
     body = json.dumps({"prompt": "A", "stream": True, "logprobs": 20, "n": 4, **ENDLESS, "max_tokens": 2300}).encode()
     with live_server(small()) as server, connected(server) as client:
         client.sendall(post(body, "/v1/completions"))

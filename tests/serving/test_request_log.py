@@ -70,7 +70,7 @@ def test_a_path_that_does_not_exist_is_other() -> None:
     answer = logged.ask("/secret")
     assert answer.status_code == 404
     assert answer.json()["error"]["type"] == "not_found_error"
-    assert "/v1/models" in answer.json()["error"]["message"]
+    assert "the base URL ends with /v1, and /v1/models" in answer.json()["error"]["message"]
     assert (logged.only.path, logged.only.status) == ("other", 404)
 
 

@@ -3,12 +3,12 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from rich.filesize import decimal
 
-from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.log_printer import LogPrinter
 from gpt2cli.counted import counted
 from gpt2cli.serving.addresses import is_any, plain_host
 from gpt2cli.serving.engine import Engine, Load
@@ -46,26 +46,25 @@ class Address:
 
 
 class ServerLog:
-    """Tells what a server does, with `json` as lines of JSON."""
+    """Tells what a server does."""
 
-    def __init__(self, console: Console, json: bool) -> None:
-        self._console, self._json = console, json
+    def __init__(self, printer: LogPrinter) -> None:
+        self._printer = printer
 
     def ready(self, address: Address, model: ServedModel, engine: Engine) -> None:
         """The model is loaded, and requests are answered."""
         place = f"{address.url} and all other addresses of this machine" if address.is_everywhere else address.url
         slots = f"{counted(engine.slots, 'slot')} ({decimal(engine.kv_bytes)} for keys and values)"
-        self._console.note(f"serving {model.name} at {place} with {slots}; Ctrl-C ends it")
-        self._console.note(f"to try it: {example(address, model)}")
+        self._printer.note(f"serving {model.name} at {place} with {slots}; Ctrl-C ends it")
+        self._printer.note(f"to try it: {example(address, model)}")
         names = {"model": model.name, "precision": model.precision, "device": model.device}
-        self._event("ready", url=address.url, **names, slots=engine.slots, kv_bytes=engine.kv_bytes)
+        self._printer.event("ready", url=address.url, **names, slots=engine.slots, kv_bytes=engine.kv_bytes)
 
     def answered(self, record: RequestRecord) -> None:
         """A request was answered, or its client has left."""
-        if self._json:
-            self._event("request", **as_json(record))
-        elif record.path not in POLLED:
-            self._console.note(f"{datetime.now():%H:%M:%S}  {in_words(record)}")
+        self._printer.event("request", **as_json(record))
+        if not self._printer.json and record.path not in POLLED:
+            self._printer.note(f"{datetime.now():%H:%M:%S}  {in_words(record)}")
 
     def ending(self, load: Load, grace: float) -> None:
         """A signal asked for the end."""
@@ -73,15 +72,10 @@ class ServerLog:
         running = [counted(count, noun) for noun, count in counts.items() if count]
         if running:
             get = "gets" if sum(counts.values()) == 1 else "get"
-            self._console.note(
+            self._printer.note(
                 f"ending: {' and '.join(running)} {get} up to {grace:.0f} seconds; press Ctrl-C again to end at once"
             )
-        self._event("ending", busy_slots=load.busy_slots, waiting_requests=load.waiting_requests)
-
-    def _event(self, kind: str, **values: Any) -> None:
-        if self._json:
-            now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-            self._console.json({"kind": kind, "time": now, **values})
+        self._printer.event("ending", busy_slots=load.busy_slots, waiting_requests=load.waiting_requests)
 
 
 def example(address: Address, model: ServedModel) -> str:
@@ -99,6 +93,8 @@ def in_words(record: RequestRecord) -> str:
     words = f"{record.method} {record.path} {record.status}"
     if record.status == CLIENT_LEFT:
         words += " (client left)"
+    if record.hint:
+        words += f" ({record.hint})"
     if record.bug:
         words += f" (bug: {record.bug})"
     if record.prompt_tokens is None:
@@ -124,4 +120,4 @@ def as_json(record: RequestRecord) -> Mapping[str, Any]:
         "prompt_tokens": record.prompt_tokens,
         "new_tokens": record.new_tokens,
         "tokens_per_s": record.tokens_per_second,
-    } | ({"bug": record.bug} if record.bug else {})
+    } | {name: value for name in ("hint", "bug") if (value := getattr(record, name))}

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +302,44 @@ def test_it_ends_when_nobody_reads_its_log(home: Path, small: str) -> None:
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+@contextmanager
+def full_pipe() -> Iterator[int]:
+    """A pipe that nobody reads: the next write to it takes for ever."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 1000)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x")
+    os.set_blocking(writing, True)
+    try:
+        yield writing
+    finally:
+        os.close(writing)
+        os.close(reading)
+
+
+@pytest.mark.skipif(not hasattr(os, "set_blocking") or sys.platform == "win32", reason="Windows has other pipes")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_log_that_nobody_reads_stops_neither_the_server_nor_its_end(
+    home: Path, small: str, tmp_path: Path, stream: str, signals: int
+) -> None:
+    options = ["--model", small, *(["--json"] if stream == "stdout" else [])]
+    how: dict[str, Any] = {"port": free_port(), "code": with_grace(10 * PATIENCE if signals == 2 else 0)}
+    with full_pipe() as pipe, started(tmp_path, *options, **how, **{stream: pipe}) as server:
+        wait_until(lambda: server.status("/health") == 200)
+        assert [server.status("/v1/models") for _ in range(20)] == [200] * 20
+        stream_of_text = Stream(server, **ENDLESS)
+        for _ in range(signals - 1):
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: server.status("/health") == 503)
+        assert server.end(signal.SIGTERM) == 143
+        stream_of_text.wait()
 
 
 def test_in_a_process_that_goes_on_the_server_leaves_nothing(run: Run, small: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gpt2cli.cli.environment import Environment, use
 from gpt2cli.cli.terminal import Console
+from gpt2cli.cli.views.log_printer import LogPrinter
 from gpt2cli.cli.views.serving import Address, ServerLog, example, in_words
 from gpt2cli.config import GPTConfig
 from gpt2cli.prompts import ALPACA
@@ -26,8 +27,8 @@ RECORD = RequestRecord("POST", "/v1/completions", 200, 1.5, 0.5, 1200, 41)
 def logged(json: bool, quiet: bool, *calls: tuple[Any, ...]) -> tuple[str, str]:
     """What a log writes to stdout and stderr."""
     stdout, stderr = Pipe(), Pipe()
-    with use(Environment(Pipe(), stdout, stderr, {})):
-        log = ServerLog(Console(quiet), json)
+    with use(Environment(Pipe(), stdout, stderr, {})), LogPrinter(Console(quiet), json, pytest.fail) as printer:
+        log = ServerLog(printer)
         for name, *arguments in calls:
             getattr(log, name)(*arguments)
     return stdout.written(), stderr.written()
@@ -74,6 +75,17 @@ def test_programs_get_all_events_and_nothing_else():
     assert ending == {"kind": "ending", "busy_slots": 1, "waiting_requests": 3}
 
 
+def test_programs_get_a_bug_and_what_is_not_http():
+    records = (
+        RequestRecord("GET", "/", 500, 0.1, bug="KeyError at page.py:9"),
+        RequestRecord("other", "other", 400, 0.1, hint="this is TLS"),
+    )
+    stdout, _ = logged(True, True, *(("answered", record) for record in records))
+    bug, tls = map(json.loads, stdout.splitlines())
+    assert bug["bug"] == "KeyError at page.py:9" and "hint" not in bug
+    assert tls["hint"] == "this is TLS" and "bug" not in tls
+
+
 def test_quiet_silences_what_people_see():
     assert logged(False, True, *ALL_CALLS) == ("", "")
 
@@ -91,6 +103,7 @@ def test_an_idle_server_ends_without_a_word():
          "POST /v1/completions 499 (client left)  1,200 -> 41 tokens, first after 0.50 s, 1.0 tokens/s"),
         (RequestRecord("GET", "/", 500, 0.1, bug="KeyError at page.py:9"),
          "GET / 500 (bug: KeyError at page.py:9)  0.10 s"),
+        (RequestRecord("other", "other", 400, 0.1, hint="this is TLS"), "other other 400 (this is TLS)  0.10 s"),
         (RequestRecord("GET", "/v1/models", 401, 0.004), "GET /v1/models 401  0.00 s"),
     ],
 )  # fmt: skip
