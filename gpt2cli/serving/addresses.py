@@ -73,6 +73,8 @@ def check(config: ServeConfig) -> None:
     allowed_origins(config)
     if not config.host:
         raise UsageError("--host is empty: give an address, or leave it out for this machine only")
+    if "/" in config.host:
+        raise UsageError(f"--host {shown(config.host)} is not a host: leave out the scheme and the path")
     check_key(config, config.host)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from gpt2cli.serving.refused_error import RefusedError
 
@@ -19,18 +19,11 @@ def as_json(value: Any) -> bytes:
     )
 
 
-class AnyTextResponse(JSONResponse):
-    """A JSON answer that can hold any text that a client has sent."""
-
-    def render(self, content: Any) -> bytes:
-        return as_json(content)
-
-
-def refused(error: RefusedError) -> JSONResponse:
+def refused(error: RefusedError) -> Response:
     """The answer to a request that is refused."""
     # the openai package repeats a request that fails with 500: a model that diverges would diverge again
     final = {"x-should-retry": "false"} if error.status == 500 else {}
-    return AnyTextResponse(error.as_dict(), error.status, error.headers | final)
+    return Response(as_json(error.as_dict()), error.status, error.headers | final, "application/json")
 
 
 async def answer_refused(_request: Request, error: Exception) -> Response:

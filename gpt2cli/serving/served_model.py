@@ -5,7 +5,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gpt2cli.config import CHAT, GPTConfig, SamplingConfig
+from gpt2cli.errors import DivergedError
 from gpt2cli.generation.conversation import template_of
 from gpt2cli.hub.tokenizer_files import check_tokenizer
 from gpt2cli.inference.decoder import Decoder
@@ -68,7 +71,11 @@ class ServedModel:
 
 
 def served_model(decoder: Decoder, name: str) -> ServedModel:
-    """Describe a decoder. Raises CheckpointError for a model with another tokenizer, or with a damaged template."""
+    """Describe a decoder.
+
+    Raises CheckpointError for a model with another tokenizer, or with a damaged template, and DivergedError for a model
+    whose logits are not finite.
+    """
     check_tokenizer(decoder)
     origin = decoder.origin
     return ServedModel(
@@ -98,4 +105,7 @@ def _defaults(sampling: SamplingConfig) -> dict[str, Any]:
 def _fingerprint(decoder: Decoder) -> str:
     """A hash of the logits after a short text. All matrices contribute: queries and keys need several tokens."""
     ids = [END_OF_TEXT_ID, *range(PROBE_TOKENS)][: decoder.config.block_size]
-    return f"fp_{hashlib.sha256(decoder([ids]).tobytes()).hexdigest()[:12]}"
+    logits = decoder([ids])
+    if not np.isfinite(logits).all():
+        raise DivergedError("the model's logits are not finite: try --precision fp32, or another checkpoint")
+    return f"fp_{hashlib.sha256(logits.tobytes()).hexdigest()[:12]}"

@@ -1,22 +1,15 @@
 """The other commands on the device, as processes."""
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPResponse
-from pathlib import Path
 
 from gpt2cli.config import GPTConfig
-from gpt2cli.tokenizer import END_OF_TEXT_ID
-from tests.gpu.common import COMMAND, Context, cli, random_model, write_records
-from tests.gpu.finetuning import free_port
+from tests.gpu.common import Context, cli, random_model, write_records
 from tests.models import save_hub_directory
+from tests.served_process import ENDLESS, serving
 
 CUDA_LIMIT = """
 import torch
@@ -165,11 +158,11 @@ def serve(context: Context) -> None:
         if "--compile" in options and not context.cuda:
             context.skip("--compile is for CUDA", case)
             continue
-        with context.each(case), serving(context.work, options) as (address, process):
+        with context.each(case), serving(context.work, "--slots", "4", *options) as server:
             body = {"prompt": "Once upon a time", "max_tokens": tokens, "logprobs": 1}
             asked = [body | {"seed": 1 + number} for number in range(count)]
             with ThreadPoolExecutor(count) as clients:
-                answers = list(clients.map(lambda each: post(f"{address}/v1/completions", each), asked))
+                answers = list(clients.map(lambda each: server.ask("/v1/completions", each), asked))
             found = [answer["choices"][0] for answer in answers]
             sampled = ["--num-samples", count, "--seed", 1, "-n", tokens, "--json", "--logprobs", 1]
             expected = [
@@ -179,14 +172,12 @@ def serve(context: Context) -> None:
             apart = max(largest_difference(*pair) for pair in zip(found, expected, strict=True))
             context.report(f"{case}-texts", 2 * equal >= count and apart <= 1e-3, equal=equal, of=count, apart=apart)
             message = {"role": "user", "content": "What does the owl say?"}
-            answer = post(f"{address}/v1/chat/completions", {"messages": [message], "max_tokens": 24, "temperature": 0})
+            answer = server.ask("/v1/chat/completions", {"messages": [message], "max_tokens": 24, "temperature": 0})
             said = answer["choices"][0]["message"]["content"]
             context.report(f"{case}-chat", bool(said), said=said)
-            endless = {"prompt": "Once", "max_tokens": 10**6, "logit_bias": {END_OF_TEXT_ID: -100}, "stream": True}
-            with open_url(f"{address}/v1/completions", endless) as stream:
+            with server.open("/v1/completions", {"prompt": "Once", "stream": True} | ENDLESS) as stream:
                 stream.readline()
-                process.send_signal(signal.SIGTERM)
-                code = process.wait(60)
+                code = server.end(signal.SIGTERM)
             context.report(f"{case}-ended", code == 143, code=code)
 
 
@@ -200,37 +191,3 @@ def largest_difference(choice: dict, sample: dict) -> float:
             break
         apart = max(apart, abs(logprob - other_logprob))
     return apart
-
-
-@contextlib.contextmanager
-def serving(work: Path, options: Sequence[object]) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """A server that is ready: its address and its process, which is killed at the end of the block if it runs."""
-    port = free_port()
-    command = [*COMMAND, "serve", "--port", str(port), "--slots", "4", *map(str, options)]
-    with (work / "serve.log").open("ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process)
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(url: str, process: subprocess.Popen) -> None:
-    """Until the server is ready; the step's limit ends it otherwise."""
-    while process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"the server ended with code {process.returncode}")
-
-
-def post(url: str, body: dict) -> dict:
-    with open_url(url, body) as response:
-        return json.load(response)
-
-
-def open_url(url: str, body: dict) -> HTTPResponse:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    return urllib.request.urlopen(request, timeout=120)

@@ -144,6 +144,7 @@ def test_loopback_needs_no_key_and_other_hosts_do() -> None:
     ("config", "message"),
     [
         (ServeConfig(host=""), "--host is empty"),
+        (ServeConfig(host="http://127.0.0.1"), "is not a host"),
         (ServeConfig(cors_origins=("*",)), "any web page"),
         (ServeConfig(cors_origins=("null",)), "any web page"),
         (ServeConfig(cors_origins=("http://ok", "localhost:3000")), "'localhost:3000' is not an origin"),

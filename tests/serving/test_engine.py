@@ -52,7 +52,7 @@ def serve_all(decoder, requests, slots):
 def test_each_text_is_what_it_is_alone(precision):
     """Its tokens, the reason for its end, and all log-probabilities, to the bit."""
     decoder, rng = models.packed(models.small_model(CONFIG), precision), random.Random(precision)
-    requests = [random_request(rng) for _ in range(50)]
+    requests = [random_request(rng) for _ in range(20)]
     for answer in serve_all(decoder, requests, slots=4):
         for found, text in zip(answer.found(), answer.texts, strict=True):
             assert found == expected(decoder, text), text
@@ -64,7 +64,7 @@ def test_decoders_of_pytorch_give_the_same_texts(kind):
     model, rng = models.small_model(CONFIG), random.Random(2)
     plain = TorchDecoder(copy.deepcopy(model))
     decoder = plain if kind == "torch" else GraphDecoder(model, fused=False)
-    requests = [[with_few_choices(text) for text in random_request(rng)] for _ in range(40)]
+    requests = [[with_few_choices(text) for text in random_request(rng)] for _ in range(15)]
     for answer in serve_all(decoder, requests, slots=4):
         for found, text in zip(answer.found(), answer.texts, strict=True):
             alone = expected(plain, text)

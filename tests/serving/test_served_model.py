@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpt2cli.config import CHAT, GPTConfig, SamplingConfig
-from gpt2cli.errors import CheckpointError
+from gpt2cli.errors import CheckpointError, DivergedError
 from gpt2cli.inference.decoder import as_decoder
 from gpt2cli.model.gpt import GPT
 from gpt2cli.model.origin import Origin
@@ -82,6 +82,13 @@ def test_how_chats_are_prompted() -> None:
 def test_a_model_for_another_tokenizer_is_not_served() -> None:
     with pytest.raises(CheckpointError, match="another tokenizer"):
         described(other_tokenizer="its vocabulary is vocab.txt")
+
+
+def test_a_model_whose_logits_are_not_finite_is_not_served() -> None:
+    model = small_model()
+    model.ln_f.weight.data[0] = torch.nan
+    with pytest.raises(DivergedError, match="not finite"):
+        served_model(as_decoder(model), "small")
 
 
 def test_another_name_is_not_found() -> None:

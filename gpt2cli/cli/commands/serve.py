@@ -12,6 +12,7 @@ from gpt2cli.cli.config_options import option
 from gpt2cli.cli.environment import current
 from gpt2cli.cli.terminal import Console
 from gpt2cli.config import ServeConfig
+from gpt2cli.paths import expand
 from gpt2cli.serving import addresses, api_key
 
 EXAMPLES = """
@@ -106,4 +107,4 @@ def key_in_shell(config: ServeConfig, file: Path | None) -> str:
     """What a shell replaces by the key; empty if clients need none."""
     if config.api_key is None:
         return ""
-    return f"${api_key.VARIABLE}" if file is None else f"$(cat {shlex.quote(str(file))})"
+    return f"${api_key.VARIABLE}" if file is None else f"$(cat {shlex.quote(str(expand(file)))})"

@@ -68,10 +68,10 @@ class ServerLog:
 
     def ending(self, load: Load, grace: float) -> None:
         """A signal asked for the end."""
-        running = [counted(load.busy_slots, "text")] * bool(load.busy_slots)
-        running += [counted(load.waiting_requests, "waiting request")] * bool(load.waiting_requests)
+        counts = {"text": load.busy_slots, "waiting request": load.waiting_requests}
+        running = [counted(count, noun) for noun, count in counts.items() if count]
         if running:
-            get = "gets" if load.busy_slots + load.waiting_requests == 1 else "get"
+            get = "gets" if sum(counts.values()) == 1 else "get"
             self._printer.note(
                 f"ending: {' and '.join(running)} {get} up to {grace:.0f} seconds; press Ctrl-C again to end at once"
             )
@@ -90,7 +90,9 @@ def example(address: Address, model: ServedModel) -> str:
 
 def in_words(record: RequestRecord) -> str:
     """A request as the log shows it to people."""
-    words = f"{record.method} {record.path} {record.status}{' (client left)' * (record.status == CLIENT_LEFT)}"
+    words = f"{record.method} {record.path} {record.status}"
+    if record.status == CLIENT_LEFT:
+        words += " (client left)"
     if record.hint:
         words += f" ({record.hint})"
     if record.bug:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from gpt2cli.cli import run_server
+from gpt2cli.cli.commands.serve import key_in_shell
+from gpt2cli.config import ServeConfig
 from gpt2cli.hub.names import WEIGHTS
 from gpt2cli.serving import http_server
 from tests import models
@@ -143,6 +146,14 @@ def test_the_example_works_with_the_key(home: Path, tmp_path: Path) -> None:
         assert server.status("/health") == 200
         server.end(signal.SIGTERM)
     assert MARKER not in server.stdout + server.stderr
+
+
+def test_a_shell_finds_the_key_in_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within quotes, a shell would take `~` for a name."""
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, "/home/ann lee")
+    found = key_in_shell(ServeConfig(api_key="secret"), Path("~/key.txt"))
+    assert found == f"$(cat {shlex.quote(str(Path('/home/ann lee/key.txt')))})"
 
 
 def test_a_log_for_programs(home: Path, small: str, tmp_path: Path) -> None:

@@ -203,11 +203,12 @@ def test_a_spinner_shows_its_work_and_is_gone_at_the_end() -> None:
     screen = Screen(30)
     with working(screen, f"loading {HOSTILE} with a long name"):
         wait_until(lambda: screen.stream.getvalue().count("loading") > 3)
-        assert re.match(r"[⠋-⠿] loading \[bold\]a\\x1b\]52;", on_screen(screen.stream)[-1])
+        shown = r"[⠋-⠿] loading \[bold\]a\\x1b\]52;.*"
+        wait_until(lambda: re.fullmatch(shown, on_screen(screen.stream)[-1]))  # between two turns, the line is empty
         screen.note("a note")
-        wait_until(lambda: "loading" in on_screen(screen.stream)[-1])
+        [last] = wait_until(lambda: re.findall(shown, on_screen(screen.stream)[-1]))
         assert on_screen(screen.stream)[0] == "a note"
-        assert len(on_screen(screen.stream)[-1]) == 28  # never the last column
+        assert len(last) == 28  # never the last column
     assert on_screen(screen.stream) == ["a note", ""]
 
 
