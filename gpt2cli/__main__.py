@@ -2,6 +2,10 @@
 
 import os
 import sys
+from threading import Thread
+
+LONGEST_END = 1.0
+"""The most seconds that the process waits for a reader of its output after a signal."""
 
 
 def main() -> None:
@@ -16,7 +20,11 @@ def main() -> None:
         install_handlers()
         code = run(sys.argv[1:], environment)
         remove_handlers()
-        environment.close()
+        closing = Thread(target=environment.close, daemon=True)
+        closing.start()
+        closing.join(LONGEST_END if code > 128 else None)
+        if closing.is_alive():  # nobody reads the output: `sys.exit` would wait for the thread that writes it
+            os._exit(code)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

@@ -206,6 +206,28 @@ class DataConfig(Checked):
         check(self.val_fraction + self.test_fraction < 1, "val_fraction + test_fraction", "below 1", "more")
 
 
+@dataclass(frozen=True)
+class ServeConfig(Checked):
+    """How to serve a model over HTTP. Raises UsageError for a value out of its bounds.
+
+    api_key       what clients must send; None: nothing
+    cors_origins  the origins, such as http://localhost:3000, whose pages may use the server
+    """
+
+    host: str = described(
+        "127.0.0.1", help="The address to listen at. Other machines can reach any but a loopback address."
+    )
+    port: int = described(
+        8000, Bounds("from 0 to 65,535", lambda value: 0 <= value <= 65535), "The port; 0: a free one."
+    )
+    api_key: str | None = None
+    cors_origins: tuple[str, ...] = ()
+    slots: int = described(
+        8, Bounds("from 1 to 1,024", lambda value: 1 <= value <= 1024), "Texts that are generated at a time."
+    )
+    max_queue: int = described(64, NOT_NEGATIVE, "Requests that may wait for a slot.")
+
+
 CHAT = SamplingConfig(max_new_tokens=256)
 """For chat. An answer usually ends before the limit, with the end-of-text token."""
 

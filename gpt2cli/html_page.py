@@ -5,7 +5,7 @@ The template escapes every value, and the page's Content-Security-Policy allows 
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -19,13 +19,21 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t
 """HTML allows no control characters. Unicode has a visible picture for each of them."""
 
 
-def render(name: str, values: Mapping[str, Any], filters: Filters, further_style: str = "") -> str:
+def render(
+    name: str,
+    values: Mapping[str, Any],
+    filters: Filters,
+    further_style: str = "",
+    further_policy: str = "",
+    scripts: Sequence[str] = (),
+) -> str:
     """The whole page in HTML, made of the assets NAME.html.jinja, NAME.css and NAME.js.
 
-    further_style  rules that depend on the values, after those of the assets
+    further_style   rules that depend on the values, after those of the assets
+    further_policy  directives of the Content-Security-Policy besides those that all pages have
+    scripts         the names of assets that come before NAME.js
     """
-    script = _asset(f"{name}.js")
-    style = _asset("page.css") + _asset(f"{name}.css") + further_style
+    script, style = _script(name, scripts), _style(name) + further_style
     environment = Environment(
         loader=FunctionLoader(_asset),
         autoescape=True,
@@ -40,9 +48,13 @@ def render(name: str, values: Mapping[str, Any], filters: Filters, further_style
         version=__version__,
         script=script,
         style=style,
-        script_hash=_policy_hash(script),
-        style_hash=_policy_hash(style),
+        policy=_policy(script, style, further_policy),
     )
+
+
+def policy(name: str, further_policy: str = "", scripts: Sequence[str] = ()) -> str:
+    """The Content-Security-Policy that `render` puts into a page without a `further_style`, for a server's header."""
+    return _policy(_script(name, scripts), _style(name), further_policy)
 
 
 def visible(value: object) -> object:
@@ -52,6 +64,25 @@ def visible(value: object) -> object:
 
 def _asset(name: str) -> str:
     return paths.asset(name).read_text(encoding="utf-8")
+
+
+def _script(name: str, scripts: Sequence[str]) -> str:
+    return "".join(_asset(f"{each}.js") for each in (*scripts, name))
+
+
+def _style(name: str) -> str:
+    return _asset("page.css") + _asset(f"{name}.css")
+
+
+def _policy(script: str, style: str, further: str) -> str:
+    allowed = (
+        "default-src 'none'",
+        f"script-src '{_policy_hash(script)}'",
+        f"style-src '{_policy_hash(style)}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    )
+    return "; ".join([*allowed, *filter(None, [further])])
 
 
 def _policy_hash(content: str) -> str:

@@ -50,15 +50,20 @@ def read_at_most(path: Path, limit: int) -> bytes | None:
     return content if len(content) <= limit else None
 
 
-def parse_json(text: str | bytes, make_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+def parse_json(
+    text: str | bytes,
+    make_object: Callable[[list[tuple[str, Any]]], Any] | None = None,
+    make_constant: Callable[[str], Any] | None = None,
+) -> Any:
     """The value of a JSON text. Raises ValueError, with the place in plain words, for every invalid text.
 
-    `json.loads` also raises RecursionError, for a deeply nested text. `make_object` is its `object_pairs_hook`.
+    `json.loads` also raises RecursionError, for a deeply nested text. `make_object` is its `object_pairs_hook`, and
+    `make_constant` its `parse_constant`, for NaN and Infinity.
     """
     import json
 
     try:
-        return json.loads(text, object_pairs_hook=make_object)
+        return json.loads(text, object_pairs_hook=make_object, parse_constant=make_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -66,7 +71,7 @@ def parse_json(text: str | bytes, make_object: Callable[[list[tuple[str, Any]]],
         raise ValueError(f"not {encoding} at byte {error.start + 1}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"invalid at line {error.lineno}, column {error.colno}") from None
-    except ValueError as error:  # of `make_object`, or of Python about a number
+    except ValueError as error:  # of the arguments, or of Python about a number
         raise ValueError("a number of too many digits" if "int_max_str" in str(error) else str(error)) from None
 
 

@@ -90,7 +90,7 @@ def right_steps() -> list[Step]:
     commands = {"memory": 60, "evaluate": 90, "quantized": 90, "chat": 60, "explain": 60, "logprobs": 120}
     for name, limit in commands.items():
         found.append(Step(name, "right", limit, f"commands:{name}"))
-    return [*found, Step("serve", "right", 60, "commands:serve"), Step("torchrun", "right", 90, "finetuning:torchrun")]
+    return [*found, Step("serve", "right", 150, "commands:serve"), Step("torchrun", "right", 90, "finetuning:torchrun")]
 
 
 def fast_steps() -> list[Step]:

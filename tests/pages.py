@@ -5,7 +5,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
-VOID = {"meta", "input", "rect", "br", "path"}
+VOID = {"meta", "link", "input", "rect", "br", "path"}
 """Tags that have no end, or are written as `<rect/>`."""
 
 

@@ -5,12 +5,15 @@ import logging
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 from unittest.mock import patch
 
 from gpt2cli.cli import interrupts
@@ -25,6 +28,20 @@ NOT_INHERITED = (
     *("NO_COLOR", "FORCE_COLOR"),
 )
 Completed = subprocess.CompletedProcess[str]
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    """The first true value of a condition. Fails after PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def clean_environment() -> dict[str, str]:

@@ -5,6 +5,7 @@ import pkgutil
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from itertools import takewhile
@@ -19,6 +20,8 @@ from gpt2cli.cli.app import app
 from gpt2cli.config import GPTConfig
 from gpt2cli.data.records import read_records
 from tests import models
+from tests.runner import PATIENCE
+from tests.served_process import serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -191,6 +194,24 @@ def test_the_examples_run(shell, title):
     for line in lines:
         for command in line.split(" && "):
             shell(command)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_the_servers_start_and_the_request_is_answered(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key.txt").write_text("secret\n")
+    lines = section("Serve")
+    [request] = [line for line in lines if line.startswith("curl ")]
+    starts = [arguments for line in lines for arguments in commands(line)]
+    assert [name for name, *_ in starts] == ["serve"] * 2
+    for _, *options in starts:
+        with serving(tmp_path, *options) as server:
+            if shutil.which("curl") and "--api-key-file" not in options:
+                sent = words(request.replace("http://127.0.0.1:8000", server.url))
+                done = subprocess.run(sent, capture_output=True, text=True, timeout=PATIENCE, check=True)
+                assert json.loads(done.stdout)["usage"]["completion_tokens"] <= 20
+            assert server.status("/") == 200
+            assert server.end(signal.SIGTERM) == 143
 
 
 def test_the_python_example_runs(hub_with_gpt2, capsys):

@@ -17,7 +17,7 @@ gpt2 evaluate --model tiny --ckpt mine.pt --data lessons --split val  # is it be
 app = App(
     name="gpt2",
     cls=CommandGroup,
-    help="GPT-2 in your terminal: generate text, chat, fine-tune, measure, look inside.",
+    help="GPT-2 in your terminal: generate, chat, serve, fine-tune, measure, look inside.",
     epilog=START,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -39,6 +39,10 @@ MEANT_OPTIONS = {
     "--verbose": ("--verbose", "--debug"),
     "--overwrite": ("--force",),
     **dict.fromkeys(("--delete", "--rm"), ("--remove",)),
+    **dict.fromkeys(("--bind", "--address", "--listen"), ("--host",)),
+    **dict.fromkeys(("--api-key", "--key"), ("--api-key-file",)),
+    **dict.fromkeys(("--cors", "--cors-origins", "--allowed-origins", "--origin"), ("--cors-origin",)),
+    **dict.fromkeys(("--parallel", "--batch-slots"), ("--slots",)),
 }
 """Our options by other names that are too different in spelling to be recognized.
 
@@ -51,6 +55,7 @@ MEANT_COMMANDS = {
     **dict.fromkeys(("train", "fine-tune", "tune", "learn"), "gpt2 finetune"),
     **dict.fromkeys(("run", "complete", "write", "sample"), "gpt2 generate"),
     **dict.fromkeys(("ask", "talk"), "gpt2 chat"),
+    **dict.fromkeys(("server", "api", "http", "listen", "openai"), "gpt2 serve"),
     **dict.fromkeys(("eval", "test", "compare"), "gpt2 evaluate"),
     **dict.fromkeys(("inspect", "interpret", "lens", "attention"), "gpt2 explain"),
     **dict.fromkeys(("download", "pull", "fetch"), "gpt2 download-weights"),

@@ -1,7 +1,7 @@
 """The records of each training step, and the packed rows that they become."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -78,16 +78,27 @@ def steps_per_epoch(n: int, per_step: int) -> int:
 def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, device: torch.device) -> list[Batch]:
     """The records in rows of at most `max_tokens` tokens each. A longer record gets a separate row.
 
-    If several records of a row share their first tokens, the row holds these once: the losses and gradients are the
-    same for less work. With Alpaca's template these tokens are a large part of a short record. Not on CUDA, whose
-    attention kernel for packed rows takes whole sequences.
+    If several records of a row share their first tokens, the row holds these once: see `rows_of_groups`. With Alpaca's
+    template these tokens are a large part of a short record. Not on CUDA.
+    """
+    groups = [[record] for record in records] if device.type == "cuda" else _alike(data, records)
+    return list(rows_of_groups(data, groups, max_tokens, device))
+
+
+def rows_of_groups(
+    data: TokenDataset, groups: Iterable[Sequence[int]], max_tokens: int, device: torch.device
+) -> Iterator[Batch]:
+    """As `make_rows`, for records in groups. In a row, the first tokens that a whole group shares occur once.
+
+    The losses and gradients are the same for less work. Not on CUDA, whose attention kernel for packed rows takes whole
+    sequences.
     """
     rows: list[list[_Group]] = []
     room, lengths = 0, data.lengths  # worked out once: it takes a pass over all records
-    for alike in [[record] for record in records] if device.type == "cuda" else _alike(data, records):
-        prefix = _common_prefix(data, alike) if len(alike) > 1 else 0
+    for alike in groups:
+        prefix = _common_prefix(data, alike) if len(alike) > 1 and device.type != "cuda" else 0
         group: _Group | None = None
-        for record, tokens in zip(alike, lengths[alike].tolist(), strict=True):
+        for record, tokens in zip(alike, lengths[list(alike)].tolist(), strict=True):
             length = tokens - 1  # the last is predicted, not read
             cost = length - prefix if group else length
             if not rows or cost > room:
@@ -98,7 +109,7 @@ def make_rows(data: TokenDataset, records: Sequence[int], max_tokens: int, devic
                 rows[-1].append(group)
             group.records.append(record)
             room -= cost
-    return [_make_row(data, groups, device) for groups in rows]
+    return (_make_row(data, row, device) for row in rows)
 
 
 @dataclass(frozen=True)

@@ -39,20 +39,30 @@ class Answer(NamedTuple):
 def answer(decoder: Decoder, prompts: dict[int, list[int]], sampling: SamplingConfig) -> Iterator[tuple[int, Answer]]:
     """Answer prompts, which are token ids by key; yield (key, answer) for each answer as soon as it is complete.
 
-    Prompts of similar length share a batch. A complete answer leaves it. The seed for key k is `sampling.seed + k`, so
-    an answer does not depend on the others in its batch.
+    The seed for key k is `sampling.seed + k`, so an answer does not depend on the others.
+    """
+    for key, sample in continue_prompts(decoder, prompts, sampling):
+        yield key, Answer(sample.text.strip(), len(sample.tokens), sample.finish_reason or "length")
+
+
+def continue_prompts(
+    decoder: Decoder, prompts: dict[int, list[int]], sampling: SamplingConfig
+) -> Iterator[tuple[int, Sample]]:
+    """As `answer`, but yields the samples.
+
+    Prompts of similar length share a batch. A complete sample leaves it.
     """
     # the longest first: if memory suffices for the first batch, it suffices for all
     keys = sorted(prompts, key=lambda key: (-len(prompts[key]), key))
     while keys:
         size = batch_size(decoder, len(prompts[keys[0]]) + sampling.max_new_tokens)
         batch, keys = keys[:size], keys[size:]
-        yield from _answer_batch(decoder, batch, [prompts[key] for key in batch], sampling)
+        yield from _continue_batch(decoder, batch, [prompts[key] for key in batch], sampling)
 
 
-def _answer_batch(
+def _continue_batch(
     decoder: Decoder, keys: Sequence[int], prompts: Sequence[Sequence[int]], sampling: SamplingConfig
-) -> Iterator[tuple[int, Answer]]:
+) -> Iterator[tuple[int, Sample]]:
     seeds = [(sampling.seed or 0) + key for key in keys]
     samples = [Sample(seed, sampling.stop) for seed in seeds]
     counts = [0] * len(keys)
@@ -66,7 +76,7 @@ def _answer_batch(
         counts[row] += 1
         if is_finished(row) or counts[row] == sampling.max_new_tokens:
             sample.finish()
-            yield keys[row], Answer(sample.text.strip(), len(sample.tokens), sample.finish_reason or "length")
+            yield keys[row], sample
 
 
 def batch_size(decoder: Decoder, length: int) -> int:

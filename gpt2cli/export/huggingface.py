@@ -10,9 +10,9 @@ from gpt2cli import tokenizer
 from gpt2cli.checkpoints.save import write_tensors
 from gpt2cli.config import GPTConfig
 from gpt2cli.export.cast import TORCH_TYPES, cast
-from gpt2cli.export.chat_template import as_jinja
 from gpt2cli.export.formats import CARD
 from gpt2cli.export.from_ours import from_ours
+from gpt2cli.export.tokenizer_config import tokenizer_config
 from gpt2cli.prompts import PromptTemplate
 
 
@@ -40,7 +40,7 @@ def write_folder(
         ("generation_config.json", end | {"pad_token_id": tokenizer.END_OF_TEXT_ID}),
         ("tokenizer.json", _tokenizer()),
         ("vocab.json", tokenizer.vocabulary()),  # with merges.txt, for readers older than tokenizer.json
-        ("tokenizer_config.json", _tokenizer_config(config, template)),
+        ("tokenizer_config.json", tokenizer_config(config.block_size, template)),
     ):
         (directory / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *tokenizer.merges(), ""]), encoding="utf-8")
@@ -83,14 +83,3 @@ def _tokenizer() -> dict[str, Any]:
         "decoder": bytes_as_characters,
         "model": {"type": "BPE", "vocab": tokenizer.vocabulary(), "merges": tokenizer.merges()},
     }
-
-
-def _tokenizer_config(config: GPTConfig, template: PromptTemplate | None) -> dict[str, Any]:
-    special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), tokenizer.END_OF_TEXT)
-    fields = {
-        "tokenizer_class": "GPT2Tokenizer",
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": config.block_size,
-    }
-    return fields | special | ({"chat_template": as_jinja(template)} if template else {})

@@ -32,7 +32,7 @@ class LikelyToken(NamedTuple):
     logprob: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenLogprobs:
     """The log-probability of a token after the tokens before it.
 
@@ -79,7 +79,8 @@ def token_logprobs(logits: NDArray[np.float32], tokens: Sequence[int], top: int)
     found = []
     for row, token in zip(logits, tokens, strict=True):
         largest = row.max()
-        total = float(largest) + float(np.log(np.exp(row - largest).sum(dtype=np.float64)))
+        with np.errstate(invalid="ignore"):  # infinite logits give NaN, which callers find
+            total = float(largest) + float(np.log(np.exp(row - largest).sum(dtype=np.float64)))
         values, ids = candidates(row[None], top) if top else (np.empty((1, 0)), np.empty((1, 0)))
         likely = zip(ids[0, :top].tolist(), values[0, :top].tolist(), strict=True)
         listed = tuple(LikelyToken(show(each), each, value - total) for each, value in likely)
@@ -94,15 +95,24 @@ def prompt_logprobs(model: "Decoder | GPT", ids: Sequence[int], top: int = 0) ->
     token that the model does not know.
     """
     _check_top(top)
-    decoder, found = as_decoder(model), list[TokenLogprobs]()
+    decoder = as_decoder(model)
     if len(ids) < 2:
-        return found
+        return []
     check_token(max(ids), decoder.config.vocab_size)
     hidden = decoder.hidden(np.array([ids], np.int64), decoder.new_cache(1, len(ids)))[0]
-    for start in range(0, len(ids) - 1, LOGIT_ROWS):
-        after = ids[start + 1 : start + 1 + LOGIT_ROWS]
-        logits = decoder.to_host(decoder.head(hidden[start : start + len(after)]))
-        found += token_logprobs(logits, after, top)
+    return logprobs_after(decoder, hidden, ids[1:], top)
+
+
+def logprobs_after(decoder: Decoder, hidden: Any, tokens: Sequence[int], top: int) -> list[TokenLogprobs]:
+    """The log-probability of each of some tokens, given the final hidden states (T, C) before them, and perhaps others.
+
+    `top` is as in `token_logprobs`.
+    """
+    found = list[TokenLogprobs]()
+    for start in range(0, len(tokens), LOGIT_ROWS):
+        part = tokens[start : start + LOGIT_ROWS]
+        logits = decoder.to_host(decoder.head(hidden[start : start + len(part)]))
+        found += token_logprobs(logits, part, top)
     return found
 
 

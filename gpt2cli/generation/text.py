@@ -34,6 +34,18 @@ class Sample:
         self._characters = tokenizer.StreamDecoder()
         self._ends: list[float] = []  # the length of the text after each token; infinite within a character
         self._held = ""  # may be the beginning of a stop text
+        self._settled = 0
+
+    @property
+    def settled(self) -> int:
+        """The number of `tokens` whose characters are all in `text`. It only grows; after `finish`, it is all of them.
+
+        What follows cannot remove these tokens: they end before any stop text.
+        """
+        for place in range(self._settled, len(self._ends)):
+            if self._ends[place] <= len(self.text):
+                self._settled = place + 1
+        return self._settled
 
     def push(self, token: int) -> str:
         """Add the next token. Returns the new text that cannot belong to a stop text, possibly none."""
@@ -52,6 +64,7 @@ class Sample:
         if self.finish_reason != "stop":
             rest = self._release(self._characters.finish(), last=True)
             self.finish_reason = self.finish_reason or "length"
+        self._settled = len(self.tokens)
         del self.logprobs[len(self.tokens) :]  # of the end of text, or of tokens that reach into a stop text
         return rest
 

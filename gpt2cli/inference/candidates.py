@@ -40,7 +40,7 @@ def penalise_repetition(logits: NDArray[Any], seen: Sequence[NDArray[np.int64]],
     logits = logits.copy()
     for row, tokens in zip(logits, seen, strict=True):
         values = row[tokens]
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the result
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # the caller checks the result
             row[tokens] = np.where(values > 0, values / penalty, values * penalty)
     return logits
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpt2cli.config import GPTConfig
 from gpt2cli.inference.candidates import Found, candidates
 from gpt2cli.inference.cpu.attention_tasks import key_size
-from gpt2cli.inference.cpu.cache import CPUCache
+from gpt2cli.inference.cpu.cache import CPUCache, CPUCacheRows
 from gpt2cli.inference.cpu.compiling import is_compiled, loops, store
 from gpt2cli.inference.cpu.packed_layout import look_up, packed_matrix
 from gpt2cli.inference.cpu.panel_sizes import MANY_ROWS
@@ -57,25 +57,28 @@ class CPUDecoder:
         check_shape(idx.shape)
         return self.head(self.hidden(idx, self.new_cache(*idx.shape)))
 
-    def hidden(self, idx: NDArray[np.int64], sight: "CPUCache | PackedRow") -> NDArray[np.float32]:
+    def hidden(
+        self, idx: NDArray[np.int64], sight: "CPUCacheRows | PackedRow", whole: int | None = None
+    ) -> NDArray[np.float32]:
         """As in `Decoder`. Raises IndexError for an unknown token."""
         if idx.min() < 0 or idx.max() >= self.config.vocab_size:
             raise IndexError(f"tokens go from 0 to {self.config.vocab_size - 1}")
         B, T = idx.shape
-        if not isinstance(sight, CPUCache) or T <= PIECE_TOKENS:
-            return self._pass(idx, sight, T)
+        whole = whole or T
+        if not isinstance(sight, CPUCacheRows) or T <= PIECE_TOKENS:
+            return self._pass(idx, sight, whole)
         sight.check_room(T, self.config.block_size)
         step = max(MANY_ROWS, PIECE_TOKENS // B)
-        parts = [self._pass(idx[:, start : start + step], sight, T) for start in range(0, T, step)]
+        parts = [self._pass(idx[:, start : start + step], sight, whole) for start in range(0, T, step)]
         return np.concatenate(parts, axis=1)
 
-    def _pass(self, idx: NDArray[np.int64], sight: "CPUCache | PackedRow", length: int) -> NDArray[np.float32]:
-        """The hidden states of consecutive tokens, which are a part of sequences of `length` new tokens."""
+    def _pass(self, idx: NDArray[np.int64], sight: "CPUCacheRows | PackedRow", whole: int) -> NDArray[np.float32]:
+        """The hidden states of consecutive tokens, which are a part of sequences of `whole` new tokens."""
         (B, T), config = idx.shape, self.config
         positions = sight.token_positions((B, T), config.block_size).ravel()
         x = look_up(self._tokens, idx.ravel())[:, : config.n_embd] + self._arrays["wpe"][positions]
         memory = sight.memory(config, key_size(config.head_size), cache_type(self.precision))
-        return self._passes.forward(x, sight.pieces(T), memory, length >= MANY_ROWS).reshape(B, T, config.n_embd)
+        return self._passes.forward(x, sight.pieces(T), memory, whole >= MANY_ROWS).reshape(B, T, config.n_embd)
 
     def head(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         logits = self._passes.head(hidden.reshape(-1, hidden.shape[-1]))

@@ -46,7 +46,15 @@ class Cache(Protocol):
         ...
 
     def copy_row(self, row: int, other: Any) -> None:
-        """Replace the tokens of a row by those of the only row of another cache of the same decoder."""
+        """Replace the tokens of a row by those of the only row of another cache of the same decoder, or of a view."""
+        ...
+
+    def view(self, rows: Sequence[int]) -> Any:
+        """These rows, each at most once, as a sight for `Decoder.hidden`. It shares this cache's memory and lengths."""
+        ...
+
+    def clear(self, row: int) -> None:
+        """Forget a row's tokens, also those that were not finite."""
         ...
 
 
@@ -78,11 +86,12 @@ class Decoder(Protocol):
         """Logits (B, T, V) of the token after each of the ids `idx` (B, T), an array or nested lists."""
         ...
 
-    def hidden(self, idx: NDArray[np.int64], sight: Any) -> Any:
+    def hidden(self, idx: NDArray[np.int64], sight: Any, whole: int | None = None) -> Any:
         """Final hidden states (B, T, C) of token ids `idx` (B, T).
 
-        `sight` is a cache of this decoder, which receives the tokens' keys and values, or a PackedRow. Raises
-        UsageError for more tokens than the window or the cache holds.
+        `sight` is a cache of this decoder or a view of it, which receives the tokens' keys and values, or a PackedRow.
+        If a prompt is read in several calls, `whole` is the number of all its tokens: a CPUDecoder then computes the
+        same to the bit as in one call. Raises UsageError for more tokens than the window or the cache holds.
         """
         ...
 

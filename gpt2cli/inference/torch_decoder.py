@@ -36,7 +36,7 @@ class TorchDecoder:
         return self.to_host(self.head(self.hidden(np.asarray(idx), CAUSAL)))
 
     @torch.inference_mode()
-    def hidden(self, idx: NDArray[np.int64], sight: Causal) -> Tensor:
+    def hidden(self, idx: NDArray[np.int64], sight: Causal, whole: int | None = None) -> Tensor:
         return self.gpt.hidden(torch.from_numpy(idx).to(self.device), sight)
 
     @torch.inference_mode()

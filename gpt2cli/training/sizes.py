@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gpt2cli.data.batches import Batch
+from gpt2cli.inference.free_memory import more_memory
 from gpt2cli.model.device import LOGIT_ROWS
 from gpt2cli.training.job import Job
 from gpt2cli.training.optim import MUON_STATE, Optimizer
@@ -43,9 +44,6 @@ torch keep its weights: these leave large gaps in the heap.
 """
 LARGEST_IN_HEAP = 32 * 2**20
 """Bytes from which the allocator (glibc's) returns a tensor to the system when it is freed."""
-UNLIMITED = 2**60
-"""A limit of a control group above this is no limit."""
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,43 +158,11 @@ def disk_needed(job: Job, optimizer: Optimizer, lora: bool, checkpoints: int) ->
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes that this process can have on a device, those it has already included; None if that is not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
-    if device.type != "cpu":
+    more = more_memory(str(device))
+    if more is None:
         return None
-    free = int(psutil.virtual_memory().available)
-    limits = [left for path in _groups() if (left := left_in(path)) is not None]
-    return min([free, *limits]) + int(psutil.Process().memory_info().rss)
-
-
-def _groups() -> list[Path]:
-    """The directories of this process's control group for memory and of the groups around it. In containers too."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:  # not Linux
-        return []
-    found = []
-    for line in lines:
-        _, controllers, place = line.split(":", 2)
-        if controllers in ("", "memory"):
-            root = CGROUP / "memory" if controllers else CGROUP
-            inner = root / place.lstrip("/")
-            found += [path for path in (inner, *inner.parents) if path == root or root in path.parents]
-    return found
-
-
-def left_in(group: Path) -> int | None:
-    """What a control group's limit leaves, in version 2 or 1 of the kernel's interface; None without a limit."""
-    for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        try:
-            most, used = int((group / limit).read_text()), int((group / usage).read_text())
-            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-        if most < UNLIMITED:
-            reclaimable = int(statistics.get("inactive_file", 0))  # the kernel's cache of files
-            return max(0, most - used + reclaimable)
-    return None
+    has = torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    return more + int(has)
 
 
 def free_disk(path: Path) -> int | None:

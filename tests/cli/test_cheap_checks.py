@@ -10,7 +10,7 @@ import pytest
 
 from tests.runner import PATIENCE, Completed, clean_environment, run_here
 
-SLOW = ("torch", "llvmlite", "numpy", "huggingface_hub", "pydantic", "safetensors", "tiktoken")
+SLOW = ("torch", "llvmlite", "numpy", "huggingface_hub", "pydantic", "safetensors", "tiktoken", "starlette")
 ALL_IN_ONE_PROCESS = f"""
 import json, sys
 
@@ -134,6 +134,18 @@ WRONG = {
     "explain x --top 0": "--top must be from 1 to 1,000, not 0",
     "explain x --ablation noise": "--ablation must be zero or mean, not 'noise'",
     "explain x --precision int8": "there is no option --precision",
+    "serve --host 0.0.0.0": "set a key with --api-key-file or GPT2CLI_API_KEY",
+    "serve --host ::": "set a key with --api-key-file",
+    "serve --port -1": "--port must be from 0 to 65,535, not -1",
+    "serve --slots 2000": "--slots must be from 1 to 1,024, not 2000",
+    "serve --cors-origin *": "name the origin of each page",
+    "serve --cors-origin localhost:3000": "is not an origin",
+    "serve --api-key-file nope.txt": "nope.txt",
+    "serve --api-key-file blank.txt": "blank.txt holds no key",
+    "serve --model tinny": "did you mean tiny?",
+    "serve --ckpt nope.pt": "nope.pt is not there",
+    "serve --model tiny --device gpu": "did you mean cuda?",
+    "serve --top-k 3": "there is no option --top-k",
     "generate x --temperature 1": "there is no option --temperature: did you mean --temp?",
     "chat": "there is no finetuned.pt here",
 }
@@ -156,6 +168,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "run" / "config.json").write_text("{}")
     (here / "settings.json").write_text('{"train": {"learning_rat": 1e-4}}')
     (here / "rate.json").write_text('{"train": {"learning_rate": -1}}')
+    (here / "blank.txt").write_text(" \n")
     (here / "typo.json").write_text('{"data": "lesson"}')
     return here
 

@@ -42,7 +42,7 @@ def test_every_option_is_there_with_one_kind_of_value(command: str) -> None:
     for param in COMMANDS[command].params:
         assert all(re.search(rf"(?m)^  .*{re.escape(name)}\b", text) for name in param.opts if name.startswith("-"))
     values = set(re.findall(r"(?m)^  (?:-\w, )?--[\w-]+ (\S+)", text)) - {""}
-    plain = {"N", "X", "FRACTION", "TEXT", "FILE", "DIR", "NAME", "PATH", "MODEL", "OWNER/NAME", "RUN"}
+    plain = {"N", "X", "FRACTION", "TEXT", "FILE", "DIR", "NAME", "PATH", "MODEL", "OWNER/NAME", "RUN", "URL"}
     plain |= {"FIELD=COLUMN,...", "PART,...", "NAME,..."}
     assert all(value in plain or "|" in value for value in values if not value.startswith("--")), values
     assert "<" not in re.sub(r"(?s)\nExamples.*", "", text)
@@ -79,7 +79,8 @@ def test_summaries_are_one_sentence_that_begins_with_a_verb() -> None:
     for command in COMMANDS.values():
         summary = first_sentence(command.help)
         assert len(summary) <= 60 and summary.split()[0] in {
-            *("Continue", "Chat", "Train", "Tokenize", "Compare", "Measure", "Write", "Download", "List", "Show"),
+            *("Continue", "Chat", "Serve", "Train", "Tokenize", "Compare", "Measure", "Write", "Download", "List"),
+            "Show",
         }
 
 

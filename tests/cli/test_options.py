@@ -7,13 +7,13 @@ import typer
 
 from gpt2cli.cli import options
 from gpt2cli.cli.app import app
-from gpt2cli.config import ANSWERS, CHAT, BenchConfig, EvaluationConfig, SamplingConfig
+from gpt2cli.config import ANSWERS, CHAT, BenchConfig, EvaluationConfig, SamplingConfig, ServeConfig
 from gpt2cli.inference.decoder import PRECISIONS
 from tests.conftest import Run
 
 FIELDS = {"temp": "temperature"}
 """The fields of options that have another name."""
-UNSET = {("generate", "stop"), ("chat", "stop"), ("evaluate", "answers")}
+UNSET = {("generate", "stop"), ("chat", "stop"), ("evaluate", "answers"), ("serve", "cors_origins")}
 """Options that are None if they are not given."""
 
 
@@ -26,7 +26,7 @@ def defaults(command: str) -> dict[str, Any]:
     ("command", "config", "count"),
     [
         *(("generate", SamplingConfig(), 8), ("chat", CHAT, 7), ("bench", BenchConfig(), 3)),
-        *(("evaluate", EvaluationConfig(), 4), ("evaluate", ANSWERS, 3)),
+        *(("evaluate", EvaluationConfig(), 4), ("evaluate", ANSWERS, 3), ("serve", ServeConfig(), 4)),
     ],
 )
 def test_an_options_default_is_the_configs(command, config, count):
@@ -43,7 +43,7 @@ def test_every_precision_is_a_choice():
 def test_common_options_have_one_default_in_all_commands():
     common = {"model", "device", "threads", "offline", "quiet", "debug", "json", "compile"}
     found: dict[str, set[Any]] = {}
-    for command in ("generate", "chat", "evaluate", "bench", "finetune", "quantize", "export"):
+    for command in ("generate", "chat", "serve", "evaluate", "bench", "finetune", "quantize", "export"):
         for name, default in defaults(command).items():
             if name in common:
                 found.setdefault(name, set()).add(default)

@@ -222,7 +222,7 @@ def test_what_breaks_off_leaves_nothing_or_the_old(ckpt, tmp_path, monkeypatch, 
         raise error
 
     where = {
-        "hf": (huggingface, "_tokenizer_config"),
+        "hf": (huggingface, "tokenizer_config"),
         "gguf": (write, "write_gguf"),
         "nanogpt": (write, "write_tensors"),
     }

@@ -219,3 +219,10 @@ def test_transformers_gives_the_same_scores(tmp_path):
     scores = theirs.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)
     assert out.sequences[0, len(prompt) :].tolist() == run.samples[0].tokens
     assert np.allclose([entry.logprob for entry in run.samples[0].logprobs], scores[0], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("wrong", [[math.inf, 0.0], [math.nan, 0.0], [-math.inf, -math.inf]], ids=str)
+def test_logits_that_are_not_finite_give_nan_without_a_warning(wrong):
+    [found] = token_logprobs(np.array([wrong], np.float32), [1], 0)
+    assert math.isnan(found.logprob)

@@ -254,6 +254,14 @@ def test_values_out_of_range_are_refused(wrong):
         SamplingConfig(**wrong)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("penalty", [1e-300, 1e-40, 1e-38])
+def test_a_penalty_that_makes_logits_infinite_is_an_error_without_a_warning(penalty):
+    sampler = Sampler(SamplingConfig(repetition_penalty=penalty), [0], candidates)
+    with pytest.raises(DivergedError, match="milder repetition penalty"):
+        sampler.choose(np.array([[9.0, 0.0, -9.0]], np.float32), [[0, 1, 2]], [0])
+
+
 @pytest.mark.parametrize("k", [1, 2, 40, 700, 5000])
 @pytest.mark.parametrize("width", [50257, 331, 5003])
 def test_the_largest_are_those_of_topk(k, width):

@@ -27,6 +27,25 @@ def feed(text, stop):
 
 @settings(deadline=None)
 @given(st.text("ab c🌍é", max_size=30), st.lists(st.text("ab c🌍", min_size=1, max_size=4), max_size=3))
+def test_a_settled_token_stays_and_its_characters_are_shown(text, stop):
+    sample, before = Sample(0, tuple(stop)), []
+    for token in encode(text, allow_special=False):
+        sample.push(token)
+        settled = sample.tokens[: sample.settled]
+        assert settled[: len(before)] == before
+        assert sample.text.startswith(decode(settled))
+        if sample.settled < len(sample.tokens):
+            assert not sample.text.startswith(decode(sample.tokens[: sample.settled + 1]))
+        before = settled
+        if sample.finish_reason:
+            break
+    sample.finish()
+    assert sample.tokens[: len(before)] == before
+    assert sample.settled == len(sample.tokens)
+
+
+@settings(deadline=None)
+@given(st.text("ab c🌍é", max_size=30), st.lists(st.text("ab c🌍", min_size=1, max_size=4), max_size=3))
 def test_stop_texts_cut_where_the_first_of_them_is_complete(text, stop):
     sample, shown = feed(text, tuple(stop))
     assert shown == sample.text

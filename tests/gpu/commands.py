@@ -1,18 +1,15 @@
 """The other commands on the device, as processes."""
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from gpt2cli.config import GPTConfig
-from tests.gpu.common import COMMAND, Context, cli, has_command, random_model, write_records
-from tests.gpu.finetuning import free_port
+from tests.gpu.common import Context, cli, random_model, write_records
 from tests.models import save_hub_directory
+from tests.served_process import ENDLESS, serving
 
 CUDA_LIMIT = """
 import torch
@@ -149,40 +146,48 @@ def token_logprobs(*options: object) -> list[dict]:
 
 
 def serve(context: Context) -> None:
-    """The server answers a completion and a chat, greedily as `generate` does, and ends on SIGTERM."""
-    if not has_command("serve"):
-        context.report(skipped="absent")
-        return
-    port = free_port()
-    options = ["--model", "tiny", "--device", context.device.type, "--precision", "fp32", "--offline"]
-    process = subprocess.Popen([*COMMAND, "serve", "--port", str(port), *options], stdin=subprocess.DEVNULL)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}/health", process)
-        body = {"model": "tiny", "max_tokens": 24, "temperature": 0}
-        told = post(f"{address}/v1/completions", body | {"prompt": "Once upon a time"})["choices"][0]["text"]
-        done = cli("generate", "Once upon a time", "-n", 24, "--temp", 0, "--json", *options)
-        context.report("completion", told == json.loads(done.stdout)["text"], said=told)
-        message = {"role": "user", "content": "What does the owl say?"}
-        answer = post(f"{address}/v1/chat/completions", body | {"messages": [message]})
-        context.report("chat", bool(answer["choices"]), said=answer["choices"][0]["message"]["content"])
-    finally:
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(10)
-    context.report("ended", code in (0, 143), code=code)
+    """Texts for clients at the same time are those of `generate`, also with --compile, and SIGTERM ends the server.
+
+    In another batch, a GPU adds in another order: log-probabilities may differ by 1e-3, and a text may take another
+    token where two have nearly the same chance. So half of the texts must be equal, and each up to its first
+    difference.
+    """
+    common = ["--model", "tiny", "--precision", "fp32", "--offline", "--device", context.device.type]
+    count, tokens = 8, context.pick(100, 12)
+    for case, options in (("plain", common), ("compiled", [*common, "--compile"])):
+        if "--compile" in options and not context.cuda:
+            context.skip("--compile is for CUDA", case)
+            continue
+        with context.each(case), serving(context.work, "--slots", "4", *options) as server:
+            body = {"prompt": "Once upon a time", "max_tokens": tokens, "logprobs": 1}
+            asked = [body | {"seed": 1 + number} for number in range(count)]
+            with ThreadPoolExecutor(count) as clients:
+                answers = list(clients.map(lambda each: server.ask("/v1/completions", each), asked))
+            found = [answer["choices"][0] for answer in answers]
+            sampled = ["--num-samples", count, "--seed", 1, "-n", tokens, "--json", "--logprobs", 1]
+            expected = [
+                json.loads(line) for line in cli("generate", body["prompt"], *sampled, *options).stdout.splitlines()
+            ]
+            equal = sum(choice["text"] == sample["text"] for choice, sample in zip(found, expected, strict=True))
+            apart = max(largest_difference(*pair) for pair in zip(found, expected, strict=True))
+            context.report(f"{case}-texts", 2 * equal >= count and apart <= 1e-3, equal=equal, of=count, apart=apart)
+            message = {"role": "user", "content": "What does the owl say?"}
+            answer = server.ask("/v1/chat/completions", {"messages": [message], "max_tokens": 24, "temperature": 0})
+            said = answer["choices"][0]["message"]["content"]
+            context.report(f"{case}-chat", bool(said), said=said)
+            with server.open("/v1/completions", {"prompt": "Once", "stream": True} | ENDLESS) as stream:
+                stream.readline()
+                code = server.end(signal.SIGTERM)
+            context.report(f"{case}-ended", code == 143, code=code)
 
 
-def wait_for(url: str, process: subprocess.Popen) -> None:
-    """Until the server is ready; the step's limit ends it otherwise."""
-    while process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"the server ended with code {process.returncode}")
-
-
-def post(url: str, body: dict) -> dict:
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
+def largest_difference(choice: dict, sample: dict) -> float:
+    """The largest difference of log-probabilities in two texts, up to the first token that is not the same."""
+    found = zip(choice["logprobs"]["tokens"], choice["logprobs"]["token_logprobs"], strict=True)
+    expected = [(entry["token"], entry["logprob"]) for entry in sample["logprobs"]]
+    apart = 0.0
+    for (token, logprob), (other, other_logprob) in zip(found, expected):  # noqa: B905 (one may have ended)
+        if token != other:
+            break
+        apart = max(apart, abs(logprob - other_logprob))
+    return apart

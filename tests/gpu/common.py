@@ -209,9 +209,3 @@ def cli(
         said = " | ".join(done.stderr.strip().splitlines()[-8:])
         raise RuntimeError(f"exit code {done.returncode}, not {code}, of {' '.join(map(str, arguments))}: {said}")
     return done
-
-
-def has_command(name: str) -> bool:
-    """Whether `gpt2 --help` lists this command."""
-    lines = cli("--help").stdout.splitlines()
-    return any(line.strip(" │|").split(" ")[0] == name for line in lines)

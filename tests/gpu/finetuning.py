@@ -7,7 +7,6 @@ later ones, to which the differences of the weights add up, by 2 %.
 
 import json
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from torch import nn
 from gpt2cli.training.loss import SequenceLoss
 from tests.gpu.common import COMMAND, Context, cli, random_model, relative, write_records, write_text
 from tests.gpu.numerics import loss_and_gradient, packed_data
+from tests.runner import free_port
 
 STEPS = 20
 FIRST, LATER = 5e-3, 2e-2
@@ -171,9 +171,3 @@ def distributed(context: Context) -> None:
         torch.distributed.destroy_process_group()
     error = relative(found, expected)
     context.report(backend, error <= 1e-4 and abs(again - loss) <= 1e-4 * loss, gradient_l2=error, bound=1e-4)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]

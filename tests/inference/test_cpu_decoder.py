@@ -245,3 +245,75 @@ def test_an_unknown_precision_is_refused():
 
     with pytest.raises(UsageError, match="precision must be auto, fp32"):
         load("tiny", precision="int3")
+
+
+WINDOW = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=300, vocab_size=301)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("length", [1, 2, MANY_ROWS - 1, MANY_ROWS, MANY_ROWS + 1, 65, 129, 290])
+def test_pieces_of_a_prompt_give_the_bits_of_one_pass(precision, length):
+    """Also in a row of a larger cache whose other rows are used between two pieces."""
+    ours = packed_model(models.small_model(WINDOW), precision)
+    idx, other = random_ids(WINDOW, 1, length), random_ids(WINDOW, 1, 1)
+    alone = ours.new_cache(1, length)
+    expected = ours.hidden(idx, alone)
+    for size in {1, 7, MANY_ROWS - 1, MANY_ROWS, MANY_ROWS + 1, 48, 64, 100, 257}:
+        cache = ours.new_cache(3, WINDOW.block_size)
+        parts = []
+        for start in range(0, length, size):
+            parts.append(ours.hidden(idx[:, start : start + size], cache.view([1]), whole=length))
+            ours.hidden(other, cache.view([2]))
+        assert np.array_equal(np.concatenate(parts, axis=1), expected), size
+        assert cache.lengths[:2] == [0, length]
+        for stored, whole in ((cache.keys, alone.keys), (cache.values, alone.values)):
+            assert np.array_equal(stored[:, 1, :, :length], whole[:, 0])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_step_over_some_rows_gives_the_bits_of_each_alone(precision):
+    ours = packed_model(models.small_model(WINDOW), precision)
+    lengths = [3, 40, 1, 99]
+    texts = [random_ids(WINDOW, 1, length + 1) for length in lengths]
+    cache, expected = ours.new_cache(4, WINDOW.block_size), []
+    for row, text in enumerate(texts):
+        alone = ours.new_cache(1, WINDOW.block_size)
+        ours.hidden(text[:, :-1], alone)
+        expected.append(ours.head(ours.hidden(text[:, -1:], alone)[0]))
+        ours.hidden(text[:, :-1], cache.view([row]))
+    for rows in ([2], [3, 0], [1, 2, 3]):
+        found = ours.head(ours.hidden(np.concatenate([texts[row][:, -1:] for row in rows]), cache.view(rows)))
+        assert np.array_equal(found[:, 0], np.concatenate([expected[row] for row in rows]))
+        cache.view(rows).lengths = [lengths[row] for row in rows]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("new", [1, 5, 40])
+def test_numbers_that_are_not_finite_do_not_outlive_a_cleared_row(precision, new):
+    ours = packed_model(models.small_model(WINDOW), precision)
+    idx = random_ids(WINDOW, 1, new)
+    expected = ours.hidden(idx, ours.new_cache(1, WINDOW.block_size))
+    cache = ours.new_cache(2, WINDOW.block_size)
+    size = WINDOW.head_size  # the rest pads the keys, and no pass writes there
+    cache.keys[..., :size] = cache.values[..., :size] = np.nan
+    cache.lengths = [0, 200]
+    cache.clear(1)
+    assert np.array_equal(ours.hidden(idx, cache.view([1])), expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("width", [39, 48, 64])
+def test_a_pass_with_numbers_that_are_not_finite_changes_no_later_one(precision, width):
+    """Also in models whose rows are padded."""
+    config = GPTConfig(n_layer=2, n_head=3 if width % 3 == 0 else 4, n_embd=width, block_size=60, vocab_size=301)
+    ours = packed_model(models.small_model(config), precision)
+    idx = random_ids(config, 1, 60)
+    expected = [ours.hidden(idx[:, :length], ours.new_cache(1, 60)) for length in (1, 3, 33)]
+    positions = ours._arrays["wpe"]
+    kept = positions.copy()
+    for spoilt in (1, 3, 33):
+        positions[:] = np.nan
+        assert np.isnan(ours.hidden(idx[:, :spoilt], ours.new_cache(1, 60))).all()
+        positions[:] = kept
+        found = [ours.hidden(idx[:, :length], ours.new_cache(1, 60)) for length in (1, 3, 33)]
+        assert all(map(np.array_equal, found, expected))

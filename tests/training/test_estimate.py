@@ -25,7 +25,7 @@ from gpt2cli.training.optim import Optimizer, learning_rate
 from gpt2cli.training.plan_warnings import warnings_of
 from gpt2cli.training.run_checkpoints import Resumable
 from gpt2cli.training.settings import Settings
-from gpt2cli.training.sizes import Disk, free_disk, free_memory, left_in, memory_needed
+from gpt2cli.training.sizes import Disk, free_disk, free_memory, memory_needed
 from gpt2cli.training.state_json import Counters
 from tests.training.records import job as small_job
 from tests.training.records import settings_from, write_records
@@ -127,24 +127,11 @@ def test_the_weights_of_a_large_model_are_not_made_for_its_plan():
     assert model.config.n_embd == 1600
 
 
-def test_a_limit_of_a_control_group_counts(tmp_path):
-    assert left_in(tmp_path) is None
-    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100\n")
-    for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        (tmp_path / usage).write_text("700\n")
-        (tmp_path / limit).write_text("1000\n")
-        assert left_in(tmp_path) == 400
-        (tmp_path / limit).write_text("max\n" if limit == "memory.max" else f"{2**63 - 4096}\n")
-        assert left_in(tmp_path) is None
-
-
-def test_the_smallest_limit_is_what_is_free(tmp_path, monkeypatch):
-    assert free_memory(CPU) > 2**20
-    monkeypatch.setattr(sizes, "_groups", lambda: [tmp_path])
-    for name, text in (("memory.stat", ""), ("memory.max", "4096"), ("memory.current", "1024")):
-        (tmp_path / name).write_text(text)
-    left = free_memory(CPU) - sizes.psutil.Process().memory_info().rss
-    assert abs(left - 3072) < 2**26  # its own memory changes meanwhile
+def test_free_memory_includes_that_of_this_process(monkeypatch):
+    monkeypatch.setattr(sizes, "more_memory", lambda device: 2**40)
+    assert free_memory(CPU) > 2**40 + 2**20
+    monkeypatch.setattr(sizes, "more_memory", lambda device: None)
+    assert free_memory(CPU) is None
 
 
 def test_the_disk_of_a_directory_that_is_still_to_be_made(tmp_path):

@@ -4,6 +4,7 @@ PANELS = {
     "Write": {
         "generate": "Continue a text.",
         "chat": "Chat with a model.",
+        "serve": "Serve a model over HTTP, as OpenAI's API does.",
     },
     "Train": {
         "finetune": "Train a model on instructions, conversations or text.",

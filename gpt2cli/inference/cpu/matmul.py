@@ -20,18 +20,18 @@ def multiply_one_row(matrix: Matrix, x: Any, steps: Any, y: Any, epilogue: int, 
     STORE, GELU or ADD says how the results get into y (1, out).
     """
     for o in range(first, last, BLOCK_OUTPUTS):
-        multiply_block(matrix, o, x, steps, 0, 1, y, epilogue)
+        multiply_block(matrix, o, o, x, steps, 0, 1, y, epilogue)
 
 
 @inlined
-def multiply_few_rows(matrix: Matrix, x: Any, steps: Any, y: Any, epilogue: int, first: int, last: int) -> None:
-    """As `multiply_one_row`, for x (m, in), `steps` (m,) and y (m, out). m is a multiple of TILE_ROWS.
+def multiply_few_rows(matrix: Matrix, x: Any, steps: Any, y: Any, epilogue: int, first: int, following: int) -> None:
+    """BLOCK_OUTPUTS outputs from `first` on, for x (m, in), `steps` (m,) and y (m, out). m is a multiple of TILE_ROWS.
 
-    A row's results are bitwise those of `multiply_one_row`.
+    A row's results are bitwise those of `multiply_one_row`. `following` is the first output of the block that this
+    thread computes next.
     """
-    for o in range(first, last, BLOCK_OUTPUTS):
-        for r in range(0, x.shape[0], TILE_ROWS):
-            multiply_block(matrix, o, x, steps, r, TILE_ROWS, y, epilogue)
+    for r in range(0, x.shape[0], TILE_ROWS):
+        multiply_block(matrix, first, following, x, steps, r, TILE_ROWS, y, epilogue)
 
 
 @inlined

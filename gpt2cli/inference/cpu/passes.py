@@ -91,7 +91,8 @@ class Passes:
         m, C = x.shape
         self._make_room(m)
         self._buffers[at.X][:m, :C] = x
-        self._buffers[at.X][:m, C:] = 0  # not 0 after a pass whose numbers were infinite
+        for place in (at.X, at.NORMED):
+            self._buffers[place][:m, C:] = 0  # not 0 after a pass whose numbers were infinite
 
     def _make_room(self, m: int) -> None:
         """Make the buffers large enough for m rows. What lies beyond the rows' ends is 0."""

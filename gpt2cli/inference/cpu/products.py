@@ -65,6 +65,7 @@ def _one_row(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: int
 
 @called
 def _few_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: int, thread: int) -> None:
+    """A thread takes its next block early, because it fetches that block while it computes the one before."""
     m, threads = t[at.ROWS], t[at.THREADS]
     integers, steps = array_at(t[at.PREPARED], (m, x.shape[1]), np.int16), array_at(t[at.STEPS], (m,), np.float32)
     rows = prepared(matrix, x, integers)
@@ -74,8 +75,9 @@ def _few_rows(t: Any, matrix: Matrix, x: Any, y: Any, epilogue: int, counter: in
     blocks = len(matrix.scale) // BLOCK_OUTPUTS
     block = next_tasks(counter, 1)
     while block < blocks:
-        multiply_few_rows(matrix, rows, steps, y, epilogue, block * BLOCK_OUTPUTS, (block + 1) * BLOCK_OUTPUTS)
-        block = next_tasks(counter, 1)
+        following = next_tasks(counter, 1)
+        multiply_few_rows(matrix, rows, steps, y, epilogue, block * BLOCK_OUTPUTS, following * BLOCK_OUTPUTS)
+        block = following
 
 
 @called

@@ -15,7 +15,7 @@ prefetching is slower too.) The two chains are added to in turn, so that no addi
 
 Few rows: arithmetic limits the speed. A tile has 4 rows and OUTPUTS outputs, so that each vector that was loaded and
 converted is used several times. The sums of one chain fill the registers, so the chains are computed one after the
-other. Meanwhile, the next block of outputs is fetched into the second-level cache.
+other. Meanwhile, the block that the thread computes next is fetched into the second-level cache.
 """
 
 from typing import Any
@@ -52,14 +52,23 @@ CHUNK = 512
 
 @emitted
 def multiply_block(
-    b: Any, matrix: Matrix, first: Value, x: Array, steps: Array, r: Value, rows: int, y: Array, epilogue: Value
+    b: Any,
+    matrix: Matrix,
+    first: Value,
+    following: Value,
+    x: Array,
+    steps: Array,
+    r: Value,
+    rows: int,
+    y: Array,
+    epilogue: Value,
 ) -> None:
     """Multiply x[r : r + rows] by the BLOCK_OUTPUTS outputs from `first` on. The results get into y (m, out).
 
     `rows` is 1 or TILE_ROWS, and known during compilation. x (m, in) is fp32, or for weights in 8 and 4 bits int16 with
-    `steps` (m,). `epilogue` is STORE, GELU or ADD.
+    `steps` (m,). `epilogue` is STORE, GELU or ADD. With several rows, the block from output `following` on is fetched.
     """
-    first, r, epilogue = indexes(b, first, r, epilogue)
+    first, following, r, epilogue = indexes(b, first, following, r, epilogue)
     dtype = matrix.weights.dtype
     sums = b.bitcast(variable(b, ir.ArrayType(FLOAT, rows * BLOCK_OUTPUTS)), FLOAT.as_pointer())
     outputs = 1 if rows == 1 else OUTPUTS
@@ -67,7 +76,7 @@ def multiply_block(
         at = b.add(first, o)
         tile = _Tile(b, MatrixRows(b, matrix.weights, at), MatrixRows(b, matrix.groups, at), MatrixRows(b, x, r))
         if rows > 1:
-            tile.fetch_ahead(rows, b.sdiv(x.sizes[0], index(rows)), b.sdiv(r, index(rows)), o)
+            tile.fetch_ahead(b.sub(following, at), b.sdiv(x.sizes[0], index(rows)), b.sdiv(r, index(rows)), o)
         for t, vector in enumerate(tile.products(outputs, rows)):
             target = b.gep(sums, [b.add(o, index(t * BLOCK_OUTPUTS))])
             b.store(vector, b.bitcast(target, vector.type.as_pointer()), align=4)
@@ -87,13 +96,16 @@ class _Tile:
         self.ahead: Any = None
         self.pace: Any = None
 
-    def fetch_ahead(self, rows: int, tiles: Any, tile: Any, o: Any) -> None:
-        """Let the following loops fetch their share of the next block: this is number `tile` of `tiles`, output o."""
+    def fetch_ahead(self, distance: Any, tiles: Any, tile: Any, o: Any) -> None:
+        """Let the following loops fetch their share of the block that begins `distance` outputs from here.
+
+        This is number `tile` of `tiles`, output o.
+        """
         b = self.b
         self.pace = b.sdiv(index(_bytes_per_turn(self.dtype)), tiles)
         turns = b.sdiv(self.x.width, index(WIDTH_MULTIPLE))
         unit = b.add(b.mul(tile, index(BLOCK_OUTPUTS // OUTPUTS)), b.sdiv(o, index(OUTPUTS)))
-        block = b.mul(self.weights.byte_width(), b.sub(index(BLOCK_OUTPUTS), o))  # from output o to the next block
+        block = b.mul(self.weights.byte_width(), distance)
         share = b.mul(unit, b.mul(turns, self.pace))
         self.ahead = b.gep(b.bitcast(self.weights.start, BYTE.as_pointer()), [b.add(block, share)])
 

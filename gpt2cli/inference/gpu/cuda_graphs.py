@@ -136,10 +136,26 @@ class GraphSession:
     def replace(self, row: int, cache: KVCache) -> None:
         """Replace a row's keys and values by those of the only row of `cache`, which may be empty."""
         self.lengths[row] = length = cache.lengths[0]
+        self.state.keys[:, row] = 0  # an earlier text may have left NaN
+        self.state.values[:, row] = 0
         for layer, (k, v) in enumerate(zip(cache.k, cache.v, strict=True)):
             self.state.keys[layer, row, :, :length] = k[0, :, :length]
             self.state.values[layer, row, :, :length] = v[0, :, :length]
         self.state.lengths[row] = length
+
+    @torch.inference_mode()
+    def copy_row(self, source: int, target: int) -> None:
+        """Replace a row's keys and values by those of another row."""
+        self.state.keys[:, target] = self.state.keys[:, source]
+        self.state.values[:, target] = self.state.values[:, source]
+        self.lengths[target] = self.lengths[source]
+        self.state.lengths[target] = self.state.lengths[source]
+
+    @torch.inference_mode()
+    def set_lengths(self, lengths: Sequence[int]) -> None:
+        """Set the number of tokens in each row."""
+        self.lengths = list(lengths)
+        self.state.lengths.copy_(torch.tensor(lengths).clamp(max=self.capacity - 1))
 
     @torch.inference_mode()
     def launch(self, steps: int, uniform: NDArray[np.float64] | None = None) -> Burst:

@@ -20,7 +20,16 @@ from gpt2cli.config import GPTConfig
 from gpt2cli.model.device import fast_training_dtype
 from tests import models
 from tests.data.records import write_table
-from tests.runner import PATIENCE, Pipe, clean_environment, little_room, process_left_alone, run_here, signal_when
+from tests.runner import (
+    PATIENCE,
+    Pipe,
+    clean_environment,
+    free_port,
+    little_room,
+    process_left_alone,
+    run_here,
+    signal_when,
+)
 from tests.training.records import write_records
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=64)
@@ -443,14 +452,6 @@ def torchrun(*args: str) -> list[str]:
         str(free_port()),
         *args,
     ]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.parametrize(

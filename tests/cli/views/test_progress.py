@@ -17,7 +17,7 @@ from gpt2cli.cli.views.progress import ProgressBars
 from gpt2cli.cli.views.spinner import waiting_for, working
 from gpt2cli.evaluation.engine import Advanced
 from gpt2cli.progress import Note, Received
-from tests.runner import PATIENCE, Pipe
+from tests.runner import Pipe, wait_until
 
 HOSTILE = "[bold]a\x1b]52;c;AAAA\x07"
 
@@ -177,13 +177,6 @@ def test_nothing_is_shown_if_quiet_or_if_nothing_happens(capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "")
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < PATIENCE
-        time.sleep(0.005)
-
-
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spinners appear without delay, and turn fast."""
@@ -210,11 +203,12 @@ def test_a_spinner_shows_its_work_and_is_gone_at_the_end() -> None:
     screen = Screen(30)
     with working(screen, f"loading {HOSTILE} with a long name"):
         wait_until(lambda: screen.stream.getvalue().count("loading") > 3)
-        assert re.match(r"[⠋-⠿] loading \[bold\]a\\x1b\]52;", on_screen(screen.stream)[-1])
+        shown = r"[⠋-⠿] loading \[bold\]a\\x1b\]52;.*"
+        wait_until(lambda: re.fullmatch(shown, on_screen(screen.stream)[-1]))  # between two turns, the line is empty
         screen.note("a note")
-        wait_until(lambda: "loading" in on_screen(screen.stream)[-1])
+        [last] = wait_until(lambda: re.findall(shown, on_screen(screen.stream)[-1]))
         assert on_screen(screen.stream)[0] == "a note"
-        assert len(on_screen(screen.stream)[-1]) == 28  # never the last column
+        assert len(last) == 28  # never the last column
     assert on_screen(screen.stream) == ["a note", ""]
 
 

@@ -68,3 +68,37 @@ def test_a_row_takes_the_tokens_of_another_cache():
     assert np.array_equal(cache.keys[:, 1, :, :5], other.keys[:, 0])
     assert np.array_equal(cache.values[:, 1, :, :5], other.values[:, 0])
     assert np.array_equal(cache.keys[:, 0], before.keys[:, 0])
+
+
+def test_a_view_describes_its_rows_and_shares_their_memory_and_lengths():
+    cache = filled([3, 7, 5, 0])
+    view = cache.view([2, 0])
+    assert view.lengths == [5, 3]
+    assert view.token_positions((2, 2), CONFIG.block_size).tolist() == [[5, 6], [3, 4]]
+    assert cache.lengths == [5, 7, 7, 0]
+    assert [Piece(*row) for row in view.pieces(2).tolist()] == [
+        Piece(first=0, length=2, cache_row=2, cache_place=5, prefix_place=0, prefix_length=5),
+        Piece(first=2, length=2, cache_row=0, cache_place=3, prefix_place=0, prefix_length=3),
+    ]
+    for (keys, values), layer in zip(view.memory(CONFIG, 16, np.float32), range(CONFIG.n_layer), strict=True):
+        assert np.shares_memory(keys, cache.keys[layer]) and np.shares_memory(values, cache.values[layer])
+    view.lengths = [1, 2]
+    cache.clear(1)
+    assert cache.lengths == [2, 0, 1, 0]
+
+
+def test_a_view_that_has_no_room_changes_nothing():
+    cache = filled([3, 7])
+    with pytest.raises(UsageError, match="13 tokens do not fit"):
+        cache.view([1]).token_positions((1, 6), CONFIG.block_size)
+    assert cache.view([0]).token_positions((1, 6), CONFIG.block_size).tolist() == [[3, 4, 5, 6, 7, 8]]
+    assert cache.lengths == [9, 7]
+
+
+def test_a_row_takes_the_tokens_of_a_view():
+    before, cache = filled([3, 9, 4]), filled([3, 9, 4])
+    cache.copy_row(0, cache.view([1]))
+    assert cache.lengths == [9, 9, 4]
+    for new, old in ((cache.keys, before.keys), (cache.values, before.values)):
+        assert np.array_equal(new[:, 0, :, :9], old[:, 1, :, :9])
+        assert np.array_equal(new[:, 1:], old[:, 1:])

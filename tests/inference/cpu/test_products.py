@@ -29,7 +29,8 @@ def one_row(matrix, x, integers, steps, y, epilogue):
 @inlined
 def few_rows(matrix, x, integers, steps, y, epilogue):
     round_for(matrix, x, integers, steps, 0, x.shape[0])
-    multiply_few_rows(matrix, prepared(matrix, x, integers), steps, y, epilogue, 0, y.shape[1])
+    for o in range(0, y.shape[1], BLOCK_OUTPUTS):
+        multiply_few_rows(matrix, prepared(matrix, x, integers), steps, y, epilogue, o, o + BLOCK_OUTPUTS)
 
 
 @inlined

@@ -6,9 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from gpt2cli.inference.cpu.compiler.functions import inlined
 from gpt2cli.inference.cpu.epilogue import ADD, GELU, STORE
 from gpt2cli.inference.cpu.matmul import multiply_few_rows, multiply_one_row
-from gpt2cli.inference.cpu.packed_layout import Matrix
+from gpt2cli.inference.cpu.packed_layout import BLOCK_OUTPUTS, Matrix
 from gpt2cli.inference.decoder import PRECISIONS, has_kernels
 from gpt2cli.model.quantization import GROUP
 from tests.inference.cpu.running import run_compiled
@@ -51,6 +52,12 @@ def make_rows(rng, precision, m, width):
     return rng.standard_normal((m, width)).astype(np.float32), np.ones(m, np.float32)
 
 
+@inlined
+def few_rows(matrix, x, steps, y, epilogue, first, last):
+    for o in range(first, last, BLOCK_OUTPUTS):
+        multiply_few_rows(matrix, x, steps, y, epilogue, o, o + BLOCK_OUTPUTS)
+
+
 def products(run, matrix, x, steps, epilogue, before):
     y = before.copy()
     middle = len(matrix.scale) // 32 * 16  # two threads, each with a part of the outputs
@@ -68,7 +75,7 @@ def test_a_row_is_numpys_and_bitwise_the_same_alone_and_among_others(precision):
         before = rng.standard_normal((m, out)).astype(np.float32)
         if epilogue != ADD:
             before[:] = np.nan
-        y = products(multiply_few_rows, matrix, x, steps, epilogue, before)
+        y = products(few_rows, matrix, x, steps, epilogue, before)
         alone = [
             products(multiply_one_row, matrix, x[r : r + 1], steps[r : r + 1], epilogue, before[r : r + 1])
             for r in range(m)
@@ -89,5 +96,5 @@ def test_the_largest_sums_of_integers_do_not_overflow(sign):
     one = np.ones(16, np.float32)
     matrix = Matrix(np.full((16, width), -127, np.int8), np.zeros((1, 1), np.uint16), one, 0 * one, one)
     y = np.zeros((4, 16), np.float32)
-    run_compiled(multiply_few_rows, matrix, x, one[:4], y, STORE, 0, 16)
+    run_compiled(few_rows, matrix, x, one[:4], y, STORE, 0, 16)
     np.testing.assert_allclose(y, -127.0 * width * x[0, 0], rtol=1e-6)
