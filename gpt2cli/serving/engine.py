@@ -18,6 +18,9 @@ from gpt2cli.serving.batch import Batch
 from gpt2cli.serving.jobs import Deliver, Job
 from gpt2cli.serving.text_request import TextRequest
 
+IDLE_SECONDS = 1.0
+"""The longest sleep of an engine that has nothing to do."""
+
 
 class QueueFullError(Exception):
     """As many requests wait as may wait. `retry_after` is an estimate of the seconds until there is room."""
@@ -87,7 +90,8 @@ class Engine:
                 self._empty_inbox(wait=self._batch.is_idle and self._deadline is None)
                 if self._is_over():
                     return
-                self._batch.turn()
+                if not self._batch.is_idle:
+                    self._batch.turn()
         except Exception:
             error = GPT2Error("the server has failed: this is a bug")
             raise
@@ -107,10 +111,13 @@ class Engine:
         return self._deadline is not None and (self._batch.is_idle or time.monotonic() >= self._deadline)
 
     def _empty_inbox(self, wait: bool) -> None:
-        """Add the new requests to the batch and remove the cancelled ones. With `wait`, there is at least one."""
+        """Add the new requests to the batch and remove the cancelled ones. With `wait`, sleep until something comes.
+
+        A signal that arrives just before the sleep does not end it: Python runs the handler after IDLE_SECONDS.
+        """
         with suppress(Empty):
             while True:
-                self._inbox.get(block=wait)()
+                self._inbox.get(block=wait, timeout=IDLE_SECONDS)()
                 wait = False
 
     def _add(self, job: Job) -> None:
