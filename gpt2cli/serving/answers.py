@@ -33,7 +33,7 @@ async def answer_refused(_request: Request, error: Exception) -> Response:
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's handler of its own refusals: a path that does not exist, or another method."""
+    """Starlette's handler of HTTPException, which Starlette raises for a wrong path or method."""
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     if error.status_code == 404:

@@ -1,7 +1,7 @@
 """Refuses requests that do not come from an allowed client, before any of their content is looked at.
 
-- The Host header must name this server. Otherwise a web page could reach it under a name of its own, which its owner
-  points to 127.0.0.1 (DNS rebinding).
+- The Host header must name this server. Otherwise the owner of a web page could point a domain to 127.0.0.1, and the
+  page could reach the server by this domain (DNS rebinding).
 - An Origin header must name the server's own page, or an origin of --cors-origin. Only the latter get CORS headers.
 - Without an Origin header, browsers tell where a request comes from in Sec-Fetch-Site. A foreign page may link to the
   server, and may not load anything from it.
