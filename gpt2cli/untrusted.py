@@ -75,6 +75,16 @@ def parse_json(
         raise ValueError("a number of too many digits" if "int_max_str" in str(error) else str(error)) from None
 
 
+def repeated_name(pairs: list[tuple[str, Any]]) -> str | None:
+    """The first name of a JSON object that occurred before in it, for `make_object` of `parse_json`; None without."""
+    seen = set[str]()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def whole_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yields the lines of a file of any size, with their line ends.
 

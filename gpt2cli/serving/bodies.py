@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from gpt2cli.serving.refused_error import RefusedError
-from gpt2cli.untrusted import parse_json, shown
+from gpt2cli.untrusted import parse_json, repeated_name, shown
 
 T = TypeVar("T")
 
@@ -91,12 +91,9 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the name {shown(name)} occurs twice in an object")
-        found[name] = value
-    return found
+    if (name := repeated_name(pairs)) is not None:
+        raise ValueError(f"the name {shown(name)} occurs twice in an object")
+    return dict(pairs)
 
 
 def _constant(name: str) -> Any:

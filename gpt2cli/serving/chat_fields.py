@@ -69,7 +69,6 @@ def chat_request(body: Body, model: ServedModel) -> GenerationRequest:
         fields = replace(fields, sampling=replace(fields.sampling, stop=stop))
     texts = fields.texts([ids], logprobs)
     return GenerationRequest(
-        "chat",
         texts,
         (decode([*ids]),),
         fields.n,

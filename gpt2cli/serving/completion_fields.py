@@ -46,7 +46,6 @@ def completion_request(body: Body, model: ServedModel) -> GenerationRequest:
     logprobs = read_field(body, "logprobs", within(LIKELIEST, whole_number), None)
     prompts = _prompts(body.get("prompt"), fields, model)
     return GenerationRequest(
-        "completion",
         fields.texts([ids for _, ids in prompts], logprobs, logprobs if echo else None),
         tuple(written for written, _ in prompts),
         fields.n,

@@ -1,7 +1,6 @@
 """One connection of a client: uvicorn's protocol, with limits that it does not have."""
 
 import asyncio
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import ServerState
 
+from gpt2cli.serving.answers import as_json
 from gpt2cli.serving.refused_error import RefusedError
 from gpt2cli.serving.service import Report, RequestRecord
 
@@ -175,7 +175,7 @@ class Connection(H11Protocol):
         """Answer with an error, which is reported, unless an answer has begun, and close the connection."""
         self._leave_cycle()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps(RefusedError(status, message).as_dict()).encode()
+            body = as_json(RefusedError(status, message).as_dict())
             headers = [
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode()),

@@ -1,7 +1,6 @@
 """A request for texts, after all its fields have been read."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from gpt2cli.serving.text_request import TextRequest
 
@@ -20,7 +19,6 @@ class GenerationRequest:
     include_usage  whether the last chunk has the token counts
     """
 
-    kind: Literal["completion", "chat"]
     texts: tuple[TextRequest, ...]
     prompts: tuple[str, ...]
     n: int = 1

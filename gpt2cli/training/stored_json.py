@@ -34,12 +34,9 @@ def read_object(file: Path) -> dict[str, Any]:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object. Raises ValueError if it has two values of one name."""
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{untrusted.shown_name(name)} stands in it twice")
-        found[name] = value
-    return found
+    if (name := untrusted.repeated_name(pairs)) is not None:
+        raise ValueError(f"{untrusted.shown_name(name)} stands in it twice")
+    return dict(pairs)
 
 
 def _shown(value: Any) -> str:

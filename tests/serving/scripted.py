@@ -27,10 +27,10 @@ def entry(token: int, logprob: float = -1.5, top: Sequence[tuple[int, float]] = 
     )
 
 
-def asked(kind: Any = "completion", prompts: Sequence[Sequence[int]] = ((464,),), n: int = 1, **options: Any) -> Any:
+def asked(prompts: Sequence[Sequence[int]] = ((464,),), n: int = 1, **options: Any) -> Any:
     """A request for `n` texts for each of some prompts."""
     texts = tuple(TextRequest(tuple(ids), SamplingConfig(seed=j)) for ids in prompts for j in range(n))
-    return GenerationRequest(kind, texts, tuple(decode([*ids]) for ids in prompts), n, **options)
+    return GenerationRequest(texts, tuple(decode([*ids]) for ids in prompts), n, **options)
 
 
 def text_events(ids: Sequence[int], index: int = 0, prompt: Sequence[int] = ()) -> Iterator[TextEvent]:

@@ -27,7 +27,7 @@ def both(
 
 
 def test_a_whole_answer() -> None:
-    answer, _ = both(asked("chat"), list(text_events(encode("\n\n A cat.\n\n"))))
+    answer, _ = both(asked(), list(text_events(encode("\n\n A cat.\n\n"))))
     assert answer.pop("id").startswith("chatcmpl-")
     assert answer == {
         "object": "chat.completion",
@@ -47,7 +47,7 @@ def test_a_whole_answer() -> None:
 
 
 def test_the_role_comes_first_and_the_reason_last() -> None:
-    _, chunks = both(asked("chat"), list(text_events(encode(" A\n cat\n"))))
+    _, chunks = both(asked(), list(text_events(encode(" A\n cat\n"))))
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     assert [(chunk["choices"][0]["delta"], chunk["choices"][0]["finish_reason"]) for chunk in chunks] == [
         ({"role": "assistant", "content": ""}, None),
@@ -58,7 +58,7 @@ def test_the_role_comes_first_and_the_reason_last() -> None:
 
 
 def test_an_answer_of_blanks_is_empty() -> None:
-    answer, chunks = both(asked("chat", logprobs=0), list(text_events(BLANKS)))
+    answer, chunks = both(asked(logprobs=0), list(text_events(BLANKS)))
     [choice] = answer["choices"]
     assert choice["message"]["content"] == ""
     assert choice["logprobs"] == {"content": [], "refusal": None}
@@ -68,7 +68,7 @@ def test_an_answer_of_blanks_is_empty() -> None:
 def test_the_end_of_text_has_no_entry() -> None:
     events = list(text_events(encode("A cat\n")))
     events.insert(-1, NewText(0, "", (entry(END_OF_TEXT_ID),)))
-    answer, _ = both(asked("chat", logprobs=0), events)
+    answer, _ = both(asked(logprobs=0), events)
     assert [each["token"] for each in answer["choices"][0]["logprobs"]["content"]] == ["A", " cat"]
 
 
@@ -76,7 +76,7 @@ def test_the_end_of_text_has_no_entry() -> None:
 @given(TOKENS)
 def test_joined_chunks_are_the_whole_answer(ids: list[int]) -> None:
     text = encoding().decode(ids)
-    answer, chunks = both(asked("chat", logprobs=0), list(text_events(ids)))
+    answer, chunks = both(asked(logprobs=0), list(text_events(ids)))
     choices = [chunk["choices"][0] for chunk in chunks]
     [whole] = answer["choices"]
     sent = "".join(choice["delta"].get("content", "") for choice in choices)
@@ -92,7 +92,7 @@ def test_joined_chunks_are_the_whole_answer(ids: list[int]) -> None:
 @given(TOKENS)
 def test_the_answer_of_a_model_without_a_template_is_exact(ids: list[int]) -> None:
     plain = replace(MODEL, template=None)
-    answer, chunks = both(asked("chat", logprobs=0), list(text_events(ids)), plain)
+    answer, chunks = both(asked(logprobs=0), list(text_events(ids)), plain)
     choices = [chunk["choices"][0] for chunk in chunks]
     message = answer["choices"][0]["message"]["content"]
     assert message == "".join(choice["delta"].get("content", "") for choice in choices) == encoding().decode(ids)
@@ -103,7 +103,7 @@ def test_the_answer_of_a_model_without_a_template_is_exact(ids: list[int]) -> No
 
 def test_logprobs_give_the_likeliest_tokens_with_their_bytes() -> None:
     events = list(text_events(encode("A “")))
-    answer, _ = both(asked("chat", logprobs=1), events)
+    answer, _ = both(asked(logprobs=1), events)
     entries = answer["choices"][0]["logprobs"]["content"]
     assert entries[0] == {"token": "A", "logprob": -1.5, "bytes": [65], "top_logprobs": []}
     assert [each["token"] for each in entries[1:]] == ["bytes: \\xe2\\x80", "bytes:\\x9c"]
